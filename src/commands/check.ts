@@ -1,0 +1,198 @@
+import { stat } from "node:fs/promises";
+import { styleText } from "node:util";
+import {
+	defaultConfigPath,
+	formatUpstream,
+	loadConfig,
+	type Settings,
+} from "../config/load.ts";
+import {
+	formatMode,
+	type KeyEntry,
+	loadKeys,
+	parseTime,
+} from "../keys/keyFile.ts";
+import { inheritedSocketCount, tailscaleAddressesOf } from "../net/listener.ts";
+import {
+	formatHostPort,
+	isLoopbackAddress,
+	isPermittedSource,
+	parseRange,
+} from "../net/ranges.ts";
+import { openUpstream } from "../net/upstream.ts";
+import { type Command, exitCodes, readArgs } from "./command.ts";
+
+interface Line {
+	readonly subject: string;
+	readonly ok: boolean;
+	readonly says: string;
+}
+
+export const check: Command = {
+	summary:
+		"say whether the gate would start, where it would listen, and whether Ollama answers",
+	help: `
+Usage: llamagate check [--config FILE] [--json]
+
+Reads the configuration and the keys as the gate would, without starting it.
+
+  -c, --config FILE  the configuration (default: ${defaultConfigPath})
+  --json             print JSON
+
+Exit codes: 0 all is well, 1 something needs attention, 2 usage,
+            78 the configuration or the keys would not load
+
+Example: llamagate check --config ./config.json
+`,
+	async run(args) {
+		const { values } = readArgs(args, {
+			config: { type: "string", short: "c", default: defaultConfigPath },
+			json: { type: "boolean", default: false },
+		});
+		const settings = await loadConfig(values.config);
+		const keys = await loadKeys(settings.keysFile);
+		const lines: Line[] = [
+			{ subject: "configuration", ok: true, says: `${values.config} loads` },
+			await describeKeys(keys, settings.keysFile),
+			...describeListening(settings),
+			...describeSources(settings),
+			await describeUpstream(settings),
+		];
+		const ok = lines.every((line) => line.ok);
+		if (values.json)
+			process.stdout.write(`${JSON.stringify({ ok, lines }, undefined, 2)}\n`);
+		else
+			for (const line of lines) {
+				const mark = line.ok
+					? styleText("green", "ok  ")
+					: styleText("yellow", "look");
+				process.stdout.write(`${mark}  ${line.subject}: ${line.says}\n`);
+			}
+		return ok ? exitCodes.ok : exitCodes.finding;
+	},
+};
+
+async function describeKeys(
+	keys: readonly KeyEntry[],
+	file: string,
+): Promise<Line> {
+	const subject = "keys";
+	if (keys.length === 0)
+		return {
+			subject,
+			ok: false,
+			says: `${file} has no key, so nobody would be let in; make one with: llamagate keys add NAME`,
+		};
+	const expired = keys.filter(
+		({ expires }) =>
+			expires !== undefined && (parseTime(expires) ?? 0) <= Date.now(),
+	);
+	if (expired.length > 0)
+		return {
+			subject,
+			ok: false,
+			says: `expired: ${expired.map(({ name }) => name).join(", ")}; rotate or revoke them`,
+		};
+	const { mode } = await stat(file);
+	if ((mode & 0o077) !== 0)
+		return {
+			subject,
+			ok: false,
+			says: `${file} has mode ${formatMode(mode)}, so others than its owner may read the digests; run chmod 600 on it`,
+		};
+	return {
+		subject,
+		ok: true,
+		says: `${keys.length} in ${file}: ${keys.map(({ name }) => name).join(", ")}`,
+	};
+}
+
+function describeListening({ listen }: Settings): Line[] {
+	const subject = "listening";
+	const inherited = inheritedSocketCount(process.env);
+	if (inherited > 0)
+		return [{ subject, ok: true, says: `on ${inherited} inherited socket(s)` }];
+	if (listen.kind === "address")
+		return [
+			{
+				subject,
+				ok: true,
+				says: `on ${formatHostPort(listen.address, listen.port)}`,
+			},
+		];
+	const addresses = tailscaleAddressesOf(listen.name);
+	if (addresses.length === 0)
+		return [
+			{
+				subject,
+				ok: false,
+				says: `${listen.name} has no Tailscale address now; the gate would wait for one (is Tailscale up? see: tailscale status)`,
+			},
+		];
+	const where = addresses
+		.map((address) => formatHostPort(address, listen.port))
+		.join(", ");
+	return [{ subject, ok: true, says: `on ${where} (${listen.name})` }];
+}
+
+function describeSources({ listen, sources }: Settings): Line[] {
+	const lines: Line[] = [];
+	if (
+		listen.kind === "address" &&
+		isLoopbackAddress(listen.address) &&
+		!isPermittedSource(listen.address, sources)
+	)
+		lines.push({
+			subject: "sources",
+			ok: false,
+			says: `the gate would listen on ${listen.address}, but no range in sources contains it, so every client would be refused`,
+		});
+	const everything = [parseRange("0.0.0.0/0"), parseRange("::/0")];
+	if (
+		sources.some((range) =>
+			everything.some((all) => String(all) === String(range)),
+		)
+	)
+		lines.push({
+			subject: "sources",
+			ok: false,
+			says: "a range in sources contains every address; name the ranges that clients come from",
+		});
+	return lines;
+}
+
+async function describeUpstream({ upstream }: Settings): Promise<Line> {
+	const subject = "upstream";
+	const where = formatUpstream(upstream.target);
+	const { pool, origin, hostHeader } = openUpstream(upstream);
+	try {
+		const { statusCode, body } = await pool.request({
+			origin,
+			path: "/api/version",
+			method: "GET",
+			headers: { host: hostHeader },
+			signal: AbortSignal.timeout(5_000),
+		});
+		const answer = (await body.json()) as { version?: unknown };
+		if (statusCode !== 200 || typeof answer.version !== "string")
+			return {
+				subject,
+				ok: false,
+				says: `something at ${where} answers, but not as Ollama does (status ${statusCode})`,
+			};
+		return {
+			subject,
+			ok: true,
+			says: `Ollama ${answer.version} answers at ${where}`,
+		};
+	} catch (error) {
+		const { code, name } = error as Error & { code?: string };
+		return {
+			subject,
+			ok: false,
+			says: `Ollama does not answer at ${where} (${code ?? name}); see: systemctl status ollama`,
+		};
+	} finally {
+		await pool.destroy();
+	}
+}

@@ -1,0 +1,96 @@
+import { type ParseArgsConfig, parseArgs } from "node:util";
+import { BadFileError, nearest } from "../config/strictJson.ts";
+
+/** Exit codes, the same for every command. */
+export const exitCodes = {
+	ok: 0,
+	finding: 1,
+	usage: 2,
+	badConfig: 78,
+} as const;
+
+/** One command of the program. */
+export interface Command {
+	/** One line for the list of commands. */
+	readonly summary: string;
+	/** What `--help` prints, an example included. */
+	readonly help: string;
+	/** @returns the exit code */
+	run(args: string[]): Promise<number>;
+}
+
+/** The command line cannot be understood; exit code 2. */
+export class UsageError extends Error {}
+
+/** Something stood in the way that the user can mend; exit code 1. The message is all they see. */
+export class Finding extends Error {}
+
+type Options = NonNullable<ParseArgsConfig["options"]>;
+
+/**
+ * Reads a command's arguments.
+ *
+ * @throws {UsageError} naming the nearest known option where one is unknown
+ */
+export function readArgs<const O extends Options>(
+	args: string[],
+	options: O,
+	positionals: readonly string[] = [],
+) {
+	const parsed = (() => {
+		try {
+			return parseArgs({ args, options, allowPositionals: true, strict: true });
+		} catch (error) {
+			const { code, message } = error as Error & { code?: string };
+			if (code === undefined || !code.startsWith("ERR_PARSE_ARGS")) throw error;
+			const wrong = /'(--?[^']*)'/.exec(message)?.[1];
+			const near = nearest(
+				wrong?.replace(/^-+/, "") ?? "",
+				Object.keys(options),
+			);
+			if (code === "ERR_PARSE_ARGS_UNKNOWN_OPTION")
+				throw new UsageError(
+					`unknown option ${wrong}${near === undefined ? "" : `; did you mean --${near}?`}`,
+				);
+			throw new UsageError(message.split(". ")[0] ?? message);
+		}
+	})();
+	if (parsed.positionals.length > positionals.length)
+		throw new UsageError(
+			`unexpected argument ${JSON.stringify(parsed.positionals[positionals.length])}`,
+		);
+	const missing = positionals[parsed.positionals.length];
+	if (missing !== undefined) throw new UsageError(`${missing} is missing`);
+	return parsed;
+}
+
+/** Runs a command and turns what it throws into one clear message and an exit code. */
+export async function runCommand(
+	name: string,
+	command: Command,
+	args: string[],
+): Promise<number> {
+	if (args.includes("--help") || args.includes("-h")) {
+		process.stdout.write(`${command.help.trim()}\n`);
+		return exitCodes.ok;
+	}
+	try {
+		return await command.run(args);
+	} catch (error) {
+		if (error instanceof UsageError) {
+			process.stderr.write(
+				`llamagate ${name}: ${error.message}\nSee: llamagate ${name} --help\n`,
+			);
+			return exitCodes.usage;
+		}
+		if (error instanceof BadFileError) {
+			process.stderr.write(`llamagate ${name}: ${error.message}\n`);
+			return exitCodes.badConfig;
+		}
+		if (error instanceof Finding) {
+			process.stderr.write(`llamagate ${name}: ${error.message}\n`);
+			return exitCodes.finding;
+		}
+		throw error;
+	}
+}

@@ -1,0 +1,176 @@
+import { styleText } from "node:util";
+import { parseConfig } from "../config/load.ts";
+import { startDaemon } from "../gate/daemon.ts";
+import { Keyring } from "../keys/keyring.ts";
+import { digestOf, generateKey } from "../keys/newKey.ts";
+import type { LogSink } from "../log.ts";
+import { ListenError } from "../net/listener.ts";
+import { startStandIn } from "../ollama/standIn.ts";
+import {
+	type Command,
+	exitCodes,
+	Finding,
+	readArgs,
+	UsageError,
+} from "./command.ts";
+
+const ollamaUrl = "http://127.0.0.1:11434";
+const defaultPort = 11435;
+
+export const demo: Command = {
+	summary: "try the gate on this machine, with nothing set up",
+	help: `
+Usage: llamagate demo [--port PORT] [--json]
+
+Runs the real gate on loopback, in front of the Ollama on this machine if one
+answers at ${ollamaUrl}, else of a built-in stand-in. It makes a
+throw-away key, prints commands to try, and shows each request. Nothing is
+written to disk; Ctrl-C ends it.
+
+  --port PORT  the gate's port (default: ${defaultPort}, or a free one if that is taken)
+  --json       print what it started as one JSON line, then log lines
+
+Exit codes: 0 stopped as told, 1 cannot listen, 2 usage
+
+Example: llamagate demo
+`,
+	async run(args) {
+		const { values } = readArgs(args, {
+			port: { type: "string" },
+			json: { type: "boolean", default: false },
+		});
+		if (values.port !== undefined && !/^\d{1,5}$/.test(values.port))
+			throw new UsageError(`--port ${values.port} is no port`);
+
+		const found = await findOllama();
+		const standIn =
+			found === undefined
+				? await startStandIn({
+						firstTokenMs: 400,
+						tokenIntervalMs: 60,
+						remember: false,
+					})
+				: undefined;
+		const upstreamUrl = standIn?.url ?? ollamaUrl;
+		const key = generateKey();
+		const keyring = new Keyring([{ name: "demo", sha256: digestOf(key) }]);
+		const configFor = (port: number) =>
+			parseConfig(
+				JSON.stringify({
+					listen: { address: "127.0.0.1", port },
+					sources: ["127.0.0.1/32"],
+					upstream: { url: upstreamUrl },
+					admin: { socket: "off", metrics: "off" },
+					drainTimeout: "1s",
+				}),
+				"demo",
+			);
+		// What it started comes first; the log follows.
+		let introduced = false;
+		const print = values.json
+			? (line: string) => process.stdout.write(line)
+			: show;
+		const sink: LogSink = { write: (line) => introduced && print(line) };
+		const start = (port: number) =>
+			startDaemon(async () => ({ settings: configFor(port), keyring }), sink);
+		const daemon = await start(Number(values.port ?? defaultPort)).catch(
+			(error: unknown) => {
+				if (!(error instanceof ListenError)) throw error;
+				// Somebody who named a port wants that one.
+				if (values.port !== undefined) throw new Finding(error.message);
+				return start(0);
+			},
+		);
+		const url = `http://${daemon.bound()[0]}`;
+		const model = found?.model ?? "qwen3:8b";
+		if (values.json)
+			process.stdout.write(
+				`${JSON.stringify({ url, key, model, upstream: upstreamUrl, standIn: standIn !== undefined })}\n`,
+			);
+		else introduce(url, key, model, found?.version);
+		introduced = true;
+
+		const { promise: stopped, resolve: stop } = Promise.withResolvers<void>();
+		process.once("SIGINT", () => stop());
+		process.once("SIGTERM", () => stop());
+		await stopped;
+		await daemon.stop();
+		await standIn?.close();
+		process.exit(exitCodes.ok);
+	},
+};
+
+/** The Ollama on this machine, and a model of it to try. */
+async function findOllama(): Promise<
+	{ version: string; model: string | undefined } | undefined
+> {
+	const get = async (path: string) => {
+		const response = await fetch(`${ollamaUrl}${path}`, {
+			signal: AbortSignal.timeout(1_000),
+		});
+		return response.ok
+			? ((await response.json()) as {
+					version?: unknown;
+					models?: { name?: unknown }[];
+				})
+			: {};
+	};
+	try {
+		const { version } = await get("/api/version");
+		if (typeof version !== "string") return undefined;
+		const name = (await get("/api/tags")).models?.[0]?.name;
+		return { version, model: typeof name === "string" ? name : undefined };
+	} catch {
+		return undefined;
+	}
+}
+
+function introduce(
+	url: string,
+	key: string,
+	model: string,
+	ollamaVersion: string | undefined,
+): void {
+	const bold = (text: string) => styleText("bold", text);
+	const upstream =
+		ollamaVersion === undefined
+			? `a built-in stand-in, because no Ollama answers at ${ollamaUrl}. Its words are canned; the gate is real.`
+			: `the Ollama ${ollamaVersion} on this machine (${ollamaUrl}).`;
+	process.stdout.write(`
+${bold("llamagate")} listens on ${bold(url)}
+in front of ${upstream}
+
+The key of this run: ${key}
+
+Try it in another terminal:
+
+  ${bold("1. refused, without a key")}
+  curl ${url}/api/tags
+
+  ${bold("2. the models, with the key")}
+  curl -H "Authorization: Bearer ${key}" ${url}/api/tags
+
+  ${bold("3. a stream")}
+  curl -N -H "Authorization: Bearer ${key}" ${url}/api/chat -d '{"model":"${model}","messages":[{"role":"user","content":"Hello!"}]}'
+
+Requests show up here. Ctrl-C stops.
+
+`);
+}
+
+/** One line for people from one line of the log. */
+function show(line: string): void {
+	const entry = JSON.parse(line) as Record<string, unknown>;
+	if (entry.msg !== "request") return;
+	const status = Number(entry.status);
+	const colour = status < 400 ? "green" : status < 500 ? "yellow" : "red";
+	const firstByte =
+		entry.ttftMs === null ? "" : `, first byte after ${entry.ttftMs} ms`;
+	const tokens = entry.tokensOut === null ? "" : `, ${entry.tokensOut} tokens`;
+	const what = `${entry.route ?? "(no such route, or no key)"}`;
+	const took =
+		entry.durationMs === undefined ? "" : ` in ${entry.durationMs} ms`;
+	process.stdout.write(
+		`${styleText(colour, String(status))} ${what}: ${entry.reason ?? entry.outcome}${took}${firstByte}${tokens}\n`,
+	);
+}

@@ -1,0 +1,357 @@
+import { styleText } from "node:util";
+import { formatDuration, parseDuration } from "../config/duration.ts";
+import { defaultConfigPath, loadConfig } from "../config/load.ts";
+import {
+	changeKeys,
+	defaultScopes,
+	type KeyEntry,
+	loadKeys,
+	parseTime,
+} from "../keys/keyFile.ts";
+import { digestOf, generateKey, weaknessOf } from "../keys/newKey.ts";
+import { askDaemon } from "../net/sideDoors.ts";
+import { type Scope, scopes } from "../ollama/routes.ts";
+import {
+	type Command,
+	exitCodes,
+	Finding,
+	readArgs,
+	UsageError,
+} from "./command.ts";
+import { formatTable } from "./table.ts";
+
+const shared = {
+	config: { type: "string", short: "c", default: defaultConfigPath },
+	json: { type: "boolean", default: false },
+} as const;
+
+export const keys: Command = {
+	summary: "make, list, rotate and revoke keys",
+	help: `
+Usage: llamagate keys add NAME [--scopes LIST] [--expires 90d] [--stdin]
+       llamagate keys list
+       llamagate keys rotate NAME [--overlap 24h] [--expires 90d] [--stdin]
+       llamagate keys revoke NAME
+
+A key is shown once, when it is made; the file holds only its digest. A running
+daemon is told at once.
+
+  -c, --config FILE  the configuration that names the keys file
+                     (default: ${defaultConfigPath})
+  --scopes LIST      what the key may do: ${scopes.join(",")}
+                     (default: ${defaultScopes.join(",")})
+  --expires WHEN     a duration such as 90d, or a time such as 2027-01-01T00:00:00Z
+  --overlap DURATION how long the old key goes on working (default: 24h)
+  --stdin            take a key made elsewhere from standard input
+  --json             print JSON
+
+Exit codes: 0 done, 1 refused, 2 usage, 78 bad configuration or keys file
+
+Example: llamagate keys add laptop --expires 90d
+         openssl rand -hex 32 | llamagate keys add laptop --stdin
+`,
+	async run([action, ...args]) {
+		switch (action) {
+			case "add":
+				return add(args);
+			case "list":
+				return list(args);
+			case "rotate":
+				return rotate(args);
+			case "revoke":
+				return revoke(args);
+			default:
+				throw new UsageError(
+					action === undefined
+						? "say what to do: add, list, rotate or revoke"
+						: `unknown action ${JSON.stringify(action)}; known: add, list, rotate, revoke`,
+				);
+		}
+	},
+};
+
+const making = {
+	...shared,
+	expires: { type: "string" },
+	stdin: { type: "boolean", default: false },
+} as const;
+
+async function add(args: string[]): Promise<number> {
+	const { values, positionals } = readArgs(
+		args,
+		{ ...making, scopes: { type: "string" } },
+		["NAME"],
+	);
+	const name = readName(positionals[0]);
+	const granted = readScopes(values.scopes);
+	const expires = readExpires(values.expires);
+	const settings = await loadConfig(values.config);
+	const key = await obtainKey(values.stdin);
+	const entry: KeyEntry = {
+		name,
+		sha256: digestOf(key),
+		scopes: granted,
+		created: now(),
+		...(expires === undefined ? undefined : { expires }),
+	};
+	await changeKeys(settings.keysFile, true, (keys) => {
+		if (keys.some((known) => known.name === name))
+			throw new Finding(
+				`there is a key named ${name} already; replace it with: llamagate keys rotate ${name}`,
+			);
+		refuseKnownDigest(keys, entry.sha256);
+		return [...keys, entry];
+	});
+	await hand({ name, key, entry, made: !values.stdin, json: values.json });
+	return tellDaemon(settings.admin.socket);
+}
+
+async function rotate(args: string[]): Promise<number> {
+	const options = {
+		...making,
+		overlap: { type: "string", default: "24h" },
+	} as const;
+	const { values, positionals } = readArgs(args, options, ["NAME"]);
+	const name = readName(positionals[0]);
+	const overlapMs = values.overlap === "0" ? 0 : parseDuration(values.overlap);
+	if (overlapMs === undefined)
+		throw new UsageError(
+			`--overlap ${values.overlap} is no duration; write one such as 24h, or 0`,
+		);
+	const newExpires = readExpires(values.expires);
+	const settings = await loadConfig(values.config);
+	const key = await obtainKey(values.stdin);
+	const nowMs = Date.now();
+	let rotated: KeyEntry | undefined;
+	await changeKeys(settings.keysFile, false, (keys) => {
+		const old =
+			keys.find((known) => known.name === name) ?? noSuchKey(name, keys);
+		refuseKnownDigest(keys, digestOf(key));
+		const expires = newExpires ?? old.expires;
+		if (expires !== undefined && (parseTime(expires) ?? 0) <= nowMs)
+			throw new Finding(
+				`the key ${name} has expired; say how long the new one is good for, such as --expires 90d`,
+			);
+		// The old key never gains time, and what has run out is forgotten.
+		const until = Math.min(
+			nowMs + overlapMs,
+			parseTime(old.expires ?? "") ?? Number.POSITIVE_INFINITY,
+		);
+		const previous = [
+			...(old.previous ?? []),
+			{ sha256: old.sha256, expires: new Date(until).toISOString() },
+		].filter((held) => (parseTime(held.expires) ?? 0) > nowMs);
+		const { previous: _replaced, expires: _old, ...rest } = old;
+		rotated = {
+			...rest,
+			sha256: digestOf(key),
+			created: now(),
+			...(expires === undefined ? undefined : { expires }),
+			...(previous.length === 0 ? undefined : { previous }),
+		};
+		return keys.map((known) =>
+			known === old && rotated !== undefined ? rotated : known,
+		);
+	});
+	if (rotated !== undefined)
+		await hand({
+			name,
+			key,
+			entry: rotated,
+			made: !values.stdin,
+			json: values.json,
+		});
+	if (!values.json)
+		say(
+			overlapMs === 0
+				? "The old key has stopped working."
+				: `The old key works for another ${formatDuration(overlapMs)} at the most.`,
+		);
+	return tellDaemon(settings.admin.socket);
+}
+
+async function revoke(args: string[]): Promise<number> {
+	const { values, positionals } = readArgs(args, shared, ["NAME"]);
+	const name = readName(positionals[0]);
+	const settings = await loadConfig(values.config);
+	await changeKeys(settings.keysFile, false, (keys) => {
+		const old =
+			keys.find((known) => known.name === name) ?? noSuchKey(name, keys);
+		return keys.filter((known) => known !== old);
+	});
+	if (values.json)
+		process.stdout.write(`${JSON.stringify({ revoked: name })}\n`);
+	else say(`The key ${name} is revoked.`);
+	return tellDaemon(settings.admin.socket);
+}
+
+async function list(args: string[]): Promise<number> {
+	const { values } = readArgs(args, shared);
+	const settings = await loadConfig(values.config);
+	const entries = await loadKeys(settings.keysFile);
+	const nowMs = Date.now();
+	const rows = entries.map((entry) => ({
+		name: entry.name,
+		scopes: entry.scopes ?? defaultScopes,
+		created: entry.created ?? null,
+		expires: entry.expires ?? null,
+		state: stateOf(entry, nowMs),
+		oldKeysUntil:
+			entry.previous
+				?.map(({ expires }) => expires)
+				.filter((text) => (parseTime(text) ?? 0) > nowMs) ?? [],
+	}));
+	if (values.json)
+		process.stdout.write(`${JSON.stringify({ keys: rows }, undefined, 2)}\n`);
+	else if (rows.length === 0)
+		say("There is no key yet. Make one with: llamagate keys add NAME");
+	else {
+		const table = rows.map(
+			({ name, scopes, created, expires, state, oldKeysUntil }) => [
+				name,
+				state === "expired"
+					? styleText("red", state)
+					: styleText("green", state),
+				scopes.join(","),
+				created?.slice(0, 10) ?? "-",
+				expires?.slice(0, 16).replace("T", " ") ?? "never",
+				oldKeysUntil
+					.map((text) => text.slice(0, 16).replace("T", " "))
+					.join(" ") || "-",
+			],
+		);
+		process.stdout.write(
+			formatTable(
+				["NAME", "STATE", "SCOPES", "CREATED", "EXPIRES", "OLD KEY UNTIL"],
+				table,
+			),
+		);
+	}
+	return exitCodes.ok;
+}
+
+function stateOf({ expires }: KeyEntry, nowMs: number): "active" | "expired" {
+	return expires !== undefined && (parseTime(expires) ?? 0) <= nowMs
+		? "expired"
+		: "active";
+}
+
+function say(text: string): void {
+	process.stderr.write(`${text}\n`);
+}
+
+function now(): string {
+	return new Date().toISOString();
+}
+
+function readName(name: string | undefined): string {
+	if (name === undefined || !/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(name))
+		throw new UsageError(
+			`${JSON.stringify(name)} is no name for a key; use at most 64 letters, digits, dots, dashes and underscores`,
+		);
+	return name;
+}
+
+function readScopes(text: string | undefined): readonly Scope[] {
+	if (text === undefined) return defaultScopes;
+	const wanted = text.split(",").map((scope) => scope.trim());
+	const known: readonly string[] = scopes;
+	const wrong = wanted.find((scope) => !known.includes(scope));
+	if (wrong !== undefined)
+		throw new UsageError(
+			`${JSON.stringify(wrong)} is no scope; known: ${scopes.join(", ")}`,
+		);
+	return scopes.filter((scope) => wanted.includes(scope));
+}
+
+function readExpires(text: string | undefined): string | undefined {
+	if (text === undefined) return undefined;
+	const durationMs = parseDuration(text);
+	const timeMs =
+		durationMs === undefined ? parseTime(text) : Date.now() + durationMs;
+	if (timeMs === undefined)
+		throw new UsageError(
+			`--expires ${text} is neither a duration such as 90d nor a time such as 2027-01-01T00:00:00Z`,
+		);
+	if (timeMs <= Date.now())
+		throw new UsageError(`--expires ${text} is in the past`);
+	if (timeMs > 253_402_300_799_000)
+		throw new UsageError(`--expires ${text} is further off than the year 9999`);
+	return new Date(timeMs).toISOString();
+}
+
+async function obtainKey(fromStdin: boolean): Promise<string> {
+	if (!fromStdin) return generateKey();
+	if (process.stdin.isTTY)
+		say("Type or paste the key, then press Enter and Ctrl-D.");
+	let text = "";
+	process.stdin.setEncoding("utf8");
+	for await (const chunk of process.stdin) text += String(chunk);
+	const key = text.trim();
+	const weakness = weaknessOf(key);
+	if (weakness !== undefined) throw new Finding(weakness);
+	return key;
+}
+
+function refuseKnownDigest(keys: readonly KeyEntry[], sha256: string): void {
+	const holder = keys.find(
+		(known) =>
+			known.sha256 === sha256 ||
+			known.previous?.some((held) => held.sha256 === sha256),
+	);
+	if (holder !== undefined)
+		throw new Finding(`that key is in use already, by ${holder.name}`);
+}
+
+function noSuchKey(name: string, keys: readonly KeyEntry[]): never {
+	const known = keys.map((key) => key.name).join(", ");
+	throw new Finding(
+		`there is no key named ${name}${known === "" ? "" : `; known: ${known}`}`,
+	);
+}
+
+/** Prints a key, the only time it is seen. Only the key goes to standard output, so that it can be piped. */
+async function hand(given: {
+	name: string;
+	key: string;
+	entry: KeyEntry;
+	made: boolean;
+	json: boolean;
+}): Promise<void> {
+	const { name, key, entry, made, json } = given;
+	const facts = {
+		name,
+		scopes: entry.scopes ?? defaultScopes,
+		expires: entry.expires ?? null,
+	};
+	if (json)
+		process.stdout.write(
+			`${JSON.stringify(made ? { ...facts, key } : facts)}\n`,
+		);
+	else if (made) {
+		process.stdout.write(`${key}\n`);
+		say(
+			`The key ${name} (${facts.scopes.join(", ")}${facts.expires === null ? "" : `, until ${facts.expires}`}) is made. Store it now: it is not shown again.`,
+		);
+	} else say(`The key ${name} is stored (${facts.scopes.join(", ")}).`);
+}
+
+/** Tells the running daemon, if there is one, and the user how that went. */
+async function tellDaemon(socket: string | undefined): Promise<number> {
+	const answer =
+		socket === undefined ? undefined : await askDaemon(socket, "POST /reload");
+	if (answer === undefined) {
+		say(
+			"No daemon answered, so none was told. If one runs: sudo systemctl reload llamagate",
+		);
+		return exitCodes.ok;
+	}
+	if (answer.status === 200) {
+		say("The running daemon has taken it over.");
+		return exitCodes.ok;
+	}
+	say(
+		`The running daemon refused to reload and keeps its old keys: ${answer.body.trim()}\nMend that, then: sudo systemctl reload llamagate`,
+	);
+	return exitCodes.finding;
+}

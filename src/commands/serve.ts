@@ -1,0 +1,55 @@
+import { defaultConfigPath } from "../config/load.ts";
+import { loadRules, startDaemon } from "../gate/daemon.ts";
+import { flushLog, standardOutput } from "../log.ts";
+import { ListenError } from "../net/listener.ts";
+import { type Command, exitCodes, Finding, readArgs } from "./command.ts";
+
+export const serve: Command = {
+	summary: "run the gate",
+	help: `
+Usage: llamagate serve [--config FILE]
+
+Runs the gate until it is told to stop. Its log goes to standard output, one
+JSON object a line.
+
+  -c, --config FILE  the configuration (default: ${defaultConfigPath})
+
+SIGHUP   reads configuration and keys anew; a broken file changes nothing
+SIGTERM  stops accepting, lets streams finish for drainTimeout, then cuts them;
+         a second one does not wait
+
+Exit codes: 0 stopped as told, 1 cannot listen, 2 usage, 78 bad configuration
+
+Example: llamagate serve --config /etc/llamagate/config.json
+`,
+	async run(args) {
+		const { values } = readArgs(args, {
+			config: { type: "string", short: "c", default: defaultConfigPath },
+		});
+		const sink = standardOutput();
+		// Signals are heard from the start: one that comes while files are read must not be lost.
+		const { promise: stopped, resolve: stop } = Promise.withResolvers<void>();
+		let stopping = false;
+		const onStop = () => {
+			if (stopping) void flushLog(sink).then(() => process.exit(exitCodes.ok));
+			stopping = true;
+			stop();
+		};
+		process.on("SIGTERM", onStop);
+		process.on("SIGINT", onStop);
+		let reload = () => {};
+		process.on("SIGHUP", () => reload());
+
+		const daemon = await startDaemon(
+			() => loadRules(values.config),
+			sink,
+		).catch((error: unknown) => {
+			throw error instanceof ListenError ? new Finding(error.message) : error;
+		});
+		reload = () => void daemon.reload();
+		await stopped;
+		await daemon.stop();
+		// Nothing is left to do; whatever a client still holds open does not keep the process.
+		process.exit(exitCodes.ok);
+	},
+};

@@ -1,0 +1,330 @@
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import {
+	formatHostPort,
+	isLoopbackAddress,
+	isTailscaleAddress,
+	parseAddress,
+	parseRange,
+	type Range,
+} from "../net/ranges.ts";
+import { parseDuration, parseSize } from "./duration.ts";
+import { type ConfigFile, configSchema, defaultsOf } from "./schema.ts";
+import {
+	BadFileError,
+	joinPath,
+	type Mistake,
+	parseStrictJson,
+	quote,
+} from "./strictJson.ts";
+
+/** Where the configuration is looked for when no `--config` names it. */
+export const defaultConfigPath = "/etc/llamagate/config.json";
+
+/** Where Ollama is reached. `host` is what its Host header must say. */
+export type Upstream =
+	| { readonly kind: "tcp"; readonly host: string; readonly port: number }
+	| { readonly kind: "unix"; readonly socketPath: string };
+
+/** Where the gate listens when no socket is inherited. */
+export type Listen =
+	| { readonly kind: "interface"; readonly name: string; readonly port: number }
+	| {
+			readonly kind: "address";
+			readonly address: string;
+			readonly port: number;
+	  };
+
+export type LogLevel = ConfigFile["log"]["level"];
+
+/** The configuration as the program uses it: checked, complete, in milliseconds and bytes. */
+export interface Settings {
+	readonly listen: Listen;
+	readonly sources: readonly Range[];
+	readonly onForeignSource: "refuse" | "drop";
+	readonly upstream: {
+		readonly target: Upstream;
+		readonly connectTimeoutMs: number;
+		readonly firstByteTimeoutMs: number;
+		readonly idleTimeoutMs: number;
+		readonly maxConnections: number;
+	};
+	/** Absolute. */
+	readonly keysFile: string;
+	readonly limits: {
+		readonly perKey: {
+			readonly requestsPerMinute: number;
+			readonly concurrent: number;
+		};
+		readonly perSource: { readonly requestsPerMinute: number };
+		readonly authFailures: {
+			readonly max: number;
+			readonly windowMs: number;
+			readonly lockoutMs: number;
+		};
+		readonly bodyBytes: number;
+	};
+	readonly corsOrigins: ReadonlySet<string>;
+	readonly admin: {
+		readonly socket: string | undefined;
+		readonly metrics:
+			| { readonly host: string; readonly port: number }
+			| undefined;
+	};
+	readonly drainTimeoutMs: number;
+	readonly logLevel: LogLevel;
+}
+
+/**
+ * Reads and checks a configuration file.
+ *
+ * @throws {BadFileError} with every mistake in it, also when it cannot be read
+ */
+export async function loadConfig(file: string): Promise<Settings> {
+	let text: string;
+	try {
+		text = await readFile(file, "utf8");
+	} catch (error) {
+		throw unreadable(
+			file,
+			error,
+			"Copy config.example.json there, or name another file with --config.",
+		);
+	}
+	return parseConfig(text, file);
+}
+
+/** Says why a file could not be read, in the words of `BadFileError`. */
+export function unreadable(
+	file: string,
+	error: unknown,
+	advice: string,
+): BadFileError {
+	const { code } = error as NodeJS.ErrnoException;
+	const reason =
+		code === "ENOENT"
+			? `there is no such file. ${advice}`
+			: code === "EACCES"
+				? "this user may not read it"
+				: `cannot be read (${code ?? String(error)})`;
+	return new BadFileError(file, [{ path: "", message: reason }]);
+}
+
+/**
+ * Checks the text of a configuration file.
+ *
+ * @param file its path, from which `keysFile` is resolved
+ * @throws {BadFileError} with every mistake in it
+ */
+export function parseConfig(text: string, file: string): Settings {
+	const json = parseStrictJson(text, configSchema, true);
+	if (json.mistakes.length > 0) throw new BadFileError(file, json.mistakes);
+
+	const config = withDefaults(json.value as Partial<ConfigFile>);
+	const mistakes: Mistake[] = [];
+	const refuse = (where: readonly (string | number)[], message: string) => {
+		const line = json.lineOf(where);
+		const at = joinPath(where);
+		mistakes.push(
+			line === undefined ? { path: at, message } : { path: at, message, line },
+		);
+	};
+
+	const given = json.value as { listen?: object };
+	const listen = readListen(
+		config,
+		"interface" in (given.listen ?? {}),
+		refuse,
+	);
+	const sources = config.sources.flatMap((text, index) => {
+		const range = parseRange(text);
+		if (range === undefined)
+			refuse(
+				["sources", index],
+				`expected an address range such as 100.64.0.0/10, got ${quote(text)}`,
+			);
+		return range === undefined ? [] : [range];
+	});
+	const target = readUpstream(config.upstream.url);
+	if (target === undefined) {
+		refuse(
+			["upstream", "url"],
+			`expected http:// on a loopback address, or unix:/path of a socket, got ${quote(config.upstream.url)}. Ollama must stay on loopback; the gate reaches it nowhere else`,
+		);
+	} else if (
+		listen?.kind === "address" &&
+		target.kind === "tcp" &&
+		listen.port === target.port &&
+		listen.port !== 0
+	) {
+		if (listen.address === target.host)
+			refuse(
+				["upstream", "url"],
+				"is the gate's own address and port, so the gate would call itself",
+			);
+	}
+	for (const [index, origin] of config.cors.origins.entries()) {
+		if (!isOrigin(origin))
+			refuse(
+				["cors", "origins", index],
+				`expected an origin such as https://chat.example (no path, no *), got ${quote(origin)}`,
+			);
+	}
+	const metrics = readMetrics(config.admin.metrics);
+	if (metrics === null)
+		refuse(
+			["admin", "metrics"],
+			`expected a loopback address and port such as 127.0.0.1:9464, or "off", got ${quote(config.admin.metrics)}`,
+		);
+	if (config.identity.mode !== "off")
+		refuse(
+			["identity", "mode"],
+			`"${config.identity.mode}" is not available in this version; set "off" (a gate that ignored it would be open wider than you asked)`,
+		);
+
+	if (
+		mistakes.length > 0 ||
+		listen === undefined ||
+		target === undefined ||
+		metrics === null
+	)
+		throw new BadFileError(file, mistakes);
+
+	const { limits, upstream } = config;
+	return {
+		listen,
+		sources,
+		onForeignSource: config.onForeignSource,
+		upstream: {
+			target,
+			connectTimeoutMs: inMs(upstream.connectTimeout),
+			firstByteTimeoutMs: inMs(upstream.firstByteTimeout),
+			idleTimeoutMs: inMs(upstream.idleTimeout),
+			maxConnections: upstream.maxConnections,
+		},
+		keysFile: path.resolve(path.dirname(file), config.keysFile),
+		limits: {
+			perKey: limits.perKey,
+			perSource: limits.perSource,
+			authFailures: {
+				max: limits.authFailures.max,
+				windowMs: inMs(limits.authFailures.window),
+				lockoutMs: inMs(limits.authFailures.lockout),
+			},
+			bodyBytes: parseSize(limits.body) ?? 0,
+		},
+		corsOrigins: new Set(config.cors.origins),
+		admin: {
+			socket: config.admin.socket === "off" ? undefined : config.admin.socket,
+			metrics,
+		},
+		drainTimeoutMs: inMs(config.drainTimeout),
+		logLevel: config.log.level,
+	};
+}
+
+/** The schema's pattern has been checked before, so there is always a number. */
+function inMs(text: string): number {
+	return parseDuration(text) ?? 0;
+}
+
+function withDefaults(given: Partial<ConfigFile>): ConfigFile {
+	const merge = (base: unknown, over: unknown): unknown => {
+		if (!isObject(base) || !isObject(over))
+			return over === undefined ? base : over;
+		const merged: Record<string, unknown> = { ...base };
+		for (const [name, value] of Object.entries(over))
+			merged[name] = merge(base[name], value);
+		return merged;
+	};
+	return merge(defaultsOf(configSchema), given) as ConfigFile;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+	return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function readListen(
+	config: ConfigFile,
+	interfaceIsGiven: boolean,
+	refuse: (where: string[], message: string) => void,
+): Listen | undefined {
+	const { address, port } = config.listen;
+	if (address === undefined)
+		return { kind: "interface", name: config.listen.interface, port };
+	if (interfaceIsGiven) {
+		refuse(["listen"], "has both an interface and an address; keep one");
+		return undefined;
+	}
+	if (!isLoopbackAddress(address) && !isTailscaleAddress(address)) {
+		refuse(
+			["listen", "address"],
+			`expected one loopback or Tailscale address (100.64.0.0/10, fd7a:115c:a1e0::/48), got ${quote(address)}. The gate never listens on the internet or the LAN`,
+		);
+		return undefined;
+	}
+	return {
+		kind: "address",
+		address: parseAddress(address)?.toString() ?? address,
+		port,
+	};
+}
+
+function readUpstream(url: string): Upstream | undefined {
+	if (url.startsWith("unix:")) {
+		const socketPath = url.slice("unix:".length).replace(/^\/\/(?=\/)/, "");
+		return path.isAbsolute(socketPath)
+			? { kind: "unix", socketPath }
+			: undefined;
+	}
+	if (!URL.canParse(url)) return undefined;
+	const {
+		protocol,
+		hostname,
+		port,
+		pathname,
+		search,
+		hash,
+		username,
+		password,
+	} = new URL(url);
+	if (
+		protocol !== "http:" ||
+		pathname !== "/" ||
+		`${search}${hash}${username}${password}` !== ""
+	)
+		return undefined;
+	// Ollama's own default is 127.0.0.1; the name "localhost" is somebody else's answer.
+	const host =
+		hostname === "localhost" ? "127.0.0.1" : hostname.replace(/^\[|\]$/g, "");
+	return isLoopbackAddress(host)
+		? { kind: "tcp", host, port: port === "" ? 80 : Number(port) }
+		: undefined;
+}
+
+function isOrigin(text: string): boolean {
+	if (!URL.canParse(text)) return false;
+	const { protocol, host } = new URL(text);
+	// URL.origin is "null" for app schemes such as app://obsidian.md, which browsers do send.
+	return host !== "" && text === `${protocol}//${host}`;
+}
+
+/** `undefined` when it is off, `null` when it is wrong. */
+function readMetrics(
+	text: string,
+): { host: string; port: number } | undefined | null {
+	if (text === "off") return undefined;
+	const match = /^(?:\[([0-9a-f:]+)\]|([0-9.]+)):([0-9]{1,5})$/i.exec(text);
+	const host = match?.[1] ?? match?.[2];
+	const port = Number(match?.[3]);
+	return host === undefined || !isLoopbackAddress(host) || port > 65535
+		? null
+		: { host, port };
+}
+
+/** Where Ollama is, for people. */
+export function formatUpstream(target: Upstream): string {
+	return target.kind === "tcp"
+		? `http://${formatHostPort(target.host, target.port)}`
+		: `unix:${target.socketPath}`;
+}

@@ -1,0 +1,315 @@
+import { durationPattern, sizePattern } from "./duration.ts";
+
+/**
+ * The one place where settings are declared. docs/configuration.md,
+ * docs/config.schema.json and config.example.json are written from it
+ * (`npm run docs`), and the loader checks a file with it.
+ * `x-expected` finishes the sentence "expected …" when a value is refused.
+ */
+
+const duration = (fallback: string, description: string) =>
+	({
+		type: "string",
+		pattern: durationPattern,
+		"x-expected": 'a duration such as "30s", "15m" or "1h"',
+		default: fallback,
+		description,
+	}) as const;
+
+const count = (fallback: number, description: string) =>
+	({
+		type: "integer",
+		minimum: 1,
+		maximum: 1_000_000_000,
+		"x-expected": "a whole number of at least 1",
+		default: fallback,
+		description,
+	}) as const;
+
+const section = <const P extends Record<string, object>>(
+	properties: P,
+	description: string,
+) =>
+	({
+		type: "object",
+		additionalProperties: false,
+		properties,
+		description,
+	}) as const;
+
+export const configSchema = {
+	$schema: "http://json-schema.org/draft-07/schema#",
+	title: "llamagate configuration",
+	...section(
+		{
+			$schema: {
+				type: "string",
+				"x-expected": "the path of a JSON Schema",
+				description:
+					"For editors: where docs/config.schema.json lies. llamagate ignores it.",
+				examples: ["/usr/share/llamagate/config.schema.json"],
+			},
+			listen: section(
+				{
+					interface: {
+						type: "string",
+						minLength: 1,
+						maxLength: 15,
+						"x-expected": "the name of a network interface",
+						default: "tailscale0",
+						description:
+							"Listen on every address of this interface that lies in Tailscale's ranges. The daemon waits for the interface at boot, follows its addresses and closes when they go.",
+					},
+					address: {
+						type: "string",
+						"x-expected": "one loopback or Tailscale address",
+						description:
+							"Listen on this one address instead of an interface. Only loopback and Tailscale addresses are taken; 0.0.0.0, LAN and public addresses are refused, and nothing forces them.",
+						examples: ["100.101.102.104", "127.0.0.1"],
+					},
+					port: {
+						type: "integer",
+						minimum: 0,
+						maximum: 65535,
+						"x-expected": "a port number from 0 to 65535",
+						default: 11434,
+						description: "The port. 0 takes any free one.",
+					},
+				},
+				"Where the gate listens. A socket inherited from systemd comes before both.",
+			),
+			sources: {
+				type: "array",
+				minItems: 1,
+				items: {
+					type: "string",
+					"x-expected": "an address range such as 100.64.0.0/10",
+				},
+				"x-expected": "a list of at least one address range",
+				default: ["100.64.0.0/10", "fd7a:115c:a1e0::/48"],
+				description:
+					"Address ranges that a client's own address must lie in. It is read from the socket, never from a header. 100.100.100.100 and 100.115.92.0/23, which are no Tailscale peers, are always refused.",
+			},
+			onForeignSource: {
+				type: "string",
+				enum: ["refuse", "drop"],
+				"x-expected": '"refuse" or "drop"',
+				default: "refuse",
+				description:
+					"What a client outside `sources` gets: `refuse` answers 403, `drop` closes the connection unread.",
+			},
+			upstream: section(
+				{
+					url: {
+						type: "string",
+						"x-expected":
+							"http:// on a loopback address, or unix:/path of a socket",
+						default: "http://127.0.0.1:11434",
+						description:
+							"Where Ollama listens: `http://` on a loopback address, or `unix:/path` of a socket that leads to it.",
+					},
+					connectTimeout: duration(
+						"5s",
+						"How long connecting to Ollama may take.",
+					),
+					firstByteTimeout: duration(
+						"15m",
+						"How long Ollama may stay silent before its first byte. Nothing, not even headers, comes while a model loads.",
+					),
+					idleTimeout: duration(
+						"5m",
+						"How long a request may stand still once it moves: between two bytes of a reply, of an upload, or of a client's reading.",
+					),
+					maxConnections: count(
+						256,
+						"Connections to Ollama at once. A request beyond them is answered 503.",
+					),
+				},
+				"The Ollama behind the gate.",
+			),
+			keysFile: {
+				type: "string",
+				minLength: 1,
+				"x-expected": "a path",
+				default: "keys.json",
+				description:
+					"The file with the keys' digests, relative to the configuration file.",
+			},
+			limits: section(
+				{
+					perKey: section(
+						{
+							requestsPerMinute: count(600, "Requests a minute for one key."),
+							concurrent: count(
+								16,
+								"Requests at once that make Ollama work (inference, pulls), for one key.",
+							),
+						},
+						"Limits of each key; an entry of the keys file may set its own.",
+					),
+					perSource: section(
+						{
+							requestsPerMinute: count(
+								1200,
+								"Requests a minute from one address.",
+							),
+						},
+						"Limits of each client address.",
+					),
+					authFailures: section(
+						{
+							max: count(
+								10,
+								"Wrong keys from one address within `window` that lock it out.",
+							),
+							window: duration("1m", "The time in which they are counted."),
+							lockout: duration(
+								"5m",
+								"How long a locked-out address is answered 429, whatever key it sends.",
+							),
+						},
+						"The lockout after wrong keys.",
+					),
+					body: {
+						type: "string",
+						pattern: sizePattern,
+						"x-expected": 'a size such as "512KiB" or "64MiB"',
+						default: "64MiB",
+						description:
+							"The largest request body for inference (images travel inside it). Other calls take 1 MiB at the most; blob uploads have no limit.",
+					},
+				},
+				"How much one client may ask for.",
+			),
+			cors: section(
+				{
+					origins: {
+						type: "array",
+						items: {
+							type: "string",
+							"x-expected": "an origin such as https://chat.example",
+						},
+						"x-expected": "a list of origins",
+						default: [],
+						description:
+							"Web origins whose pages may call the gate from a browser, each written out. They still need a key.",
+					},
+				},
+				"Browsers' cross-origin requests; Ollama never sees them.",
+			),
+			identity: section(
+				{
+					mode: {
+						type: "string",
+						enum: ["off", "log", "require"],
+						"x-expected": '"off", "log" or "require"',
+						default: "off",
+						description:
+							"Whether each client is looked up with tailscaled. This version knows `off` only and refuses to start with another value.",
+					},
+					socket: {
+						type: "string",
+						minLength: 1,
+						"x-expected": "a path",
+						default: "/var/run/tailscale/tailscaled.sock",
+						description: "tailscaled's socket.",
+					},
+				},
+				"Tailnet identity.",
+			),
+			admin: section(
+				{
+					socket: {
+						type: "string",
+						minLength: 1,
+						"x-expected": 'a path, or "off"',
+						default: "/run/llamagate/admin.sock",
+						description:
+							'The socket (mode 0600) by which `llamagate keys` tells a running daemon to reload, or `"off"`.',
+					},
+					metrics: {
+						type: "string",
+						"x-expected":
+							'a loopback address and port such as 127.0.0.1:9464, or "off"',
+						default: "127.0.0.1:9464",
+						description:
+							'Where Prometheus finds the counters (`/metrics`), on loopback only, or `"off"`.',
+					},
+				},
+				"The daemon's own side doors, for this host alone.",
+			),
+			drainTimeout: duration(
+				"30s",
+				"After SIGTERM: how long running streams may finish before they are cut.",
+			),
+			log: section(
+				{
+					level: {
+						type: "string",
+						enum: [
+							"trace",
+							"debug",
+							"info",
+							"warn",
+							"error",
+							"fatal",
+							"silent",
+						],
+						"x-expected": "trace, debug, info, warn, error, fatal or silent",
+						default: "info",
+						description:
+							"Lines below this level are left out. A failed key is always logged, since fail2ban reads that line.",
+					},
+				},
+				"JSON lines on standard output.",
+			),
+		},
+		"Every setting has a default; an unknown one is an error.",
+	),
+} as const;
+
+/** The TypeScript type of what a schema node accepts, for the few keywords used above. */
+type TypeOf<N> = N extends { properties: infer P }
+	? {
+			[K in keyof P as P[K] extends { examples: unknown } ? never : K]: TypeOf<
+				P[K]
+			>;
+		} & {
+			[K in keyof P as P[K] extends { examples: unknown } ? K : never]?: TypeOf<
+				P[K]
+			>;
+		}
+	: N extends { enum: readonly (infer E)[] }
+		? E
+		: N extends { type: "array"; items: infer I }
+			? TypeOf<I>[]
+			: N extends { type: "integer" }
+				? number
+				: N extends { type: "string" }
+					? string
+					: never;
+
+/** A configuration file once its defaults are filled in, before durations are read. */
+export type ConfigFile = TypeOf<typeof configSchema>;
+
+/** The part of a schema node that documents it. */
+export interface SchemaNode {
+	readonly type?: string;
+	readonly description?: string;
+	readonly default?: unknown;
+	readonly examples?: readonly unknown[];
+	readonly enum?: readonly string[];
+	readonly properties?: Readonly<Record<string, SchemaNode>>;
+	readonly "x-expected"?: string;
+}
+
+/** Every setting with its default, as the example file shows it. */
+export function defaultsOf(node: SchemaNode): unknown {
+	if (node.properties === undefined) return structuredClone(node.default);
+	const entries: [string, unknown][] = [];
+	for (const [name, child] of Object.entries(node.properties)) {
+		const value = defaultsOf(child);
+		if (value !== undefined) entries.push([name, value]);
+	}
+	return Object.fromEntries(entries);
+}

@@ -1,0 +1,260 @@
+import {
+	Ajv,
+	type AnySchema,
+	type ErrorObject,
+	type ValidateFunction,
+} from "ajv";
+import {
+	findNodeAtLocation,
+	type Node,
+	type ParseError,
+	parseTree,
+	printParseErrorCode,
+} from "jsonc-parser";
+import leven from "leven";
+import type { SchemaNode } from "./schema.ts";
+
+/** One thing that is wrong with a file: where it stands and what to do about it. */
+export interface Mistake {
+	/** `limits.perKey.concurrent`, or an empty string for the file as a whole. */
+	readonly path: string;
+	readonly message: string;
+	/** Counted from 1; absent when the mistake is something that is not there. */
+	readonly line?: number;
+}
+
+/** A file that would not load, with everything that is wrong with it. */
+export class BadFileError extends Error {
+	readonly code = "LLAMAGATE_BAD_FILE";
+	readonly file: string;
+	readonly mistakes: readonly Mistake[];
+	constructor(file: string, mistakes: readonly Mistake[]) {
+		const lines = mistakes.map(
+			({ path, message, line }) =>
+				`  ${line === undefined ? "" : `line ${line}: `}${path === "" ? "" : `${path}: `}${message}`,
+		);
+		super(`${file} is not usable:\n${lines.join("\n")}`);
+		this.name = "BadFileError";
+		this.file = file;
+		this.mistakes = mistakes;
+	}
+}
+
+/** A parsed file, with the line of every path in it. */
+export interface StrictJson {
+	readonly value: unknown;
+	readonly mistakes: readonly Mistake[];
+	lineOf(path: readonly (string | number)[]): number | undefined;
+}
+
+const ajv = new Ajv({ allErrors: true, strict: false, verbose: true });
+const compiled = new WeakMap<object, ValidateFunction>();
+
+function validatorOf(schema: AnySchema & object): ValidateFunction {
+	let validate = compiled.get(schema);
+	if (validate === undefined) {
+		validate = ajv.compile(schema);
+		compiled.set(schema, validate);
+	}
+	return validate;
+}
+
+/**
+ * Parses JSON the strict way (no comments, no duplicate names, nothing after
+ * the value) and checks it with a schema. Every mistake is reported, each once.
+ *
+ * @param text the file's content
+ * @param schema a JSON Schema whose nodes may carry `x-expected`
+ * @param showValues whether a refused value may be quoted; false where it could be a secret
+ */
+export function parseStrictJson(
+	text: string,
+	schema: SchemaNode & object,
+	showValues: boolean,
+): StrictJson {
+	const content = text.replace(/^\uFEFF/, "");
+	const syntaxErrors: ParseError[] = [];
+	const tree = parseTree(content, syntaxErrors, {
+		disallowComments: true,
+		allowTrailingComma: false,
+	});
+	const lineAt = (offset: number) =>
+		content.slice(0, offset).split("\n").length;
+	const lineOf = (path: readonly (string | number)[]) => {
+		const node =
+			tree === undefined ? undefined : findNodeAtLocation(tree, [...path]);
+		return node === undefined
+			? undefined
+			: lineAt(
+					node.parent?.type === "property" ? node.parent.offset : node.offset,
+				);
+	};
+	const [syntaxError] = syntaxErrors;
+	if (syntaxError !== undefined || tree === undefined) {
+		const message =
+			syntaxError === undefined
+				? "the file is empty"
+				: `not valid JSON (${printParseErrorCode(syntaxError.error)})`;
+		return {
+			value: undefined,
+			mistakes: [{ path: "", message, line: lineAt(syntaxError?.offset ?? 0) }],
+			lineOf,
+		};
+	}
+	const mistakes = findDuplicates(tree, lineAt);
+	const value: unknown = JSON.parse(content);
+	const validate = validatorOf(schema);
+	if (!validate(value)) {
+		const seen = new Set<string>();
+		for (const error of validate.errors ?? []) {
+			const mistake = explain(error, schema, showValues, lineOf);
+			if (mistake === undefined || seen.has(mistake.path)) continue;
+			seen.add(mistake.path);
+			mistakes.push(mistake);
+		}
+	}
+	return { value, mistakes, lineOf };
+}
+
+/** Joins a path the way people write it: `keys[0].scopes`. */
+export function joinPath(path: readonly (string | number)[]): string {
+	return path
+		.map((part, index) =>
+			typeof part === "number" ? `[${part}]` : index === 0 ? part : `.${part}`,
+		)
+		.join("");
+}
+
+function findDuplicates(
+	root: Node,
+	lineAt: (offset: number) => number,
+): Mistake[] {
+	const mistakes: Mistake[] = [];
+	const visit = (node: Node, path: readonly (string | number)[]) => {
+		if (node.type === "array") {
+			for (const [index, item] of (node.children ?? []).entries())
+				visit(item, [...path, index]);
+		} else if (node.type === "object") {
+			const names = new Set<string>();
+			for (const property of node.children ?? []) {
+				const [key, child] = property.children ?? [];
+				const name = String(key?.value);
+				const here = [...path, name];
+				if (names.has(name))
+					mistakes.push({
+						path: joinPath(here),
+						message: "stands here twice; keep one",
+						line: lineAt(property.offset),
+					});
+				names.add(name);
+				if (child !== undefined) visit(child, here);
+			}
+		}
+	};
+	visit(root, []);
+	return mistakes;
+}
+
+function explain(
+	error: ErrorObject,
+	schema: SchemaNode,
+	showValues: boolean,
+	lineOf: StrictJson["lineOf"],
+): Mistake | undefined {
+	const path = error.instancePath
+		.split("/")
+		.slice(1)
+		.map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"))
+		.map((part) => (/^\d+$/.test(part) ? Number(part) : part));
+	const at = (
+		where: readonly (string | number)[],
+		message: string,
+	): Mistake => {
+		const line = lineOf(where);
+		return line === undefined
+			? { path: joinPath(where), message }
+			: { path: joinPath(where), message, line };
+	};
+	if (error.keyword === "additionalProperties") {
+		const name = String(error.params.additionalProperty);
+		const siblings = Object.keys(
+			(error.parentSchema as SchemaNode | undefined)?.properties ?? {},
+		);
+		return at(
+			[...path, name],
+			`unknown setting${suggest(name, siblings, schema)}`,
+		);
+	}
+	if (error.keyword === "required") {
+		const name = String(error.params.missingProperty);
+		return at([...path, name], "is missing");
+	}
+	// An alternative that failed is reported by the alternatives' own errors.
+	if (
+		error.keyword === "if" ||
+		error.keyword === "not" ||
+		error.keyword === "oneOf" ||
+		error.keyword === "anyOf"
+	)
+		return undefined;
+	const node = error.parentSchema as SchemaNode | undefined;
+	const expected =
+		node?.["x-expected"] ??
+		(node?.type === "object"
+			? "an object { … }"
+			: String(error.message ?? "another value"));
+	return at(
+		path,
+		`expected ${expected}${showValues ? `, got ${quote(error.data)}` : ""}`,
+	);
+}
+
+/** A short, single-line rendering of a value for an error message. */
+export function quote(value: unknown): string {
+	const text = JSON.stringify(value) ?? String(value);
+	return text.length > 60 ? `${text.slice(0, 57)}…` : text;
+}
+
+/** `; did you mean "concurrent"?`, looking first beside the wrong name and then everywhere. */
+function suggest(
+	name: string,
+	siblings: readonly string[],
+	schema: SchemaNode,
+): string {
+	const near = nearest(name, siblings);
+	if (near !== undefined) return `; did you mean "${near}"?`;
+	const elsewhere = allPaths(schema).find(
+		(path) => path.at(-1)?.toLowerCase() === name.toLowerCase(),
+	);
+	if (elsewhere !== undefined)
+		return `; did you mean "${elsewhere.join(".")}"?`;
+	const shown = siblings.filter((sibling) => sibling !== "$schema");
+	return shown.length === 0 ? "" : `; known here: ${shown.join(", ")}`;
+}
+
+/** The candidate that a person most likely meant, or `undefined` if none is close. */
+export function nearest(
+	name: string,
+	candidates: readonly string[],
+): string | undefined {
+	let best: string | undefined;
+	let bestDistance = Math.max(2, Math.floor(name.length / 3)) + 1;
+	for (const candidate of candidates) {
+		const distance = leven(name.toLowerCase(), candidate.toLowerCase());
+		if (distance < bestDistance) {
+			best = candidate;
+			bestDistance = distance;
+		}
+	}
+	return best;
+}
+
+function allPaths(
+	node: SchemaNode,
+	prefix: readonly string[] = [],
+): string[][] {
+	return Object.entries(node.properties ?? {}).flatMap(([name, child]) => [
+		[...prefix, name],
+		...allPaths(child, [...prefix, name]),
+	]);
+}

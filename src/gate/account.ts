@@ -1,0 +1,225 @@
+import { randomBytes } from "node:crypto";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Credential } from "../keys/keyring.ts";
+import type { Log, LogSink } from "../log.ts";
+import type { Connection } from "../net/connections.ts";
+import type { Family, Match, Route } from "../ollama/routes.ts";
+import type { Usage } from "../ollama/usage.ts";
+import type { Head } from "./head.ts";
+
+/** How a request ended. */
+export type Outcome =
+	| "ok"
+	| "refused"
+	| "client_gone"
+	| "upstream_error"
+	| "cut";
+
+const processId = randomBytes(4).toString("hex");
+let exchangeCount = 0;
+
+/** One request and its reply, from arrival to its line in the log. */
+export class Exchange {
+	/** Unique in this process's life, and told to the client as `x-request-id`. */
+	readonly id = `${processId}-${(++exchangeCount).toString(36)}`;
+	readonly startedAtMs = performance.now();
+	/** Header lines that every reply to this request carries, names and values in turn. */
+	readonly replyHeaders: string[] = ["x-request-id", this.id];
+	readonly req: IncomingMessage;
+	readonly res: ServerResponse;
+	readonly connection: Connection;
+	readonly head: Head;
+	readonly match: Match;
+	/** Whether the client waits for `100 Continue` before it sends its body. */
+	readonly expectsContinue: boolean;
+	credential: Credential | undefined;
+	/** Whether the connection is to be closed behind the reply. */
+	closing = false;
+	status = 0;
+	reason: string | undefined;
+	ttftMs: number | undefined;
+	bytesIn = 0;
+	bytesOut = 0;
+	usage: Usage | undefined;
+	ended = false;
+	/** What must be given back or stopped at the end: a slot, an upstream request. */
+	readonly #atEnd: ((outcome: Outcome) => void)[] = [];
+	readonly #ledger: Ledger;
+
+	constructor(
+		ledger: Ledger,
+		req: IncomingMessage,
+		res: ServerResponse,
+		connection: Connection,
+		head: Head,
+		match: Match,
+		expectsContinue: boolean,
+	) {
+		this.#ledger = ledger;
+		this.req = req;
+		this.res = res;
+		this.connection = connection;
+		this.head = head;
+		this.match = match;
+		this.expectsContinue = expectsContinue;
+		connection.exchanges.add(this);
+	}
+
+	get route(): Route | undefined {
+		return this.match.kind === "route" ? this.match.route : undefined;
+	}
+
+	get family(): Family {
+		return this.match.kind === "route"
+			? this.match.route.family
+			: this.match.family;
+	}
+
+	atEnd(action: (outcome: Outcome) => void): void {
+		if (this.ended) action("client_gone");
+		else this.#atEnd.push(action);
+	}
+
+	/** The client's connection is gone. */
+	abandon(): void {
+		this.end("client_gone");
+	}
+
+	/** Closes the account, once: gives everything back, counts and logs. */
+	end(outcome: Outcome): void {
+		if (this.ended) return;
+		this.ended = true;
+		this.connection.exchanges.delete(this);
+		for (const action of this.#atEnd) action(outcome);
+		this.#ledger.enter(this, outcome);
+	}
+}
+
+/** Counters of one key, route, status and outcome. */
+export interface Tally {
+	readonly key: string;
+	readonly route: string;
+	readonly status: number;
+	readonly outcome: Outcome;
+	requests: number;
+	bytesIn: number;
+	bytesOut: number;
+	tokensIn: number;
+	tokensOut: number;
+	durationMs: number;
+}
+
+/** Step 8: what happened, as log lines and counters. Neither ever holds a key, a digest, a prompt or a reply. */
+export class Ledger {
+	readonly tallies = new Map<string, Tally>();
+	authFailures = 0;
+	readonly #log: Log;
+	readonly #sink: LogSink;
+
+	constructor(log: Log, sink: LogSink) {
+		this.#log = log;
+		this.#sink = sink;
+	}
+
+	/** Writes a request's line and adds it to its counters. */
+	enter(exchange: Exchange, outcome: Outcome): void {
+		const durationMs = performance.now() - exchange.startedAtMs;
+		const key = exchange.credential?.key.name ?? null;
+		const route = exchange.route?.id ?? null;
+		const { usage } = exchange;
+		this.#count(key ?? "", route ?? "", exchange, outcome, durationMs);
+		const line = {
+			key,
+			node: null,
+			route,
+			model: usage?.model ?? null,
+			status: exchange.status,
+			ttftMs: exchange.ttftMs === undefined ? null : round(exchange.ttftMs),
+			durationMs: round(durationMs),
+			bytesIn: exchange.bytesIn,
+			bytesOut: exchange.bytesOut,
+			tokensIn: usage?.tokensIn ?? null,
+			tokensOut: usage?.tokensOut ?? null,
+			outcome,
+			reqId: exchange.id,
+			ip: exchange.connection.address,
+			...(exchange.reason === undefined
+				? undefined
+				: { reason: exchange.reason }),
+		};
+		if (outcome === "upstream_error" || outcome === "cut")
+			this.#log.warn(line, "request");
+		else this.#log.info(line, "request");
+	}
+
+	/** Bytes that were no request at all; they have a line too. */
+	enterUnreadable(address: string, status: number, reason: string): void {
+		const line = {
+			key: null,
+			node: null,
+			route: null,
+			model: null,
+			status,
+			outcome: "refused",
+			ip: address,
+			reason,
+		};
+		this.#log.info(line, "request");
+	}
+
+	/**
+	 * The line that fail2ban reads. Its two leading keys are fixed and come
+	 * first, so that nothing a client sends can look like one; it is written
+	 * whatever the log's level is.
+	 */
+	enterAuthFailure(exchange: Exchange, lockedOut: boolean): void {
+		this.authFailures += 1;
+		const { address } = exchange.connection;
+		const line = {
+			event: "auth_failed",
+			ip: address,
+			level: "warn",
+			time: new Date().toISOString(),
+			reqId: exchange.id,
+		};
+		this.#sink.write(
+			`${JSON.stringify({ ...line, lockedOut, msg: "wrong key" })}\n`,
+		);
+	}
+
+	#count(
+		key: string,
+		route: string,
+		exchange: Exchange,
+		outcome: Outcome,
+		durationMs: number,
+	): void {
+		const id = `${key}\n${route}\n${exchange.status}\n${outcome}`;
+		let tally = this.tallies.get(id);
+		if (tally === undefined) {
+			tally = {
+				key,
+				route,
+				status: exchange.status,
+				outcome,
+				requests: 0,
+				bytesIn: 0,
+				bytesOut: 0,
+				tokensIn: 0,
+				tokensOut: 0,
+				durationMs: 0,
+			};
+			this.tallies.set(id, tally);
+		}
+		tally.requests += 1;
+		tally.bytesIn += exchange.bytesIn;
+		tally.bytesOut += exchange.bytesOut;
+		tally.tokensIn += exchange.usage?.tokensIn ?? 0;
+		tally.tokensOut += exchange.usage?.tokensOut ?? 0;
+		tally.durationMs += durationMs;
+	}
+}
+
+function round(milliseconds: number): number {
+	return Math.round(milliseconds * 10) / 10;
+}

@@ -1,0 +1,209 @@
+import { loadConfig, type Settings } from "../config/load.ts";
+import { BadFileError } from "../config/strictJson.ts";
+import { loadKeys } from "../keys/keyFile.ts";
+import { Keyring } from "../keys/keyring.ts";
+import { createLog, flushLog, type LogSink } from "../log.ts";
+import {
+	adoptSockets,
+	inheritedSocketCount,
+	type Listener,
+	openListener,
+} from "../net/listener.ts";
+import { openSideDoor, type SideDoorReply } from "../net/sideDoors.ts";
+import { notifySystemd } from "../net/systemd.ts";
+import { version } from "../version.ts";
+import { Ledger } from "./account.ts";
+import { createGate, type Gate, type Rules } from "./gate.ts";
+import { renderMetrics } from "./metrics.ts";
+
+/** A gate that listens, with its side doors and its log. */
+export interface Daemon {
+	/** The addresses that are bound now. */
+	bound(): string[];
+	/** Reads configuration and keys anew and puts both in force, or neither. */
+	reload(): Promise<ReloadResult>;
+	/** Stops accepting, lets streams finish for the drain timeout, then cuts them. */
+	stop(): Promise<void>;
+}
+
+export type ReloadResult =
+	| { readonly ok: true; readonly keys: number }
+	| {
+			readonly ok: false;
+			readonly file: string;
+			readonly mistakes: BadFileError["mistakes"];
+	  };
+
+/**
+ * Reads the configuration and the keys that it names.
+ *
+ * @throws {BadFileError} if either would not load
+ */
+export async function loadRules(configFile: string): Promise<Rules> {
+	const settings = await loadConfig(configFile);
+	return { settings, keyring: new Keyring(await loadKeys(settings.keysFile)) };
+}
+
+/**
+ * Starts a daemon.
+ *
+ * @param load reads the rules, at the start and at every reload
+ * @param sink where its log goes
+ * @throws {BadFileError} if the rules would not load
+ * @throws {ListenError} if it can never listen where it was told to
+ */
+export async function startDaemon(
+	load: () => Promise<Rules>,
+	sink: LogSink,
+): Promise<Daemon> {
+	const startedAt = new Date();
+	let rules = await load();
+	const log = createLog(rules.settings.logLevel, sink);
+	const ledger = new Ledger(log, sink);
+	const gate = await createGate(rules, ledger, log);
+	const listener = await listen(rules.settings, gate);
+	if (rules.keyring.names.length === 0)
+		log.warn(
+			"there is no key, so nobody is let in; make one with: llamagate keys add NAME",
+		);
+
+	let lastReload = { at: startedAt, ok: true };
+	const { admin } = rules.settings;
+	const doors = [
+		admin.socket === undefined
+			? undefined
+			: await openSideDoor(
+					{ path: admin.socket },
+					{ "GET /status": status, "POST /reload": reloadReply },
+					log,
+				),
+		admin.metrics === undefined
+			? undefined
+			: await openSideDoor(admin.metrics, { "GET /metrics": metrics }, log),
+	];
+	log.info(
+		{
+			version,
+			pid: process.pid,
+			keys: rules.keyring.names.length,
+			listening: listener.bound(),
+		},
+		"started",
+	);
+	await notifySystemd("READY=1", `STATUS=${describe()}`);
+
+	async function listen(settings: Settings, gate: Gate): Promise<Listener> {
+		const inherited = inheritedSocketCount(process.env);
+		const { createServer } = gate;
+		if (inherited > 0) return adoptSockets(inherited, createServer, log);
+		return openListener(settings.listen, createServer, log);
+	}
+
+	function describe(): string {
+		const bound = listener.bound();
+		return bound.length > 0
+			? `listening on ${bound.join(", ")}`
+			: "waiting for an address to listen on";
+	}
+
+	let reloading: Promise<ReloadResult> | undefined;
+	let reloadAgain: Promise<ReloadResult> | undefined;
+
+	/** A reload asked for while one runs waits for it, so that it reads what was written meanwhile. */
+	function reload(): Promise<ReloadResult> {
+		if (reloading === undefined) {
+			reloading = reloadOnce().finally(() => {
+				reloading = undefined;
+			});
+			return reloading;
+		}
+		reloadAgain ??= reloading.then(() => {
+			reloadAgain = undefined;
+			return reload();
+		});
+		return reloadAgain;
+	}
+
+	async function reloadOnce(): Promise<ReloadResult> {
+		let next: Rules;
+		try {
+			next = await load();
+		} catch (error) {
+			if (!(error instanceof BadFileError)) throw error;
+			const { file, mistakes } = error;
+			lastReload = { at: new Date(), ok: false };
+			log.error(
+				{ file, mistakes },
+				"reload refused; what was in force stays in force",
+			);
+			return { ok: false, file, mistakes };
+		}
+		const previous = rules;
+		rules = next;
+		gate.replaceRules(next);
+		log.level = next.settings.logLevel;
+		if (
+			JSON.stringify(previous.settings.listen) !==
+			JSON.stringify(next.settings.listen)
+		)
+			listener.move(next.settings.listen);
+		if (
+			JSON.stringify(previous.settings.admin) !==
+			JSON.stringify(next.settings.admin)
+		)
+			log.warn("admin has changed; that takes a restart");
+		lastReload = { at: new Date(), ok: true };
+		log.info({ keys: next.keyring.names.length }, "reloaded");
+		return { ok: true, keys: next.keyring.names.length };
+	}
+
+	function json(status: number, value: unknown): SideDoorReply {
+		return {
+			status,
+			type: "application/json",
+			body: `${JSON.stringify(value)}\n`,
+		};
+	}
+
+	function status(): SideDoorReply {
+		return json(200, {
+			version,
+			pid: process.pid,
+			startedAt,
+			listening: listener.bound(),
+			keys: rules.keyring.names,
+			lastReload,
+			...gate.stats(),
+		});
+	}
+
+	async function reloadReply(): Promise<SideDoorReply> {
+		const result = await reload();
+		return json(result.ok ? 200 : 422, result);
+	}
+
+	function metrics(): SideDoorReply {
+		return {
+			status: 200,
+			type: "text/plain; version=0.0.4",
+			body: renderMetrics(ledger, gate.stats()),
+		};
+	}
+
+	return {
+		bound: () => listener.bound(),
+		reload,
+		async stop() {
+			log.info({ streams: gate.stats().streams }, "stopping");
+			listener.close();
+			await notifySystemd("STOPPING=1");
+			await gate.drain();
+			for (const door of doors) {
+				door?.close();
+				door?.closeAllConnections();
+			}
+			log.info("stopped");
+			await flushLog(sink);
+		},
+	};
+}

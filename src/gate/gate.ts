@@ -1,0 +1,516 @@
+import {
+	createServer,
+	type IncomingMessage,
+	type RequestListener,
+	type Server,
+	type ServerResponse,
+} from "node:http";
+import type { Socket } from "node:net";
+import httpProxy from "@fastify/http-proxy";
+import rateLimit from "@fastify/rate-limit";
+import fastify, { type FastifyReply, type FastifyRequest } from "fastify";
+import type { Settings } from "../config/load.ts";
+import type { Keyring } from "../keys/keyring.ts";
+import type { Log } from "../log.ts";
+import { type Connection, ConnectionTable } from "../net/connections.ts";
+import { openUpstream, type UpstreamPool } from "../net/upstream.ts";
+import { matchRoute, routes } from "../ollama/routes.ts";
+import { Exchange, type Ledger } from "./account.ts";
+import { corsHeaders, preflightHeaders } from "./cors.ts";
+import { readHead } from "./head.ts";
+import { authenticate } from "./key.ts";
+import { createLimits } from "./limit.ts";
+import { Lockout } from "./lockout.ts";
+import { checkExpiry, checkOrigin, checkPolicy } from "./policy.ts";
+import { type Refusal, refuseOnSocket, sendRefusal } from "./refusal.ts";
+import { type Cut, Relay } from "./relay.ts";
+import { checkRoute } from "./route.ts";
+import { checkSource } from "./source.ts";
+
+/** How often running relays are looked at: for silence, and for keys that expire. */
+const sweepIntervalMs = 250;
+/** How long a connection may take to send a request's head. */
+const headersTimeoutMs = 10_000;
+/** How long a connection may idle between requests. */
+const keepAliveTimeoutMs = 75_000;
+const maxHeaderBytes = 16 * 1024;
+/** Keep-alive probes start after this silence and give up about ten seconds later. */
+const tcpKeepAliveDelayMs = 30_000;
+
+const exchanges = new WeakMap<IncomingMessage, Exchange>();
+
+/** What is in force; replaced whole on a reload. */
+export interface Rules {
+	readonly settings: Settings;
+	readonly keyring: Keyring;
+}
+
+/** The gate without its listeners: it makes HTTP servers that the listener binds. */
+export interface Gate {
+	/** A server that sends what it accepts through the gate. */
+	createServer(): Server;
+	/** Puts new rules in force; streams whose key is no longer good are cut. */
+	replaceRules(rules: Rules): void;
+	/** Refuses what is new, waits for what runs, and cuts what is left after the drain timeout. */
+	drain(): Promise<void>;
+	/** For status and metrics. */
+	stats(): GateStats;
+}
+
+export interface GateStats {
+	readonly connections: number;
+	readonly streams: number;
+	readonly lockedOut: number;
+}
+
+/**
+ * Wires the steps of a request's way together, in their order: source,
+ * lockout, route, key, policy, limit, relay, account.
+ */
+export async function createGate(
+	first: Rules,
+	ledger: Ledger,
+	log: Log,
+): Promise<Gate> {
+	let rules = first;
+	let upstream: UpstreamPool = openUpstream(rules.settings.upstream);
+	let draining = false;
+	let warnedOfFloodAtMs = Number.NEGATIVE_INFINITY;
+	const connections = new ConnectionTable();
+	const lockout = new Lockout();
+	const relays = new Set<Relay>();
+
+	// Fastify sees only what the first five steps let through. Its own routing then
+	// works on a path that is in the table to the letter, whatever the client sent.
+	let toFastify: RequestListener = () => {};
+	const app = fastify({
+		logger: false,
+		trustProxy: false,
+		exposeHeadRoutes: false,
+		routerOptions: { maxParamLength: 1024 },
+		rewriteUrl: (req) => pathOf(req as IncomingMessage),
+		serverFactory: (handler) => {
+			toFastify = handler as RequestListener;
+			return createServer();
+		},
+	});
+	await app.register(rateLimit, { global: false });
+	const limits = createLimits(app, () => rules.settings, exchangeOf);
+
+	app.addHook("onRequest", async (request, reply) => {
+		const exchange = exchangeOf(request);
+		const refusal = await limits.check(request);
+		// The client may have left while the limits were counted.
+		if (refusal === undefined && !exchange.ended) {
+			// Whatever its type says, a body is passed on as it is. Without one Fastify does not parse it.
+			delete request.raw.headers["content-type"];
+			return;
+		}
+		reply.hijack();
+		if (refusal !== undefined) sendRefusal(exchange, refusal);
+	});
+	app.setErrorHandler((error, request, reply) => {
+		log.error(
+			{ err: error },
+			"a step of the gate failed; the request was refused",
+		);
+		reply.hijack();
+		sendRefusal(exchangeOf(request), {
+			status: 500,
+			reason: "internal",
+			message: "llamagate failed; its log says why",
+		});
+	});
+	await app.register(httpProxy, {
+		upstream: "http://127.0.0.1",
+		routes: [...new Set(routes.map(({ path }) => path))],
+		httpMethods: [...new Set(routes.map(({ method }) => method))],
+		handler: relayTo,
+	});
+	await app.ready();
+
+	function relayTo(
+		request: FastifyRequest,
+		reply: FastifyReply,
+		destination: string,
+	): void {
+		reply.hijack();
+		const exchange = exchangeOf(request);
+		const { route } = exchange;
+		if (route === undefined)
+			throw new Error("a request without a route reached the relay");
+		const refusal = checkStillGood(exchange) ?? checkRoom();
+		if (refusal !== undefined) {
+			sendRefusal(exchange, refusal);
+			return;
+		}
+		const relay = new Relay(exchange, route, upstream, rules.settings);
+		relays.add(relay);
+		exchange.atEnd(() => relays.delete(relay));
+		relay.start(destination);
+	}
+
+	/** The limits are counted in a later turn, and a reload may have come between. */
+	function checkStillGood({ credential }: Exchange): Refusal | undefined {
+		if (rules.keyring.current(credential?.sha256 ?? "") !== undefined)
+			return undefined;
+		return {
+			status: 401,
+			reason: "revoked",
+			message: "this key has just been revoked",
+		};
+	}
+
+	function checkRoom(): Refusal | undefined {
+		const { maxConnections } = rules.settings.upstream;
+		if (relays.size < maxConnections) return undefined;
+		return {
+			status: 503,
+			reason: "busy",
+			message: `server busy: ${maxConnections} requests are with Ollama already`,
+			headers: ["retry-after", "5"],
+		};
+	}
+
+	/** Steps 1 to 5, at once and without waiting for anything. */
+	function admit(
+		req: IncomingMessage,
+		res: ServerResponse,
+		expectsContinue: boolean,
+	): void {
+		const connection = connections.of(req.socket);
+		if (connection === undefined) return void req.socket.destroy();
+		const { settings, keyring } = rules;
+		if (
+			checkSource(connection.address, settings.sources) !== undefined &&
+			settings.onForeignSource === "drop"
+		)
+			return void req.socket.destroy();
+
+		const head = readHead(req.rawHeaders);
+		const match = matchRoute(req.method ?? "", req.url ?? "");
+		const exchange = new Exchange(
+			ledger,
+			req,
+			res,
+			connection,
+			head,
+			match,
+			expectsContinue,
+		);
+		exchanges.set(req, exchange);
+		exchange.closing = draining;
+		const [origin] = head.origin;
+		exchange.replyHeaders.push(...corsHeaders(origin, settings.corsOrigins));
+
+		const preflight = preflightHeaders(
+			req.method,
+			head,
+			req.rawHeaders,
+			settings.corsOrigins,
+		);
+		const refusal = decide(exchange, preflight !== undefined);
+		if (refusal !== undefined) {
+			sendRefusal(exchange, refusal);
+			return;
+		}
+		if (preflight !== undefined) {
+			res.writeHead(204, [...preflight]);
+			res.end();
+			exchange.status = 204;
+			exchange.end("ok");
+			return;
+		}
+		toFastify(req, res);
+
+		function decide(
+			exchange: Exchange,
+			isPreflight: boolean,
+		): Refusal | undefined {
+			const foreign = checkSource(
+				exchange.connection.address,
+				settings.sources,
+			);
+			if (foreign !== undefined) {
+				exchange.closing = true;
+				return foreign;
+			}
+			const locked = lockout.check(
+				exchange.connection.address,
+				performance.now(),
+			);
+			if (locked !== undefined || isPreflight) return locked;
+
+			const authentication = authenticate(head, keyring);
+			if (authentication.kind === "refused") {
+				if (authentication.wrongKey) {
+					const { address } = exchange.connection;
+					ledger.enterAuthFailure(
+						exchange,
+						lockout.recordFailure(
+							address,
+							settings.limits.authFailures,
+							performance.now(),
+						),
+					);
+				}
+				return authentication.refusal;
+			}
+			connections.markAuthenticated(exchange.connection);
+			exchange.credential = authentication.credential;
+
+			// Found before, said only now: without a key nobody learns which paths there are.
+			const misrouted = checkRoute(match, head, req.httpVersion);
+			if (misrouted !== undefined) return misrouted;
+			if (match.kind !== "route")
+				throw new Error("a request that matches no route was let through");
+			if (draining)
+				return {
+					status: 503,
+					reason: "draining",
+					message: "llamagate is shutting down",
+					headers: ["retry-after", "5"],
+				};
+			return (
+				checkOrigin(authentication.basic, origin, settings.corsOrigins) ??
+				checkPolicy(authentication.credential, match.route, Date.now())
+			);
+		}
+	}
+
+	function accept(socket: Socket): void {
+		const connection = connections.open(socket);
+		if (connection === undefined) {
+			const nowMs = performance.now();
+			if (nowMs - warnedOfFloodAtMs > 10_000) {
+				warnedOfFloodAtMs = nowMs;
+				log.warn(
+					{ ip: socket.remoteAddress },
+					"too many connections without a key; new ones are closed",
+				);
+			}
+			return void socket.destroy();
+		}
+		const { settings } = rules;
+		if (
+			settings.onForeignSource === "drop" &&
+			checkSource(connection.address, settings.sources) !== undefined
+		) {
+			ledger.enterUnreadable(connection.address, 0, "foreign_source");
+			socket.destroy();
+		}
+	}
+
+	/** Bytes that Node's parser refuses, and connections that take too long to say anything. */
+	function refuseUnreadable(
+		error: NodeJS.ErrnoException,
+		socket: Socket,
+	): void {
+		const connection = connections.of(socket);
+		// Behind a reply that has begun, more bytes would be taken for a part of it.
+		if (
+			connection === undefined ||
+			connection.exchanges.size > 0 ||
+			error.code === "ECONNRESET"
+		)
+			return void socket.destroy();
+		const refusal = unreadable(error.code);
+		answerOnSocket(connection, socket, refusal);
+	}
+
+	function answerOnSocket(
+		connection: Connection,
+		socket: Socket,
+		refusal: Refusal,
+	): void {
+		const { settings } = rules;
+		const foreign = checkSource(connection.address, settings.sources);
+		if (foreign !== undefined && settings.onForeignSource === "drop")
+			return void socket.destroy();
+		const said =
+			foreign ??
+			lockout.check(connection.address, performance.now()) ??
+			refusal;
+		ledger.enterUnreadable(connection.address, said.status, said.reason);
+		refuseOnSocket(socket, "native", said);
+	}
+
+	/** CONNECT has no reply object; the gate is nobody's tunnel, with a key or without. */
+	function refuseTunnel(req: IncomingMessage, socket: Socket): void {
+		const connection = connections.of(socket);
+		if (connection === undefined) return void socket.destroy();
+		const authentication = authenticate(
+			readHead(req.rawHeaders),
+			rules.keyring,
+		);
+		answerOnSocket(
+			connection,
+			socket,
+			authentication.kind === "refused"
+				? authentication.refusal
+				: {
+						status: 405,
+						reason: "wrong_method",
+						message: "llamagate opens no tunnels",
+					},
+		);
+	}
+
+	/** Cuts streams whose key has been revoked, has expired, or has lost the scope they run under. */
+	function cutUnwanted(): void {
+		for (const relay of relays) {
+			const { credential, route } = relay.exchange;
+			if (credential === undefined || route === undefined) continue;
+			const current = rules.keyring.current(credential.sha256);
+			if (current !== undefined) relay.exchange.credential = current;
+			const refusal =
+				current === undefined || current.key.name !== credential.key.name
+					? {
+							reason: "revoked",
+							message: "the key of this stream has been revoked",
+						}
+					: (checkExpiry(current, Date.now()) ??
+						checkPolicy(current, route, Date.now()));
+			if (refusal !== undefined)
+				relay.cut({
+					reason: refusal.reason,
+					message: refusal.message,
+					graceMs: 500,
+				});
+		}
+	}
+
+	const sweeper = setInterval(() => {
+		for (const relay of relays) relay.sweep(sweepIntervalMs);
+		const nowMs = Date.now();
+		for (const { exchange } of relays) {
+			if (
+				exchange.credential !== undefined &&
+				exchange.credential.expiresAtMs <= nowMs
+			)
+				return cutUnwanted();
+		}
+	}, sweepIntervalMs);
+	sweeper.unref();
+
+	const servers = new Set<Server>();
+	return {
+		createServer() {
+			const server = createServer({
+				// The gate answers a missing Host itself, with a body and not before the key.
+				requireHostHeader: false,
+				maxHeaderSize: maxHeaderBytes,
+				headersTimeout: headersTimeoutMs,
+				// An upload may take hours; the relay notices when it stands still.
+				requestTimeout: 0,
+				keepAliveTimeout: keepAliveTimeoutMs,
+				connectionsCheckingInterval: 1_000,
+				keepAlive: true,
+				keepAliveInitialDelay: tcpKeepAliveDelayMs,
+				noDelay: true,
+			});
+			server.on("connection", accept);
+			server.on("request", (req, res) => admit(req, res, false));
+			server.on("checkContinue", (req, res) => admit(req, res, true));
+			server.on("checkExpectation", (req, res) => admit(req, res, false));
+			server.on("connect", (req, socket) =>
+				refuseTunnel(req, socket as Socket),
+			);
+			server.on("clientError", (error, socket) =>
+				refuseUnreadable(error, socket as Socket),
+			);
+			server.once("close", () => servers.delete(server));
+			servers.add(server);
+			return server;
+		},
+
+		replaceRules(next) {
+			const previous = rules;
+			rules = next;
+			if (
+				JSON.stringify(previous.settings.upstream) !==
+				JSON.stringify(next.settings.upstream)
+			) {
+				const { pool } = upstream;
+				upstream = openUpstream(next.settings.upstream);
+				// Ends its connections once what runs on them has ended.
+				pool
+					.close()
+					.catch((error: unknown) =>
+						log.warn(
+							{ err: error },
+							"closing connections to the previous upstream failed",
+						),
+					);
+			}
+			cutUnwanted();
+		},
+
+		async drain() {
+			draining = true;
+			for (const server of servers) server.closeIdleConnections();
+			for (const { exchange } of relays) exchange.closing = true;
+			const deadline = performance.now() + rules.settings.drainTimeoutMs;
+			while (relays.size > 0 && performance.now() < deadline) await wait(20);
+			const cut: Cut = {
+				reason: "shutdown",
+				message: "llamagate is shutting down",
+				graceMs: 500,
+			};
+			for (const relay of relays) relay.cut(cut);
+			await wait(relays.size > 0 ? cut.graceMs : 0);
+			clearInterval(sweeper);
+			for (const server of servers) server.closeAllConnections();
+			await Promise.all([upstream.pool.destroy(), app.close()]);
+		},
+
+		stats() {
+			return {
+				connections: connections.openCount,
+				streams: relays.size,
+				lockedOut: lockout.lockedCount(performance.now()),
+			};
+		},
+	};
+}
+
+function exchangeOf(request: FastifyRequest): Exchange {
+	const exchange = exchanges.get(request.raw);
+	if (exchange === undefined)
+		throw new Error("a request came to Fastify past the gate's first steps");
+	return exchange;
+}
+
+function pathOf(req: IncomingMessage): string {
+	const match = exchanges.get(req)?.match;
+	if (match?.kind !== "route")
+		throw new Error("a request came to Fastify without a route");
+	return match.path;
+}
+
+function unreadable(code: string | undefined): Refusal {
+	switch (code) {
+		case "HPE_HEADER_OVERFLOW":
+			return {
+				status: 431,
+				reason: "head_too_large",
+				message: `a request's head may have at most ${maxHeaderBytes} bytes`,
+			};
+		case "ERR_HTTP_REQUEST_TIMEOUT":
+			return {
+				status: 408,
+				reason: "head_timeout",
+				message: "the request's head took too long",
+			};
+		default:
+			return {
+				status: 400,
+				reason: "malformed",
+				message: "this is not a well-formed HTTP/1.1 request",
+			};
+	}
+}
+
+function wait(durationMs: number): Promise<void> {
+	return new Promise((resolve) => setTimeout(resolve, durationMs));
+}

@@ -1,0 +1,89 @@
+/** What the gate reads of a request's header lines; all else is dropped unread. */
+export interface Head {
+	/** Every value of a header that must not stand twice. */
+	readonly host: readonly string[];
+	readonly authorization: readonly string[];
+	readonly apiKey: readonly string[];
+	readonly origin: readonly string[];
+	readonly contentLength: readonly string[];
+	readonly contentType: readonly string[];
+	readonly contentEncoding: readonly string[];
+	readonly transferEncoding: readonly string[];
+	readonly expect: readonly string[];
+	/** Lower-case names that `Connection` makes hop-by-hop (RFC 9110, 7.6.1). */
+	readonly connectionOptions: ReadonlySet<string>;
+	/** What may go upstream: names and values in turn. */
+	readonly forwarded: readonly string[];
+}
+
+type Single = Exclude<keyof Head, "connectionOptions" | "forwarded">;
+
+const singles = new Map<string, Single>([
+	["host", "host"],
+	["authorization", "authorization"],
+	["x-api-key", "apiKey"],
+	["origin", "origin"],
+	["content-length", "contentLength"],
+	["content-type", "contentType"],
+	["content-encoding", "contentEncoding"],
+	["transfer-encoding", "transferEncoding"],
+	["expect", "expect"],
+]);
+
+/**
+ * The header lines that Ollama may see, by exact name: no spelling with an
+ * underscore, no forwarded address, no cookie and no credential is among them.
+ * For cloud models Ollama passes on what it gets to ollama.com.
+ */
+const forwardable = new Set([
+	"accept",
+	"content-type",
+	"user-agent",
+	"anthropic-version",
+	"anthropic-beta",
+]);
+
+const none: readonly string[] = [];
+const noOptions: ReadonlySet<string> = new Set();
+
+/** Reads the header lines once, in order, as they came (`IncomingMessage.rawHeaders`). */
+export function readHead(rawHeaders: readonly string[]): Head {
+	const head: { -readonly [K in keyof Head]: Head[K] } = {
+		host: none,
+		authorization: none,
+		apiKey: none,
+		origin: none,
+		contentLength: none,
+		contentType: none,
+		contentEncoding: none,
+		transferEncoding: none,
+		expect: none,
+		connectionOptions: noOptions,
+		forwarded: none,
+	};
+	let forwarded: string[] = [];
+	for (let i = 0; i < rawHeaders.length; i += 2) {
+		const name = (rawHeaders[i] ?? "").toLowerCase();
+		const value = rawHeaders[i + 1] ?? "";
+		const single = singles.get(name);
+		if (single !== undefined)
+			head[single] = head[single] === none ? [value] : [...head[single], value];
+		if (name === "connection") {
+			head.connectionOptions = new Set([
+				...head.connectionOptions,
+				...value.split(",").map((option) => option.trim().toLowerCase()),
+			]);
+		} else if (forwardable.has(name)) forwarded.push(name, value);
+	}
+	if (head.connectionOptions.size > 0) {
+		const { connectionOptions } = head;
+		const kept: string[] = [];
+		for (let i = 0; i < forwarded.length; i += 2) {
+			const name = forwarded[i] ?? "";
+			if (!connectionOptions.has(name)) kept.push(name, forwarded[i + 1] ?? "");
+		}
+		forwarded = kept;
+	}
+	head.forwarded = forwarded;
+	return head;
+}

@@ -1,0 +1,79 @@
+import type { Ledger } from "./account.ts";
+import type { GateStats } from "./gate.ts";
+
+/** The counters in Prometheus's text format (version 0.0.4). */
+export function renderMetrics(ledger: Ledger, stats: GateStats): string {
+	const lines: string[] = [];
+	const family = (
+		name: string,
+		type: "counter" | "gauge",
+		help: string,
+		samples: Iterable<[string, number]>,
+	) => {
+		lines.push(
+			`# HELP llamagate_${name} ${help}`,
+			`# TYPE llamagate_${name} ${type}`,
+		);
+		for (const [labels, value] of samples)
+			lines.push(`llamagate_${name}${labels} ${value}`);
+	};
+	const tallies = [...ledger.tallies.values()];
+	// Names of keys are restricted when the keys file is read; nothing here needs escaping.
+	const per = (value: (tally: (typeof tallies)[number]) => number) =>
+		tallies.map((tally): [string, number] => [
+			`{key="${tally.key}",route="${tally.route}",status="${tally.status}",outcome="${tally.outcome}"}`,
+			value(tally),
+		]);
+	family(
+		"requests_total",
+		"counter",
+		"Requests that have ended.",
+		per(({ requests }) => requests),
+	);
+	family(
+		"request_seconds_total",
+		"counter",
+		"Time that they took.",
+		per(({ durationMs }) => durationMs / 1000),
+	);
+	family(
+		"received_bytes_total",
+		"counter",
+		"Bytes of request bodies.",
+		per(({ bytesIn }) => bytesIn),
+	);
+	family(
+		"sent_bytes_total",
+		"counter",
+		"Bytes of reply bodies.",
+		per(({ bytesOut }) => bytesOut),
+	);
+	family(
+		"prompt_tokens_total",
+		"counter",
+		"Prompt tokens that Ollama counted.",
+		per(({ tokensIn }) => tokensIn),
+	);
+	family(
+		"generated_tokens_total",
+		"counter",
+		"Tokens that Ollama generated.",
+		per(({ tokensOut }) => tokensOut),
+	);
+	family("auth_failures_total", "counter", "Wrong keys.", [
+		["", ledger.authFailures],
+	]);
+	family("connections", "gauge", "Open client connections.", [
+		["", stats.connections],
+	]);
+	family("streams", "gauge", "Requests that are with Ollama.", [
+		["", stats.streams],
+	]);
+	family(
+		"locked_out_addresses",
+		"gauge",
+		"Addresses locked out after wrong keys.",
+		[["", stats.lockedOut]],
+	);
+	return `${lines.join("\n")}\n`;
+}

@@ -1,0 +1,479 @@
+import { Readable } from "node:stream";
+import type { Dispatcher } from "undici";
+import type { Settings } from "../config/load.ts";
+import type { UpstreamPool } from "../net/upstream.ts";
+import {
+	type ReplyFormat,
+	replyFormatOf,
+	streamError,
+} from "../ollama/errors.ts";
+import { type Route, smallBodyBytes } from "../ollama/routes.ts";
+import { ReplyEnds } from "../ollama/usage.ts";
+import type { Exchange, Outcome } from "./account.ts";
+import { bodyTooLarge } from "./limit.ts";
+import { lingerForBody, type Refusal, sendRefusal } from "./refusal.ts";
+import { bodyLengthOf, bodyLimitOf } from "./route.ts";
+
+/** A body up to this size is read whole before a connection to Ollama is taken for it. */
+const wholeBodyBytes = 64 * 1024;
+/** How long a client may take to read what it was sent before a cut. */
+const cutGraceMs = 5_000;
+
+/**
+ * Headers of a reply that concern Ollama's connection and not the client's
+ * (RFC 9110, 7.6.1), and what only the gate may say.
+ */
+const notForwarded = new Set([
+	"connection",
+	"keep-alive",
+	"proxy-authenticate",
+	"proxy-connection",
+	"te",
+	"trailer",
+	"transfer-encoding",
+	"upgrade",
+	"set-cookie",
+	"alt-svc",
+	"x-request-id",
+	"vary",
+]);
+
+/** Why a relay is stopped from outside. */
+export interface Cut {
+	readonly reason: string;
+	readonly message: string;
+	/** How long what was written may still flow before the connection is closed hard. */
+	readonly graceMs: number;
+}
+
+/**
+ * Step 7: one request to Ollama and its reply, bytes both ways.
+ *
+ * It speaks undici's dispatch protocol itself, because `reply.from` gives
+ * undici nothing to abort by: a client that leaves while a model loads would
+ * keep the GPU busy, and its headers would wait for the first byte of the body.
+ */
+export class Relay implements Dispatcher.DispatchHandler {
+	readonly exchange: Exchange;
+	readonly #upstream: UpstreamPool;
+	readonly #settings: Settings;
+	readonly #route: Route;
+	readonly #ends = new ReplyEnds();
+	#controller: Dispatcher.DispatchController | undefined;
+	#format: ReplyFormat = "opaque";
+	/** The reply came with a length or in chunks, so that a client sees when it is broken off. */
+	#framed = true;
+	#dispatched = false;
+	#bodySent = false;
+	#replyStarted = false;
+	#clientIsSlow = false;
+	/** Sweeps since anything moved; every byte sets it back. */
+	#quietSweeps = 0;
+	#finished = false;
+
+	constructor(
+		exchange: Exchange,
+		route: Route,
+		upstream: UpstreamPool,
+		settings: Settings,
+	) {
+		this.exchange = exchange;
+		this.#route = route;
+		this.#upstream = upstream;
+		this.#settings = settings;
+		// However the exchange ends, nothing goes on upstream.
+		exchange.atEnd(() => this.#stopUpstream());
+	}
+
+	/** Reads the request's body and sends it on. `path` is what the route table matched. */
+	start(path: string): void {
+		const { exchange } = this;
+		const length = bodyLengthOf(exchange.head);
+		if (length === 0) {
+			// Nothing follows the head, but the parser must reach the message's end for the next request.
+			exchange.req.resume();
+			this.#bodySent = true;
+			this.#dispatch(path, null);
+		} else if (length <= wholeBodyBytes) this.#readWhole(path, length);
+		else this.#dispatch(path, this.#bodyStream());
+	}
+
+	#readWhole(path: string, length: number): void {
+		const { req } = this.exchange;
+		this.#continue();
+		const chunks: Buffer[] = [];
+		req.on("data", (chunk: Buffer) => {
+			this.#quietSweeps = 0;
+			this.exchange.bytesIn += chunk.length;
+			chunks.push(chunk);
+		});
+		req.on("end", () => {
+			this.#bodySent = true;
+			const [only] = chunks;
+			this.#dispatch(
+				path,
+				chunks.length === 1 && only !== undefined
+					? only
+					: Buffer.concat(chunks, length),
+			);
+		});
+	}
+
+	/**
+	 * The request's body as undici reads it. A stream of its own, since undici
+	 * destroys the body of a request that fails, and with an incoming message
+	 * goes the client's connection before it has had an answer.
+	 */
+	#bodyStream(): Readable {
+		const { req } = this.exchange;
+		const limit = bodyLimitOf(
+			this.#route,
+			this.#settings.limits.bodyBytes,
+			smallBodyBytes,
+		);
+		let begun = false;
+		const body = new Readable({
+			highWaterMark: wholeBodyBytes,
+			read: () => {
+				if (!begun) {
+					begun = true;
+					this.#continue();
+					req.on("data", (chunk: Buffer) => {
+						this.#quietSweeps = 0;
+						this.exchange.bytesIn += chunk.length;
+						if (this.exchange.bytesIn > limit)
+							this.#refuse(bodyTooLarge(limit));
+						else if (!body.push(chunk)) req.pause();
+					});
+					req.on("end", () => {
+						this.#bodySent = true;
+						body.push(null);
+					});
+				}
+				req.resume();
+			},
+		});
+		// undici destroys it when the request is aborted; that is no news.
+		body.on("error", () => {});
+		return body;
+	}
+
+	/** Only now is the client told to send: whoever was refused before never had to. */
+	#continue(): void {
+		if (this.exchange.expectsContinue && !this.exchange.res.headersSent)
+			this.exchange.res.writeContinue();
+	}
+
+	#dispatch(path: string, body: Buffer | Readable | null): void {
+		const { exchange } = this;
+		if (exchange.ended) return;
+		this.#dispatched = true;
+		const headers = [
+			"host",
+			this.#upstream.hostHeader,
+			...exchange.head.forwarded,
+		];
+		const [length] = exchange.head.contentLength;
+		if (body instanceof Readable && length !== undefined)
+			headers.push("content-length", length);
+		try {
+			this.#upstream.pool.dispatch(
+				{
+					origin: this.#upstream.origin,
+					path,
+					method: this.#route.method,
+					headers,
+					body,
+				},
+				this,
+			);
+		} catch (error) {
+			this.onResponseError(undefined, error as Error);
+		}
+	}
+
+	onRequestStart(controller: Dispatcher.DispatchController): void {
+		this.#controller = controller;
+		this.#quietSweeps = 0;
+		// The client left while a connection was being made.
+		if (this.exchange.ended) controller.abort(new Error("the client is gone"));
+	}
+
+	onResponseStart(
+		_controller: Dispatcher.DispatchController,
+		status: number,
+		headers: Record<string, string | string[] | undefined>,
+	): void {
+		const { exchange } = this;
+		if (exchange.ended || status < 200) return;
+		this.#quietSweeps = 0;
+		if (status >= 300 && status < 400) {
+			this.#refuse(
+				badGateway(
+					"upstream_redirect",
+					"Ollama answered with a redirect, which is never followed",
+				),
+			);
+			return;
+		}
+
+		const contentType = single(headers["content-type"]);
+		this.#format = replyFormatOf(contentType);
+		const { res } = exchange;
+		const replyHeaders = forwardedHeaders(headers);
+		replyHeaders.push(...exchange.replyHeaders);
+		if (exchange.closing) replyHeaders.push("connection", "close");
+		this.#framed =
+			headers["content-length"] !== undefined ||
+			exchange.req.httpVersion === "1.1";
+		exchange.status = status;
+		try {
+			res.writeHead(status, replyHeaders);
+		} catch {
+			this.#refuse(
+				badGateway(
+					"upstream_garbage",
+					"Ollama sent a header that cannot be passed on",
+				),
+			);
+			return;
+		}
+		this.#replyStarted = true;
+		// Headers go out at once, but in one packet with the bytes that came with them.
+		process.nextTick(() => {
+			if (!exchange.ended && exchange.bytesOut === 0 && !res.writableEnded)
+				res.flushHeaders();
+		});
+	}
+
+	onResponseData(
+		controller: Dispatcher.DispatchController,
+		chunk: Buffer,
+	): void {
+		const { exchange } = this;
+		if (exchange.ended) return;
+		this.#quietSweeps = 0;
+		if (exchange.bytesOut === 0)
+			exchange.ttftMs = performance.now() - exchange.startedAtMs;
+		exchange.bytesOut += chunk.length;
+		this.#ends.push(chunk);
+		if (!exchange.res.write(chunk)) {
+			this.#clientIsSlow = true;
+			controller.pause();
+			exchange.res.once("drain", () => {
+				this.#clientIsSlow = false;
+				this.#quietSweeps = 0;
+				controller.resume();
+			});
+		}
+	}
+
+	onResponseEnd(): void {
+		const { exchange } = this;
+		if (exchange.ended) return;
+		this.#noteUsage();
+		if (
+			exchange.status < 400 &&
+			!this.#ends.isComplete(this.#route, this.#format)
+		) {
+			exchange.reason = "upstream_truncated";
+			this.#breakOff(
+				"Ollama ended the stream before it was complete",
+				"upstream_error",
+				cutGraceMs,
+			);
+			return;
+		}
+		this.#finished = true;
+		const failed = this.#ends.endsWithError(this.#format);
+		if (failed) exchange.reason = "upstream_stream_error";
+		exchange.res.end(() => exchange.end(failed ? "upstream_error" : "ok"));
+		lingerForBody(exchange.req);
+	}
+
+	onResponseError(
+		_controller: Dispatcher.DispatchController | undefined,
+		error: Error,
+	): void {
+		if (this.exchange.ended) return;
+		this.#fail(describeFault(error, this.#upstream.name));
+	}
+
+	/** Stops it for a reason of the gate's own: a revoked key, a shutdown. */
+	cut({ reason, message, graceMs }: Cut): void {
+		const { exchange } = this;
+		if (exchange.ended) return;
+		if (this.#finished) {
+			this.#closeSoon(graceMs);
+			return;
+		}
+		exchange.reason = reason;
+		if (!this.#replyStarted) {
+			exchange.closing = true;
+			this.#refuse({ status: 503, reason, message });
+			return;
+		}
+		this.#noteUsage();
+		this.#breakOff(message, "cut", graceMs);
+	}
+
+	/**
+	 * Looks after time: called for every relay at a fixed interval, so that a
+	 * byte costs no timer. Ends what has stood still for too long.
+	 */
+	sweep(intervalMs: number): void {
+		if (this.exchange.ended) return;
+		this.#quietSweeps += 1;
+		const { firstByteTimeoutMs, idleTimeoutMs } = this.#settings.upstream;
+		const quietMs = this.#quietSweeps * intervalMs;
+		const waitsForOllama = this.#bodySent && this.exchange.bytesOut === 0;
+		if (quietMs < (waitsForOllama ? firstByteTimeoutMs : idleTimeoutMs)) return;
+		if (this.#clientIsSlow || this.#finished) {
+			this.exchange.reason = "client_stalled";
+			this.#breakOff("the client stopped reading", "cut", 0);
+		} else if (!this.#bodySent && !this.#replyStarted) {
+			this.exchange.closing = true;
+			this.#refuse({
+				status: 408,
+				reason: "body_stalled",
+				message: "the request's body stopped coming",
+			});
+		} else {
+			const seconds = Math.round(quietMs / 1000);
+			const message = `Ollama sent nothing for ${seconds} s`;
+			this.#fail({ status: 504, reason: "upstream_timeout", message });
+		}
+	}
+
+	/** Ollama has failed: an error status if there is time for one, else the stream is broken off. */
+	#fail(fault: Refusal): void {
+		if (!this.#replyStarted) {
+			sendRefusal(this.exchange, fault);
+			return;
+		}
+		this.#noteUsage();
+		this.exchange.reason = fault.reason;
+		this.#breakOff(fault.message, "upstream_error", cutGraceMs);
+	}
+
+	#noteUsage(): void {
+		if (this.#route.scope === "infer") this.exchange.usage = this.#ends.usage();
+	}
+
+	#refuse(refusal: Refusal): void {
+		if (!this.#replyStarted) {
+			sendRefusal(this.exchange, refusal);
+			return;
+		}
+		this.exchange.reason = refusal.reason;
+		this.#breakOff(refusal.message, "cut", cutGraceMs);
+	}
+
+	/**
+	 * Ends a reply that has begun and cannot be finished: one error in the
+	 * stream's own form, then a connection that closes without the reply's end,
+	 * so that nobody takes it for whole.
+	 */
+	#breakOff(message: string, outcome: Outcome, graceMs: number): void {
+		const { exchange } = this;
+		const { res } = exchange;
+		const text = streamError(
+			exchange.family,
+			this.#format,
+			message,
+			this.#ends.lastByte,
+		);
+		if (text !== undefined && exchange.req.method !== "HEAD" && graceMs > 0) {
+			exchange.bytesOut += Buffer.byteLength(text);
+			res.write(text);
+		} else if (graceMs > 0) res.flushHeaders();
+		exchange.end(outcome);
+		this.#closeSoon(graceMs);
+	}
+
+	/** Closes the client's connection behind what was written, or after the grace without it. */
+	#closeSoon(graceMs: number): void {
+		const { socket } = this.exchange.req;
+		if (socket.destroyed) return;
+		if (graceMs === 0) return void socket.destroy();
+		if (this.#framed) socket.destroySoon();
+		else {
+			// Without a length a clean close would be the reply's regular end (RFC 9112, 6.3).
+			socket.write("", () => socket.resetAndDestroy());
+		}
+		const timer = setTimeout(() => socket.destroy(), graceMs);
+		timer.unref();
+		socket.once("close", () => clearTimeout(timer));
+	}
+
+	#stopUpstream(): void {
+		if (this.#dispatched && !this.#finished)
+			this.#controller?.abort(new Error("the exchange has ended"));
+	}
+}
+
+function badGateway(reason: string, message: string): Refusal {
+	return { status: 502, reason, message };
+}
+
+/** Puts a fault of undici's or the system's into words. */
+function describeFault(
+	error: Error & { code?: string },
+	name: string,
+): Refusal {
+	switch (error.code) {
+		case "ECONNREFUSED":
+		case "ENOENT":
+		case "EACCES":
+		case "UND_ERR_CONNECT_TIMEOUT":
+			return badGateway(
+				"upstream_unreachable",
+				`llamagate cannot reach Ollama at ${name} (${error.code}); is it running?`,
+			);
+		case "UND_ERR_HEADERS_OVERFLOW":
+		case "UND_ERR_RES_CONTENT_LENGTH_MISMATCH":
+			return badGateway(
+				"upstream_garbage",
+				"Ollama's answer was not valid HTTP",
+			);
+		default:
+			return error.name === "HTTPParserError"
+				? badGateway("upstream_garbage", "Ollama's answer was not valid HTTP")
+				: badGateway(
+						"upstream_died",
+						"Ollama closed the connection in the middle of the request",
+					);
+	}
+}
+
+function single(value: string | string[] | undefined): string | undefined {
+	return Array.isArray(value) ? value[0] : value;
+}
+
+function forwardedHeaders(
+	headers: Record<string, string | string[] | undefined>,
+): string[] {
+	const forwarded: string[] = [];
+	const named = headers.connection;
+	const connectionOptions =
+		named === undefined
+			? undefined
+			: new Set(
+					String(named)
+						.toLowerCase()
+						.split(/[\s,]+/),
+				);
+	for (const [name, value] of Object.entries(headers)) {
+		if (
+			value === undefined ||
+			notForwarded.has(name) ||
+			connectionOptions?.has(name) === true
+		)
+			continue;
+		if (name.startsWith("access-control-") || name.startsWith("ratelimit-"))
+			continue;
+		if (typeof value === "string") forwarded.push(name, value);
+		else for (const one of value) forwarded.push(name, one);
+	}
+	return forwarded;
+}

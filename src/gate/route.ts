@@ -1,0 +1,106 @@
+import type { Match, Route } from "../ollama/routes.ts";
+import type { Head } from "./head.ts";
+import type { Refusal } from "./refusal.ts";
+
+const bad = (message: string): Refusal => ({
+	status: 400,
+	reason: "bad_request",
+	message,
+});
+
+/**
+ * Step 3: a request must be one entry of the route table, written the plain
+ * way. Node's parser has refused broken framing before; what it lets through
+ * and two readers could take differently is refused here.
+ */
+export function checkRoute(
+	match: Match,
+	head: Head,
+	httpVersion: string,
+): Refusal | undefined {
+	const {
+		host,
+		contentType,
+		contentLength,
+		transferEncoding,
+		contentEncoding,
+		expect,
+	} = head;
+	if (host.length > 1 || (host.length === 0 && httpVersion === "1.1"))
+		return bad("a request has exactly one Host header");
+	if (
+		contentType.length > 1 ||
+		contentLength.length > 1 ||
+		transferEncoding.length > 1
+	)
+		return bad("a header that describes the body stands twice");
+	const [coding] = transferEncoding;
+	if (
+		coding !== undefined &&
+		(coding.toLowerCase() !== "chunked" ||
+			httpVersion !== "1.1" ||
+			contentLength.length > 0)
+	)
+		return bad(
+			"the only Transfer-Encoding is chunked, with HTTP/1.1 and without Content-Length",
+		);
+	if (
+		expect.length > 1 ||
+		(expect[0] !== undefined && expect[0].toLowerCase() !== "100-continue")
+	)
+		return {
+			status: 417,
+			reason: "bad_request",
+			message: "the only Expect is 100-continue",
+		};
+
+	if (match.kind === "unknown")
+		return {
+			status: 404,
+			reason: "unknown_route",
+			message: "llamagate knows no such path of Ollama's API",
+		};
+	if (match.kind === "wrong-method")
+		return {
+			status: 405,
+			reason: "wrong_method",
+			message: `this path takes ${match.allow.join(" or ")}`,
+			headers: ["allow", match.allow.join(", ")],
+		};
+
+	// Ollama unpacks zstd on some routes; what the gate cannot read it does not pass.
+	if (contentEncoding.some((encoding) => encoding.toLowerCase() !== "identity"))
+		return {
+			status: 415,
+			reason: "content_encoding",
+			message: "send the body without a Content-Encoding",
+		};
+	if (match.route.body === "none" && bodyLengthOf(head) !== 0)
+		return bad(`${match.route.id} takes no body`);
+	return undefined;
+}
+
+/** The announced length of the body in bytes, or Infinity when it comes in chunks. */
+export function bodyLengthOf(head: Head): number {
+	if (head.transferEncoding.length > 0) return Number.POSITIVE_INFINITY;
+	const [length] = head.contentLength;
+	return length === undefined ? 0 : Number(length);
+}
+
+/** The largest body that a route takes. */
+export function bodyLimitOf(
+	route: Route,
+	inferenceBytes: number,
+	smallBytes: number,
+): number {
+	switch (route.body) {
+		case "none":
+			return 0;
+		case "small":
+			return smallBytes;
+		case "inference":
+			return inferenceBytes;
+		case "blob":
+			return Number.POSITIVE_INFINITY;
+	}
+}

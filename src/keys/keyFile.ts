@@ -1,0 +1,353 @@
+import { createHash } from "node:crypto";
+import {
+	open,
+	readdir,
+	readFile,
+	realpath,
+	rename,
+	stat,
+	unlink,
+} from "node:fs/promises";
+import { createServer, type Server } from "node:net";
+import path from "node:path";
+import { unreadable } from "../config/load.ts";
+import type { SchemaNode } from "../config/schema.ts";
+import {
+	BadFileError,
+	joinPath,
+	type Mistake,
+	parseStrictJson,
+} from "../config/strictJson.ts";
+import { type Scope, scopes } from "../ollama/routes.ts";
+
+/** Limits of one key, in place of the configuration's. */
+export interface KeyLimits {
+	readonly requestsPerMinute?: number;
+	readonly concurrent?: number;
+}
+
+/** One entry of the keys file: a name, a digest and rules. Never a key. */
+export interface KeyEntry {
+	readonly name: string;
+	/** SHA-256 of the key, 64 lower-case hex digits. */
+	readonly sha256: string;
+	/** Defaults to `defaultScopes`. */
+	readonly scopes?: readonly Scope[];
+	/** ISO 8601. */
+	readonly created?: string;
+	/** ISO 8601; absent for a key that does not expire. */
+	readonly expires?: string;
+	readonly limits?: KeyLimits;
+	/** Digests that a rotation has replaced and that work until their time. */
+	readonly previous?: readonly {
+		readonly sha256: string;
+		readonly expires: string;
+	}[];
+}
+
+/** What a key may do when its entry does not say. */
+export const defaultScopes: readonly Scope[] = ["read", "infer"];
+
+const digest = {
+	type: "string",
+	pattern: "^[0-9a-f]{64}$",
+	"x-expected": "a SHA-256 digest: 64 lower-case hex digits",
+};
+const time = {
+	type: "string",
+	"x-expected": "a time such as 2027-01-01T00:00:00Z",
+};
+const positive = {
+	type: "integer",
+	minimum: 1,
+	"x-expected": "a whole number of at least 1",
+};
+
+/** The shape of the keys file. */
+export const keyFileSchema = {
+	type: "object",
+	additionalProperties: false,
+	required: ["keys"],
+	properties: {
+		keys: {
+			type: "array",
+			"x-expected": "a list of keys",
+			items: {
+				type: "object",
+				additionalProperties: false,
+				required: ["name", "sha256"],
+				"x-expected": "a key: { name, sha256, … }",
+				properties: {
+					name: {
+						type: "string",
+						pattern: "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+						"x-expected":
+							"a name of at most 64 letters, digits, dots, dashes and underscores",
+					},
+					sha256: digest,
+					scopes: {
+						type: "array",
+						minItems: 1,
+						"x-expected": `a list of scopes: ${scopes.join(", ")}`,
+						items: {
+							type: "string",
+							enum: [...scopes],
+							"x-expected": `a scope: ${scopes.join(", ")}`,
+						},
+					},
+					created: time,
+					expires: time,
+					limits: {
+						type: "object",
+						additionalProperties: false,
+						properties: { requestsPerMinute: positive, concurrent: positive },
+					},
+					previous: {
+						type: "array",
+						items: {
+							type: "object",
+							additionalProperties: false,
+							required: ["sha256", "expires"],
+							properties: { sha256: digest, expires: time },
+						},
+					},
+				},
+			},
+		},
+	},
+} as const;
+
+/** Rules that this version does not enforce; a file that has them must not load as if they were. */
+const unenforced = [
+	"models",
+	"bind",
+	"ollamaKey",
+	"denyOptions",
+	"maxOptions",
+	"canary",
+];
+
+/**
+ * Reads and checks the keys file.
+ *
+ * @throws {BadFileError} with every mistake in it, also when it cannot be read
+ *   or when others than its owner could change it
+ */
+export async function loadKeys(file: string): Promise<KeyEntry[]> {
+	let text: string;
+	try {
+		const { mode } = await stat(file);
+		if ((mode & 0o022) !== 0)
+			throw new BadFileError(file, [
+				{
+					path: "",
+					message: `others than its owner may write to it (mode ${formatMode(mode)}); run chmod 600 on it`,
+				},
+			]);
+		text = await readFile(file, "utf8");
+	} catch (error) {
+		if (error instanceof BadFileError) throw error;
+		throw unreadable(
+			file,
+			error,
+			"Make the first key with: llamagate keys add NAME",
+		);
+	}
+	return parseKeys(text, file);
+}
+
+/** `0644`, as chmod writes it. */
+export function formatMode(mode: number): string {
+	return (mode & 0o7777).toString(8).padStart(4, "0");
+}
+
+/**
+ * Checks the text of a keys file. Values are never quoted in mistakes: one
+ * could be a key that somebody pasted in the wrong place.
+ *
+ * @throws {BadFileError} with every mistake in it
+ */
+export function parseKeys(text: string, file: string): KeyEntry[] {
+	const json = parseStrictJson(text, keyFileSchema as SchemaNode, false);
+	const mistakes: Mistake[] = json.mistakes.map((mistake) => {
+		const name = mistake.path.split(".").at(-1) ?? "";
+		return unenforced.includes(name)
+			? {
+					...mistake,
+					message:
+						"this version does not enforce it, so it refuses the file rather than ignore the rule",
+				}
+			: mistake;
+	});
+	if (mistakes.length > 0) throw new BadFileError(file, mistakes);
+
+	const { keys } = json.value as { keys: KeyEntry[] };
+	const refuse = (where: readonly (string | number)[], message: string) => {
+		const line = json.lineOf(where);
+		const at = joinPath(where);
+		mistakes.push(
+			line === undefined ? { path: at, message } : { path: at, message, line },
+		);
+	};
+	const names = new Set<string>();
+	const digests = new Set<string>();
+	for (const [index, key] of keys.entries()) {
+		if (names.has(key.name))
+			refuse(
+				["keys", index, "name"],
+				`the name "${key.name}" stands here twice`,
+			);
+		names.add(key.name);
+		const times: [(string | number)[], string | undefined][] = [
+			[["keys", index, "expires"], key.expires],
+			[["keys", index, "created"], key.created],
+		];
+		const held: [(string | number)[], string][] = [
+			[["keys", index, "sha256"], key.sha256],
+		];
+		for (const [turn, previous] of (key.previous ?? []).entries()) {
+			times.push([
+				["keys", index, "previous", turn, "expires"],
+				previous.expires,
+			]);
+			held.push([["keys", index, "previous", turn, "sha256"], previous.sha256]);
+		}
+		for (const [where, text] of times) {
+			if (text !== undefined && parseTime(text) === undefined)
+				refuse(
+					where,
+					"expected a time such as 2027-01-01T00:00:00Z, with its zone",
+				);
+		}
+		for (const [where, sha256] of held) {
+			if (digests.has(sha256))
+				refuse(where, "the same digest stands here twice");
+			digests.add(sha256);
+		}
+	}
+	if (mistakes.length > 0) throw new BadFileError(file, mistakes);
+	return keys;
+}
+
+/** Reads an ISO 8601 time that names its zone as epoch milliseconds; `undefined` if it is none. */
+export function parseTime(text: string): number | undefined {
+	if (
+		!/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})$/.test(
+			text,
+		)
+	)
+		return undefined;
+	const timeMs = Date.parse(text);
+	return Number.isNaN(timeMs) ? undefined : timeMs;
+}
+
+/**
+ * Changes the keys file: reads it, hands the keys to `change` and writes what
+ * it returns. Two processes that change it at once take turns; a crash at any
+ * moment leaves the old file or the new one, whole.
+ *
+ * @param mayCreate whether a file that does not exist counts as one without keys
+ * @throws {BadFileError} if the file on disk is not usable
+ */
+export async function changeKeys(
+	file: string,
+	mayCreate: boolean,
+	change: (keys: readonly KeyEntry[]) => readonly KeyEntry[],
+): Promise<void> {
+	const target = await resolveTarget(file);
+	const lock = await acquireLock(target);
+	try {
+		let keys: readonly KeyEntry[] = [];
+		try {
+			keys = await loadKeys(target);
+		} catch (error) {
+			if (!mayCreate || (await exists(target))) throw error;
+		}
+		await replaceFile(
+			target,
+			`${JSON.stringify({ keys: change(keys) }, undefined, 2)}\n`,
+		);
+	} finally {
+		await new Promise<void>((resolve) => lock.close(() => resolve()));
+	}
+}
+
+async function exists(file: string): Promise<boolean> {
+	return stat(file).then(
+		() => true,
+		() => false,
+	);
+}
+
+/** Where the file really lies, so that a symbolic link stays one. */
+async function resolveTarget(file: string): Promise<string> {
+	try {
+		return await realpath(file);
+	} catch {
+		try {
+			return path.join(await realpath(path.dirname(file)), path.basename(file));
+		} catch (error) {
+			throw unreadable(path.dirname(file), error, "Make the directory first.");
+		}
+	}
+}
+
+/**
+ * A socket in Linux's abstract namespace is a lock that the kernel gives back
+ * when its holder dies, however it dies: there is no stale lock to break.
+ */
+async function acquireLock(target: string): Promise<Server> {
+	const name = `\0llamagate-keys-${createHash("sha256").update(target).digest("hex").slice(0, 32)}`;
+	const deadline = Date.now() + 30_000;
+	for (;;) {
+		const server = createServer((socket) => socket.destroy());
+		const error = await new Promise<NodeJS.ErrnoException | undefined>(
+			(resolve) => {
+				server.once("error", resolve);
+				server.listen(name, () => resolve(undefined));
+			},
+		);
+		if (error === undefined) return server;
+		if (error.code !== "EADDRINUSE" || Date.now() > deadline)
+			throw new Error(
+				`cannot lock ${target} (${error.code ?? error.message}): is another llamagate keys command hanging?`,
+			);
+		await new Promise((resolve) => setTimeout(resolve, 5 + Math.random() * 20));
+	}
+}
+
+const temporaryPrefix = (target: string) => `.${path.basename(target)}.new-`;
+
+/** Writes beside the file, forces it to disk and renames it over the old one (rename(2) is atomic). */
+async function replaceFile(target: string, text: string): Promise<void> {
+	const directory = path.dirname(target);
+	for (const name of await readdir(directory)) {
+		// Left by a command that was killed; nobody else writes now, since the lock is ours.
+		if (name.startsWith(temporaryPrefix(target)))
+			await unlink(path.join(directory, name));
+	}
+	const temporary = path.join(
+		directory,
+		`${temporaryPrefix(target)}${process.pid}`,
+	);
+	const handle = await open(temporary, "wx", 0o600);
+	try {
+		await handle.chmod(0o600);
+		if (process.getuid?.() === 0) {
+			// The daemon reads the file as its owner: root must not take it away.
+			const owner = await stat(target).catch(() => stat(directory));
+			await handle.chown(owner.uid, owner.gid);
+		}
+		await handle.writeFile(text);
+		await handle.sync();
+	} finally {
+		await handle.close();
+	}
+	await rename(temporary, target);
+	const directoryHandle = await open(directory, "r");
+	try {
+		await directoryHandle.sync();
+	} finally {
+		await directoryHandle.close();
+	}
+}

@@ -1,0 +1,54 @@
+#!/usr/bin/env node
+import { type Command, exitCodes, runCommand } from "./commands/command.ts";
+import { nearest } from "./config/strictJson.ts";
+import { version } from "./version.ts";
+
+const commands: Record<string, () => Promise<Command>> = {
+	serve: async () => (await import("./commands/serve.ts")).serve,
+	demo: async () => (await import("./commands/demo.ts")).demo,
+	check: async () => (await import("./commands/check.ts")).check,
+	keys: async () => (await import("./commands/keys.ts")).keys,
+};
+
+async function help(): Promise<string> {
+	const lines = await Promise.all(
+		Object.entries(commands).map(
+			async ([name, load]) => `  ${name.padEnd(8)}${(await load()).summary}`,
+		),
+	);
+	return `llamagate ${version}: a lock in front of Ollama
+
+Usage: llamagate COMMAND [options]
+
+${lines.join("\n")}
+
+Each command has --help. Try it without setting anything up: llamagate demo
+`;
+}
+
+async function main([name, ...args]: string[]): Promise<number> {
+	if (
+		name === undefined ||
+		name === "--help" ||
+		name === "-h" ||
+		name === "help"
+	) {
+		process.stdout.write(await help());
+		return name === undefined ? exitCodes.usage : exitCodes.ok;
+	}
+	if (name === "--version" || name === "-V") {
+		process.stdout.write(`${version}\n`);
+		return exitCodes.ok;
+	}
+	const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
+	if (load === undefined) {
+		const near = nearest(name, Object.keys(commands));
+		process.stderr.write(
+			`llamagate: there is no command ${JSON.stringify(name)}${near === undefined ? "" : `; did you mean "${near}"?`}\nSee: llamagate --help\n`,
+		);
+		return exitCodes.usage;
+	}
+	return runCommand(name, await load(), args);
+}
+
+process.exitCode = await main(process.argv.slice(2));

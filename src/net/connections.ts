@@ -1,0 +1,80 @@
+import type { Socket } from "node:net";
+import type { Exchange } from "../gate/account.ts";
+import { parseAddress } from "./ranges.ts";
+
+/** One TCP connection of a client. */
+export interface Connection {
+	/** The peer's address; an IPv4 address mapped into IPv6 is written as IPv4. */
+	readonly address: string;
+	/** Whether a request with a good key has come over it. */
+	authenticated: boolean;
+	/** The requests on it that have not ended; more than one when the client pipelines. */
+	readonly exchanges: Set<Exchange>;
+}
+
+/**
+ * Connections that have not shown a good key yet, as many as one address and
+ * all together may hold open. Node closes each after the header timeout; the
+ * bounds keep a flood of silent ones from using up the file descriptors.
+ */
+const maxStrangersPerAddress = 1024;
+const maxStrangers = 8192;
+
+/** The open connections, and the strangers among them. */
+export class ConnectionTable {
+	readonly #bySocket = new WeakMap<Socket, Connection>();
+	readonly #strangers = new Map<string, number>();
+	#strangerCount = 0;
+	#openCount = 0;
+
+	/** Takes note of a new connection; `undefined` if it is one too many and must be closed. */
+	open(socket: Socket): Connection | undefined {
+		const address = parseAddress(socket.remoteAddress)?.toString();
+		// Without an address it has been reset already.
+		if (address === undefined) return undefined;
+		const strangers = this.#strangers.get(address) ?? 0;
+		if (
+			strangers >= maxStrangersPerAddress ||
+			this.#strangerCount >= maxStrangers
+		)
+			return undefined;
+		this.#strangers.set(address, strangers + 1);
+		this.#strangerCount += 1;
+		this.#openCount += 1;
+		const connection: Connection = {
+			address,
+			authenticated: false,
+			exchanges: new Set(),
+		};
+		this.#bySocket.set(socket, connection);
+		socket.once("close", () => {
+			this.#openCount -= 1;
+			if (!connection.authenticated) this.#forgetStranger(address);
+			for (const exchange of connection.exchanges) exchange.abandon();
+		});
+		return connection;
+	}
+
+	/** The connection of a socket that `open` took. */
+	of(socket: Socket): Connection | undefined {
+		return this.#bySocket.get(socket);
+	}
+
+	/** A good key was shown: the connection no longer counts as a stranger's. */
+	markAuthenticated(connection: Connection): void {
+		if (connection.authenticated) return;
+		connection.authenticated = true;
+		this.#forgetStranger(connection.address);
+	}
+
+	get openCount(): number {
+		return this.#openCount;
+	}
+
+	#forgetStranger(address: string): void {
+		this.#strangerCount -= 1;
+		const left = (this.#strangers.get(address) ?? 1) - 1;
+		if (left > 0) this.#strangers.set(address, left);
+		else this.#strangers.delete(address);
+	}
+}

@@ -1,0 +1,232 @@
+import type { Server } from "node:http";
+import { networkInterfaces } from "node:os";
+import type { Listen } from "../config/load.ts";
+import type { Log } from "../log.ts";
+import {
+	formatHostPort,
+	isLoopbackAddress,
+	isTailscaleAddress,
+} from "./ranges.ts";
+
+/** Node has no event for a changing interface, so its addresses are looked at this often. */
+const pollIntervalMs = 1_000;
+const backlog = 1_024;
+
+/** A listener that cannot do what it was told, and never will. */
+export class ListenError extends Error {
+	readonly code = "LLAMAGATE_LISTEN";
+}
+
+/** Where the gate listens, now and as addresses come and go. */
+export interface Listener {
+	/** `100.101.102.104:11434`, for each address that is bound now. */
+	bound(): string[];
+	/** Moves to other addresses; connections that are open stay open. */
+	move(listen: Listen): void;
+	/** Stops accepting. Connections that are open stay open. */
+	close(): void;
+}
+
+/** The Tailscale addresses of an interface; none if it does not exist or may not be seen. */
+export function tailscaleAddressesOf(name: string): string[] {
+	let interfaces: ReturnType<typeof networkInterfaces>;
+	try {
+		interfaces = networkInterfaces();
+	} catch {
+		// A sandbox may forbid netlink. What cannot be seen is not listened on.
+		return [];
+	}
+	return (interfaces[name] ?? [])
+		.map(({ address }) => address)
+		.filter(isTailscaleAddress);
+}
+
+/**
+ * Listens on every Tailscale address of an interface, or on one address, and
+ * keeps to it: waits for what is not there yet, follows what changes, closes
+ * what goes. One address's failure leaves the others.
+ *
+ * @throws {ListenError} if the one address is taken by another program
+ */
+export async function openListener(
+	listen: Listen,
+	createServer: () => Server,
+	log: Log,
+): Promise<Listener> {
+	let wanted = listen;
+	let closed = false;
+	const servers = new Map<
+		string,
+		{ readonly server: Server; bound: boolean }
+	>();
+	const failures = new Map<string, string>();
+	let saidWaiting = false;
+
+	const addressesOf = (where: Listen) =>
+		where.kind === "address"
+			? [where.address]
+			: tailscaleAddressesOf(where.name);
+
+	function bind(
+		address: string,
+		port: number,
+	): Promise<NodeJS.ErrnoException | undefined> {
+		const id = formatHostPort(address, port);
+		const server = createServer();
+		const entry = { server, bound: false };
+		servers.set(id, entry);
+		return new Promise((resolve) => {
+			server.on("error", (error: NodeJS.ErrnoException) => {
+				if (entry.bound)
+					return log.error(
+						{ address: id, code: error.code },
+						"a listener failed",
+					);
+				servers.delete(id);
+				if (failures.get(id) !== error.code)
+					log.warn({ address: id, code: error.code }, adviceFor(error.code));
+				failures.set(id, error.code ?? "");
+				resolve(error);
+			});
+			server.listen({ host: address, port, backlog, ipv6Only: true }, () => {
+				// The address may have gone, or the gate been told to stop, in the meantime.
+				if (closed || servers.get(id) !== entry) return void server.close();
+				entry.bound = true;
+				failures.delete(id);
+				log.info({ address: addressOf(server) }, "listening");
+				resolve(undefined);
+			});
+		});
+	}
+
+	function follow(): Promise<(NodeJS.ErrnoException | undefined)[]> {
+		const addresses = addressesOf(wanted);
+		const ids = new Set(
+			addresses.map((address) => formatHostPort(address, wanted.port)),
+		);
+		for (const [id, { server }] of servers) {
+			if (ids.has(id)) continue;
+			servers.delete(id);
+			server.close();
+			server.closeIdleConnections();
+			log.warn({ address: id }, "no longer listening: the address is gone");
+		}
+		if (addresses.length === 0 && wanted.kind === "interface" && !saidWaiting)
+			log.warn(
+				{ interface: wanted.name },
+				"waiting for the interface to get a Tailscale address; nothing is open",
+			);
+		saidWaiting = addresses.length === 0;
+		return Promise.all(
+			addresses
+				.filter((address) => !servers.has(formatHostPort(address, wanted.port)))
+				.map((address) => bind(address, wanted.port)),
+		);
+	}
+
+	const [firstError] = await follow();
+	if (
+		listen.kind === "address" &&
+		firstError !== undefined &&
+		firstError.code !== "EADDRNOTAVAIL"
+	) {
+		const where = formatHostPort(listen.address, listen.port);
+		throw new ListenError(
+			`cannot listen on ${where}: ${adviceFor(firstError.code)}`,
+		);
+	}
+	const poll = setInterval(() => void follow(), pollIntervalMs);
+
+	return {
+		bound: () =>
+			[...servers.values()]
+				.filter(({ bound }) => bound)
+				.map(({ server }) => addressOf(server)),
+		move(next) {
+			wanted = next;
+			saidWaiting = false;
+			void follow();
+		},
+		close() {
+			closed = true;
+			clearInterval(poll);
+			for (const { server } of servers.values()) server.close();
+			servers.clear();
+		},
+	};
+}
+
+function adviceFor(code: string | undefined): string {
+	switch (code) {
+		case "EADDRINUSE":
+			return "the port is taken; if Ollama listens on all addresses, set OLLAMA_HOST=127.0.0.1:11434 for it and restart it";
+		case "EADDRNOTAVAIL":
+			return "the address is not on this host yet; waiting for it";
+		case "EACCES":
+			return "this user may not bind the port";
+		default:
+			return `binding failed (${code}); it is tried again`;
+	}
+}
+
+function addressOf(server: Server): string {
+	const address = server.address();
+	return address === null || typeof address === "string"
+		? String(address)
+		: formatHostPort(address.address, address.port);
+}
+
+/** How many sockets systemd passed on, by its protocol (sd_listen_fds(3)); 0 if they are for somebody else. */
+export function inheritedSocketCount(env: NodeJS.ProcessEnv): number {
+	const count = Number(env.LISTEN_FDS ?? 0);
+	return env.LISTEN_PID === String(process.pid) &&
+		Number.isInteger(count) &&
+		count > 0
+		? count
+		: 0;
+}
+
+/**
+ * Listens on the sockets that systemd passed on.
+ *
+ * @throws {ListenError} if one is bound to an address that the gate would not bind itself
+ */
+export async function adoptSockets(
+	count: number,
+	createServer: () => Server,
+	log: Log,
+): Promise<Listener> {
+	const servers: Server[] = [];
+	for (let fd = 3; fd < 3 + count; fd++) {
+		const server = createServer();
+		await new Promise<void>((resolve, reject) => {
+			server.once("error", reject);
+			server.listen({ fd }, resolve);
+		});
+		const address = server.address();
+		if (address === null || typeof address === "string")
+			throw new ListenError(
+				"the inherited socket is not a TCP socket; set ListenStream to the Tailscale address and port",
+			);
+		if (
+			!isLoopbackAddress(address.address) &&
+			!isTailscaleAddress(address.address)
+		)
+			throw new ListenError(
+				`the inherited socket is bound to ${address.address}, which is neither loopback nor a Tailscale address; set ListenStream to the Tailscale address and port`,
+			);
+		server.on("error", (error: NodeJS.ErrnoException) =>
+			log.error({ code: error.code }, "a listener failed"),
+		);
+		log.info({ address: addressOf(server), inherited: true }, "listening");
+		servers.push(server);
+	}
+	return {
+		bound: () => servers.map(addressOf),
+		move: () =>
+			log.warn("listen is not looked at: the socket comes from systemd"),
+		close: () => {
+			for (const server of servers) server.close();
+		},
+	};
+}

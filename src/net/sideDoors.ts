@@ -1,0 +1,113 @@
+import { unlink } from "node:fs/promises";
+import {
+	createServer,
+	type RequestListener,
+	request,
+	type Server,
+} from "node:http";
+import { connect } from "node:net";
+import type { Log } from "../log.ts";
+
+/** What a handler of a side door answers with. */
+export interface SideDoorReply {
+	readonly status: number;
+	readonly type: "application/json" | "text/plain; version=0.0.4";
+	readonly body: string;
+}
+
+/** `GET /status` and the like, to what answers it. */
+export type SideDoorRoutes = Readonly<
+	Record<string, () => SideDoorReply | Promise<SideDoorReply>>
+>;
+
+function answer(routes: SideDoorRoutes): RequestListener {
+	return (req, res) => {
+		req.resume();
+		const handler = routes[`${req.method} ${req.url}`];
+		const reply = Promise.resolve(
+			handler?.() ?? {
+				status: 404,
+				type: "application/json" as const,
+				body: "{}",
+			},
+		);
+		reply.then(
+			({ status, type, body }) => {
+				res.writeHead(status, { "content-type": type });
+				res.end(body);
+			},
+			() => res.destroy(),
+		);
+	};
+}
+
+/**
+ * Opens a side door for this host. A door that will not open is reported and
+ * left: the gate serves without it.
+ *
+ * @param where a socket's path, which only the daemon's user and root may open, or a loopback address
+ */
+export async function openSideDoor(
+	where:
+		| { readonly path: string }
+		| { readonly host: string; readonly port: number },
+	routes: SideDoorRoutes,
+	log: Log,
+): Promise<Server | undefined> {
+	const server = createServer(answer(routes));
+	if ("path" in where) await removeStaleSocket(where.path);
+	const failure = await new Promise<NodeJS.ErrnoException | undefined>(
+		(resolve) => {
+			server.once("error", resolve);
+			// Binding happens inside listen(), so the socket never exists with a wider mode.
+			const umask = process.umask(0o177);
+			server.listen(where, () => resolve(undefined));
+			process.umask(umask);
+		},
+	);
+	if (failure === undefined) return server;
+	log.warn(
+		{ ...where, code: failure.code },
+		"a side door of the daemon could not be opened; it serves without it",
+	);
+	return undefined;
+}
+
+/** A socket file that nobody answers on is left from a daemon that was killed. */
+async function removeStaleSocket(path: string): Promise<void> {
+	const code = await new Promise<string | undefined>((resolve) => {
+		const socket = connect(path, () => {
+			socket.destroy();
+			resolve(undefined);
+		});
+		socket.once("error", (error: NodeJS.ErrnoException) => resolve(error.code));
+	});
+	if (code === "ECONNREFUSED") await unlink(path);
+}
+
+/**
+ * Asks a running daemon through its socket. `undefined` if none answers there.
+ *
+ * @param line such as `POST /reload`
+ */
+export function askDaemon(
+	path: string,
+	line: string,
+): Promise<{ status: number; body: string } | undefined> {
+	const [method, url] = line.split(" ");
+	return new Promise((resolve) => {
+		const req = request(
+			{ socketPath: path, method, path: url, timeout: 5_000 },
+			(res) => {
+				let body = "";
+				res.setEncoding("utf8");
+				res.on("data", (chunk: string) => (body += chunk));
+				res.on("end", () => resolve({ status: res.statusCode ?? 0, body }));
+				res.on("error", () => resolve(undefined));
+			},
+		);
+		req.on("timeout", () => req.destroy());
+		req.on("error", () => resolve(undefined));
+		req.end();
+	});
+}
