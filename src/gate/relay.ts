@@ -82,7 +82,10 @@ export class Relay implements Dispatcher.DispatchHandler {
 		this.#upstream = upstream;
 		this.#settings = settings;
 		// However the exchange ends, nothing goes on upstream.
-		exchange.atEnd(() => this.#stopUpstream());
+		exchange.atEnd(() => {
+			this.#noteUsage();
+			this.#stopUpstream();
+		});
 	}
 
 	/** Reads the request's body and sends it on. `path` is what the route table matched. */
@@ -271,7 +274,6 @@ export class Relay implements Dispatcher.DispatchHandler {
 	onResponseEnd(): void {
 		const { exchange } = this;
 		if (exchange.ended) return;
-		this.#noteUsage();
 		if (
 			exchange.status < 400 &&
 			!this.#ends.isComplete(this.#route, this.#format)
@@ -313,7 +315,6 @@ export class Relay implements Dispatcher.DispatchHandler {
 			this.#refuse({ status: 503, reason, message });
 			return;
 		}
-		this.#noteUsage();
 		this.#breakOff(message, "cut", graceMs);
 	}
 
@@ -351,7 +352,6 @@ export class Relay implements Dispatcher.DispatchHandler {
 			sendRefusal(this.exchange, fault);
 			return;
 		}
-		this.#noteUsage();
 		this.exchange.reason = fault.reason;
 		this.#breakOff(fault.message, "upstream_error", cutGraceMs);
 	}

@@ -1,0 +1,279 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { type Daemon, loadRules, startDaemon } from "../../src/gate/daemon.ts";
+import type { KeyEntry } from "../../src/keys/keyFile.ts";
+import { digestOf } from "../../src/keys/newKey.ts";
+import { type Scope, scopes } from "../../src/ollama/routes.ts";
+import {
+	type StandIn,
+	type StandInOptions,
+	startStandIn,
+} from "../../src/ollama/standIn.ts";
+
+/** What a test needs of tap: a place to say what must be closed at its end. */
+interface Teardown {
+	teardown(action: () => unknown): unknown;
+}
+
+/** A line of the gate's log. */
+export type LogLine = Record<string, unknown>;
+
+/** Keys for tests, one for each set of scopes that matters; each is 256 bits. */
+export const testKeys = {
+	/** read and infer, as new keys are. */
+	user: `lg_${"1f".repeat(8)}${"0123456789abcdef".repeat(3)}`,
+	/** every scope. */
+	owner: `lg_${"2e".repeat(8)}${"0123456789abcdef".repeat(3)}`,
+	/** read only. */
+	reader: `lg_${"3d".repeat(8)}${"0123456789abcdef".repeat(3)}`,
+	/** infer only. */
+	worker: `lg_${"4c".repeat(8)}${"0123456789abcdef".repeat(3)}`,
+	/** well formed and unknown to the gate. */
+	wrong: `lg_${"5b".repeat(8)}${"0123456789abcdef".repeat(3)}`,
+} as const;
+
+function entry(name: string, key: string, granted: readonly Scope[]): KeyEntry {
+	return { name, sha256: digestOf(key), scopes: granted };
+}
+
+export const testEntries: readonly KeyEntry[] = [
+	entry("user", testKeys.user, ["read", "infer"]),
+	entry("owner", testKeys.owner, scopes),
+	entry("reader", testKeys.reader, ["read"]),
+	entry("worker", testKeys.worker, ["infer"]),
+];
+
+/** A header object that shows a key. */
+export function bearer(key: string): { authorization: string } {
+	return { authorization: `Bearer ${key}` };
+}
+
+/** A folder of its own, gone at the test's end. */
+export async function temporaryFolder(t: Teardown): Promise<string> {
+	const folder = await mkdtemp(path.join(tmpdir(), "llamagate-test-"));
+	t.teardown(() => rm(folder, { recursive: true, force: true }));
+	return folder;
+}
+
+export interface GateOptions {
+	/** Merged over a configuration that listens on 127.0.0.1, any free port, for loopback sources. */
+	readonly config?: Record<string, unknown>;
+	readonly keys?: readonly KeyEntry[];
+	readonly standIn?: StandInOptions;
+	/** Put this upstream behind the gate instead of a stand-in of its own. */
+	readonly upstreamUrl?: string;
+}
+
+export interface TestGate {
+	readonly url: string;
+	readonly port: number;
+	readonly standIn: StandIn;
+	readonly folder: string;
+	readonly configFile: string;
+	readonly keysFile: string;
+	/** Log lines so far, parsed. */
+	readonly log: LogLine[];
+	/** The first log line, past or to come, that satisfies the condition. */
+	logged(condition: (line: LogLine) => boolean): Promise<LogLine>;
+	writeConfig(config: Record<string, unknown>): Promise<void>;
+	writeKeys(keys: readonly KeyEntry[]): Promise<void>;
+}
+
+/** The folder, the files and the stand-in that every test gate has. */
+async function prepare(t: Teardown, options: GateOptions) {
+	const folder = await temporaryFolder(t);
+	const standIn = await startStandIn(options.standIn ?? {});
+	t.teardown(() => standIn.close());
+	const configFile = path.join(folder, "config.json");
+	const keysFile = path.join(folder, "keys.json");
+	const base = {
+		listen: { address: "127.0.0.1", port: 0 },
+		sources: ["127.0.0.0/8", "::1/128"],
+		upstream: { url: options.upstreamUrl ?? standIn.url },
+		admin: { socket: path.join(folder, "admin.sock"), metrics: "off" },
+		drainTimeout: "2s",
+		limits: {
+			perKey: { requestsPerMinute: 1_000_000, concurrent: 10_000 },
+			perSource: { requestsPerMinute: 1_000_000 },
+		},
+	};
+	const writeConfig = (config: Record<string, unknown>) =>
+		writeFile(
+			configFile,
+			JSON.stringify(merge(base, config) as object, undefined, 2),
+		);
+	const writeKeys = (keys: readonly KeyEntry[]) =>
+		writeFile(keysFile, JSON.stringify({ keys }), { mode: 0o600 });
+	await writeConfig(options.config ?? {});
+	await writeKeys(options.keys ?? testEntries);
+	return { folder, standIn, configFile, keysFile, writeConfig, writeKeys };
+}
+
+function merge(base: unknown, over: unknown): unknown {
+	const isObject = (value: unknown): value is Record<string, unknown> =>
+		typeof value === "object" && value !== null && !Array.isArray(value);
+	if (!isObject(base) || !isObject(over))
+		return over === undefined ? base : over;
+	const merged: Record<string, unknown> = { ...base };
+	for (const [name, value] of Object.entries(over))
+		merged[name] = merge(base[name], value);
+	return merged;
+}
+
+/** Collects log lines and lets a test wait for one. */
+function collectLog() {
+	const log: LogLine[] = [];
+	const waiting = new Set<() => void>();
+	let rest = "";
+	const write = (text: string) => {
+		const lines = (rest + text).split("\n");
+		rest = lines.pop() ?? "";
+		for (const line of lines)
+			if (line !== "") log.push(JSON.parse(line) as LogLine);
+		for (const look of waiting) look();
+	};
+	const logged = (condition: (line: LogLine) => boolean) =>
+		new Promise<LogLine>((resolve) => {
+			const look = () => {
+				const found = log.find(condition);
+				if (found === undefined) return;
+				waiting.delete(look);
+				resolve(found);
+			};
+			waiting.add(look);
+			look();
+		});
+	return { log, write, logged };
+}
+
+/** The real daemon in this process, on real sockets, in front of a stand-in. */
+export async function startGate(
+	t: Teardown,
+	options: GateOptions = {},
+): Promise<TestGate & { daemon: Daemon }> {
+	const files = await prepare(t, options);
+	const { log, write, logged } = collectLog();
+	const daemon = await startDaemon(() => loadRules(files.configFile), {
+		write,
+	});
+	t.teardown(() => daemon.stop());
+	const [address = ""] = daemon.bound();
+	return {
+		...files,
+		log,
+		logged,
+		daemon,
+		url: `http://${address}`,
+		port: Number(address.split(":").at(-1)),
+	};
+}
+
+/** The real program in a process of its own, for what concerns signals and exit codes. */
+export async function spawnGate(
+	t: Teardown,
+	options: GateOptions = {},
+): Promise<TestGate & { child: ChildProcess; exited: Promise<number | null> }> {
+	const files = await prepare(t, options);
+	const { log, write, logged } = collectLog();
+	const child = spawn(
+		process.execPath,
+		["src/main.ts", "serve", "--config", files.configFile],
+		{ stdio: ["ignore", "pipe", "inherit"] },
+	);
+	const exited = once(child, "exit").then(([code]) => code as number | null);
+	t.teardown(async () => {
+		child.kill("SIGKILL");
+		await exited;
+	});
+	child.stdout?.setEncoding("utf8").on("data", write);
+	await logged(({ msg }) => msg === "started");
+	const listening = await logged(({ msg }) => msg === "listening");
+	const address = String(listening["address"]);
+	return {
+		...files,
+		log,
+		logged,
+		child,
+		exited,
+		url: `http://${address}`,
+		port: Number(address.split(":").at(-1)),
+	};
+}
+
+export interface RunResult {
+	readonly code: number | null;
+	readonly stdout: string;
+	readonly stderr: string;
+}
+
+/** Runs the program to its end. */
+export async function runCli(
+	args: readonly string[],
+	input = "",
+): Promise<RunResult> {
+	const child = spawn(process.execPath, ["src/main.ts", ...args], {
+		stdio: ["pipe", "pipe", "pipe"],
+	});
+	let stdout = "";
+	let stderr = "";
+	child.stdout.setEncoding("utf8").on("data", (text: string) => {
+		stdout += text;
+	});
+	child.stderr.setEncoding("utf8").on("data", (text: string) => {
+		stderr += text;
+	});
+	child.stdin.on("error", () => {});
+	child.stdin.end(input);
+	const [code] = (await once(child, "close")) as [number | null];
+	return { code, stdout, stderr };
+}
+
+/**
+ * Sends raw bytes and collects what comes back until the gate closes the
+ * connection, or until `enough` is satisfied.
+ */
+export async function sendRaw(
+	port: number,
+	bytes: string | Buffer,
+	enough: (reply: string) => boolean = () => false,
+	host = "127.0.0.1",
+): Promise<string> {
+	const socket = connect(port, host);
+	let reply = "";
+	const { promise, resolve } = Promise.withResolvers<void>();
+	socket.setEncoding("latin1");
+	socket.on("data", (text: string) => {
+		reply += text;
+		if (enough(reply)) resolve();
+	});
+	socket.on("error", () => resolve());
+	socket.on("close", () => resolve());
+	socket.write(bytes);
+	await promise;
+	socket.destroy();
+	return reply;
+}
+
+/** True once a whole response head and as much body as its Content-Length says are there. */
+export function isWholeReply(reply: string): boolean {
+	const end = reply.indexOf("\r\n\r\n");
+	if (end === -1) return false;
+	const length = /^content-length: (\d+)/im.exec(reply.slice(0, end))?.[1];
+	return length === undefined || reply.length >= end + 4 + Number(length);
+}
+
+/** Waits for something that has no event of its own; the test's own timeout is the limit. */
+export async function eventually(
+	condition: () => boolean | Promise<boolean>,
+): Promise<void> {
+	while (!(await condition())) await delay(5);
+}
+
+export async function readText(file: string): Promise<string> {
+	return readFile(file, "utf8");
+}
