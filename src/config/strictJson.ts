@@ -221,13 +221,11 @@ function suggest(
 	siblings: readonly string[],
 	schema: SchemaNode,
 ): string {
-	const near = nearest(name, siblings);
-	if (near !== undefined) return `; did you mean "${near}"?`;
 	const elsewhere = allPaths(schema).find(
 		(path) => path.at(-1)?.toLowerCase() === name.toLowerCase(),
 	);
-	if (elsewhere !== undefined)
-		return `; did you mean "${elsewhere.join(".")}"?`;
+	const near = nearest(name, siblings) ?? elsewhere?.join(".");
+	if (near !== undefined) return `; did you mean "${near}"?`;
 	const shown = siblings.filter((sibling) => sibling !== "$schema");
 	return shown.length === 0 ? "" : `; known here: ${shown.join(", ")}`;
 }
@@ -238,7 +236,7 @@ export function nearest(
 	candidates: readonly string[],
 ): string | undefined {
 	let best: string | undefined;
-	let bestDistance = Math.max(2, Math.floor(name.length / 3)) + 1;
+	let bestDistance = Math.max(1, Math.floor(name.length / 3)) + 1;
 	for (const candidate of candidates) {
 		const distance = leven(name.toLowerCase(), candidate.toLowerCase());
 		if (distance < bestDistance) {

@@ -54,6 +54,7 @@ export type Misbehaviour =
 	| "reset"
 	| "reset-after-headers"
 	| "die-mid-stream"
+	| "stall-after-headers"
 	| "stall-mid-stream"
 	| "truncate"
 	| "error-mid-stream"
@@ -352,6 +353,10 @@ export async function startStandIn(
 			res.flushHeaders();
 			return void setImmediate(() => res.socket?.resetAndDestroy());
 		}
+		if (misbehaviour === "stall-after-headers") {
+			res.flushHeaders();
+			return;
+		}
 		if (shape.begin !== undefined) res.write(shape.begin(generation));
 		const breakAfter = Math.min(3, tokens.length - 1);
 		for (const [index, token] of tokens.entries()) {
@@ -359,8 +364,12 @@ export async function startStandIn(
 			const rest = await writeToken(res, shape.token(generation, token, index));
 			if (!rest) return;
 			if (index !== breakAfter) continue;
-			if (misbehaviour === "die-mid-stream")
-				return void res.socket?.resetAndDestroy();
+			if (misbehaviour === "die-mid-stream") {
+				// What was generated had left before the runner died.
+				await pause(10);
+				res.socket?.resetAndDestroy();
+				return;
+			}
 			if (misbehaviour === "stall-mid-stream") return;
 			if (misbehaviour === "truncate") return void res.end();
 			if (misbehaviour === "error-mid-stream")

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -107,8 +107,13 @@ async function prepare(t: Teardown, options: GateOptions) {
 			configFile,
 			JSON.stringify(merge(base, config) as object, undefined, 2),
 		);
-	const writeKeys = (keys: readonly KeyEntry[]) =>
-		writeFile(keysFile, JSON.stringify({ keys }), { mode: 0o600 });
+	const writeKeys = async (keys: readonly KeyEntry[]) => {
+		// As the keys command does it: whoever reads meanwhile reads a whole file.
+		await writeFile(`${keysFile}.new`, JSON.stringify({ keys }), {
+			mode: 0o600,
+		});
+		await rename(`${keysFile}.new`, keysFile);
+	};
 	await writeConfig(options.config ?? {});
 	await writeKeys(options.keys ?? testEntries);
 	return { folder, standIn, configFile, keysFile, writeConfig, writeKeys };
@@ -193,7 +198,7 @@ export async function spawnGate(
 	child.stdout?.setEncoding("utf8").on("data", write);
 	await logged(({ msg }) => msg === "started");
 	const listening = await logged(({ msg }) => msg === "listening");
-	const address = String(listening["address"]);
+	const address = String(listening.address);
 	return {
 		...files,
 		log,
@@ -272,8 +277,4 @@ export async function eventually(
 	condition: () => boolean | Promise<boolean>,
 ): Promise<void> {
 	while (!(await condition())) await delay(5);
-}
-
-export async function readText(file: string): Promise<string> {
-	return readFile(file, "utf8");
 }

@@ -1,0 +1,117 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { parseArgs } from "node:util";
+import { describeMachine, foreignCpuShare, readCpuTimes } from "./machine.ts";
+import { stopAll } from "./processes.ts";
+import { renderSection, type Section } from "./report.ts";
+import type { Stage } from "./targets.ts";
+import { cancel } from "./workloads/cancel.ts";
+import { memory } from "./workloads/memory.ts";
+import { refusals } from "./workloads/refusals.ts";
+import { requests } from "./workloads/requests.ts";
+import { tokens } from "./workloads/tokens.ts";
+
+const workloads: Record<string, (stage: Stage) => Promise<Section[]>> = {
+	requests,
+	tokens,
+	refusals,
+	memory,
+	cancel,
+};
+
+const help = `
+Usage: npm run bench -- [--quick] [--only NAME] [--json FILE] [--against DIR] [--no-peer-log]
+
+Measures the gate beside no gate and, where they are installed, nginx and Caddy,
+over loopback. A Markdown report goes to stdout, progress to stderr.
+
+  --quick        short rounds: under a minute, and noisier
+  --only NAME    one of ${Object.keys(workloads).join(", ")}; may stand twice
+  --json FILE    the figures behind the tables as well
+  --against DIR  another llamagate tree, measured in the same rounds
+  --no-peer-log  nginx and Caddy write no access log (the gate always writes its own)
+`;
+
+async function main(): Promise<number> {
+	const { values } = parseArgs({
+		options: {
+			quick: { type: "boolean", default: false },
+			only: { type: "string", multiple: true },
+			json: { type: "string" },
+			against: { type: "string" },
+			"no-peer-log": { type: "boolean", default: false },
+			help: { type: "boolean", short: "h", default: false },
+		},
+	});
+	const names = values.only ?? Object.keys(workloads);
+	const unknown = names.find((name) => !(name in workloads));
+	if (values.help || unknown !== undefined) {
+		if (unknown !== undefined)
+			process.stderr.write(`there is no workload "${unknown}"\n`);
+		(unknown === undefined ? process.stdout : process.stderr).write(help);
+		return unknown === undefined ? 0 : 2;
+	}
+
+	const folder = await mkdtemp(path.join(tmpdir(), "llamagate-bench-"));
+	const startedAt = performance.now();
+	const stage: Stage = {
+		quick: values.quick,
+		folder,
+		against: values.against,
+		peerLog: !values["no-peer-log"],
+		progress(text) {
+			const seconds = (performance.now() - startedAt) / 1000;
+			process.stderr.write(`${seconds.toFixed(0).padStart(4)} s  ${text}\n`);
+		},
+	};
+	const machine = describeMachine(stage);
+	const cpuBefore = readCpuTimes();
+	const sections: Section[] = [];
+	try {
+		for (const name of names) {
+			stage.progress(name);
+			const run = workloads[name];
+			try {
+				sections.push(...((await run?.(stage)) ?? []));
+			} catch (error) {
+				const why = error instanceof Error ? error.message : String(error);
+				sections.push({
+					title: name,
+					notes: [`not measured: ${why}`],
+					head: [],
+					rows: [],
+					data: null,
+				});
+			}
+		}
+	} finally {
+		await stopAll();
+		await rm(folder, { recursive: true, force: true });
+	}
+
+	const tookSeconds = (performance.now() - startedAt) / 1000;
+	machine.push(
+		["took", `${tookSeconds.toFixed(0)} s`],
+		["CPU used by others meanwhile", foreignCpuShare(cpuBefore)],
+	);
+	process.stdout.write(
+		`# llamagate bench\n\n${machine.map(([name, value]) => `- ${name}: ${value}`).join("\n")}\n`,
+	);
+	for (const section of sections)
+		process.stdout.write(`\n${renderSection(section)}`);
+	if (values.json !== undefined)
+		await writeFile(
+			values.json,
+			`${JSON.stringify({ machine: Object.fromEntries(machine), sections }, undefined, "\t")}\n`,
+		);
+	return 0;
+}
+
+for (const [signal, code] of [
+	["SIGINT", 130],
+	["SIGTERM", 143],
+] as const)
+	process.once(signal, () => void stopAll().then(() => process.exit(code)));
+
+process.exitCode = await main();

@@ -1,0 +1,278 @@
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { openSync, readFileSync } from "node:fs";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { connect, createServer } from "node:net";
+import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { digestOf } from "../src/keys/newKey.ts";
+import { versionOf } from "./machine.ts";
+import {
+	nextMessage,
+	pinning,
+	start,
+	startHelper,
+	stop,
+	withChildren,
+} from "./processes.ts";
+
+/** What every workload needs to know of this run. */
+export interface Stage {
+	readonly quick: boolean;
+	/** Temporary, gone at the end of the run. */
+	readonly folder: string;
+	/** Another llamagate tree to measure. */
+	readonly against: string | undefined;
+	readonly peerLog: boolean;
+	progress(text: string): void;
+}
+
+/** One way to the upstream: straight, or through the gate or a peer of it. */
+export interface Target {
+	readonly name: string;
+	readonly port: number;
+	/** The processes whose CPU time and memory count; none for `direct`. */
+	readonly pids: readonly number[];
+}
+
+/** A key of 256 bits, known to the gate and its peers while the bench runs. */
+export const key = `lg_${"0123456789abcdef".repeat(4)}`;
+export const wrongKey = `lg_${"fedcba9876543210".repeat(4)}`;
+
+const startTimeoutMs = 15_000;
+let opened = 0;
+
+/**
+ * Starts an upstream of helpers/ and every way to it, and stops them all when
+ * the work is done or has failed. `notes` names what would not start.
+ */
+export async function withTargets<T>(
+	stage: Stage,
+	upstreamFile: string,
+	work: (
+		targets: readonly Target[],
+		notes: readonly string[],
+		upstream: ChildProcess,
+	) => Promise<T>,
+): Promise<T> {
+	const children: ChildProcess[] = [];
+	try {
+		const upstream = startHelper(upstreamFile, null);
+		children.push(upstream);
+		const { port } = await nextMessage<{ port: number }>(upstream, 5_000);
+		const targets: Target[] = [{ name: "direct", port, pids: [] }];
+		const notes: string[] = [];
+		for (const { name, open } of ways(stage)) {
+			const folder = path.join(stage.folder, `${name}-${++opened}`);
+			await mkdir(folder);
+			try {
+				targets.push({ name, ...(await open(folder, port, children)) });
+			} catch (error) {
+				notes.push(
+					`${name}: not measured: ${error instanceof Error ? error.message : error}`,
+				);
+			}
+		}
+		return await work(targets, notes, upstream);
+	} finally {
+		await Promise.all(children.map(stop));
+	}
+}
+
+type Open = (
+	folder: string,
+	upstreamPort: number,
+	children: ChildProcess[],
+) => Promise<Omit<Target, "name">>;
+
+function ways(stage: Stage): { name: string; open: Open }[] {
+	const gateAt = (root: string): Open => {
+		return (...args) => openGate(root, ...args);
+	};
+	const found: { name: string; open: Open }[] = [
+		{
+			name: "gate",
+			open: gateAt(fileURLToPath(new URL("..", import.meta.url))),
+		},
+	];
+	if (stage.against !== undefined)
+		found.push({ name: "against", open: gateAt(path.resolve(stage.against)) });
+	for (const name of ["nginx", "caddy"] as const)
+		if (versionOf(name) !== undefined)
+			found.push({
+				name,
+				open: (...args) => openPeer(name, stage.peerLog, ...args),
+			});
+	return found;
+}
+
+/** The real program with a configuration that limits nothing; its log goes to a file. */
+async function openGate(
+	root: string,
+	folder: string,
+	upstreamPort: number,
+	children: ChildProcess[],
+): Promise<Omit<Target, "name">> {
+	const unlimited = 1_000_000_000;
+	const configFile = path.join(folder, "config.json");
+	await writeFile(
+		configFile,
+		JSON.stringify({
+			listen: { address: "127.0.0.1", port: 0 },
+			sources: ["127.0.0.0/8"],
+			upstream: {
+				url: `http://127.0.0.1:${upstreamPort}`,
+				maxConnections: 4096,
+			},
+			limits: {
+				perKey: { requestsPerMinute: unlimited, concurrent: unlimited },
+				perSource: { requestsPerMinute: unlimited },
+				authFailures: { max: unlimited },
+			},
+			admin: { socket: "off", metrics: "off" },
+			drainTimeout: "1s",
+			log: { level: "info" },
+		}),
+	);
+	await writeFile(
+		path.join(folder, "keys.json"),
+		JSON.stringify({
+			keys: [
+				{
+					name: "bench",
+					sha256: digestOf(key),
+					scopes: ["read", "infer", "manage"],
+				},
+			],
+		}),
+		{ mode: 0o600 },
+	);
+	const logFile = path.join(folder, "log");
+	const log = openSync(logFile, "a");
+	const child = start(
+		[
+			...pinning.measured,
+			process.execPath,
+			path.join(root, "src/main.ts"),
+			"serve",
+			"--config",
+			configFile,
+		],
+		{ stdio: ["ignore", log, log], cwd: root },
+	);
+	children.push(child);
+	const address = await started(child, logFile, () => {
+		for (const line of readFileSync(logFile, "utf8").split("\n")) {
+			if (!line.includes('"msg":"listening"')) continue;
+			return (JSON.parse(line) as { address: string }).address;
+		}
+		return undefined;
+	});
+	return {
+		port: Number(address.split(":").at(-1)),
+		pids: withChildren(pidOf(child)),
+	};
+}
+
+/** nginx or Caddy for the same job: key check, streaming, keep-alive to the upstream. */
+async function openPeer(
+	name: "nginx" | "caddy",
+	log: boolean,
+	folder: string,
+	upstreamPort: number,
+	children: ChildProcess[],
+): Promise<Omit<Target, "name">> {
+	const port = await freePort();
+	const values: Record<string, string> = {
+		folder,
+		port: String(port),
+		upstreamPort: String(upstreamPort),
+		key,
+		log: log ? "on" : "off",
+		user: process.getuid?.() === 0 ? "user root;" : "",
+	};
+	const templateName = { nginx: "nginx.conf", caddy: "Caddyfile" }[name];
+	const template = await readFile(
+		new URL(`peers/${templateName}`, import.meta.url),
+		"utf8",
+	);
+	const configFile = path.join(folder, templateName);
+	await writeFile(
+		configFile,
+		template
+			// Lines for one of the two cases only.
+			.replace(/^.*#log=(on|off)$\n/gm, (line, when) =>
+				when === values.log ? line.replace(/ *#log=.*$/m, "") : "",
+			)
+			.replace(/\{\{(\w+)\}\}/g, (_, word: string) => values[word] ?? ""),
+	);
+	const errorFile = path.join(folder, "stderr");
+	const errors = openSync(errorFile, "a");
+	const command = {
+		nginx: ["nginx", "-p", folder, "-e", "stderr", "-c", configFile],
+		caddy: ["caddy", "run", "--adapter", "caddyfile", "--config", configFile],
+	}[name];
+	const child = start([...pinning.measured, ...command], {
+		stdio: ["ignore", errors, errors],
+		cwd: folder,
+		env: {
+			...process.env,
+			HOME: folder,
+			XDG_DATA_HOME: folder,
+			XDG_CONFIG_HOME: folder,
+		},
+	});
+	children.push(child);
+	await started(child, errorFile, async () =>
+		(await accepts(port)) ? port : undefined,
+	);
+	return { port, pids: withChildren(pidOf(child)) };
+}
+
+/** Waits until `look` finds something. @throws with the end of the output file when it does not */
+async function started<T>(
+	child: ChildProcess,
+	outputFile: string,
+	look: () => T | undefined | Promise<T | undefined>,
+): Promise<T> {
+	const deadline = performance.now() + startTimeoutMs;
+	while (performance.now() < deadline && child.exitCode === null) {
+		const found = await look();
+		if (found !== undefined) return found;
+		await delay(20);
+	}
+	const output = readFileSync(outputFile, "utf8").trim().split("\n").at(-1);
+	throw new Error(
+		child.exitCode === null
+			? `it did not listen within ${startTimeoutMs / 1000} s`
+			: `it exited with ${child.exitCode}: ${output}`,
+	);
+}
+
+function pidOf(child: ChildProcess): number {
+	if (child.pid === undefined) throw new Error("it could not be started");
+	return child.pid;
+}
+
+async function freePort(): Promise<number> {
+	const server = createServer().listen(0, "127.0.0.1");
+	await once(server, "listening");
+	const address = server.address();
+	server.close();
+	await once(server, "close");
+	if (address === null || typeof address === "string")
+		throw new Error("there is no free port");
+	return address.port;
+}
+
+function accepts(port: number): Promise<boolean> {
+	return new Promise((resolve) => {
+		const socket = connect(port, "127.0.0.1");
+		socket.on("connect", () => {
+			socket.destroy();
+			resolve(true);
+		});
+		socket.on("error", () => resolve(false));
+	});
+}

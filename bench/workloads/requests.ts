@@ -1,0 +1,82 @@
+import { generator, type Load, type LoadResult, putLoad } from "../load.ts";
+import { fixed, median, range, ratio, type Section, whole } from "../report.ts";
+import { interleave, type Samples, samplesOf, toData } from "../rounds.ts";
+import { key, type Stage, withTargets } from "../targets.ts";
+
+/** How many small requests one core relays, and what each costs. */
+export function requests(stage: Stage): Promise<Section[]> {
+	const rounds = stage.quick ? 2 : 4;
+	const load: Load = {
+		path: "/api/tags",
+		authorization: `Bearer ${key}`,
+		connections: 32,
+		seconds: stage.quick ? 1 : 3,
+		expect: "2xx",
+	};
+	return withTargets(stage, "tagsUpstream.ts", async (targets, notes) => {
+		await interleave(stage, targets, 1, "requests: warm-up", (target) =>
+			putLoad(target, { ...load, seconds: stage.quick ? 1 : 2 }),
+		);
+		const results = await interleave(
+			stage,
+			targets,
+			rounds,
+			"requests",
+			(target) => putLoad(target, load),
+		);
+		return [
+			{
+				title: "Requests: GET /api/tags, 400 bytes, 32 keep-alive connections",
+				notes: [
+					`load by ${generator}; median of ${rounds} rounds of ${load.seconds} s`,
+					"direct is the most that load and upstream reach together on their core; a target whose own core is not busy was held back by them, and only its CPU a request counts",
+					...notes,
+				],
+				...rateTable(results),
+			},
+		];
+	});
+}
+
+/** Rates and CPU of each target, against direct and against Caddy. */
+export function rateTable(
+	results: readonly Samples<LoadResult>[],
+): Pick<Section, "head" | "rows" | "data"> {
+	const rateOf = (name: string) => {
+		const samples = samplesOf(results, name);
+		return samples && median(samples.map((one) => one.requestsPerSecond));
+	};
+	const [direct, caddy] = [rateOf("direct"), rateOf("caddy")];
+	return {
+		head: [
+			"",
+			"requests/s",
+			"rounds",
+			"of direct",
+			"of Caddy",
+			"CPU µs a request",
+			"its core busy",
+		],
+		rows: results.map((result) => {
+			const { name, pids } = result.target;
+			if ("failure" in result) return [name, result.failure];
+			const { samples } = result;
+			const rates = samples.map((one) => one.requestsPerSecond);
+			const rate = median(rates);
+			return [
+				name,
+				whole(rate),
+				range(rates),
+				ratio(rate, direct),
+				ratio(rate, caddy),
+				...(pids.length === 0
+					? []
+					: [
+							fixed(median(samples.map((one) => one.cpuMicroseconds))),
+							`${whole(100 * median(samples.map((one) => one.coreShare)))} %`,
+						]),
+			];
+		}),
+		data: toData(results),
+	};
+}

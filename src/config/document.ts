@@ -1,0 +1,110 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { routes } from "../ollama/routes.ts";
+import { configSchema, defaultsOf, type SchemaNode } from "./schema.ts";
+
+/**
+ * Writes the files that are made from the code, or with `--check` says which
+ * of them no longer agree with it: `npm run docs`.
+ */
+
+const made =
+	"<!-- Made from src/ by `npm run docs`; change it there, not here. -->";
+
+function renderConfiguration(): string {
+	const rows: string[] = [];
+	const table = [
+		"| setting | default | expected | meaning |",
+		"|---|---|---|---|",
+	];
+	const visit = (node: SchemaNode, path: string) => {
+		const children = Object.entries(node.properties ?? {});
+		const at = (name: string) => (path === "" ? name : `${path}.${name}`);
+		const leaves = children.filter(
+			([, child]) => child.properties === undefined,
+		);
+		if (leaves.length > 0) rows.push("", ...table);
+		for (const [name, child] of leaves) rows.push(renderRow(at(name), child));
+		for (const [name, child] of children) {
+			if (child.properties === undefined) continue;
+			rows.push("", `## ${at(name)}`, "", child.description ?? "");
+			visit(child, at(name));
+		}
+	};
+	rows.push("## At the top");
+	visit(configSchema, "");
+	return `# Configuration
+
+${made}
+
+One JSON file, by default \`/etc/llamagate/config.json\`. ${configSchema.description}
+Durations are a whole number and \`ms\`, \`s\`, \`m\`, \`h\` or \`d\`; sizes a whole
+number and \`B\`, \`KiB\`, \`MiB\`, \`GiB\` or \`TiB\`. The file is checked whole at the
+start and at every reload: a mistake is reported with its line, and a file with
+one is not used at all. \`llamagate check\` does the same without starting.
+
+[config.schema.json](config.schema.json) is the JSON Schema for editors, and
+[config.example.json](../config.example.json) has every setting with its default.
+
+${rows.join("\n")}
+`;
+}
+
+function renderRow(at: string, node: SchemaNode): string {
+	const fallback =
+		node.default === undefined ? "" : `\`${JSON.stringify(node.default)}\``;
+	const cells = [
+		`\`${at}\``,
+		fallback,
+		node["x-expected"] ?? "",
+		node.description ?? "",
+	];
+	return `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+}
+
+function renderRoutes(): string {
+	const rows = routes.map(
+		({ method, path, scope, body, family }) =>
+			`| ${method} | \`${path}\` | ${scope} | ${body} | ${family} |`,
+	);
+	return `# Routes
+
+${made}
+
+Every call that the gate passes on, and the scope that a key needs for it. What
+is not in this table never reaches Ollama. \`none\` takes no body, \`small\` one of
+up to 1 MiB, \`inference\` one of up to \`limits.body\`, \`blob\` one of any size.
+
+| method | path | scope | body | errors |
+|---|---|---|---|---|
+${rows.join("\n")}
+`;
+}
+
+const files: Readonly<Record<string, string>> = {
+	"docs/configuration.md": renderConfiguration(),
+	"docs/routes.md": renderRoutes(),
+	"docs/config.schema.json": `${JSON.stringify(configSchema, undefined, 2)}\n`,
+	"config.example.json": `${JSON.stringify(defaultsOf(configSchema), undefined, 2)}\n`,
+};
+
+const root = new URL("../../", import.meta.url);
+const stale: string[] = [];
+for (const [name, content] of Object.entries(files)) {
+	const file = new URL(name, root);
+	if (!process.argv.includes("--check")) writeFileSync(file, content);
+	else if (readIfThere(file) !== content) stale.push(name);
+}
+if (stale.length > 0) {
+	process.stderr.write(
+		`Not as the code says: ${stale.join(", ")}. Run: npm run docs\n`,
+	);
+	process.exitCode = 1;
+}
+
+function readIfThere(file: URL): string | undefined {
+	try {
+		return readFileSync(file, "utf8");
+	} catch {
+		return undefined;
+	}
+}

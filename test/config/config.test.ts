@@ -1,0 +1,324 @@
+import { chmod, readFile, writeFile } from "node:fs/promises";
+import path from "node:path";
+import t from "tap";
+import {
+	formatDuration,
+	formatSize,
+	parseDuration,
+	parseSize,
+} from "../../src/config/duration.ts";
+import { parseConfig } from "../../src/config/load.ts";
+import { BadFileError, type Mistake } from "../../src/config/strictJson.ts";
+import { runCli, temporaryFolder } from "../support/gate.ts";
+
+const parse = (value: unknown) =>
+	parseConfig(JSON.stringify(value), "/etc/llamagate/config.json");
+
+t.test(
+	"an empty configuration is the example, which is all defaults",
+	async (t) => {
+		const example = await readFile("config.example.json", "utf8");
+		t.strictSame(parse({}), parseConfig(example, "/etc/llamagate/config.json"));
+		t.match(parse({}), {
+			listen: { kind: "interface", name: "tailscale0", port: 11434 },
+			upstream: {
+				target: { kind: "tcp", host: "127.0.0.1", port: 11434 },
+				firstByteTimeoutMs: 900_000,
+			},
+			keysFile: "/etc/llamagate/keys.json",
+			limits: { bodyBytes: 64 * 2 ** 20 },
+		});
+	},
+);
+
+function mistakesIn(text: string): readonly Mistake[] {
+	try {
+		parseConfig(text, "config.json");
+	} catch (error) {
+		if (error instanceof BadFileError) return error.mistakes;
+		throw error;
+	}
+	return [];
+}
+
+const mistakes: [string, unknown, RegExp][] = [
+	[
+		"a misspelt section",
+		{ lissten: {} },
+		/line 1: lissten: unknown setting; did you mean "listen"\?/,
+	],
+	[
+		"a misspelt setting",
+		{ limits: { perKey: { concurent: 1 } } },
+		/limits\.perKey\.concurent: unknown setting; did you mean "concurrent"\?/,
+	],
+	[
+		"a setting in the wrong place",
+		{ port: 1 },
+		/port: unknown setting; did you mean "listen\.port"\?/,
+	],
+	[
+		"a duration without a unit",
+		{ drainTimeout: 30 },
+		/drainTimeout: expected a duration such as "30s".*got 30/,
+	],
+	[
+		"a duration of nothing",
+		{ drainTimeout: "0s" },
+		/drainTimeout: expected a duration/,
+	],
+	[
+		"a size without a unit",
+		{ limits: { body: "64" } },
+		/limits\.body: expected a size/,
+	],
+	[
+		"a port out of range",
+		{ listen: { port: 70000 } },
+		/listen\.port: expected a port number/,
+	],
+	[
+		"interface and address",
+		{ listen: { interface: "tailscale0", address: "127.0.0.1" } },
+		/listen: has both/,
+	],
+	[
+		"all addresses",
+		{ listen: { address: "0.0.0.0" } },
+		/listen\.address: expected one loopback or Tailscale address/,
+	],
+	[
+		"all IPv6 addresses",
+		{ listen: { address: "::" } },
+		/listen\.address: expected/,
+	],
+	[
+		"a LAN address",
+		{ listen: { address: "192.168.1.5" } },
+		/listen\.address: expected/,
+	],
+	[
+		"a public address",
+		{ listen: { address: "203.0.113.7" } },
+		/listen\.address: expected/,
+	],
+	[
+		"a public address behind a mapped prefix",
+		{ listen: { address: "::ffff:0.0.0.0" } },
+		/listen\.address: expected/,
+	],
+	[
+		"an address just outside the range",
+		{ listen: { address: "100.128.0.1" } },
+		/listen\.address: expected/,
+	],
+	[
+		"an address of ChromeOS's",
+		{ listen: { address: "100.115.92.1" } },
+		/listen\.address: expected/,
+	],
+	["a name", { listen: { address: "localhost" } }, /listen\.address: expected/],
+	[
+		"an octal trick",
+		{ listen: { address: "0177.0.0.1" } },
+		/listen\.address: expected/,
+	],
+	[
+		"an upstream elsewhere",
+		{ upstream: { url: "http://192.168.1.5:11434" } },
+		/upstream\.url: expected http:\/\/ on a loopback/,
+	],
+	[
+		"an upstream over TLS",
+		{ upstream: { url: "https://127.0.0.1:11434" } },
+		/upstream\.url: expected/,
+	],
+	[
+		"an upstream with a path",
+		{ upstream: { url: "http://127.0.0.1:11434/v1" } },
+		/upstream\.url: expected/,
+	],
+	[
+		"an upstream with a user",
+		{ upstream: { url: "http://u:p@127.0.0.1:11434" } },
+		/upstream\.url: expected/,
+	],
+	[
+		"a relative socket",
+		{ upstream: { url: "unix:ollama.sock" } },
+		/upstream\.url: expected/,
+	],
+	[
+		"an upstream that is the gate",
+		{ listen: { address: "127.0.0.1", port: 11434 } },
+		/upstream\.url: is the gate's own address/,
+	],
+	[
+		"no range",
+		{ sources: ["everybody"] },
+		/sources\[0\]: expected an address range/,
+	],
+	["no sources", { sources: [] }, /sources: expected a list of at least one/],
+	[
+		"any origin",
+		{ cors: { origins: ["*"] } },
+		/cors\.origins\[0\]: expected an origin/,
+	],
+	[
+		"an origin with a path",
+		{ cors: { origins: ["https://a.example/"] } },
+		/cors\.origins\[0\]: expected an origin/,
+	],
+	[
+		"metrics on the LAN",
+		{ admin: { metrics: "0.0.0.0:9464" } },
+		/admin\.metrics: expected a loopback address/,
+	],
+	[
+		"an identity that nothing enforces",
+		{ identity: { mode: "require" } },
+		/identity\.mode: "require" is not available/,
+	],
+	[
+		"a list in place of an object",
+		{ listen: [] },
+		/listen: expected an object/,
+	],
+	["no object at all", [], /expected/],
+];
+for (const [name, value, message] of mistakes)
+	t.test(`refused: ${name}`, async (t) => {
+		t.throws(() => parse(value), { name: "BadFileError", message });
+	});
+
+t.test("every mistake is listed at once, each with its line", async (t) => {
+	const text =
+		'{\n  "listen": { "port": "x" },\n  "limts": {},\n  "log": { "level": "loud" }\n}';
+	t.match(mistakesIn(text), [
+		{ path: "limts", line: 3, message: /did you mean "limits"/ },
+		{ path: "listen.port", line: 2 },
+		{ path: "log.level", line: 4 },
+	]);
+	t.throws(
+		() => parseConfig('{\n"sources": ["::/0"],\n"sources": []}', "c.json"),
+		{ message: /line 3: sources: stands here twice/ },
+	);
+	t.throws(() => parseConfig('{\n"sources": [\n}', "c.json"), {
+		message: /line 3: not valid JSON/,
+	});
+	t.throws(() => parseConfig("", "c.json"), {
+		message: /c\.json is not usable/,
+	});
+	t.throws(() => parseConfig('{"__proto__": {"a": 1}}', "c.json"), {
+		message: /__proto__: unknown setting/,
+	});
+});
+
+t.test("loopback, Tailscale addresses and sockets are taken", async (t) => {
+	for (const address of [
+		"127.0.0.1",
+		"::1",
+		"100.64.0.1",
+		"100.101.102.104",
+		"100.127.255.254",
+		"fd7a:115c:a1e0::1",
+	])
+		t.match(parse({ listen: { address, port: 1 } }).listen, {
+			kind: "address",
+			address,
+		});
+	t.match(parse({ upstream: { url: "unix:/run/o.sock" } }).upstream.target, {
+		kind: "unix",
+		socketPath: "/run/o.sock",
+	});
+	t.match(parse({ upstream: { url: "unix:///run/o.sock" } }).upstream.target, {
+		kind: "unix",
+		socketPath: "/run/o.sock",
+	});
+	t.match(
+		parse({ upstream: { url: "http://localhost:11434" } }).upstream.target,
+		{ kind: "tcp", host: "127.0.0.1" },
+	);
+	t.match(parse({ upstream: { url: "http://[::1]:11434/" } }).upstream.target, {
+		kind: "tcp",
+		host: "::1",
+		port: 11434,
+	});
+	t.ok(
+		parse({
+			cors: { origins: ["https://a.example:8443", "app://obsidian.md"] },
+		}).corsOrigins.has("app://obsidian.md"),
+	);
+});
+
+t.test(
+	"serve and check exit 78 on a wrong file, with its mistakes and no stack trace",
+	async (t) => {
+		const folder = await temporaryFolder(t);
+		const file = path.join(folder, "config.json");
+		for (const command of ["serve", "check"]) {
+			const missing = await runCli([
+				command,
+				"--config",
+				file.replace("config", "none"),
+			]);
+			t.equal(missing.code, 78);
+			t.match(missing.stderr, /there is no such file/);
+			await writeFile(file, '{"lisen": {}, "drainTimeout": "1y"}');
+			const wrong = await runCli([command, "--config", file]);
+			t.equal(wrong.code, 78);
+			t.match(wrong.stderr, /lisen: unknown setting; did you mean "listen"/);
+			t.match(wrong.stderr, /drainTimeout: expected a duration/);
+			t.notMatch(wrong.stderr, /\.ts:\d+/);
+			await writeFile(file, "{}");
+			const noKeys = await runCli([command, "--config", file]);
+			t.equal(noKeys.code, 78);
+			t.match(
+				noKeys.stderr,
+				/keys\.json is not usable:\n {2}there is no such file\. Make the first key with: llamagate keys add/,
+			);
+			const keys = path.join(folder, "keys.json");
+			await writeFile(keys, '{"keys":[]}');
+			await chmod(keys, 0o666);
+			t.match(
+				(await runCli([command, "--config", file])).stderr,
+				/others than its owner may write to it \(mode 0666\)/,
+			);
+			await chmod(keys, 0o600);
+			await writeFile(keys, "");
+			t.equal((await runCli([command, "--config", file])).code, 78);
+			await import("node:fs/promises").then(({ rm }) => rm(keys));
+		}
+	},
+);
+
+t.test("durations and sizes are read and written the same way", async (t) => {
+	for (const text of ["250ms", "30s", "15m", "1h", "90d"])
+		t.equal(formatDuration(parseDuration(text) ?? 0), text);
+	for (const text of ["1B", "512KiB", "64MiB", "20GiB", "1TiB"])
+		t.equal(formatSize(parseSize(text) ?? 0), text);
+	for (const text of [
+		"",
+		"15",
+		"m",
+		"1.5h",
+		"-1s",
+		"1 s",
+		"1S",
+		"9999999999s",
+		"0s",
+	])
+		t.equal(parseDuration(text), undefined, text);
+	for (const text of ["64mib", "64MB", "64", "MiB"])
+		t.equal(parseSize(text), undefined, text);
+});
+
+t.test("what is made from the code agrees with it", async (t) => {
+	const { spawnSync } = await import("node:child_process");
+	const run = spawnSync(
+		process.execPath,
+		["src/config/document.ts", "--check"],
+		{ encoding: "utf8" },
+	);
+	t.equal(run.status, 0, run.stderr);
+});

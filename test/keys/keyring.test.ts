@@ -1,0 +1,128 @@
+import t from "tap";
+import { parseKeys } from "../../src/keys/keyFile.ts";
+import { Keyring } from "../../src/keys/keyring.ts";
+import { digestOf, generateKey, weaknessOf } from "../../src/keys/newKey.ts";
+
+t.test("a key is found by all of its bytes and by nothing else", async (t) => {
+	const key = generateKey();
+	const ring = new Keyring([{ name: "a", sha256: digestOf(key) }]);
+	t.equal(ring.find(key)?.key.name, "a");
+	for (let length = 0; length < key.length; length++)
+		t.equal(ring.find(key.slice(0, length)), undefined);
+	for (const wrong of [
+		`${key} `,
+		`${key}0`,
+		` ${key}`,
+		key.toUpperCase(),
+		key.replace("lg_", "LG_"),
+		digestOf(key),
+		`${key}\0`,
+	])
+		t.equal(ring.find(wrong), undefined, JSON.stringify(wrong));
+});
+
+t.test("a made key has 256 random bits and is strong enough", async (t) => {
+	t.match(generateKey(), /^lg_[0-9a-f]{64}$/);
+	t.not(generateKey(), generateKey());
+	t.equal(weaknessOf(generateKey()), undefined);
+});
+
+t.test(
+	"a key before a rotation works until its time or the key's own, whichever is first",
+	async (t) => {
+		const at = (text: string) => Date.parse(text);
+		const ring = new Keyring([
+			{
+				name: "a",
+				sha256: digestOf("new"),
+				expires: "2030-01-01T00:00:00Z",
+				previous: [
+					{ sha256: digestOf("old"), expires: "2029-01-01T00:00:00Z" },
+					{ sha256: digestOf("late"), expires: "2031-01-01T00:00:00Z" },
+				],
+			},
+		]);
+		t.equal(ring.find("new")?.expiresAtMs, at("2030-01-01T00:00:00Z"));
+		t.equal(ring.find("old")?.expiresAtMs, at("2029-01-01T00:00:00Z"));
+		t.equal(ring.find("late")?.expiresAtMs, at("2030-01-01T00:00:00Z"));
+	},
+);
+
+t.test("a keys file must be right in every entry", async (t) => {
+	const good = { name: "a", sha256: digestOf("a") };
+	const cases: [string, unknown, RegExp][] = [
+		["no list", {}, /keys: is missing/],
+		[
+			"two of a name",
+			{ keys: [good, { ...good, sha256: digestOf("b") }] },
+			/keys\[1\]\.name: the name "a" stands here twice/,
+		],
+		[
+			"two of a digest",
+			{ keys: [good, { ...good, name: "b" }] },
+			/same digest stands here twice/,
+		],
+		[
+			"no scope",
+			{ keys: [{ ...good, scopes: [] }] },
+			/keys\[0\]\.scopes: expected a list of scopes/,
+		],
+		[
+			"unknown scope",
+			{ keys: [{ ...good, scopes: ["root"] }] },
+			/keys\[0\]\.scopes\[0\]: expected a scope/,
+		],
+		[
+			"no time",
+			{ keys: [{ ...good, expires: "tomorrow" }] },
+			/keys\[0\]\.expires: expected a time/,
+		],
+		[
+			"no zone",
+			{ keys: [{ ...good, expires: "2030-01-01T00:00:00" }] },
+			/keys\[0\]\.expires: expected a time/,
+		],
+		[
+			"upper case",
+			{ keys: [{ ...good, sha256: good.sha256.toUpperCase() }] },
+			/keys\[0\]\.sha256: expected a SHA-256/,
+		],
+		[
+			"a name to forge a log with",
+			{ keys: [{ ...good, name: 'a"\n' }] },
+			/keys\[0\]\.name: expected a name/,
+		],
+		[
+			"a limit of nothing",
+			{ keys: [{ ...good, limits: { concurrent: 0 } }] },
+			/keys\[0\]\.limits\.concurrent: expected a whole number/,
+		],
+		[
+			"models, which nothing enforces",
+			{ keys: [{ ...good, models: ["qwen3:*"] }] },
+			/keys\[0\]\.models: this version does not enforce it/,
+		],
+		[
+			"bind, which nothing enforces",
+			{ keys: [{ ...good, bind: { nodes: ["a"] } }] },
+			/keys\[0\]\.bind: this version does not enforce it/,
+		],
+		[
+			"an old digest without an end",
+			{ keys: [{ ...good, previous: [{ sha256: digestOf("b") }] }] },
+			/keys\[0\]\.previous\[0\]\.expires: is missing/,
+		],
+	];
+	for (const [name, value, message] of cases)
+		t.throws(
+			() => parseKeys(JSON.stringify(value), "keys.json"),
+			{ message },
+			name,
+		);
+	t.throws(() => parseKeys('{"keys":[],"keys":[]}', "keys.json"), {
+		message: /keys: stands here twice/,
+	});
+	t.strictSame(parseKeys(JSON.stringify({ keys: [good] }), "keys.json"), [
+		good,
+	]);
+});
