@@ -27,6 +27,8 @@ export interface StandIn {
 	readonly calls: Call[];
 	/** `call` when a request's head has arrived, `body` when all of it has, `abort` when its client left early. */
 	readonly events: EventEmitter<{ call: [Call]; body: [Call]; abort: [Call] }>;
+	/** Calls that have neither been answered nor aborted. */
+	activeCalls(): number;
 	/** Connections that are open now. */
 	openConnections(): Promise<number>;
 	close(): Promise<void>;
@@ -99,6 +101,7 @@ export async function startStandIn(
 	const calls: Call[] = [];
 	const events: StandIn["events"] = new EventEmitter();
 	let port = 0;
+	let activeCalls = 0;
 
 	const server = createServer(
 		{ keepAlive: true, noDelay: true },
@@ -124,7 +127,9 @@ export async function startStandIn(
 			finished: false,
 		};
 		if (remember) calls.push(call);
+		activeCalls += 1;
 		res.once("close", () => {
+			activeCalls -= 1;
 			call.finished = res.writableFinished;
 			if (call.finished) return;
 			call.abortedAtMs = performance.now();
@@ -412,6 +417,7 @@ export async function startStandIn(
 				: `unix:${options.socketPath}`,
 		calls,
 		events,
+		activeCalls: () => activeCalls,
 		openConnections: () =>
 			new Promise((resolve, reject) =>
 				server.getConnections((error, count) =>

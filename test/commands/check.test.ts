@@ -1,0 +1,107 @@
+import { writeFile } from "node:fs/promises";
+import path from "node:path";
+import t from "tap";
+import { digestOf } from "../../src/keys/newKey.ts";
+import { startStandIn } from "../../src/ollama/standIn.ts";
+import { runCli, temporaryFolder, testKeys } from "../support/gate.ts";
+
+type Tap = Parameters<typeof temporaryFolder>[0];
+
+async function prepare(
+	t: Tap,
+	config: Record<string, unknown>,
+	keys: readonly object[] = [{ name: "a", sha256: digestOf(testKeys.user) }],
+	mode = 0o600,
+) {
+	const folder = await temporaryFolder(t);
+	const file = path.join(folder, "config.json");
+	await writeFile(file, JSON.stringify(config));
+	await writeFile(path.join(folder, "keys.json"), JSON.stringify({ keys }), {
+		mode,
+	});
+	return (...args: string[]) => runCli(["check", "--config", file, ...args]);
+}
+
+const loopback = {
+	listen: { address: "127.0.0.1", port: 0 },
+	sources: ["127.0.0.0/8"],
+};
+
+t.test(
+	"a gate that would start, in front of an Ollama that answers, is exit 0",
+	async (t) => {
+		const standIn = await startStandIn();
+		t.teardown(() => standIn.close());
+		const check = await prepare(t, {
+			...loopback,
+			upstream: { url: standIn.url },
+		});
+		const { code, stdout } = await check();
+		t.equal(code, 0, stdout);
+		t.match(stdout, /^ok {4}configuration: /);
+		t.match(stdout, /ok {4}keys: 1 in .*: a/);
+		t.match(
+			stdout,
+			/ok {4}upstream: Ollama 0\.33\.0 answers at http:\/\/127\.0\.0\.1:/,
+		);
+		t.match(JSON.parse((await check("--json")).stdout), {
+			ok: true,
+			lines: [{ subject: "configuration", ok: true }],
+		});
+	},
+);
+
+t.test(
+	"an Ollama that does not answer is exit 1, and says where it was looked for",
+	async (t) => {
+		const check = await prepare(t, {
+			...loopback,
+			upstream: { url: "http://127.0.0.1:1" },
+		});
+		const { code, stdout } = await check();
+		t.equal(code, 1);
+		t.match(
+			stdout,
+			/look {2}upstream: Ollama does not answer at http:\/\/127\.0\.0\.1:1 \(ECONNREFUSED\)/,
+		);
+	},
+);
+
+t.test(
+	"what would keep people out or let digests be read is exit 1",
+	async (t) => {
+		const standIn = await startStandIn();
+		t.teardown(() => standIn.close());
+		const upstream = { url: standIn.url };
+		const noInterface = await (
+			await prepare(t, { listen: { interface: "nosuchif0" }, upstream })
+		)();
+		t.equal(noInterface.code, 1);
+		t.match(noInterface.stdout, /nosuchif0 has no Tailscale address now/);
+		const noSource = await (
+			await prepare(t, { listen: loopback.listen, upstream })
+		)();
+		t.equal(noSource.code, 1);
+		t.match(noSource.stdout, /every client would be refused/);
+		const noKeys = await (await prepare(t, { ...loopback, upstream }, []))();
+		t.equal(noKeys.code, 1);
+		t.match(noKeys.stdout, /has no key/);
+		const expired = await (
+			await prepare(t, { ...loopback, upstream }, [
+				{ name: "old", sha256: digestOf("a"), expires: "2001-01-01T00:00:00Z" },
+			])
+		)();
+		t.equal(expired.code, 1);
+		t.match(expired.stdout, /expired: old/);
+		const readable = await (
+			await prepare(t, { ...loopback, upstream }, undefined, 0o644)
+		)();
+		t.equal(readable.code, 1);
+		t.match(readable.stdout, /mode 0644/);
+		const everybody = await (
+			await prepare(t, { ...loopback, sources: ["0.0.0.0/0"], upstream })
+		)();
+		t.equal(everybody.code, 1);
+		t.match(everybody.stdout, /contains every address/);
+	},
+);
