@@ -82,6 +82,8 @@ export class Exchange {
 
 	/** The client's connection is gone. */
 	abandon(): void {
+		// Nobody was sent this status; it is nginx's and Ollama's word for it in a log.
+		if (this.status === 0) this.status = 499;
 		this.end("client_gone");
 	}
 

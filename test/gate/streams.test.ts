@@ -103,7 +103,7 @@ t.test(
 		t.equal(aborted, call);
 		t.match(await gate.logged(({ msg }) => msg === "request"), {
 			outcome: "client_gone",
-			status: 0,
+			status: 499,
 		});
 	},
 );

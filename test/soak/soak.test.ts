@@ -30,6 +30,8 @@ t.test(
 		const faults = ["die-mid-stream", "reset", "truncate", "garbage"] as const;
 		const random = randomFrom(seed);
 		const gate = await spawnGate(t, {
+			// With room, V8 lets garbage pile up for minutes, and a leak would hide in it.
+			nodeArgs: ["--max-old-space-size=64", "--max-semi-space-size=4"],
 			config: {
 				limits: { authFailures: { max: 1_000_000_000 } },
 			},
@@ -75,16 +77,20 @@ t.test(
 					headers: bearer(key),
 					agent: false,
 				});
+				let left = false;
 				const timer = setTimeout(() => {
 					counts.left += 1;
+					left = true;
 					req.destroy();
 				}, patienceMs);
 				req.on("response", (res) => {
 					if (res.statusCode === 401) counts.refused += 1;
-					res.on("end", () =>
-						res.complete ? counts.finished++ : counts.broken++,
-					);
-					res.on("error", () => {});
+					res.on("end", () => {
+						counts.finished += 1;
+					});
+					res.on("error", () => {
+						if (!left) counts.broken += 1;
+					});
 					res.resume();
 				});
 				req.on("error", () => {});
@@ -164,7 +170,7 @@ t.test(
 		t.comment(
 			`memory ${early.rss >> 20} MiB at a quarter, ${late.rss >> 20} MiB at the end; descriptors ${early.descriptors}, ${late.descriptors}`,
 		);
-		t.ok(late.rss < early.rss * 1.3 + (20 << 20), "memory does not grow");
+		t.ok(late.rss < early.rss + (24 << 20), "memory does not grow");
 		t.ok(late.descriptors <= early.descriptors, "file descriptors do not grow");
 		t.notOk(
 			gate.log.some(({ level }) => level === "error" || level === "fatal"),

@@ -65,6 +65,8 @@ export interface GateOptions {
 	readonly config?: Record<string, unknown>;
 	readonly keys?: readonly KeyEntry[];
 	readonly standIn?: StandInOptions;
+	/** Given to Node when the daemon runs in a process of its own. */
+	readonly nodeArgs?: readonly string[];
 	/** Put this upstream behind the gate instead of a stand-in of its own. */
 	readonly upstreamUrl?: string;
 }
@@ -187,7 +189,13 @@ export async function spawnGate(
 	const { log, write, logged } = collectLog();
 	const child = spawn(
 		process.execPath,
-		["src/main.ts", "serve", "--config", files.configFile],
+		[
+			...(options.nodeArgs ?? []),
+			"src/main.ts",
+			"serve",
+			"--config",
+			files.configFile,
+		],
 		{ stdio: ["ignore", "pipe", "inherit"] },
 	);
 	const exited = once(child, "exit").then(([code]) => code as number | null);
