@@ -6,8 +6,9 @@ import {
 } from "node:child_process";
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
+import type { Socket } from "node:net";
 import path from "node:path";
-import type { Readable } from "node:stream";
+import type { Readable, Writable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import {
@@ -29,8 +30,6 @@ const root = path.join(import.meta.dirname, "../..");
 /** Without tap's NODE_OPTIONS, and without anybody's proxy. */
 const environment = { PATH: process.env.PATH ?? "" };
 
-const namespaceNames = new Set<string>();
-const children = new Set<Child>();
 let namespaceCount = 0;
 
 /**
@@ -64,14 +63,29 @@ function findObstacle(): string | undefined {
 	return undefined;
 }
 
-// For a test that ends without its teardown.
-process.once("exit", () => {
-	for (const child of children) child.kill("SIGKILL");
-	for (const name of namespaceNames) spawnSync("ip", ["netns", "delete", name]);
-});
-
 function nextName(): string {
 	return `llamagate-${process.pid}-${++namespaceCount}`;
+}
+
+/** Takes names of namespaces and outlives this process, to remove what it could not. */
+let reaper: Writable | undefined;
+
+function startReaper(): Writable {
+	const child = spawn(
+		"sh",
+		[
+			"-c",
+			`names=$(cat); for name in $names; do
+				ip netns pids "$name" | xargs -r kill -9
+				ip netns delete "$name"
+			done`,
+		],
+		// Detached, so that no Ctrl-C reaches it. Its input ends when this process does, however that comes.
+		{ detached: true, env: environment, stdio: ["pipe", "ignore", "ignore"] },
+	);
+	child.unref();
+	(child.stdin as Socket).unref();
+	return child.stdin;
 }
 
 type Child = ChildProcessByStdio<null, Readable, Readable>;
@@ -95,12 +109,10 @@ export async function makeNamespace(
 	{ loopback = true } = {},
 ): Promise<Namespace> {
 	const name = nextName();
-	namespaceNames.add(name);
+	reaper ??= startReaper();
+	reaper.write(`${name}\n`);
 	await mustRun(["ip", "netns", "add", name]);
-	t.teardown(async () => {
-		await mustRun(["ip", "netns", "delete", name]);
-		namespaceNames.delete(name);
-	});
+	t.teardown(() => mustRun(["ip", "netns", "delete", name]));
 	if (loopback) await mustRun(["ip", "-n", name, "link", "set", "lo", "up"]);
 	const enter = ["ip", "netns", "exec", name];
 
@@ -122,11 +134,9 @@ export async function makeNamespace(
 			child.stdout.setEncoding("utf8");
 			child.stderr.setEncoding("utf8");
 			const closed = once(child, "close");
-			children.add(child);
 			t.teardown(async () => {
 				child.kill("SIGKILL");
 				await closed;
-				children.delete(child);
 			});
 			return child;
 		},
@@ -408,7 +418,7 @@ export async function becomes<T>(
 	const deadline = performance.now() + patienceMs;
 	let found = await read();
 	while (!isDeepStrictEqual(found, wanted) && performance.now() < deadline) {
-		await delay(10);
+		await delay(50);
 		found = await read();
 	}
 	t.strictSame(found, wanted, message);
