@@ -24,13 +24,17 @@ const tokensOutPattern =
  * counts last, with megabytes of `context` between them at times.
  */
 export class ReplyEnds {
-	#head: Buffer | undefined;
+	readonly #head: Buffer[] = [];
+	#headLength = 0;
 	#tail: Buffer[] = [];
 	#tailLength = 0;
 
 	/** Takes note of the next chunk; it must not be written to afterwards. */
 	push(chunk: Buffer): void {
-		this.#head ??= chunk;
+		if (this.#headLength < headBytes) {
+			this.#head.push(chunk);
+			this.#headLength += chunk.length;
+		}
 		if (chunk.length >= tailBytes) {
 			this.#tail = [chunk];
 			this.#tailLength = chunk.length;
@@ -66,13 +70,15 @@ export class ReplyEnds {
 		return text.slice(-tailBytes);
 	}
 
+	#headText(): string {
+		return Buffer.concat(this.#head).toString("utf8", 0, headBytes);
+	}
+
 	/** The model and the token counts, as far as the reply names them. */
 	usage(): Usage {
 		const tail = this.#tailText();
 		return {
-			model: modelPattern.exec(
-				this.#head?.toString("utf8", 0, headBytes) ?? "",
-			)?.[1],
+			model: modelPattern.exec(this.#headText())?.[1],
 			tokensIn: lastCount(tail, tokensInPattern),
 			tokensOut: lastCount(tail, tokensOutPattern),
 		};
@@ -83,15 +89,17 @@ export class ReplyEnds {
 	 * stop when a runner dies, so one without its terminator has failed.
 	 */
 	isComplete(route: Route, format: ReplyFormat): boolean {
-		const terminator = terminators.get(`${format} ${route.path}`);
-		return terminator === undefined || terminator.test(this.#tailText());
+		const tail = this.#tailText();
+		if (format === "ndjson" && nativeStreams.has(route.path))
+			return isNativeEnd(tail);
+		const terminator = format === "sse" && terminators.get(route.path);
+		return terminator ? terminator.test(tail) : true;
 	}
 
 	/** Whether the reply's own last words are an error. */
 	endsWithError(format: ReplyFormat): boolean {
 		const tail = this.#tailText().trimEnd();
-		if (format === "ndjson")
-			return tail.slice(tail.lastIndexOf("\n") + 1).startsWith('{"error":');
+		if (format === "ndjson") return lastLine(tail).startsWith('{"error":');
 		return (
 			format === "sse" &&
 			/(?:^|\n)(?:event: error\n.*|data: \{"error":.*)$/.test(tail)
@@ -104,22 +112,33 @@ function lastCount(text: string, pattern: RegExp): number | undefined {
 	return last === undefined ? undefined : Number(last);
 }
 
-// The counts follow `done` in the last line, behind a context array that can push `done` out of the tail.
-const nativeDone = /"done":\s*true|(?<!\\)"total_duration":/;
-const errorLine = /(?:^|\n)\{"error":/;
-const nativeEnd = new RegExp(`${nativeDone.source}|${errorLine.source}`);
+function lastLine(text: string): string {
+	return text.slice(text.lastIndexOf("\n") + 1);
+}
+
+const nativeStreams = new Set(["/api/generate", "/api/chat"]);
+
+/** The arguments of a tool call stand unescaped in a line, so only a parsed one tells what is at its top. */
+function isNativeEnd(tail: string): boolean {
+	const line = lastLine(tail.trimEnd());
+	try {
+		const last = JSON.parse(line) as { done?: unknown; error?: unknown };
+		return last.done === true || last.error !== undefined;
+	} catch {
+		// The last line of a long generation has a `context` array that is longer than the tail.
+		return /,"total_duration":\d+(?:,"\w+":\d+)*\}$/.test(line);
+	}
+}
 
 // Anchored at a line's start, where a model's text cannot put anything: its newlines are escaped.
 const openaiEnd = /(?:^|\n)data: (?:\[DONE\]|\{"error":)/;
 
 const terminators = new Map<string, RegExp>([
-	["ndjson /api/generate", nativeEnd],
-	["ndjson /api/chat", nativeEnd],
-	["sse /v1/chat/completions", openaiEnd],
-	["sse /v1/completions", openaiEnd],
-	["sse /v1/messages", /(?:^|\n)event: (?:message_stop|error)\n/],
+	["/v1/chat/completions", openaiEnd],
+	["/v1/completions", openaiEnd],
+	["/v1/messages", /(?:^|\n)event: (?:message_stop|error)\n/],
 	[
-		"sse /v1/responses",
+		"/v1/responses",
 		/(?:^|\n)event: (?:response\.(?:completed|failed|incomplete)|error)\n/,
 	],
 ]);
