@@ -41,6 +41,29 @@ export async function interleave<T>(
 	});
 }
 
+/**
+ * Does the work several times with processes that are started anew: two starts
+ * of one Node program differ by up to a fifth in what a request costs them.
+ */
+export async function freshStarts<T>(
+	count: number,
+	work: () => Promise<Samples<T>[]>,
+): Promise<Samples<T>[]> {
+	const starts: Samples<T>[][] = [];
+	for (let i = 0; i < count; i++) starts.push(await work());
+	const names = new Set(starts.flat().map(({ target }) => target.name));
+	return [...names].flatMap((name) => {
+		const same = starts.flat().filter(({ target }) => target.name === name);
+		const failed = same.find((one) => "failure" in one);
+		const [first] = same;
+		if (failed !== undefined || first === undefined) return failed ?? [];
+		const samples = same.flatMap((one) =>
+			"samples" in one ? one.samples : [],
+		);
+		return { target: first.target, samples };
+	});
+}
+
 /** The figures of one target by name, if it was measured. */
 export function samplesOf<T>(
 	all: readonly Samples<T>[],

@@ -51,4 +51,5 @@ async function main([name, ...args]: string[]): Promise<number> {
 	return runCommand(name, await load(), args);
 }
 
-process.exitCode = await main(process.argv.slice(2));
+// A command that has failed is over, whatever it had opened.
+process.exit(await main(process.argv.slice(2)));

@@ -21,6 +21,8 @@ export interface TokenTimes {
 	readonly firstToken: readonly number[];
 	/** From the upstream's write of each later token to its arrival. */
 	readonly chunk: readonly number[];
+	/** Tokens in all, those of the warm-up among them. */
+	readonly received: number;
 }
 
 const task = JSON.parse(process.argv[2] ?? "") as TokenTask;
@@ -46,6 +48,7 @@ const measureFromNs = startNs + task.warmUpMs * 1e6;
 const endNs = measureFromNs + task.measureMs * 1e6;
 const firstToken: number[] = [];
 const chunk: number[] = [];
+let receivedInAll = 0;
 
 /** One stream after the other on one connection until the time is over. */
 function readStreams(): Promise<void> {
@@ -69,6 +72,7 @@ function readStreams(): Promise<void> {
 		for (const match of text.matchAll(/"t":"(\d{20})"/g)) {
 			read = match.index + match[0].length;
 			received += 1;
+			receivedInAll += 1;
 			if (requestedAtNs < measureFromNs) continue;
 			if (received === 1) firstToken.push(atNs - requestedAtNs);
 			else chunk.push(atNs - Number(match[1]));
@@ -96,4 +100,8 @@ for (let i = 0; i < streams; i++) {
 	running.push(readStreams());
 }
 await Promise.all(running);
-process.send?.({ firstToken, chunk } satisfies TokenTimes);
+process.send?.({
+	firstToken,
+	chunk,
+	received: receivedInAll,
+} satisfies TokenTimes);

@@ -9,35 +9,33 @@ import {
 	runHelper,
 } from "../processes.ts";
 import { fixed, mebibytes, median, type Section, whole } from "../report.ts";
-import { interleave, type Samples, toData } from "../rounds.ts";
+import { freshStarts, interleave, type Samples, toData } from "../rounds.ts";
 import { key, type Stage, type Target, withTargets } from "../targets.ts";
 
 const streamCount = 500;
 
 /** What a large upload and many open streams take in memory. */
 export async function memory(stage: Stage): Promise<Section[]> {
-	const uploadBytes = (stage.quick ? 0.5 : 2) * 2 ** 30;
+	const uploadBytes = (stage.quick ? 0.25 : 2) * 2 ** 30;
 	const uploads = await withTargets(stage, "streamUpstream.ts", async (all) => {
 		return interleave(stage, all, 1, "memory: upload", (target) =>
 			upload(target, uploadBytes),
 		);
 	});
-	const rounds = stage.quick ? 1 : 3;
-	const openings: Samples<Opening>[][] = [];
+	const starts = stage.quick ? 1 : 3;
 	// Each time from fresh processes: freed memory stays resident.
-	for (let round = 0; round < rounds; round++)
-		openings.push(
-			await withTargets(stage, "streamUpstream.ts", (all) =>
-				interleave(
-					stage,
-					all.filter(({ pids }) => pids.length > 0),
-					1,
-					`memory: ${streamCount} streams, time ${round + 1} of ${rounds}`,
-					openStreams,
-				),
+	const openings = await freshStarts(starts, () =>
+		withTargets(stage, "streamUpstream.ts", (all) =>
+			interleave(
+				stage,
+				all.filter(({ pids }) => pids.length > 0),
+				1,
+				`memory: ${streamCount} streams`,
+				openStreams,
 			),
-		);
-	return [uploadSection(uploads, uploadBytes), streamSection(openings)];
+		),
+	);
+	return [uploadSection(uploads, uploadBytes), streamSection(openings, starts)];
 }
 
 interface Upload {
@@ -127,24 +125,19 @@ async function openStreams({ port, pids }: Target): Promise<Opening> {
 }
 
 function streamSection(
-	openings: readonly (readonly Samples<Opening>[])[],
+	results: readonly Samples<Opening>[],
+	starts: number,
 ): Section {
 	return {
 		title: `Memory: ${streamCount} open streams`,
 		notes: [
-			`resident memory with 1 stream open and with ${streamCount} more, each with 5 tokens/s; median of ${openings.length} fresh starts; garbage that is not collected yet is among it`,
+			`resident memory with 1 stream open and with ${streamCount} more, each with 5 tokens/s; median of ${starts} fresh start(s); garbage that is not collected yet is among it`,
 		],
 		head: ["", "before", `with ${streamCount}`, "KiB a stream", "each time"],
-		rows: (openings[0] ?? []).map(({ target: { name } }) => {
-			const results = openings
-				.flat()
-				.filter(({ target }) => target.name === name);
-			const failed = results.find((result) => "failure" in result);
-			if (failed !== undefined && "failure" in failed)
-				return [name, failed.failure];
-			const samples = results.flatMap((one) =>
-				"samples" in one ? one.samples : [],
-			);
+		rows: results.map((result) => {
+			const { name } = result.target;
+			if ("failure" in result) return [name, result.failure];
+			const { samples } = result;
 			const each = samples.map(
 				({ baseBytes, openBytes }) =>
 					(openBytes - baseBytes) / 1024 / streamCount,
@@ -157,7 +150,7 @@ function streamSection(
 				each.map((value) => fixed(value)).join(", "),
 			];
 		}),
-		data: openings.map(toData),
+		data: toData(results),
 	};
 }
 

@@ -1,46 +1,66 @@
-import { generator, putLoad } from "../load.ts";
+import { generator, type LoadResult, putLoad } from "../load.ts";
 import type { Section } from "../report.ts";
-import { interleave } from "../rounds.ts";
+import { freshStarts, interleave } from "../rounds.ts";
 import { type Stage, withTargets, wrongKey } from "../targets.ts";
 import { rateTable } from "./requests.ts";
 
+interface Rates {
+	readonly noKey: LoadResult;
+	readonly wrongKey: LoadResult;
+}
+
 const kinds = [
-	{ title: "no key", authorization: undefined },
-	{ title: "a wrong key", authorization: `Bearer ${wrongKey}` },
-];
+	{ kind: "noKey", title: "no key" },
+	{ kind: "wrongKey", title: "a wrong key" },
+] as const;
 
 /** How fast a flood of strangers is turned away. The upstream has no part in it. */
-export function refusals(stage: Stage): Promise<Section[]> {
-	const rounds = stage.quick ? 1 : 3;
+export async function refusals(stage: Stage): Promise<Section[]> {
+	const starts = stage.quick ? 1 : 3;
 	const seconds = stage.quick ? 1 : 2;
-	return withTargets(stage, "tagsUpstream.ts", async (targets, notes) => {
-		const gates = targets.filter(({ pids }) => pids.length > 0);
-		const sections: Section[] = [];
-		for (const [index, { title, authorization }] of kinds.entries()) {
-			const load = {
-				path: "/api/tags",
-				authorization,
-				connections: 32,
-				seconds,
-				expect: "other",
-			} as const;
-			const label = `refusals, ${title}`;
-			if (index === 0 || !stage.quick)
-				await interleave(stage, gates, 1, `${label}: warm-up`, (target) =>
-					putLoad(target, { ...load, seconds: 1 }),
-				);
-			const results = await interleave(stage, gates, rounds, label, (target) =>
-				putLoad(target, load),
+	const load = {
+		path: "/api/tags",
+		authorization: undefined,
+		connections: 32,
+		seconds,
+		expect: "other",
+	} as const;
+	const wrong = { ...load, authorization: `Bearer ${wrongKey}` };
+	const notes = new Set<string>();
+	const results = await freshStarts(starts, () =>
+		withTargets(stage, "tagsUpstream.ts", async (targets, missing) => {
+			for (const note of missing) notes.add(note);
+			const gates = targets.filter(({ pids }) => pids.length > 0);
+			return interleave(
+				stage,
+				gates,
+				1,
+				"refusals",
+				async (target): Promise<Rates> => {
+					await putLoad(target, { ...wrong, seconds: 1 });
+					return {
+						noKey: await putLoad(target, load),
+						wrongKey: await putLoad(target, wrong),
+					};
+				},
 			);
-			sections.push({
-				title: `Refusals: 401 for ${title}`,
-				notes: [
-					`load by ${generator}, 32 keep-alive connections; median of ${rounds} rounds of ${seconds} s; the gate's lockout is configured out of reach`,
-					...notes,
-				],
-				...rateTable(results),
-			});
-		}
-		return sections;
-	});
+		}),
+	);
+	return kinds.map(({ kind, title }) => ({
+		title: `Refusals: 401 for ${title}`,
+		notes: [
+			`load by ${generator}, 32 keep-alive connections; median of ${starts} fresh start(s) of ${seconds} s; the gate's lockout is configured out of reach`,
+			...notes,
+		],
+		...rateTable(
+			results.map((result) =>
+				"failure" in result
+					? result
+					: {
+							target: result.target,
+							samples: result.samples.map((rates) => rates[kind]),
+						},
+			),
+		),
+	}));
 }

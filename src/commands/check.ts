@@ -1,4 +1,6 @@
 import { stat } from "node:fs/promises";
+import { createServer } from "node:net";
+import { userInfo } from "node:os";
 import { styleText } from "node:util";
 import {
 	defaultConfigPath,
@@ -54,7 +56,7 @@ Example: llamagate check --config ./config.json
 		const lines: Line[] = [
 			{ subject: "configuration", ok: true, says: `${values.config} loads` },
 			await describeKeys(keys, settings.keysFile),
-			...describeListening(settings),
+			...(await describeListening(settings)),
 			...describeSources(settings),
 			await describeUpstream(settings),
 		];
@@ -107,21 +109,16 @@ async function describeKeys(
 	};
 }
 
-function describeListening({ listen }: Settings): Line[] {
+async function describeListening({ listen }: Settings): Promise<Line[]> {
 	const subject = "listening";
 	const inherited = inheritedSocketCount(process.env);
 	if (inherited > 0)
 		return [{ subject, ok: true, says: `on ${inherited} inherited socket(s)` }];
-	if (listen.kind === "address")
-		return [
-			{
-				subject,
-				ok: true,
-				says: `on ${formatHostPort(listen.address, listen.port)}`,
-			},
-		];
-	const addresses = tailscaleAddressesOf(listen.name);
-	if (addresses.length === 0)
+	const addresses =
+		listen.kind === "address"
+			? [listen.address]
+			: tailscaleAddressesOf(listen.name);
+	if (listen.kind === "interface" && addresses.length === 0)
 		return [
 			{
 				subject,
@@ -129,10 +126,44 @@ function describeListening({ listen }: Settings): Line[] {
 				says: `${listen.name} has no Tailscale address now; the gate would wait for one (is Tailscale up? see: tailscale status)`,
 			},
 		];
-	const where = addresses
-		.map((address) => formatHostPort(address, listen.port))
-		.join(", ");
-	return [{ subject, ok: true, says: `on ${where} (${listen.name})` }];
+	return Promise.all(
+		addresses.map((address) => describeAddress(address, listen.port)),
+	);
+}
+
+/** Whether an address can be bound, and if not, who has it: a gate, or the Ollama that it should guard. */
+async function describeAddress(address: string, port: number): Promise<Line> {
+	const subject = "listening";
+	const where = formatHostPort(address, port);
+	const code = await tryToBind(address, port);
+	if (code === undefined) return { subject, ok: true, says: `on ${where}` };
+	if (code !== "EADDRINUSE")
+		return { subject, ok: false, says: `${where} cannot be bound (${code})` };
+	const answer = await fetch(`http://${where}/api/version`, {
+		signal: AbortSignal.timeout(2_000),
+	}).catch(() => undefined);
+	await answer?.body?.cancel();
+	if (answer?.headers.get("www-authenticate")?.includes("llamagate") === true)
+		return { subject, ok: true, says: `a gate runs on ${where} already` };
+	if (answer?.status === 200)
+		return {
+			subject,
+			ok: false,
+			says: `Ollama itself answers on ${where}, without a key; set OLLAMA_HOST=127.0.0.1:11434 for it and restart it`,
+		};
+	return { subject, ok: false, says: `${where} is taken by another program` };
+}
+
+function tryToBind(address: string, port: number): Promise<string | undefined> {
+	return new Promise((resolve) => {
+		const server = createServer();
+		server.once("error", ({ code, message }: NodeJS.ErrnoException) =>
+			resolve(code ?? message),
+		);
+		server.listen({ host: address, port, ipv6Only: true }, () =>
+			server.close(() => resolve(undefined)),
+		);
+	});
 }
 
 function describeSources({ listen, sources }: Settings): Line[] {

@@ -1,5 +1,6 @@
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import { BadFileError, nearest } from "../config/strictJson.ts";
+import { FileBusyError } from "../keys/keyFile.ts";
 
 /** Exit codes, the same for every command. */
 export const exitCodes = {
@@ -87,7 +88,7 @@ export async function runCommand(
 			process.stderr.write(`llamagate ${name}: ${error.message}\n`);
 			return exitCodes.badConfig;
 		}
-		if (error instanceof Finding) {
+		if (error instanceof Finding || error instanceof FileBusyError) {
 			process.stderr.write(`llamagate ${name}: ${error.message}\n`);
 			return exitCodes.finding;
 		}

@@ -167,7 +167,7 @@ function show(line: string): void {
 	const firstByte =
 		entry.ttftMs === null ? "" : `, first byte after ${entry.ttftMs} ms`;
 	const tokens = entry.tokensOut === null ? "" : `, ${entry.tokensOut} tokens`;
-	const what = `${entry.route ?? "(no such route, or no key)"}`;
+	const what = `${entry.route ?? "(no such route)"}`;
 	const took =
 		entry.durationMs === undefined ? "" : ` in ${entry.durationMs} ms`;
 	process.stdout.write(

@@ -1,3 +1,4 @@
+import { stat } from "node:fs/promises";
 import { styleText } from "node:util";
 import { formatDuration, parseDuration } from "../config/duration.ts";
 import { defaultConfigPath, loadConfig } from "../config/load.ts";
@@ -25,6 +26,8 @@ const shared = {
 	json: { type: "boolean", default: false },
 } as const;
 
+const actions = ["add", "list", "rotate", "revoke"];
+
 export const keys: Command = {
 	summary: "make, list, rotate and revoke keys",
 	help: `
@@ -41,16 +44,24 @@ daemon is told at once.
   --scopes LIST      what the key may do: ${scopes.join(",")}
                      (default: ${defaultScopes.join(",")})
   --expires WHEN     a duration such as 90d, or a time such as 2027-01-01T00:00:00Z
-  --overlap DURATION how long the old key goes on working (default: 24h)
+  --overlap DURATION how long the old key goes on working (default: 24h);
+                     0 ends it now, and any that still worked before it
   --stdin            take a key made elsewhere from standard input
   --json             print JSON
 
 Exit codes: 0 done, 1 refused, 2 usage, 78 bad configuration or keys file
 
 Example: llamagate keys add laptop --expires 90d
-         openssl rand -hex 32 | llamagate keys add laptop --stdin
+         llamagate keys add laptop --stdin < laptop.key
 `,
-	async run([action, ...args]) {
+	async run(given) {
+		// Options may stand before the action, too.
+		const at = Math.max(
+			0,
+			given.findIndex((arg) => actions.includes(arg)),
+		);
+		const action = given[at];
+		const args = given.toSpliced(at, 1);
 		switch (action) {
 			case "add":
 				return add(args);
@@ -63,12 +74,14 @@ Example: llamagate keys add laptop --expires 90d
 			default:
 				throw new UsageError(
 					action === undefined
-						? "say what to do: add, list, rotate or revoke"
-						: `unknown action ${JSON.stringify(action)}; known: add, list, rotate, revoke`,
+						? `say what to do: ${actions.join(", ")}`
+						: `unknown action ${JSON.stringify(action)}; known: ${actions.join(", ")}`,
 				);
 		}
 	},
 };
+
+const maxOverlapMs = 366 * 86_400_000;
 
 const making = {
 	...shared,
@@ -103,6 +116,7 @@ async function add(args: string[]): Promise<number> {
 		return [...keys, entry];
 	});
 	await hand({ name, key, entry, made: !values.stdin, json: values.json });
+	await warnOfRootOwner(settings.keysFile);
 	return tellDaemon(settings.admin.socket);
 }
 
@@ -117,6 +131,10 @@ async function rotate(args: string[]): Promise<number> {
 	if (overlapMs === undefined)
 		throw new UsageError(
 			`--overlap ${values.overlap} is no duration; write one such as 24h, or 0`,
+		);
+	if (overlapMs > maxOverlapMs)
+		throw new UsageError(
+			`--overlap ${values.overlap} is longer than a year; an old key should end sooner`,
 		);
 	const newExpires = readExpires(values.expires);
 	const settings = await loadConfig(values.config);
@@ -138,7 +156,7 @@ async function rotate(args: string[]): Promise<number> {
 			parseTime(old.expires ?? "") ?? Number.POSITIVE_INFINITY,
 		);
 		const previous = [
-			...(old.previous ?? []),
+			...(overlapMs === 0 ? [] : (old.previous ?? [])),
 			{ sha256: old.sha256, expires: new Date(until).toISOString() },
 		].filter((held) => (parseTime(held.expires) ?? 0) > nowMs);
 		const { previous: _replaced, expires: _old, ...rest } = old;
@@ -164,7 +182,7 @@ async function rotate(args: string[]): Promise<number> {
 	if (!values.json)
 		say(
 			overlapMs === 0
-				? "The old key has stopped working."
+				? "The old key and any before it have stopped working."
 				: `The old key works for another ${formatDuration(overlapMs)} at the most.`,
 		);
 	return tellDaemon(settings.admin.socket);
@@ -336,15 +354,32 @@ async function hand(given: {
 	} else say(`The key ${name} is stored (${facts.scopes.join(", ")}).`);
 }
 
+/** The file is its owner's alone, and the daemon should not run as root. */
+async function warnOfRootOwner(file: string): Promise<void> {
+	const { uid } = await stat(file);
+	if (uid === 0)
+		say(
+			`${file} belongs to root. If the daemon runs as another user, give it to that one: sudo chown USER ${file}`,
+		);
+}
+
 /** Tells the running daemon, if there is one, and the user how that went. */
 async function tellDaemon(socket: string | undefined): Promise<number> {
-	const answer =
-		socket === undefined ? undefined : await askDaemon(socket, "POST /reload");
-	if (answer === undefined) {
+	if (socket === undefined) {
 		say(
-			"No daemon answered, so none was told. If one runs: sudo systemctl reload llamagate",
+			"The daemon has no admin socket; tell it: sudo systemctl reload llamagate",
 		);
 		return exitCodes.ok;
+	}
+	const answer = await askDaemon(socket, "POST /reload");
+	if (answer.code !== undefined) {
+		const none = answer.code === "ENOENT" || answer.code === "ECONNREFUSED";
+		say(
+			none
+				? "No daemon is running, so there is none to tell."
+				: `The running daemon could not be told (${answer.code}); tell it: sudo systemctl reload llamagate`,
+		);
+		return none ? exitCodes.ok : exitCodes.finding;
 	}
 	if (answer.status === 200) {
 		say("The running daemon has taken it over.");

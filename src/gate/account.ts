@@ -24,7 +24,12 @@ export class Exchange {
 	readonly id = `${processId}-${(++exchangeCount).toString(36)}`;
 	readonly startedAtMs = performance.now();
 	/** Header lines that every reply to this request carries, names and values in turn. */
-	readonly replyHeaders: string[] = ["x-request-id", this.id];
+	readonly replyHeaders: string[] = [
+		"x-request-id",
+		this.id,
+		"x-content-type-options",
+		"nosniff",
+	];
 	readonly req: IncomingMessage;
 	readonly res: ServerResponse;
 	readonly connection: Connection;
@@ -174,19 +179,22 @@ export class Ledger {
 	 * first, so that nothing a client sends can look like one; it is written
 	 * whatever the log's level is.
 	 */
-	enterAuthFailure(exchange: Exchange, lockedOut: boolean): void {
+	enterAuthFailure(
+		address: string,
+		requestId: string | undefined,
+		lockedOut: boolean,
+	): void {
 		this.authFailures += 1;
-		const { address } = exchange.connection;
 		const line = {
 			event: "auth_failed",
 			ip: address,
 			level: "warn",
 			time: new Date().toISOString(),
-			reqId: exchange.id,
+			reqId: requestId ?? null,
+			lockedOut,
+			msg: "wrong key",
 		};
-		this.#sink.write(
-			`${JSON.stringify({ ...line, lockedOut, msg: "wrong key" })}\n`,
-		);
+		this.#sink.write(`${JSON.stringify(line)}\n`);
 	}
 
 	#count(

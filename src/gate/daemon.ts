@@ -61,6 +61,7 @@ export async function startDaemon(
 	const log = createLog(rules.settings.logLevel, sink);
 	const ledger = new Ledger(log, sink);
 	const gate = await createGate(rules, ledger, log);
+	let started = false;
 	const listener = await listen(rules.settings, gate);
 	if (rules.keyring.names.length === 0)
 		log.warn(
@@ -90,13 +91,16 @@ export async function startDaemon(
 		},
 		"started",
 	);
+	started = true;
 	await notifySystemd("READY=1", `STATUS=${describe()}`);
 
 	async function listen(settings: Settings, gate: Gate): Promise<Listener> {
 		const inherited = inheritedSocketCount(process.env);
 		const { createServer } = gate;
 		if (inherited > 0) return adoptSockets(inherited, createServer, log);
-		return openListener(settings.listen, createServer, log);
+		return openListener(settings.listen, createServer, log, () => {
+			if (started) void notifySystemd(`STATUS=${describe()}`);
+		});
 	}
 
 	function describe(): string {

@@ -12,18 +12,18 @@ import fastify, { type FastifyReply, type FastifyRequest } from "fastify";
 import type { Settings } from "../config/load.ts";
 import type { Keyring } from "../keys/keyring.ts";
 import type { Log } from "../log.ts";
-import { type Connection, ConnectionTable } from "../net/connections.ts";
+import { ConnectionTable } from "../net/connections.ts";
 import { openUpstream, type UpstreamPool } from "../net/upstream.ts";
 import { matchRoute, routes } from "../ollama/routes.ts";
 import { Exchange, type Ledger } from "./account.ts";
 import { corsHeaders, preflightHeaders } from "./cors.ts";
-import { readHead } from "./head.ts";
-import { authenticate } from "./key.ts";
+import { type Head, readHead } from "./head.ts";
+import { type Authentication, authenticate } from "./key.ts";
 import { createLimits } from "./limit.ts";
 import { Lockout } from "./lockout.ts";
-import { checkExpiry, checkOrigin, checkPolicy } from "./policy.ts";
+import { checkOrigin, checkPolicy } from "./policy.ts";
 import { type Refusal, refuseOnSocket, sendRefusal } from "./refusal.ts";
-import { type Cut, Relay } from "./relay.ts";
+import { Relay } from "./relay.ts";
 import { checkRoute } from "./route.ts";
 import { checkSource } from "./source.ts";
 
@@ -36,6 +36,21 @@ const keepAliveTimeoutMs = 75_000;
 const maxHeaderBytes = 16 * 1024;
 /** Keep-alive probes start after this silence and give up about ten seconds later. */
 const tcpKeepAliveDelayMs = 30_000;
+
+/** How long what a cut stream was sent may still flow before its connection is closed hard. */
+const cutGraceMs = 500;
+
+const revoked: Refusal = {
+	status: 401,
+	reason: "revoked",
+	message: "the key of this request has been revoked",
+};
+const shuttingDown: Refusal = {
+	status: 503,
+	reason: "shutdown",
+	message: "llamagate is shutting down",
+	headers: ["retry-after", "5"],
+};
 
 const exchanges = new WeakMap<IncomingMessage, Exchange>();
 
@@ -154,11 +169,7 @@ export async function createGate(
 	function checkStillGood({ credential }: Exchange): Refusal | undefined {
 		if (rules.keyring.current(credential?.sha256 ?? "") !== undefined)
 			return undefined;
-		return {
-			status: 401,
-			reason: "revoked",
-			message: "this key has just been revoked",
-		};
+		return revoked;
 	}
 
 	function checkRoom(): Refusal | undefined {
@@ -180,7 +191,7 @@ export async function createGate(
 	): void {
 		const connection = connections.of(req.socket);
 		if (connection === undefined) return void req.socket.destroy();
-		const { settings, keyring } = rules;
+		const { settings } = rules;
 		if (
 			checkSource(connection.address, settings.sources) !== undefined &&
 			settings.onForeignSource === "drop"
@@ -227,35 +238,13 @@ export async function createGate(
 			exchange: Exchange,
 			isPreflight: boolean,
 		): Refusal | undefined {
-			const foreign = checkSource(
-				exchange.connection.address,
-				settings.sources,
-			);
-			if (foreign !== undefined) {
-				exchange.closing = true;
-				return foreign;
-			}
-			const locked = lockout.check(
-				exchange.connection.address,
-				performance.now(),
-			);
-			if (locked !== undefined || isPreflight) return locked;
+			const { address } = exchange.connection;
+			const turnedAway = turnAway(address);
+			exchange.closing ||= turnedAway?.reason === "foreign_source";
+			if (turnedAway !== undefined || isPreflight) return turnedAway;
 
-			const authentication = authenticate(head, keyring);
-			if (authentication.kind === "refused") {
-				if (authentication.wrongKey) {
-					const { address } = exchange.connection;
-					ledger.enterAuthFailure(
-						exchange,
-						lockout.recordFailure(
-							address,
-							settings.limits.authFailures,
-							performance.now(),
-						),
-					);
-				}
-				return authentication.refusal;
-			}
+			const authentication = identify(address, head, exchange.id);
+			if (authentication.kind === "refused") return authentication.refusal;
 			connections.markAuthenticated(exchange.connection);
 			exchange.credential = authentication.credential;
 
@@ -264,13 +253,7 @@ export async function createGate(
 			if (misrouted !== undefined) return misrouted;
 			if (match.kind !== "route")
 				throw new Error("a request that matches no route was let through");
-			if (draining)
-				return {
-					status: 503,
-					reason: "draining",
-					message: "llamagate is shutting down",
-					headers: ["retry-after", "5"],
-				};
+			if (draining) return shuttingDown;
 			return (
 				checkOrigin(authentication.basic, origin, settings.corsOrigins) ??
 				checkPolicy(authentication.credential, match.route, Date.now())
@@ -301,6 +284,30 @@ export async function createGate(
 		}
 	}
 
+	/** Steps 1 and 2: who is turned away before anything of theirs is looked at. */
+	function turnAway(address: string): Refusal | undefined {
+		return (
+			checkSource(address, rules.settings.sources) ??
+			lockout.check(address, performance.now())
+		);
+	}
+
+	/** Step 4, with what a wrong key has for consequences. */
+	function identify(
+		address: string,
+		head: Head,
+		requestId: string | undefined,
+	): Authentication {
+		const authentication = authenticate(head, rules.keyring);
+		if (authentication.kind === "refused" && authentication.wrongKey) {
+			const { authFailures } = rules.settings.limits;
+			const nowMs = performance.now();
+			const lockedOut = lockout.recordFailure(address, authFailures, nowMs);
+			ledger.enterAuthFailure(address, requestId, lockedOut);
+		}
+		return authentication;
+	}
+
 	/** Bytes that Node's parser refuses, and connections that take too long to say anything. */
 	function refuseUnreadable(
 		error: NodeJS.ErrnoException,
@@ -312,48 +319,52 @@ export async function createGate(
 			connection === undefined ||
 			connection.exchanges.size > 0 ||
 			error.code === "ECONNRESET"
-		)
-			return void socket.destroy();
-		const refusal = unreadable(error.code);
-		answerOnSocket(connection, socket, refusal);
-	}
-
-	function answerOnSocket(
-		connection: Connection,
-		socket: Socket,
-		refusal: Refusal,
-	): void {
-		const { settings } = rules;
-		const foreign = checkSource(connection.address, settings.sources);
-		if (foreign !== undefined && settings.onForeignSource === "drop")
-			return void socket.destroy();
-		const said =
-			foreign ??
-			lockout.check(connection.address, performance.now()) ??
-			refusal;
-		ledger.enterUnreadable(connection.address, said.status, said.reason);
-		refuseOnSocket(socket, "native", said);
+		) {
+			socket.destroy();
+			return;
+		}
+		const { address } = connection;
+		answerOnSocket(
+			address,
+			socket,
+			turnAway(address) ?? unreadable(error.code),
+		);
 	}
 
 	/** CONNECT has no reply object; the gate is nobody's tunnel, with a key or without. */
 	function refuseTunnel(req: IncomingMessage, socket: Socket): void {
-		const connection = connections.of(socket);
-		if (connection === undefined) return void socket.destroy();
-		const authentication = authenticate(
-			readHead(req.rawHeaders),
-			rules.keyring,
-		);
-		answerOnSocket(
-			connection,
-			socket,
-			authentication.kind === "refused"
-				? authentication.refusal
-				: {
-						status: 405,
-						reason: "wrong_method",
-						message: "llamagate opens no tunnels",
-					},
-		);
+		const address = connections.of(socket)?.address;
+		if (address === undefined) {
+			socket.destroy();
+			return;
+		}
+		const decide = (): Refusal => {
+			const turnedAway = turnAway(address);
+			if (turnedAway !== undefined) return turnedAway;
+			const head = readHead(req.rawHeaders);
+			const authentication = identify(address, head, undefined);
+			if (authentication.kind === "refused") return authentication.refusal;
+			return {
+				status: 405,
+				reason: "wrong_method",
+				message: "llamagate opens no tunnels",
+			};
+		};
+		answerOnSocket(address, socket, decide());
+	}
+
+	function answerOnSocket(
+		address: string,
+		socket: Socket,
+		refusal: Refusal,
+	): void {
+		ledger.enterUnreadable(address, refusal.status, refusal.reason);
+		if (
+			refusal.reason === "foreign_source" &&
+			rules.settings.onForeignSource === "drop"
+		)
+			socket.destroy();
+		else refuseOnSocket(socket, "native", refusal);
 	}
 
 	/** Cuts streams whose key has been revoked, has expired, or has lost the scope they run under. */
@@ -365,18 +376,9 @@ export async function createGate(
 			if (current !== undefined) relay.exchange.credential = current;
 			const refusal =
 				current === undefined || current.key.name !== credential.key.name
-					? {
-							reason: "revoked",
-							message: "the key of this stream has been revoked",
-						}
-					: (checkExpiry(current, Date.now()) ??
-						checkPolicy(current, route, Date.now()));
-			if (refusal !== undefined)
-				relay.cut({
-					reason: refusal.reason,
-					message: refusal.message,
-					graceMs: 500,
-				});
+					? revoked
+					: checkPolicy(current, route, Date.now());
+			if (refusal !== undefined) relay.cut(refusal, cutGraceMs);
 		}
 	}
 
@@ -452,13 +454,8 @@ export async function createGate(
 			for (const { exchange } of relays) exchange.closing = true;
 			const deadline = performance.now() + rules.settings.drainTimeoutMs;
 			while (relays.size > 0 && performance.now() < deadline) await wait(20);
-			const cut: Cut = {
-				reason: "shutdown",
-				message: "llamagate is shutting down",
-				graceMs: 500,
-			};
-			for (const relay of relays) relay.cut(cut);
-			await wait(relays.size > 0 ? cut.graceMs : 0);
+			for (const relay of relays) relay.cut(shuttingDown, cutGraceMs);
+			await wait(relays.size > 0 ? cutGraceMs : 0);
 			clearInterval(sweeper);
 			for (const server of servers) server.closeAllConnections();
 			await Promise.all([upstream.pool.destroy(), app.close()]);

@@ -38,14 +38,6 @@ const notForwarded = new Set([
 	"vary",
 ]);
 
-/** Why a relay is stopped from outside. */
-export interface Cut {
-	readonly reason: string;
-	readonly message: string;
-	/** How long what was written may still flow before the connection is closed hard. */
-	readonly graceMs: number;
-}
-
 /**
  * Step 7: one request to Ollama and its reply, bytes both ways.
  *
@@ -67,6 +59,7 @@ export class Relay implements Dispatcher.DispatchHandler {
 	#bodySent = false;
 	#replyStarted = false;
 	#clientIsSlow = false;
+	#ollamaIsSlow = false;
 	/** Sweeps since anything moved; every byte sets it back. */
 	#quietSweeps = 0;
 	#finished = false;
@@ -146,13 +139,17 @@ export class Relay implements Dispatcher.DispatchHandler {
 						this.exchange.bytesIn += chunk.length;
 						if (this.exchange.bytesIn > limit)
 							this.#refuse(bodyTooLarge(limit));
-						else if (!body.push(chunk)) req.pause();
+						else if (!body.push(chunk)) {
+							this.#ollamaIsSlow = true;
+							req.pause();
+						}
 					});
 					req.on("end", () => {
 						this.#bodySent = true;
 						body.push(null);
 					});
 				}
+				this.#ollamaIsSlow = false;
 				req.resume();
 			},
 		});
@@ -301,21 +298,26 @@ export class Relay implements Dispatcher.DispatchHandler {
 		this.#fail(describeFault(error, this.#upstream.name));
 	}
 
-	/** Stops it for a reason of the gate's own: a revoked key, a shutdown. */
-	cut({ reason, message, graceMs }: Cut): void {
+	/**
+	 * Stops it for a reason of the gate's own: a revoked key, a shutdown.
+	 *
+	 * @param why the reply, if none has begun; its message goes into the stream otherwise
+	 * @param graceMs how long what was written may still flow before the connection is closed hard
+	 */
+	cut(why: Refusal, graceMs: number): void {
 		const { exchange } = this;
 		if (exchange.ended) return;
 		if (this.#finished) {
 			this.#closeSoon(graceMs);
 			return;
 		}
-		exchange.reason = reason;
+		exchange.reason = why.reason;
 		if (!this.#replyStarted) {
 			exchange.closing = true;
-			this.#refuse({ status: 503, reason, message });
+			sendRefusal(exchange, why);
 			return;
 		}
-		this.#breakOff(message, "cut", graceMs);
+		this.#breakOff(why.message, "cut", graceMs);
 	}
 
 	/**
@@ -332,7 +334,7 @@ export class Relay implements Dispatcher.DispatchHandler {
 		if (this.#clientIsSlow || this.#finished) {
 			this.exchange.reason = "client_stalled";
 			this.#breakOff("the client stopped reading", "cut", 0);
-		} else if (!this.#bodySent && !this.#replyStarted) {
+		} else if (!this.#bodySent && !this.#ollamaIsSlow && !this.#replyStarted) {
 			this.exchange.closing = true;
 			this.#refuse({
 				status: 408,
@@ -357,7 +359,8 @@ export class Relay implements Dispatcher.DispatchHandler {
 	}
 
 	#noteUsage(): void {
-		if (this.#route.scope === "infer") this.exchange.usage = this.#ends.usage();
+		if (this.#route.scope === "infer")
+			this.exchange.usage = this.#ends.usage(this.#route);
 	}
 
 	#refuse(refusal: Refusal): void {

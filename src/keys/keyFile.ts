@@ -279,6 +279,11 @@ async function exists(file: string): Promise<boolean> {
 	);
 }
 
+/** Another command holds the keys file for too long. */
+export class FileBusyError extends Error {
+	readonly code = "LLAMAGATE_FILE_BUSY";
+}
+
 /** Where the file really lies, so that a symbolic link stays one. */
 async function resolveTarget(file: string): Promise<string> {
 	try {
@@ -309,7 +314,7 @@ async function acquireLock(target: string): Promise<Server> {
 		);
 		if (error === undefined) return server;
 		if (error.code !== "EADDRINUSE" || Date.now() > deadline)
-			throw new Error(
+			throw new FileBusyError(
 				`cannot lock ${target} (${error.code ?? error.message}): is another llamagate keys command hanging?`,
 			);
 		await new Promise((resolve) => setTimeout(resolve, 5 + Math.random() * 20));

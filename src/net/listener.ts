@@ -46,12 +46,14 @@ export function tailscaleAddressesOf(name: string): string[] {
  * keeps to it: waits for what is not there yet, follows what changes, closes
  * what goes. One address's failure leaves the others.
  *
+ * @param onChange called when an address has been bound or given up
  * @throws {ListenError} if the one address is taken by another program
  */
 export async function openListener(
 	listen: Listen,
 	createServer: () => Server,
 	log: Log,
+	onChange: () => void = () => {},
 ): Promise<Listener> {
 	let wanted = listen;
 	let closed = false;
@@ -95,6 +97,7 @@ export async function openListener(
 				failures.delete(id);
 				log.info({ address: addressOf(server) }, "listening");
 				resolve(undefined);
+				onChange();
 			});
 		});
 	}
@@ -176,6 +179,31 @@ function addressOf(server: Server): string {
 		: formatHostPort(address.address, address.port);
 }
 
+/** Takes a socket over, unless it is where the gate must not listen. */
+function listenOn(server: Server, fd: number): Promise<Error | undefined> {
+	return new Promise((resolve) => {
+		server.once("error", resolve);
+		server.listen({ fd, backlog }, () => resolve(undefined));
+		// Its address is known before the first connection can be accepted.
+		const address = server.address();
+		if (address === null || typeof address === "string")
+			resolve(
+				new ListenError(
+					"the inherited socket is not a TCP socket; set ListenStream to the Tailscale address and port",
+				),
+			);
+		else if (
+			!isLoopbackAddress(address.address) &&
+			!isTailscaleAddress(address.address)
+		)
+			resolve(
+				new ListenError(
+					`the inherited socket is bound to ${address.address}, which is neither loopback nor a Tailscale address; set ListenStream to the Tailscale address and port`,
+				),
+			);
+	});
+}
+
 /** How many sockets systemd passed on, by its protocol (sd_listen_fds(3)); 0 if they are for somebody else. */
 export function inheritedSocketCount(env: NodeJS.ProcessEnv): number {
 	const count = Number(env.LISTEN_FDS ?? 0);
@@ -199,27 +227,16 @@ export async function adoptSockets(
 	const servers: Server[] = [];
 	for (let fd = 3; fd < 3 + count; fd++) {
 		const server = createServer();
-		await new Promise<void>((resolve, reject) => {
-			server.once("error", reject);
-			server.listen({ fd }, resolve);
-		});
-		const address = server.address();
-		if (address === null || typeof address === "string")
-			throw new ListenError(
-				"the inherited socket is not a TCP socket; set ListenStream to the Tailscale address and port",
-			);
-		if (
-			!isLoopbackAddress(address.address) &&
-			!isTailscaleAddress(address.address)
-		)
-			throw new ListenError(
-				`the inherited socket is bound to ${address.address}, which is neither loopback nor a Tailscale address; set ListenStream to the Tailscale address and port`,
-			);
+		servers.push(server);
+		const failure = await listenOn(server, fd);
+		if (failure !== undefined) {
+			for (const opened of servers) opened.close();
+			throw failure;
+		}
 		server.on("error", (error: NodeJS.ErrnoException) =>
 			log.error({ code: error.code }, "a listener failed"),
 		);
 		log.info({ address: addressOf(server), inherited: true }, "listening");
-		servers.push(server);
 	}
 	return {
 		bound: () => servers.map(addressOf),

@@ -86,28 +86,33 @@ async function removeStaleSocket(path: string): Promise<void> {
 }
 
 /**
- * Asks a running daemon through its socket. `undefined` if none answers there.
+ * Asks a running daemon through its socket.
  *
  * @param line such as `POST /reload`
+ * @returns its answer; status 0 and the system's code if there is none
  */
 export function askDaemon(
 	path: string,
 	line: string,
-): Promise<{ status: number; body: string } | undefined> {
+): Promise<{ status: number; body: string; code?: string }> {
 	const [method, url] = line.split(" ");
 	return new Promise((resolve) => {
+		const fail = ({ code, message }: NodeJS.ErrnoException) =>
+			resolve({ status: 0, body: "", code: code ?? message });
 		const req = request(
 			{ socketPath: path, method, path: url, timeout: 5_000 },
 			(res) => {
 				let body = "";
 				res.setEncoding("utf8");
-				res.on("data", (chunk: string) => (body += chunk));
+				res.on("data", (chunk: string) => {
+					body += chunk;
+				});
 				res.on("end", () => resolve({ status: res.statusCode ?? 0, body }));
-				res.on("error", () => resolve(undefined));
+				res.on("error", fail);
 			},
 		);
-		req.on("timeout", () => req.destroy());
-		req.on("error", () => resolve(undefined));
+		req.on("timeout", () => req.destroy(new Error("no answer in 5 s")));
+		req.on("error", fail);
 		req.end();
 	});
 }

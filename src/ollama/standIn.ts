@@ -83,7 +83,7 @@ export interface StandInOptions {
 const answer =
 	"This is llamagate's built-in stand-in speaking, not a model. It answers as Ollama does, one token at a time, " +
 	"so that you can watch a stream come through the gate as it is made. Put a real Ollama on this machine, " +
-	"and the same key, the same address and the same three commands will reach it instead.";
+	"start the demo again, and the same three commands will reach it instead.";
 const answerTokens = answer.match(/\S+\s?|\s/g) ?? [];
 const version = "0.33.0";
 const emptyBody = Buffer.alloc(0);

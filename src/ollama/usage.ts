@@ -75,10 +75,14 @@ export class ReplyEnds {
 	}
 
 	/** The model and the token counts, as far as the reply names them. */
-	usage(): Usage {
+	usage(route: Route): Usage {
 		const tail = this.#tailText();
+		const model = modelPattern.exec(this.#headText())?.[1];
+		// A native reply that is not at its end has no counts, whatever a tool call in it says.
+		if (nativeStreams.has(route.path) && !isNativeEnd(tail))
+			return { model, tokensIn: undefined, tokensOut: undefined };
 		return {
-			model: modelPattern.exec(this.#headText())?.[1],
+			model,
 			tokensIn: lastCount(tail, tokensInPattern),
 			tokensOut: lastCount(tail, tokensOutPattern),
 		};

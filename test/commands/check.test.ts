@@ -1,9 +1,16 @@
+import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
 import path from "node:path";
 import t from "tap";
 import { digestOf } from "../../src/keys/newKey.ts";
 import { startStandIn } from "../../src/ollama/standIn.ts";
-import { runCli, temporaryFolder, testKeys } from "../support/gate.ts";
+import {
+	runCli,
+	startGate,
+	temporaryFolder,
+	testKeys,
+} from "../support/gate.ts";
 
 type Tap = Parameters<typeof temporaryFolder>[0];
 
@@ -103,5 +110,55 @@ t.test(
 		)();
 		t.equal(everybody.code, 1);
 		t.match(everybody.stdout, /contains every address/);
+	},
+);
+
+t.test(
+	"an Ollama that listens where the gate should is found out",
+	async (t) => {
+		const standIn = await startStandIn();
+		t.teardown(() => standIn.close());
+		const check = await prepare(t, {
+			...loopback,
+			listen: { address: "127.0.0.1", port: standIn.port },
+			upstream: { url: "http://127.0.0.1:1" },
+		});
+		const { code, stdout } = await check();
+		t.equal(code, 1);
+		t.match(
+			stdout,
+			/listening: Ollama itself answers on 127\.0\.0\.1:\d+, without a key; set OLLAMA_HOST/,
+		);
+	},
+);
+
+t.test(
+	"a gate that runs already is no finding, another program is",
+	async (t) => {
+		const gate = await startGate(t);
+		const check = await prepare(t, {
+			...loopback,
+			listen: { address: "127.0.0.1", port: gate.port },
+			upstream: { url: gate.standIn.url },
+		});
+		const { code, stdout } = await check();
+		t.equal(code, 0, stdout);
+		t.match(stdout, /a gate runs on 127\.0\.0\.1:\d+ already/);
+		const other = createServer((socket) => socket.destroy()).listen(
+			0,
+			"127.0.0.1",
+		);
+		await once(other, "listening");
+		t.teardown(() => other.close());
+		const { port } = other.address() as { port: number };
+		const taken = await (
+			await prepare(t, {
+				...loopback,
+				listen: { address: "127.0.0.1", port },
+				upstream: { url: gate.standIn.url },
+			})
+		)();
+		t.equal(taken.code, 1);
+		t.match(taken.stdout, /is taken by another program/);
 	},
 );

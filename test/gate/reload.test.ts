@@ -221,7 +221,7 @@ t.test(
 		const aborted = once(gate.standIn.events, "abort");
 		await gate.writeKeys([]);
 		await gate.daemon.reload();
-		t.equal((await answered).status, 503);
+		t.equal((await answered).status, 401);
 		await aborted;
 	},
 );

@@ -152,6 +152,7 @@ t.test(
 		t.equal(await statusOf(testKeys.user), 200);
 		await cli("rotate", "user", "--overlap", "0");
 		t.equal(await statusOf(newest), 401, "no overlap at all");
+		t.equal(await statusOf(testKeys.user), 401, "and none is left from before");
 	},
 );
 

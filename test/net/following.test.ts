@@ -128,8 +128,12 @@ t.test(
 					`${time}: ${gate} serves again`,
 				);
 		}
-		t.equal(standIn.calls().length, 4);
-		const said = log.all.filter(({ msg }) => /waiting/.test(String(msg)));
-		t.equal(said.length, 2, "the log says each time that it waits");
+		await becomes(t, () => standIn.calls().length, 4, "each reached Ollama");
+		await becomes(
+			t,
+			() => log.all.filter(({ msg }) => /waiting/.test(String(msg))).length,
+			2,
+			"the log says each time that it waits",
+		);
 	},
 );

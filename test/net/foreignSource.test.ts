@@ -64,6 +64,7 @@ t.test(
 			["GET /api/tags"],
 			"Ollama saw the peer's request and no other",
 		);
+		await log.seen(({ ip }) => ip === addresses.peer.v4);
 		t.notOk(
 			log.all.some(({ event }) => event === "auth_failed"),
 			"the neighbour's keys were not even looked at",

@@ -1,5 +1,6 @@
+import path from "node:path";
 import t from "tap";
-import { testKeys } from "../support/gate.ts";
+import { temporaryFolder, testKeys } from "../support/gate.ts";
 import {
 	addresses,
 	ask,
@@ -112,6 +113,40 @@ for (const address of ["0.0.0.0", "::", addresses.lanServer.v4])
 			t.strictSame(await server.listeners(), [], "nothing is open");
 		},
 	);
+
+t.test(
+	"an inherited socket that is not TCP is refused at the start",
+	network,
+	async (t) => {
+		const server = await makeNamespace(t);
+		const folder = await temporaryFolder(t);
+		const daemon = await startDaemon(
+			t,
+			server,
+			{},
+			inherit("--address", path.join(folder, "gate.sock")),
+		);
+		const { code, stderr } = await daemon.ended();
+		t.equal(code, 1);
+		t.match(stderr, "not a TCP socket");
+		t.equal(stderr.trim().split("\n").length, 1, "one line, no stack");
+	},
+);
+
+t.test(
+	"a socket that is promised and not there is told in one line",
+	network,
+	async (t) => {
+		const server = await makeNamespace(t);
+		const promise = 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"';
+		const launcher = ["sh", "-c", promise, "sh"];
+		const daemon = await startDaemon(t, server, {}, launcher);
+		const { code, stderr } = await daemon.ended();
+		t.equal(code, 1);
+		t.match(stderr, "inherited");
+		t.equal(stderr.trim().split("\n").length, 1, "one line, no stack");
+	},
+);
 
 t.test(
 	"one bad socket among those inherited is enough to refuse them all",

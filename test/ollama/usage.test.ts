@@ -40,7 +40,7 @@ t.test(
 		for (const pieceBytes of [1000, 4096, 65536, 10_000_000]) {
 			const ends = read(text, pieceBytes);
 			t.strictSame(
-				ends.usage(),
+				ends.usage(routeOf("/api/generate")),
 				{ model: "qwen3:8b", tokensIn: 11, tokensOut: 22 },
 				`${pieceBytes}`,
 			);
@@ -48,7 +48,7 @@ t.test(
 			t.equal(ends.lastByte, 10);
 		}
 		t.strictSame(
-			read(text.slice(0, 30_000), 1).usage().model,
+			read(text.slice(0, 30_000), 1).usage(routeOf("/api/generate")).model,
 			"qwen3:8b",
 			"byte by byte",
 		);
@@ -63,7 +63,7 @@ t.test(
 		const said = read(
 			line({ model: "m", message: { content: lies }, done: false }),
 		);
-		t.equal(said.usage().tokensOut, undefined);
+		t.equal(said.usage(routeOf("/api/chat")).tokensOut, undefined);
 		t.notOk(said.isComplete(routeOf("/api/chat"), "ndjson"));
 		t.notOk(said.endsWithError("ndjson"));
 		const toolCall = line({
@@ -72,7 +72,12 @@ t.test(
 				tool_calls: [
 					{
 						function: {
-							arguments: { done: true, error: "x", total_duration: 1 },
+							arguments: {
+								done: true,
+								error: "x",
+								total_duration: 1,
+								eval_count: 999,
+							},
 						},
 					},
 				],
@@ -80,6 +85,7 @@ t.test(
 			done: false,
 		});
 		t.notOk(read(toolCall).isComplete(routeOf("/api/chat"), "ndjson"));
+		t.equal(read(toolCall).usage(routeOf("/api/chat")).tokensOut, undefined);
 		const data = (value: unknown) => `data: ${JSON.stringify(value)}\n\n`;
 		const sse = read(data({ choices: [{ delta: { content: lies } }] }));
 		t.notOk(sse.isComplete(routeOf("/v1/chat/completions"), "sse"));

@@ -19,14 +19,20 @@ parser.add_argument("command", nargs=argparse.REMAINDER)
 args = parser.parse_args()
 
 
+def family_of(address: str) -> socket.AddressFamily:
+    if address.startswith("/"):
+        return socket.AF_UNIX
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def open_socket(address: str) -> int:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    family = family_of(address)
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if args.device is not None:
         device = args.device.encode()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
-    listening.bind((address, args.port))
+    listening.bind(address if family == socket.AF_UNIX else (address, args.port))
     listening.listen()
     # Out of the way of the numbers that are given out below.
     return fcntl.fcntl(listening.detach(), fcntl.F_DUPFD, 64)

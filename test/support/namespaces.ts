@@ -47,18 +47,13 @@ if (network.skip !== false && process.env.CI)
 function findObstacle(): string | undefined {
 	if (process.platform !== "linux") return "network namespaces need Linux";
 	if (process.getuid?.() !== 0) return "network namespaces need root";
-	for (const [tool, option] of [
-		["ip", "-V"],
-		["ss", "-V"],
-		["curl", "-V"],
-		["python3", "-V"],
-	] as const)
-		if (spawnSync(tool, [option]).status !== 0) return `${tool} is missing`;
+	for (const tool of ["ip", "ss", "curl", "python3"])
+		if (spawnSync(tool, ["-V"]).status !== 0) return `${tool} is missing`;
 	const name = nextName();
-	const { stderr } = spawnSync("ip", ["netns", "add", name], {
+	const { status, stderr } = spawnSync("ip", ["netns", "add", name], {
 		encoding: "utf8",
 	});
-	if (stderr !== "") return `no network namespace can be made: ${stderr}`;
+	if (status !== 0) return `no network namespace can be made: ${stderr}`;
 	spawnSync("ip", ["netns", "delete", name]);
 	return undefined;
 }
@@ -172,9 +167,10 @@ export const addresses = {
 	lanServer: { v4: "192.168.77.1", v6: "2001:db8:77::1" },
 	lanNeighbour: { v4: "192.168.77.2", v6: "2001:db8:77::2" },
 } as const;
-/** The gate's place on the tailnet; sorted, as `listeners` is. */
+/** Where the gate listens. */
 export const gateV4 = `${addresses.server.v4}:11434`;
 export const gateV6 = `[${addresses.server.v6}]:11434`;
+/** Where Ollama does. */
 export const ollama = "127.0.0.1:11434";
 
 /** Gives two machines a `tailscale0` each, which lead to each other, and their tailnet addresses. */
@@ -382,7 +378,11 @@ function linesOf<T>(child: Child, parse: (line: string) => T): Lines<T> {
 		for (const look of looks) look();
 	});
 	child.once("close", () => close());
-	const said = () => all.map((line) => JSON.stringify(line)).join("\n");
+	const said = () =>
+		all
+			.slice(-20)
+			.map((line) => JSON.stringify(line))
+			.join("\n");
 
 	return {
 		all,
@@ -438,6 +438,5 @@ async function inTime<T>(
 		return await Promise.race([promise, late]);
 	} finally {
 		guard.abort();
-		late.catch(() => {});
 	}
 }

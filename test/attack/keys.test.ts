@@ -1,0 +1,357 @@
+import t, { type Test } from "tap";
+import { digestOf } from "../../src/keys/newKey.ts";
+import { startGate, type TestGate, testKeys } from "../support/gate.ts";
+import {
+	attack,
+	head,
+	honestStatus,
+	openRaw,
+	shows,
+	strayCalls,
+} from "../support/raw.ts";
+
+const right = testKeys.reader;
+/** Guesses are counted elsewhere; here nobody is locked out. */
+const patient = { config: { limits: { authFailures: { max: 1_000_000 } } } };
+
+function basic(userAndPassword: string): string {
+	return `Authorization: Basic ${Buffer.from(userAndPassword, "latin1").toString("base64")}`;
+}
+
+function get(...lines: readonly string[]): string {
+	return head("GET /api/tags HTTP/1.1", "Host: gate", ...lines);
+}
+
+/** The statuses of many requests over one connection, in order. */
+async function statusesOf(
+	gate: TestGate,
+	requests: readonly string[],
+): Promise<number[]> {
+	const client = await openRaw(gate.port);
+	let count = 0;
+	for (const request of requests) {
+		client.write(request);
+		await client.untilReplies(++count);
+	}
+	client.destroy();
+	return client.replies().map(({ status }) => status);
+}
+
+/** Proves that each of these is 401, and that none of them reached Ollama. */
+async function proveUnknown(
+	t: Test,
+	gate: TestGate,
+	lines: readonly string[],
+): Promise<void> {
+	const statuses = await statusesOf(
+		gate,
+		lines.map((line) => get(line)),
+	);
+	for (const [index, line] of lines.entries())
+		t.equal(statuses[index], 401, JSON.stringify(line.slice(0, 120)));
+	t.strictSame(strayCalls(gate), [], "nothing reached Ollama");
+	t.equal(await honestStatus(gate), 200, "an honest request is served");
+}
+
+t.test("a key of any other length is unknown", async (t) => {
+	const gate = await startGate(t, patient);
+	const lengths = [
+		...Array.from({ length: 201 }, (_, length) => length),
+		511,
+		512,
+		513,
+		1_024,
+		8_000,
+	];
+	const lines = lengths.flatMap((length) => {
+		// The right key, cut or drawn out to the length.
+		const key = right.repeat(Math.ceil(length / right.length)).slice(0, length);
+		return key === right
+			? []
+			: [shows(key), `X-Api-Key: ${key}`, basic(`user:${key}`)];
+	});
+	await proveUnknown(t, gate, lines);
+});
+
+t.test(
+	"a key with one byte changed is unknown, wherever the byte",
+	async (t) => {
+		const gate = await startGate(t, patient);
+		const lines = [...right].flatMap((byte, at) => {
+			const next = String.fromCharCode(byte.charCodeAt(0) ^ 1);
+			const high = String.fromCharCode(byte.charCodeAt(0) | 0x80);
+			return [next, high, ""].map((other) =>
+				shows(right.slice(0, at) + other + right.slice(at + 1)),
+			);
+		});
+		await proveUnknown(t, gate, lines);
+	},
+);
+
+t.test(
+	"a key is bytes: its case, its ends and its look-alikes count",
+	async (t) => {
+		const gate = await startGate(t, patient);
+		const others = [
+			right.toUpperCase(),
+			right.replace("lg_", "LG_"),
+			right.replace("lg_", "Lg_"),
+			right.replace("lg_", ""),
+			right.replace("lg_", "lg-"),
+			`lg_${right}`,
+			`${right}=`,
+			`${right}.`,
+			`${right},`,
+			`${right};`,
+			`${right}\xa0`,
+			`${right}\xff`,
+			`\xef\xbb\xbf${right}`,
+			right.replace("1", "\xef\xbc\x91"),
+			`"${right}"`,
+			`<${right}>`,
+			`%6cg_${right.slice(3)}`,
+			[...right].reverse().join(""),
+			digestOf(right),
+			Buffer.from(right).toString("base64"),
+			Buffer.from(right).toString("hex"),
+			"undefined",
+			"null",
+			"*",
+			"[object_Object]",
+			"__proto__",
+			"constructor",
+			"reader",
+			"0".repeat(64),
+			"lg_",
+		];
+		await proveUnknown(t, gate, [
+			...others.map((key) => shows(key)),
+			...others.map((key) => `X-Api-Key: ${key}`),
+			...others.map((key) => basic(`user:${key}`)),
+			`X-Api-Key: Bearer ${right}`,
+			`X-Api-Key: ${right} x`,
+			`X-Api-Key: ${right},${right}`,
+			`X-Api-Key: ${right}, ${right}`,
+		]);
+	},
+);
+
+t.test("a control byte in a key ends the connection", async (t) => {
+	const gate = await startGate(t, patient);
+	for (const key of [
+		`${right}\0`,
+		`\0${right}`,
+		`${right}\r`,
+		`${right}\n\n`,
+		`${right}\x7f`,
+		`\x1b${right}`,
+	]) {
+		for (const line of [shows(key), `X-Api-Key: ${key}`]) {
+			const { status, replies } = await attack(gate, get(line));
+			t.equal(status, 400, JSON.stringify(line));
+			t.equal(replies[0]?.headers.connection, "close");
+		}
+	}
+	t.strictSame(strayCalls(gate), [], "nothing reached Ollama");
+	t.equal(await honestStatus(gate), 200, "an honest request is served");
+});
+
+t.test("an Authorization of another form lets nobody in", async (t) => {
+	const gate = await startGate(t, patient);
+	await proveUnknown(t, gate, [
+		"Authorization:",
+		"Authorization: Bearer",
+		"Authorization: Basic",
+		`Authorization: ${right}`,
+		`Authorization: Bearer${right}`,
+		`Authorization: Bearer\t${right}`,
+		`Authorization: Bearer\xa0${right}`,
+		`Authorization: Bearer ${right} ${right}`,
+		`Authorization: Bearer ${right}, Bearer ${right}`,
+		`Authorization: Bearer ${right},Basic eA==`,
+		`Authorization: Bearer: ${right}`,
+		`Authorization: Bearer token=${right}`,
+		`Authorization: Bearer Bearer ${right}`,
+		`Authorization: Bearer realm="llamagate" ${right}`,
+		`Authorization: XBearer ${right}`,
+		`Authorization: BearerX ${right}`,
+		`Authorization: Token ${right}`,
+		`Authorization: Key ${right}`,
+		`Authorization: ApiKey ${right}`,
+		`Authorization: Digest username="x", response="${right}"`,
+		`Authorization: Negotiate ${right}`,
+		`Authorization: AWS4-HMAC-SHA256 ${right}`,
+		`Authorization: none ${right}`,
+		// the form of the stock CLI's signature, which this version does not know
+		`Authorization: ${"A".repeat(68)}:${"A".repeat(86)}==`,
+	]);
+});
+
+t.test("the scheme's name is read in any case (RFC 9110, 11.1)", async (t) => {
+	const gate = await startGate(t);
+	const password = Buffer.from(`user:${right}`).toString("base64");
+	const lines = [
+		`Authorization: bearer ${right}`,
+		`Authorization: BEARER ${right}`,
+		`Authorization: bEaReR ${right}`,
+		`Authorization: Bearer   ${right}`,
+		`Authorization:Bearer ${right}`,
+		`Authorization: Bearer ${right}  \t`,
+		`X-Api-Key:${right}`,
+		`x-api-key: ${right} `,
+		`Authorization: basic ${password}`,
+		`Authorization: BASIC ${password}`,
+		basic(`:${right}`),
+		basic(`anyone at all:${right}`),
+	];
+	t.strictSame(
+		await statusesOf(
+			gate,
+			lines.map((line) => get(line)),
+		),
+		lines.map(() => 200),
+	);
+});
+
+t.test("Basic that is malformed lets nobody in", async (t) => {
+	const gate = await startGate(t, patient);
+	const encoded = Buffer.from(`user:${right}`).toString("base64");
+	await proveUnknown(t, gate, [
+		"Authorization: Basic !!!!",
+		"Authorization: Basic =",
+		"Authorization: Basic ====",
+		"Authorization: Basic Og==",
+		`Authorization: Basic user:${right}`,
+		`Authorization: Basic ${encoded} ${encoded}`,
+		`Authorization: Basic ${encoded},${encoded}`,
+		`Authorization: Basic ${encoded.slice(1)}`,
+		`Authorization: Basic ${encoded.slice(0, -4)}`,
+		`Authorization: Basic x${encoded}`,
+		`Authorization: Basic ${encodeURIComponent(":")}${encoded}`,
+		basic(right),
+		basic(`${right}:`),
+		basic(`${right}:x`),
+		basic(`user:${right}:`),
+		basic(`user::${right}`),
+		basic(`user:x:${right}`),
+		basic(`user:${right}\n`),
+		basic(`user:${right}\0`),
+		basic(`user: ${right}`),
+		basic("user:"),
+		basic(":"),
+		basic(""),
+		basic(`Bearer ${right}`),
+		basic(`user:${"k".repeat(5_000)}`),
+	]);
+});
+
+t.test("a key that is shown twice is shown to nobody", async (t) => {
+	const gate = await startGate(t, patient);
+	const a = shows(right);
+	const wrong = shows(testKeys.wrong);
+	const other = shows(testKeys.owner);
+	const pairs: Record<string, readonly string[]> = {
+		"the same twice": [a, a],
+		"right, then wrong": [a, wrong],
+		"wrong, then right": [wrong, a],
+		"two right ones": [a, other],
+		"two right ones, turned": [other, a],
+		"right, then empty": [a, "Authorization:"],
+		"empty, then right": ["Authorization:", a],
+		"Bearer and Basic": [a, basic(`:${right}`)],
+		"in two cases": [a, a.toLowerCase()],
+		"three times": [wrong, a, a],
+		"apart from each other": [a, "Accept: */*", a],
+		"x-api-key twice": [`X-Api-Key: ${right}`, `X-Api-Key: ${right}`],
+		"x-api-key right, then wrong": [
+			`X-Api-Key: ${right}`,
+			`X-Api-Key: ${testKeys.wrong}`,
+		],
+		"x-api-key wrong, then right": [
+			`X-Api-Key: ${testKeys.wrong}`,
+			`X-Api-Key: ${right}`,
+		],
+		"x-api-key twice, Authorization once": [
+			`X-Api-Key: ${right}`,
+			`X-Api-Key: ${right}`,
+			a,
+		],
+		"Authorization right, x-api-key wrong": [a, `X-Api-Key: ${testKeys.wrong}`],
+		"Authorization wrong, x-api-key right": [wrong, `X-Api-Key: ${right}`],
+		"x-api-key wrong, Authorization right": [`X-Api-Key: ${testKeys.wrong}`, a],
+		"x-api-key right, Authorization wrong": [`X-Api-Key: ${right}`, wrong],
+		"two different right ones": [other, `X-Api-Key: ${right}`],
+		"Basic and another x-api-key": [
+			basic(`:${right}`),
+			`X-Api-Key: ${testKeys.owner}`,
+		],
+		"an unknown scheme and a right x-api-key": [
+			`Authorization: Digest ${right}`,
+			`X-Api-Key: ${right}`,
+		],
+	};
+	for (const [what, lines] of Object.entries(pairs)) {
+		const { status } = await attack(gate, get(...lines));
+		t.equal(status, 401, what);
+	}
+	t.strictSame(strayCalls(gate), [], "nothing reached Ollama");
+	const both = await attack(gate, get(a, `X-Api-Key: ${right}`));
+	t.equal(both.status, 200, "two headers that agree are one key");
+});
+
+t.test("a refusal says nothing about how near a key was", async (t) => {
+	const gate = await startGate(t, patient);
+	const shape = async (line: string) => {
+		const { status, replies } = await attack(gate, get(line));
+		const { body = "", headers = {} } = replies[0] ?? {};
+		const {
+			"x-request-id": _id,
+			date: _date,
+			...rest
+		} = headers as Record<string, string>;
+		return { status, body, rest };
+	};
+	const wrong = await shape(shows(testKeys.wrong));
+	for (const key of [
+		"x",
+		right.slice(0, -1),
+		`${right}x`,
+		`${right.slice(0, -1)}!`,
+		testKeys.owner.slice(0, 40),
+		"k".repeat(600),
+	])
+		t.strictSame(await shape(shows(key)), wrong, key.slice(0, 20));
+});
+
+t.test("a key that has expired, or is gone, opens nothing", async (t) => {
+	const gate = await startGate(t, {
+		keys: [
+			{
+				name: "old",
+				sha256: digestOf(testKeys.user),
+				expires: "2020-01-01T00:00:00Z",
+			},
+			{
+				name: "rotated",
+				sha256: digestOf(testKeys.reader),
+				scopes: ["read"],
+				previous: [
+					{
+						sha256: digestOf(testKeys.worker),
+						expires: "2020-01-01T00:00:00Z",
+					},
+				],
+			},
+		],
+	});
+	for (const [key, status] of [
+		[testKeys.user, 403],
+		[testKeys.worker, 403],
+		[testKeys.owner, 401],
+	] as const) {
+		const outcome = await attack(gate, get(shows(key)));
+		t.equal(outcome.status, status);
+	}
+	t.strictSame(strayCalls(gate), [], "nothing reached Ollama");
+	t.equal(await honestStatus(gate), 200, "an honest request is served");
+});
