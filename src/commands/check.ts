@@ -54,7 +54,11 @@ Example: llamagate check --config ./config.json
 		const settings = await loadConfig(values.config);
 		const keys = await loadKeys(settings.keysFile);
 		const lines: Line[] = [
-			{ subject: "configuration", ok: true, says: `${values.config} loads` },
+			{
+				subject: "configuration",
+				ok: true,
+				says: `${values.config} loads, read as ${userInfo().username}`,
+			},
 			await describeKeys(keys, settings.keysFile),
 			...(await describeListening(settings)),
 			...describeSources(settings),

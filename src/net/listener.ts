@@ -113,6 +113,7 @@ export async function openListener(
 			server.close();
 			server.closeIdleConnections();
 			log.warn({ address: id }, "no longer listening: the address is gone");
+			onChange();
 		}
 		if (addresses.length === 0 && wanted.kind === "interface" && !saidWaiting)
 			log.warn(

@@ -90,7 +90,7 @@ for (const [what, bytes] of Object.entries(requests)) {
 			const gate = await spawnGate(t, {
 				config: { limits: { authFailures: { max: 1_000 } } },
 			});
-			for (let round = 0; round < 30; round++) {
+			for (let round = 0; round < 10; round++) {
 				await sendAndReset(gate, bytes);
 				await sendAndReset(gate, bytes, (client) =>
 					Promise.race([
@@ -220,16 +220,15 @@ t.test(
 		// The gate has the reply's end once it has served a request that came after it.
 		await attack(gate, head("GET / HTTP/1.1", "Host: gate"));
 		client.write(chunk("y".repeat(200)) + chunk("y".repeat(200)));
-		const outcome = await Promise.race([
-			gate.exited.then((code) => `died with exit code ${code}`),
-			client.closed.then(async () => {
-				const { status } = await attack(
-					gate,
-					head("GET / HTTP/1.1", "Host: gate"),
-				);
-				return `answers ${status}`;
-			}),
-		]);
+		// The bytes have been read by the time that a few others have been answered.
+		let outcome = "";
+		for (let n = 0; n < 20 && !outcome.startsWith("died"); n++)
+			outcome = await Promise.race([
+				attack(gate, head("GET / HTTP/1.1", "Host: gate")).then(
+					({ status }) => `answers ${status}`,
+				),
+				gate.exited.then((code) => `died with exit code ${code}`),
+			]);
 		t.equal(outcome, "answers 401");
 	},
 );

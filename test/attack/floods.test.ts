@@ -1,0 +1,205 @@
+import t from "tap";
+import { eventually, spawnGate, startGate, testKeys } from "../support/gate.ts";
+import {
+	attack,
+	head,
+	honestStatus,
+	openRaw,
+	post,
+	type RawClient,
+	shows,
+	statusOf,
+	strayCalls,
+	within,
+} from "../support/raw.ts";
+
+/** As many connections without a good key as one address may hold open (net/connections.ts). */
+const maxStrangersPerAddress = 1_024;
+const flooder = "127.0.0.2";
+const honest = "127.0.0.3";
+
+t.test(
+	"thousands of connections that dawdle are bounded and closed, and another address is served all the while",
+	async (t) => {
+		// A process of its own: half of the descriptors are the attacker's.
+		const gate = await spawnGate(t);
+		const count = 3_000;
+		const clients: RawClient[] = [];
+		let closed = 0;
+		let served = 0;
+		const isOver = () => closed === count;
+		const drips = [
+			"",
+			"G",
+			"GET / HTTP/1.1\r\nX: y",
+			"GET / HTTP/1.1\r\nHost: gate\r\n",
+			"\r\n",
+			"POST /api/chat HTTP/1.1\r\nHost: gate\r\nContent-Length: 100\r\n",
+		];
+		const flood = (async () => {
+			for (let n = 0; n < count; n += 100)
+				await Promise.all(
+					Array.from({ length: 100 }, async (_, i) => {
+						const client = await openRaw(gate.port, flooder);
+						clients.push(client);
+						void client.closed.then(() => {
+							closed += 1;
+						});
+						client.write(drips[i % drips.length] ?? "");
+					}),
+				);
+		})();
+		t.teardown(() => {
+			for (const client of clients) client.destroy();
+		});
+		// Half of them go on, a byte at a time.
+		const drip = setInterval(() => {
+			for (const [n, client] of clients.entries())
+				if (n % 2 === 0 && !client.isClosed()) client.write("x");
+		}, 500);
+		t.teardown(() => clearInterval(drip));
+
+		let most = 0;
+		const serving = (async () => {
+			while (!isOver()) {
+				const status = await honestStatus(gate, honest);
+				if (status !== 200) return status;
+				served += 1;
+				const { connections } = await statusOf(gate);
+				most = Math.max(most, connections);
+			}
+			return 200;
+		})();
+		await flood;
+		t.equal(
+			await within(serving, "the gate to close every connection", 40_000),
+			200,
+			`the honest client was served ${served} times`,
+		);
+		t.ok(served > 10);
+		t.ok(
+			most <= maxStrangersPerAddress + 2,
+			`at most ${most} connections were open`,
+		);
+		t.strictSame(strayCalls(gate), [], "nothing of the flood reached Ollama");
+		t.ok(
+			clients.every((client) =>
+				client.replies().every(({ status }) => status >= 400),
+			),
+		);
+		t.equal(
+			await honestStatus(gate, flooder),
+			200,
+			"even the flooder may return",
+		);
+	},
+);
+
+t.test("connections that were refused and stay are bounded too", async (t) => {
+	const gate = await spawnGate(t);
+	const clients: RawClient[] = [];
+	t.teardown(() => {
+		for (const client of clients) client.destroy();
+	});
+	for (let n = 0; n < 1_500; n += 50)
+		clients.push(
+			...(await Promise.all(
+				Array.from({ length: 50 }, async () => {
+					const client = await openRaw(gate.port, flooder);
+					client.write(head("GET / HTTP/1.1", "Host: gate"));
+					await client.untilReplies(1);
+					return client;
+				}),
+			)),
+		);
+	const { connections } = await statusOf(gate);
+	t.ok(connections <= maxStrangersPerAddress, `${connections} are open`);
+	t.equal(await honestStatus(gate, honest), 200);
+	for (const client of clients) client.destroy();
+	await eventually(async () => (await statusOf(gate)).connections === 0);
+	t.equal(await honestStatus(gate, flooder), 200, "places are given back");
+});
+
+t.test("an upload that nobody has allowed is cut off", async (t) => {
+	const gate = await startGate(t);
+	for (const lines of [
+		["Content-Length: 20000000000"],
+		["Transfer-Encoding: chunked"],
+	]) {
+		const client = await openRaw(gate.port, flooder);
+		client.write(
+			head("POST /api/blobs/sha256:x HTTP/1.1", "Host: gate", ...lines),
+		);
+		const drip = setInterval(() => client.write("1\r\nx\r\n"), 50);
+		t.teardown(() => clearInterval(drip));
+		t.equal((await client.untilReplies(1))[0]?.status, 401);
+		await within(client.closed, "the gate to close the connection");
+	}
+	t.equal(await honestStatus(gate, honest), 200);
+	t.strictSame(strayCalls(gate), [], "nothing reached Ollama");
+});
+
+t.test(
+	"one who pipelines without a key and never reads is cut off",
+	async (t) => {
+		const gate = await spawnGate(t);
+		const client = await openRaw(gate.port, flooder);
+		t.teardown(() => client.destroy());
+		client.socket.pause();
+		const request = "GET / HTTP/1.1\r\n\r\n";
+		const count = 10_000;
+		client.write(request.repeat(count));
+		// Answered only once the gate has dealt with what it had read before.
+		t.equal(await honestStatus(gate, honest), 200);
+		await gate.logged(({ ip }) => ip === honest);
+		const answered = gate.log.filter(({ ip }) => ip === flooder).length;
+		t.ok(
+			answered <= count / 10,
+			`${answered} requests were answered before the first answer was taken`,
+		);
+		await within(
+			eventually(async () => (await statusOf(gate)).connections === 0),
+			"the gate to close the connection",
+			10_000,
+		);
+	},
+);
+
+t.test("one key may not take every connection for itself", async (t) => {
+	const gate = await startGate(t, {
+		config: {
+			limits: { perKey: { concurrent: 4 } },
+			upstream: { maxConnections: 16 },
+		},
+		standIn: {
+			misbehave: ({ target }) => (target === "/api/chat" ? "hang" : undefined),
+		},
+	});
+	const clients = await Promise.all(
+		Array.from({ length: 12 }, async () => {
+			const client = await openRaw(gate.port, flooder);
+			client.write(
+				post("/api/chat", '{"model":"qwen3:8b"}', shows(testKeys.user)),
+			);
+			return client;
+		}),
+	);
+	await eventually(
+		() => clients.filter((client) => client.replies().length > 0).length === 8,
+	);
+	t.ok(
+		clients
+			.flatMap((client) => client.replies())
+			.every(({ status }) => status === 429),
+		"the rest is told to wait",
+	);
+	t.equal(strayCalls(gate).length, 4);
+	t.equal(await honestStatus(gate, honest), 200);
+	for (const client of clients) client.destroy();
+	await eventually(async () => (await statusOf(gate)).streams === 0);
+	const { status } = await attack(
+		gate,
+		post("/api/embed", '{"model":"qwen3:8b"}', shows(testKeys.user)),
+	);
+	t.equal(status, 200, "its places are given back");
+});
