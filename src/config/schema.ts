@@ -142,7 +142,7 @@ export const configSchema = {
 							requestsPerMinute: count(600, "Requests a minute for one key."),
 							concurrent: count(
 								16,
-								"Requests at once that make Ollama work (inference, pulls), for one key.",
+								"Requests at once for one key. Reading (lists, descriptions) is counted apart, up to the same number.",
 							),
 						},
 						"Limits of each key; an entry of the keys file may set its own.",

@@ -72,6 +72,21 @@ export function parseStrictJson(
 	schema: SchemaNode & object,
 	showValues: boolean,
 ): StrictJson {
+	try {
+		return parse(text, schema, showValues);
+	} catch (error) {
+		// The parsers call themselves for each level.
+		if (!(error instanceof RangeError)) throw error;
+		const mistake = { path: "", message: "it nests too deeply" };
+		return { value: undefined, mistakes: [mistake], lineOf: () => undefined };
+	}
+}
+
+function parse(
+	text: string,
+	schema: SchemaNode & object,
+	showValues: boolean,
+): StrictJson {
 	const content = text.replace(/^\uFEFF/, "");
 	const syntaxErrors: ParseError[] = [];
 	const tree = parseTree(content, syntaxErrors, {

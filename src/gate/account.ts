@@ -85,6 +85,12 @@ export class Exchange {
 		else this.#atEnd.push(action);
 	}
 
+	/** The header lines of a reply behind which the connection closes; what follows it is not looked at. */
+	closeBehind(): readonly string[] {
+		this.connection.closing = true;
+		return ["connection", "close"];
+	}
+
 	/** The client's connection is gone. */
 	abandon(): void {
 		// Nobody was sent this status; it is nginx's and Ollama's word for it in a log.

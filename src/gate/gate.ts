@@ -22,9 +22,14 @@ import { type Authentication, authenticate } from "./key.ts";
 import { createLimits } from "./limit.ts";
 import { Lockout } from "./lockout.ts";
 import { checkOrigin, checkPolicy } from "./policy.ts";
-import { type Refusal, refuseOnSocket, sendRefusal } from "./refusal.ts";
+import {
+	lingerForBody,
+	type Refusal,
+	refuseOnSocket,
+	sendRefusal,
+} from "./refusal.ts";
 import { Relay } from "./relay.ts";
-import { checkRoute } from "./route.ts";
+import { checkFraming, checkRoute } from "./route.ts";
 import { checkSource } from "./source.ts";
 
 /** How often running relays are looked at: for silence, and for keys that expire. */
@@ -154,12 +159,12 @@ export async function createGate(
 		const { route } = exchange;
 		if (route === undefined)
 			throw new Error("a request without a route reached the relay");
-		const refusal = checkStillGood(exchange) ?? checkRoom();
+		const refusal = checkStillGood(exchange);
 		if (refusal !== undefined) {
 			sendRefusal(exchange, refusal);
 			return;
 		}
-		const relay = new Relay(exchange, route, upstream, rules.settings);
+		const relay = new Relay(exchange, route, () => upstream, rules.settings);
 		relays.add(relay);
 		exchange.atEnd(() => relays.delete(relay));
 		relay.start(destination);
@@ -172,17 +177,6 @@ export async function createGate(
 		return revoked;
 	}
 
-	function checkRoom(): Refusal | undefined {
-		const { maxConnections } = rules.settings.upstream;
-		if (relays.size < maxConnections) return undefined;
-		return {
-			status: 503,
-			reason: "busy",
-			message: `server busy: ${maxConnections} requests are with Ollama already`,
-			headers: ["retry-after", "5"],
-		};
-	}
-
 	/** Steps 1 to 5, at once and without waiting for anything. */
 	function admit(
 		req: IncomingMessage,
@@ -191,6 +185,8 @@ export async function createGate(
 	): void {
 		const connection = connections.of(req.socket);
 		if (connection === undefined) return void req.socket.destroy();
+		// A reply has been written that closes the connection behind itself.
+		if (connection.closing) return;
 		const { settings } = rules;
 		if (
 			checkSource(connection.address, settings.sources) !== undefined &&
@@ -210,7 +206,10 @@ export async function createGate(
 			expectsContinue,
 		);
 		exchanges.set(req, exchange);
-		exchange.closing = draining;
+		const misframed = checkFraming(head, req.httpVersion);
+		// Node does not read what came in one packet behind a request for an upgrade.
+		exchange.closing =
+			draining || misframed !== undefined || head.upgrade.length > 0;
 		const [origin] = head.origin;
 		exchange.replyHeaders.push(...corsHeaders(origin, settings.corsOrigins));
 
@@ -226,8 +225,12 @@ export async function createGate(
 			return;
 		}
 		if (preflight !== undefined) {
-			res.writeHead(204, [...preflight]);
+			res.writeHead(204, [
+				...preflight,
+				...(exchange.closing ? exchange.closeBehind() : []),
+			]);
 			res.end();
+			lingerForBody(req);
 			exchange.status = 204;
 			exchange.end("ok");
 			return;
@@ -249,7 +252,7 @@ export async function createGate(
 			exchange.credential = authentication.credential;
 
 			// Found before, said only now: without a key nobody learns which paths there are.
-			const misrouted = checkRoute(match, head, req.httpVersion);
+			const misrouted = misframed ?? checkRoute(match, head);
 			if (misrouted !== undefined) return misrouted;
 			if (match.kind !== "route")
 				throw new Error("a request that matches no route was let through");
@@ -333,11 +336,17 @@ export async function createGate(
 
 	/** CONNECT has no reply object; the gate is nobody's tunnel, with a key or without. */
 	function refuseTunnel(req: IncomingMessage, socket: Socket): void {
-		const address = connections.of(socket)?.address;
-		if (address === undefined) {
+		const connection = connections.of(socket);
+		// There is no place for an answer in the middle of another.
+		if (
+			connection === undefined ||
+			connection.closing ||
+			connection.exchanges.size > 0
+		) {
 			socket.destroy();
 			return;
 		}
+		const { address } = connection;
 		const decide = (): Refusal => {
 			const turnedAway = turnAway(address);
 			if (turnedAway !== undefined) return turnedAway;

@@ -10,6 +10,7 @@ export interface Head {
 	readonly contentEncoding: readonly string[];
 	readonly transferEncoding: readonly string[];
 	readonly expect: readonly string[];
+	readonly upgrade: readonly string[];
 	/** Lower-case names that `Connection` makes hop-by-hop (RFC 9110, 7.6.1). */
 	readonly connectionOptions: ReadonlySet<string>;
 	/** What may go upstream: names and values in turn. */
@@ -28,6 +29,7 @@ const singles = new Map<string, Single>([
 	["content-encoding", "contentEncoding"],
 	["transfer-encoding", "transferEncoding"],
 	["expect", "expect"],
+	["upgrade", "upgrade"],
 ]);
 
 /**
@@ -58,6 +60,7 @@ export function readHead(rawHeaders: readonly string[]): Head {
 		contentEncoding: none,
 		transferEncoding: none,
 		expect: none,
+		upgrade: none,
 		connectionOptions: noOptions,
 		forwarded: none,
 	};

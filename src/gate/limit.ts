@@ -41,7 +41,7 @@ export function createLimits(
 		keyGenerator: (request) => exchangeOf(request).connection.address,
 		max: () => settingsNow().limits.perSource.requestsPerMinute,
 	});
-	const working = new Map<string, number>();
+	const taken = new Map<string, number>();
 
 	return {
 		async check(request) {
@@ -74,7 +74,7 @@ export function createLimits(
 			}
 			return (
 				checkBody(exchange, settingsNow()) ??
-				takeStream(exchange, settingsNow(), working)
+				takeSlot(exchange, settingsNow(), taken)
 			);
 		},
 	};
@@ -133,27 +133,32 @@ export function bodyTooLarge(limitBytes: number): Refusal {
 	};
 }
 
-/** Reading lists takes no slot; what makes Ollama work does, until its end. */
-function takeStream(
+/**
+ * Takes one of the key's slots until the request's end. What only reads has
+ * slots of its own, as many: a list can be had while every stream is taken,
+ * and yet no key can fill Ollama with reading.
+ */
+function takeSlot(
 	exchange: Exchange,
 	settings: Settings,
-	working: Map<string, number>,
+	taken: Map<string, number>,
 ): Refusal | undefined {
-	if (exchange.ended || exchange.route?.scope === "read") return undefined;
+	if (exchange.ended) return undefined;
 	const { name, limits } = keyOf(exchange);
 	const max = limits.concurrent ?? settings.limits.perKey.concurrent;
-	const count = working.get(name) ?? 0;
+	const slots = exchange.route?.scope === "read" ? `${name} reading` : name;
+	const count = taken.get(slots) ?? 0;
 	if (count >= max)
 		return tooMany(
 			"concurrent",
 			`the key "${name}" may have ${max} requests at work at once`,
 			1,
 		);
-	working.set(name, count + 1);
+	taken.set(slots, count + 1);
 	exchange.atEnd(() => {
-		const left = (working.get(name) ?? 1) - 1;
-		if (left > 0) working.set(name, left);
-		else working.delete(name);
+		const left = (taken.get(slots) ?? 1) - 1;
+		if (left > 0) taken.set(slots, left);
+		else taken.delete(slots);
 	});
 	return undefined;
 }

@@ -20,6 +20,8 @@ export interface Refusal {
  * answer by then; closing at once could make its system drop that unread.
  */
 const lingerMs = 3_000;
+/** Refusals that a connection may collect before anybody has shown a good key on it. */
+const maxRefusals = 100;
 
 /** Answers with a refusal in the family's error shape and closes the account. */
 export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
@@ -34,7 +36,10 @@ export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 		...exchange.replyHeaders,
 		...(refusal.headers ?? []),
 	];
-	if (exchange.closing) headers.push("connection", "close");
+	const { connection } = exchange;
+	if (!connection.authenticated && ++connection.refusals >= maxRefusals)
+		exchange.closing = true;
+	if (exchange.closing) headers.push(...exchange.closeBehind());
 	res.writeHead(refusal.status, headers);
 	res.end(body);
 	lingerForBody(req);

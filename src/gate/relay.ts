@@ -47,7 +47,9 @@ const notForwarded = new Set([
  */
 export class Relay implements Dispatcher.DispatchHandler {
 	readonly exchange: Exchange;
-	readonly #upstream: UpstreamPool;
+	/** The pool in force: a reload may change it until the request goes out. */
+	readonly #upstreamNow: () => UpstreamPool;
+	#upstream: UpstreamPool | undefined;
 	readonly #settings: Settings;
 	readonly #route: Route;
 	readonly #ends = new ReplyEnds();
@@ -55,7 +57,6 @@ export class Relay implements Dispatcher.DispatchHandler {
 	#format: ReplyFormat = "opaque";
 	/** The reply came with a length or in chunks, so that a client sees when it is broken off. */
 	#framed = true;
-	#dispatched = false;
 	#bodySent = false;
 	#replyStarted = false;
 	#clientIsSlow = false;
@@ -67,12 +68,12 @@ export class Relay implements Dispatcher.DispatchHandler {
 	constructor(
 		exchange: Exchange,
 		route: Route,
-		upstream: UpstreamPool,
+		upstream: () => UpstreamPool,
 		settings: Settings,
 	) {
 		this.exchange = exchange;
 		this.#route = route;
-		this.#upstream = upstream;
+		this.#upstreamNow = upstream;
 		this.#settings = settings;
 		// However the exchange ends, nothing goes on upstream.
 		exchange.atEnd(() => {
@@ -167,26 +168,24 @@ export class Relay implements Dispatcher.DispatchHandler {
 	#dispatch(path: string, body: Buffer | Readable | null): void {
 		const { exchange } = this;
 		if (exchange.ended) return;
-		this.#dispatched = true;
-		const headers = [
-			"host",
-			this.#upstream.hostHeader,
-			...exchange.head.forwarded,
-		];
+		const upstream = this.#upstreamNow();
+		if (upstream.active >= upstream.maxConnections) {
+			this.#refuse(busy(upstream.maxConnections));
+			return;
+		}
+		upstream.active += 1;
+		exchange.atEnd(() => {
+			upstream.active -= 1;
+		});
+		this.#upstream = upstream;
+		const { origin, hostHeader } = upstream;
+		const headers = ["host", hostHeader, ...exchange.head.forwarded];
 		const [length] = exchange.head.contentLength;
 		if (body instanceof Readable && length !== undefined)
 			headers.push("content-length", length);
+		const { method } = this.#route;
 		try {
-			this.#upstream.pool.dispatch(
-				{
-					origin: this.#upstream.origin,
-					path,
-					method: this.#route.method,
-					headers,
-					body,
-				},
-				this,
-			);
+			upstream.pool.dispatch({ origin, path, method, headers, body }, this);
 		} catch (error) {
 			this.onResponseError(undefined, error as Error);
 		}
@@ -222,7 +221,7 @@ export class Relay implements Dispatcher.DispatchHandler {
 		const { res } = exchange;
 		const replyHeaders = forwardedHeaders(headers);
 		replyHeaders.push(...exchange.replyHeaders);
-		if (exchange.closing) replyHeaders.push("connection", "close");
+		if (exchange.closing) replyHeaders.push(...exchange.closeBehind());
 		this.#framed =
 			headers["content-length"] !== undefined ||
 			exchange.req.httpVersion === "1.1";
@@ -295,7 +294,7 @@ export class Relay implements Dispatcher.DispatchHandler {
 		error: Error,
 	): void {
 		if (this.exchange.ended) return;
-		this.#fail(describeFault(error, this.#upstream.name));
+		this.#fail(describeFault(error, this.#upstream?.name ?? "upstream.url"));
 	}
 
 	/**
@@ -364,12 +363,15 @@ export class Relay implements Dispatcher.DispatchHandler {
 	}
 
 	#refuse(refusal: Refusal): void {
+		if (this.exchange.ended) return;
 		if (!this.#replyStarted) {
 			sendRefusal(this.exchange, refusal);
 			return;
 		}
 		this.exchange.reason = refusal.reason;
-		this.#breakOff(refusal.message, "cut", cutGraceMs);
+		// Its reply is whole already, and waits for its turn behind another.
+		if (this.#finished) this.#closeSoon(0);
+		else this.#breakOff(refusal.message, "cut", cutGraceMs);
 	}
 
 	/**
@@ -410,9 +412,18 @@ export class Relay implements Dispatcher.DispatchHandler {
 	}
 
 	#stopUpstream(): void {
-		if (this.#dispatched && !this.#finished)
+		if (!this.#finished)
 			this.#controller?.abort(new Error("the exchange has ended"));
 	}
+}
+
+function busy(maxConnections: number): Refusal {
+	return {
+		status: 503,
+		reason: "busy",
+		message: `server busy: ${maxConnections} requests are with Ollama already`,
+		headers: ["retry-after", "5"],
+	};
 }
 
 function badGateway(reason: string, message: string): Refusal {

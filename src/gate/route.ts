@@ -9,23 +9,18 @@ const bad = (message: string): Refusal => ({
 });
 
 /**
- * Step 3: a request must be one entry of the route table, written the plain
- * way. Node's parser has refused broken framing before; what it lets through
- * and two readers could take differently is refused here.
+ * Whether a request's end can be told in one way only. Node's parser has
+ * refused broken framing before; what it lets through and another reader could
+ * take differently is refused here, and nothing behind it on the connection is
+ * looked at.
  */
-export function checkRoute(
-	match: Match,
+export function checkFraming(
 	head: Head,
 	httpVersion: string,
 ): Refusal | undefined {
-	const {
-		host,
-		contentType,
-		contentLength,
-		transferEncoding,
-		contentEncoding,
-		expect,
-	} = head;
+	const { host, contentType, contentLength, transferEncoding } = head;
+	if (httpVersion !== "1.1" && httpVersion !== "1.0")
+		return bad("llamagate speaks HTTP/1.1");
 	if (host.length > 1 || (host.length === 0 && httpVersion === "1.1"))
 		return bad("a request has exactly one Host header");
 	if (
@@ -44,6 +39,12 @@ export function checkRoute(
 		return bad(
 			"the only Transfer-Encoding is chunked, with HTTP/1.1 and without Content-Length",
 		);
+	return undefined;
+}
+
+/** Step 3: a request must be one entry of the route table, written the plain way. */
+export function checkRoute(match: Match, head: Head): Refusal | undefined {
+	const { contentEncoding, expect } = head;
 	if (
 		expect.length > 1 ||
 		(expect[0] !== undefined && expect[0].toLowerCase() !== "100-continue")

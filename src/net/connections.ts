@@ -8,6 +8,10 @@ export interface Connection {
 	readonly address: string;
 	/** Whether a request with a good key has come over it. */
 	authenticated: boolean;
+	/** Requests that were refused while it was a stranger's. */
+	refusals: number;
+	/** The reply that closes it has been written: whatever comes behind is not looked at. */
+	closing: boolean;
 	/** The requests on it that have not ended; more than one when the client pipelines. */
 	readonly exchanges: Set<Exchange>;
 }
@@ -44,9 +48,14 @@ export class ConnectionTable {
 		const connection: Connection = {
 			address,
 			authenticated: false,
+			refusals: 0,
+			closing: false,
 			exchanges: new Set(),
 		};
 		this.#bySocket.set(socket, connection);
+		// Node stops listening for errors once it has handed a socket over (CONNECT),
+		// and an error that nobody listens for ends the process.
+		socket.on("error", () => {});
 		socket.once("close", () => {
 			this.#openCount -= 1;
 			if (!connection.authenticated) this.#forgetStranger(address);

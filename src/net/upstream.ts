@@ -10,6 +10,9 @@ export interface UpstreamPool {
 	readonly hostHeader: string;
 	/** For messages: `127.0.0.1:11434`, or the socket's path. */
 	readonly name: string;
+	readonly maxConnections: number;
+	/** Requests that are with Ollama. */
+	active: number;
 }
 
 /** Opens a pool; connections are made when they are needed. */
@@ -39,5 +42,7 @@ export function openUpstream({
 		origin,
 		hostHeader: hostPort,
 		name: target.kind === "tcp" ? hostPort : target.socketPath,
+		maxConnections,
+		active: 0,
 	};
 }

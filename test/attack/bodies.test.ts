@@ -223,9 +223,12 @@ t.test(
 	"a key that may only read cannot take Ollama from the others",
 	async (t) => {
 		const gate = await startGate(t, {
-			config: { upstream: { maxConnections: 8 } },
+			config: {
+				upstream: { maxConnections: 8 },
+				limits: { perKey: { concurrent: 4 } },
+			},
 		});
-		// As many bodies on their way as there are connections to Ollama. Nothing has reached it yet.
+		// As many bodies on their way as there are connections to Ollama, twice what one key may have.
 		const clients = await Promise.all(
 			Array.from({ length: 8 }, async () => {
 				const client = await openRaw(gate.port, "127.0.0.2");

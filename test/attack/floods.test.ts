@@ -122,19 +122,20 @@ t.test("connections that were refused and stay are bounded too", async (t) => {
 
 t.test("an upload that nobody has allowed is cut off", async (t) => {
 	const gate = await startGate(t);
-	for (const lines of [
-		["Content-Length: 20000000000"],
-		["Transfer-Encoding: chunked"],
-	]) {
-		const client = await openRaw(gate.port, flooder);
-		client.write(
-			head("POST /api/blobs/sha256:x HTTP/1.1", "Host: gate", ...lines),
-		);
-		const drip = setInterval(() => client.write("1\r\nx\r\n"), 50);
-		t.teardown(() => clearInterval(drip));
-		t.equal((await client.untilReplies(1))[0]?.status, 401);
-		await within(client.closed, "the gate to close the connection");
-	}
+	const framings = [
+		"Content-Length: 20000000000",
+		"Transfer-Encoding: chunked",
+	];
+	await Promise.all(
+		framings.map(async (framing) => {
+			const client = await openRaw(gate.port, flooder);
+			client.write(head("POST /api/chat HTTP/1.1", "Host: gate", framing));
+			const drip = setInterval(() => client.write("1\r\nx\r\n"), 50);
+			t.teardown(() => clearInterval(drip));
+			t.equal((await client.untilReplies(1))[0]?.status, 401, framing);
+			await within(client.closed, "the gate to close the connection");
+		}),
+	);
 	t.equal(await honestStatus(gate, honest), 200);
 	t.strictSame(strayCalls(gate), [], "nothing reached Ollama");
 });

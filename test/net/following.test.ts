@@ -15,9 +15,12 @@ import {
 	startStream,
 } from "../support/namespaces.ts";
 
+// Each test has networks of its own, and mostly waits.
+t.jobs = 4;
+
 t.test(
 	"the gate follows its interface from one address to another",
-	network,
+	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
 		const peer = await makeNamespace(t);
@@ -55,7 +58,7 @@ t.test(
 
 t.test(
 	"an address that moves to another interface is let go",
-	network,
+	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
 		const peer = await makeNamespace(t);
@@ -74,7 +77,7 @@ t.test(
 
 t.test(
 	"a stream on an address that stays goes on when another address goes",
-	network,
+	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
 		const peer = await makeNamespace(t);
@@ -100,7 +103,7 @@ t.test(
 
 t.test(
 	"a gate whose interface goes has nothing open, and comes back with the interface",
-	network,
+	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
 		const peer = await makeNamespace(t);

@@ -15,6 +15,9 @@ import {
 	startStandInProcess,
 } from "../support/namespaces.ts";
 
+// Each test has networks of its own, and mostly waits.
+t.jobs = 4;
+
 const key = testKeys.owner;
 const { lanNeighbour } = addresses;
 
@@ -36,7 +39,7 @@ async function startServer(
 
 t.test(
 	"a LAN neighbour that gets through to a tailnet address is refused, whatever key it has",
-	network,
+	network(),
 	async (t) => {
 		const { peer, neighbour, standIn, log } = await startServer(t, {});
 		for (const [gate, ip] of [
@@ -103,7 +106,7 @@ t.test('with "drop" a LAN neighbour gets not one byte', network, async (t) => {
 
 t.test(
 	"addresses in Tailscale's range that no peer has are refused, even on tailscale0",
-	network,
+	network(),
 	async (t) => {
 		const { peer, standIn } = await startServer(t, {});
 		for (const source of [
@@ -136,7 +139,7 @@ t.test(
 // What range and address cannot tell: see the inherited sockets for what can.
 t.test(
 	"a LAN neighbour with a peer's kind of address is taken for a peer, so the key alone holds it",
-	network,
+	network(),
 	async (t) => {
 		const { server, neighbour, standIn } = await startServer(t, {});
 		const source = "100.99.1.2";

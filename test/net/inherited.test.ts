@@ -17,6 +17,9 @@ import {
 	startStandInProcess,
 } from "../support/namespaces.ts";
 
+// Each test has networks of its own, and mostly waits.
+t.jobs = 4;
+
 const key = testKeys.owner;
 
 /** A launcher that passes sockets on as systemd does. */
@@ -26,7 +29,7 @@ function inherit(...options: string[]): string[] {
 
 t.test(
 	"the gate serves on the sockets that it inherits",
-	network,
+	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
 		const peer = await makeNamespace(t);
@@ -50,7 +53,7 @@ t.test(
 
 t.test(
 	"a socket bound to tailscale0 itself is not there for the LAN, whatever address a neighbour has",
-	network,
+	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
 		const peer = await makeNamespace(t);
@@ -92,7 +95,7 @@ t.test(
 for (const address of ["0.0.0.0", "::", addresses.lanServer.v4])
 	t.test(
 		`an inherited socket bound to ${address} is refused at the start`,
-		network,
+		network(),
 		async (t) => {
 			const server = await makeNamespace(t);
 			const neighbour = await makeNamespace(t);
@@ -116,7 +119,7 @@ for (const address of ["0.0.0.0", "::", addresses.lanServer.v4])
 
 t.test(
 	"an inherited socket that is not TCP is refused at the start",
-	network,
+	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
 		const folder = await temporaryFolder(t);
@@ -135,7 +138,7 @@ t.test(
 
 t.test(
 	"a socket that is promised and not there is told in one line",
-	network,
+	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
 		const promise = 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@"';
@@ -150,7 +153,7 @@ t.test(
 
 t.test(
 	"one bad socket among those inherited is enough to refuse them all",
-	network,
+	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
 		const peer = await makeNamespace(t);
@@ -173,7 +176,7 @@ t.test(
 
 t.test(
 	"sockets that were meant for another process are not the gate's",
-	network,
+	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
 		const peer = await makeNamespace(t);

@@ -16,9 +16,12 @@ import {
 	startStandInProcess,
 } from "../support/namespaces.ts";
 
+// Each test has networks of its own, and mostly waits.
+t.jobs = 4;
+
 t.test(
 	"a gate that starts before its interface opens nothing, and serves over IPv4 and IPv6 once the interface is there",
-	network,
+	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
 		const peer = await makeNamespace(t);
@@ -55,7 +58,7 @@ t.test(
 
 t.test(
 	"an interface that exists without an address is waited for, too",
-	network,
+	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
 		const peer = await makeNamespace(t);
@@ -81,7 +84,7 @@ t.test(
 
 t.test(
 	"the gate listens on the Tailscale addresses of its interface and nowhere else",
-	network,
+	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
 		const peer = await makeNamespace(t);

@@ -15,6 +15,9 @@ import {
 	startStandInProcess,
 } from "../support/namespaces.ts";
 
+// Each test has networks of its own, and mostly waits.
+t.jobs = 4;
+
 /** Another program on the gate's IPv4 address and port. */
 async function occupy(server: Namespace) {
 	const child = server.start(
@@ -27,7 +30,7 @@ async function occupy(server: Namespace) {
 
 t.test(
 	"an address that another program holds leaves the other address, and is taken when it is free",
-	network,
+	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
 		const peer = await makeNamespace(t);
@@ -57,7 +60,7 @@ t.test(
 
 t.test(
 	"a gate that is told one address waits for it, and binds no other",
-	network,
+	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
 		const peer = await makeNamespace(t);
@@ -75,7 +78,7 @@ t.test(
 
 t.test(
 	"a gate that is told one address ends with advice if another program holds it",
-	network,
+	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
 		const peer = await makeNamespace(t);

@@ -14,7 +14,7 @@ import {
 
 t.test(
 	"with Ollama behind a Unix socket the gate needs no network but the one it listens on",
-	network,
+	network(),
 	async (t) => {
 		// Not even loopback is up here, and the stand-in is in another network.
 		const server = await makeNamespace(t, { loopback: false });

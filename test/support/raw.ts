@@ -270,7 +270,7 @@ export async function statusOf(gate: TestGate): Promise<{
 		path.join(gate.folder, "admin.sock"),
 		"GET /status",
 	);
-	if (answer === undefined)
+	if (answer.status !== 200)
 		throw new Error("the daemon does not answer on its admin socket");
 	return JSON.parse(answer.body);
 }
