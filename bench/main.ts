@@ -1,4 +1,5 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { rmSync } from "node:fs";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
@@ -54,6 +55,7 @@ async function main(): Promise<number> {
 	}
 
 	const folder = await mkdtemp(path.join(tmpdir(), "llamagate-bench-"));
+	process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
 	const startedAt = performance.now();
 	const stage: Stage = {
 		quick: values.quick,
@@ -87,7 +89,6 @@ async function main(): Promise<number> {
 		}
 	} finally {
 		await stopAll();
-		await rm(folder, { recursive: true, force: true });
 	}
 
 	const tookSeconds = (performance.now() - startedAt) / 1000;

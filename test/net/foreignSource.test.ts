@@ -75,34 +75,38 @@ t.test(
 	},
 );
 
-t.test('with "drop" a LAN neighbour gets not one byte', network, async (t) => {
-	const { peer, neighbour, standIn, log } = await startServer(t, {
-		onForeignSource: "drop",
-	});
-	for (const [gate, ip] of [
-		[gateV4, lanNeighbour.v4],
-		[gateV6, lanNeighbour.v6],
-	] as const) {
-		for (const options of [{}, { key }]) {
-			const answer = await ask(neighbour, gate, options);
-			t.equal(answer.bytes, 0, gate);
-			t.ok(
-				answer.curlExit === curlExits.emptyReply ||
-					answer.curlExit === curlExits.reset,
-				"the connection was closed",
-			);
+t.test(
+	'with "drop" a LAN neighbour gets not one byte',
+	network(),
+	async (t) => {
+		const { peer, neighbour, standIn, log } = await startServer(t, {
+			onForeignSource: "drop",
+		});
+		for (const [gate, ip] of [
+			[gateV4, lanNeighbour.v4],
+			[gateV6, lanNeighbour.v6],
+		] as const) {
+			for (const options of [{}, { key }]) {
+				const answer = await ask(neighbour, gate, options);
+				t.equal(answer.bytes, 0, gate);
+				t.ok(
+					answer.curlExit === curlExits.emptyReply ||
+						answer.curlExit === curlExits.reset,
+					"the connection was closed",
+				);
+			}
+			const line = await log.seen((line) => line.ip === ip);
+			t.match(line, { status: 0, reason: "foreign_source" });
 		}
-		const line = await log.seen((line) => line.ip === ip);
-		t.match(line, { status: 0, reason: "foreign_source" });
-	}
-	t.equal((await ask(peer, gateV4, { key })).status, 200);
-	await becomes(
-		t,
-		standIn.calls,
-		["GET /api/tags"],
-		"Ollama saw the peer's request and no other",
-	);
-});
+		t.equal((await ask(peer, gateV4, { key })).status, 200);
+		await becomes(
+			t,
+			standIn.calls,
+			["GET /api/tags"],
+			"Ollama saw the peer's request and no other",
+		);
+	},
+);
 
 t.test(
 	"addresses in Tailscale's range that no peer has are refused, even on tailscale0",

@@ -1,0 +1,304 @@
+import fc from "fast-check";
+import t from "tap";
+import { BodyScan, type ScanResult } from "../../src/ollama/bodyScan.ts";
+import { readLikeGo } from "../support/goJson.ts";
+
+const watched = ["model", "name", "keep_alive", "options"];
+
+function scan(
+	body: string | Buffer,
+	pieceBytes = Number.POSITIVE_INFINITY,
+): ScanResult {
+	const scanner = new BodyScan(watched, ["num_ctx", "num_gpu"]);
+	const bytes = Buffer.from(body);
+	for (let at = 0; at < bytes.length; at += pieceBytes)
+		scanner.push(bytes.subarray(at, Math.min(bytes.length, at + pieceBytes)));
+	return scanner.finish();
+}
+
+function fieldsOf(
+	body: string | Buffer,
+	pieceBytes?: number,
+): Record<string, unknown> | string {
+	const result = scan(body, pieceBytes);
+	return result.kind === "fields"
+		? Object.fromEntries(result.fields)
+		: result.message;
+}
+
+t.test("the fields that matter are found, whatever the pieces", async (t) => {
+	const body = JSON.stringify({
+		messages: [
+			{
+				role: "user",
+				content: 'a "model": "b" \\ \u00e9 \u{1f600}',
+				images: ["A".repeat(5000)],
+				model: "inner",
+			},
+		],
+		model: "qwen3:8b",
+		options: { num_ctx: 4096, stop: ["model"], nested: { num_gpu: 1 } },
+		keep_alive: -1,
+		stream: true,
+		nothing: null,
+	});
+	for (const pieceBytes of [1, 2, 3, 7, 64, 4096, 1 << 20])
+		t.strictSame(
+			fieldsOf(body, pieceBytes),
+			{
+				model: "qwen3:8b",
+				options: undefined,
+				"options.num_ctx": 4096,
+				keep_alive: -1,
+			},
+			`${pieceBytes}`,
+		);
+	t.strictSame(
+		fieldsOf('{"\\u006dodel":"\\u0071wen3"}'),
+		{ model: "qwen3" },
+		"escapes are read",
+	);
+	t.strictSame(fieldsOf(" {} \n"), {});
+});
+
+const refused: [string, string | Buffer, RegExp][] = [
+	["a field twice", '{"model":"a","model":"b"}', /has "model" twice/],
+	[
+		"a field twice, once escaped",
+		'{"model":"a","\\u006dodel":"b"}',
+		/has "model" twice/,
+	],
+	[
+		"another case",
+		'{"Model":"b"}',
+		/has "Model", which Ollama takes for "model"/,
+	],
+	[
+		"another case beside the right one",
+		'{"model":"a","MODEL":"b"}',
+		/has "MODEL"/,
+	],
+	["a Kelvin sign", '{"\u212aeep_alive":0}', /takes for "keep_alive"/],
+	[
+		"a Kelvin sign, escaped",
+		'{"\\u212aeep_alive":0}',
+		/takes for "keep_alive"/,
+	],
+	["a long s", '{"option\u017f":{}}', /takes for "options"/],
+	[
+		"an option twice",
+		'{"options":{"num_ctx":1,"num_ctx":2}}',
+		/has "options.num_ctx" twice/,
+	],
+	[
+		"an option in another case",
+		'{"options":{"Num_Ctx":1}}',
+		/takes for "num_ctx"/,
+	],
+	[
+		"options twice",
+		'{"options":{"num_ctx":1},"options":{}}',
+		/has "options" twice/,
+	],
+	["a second value", '{"model":"a"}{"model":"b"}', /something follows/],
+	[
+		"a second value behind a line",
+		'{"model":"a"}\n{"model":"b"}',
+		/something follows/,
+	],
+	["junk behind", '{"model":"a"} x', /something follows/],
+	["a byte order mark", '\ufeff{"model":"a"}', /byte order mark/],
+	["a list", '["model"]', /not a JSON object/],
+	["a string", '"model"', /not a JSON object/],
+	["a word", "null", /not a JSON object/],
+	["nothing", "", /not complete/],
+	["half of it", '{"model":"a"', /not complete/],
+	["half a string", '{"model":"a', /not complete/],
+	["a comma too many", '{"model":"a",}', /not valid JSON/],
+	["a comma too few", '{"model":"a" "name":"b"}', /not valid JSON/],
+	["a colon too many", '{"model"::"a"}', /not valid JSON/],
+	["single quotes", "{'model':'a'}", /not valid JSON/],
+	["no quotes", "{model:'a'}", /not valid JSON/],
+	["a comment", '{/**/"model":"a"}', /not valid JSON/],
+	["a wrong word", '{"model":nul}', /not valid JSON/],
+	["a wrong number", '{"model":01}', /not valid JSON/],
+	["a bracket for a brace", '{"a":[}', /not valid JSON/],
+	["a line break in the value", '{"model":"a\nb"}', /"model" cannot be read/],
+	[
+		"invalid UTF-8",
+		Buffer.from([0x7b, 0x22, 0x61, 0x22, 0x3a, 0x22, 0xff, 0x22, 0x7d]),
+		/not valid UTF-8/,
+	],
+	[
+		"an overlong form",
+		Buffer.from([0x7b, 0x22, 0xc0, 0xaf, 0x22, 0x3a, 0x31, 0x7d]),
+		/not valid UTF-8/,
+	],
+	[
+		"half a character at the end",
+		Buffer.from([0x7b, 0x7d, 0xe2, 0x82]),
+		/not valid|something follows/,
+	],
+	["nesting without end", '{"a":'.repeat(300), /nests deeper than 256/],
+	[
+		"lists without end",
+		`{"a":${"[".repeat(1_000_000)}`,
+		/nests deeper than 256/,
+	],
+	[
+		"a name without end",
+		`{"model":"${"a".repeat(5000)}"}`,
+		/"model" cannot be read/,
+	],
+];
+for (const [what, body, message] of refused)
+	t.test(`refused: ${what}`, async (t) => {
+		for (const pieceBytes of [1, 5, 1 << 20])
+			t.match(fieldsOf(body, pieceBytes), message, `${pieceBytes}`);
+	});
+
+t.test(
+	"a value that is an object or a list is there, and has no value",
+	async (t) => {
+		t.strictSame(fieldsOf('{"model":{"a":1},"name":["x"]}'), {
+			model: undefined,
+			name: undefined,
+		});
+	},
+);
+
+t.test(
+	"whatever the body, Go reads no field otherwise than the scan does",
+	async (t) => {
+		const seed = Number(process.env.FUZZ_SEED ?? Date.now() % 2 ** 31);
+		t.comment(`seed ${seed}`);
+		const key = fc.oneof(
+			fc.constantFrom(
+				"model",
+				"Model",
+				"MODEL",
+				"mode\u006c",
+				"\\u006dodel",
+				"name",
+				"nam\\u0065",
+				"keep_alive",
+				"\u212aeep_alive",
+				"\\u212aeep_alive",
+				"options",
+				"option\u017f",
+				"x",
+			),
+			fc
+				.string({ maxLength: 6 })
+				.map((text) => JSON.stringify(text).slice(1, -1)),
+		);
+		const scalar = fc.oneof(
+			fc.constantFrom(
+				'"a"',
+				'"b\\""',
+				'"\\ud83d\\ude00"',
+				'"\\u0000"',
+				"0",
+				"-1.5e3",
+				"true",
+				"null",
+				'""',
+				'"\\\\"',
+				'"a:b"',
+			),
+			fc
+				.string({ maxLength: 5, unit: "grapheme" })
+				.map((text) => JSON.stringify(text)),
+		);
+		const { value } = fc.letrec((tie) => ({
+			value: fc.oneof(
+				{ depthSize: "small", withCrossShrink: true },
+				scalar,
+				tie("list"),
+				tie("object"),
+			),
+			list: fc
+				.array(tie("value") as fc.Arbitrary<string>, { maxLength: 3 })
+				.map((items) => `[${items.join(",")}]`),
+			object: fc
+				.array(fc.tuple(key, tie("value") as fc.Arbitrary<string>), {
+					maxLength: 5,
+				})
+				.map(
+					(members) =>
+						`{${members.map(([name, text]) => `"${name}" :${text}`).join(", ")}}`,
+				),
+		})) as { value: fc.Arbitrary<string> };
+		const object = fc
+			.array(fc.tuple(key, value), { maxLength: 5 })
+			.map(
+				(members) =>
+					`{${members.map(([name, text]) => `"${name}":${text}`).join(",")}}`,
+			);
+		const damage = fc.tuple(
+			fc.nat(),
+			fc.constantFrom(
+				"",
+				'"',
+				"\\",
+				"{",
+				"}",
+				",",
+				":",
+				"\u0000",
+				"\ufeff",
+				" ",
+				"{}",
+				'{"model":"z"}',
+			),
+		);
+		const body = fc
+			.tuple(
+				object,
+				fc.option(damage),
+				fc.constantFrom("", " ", "\n", '{"model":"z"}', "x"),
+			)
+			.map(([text, hurt, tail]) => {
+				if (hurt === null) return text + tail;
+				const at = hurt[0] % (text.length + 1);
+				return (
+					text.slice(0, at) +
+					hurt[1] +
+					text.slice(at + (hurt[1] === "" ? 1 : 0)) +
+					tail
+				);
+			});
+		let judged = 0;
+		let agreed = 0;
+		fc.assert(
+			fc.property(body, fc.integer({ min: 1, max: 40 }), (text, pieceBytes) => {
+				judged += 1;
+				const bytes = Buffer.from(text);
+				const ours = scan(bytes, pieceBytes);
+				const whole = scan(bytes);
+				if (ours.kind !== whole.kind)
+					throw new Error("the pieces made a difference");
+				if (ours.kind === "unclear") return;
+				const go = readLikeGo(bytes, watched);
+				// What Go refuses it does not act on.
+				if (go.error) return;
+				agreed += 1;
+				for (const name of watched) {
+					const seen = go.fields.get(name);
+					const here = ours.fields.get(name);
+					if (ours.fields.has(name) !== go.fields.has(name))
+						throw new Error(
+							`Go ${go.fields.has(name) ? "has" : "lacks"} ${name}`,
+						);
+					if (typeof seen !== "object" && seen !== here)
+						throw new Error(
+							`Go reads ${name} as ${JSON.stringify(seen)}, the scan as ${JSON.stringify(here)}`,
+						);
+				}
+			}),
+			{ numRuns: 20_000, seed },
+		);
+		t.ok(judged >= 20_000);
+		t.ok(agreed > 2_000, `${agreed} of ${judged} bodies were read by both`);
+	},
+);
