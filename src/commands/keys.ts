@@ -1,4 +1,4 @@
-import { stat } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { styleText } from "node:util";
 import { formatDuration, parseDuration } from "../config/duration.ts";
 import { defaultConfigPath, loadConfig } from "../config/load.ts";
@@ -11,6 +11,8 @@ import {
 } from "../keys/keyFile.ts";
 import { digestOf, generateKey, weaknessOf } from "../keys/newKey.ts";
 import { askDaemon } from "../net/sideDoors.ts";
+import { parseOllamaKey } from "../ollama/cliSignature.ts";
+import { parseModelPattern } from "../ollama/modelName.ts";
 import { type Scope, scopes } from "../ollama/routes.ts";
 import {
 	type Command,
@@ -41,6 +43,10 @@ daemon is told at once.
 
   -c, --config FILE  the configuration that names the keys file
                      (default: ${defaultConfigPath})
+  --models LIST      patterns of models it may use, such as qwen3:*,llama3.2
+                     (default: all)
+  --ollama-key FILE  the client's ~/.ollama/id_ed25519.pub, in place of a key:
+                     the stock ollama command signs its requests with it
   --scopes LIST      what the key may do: ${scopes.join(",")}
                      (default: ${defaultScopes.join(",")})
   --expires WHEN     a duration such as 90d, or a time such as 2027-01-01T00:00:00Z
@@ -92,18 +98,31 @@ const making = {
 async function add(args: string[]): Promise<number> {
 	const { values, positionals } = readArgs(
 		args,
-		{ ...making, scopes: { type: "string" } },
+		{
+			...making,
+			scopes: { type: "string" },
+			models: { type: "string" },
+			"ollama-key": { type: "string" },
+		},
 		["NAME"],
 	);
 	const name = readName(positionals[0]);
 	const granted = readScopes(values.scopes);
 	const expires = readExpires(values.expires);
+	const models = readModels(values.models);
+	const ollamaKeyFile = values["ollama-key"];
+	if (ollamaKeyFile !== undefined && values.stdin)
+		throw new UsageError("--ollama-key and --stdin are two keys; give one");
 	const settings = await loadConfig(values.config);
-	const key = await obtainKey(values.stdin);
+	const key =
+		ollamaKeyFile === undefined ? await obtainKey(values.stdin) : undefined;
 	const entry: KeyEntry = {
 		name,
-		sha256: digestOf(key),
+		...(key === undefined
+			? { ollamaKey: await readOllamaKey(ollamaKeyFile ?? "") }
+			: { sha256: digestOf(key) }),
 		scopes: granted,
+		...(models === undefined ? undefined : { models }),
 		created: now(),
 		...(expires === undefined ? undefined : { expires }),
 	};
@@ -112,10 +131,10 @@ async function add(args: string[]): Promise<number> {
 			throw new Finding(
 				`there is a key named ${name} already; replace it with: llamagate keys rotate ${name}`,
 			);
-		refuseKnownDigest(keys, entry.sha256);
+		refuseKnownKey(keys, entry.sha256 ?? entry.ollamaKey ?? "");
 		return [...keys, entry];
 	});
-	await hand({ name, key, entry, made: !values.stdin, json: values.json });
+	hand(entry, values.stdin ? undefined : key, values.json);
 	await warnOfRootOwner(settings.keysFile);
 	return tellDaemon(settings.admin.socket);
 }
@@ -144,7 +163,11 @@ async function rotate(args: string[]): Promise<number> {
 	await changeKeys(settings.keysFile, false, (keys) => {
 		const old =
 			keys.find((known) => known.name === name) ?? noSuchKey(name, keys);
-		refuseKnownDigest(keys, digestOf(key));
+		if (old.sha256 === undefined)
+			throw new Finding(
+				`${name} is a key of Ollama's, made on the client; revoke it and add the new one with --ollama-key`,
+			);
+		refuseKnownKey(keys, digestOf(key));
 		const expires = newExpires ?? old.expires;
 		if (expires !== undefined && (parseTime(expires) ?? 0) <= nowMs)
 			throw new Finding(
@@ -172,13 +195,7 @@ async function rotate(args: string[]): Promise<number> {
 		);
 	});
 	if (rotated !== undefined)
-		await hand({
-			name,
-			key,
-			entry: rotated,
-			made: !values.stdin,
-			json: values.json,
-		});
+		hand(rotated, values.stdin ? undefined : key, values.json);
 	if (!values.json)
 		say(
 			overlapMs === 0
@@ -210,7 +227,9 @@ async function list(args: string[]): Promise<number> {
 	const nowMs = Date.now();
 	const rows = entries.map((entry) => ({
 		name: entry.name,
+		kind: entry.ollamaKey === undefined ? "key" : "ollama",
 		scopes: entry.scopes ?? defaultScopes,
+		models: entry.models ?? null,
 		created: entry.created ?? null,
 		expires: entry.expires ?? null,
 		state: stateOf(entry, nowMs),
@@ -225,12 +244,23 @@ async function list(args: string[]): Promise<number> {
 		say("There is no key yet. Make one with: llamagate keys add NAME");
 	else {
 		const table = rows.map(
-			({ name, scopes, created, expires, state, oldKeysUntil }) => [
+			({
+				name,
+				kind,
+				scopes,
+				models,
+				created,
+				expires,
+				state,
+				oldKeysUntil,
+			}) => [
 				name,
 				state === "expired"
 					? styleText("red", state)
 					: styleText("green", state),
+				kind,
 				scopes.join(","),
+				models?.join(",") ?? "all",
 				created?.slice(0, 10) ?? "-",
 				expires?.slice(0, 16).replace("T", " ") ?? "never",
 				oldKeysUntil
@@ -240,7 +270,16 @@ async function list(args: string[]): Promise<number> {
 		);
 		process.stdout.write(
 			formatTable(
-				["NAME", "STATE", "SCOPES", "CREATED", "EXPIRES", "OLD KEY UNTIL"],
+				[
+					"NAME",
+					"STATE",
+					"KIND",
+					"SCOPES",
+					"MODELS",
+					"CREATED",
+					"EXPIRES",
+					"OLD KEY UNTIL",
+				],
 				table,
 			),
 		);
@@ -311,14 +350,43 @@ async function obtainKey(fromStdin: boolean): Promise<string> {
 	return key;
 }
 
-function refuseKnownDigest(keys: readonly KeyEntry[], sha256: string): void {
+function refuseKnownKey(keys: readonly KeyEntry[], id: string): void {
 	const holder = keys.find(
 		(known) =>
-			known.sha256 === sha256 ||
-			known.previous?.some((held) => held.sha256 === sha256),
+			known.sha256 === id ||
+			known.ollamaKey === id ||
+			known.previous?.some((held) => held.sha256 === id),
 	);
 	if (holder !== undefined)
 		throw new Finding(`that key is in use already, by ${holder.name}`);
+}
+
+function readModels(text: string | undefined): string[] | undefined {
+	if (text === undefined) return undefined;
+	const patterns = text.split(",").map((pattern) => pattern.trim());
+	const wrong = patterns.find(
+		(pattern) => parseModelPattern(pattern) === undefined,
+	);
+	if (wrong !== undefined)
+		throw new UsageError(
+			`${JSON.stringify(wrong)} is no pattern of models; write one such as qwen3:*, hf.co/*/*:* or *`,
+		);
+	return patterns;
+}
+
+/** The public half of a client's key, from its file: `ssh-ed25519 AAAA… comment`. */
+async function readOllamaKey(file: string): Promise<string> {
+	const text = await readFile(file, "utf8").catch((error: unknown) => {
+		throw new Finding(
+			`${file} cannot be read (${(error as NodeJS.ErrnoException).code})`,
+		);
+	});
+	const [type, publicKey = ""] = text.trim().split(/\s+/);
+	if (type !== "ssh-ed25519" || parseOllamaKey(publicKey) === undefined)
+		throw new Finding(
+			`${file} is no ed25519 public key; it is the client's ~/.ollama/id_ed25519.pub that is needed`,
+		);
+	return publicKey;
 }
 
 function noSuchKey(name: string, keys: readonly KeyEntry[]): never {
@@ -328,30 +396,36 @@ function noSuchKey(name: string, keys: readonly KeyEntry[]): never {
 	);
 }
 
-/** Prints a key, the only time it is seen. Only the key goes to standard output, so that it can be piped. */
-async function hand(given: {
-	name: string;
-	key: string;
-	entry: KeyEntry;
-	made: boolean;
-	json: boolean;
-}): Promise<void> {
-	const { name, key, entry, made, json } = given;
+/**
+ * Says what was made, and shows a made key, the only time it is seen. Only the
+ * key goes to standard output, so that it can be piped.
+ */
+function hand(entry: KeyEntry, key: string | undefined, json: boolean): void {
+	const { name } = entry;
 	const facts = {
 		name,
 		scopes: entry.scopes ?? defaultScopes,
+		models: entry.models ?? null,
 		expires: entry.expires ?? null,
 	};
-	if (json)
+	if (json) {
 		process.stdout.write(
-			`${JSON.stringify(made ? { ...facts, key } : facts)}\n`,
+			`${JSON.stringify(key === undefined ? facts : { ...facts, key })}\n`,
 		);
-	else if (made) {
+		return;
+	}
+	const may = [
+		facts.scopes.join(", "),
+		...(facts.models === null ? [] : [`models ${facts.models.join(", ")}`]),
+		...(facts.expires === null ? [] : [`until ${facts.expires}`]),
+	].join("; ");
+	if (key === undefined) say(`The key ${name} is stored (${may}).`);
+	else {
 		process.stdout.write(`${key}\n`);
 		say(
-			`The key ${name} (${facts.scopes.join(", ")}${facts.expires === null ? "" : `, until ${facts.expires}`}) is made. Store it now: it is not shown again.`,
+			`The key ${name} is made (${may}). Store it now: it is not shown again.`,
 		);
-	} else say(`The key ${name} is stored (${facts.scopes.join(", ")}).`);
+	}
 }
 
 /** The file is its owner's alone, and the daemon should not run as root. */

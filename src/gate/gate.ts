@@ -14,6 +14,7 @@ import type { Keyring } from "../keys/keyring.ts";
 import type { Log } from "../log.ts";
 import { ConnectionTable } from "../net/connections.ts";
 import { openUpstream, type UpstreamPool } from "../net/upstream.ts";
+import { SignatureUses } from "../ollama/cliSignature.ts";
 import { matchRoute, routes } from "../ollama/routes.ts";
 import { Exchange, type Ledger } from "./account.ts";
 import { corsHeaders, preflightHeaders } from "./cors.ts";
@@ -21,6 +22,7 @@ import { type Head, readHead } from "./head.ts";
 import { type Authentication, authenticate } from "./key.ts";
 import { createLimits } from "./limit.ts";
 import { Lockout } from "./lockout.ts";
+import { checkModelInPath } from "./modelPolicy.ts";
 import { checkOrigin, checkPolicy } from "./policy.ts";
 import {
 	lingerForBody,
@@ -98,6 +100,7 @@ export async function createGate(
 	let warnedOfFloodAtMs = Number.NEGATIVE_INFINITY;
 	const connections = new ConnectionTable();
 	const lockout = new Lockout();
+	const signatureUses = new SignatureUses();
 	const relays = new Set<Relay>();
 
 	// Fastify sees only what the first five steps let through. Its own routing then
@@ -172,7 +175,7 @@ export async function createGate(
 
 	/** The limits are counted in a later turn, and a reload may have come between. */
 	function checkStillGood({ credential }: Exchange): Refusal | undefined {
-		if (rules.keyring.current(credential?.sha256 ?? "") !== undefined)
+		if (rules.keyring.current(credential?.id ?? "") !== undefined)
 			return undefined;
 		return revoked;
 	}
@@ -246,7 +249,7 @@ export async function createGate(
 			exchange.closing ||= turnedAway?.reason === "foreign_source";
 			if (turnedAway !== undefined || isPreflight) return turnedAway;
 
-			const authentication = identify(address, head, exchange.id);
+			const authentication = identify(address, req, head, exchange.id);
 			if (authentication.kind === "refused") return authentication.refusal;
 			connections.markAuthenticated(exchange.connection);
 			exchange.credential = authentication.credential;
@@ -259,7 +262,8 @@ export async function createGate(
 			if (draining) return shuttingDown;
 			return (
 				checkOrigin(authentication.basic, origin, settings.corsOrigins) ??
-				checkPolicy(authentication.credential, match.route, Date.now())
+				checkPolicy(authentication.credential, match.route, Date.now()) ??
+				checkModelInPath(authentication.credential.key, match.route, match.path)
 			);
 		}
 	}
@@ -298,10 +302,18 @@ export async function createGate(
 	/** Step 4, with what a wrong key has for consequences. */
 	function identify(
 		address: string,
+		req: IncomingMessage,
 		head: Head,
 		requestId: string | undefined,
 	): Authentication {
-		const authentication = authenticate(head, rules.keyring);
+		const line = { method: req.method ?? "", target: req.url ?? "" };
+		const authentication = authenticate(
+			head,
+			line,
+			rules.keyring,
+			signatureUses,
+			Date.now(),
+		);
 		if (authentication.kind === "refused" && authentication.wrongKey) {
 			const { authFailures } = rules.settings.limits;
 			const nowMs = performance.now();
@@ -351,7 +363,7 @@ export async function createGate(
 			const turnedAway = turnAway(address);
 			if (turnedAway !== undefined) return turnedAway;
 			const head = readHead(req.rawHeaders);
-			const authentication = identify(address, head, undefined);
+			const authentication = identify(address, req, head, undefined);
 			if (authentication.kind === "refused") return authentication.refusal;
 			return {
 				status: 405,
@@ -381,7 +393,7 @@ export async function createGate(
 		for (const relay of relays) {
 			const { credential, route } = relay.exchange;
 			if (credential === undefined || route === undefined) continue;
-			const current = rules.keyring.current(credential.sha256);
+			const current = rules.keyring.current(credential.id);
 			if (current !== undefined) relay.exchange.credential = current;
 			const refusal =
 				current === undefined || current.key.name !== credential.key.name

@@ -1,5 +1,12 @@
 import type { Credential, Keyring } from "../keys/keyring.ts";
 import { maxKeyLength } from "../keys/newKey.ts";
+import {
+	type CliSignature,
+	clockToleranceMs,
+	isSignedBy,
+	readCliSignature,
+	type SignatureUses,
+} from "../ollama/cliSignature.ts";
 import type { Head } from "./head.ts";
 import type { Refusal } from "./refusal.ts";
 
@@ -26,8 +33,30 @@ export type Authentication =
 // Browsers ask for a password when they see Basic here, and would then send it from any page.
 const challenge = 'Bearer realm="llamagate"';
 
-/** Step 4: a key in `Authorization: Bearer`, in `x-api-key`, or as the password of Basic. */
-export function authenticate(head: Head, keyring: Keyring): Authentication {
+/** The request line, which a signature covers. */
+export interface RequestLine {
+	readonly method: string;
+	/** As it came, query and all. */
+	readonly target: string;
+}
+
+/**
+ * Step 4: a key in `Authorization: Bearer`, in `x-api-key`, or as the password
+ * of Basic; or the signature of the stock `ollama` command.
+ *
+ * @param uses counts how often each signature has been used
+ * @param nowMs epoch milliseconds, which a signature's time is compared with
+ */
+export function authenticate(
+	head: Head,
+	line: RequestLine,
+	keyring: Keyring,
+	uses: SignatureUses,
+	nowMs: number,
+): Authentication {
+	const signature = readSignature(head, line);
+	if (signature !== undefined)
+		return authenticateSignature(signature, keyring, uses, nowMs);
 	const presented = readPresented(head);
 	if (presented.kind === "key") {
 		const credential =
@@ -36,36 +65,81 @@ export function authenticate(head: Head, keyring: Keyring): Authentication {
 				: keyring.find(presented.key);
 		if (credential !== undefined)
 			return { kind: "known", credential, basic: presented.basic };
-		return refused(
-			"wrong_key",
-			"this key is not known here",
-			true,
-			`${challenge}, error="invalid_token"`,
-		);
+		return refused("wrong_key", "this key is not known here", true);
 	}
 	return presented.kind === "none"
 		? refused(
 				"no_key",
 				"a key is needed: send it as Authorization: Bearer KEY",
 				false,
-				challenge,
 			)
-		: refused("unclear_key", presented.message, false, challenge);
+		: refused("unclear_key", presented.message, false);
+}
+
+function readSignature({ authorization, apiKey }: Head, line: RequestLine) {
+	const [value] = authorization;
+	if (value === undefined || authorization.length > 1 || apiKey.length > 0)
+		return undefined;
+	return readCliSignature(value, line.method, line.target);
+}
+
+function authenticateSignature(
+	signature: CliSignature | "no-time",
+	keyring: Keyring,
+	uses: SignatureUses,
+	nowMs: number,
+): Authentication {
+	if (signature === "no-time")
+		return refused(
+			"unclear_key",
+			"an Ollama signature needs its time in the query, alone: ?ts=SECONDS",
+			false,
+		);
+	const signer = keyring.signer(signature.publicKey);
+	if (signer === undefined)
+		return refused(
+			"wrong_key",
+			"this Ollama key is not known here; on the server: llamagate keys add NAME --ollama-key id_ed25519.pub",
+			true,
+		);
+	if (!isSignedBy(signature, signer.publicKey))
+		return refused("wrong_key", "the signature does not fit the request", true);
+	// A 401 makes the command say that one should sign in at ollama.com; a 403 it prints as it is.
+	const offMs = signature.timeMs - nowMs;
+	if (Math.abs(offMs) > clockToleranceMs)
+		return forbidden(
+			"stale_signature",
+			`this computer's clock is ${Math.round(Math.abs(offMs) / 1000)} s ${offMs > 0 ? "ahead of" : "behind"} the server's; set both right (at most ${clockToleranceMs / 1000} s are allowed)`,
+		);
+	if (!uses.take(signature, nowMs))
+		return forbidden(
+			"replayed_signature",
+			"the same request was made too often within a second; wait one and try again",
+		);
+	return { kind: "known", credential: signer, basic: false };
+}
+
+function forbidden(reason: string, message: string): Authentication {
+	return {
+		kind: "refused",
+		refusal: { status: 403, reason, message },
+		wrongKey: false,
+	};
 }
 
 function refused(
 	reason: string,
 	message: string,
 	wrongKey: boolean,
-	wwwAuthenticate: string,
 ): Authentication {
+	const header = `${challenge}${wrongKey ? ', error="invalid_token"' : ""}`;
 	return {
 		kind: "refused",
 		refusal: {
 			status: 401,
 			reason,
 			message,
-			headers: ["www-authenticate", wwwAuthenticate],
+			headers: ["www-authenticate", header],
 		},
 		wrongKey,
 	};

@@ -11,11 +11,19 @@ import { type Route, smallBodyBytes } from "../ollama/routes.ts";
 import { ReplyEnds } from "../ollama/usage.ts";
 import type { Exchange, Outcome } from "./account.ts";
 import { bodyTooLarge } from "./limit.ts";
+import {
+	type BodyGuard,
+	filterReply,
+	guardBody,
+	type ReplyFilter,
+} from "./modelPolicy.ts";
 import { lingerForBody, type Refusal, sendRefusal } from "./refusal.ts";
 import { bodyLengthOf, bodyLimitOf } from "./route.ts";
 
 /** A body up to this size is read whole before a connection to Ollama is taken for it. */
 const wholeBodyBytes = 64 * 1024;
+/** The longest list of models that is filtered. */
+const maxListBytes = 16 * 2 ** 20;
 /** How long a client may take to read what it was sent before a cut. */
 const cutGraceMs = 5_000;
 
@@ -38,6 +46,15 @@ const notForwarded = new Set([
 	"vary",
 ]);
 
+type ReplyHeaders = Record<string, string | string[] | undefined>;
+
+/** A reply that waits for its end. */
+interface Held {
+	readonly headers: ReplyHeaders;
+	readonly chunks: Buffer[];
+	bytes: number;
+}
+
 /**
  * Step 7: one request to Ollama and its reply, bytes both ways.
  *
@@ -53,6 +70,11 @@ export class Relay implements Dispatcher.DispatchHandler {
 	readonly #settings: Settings;
 	readonly #route: Route;
 	readonly #ends = new ReplyEnds();
+	/** Reads the body where a rule of the key's depends on it. */
+	readonly #guard: BodyGuard | undefined;
+	/** Takes models out of a list that the key may not see. */
+	readonly #filter: ReplyFilter | undefined;
+	#held: Held | undefined;
 	#controller: Dispatcher.DispatchController | undefined;
 	#format: ReplyFormat = "opaque";
 	/** The reply came with a length or in chunks, so that a client sees when it is broken off. */
@@ -74,6 +96,11 @@ export class Relay implements Dispatcher.DispatchHandler {
 		this.exchange = exchange;
 		this.#route = route;
 		this.#upstreamNow = upstream;
+		const key = exchange.credential?.key;
+		if (key === undefined)
+			throw new Error("a request without a credential reached the relay");
+		this.#guard = guardBody(key, route, exchange.head.contentType[0]);
+		this.#filter = filterReply(key, route);
 		this.#settings = settings;
 		// However the exchange ends, nothing goes on upstream.
 		exchange.atEnd(() => {
@@ -91,29 +118,57 @@ export class Relay implements Dispatcher.DispatchHandler {
 			exchange.req.resume();
 			this.#bodySent = true;
 			this.#dispatch(path, null);
-		} else if (length <= wholeBodyBytes) this.#readWhole(path, length);
+		} else if (this.#guard !== undefined || length <= wholeBodyBytes)
+			this.#readWhole(path);
 		else this.#dispatch(path, this.#bodyStream());
 	}
 
-	#readWhole(path: string, length: number): void {
+	/** A small body, and one that a rule of the key's must see before Ollama does. */
+	#readWhole(path: string): void {
 		const { req } = this.exchange;
+		const limit = this.#bodyLimit();
 		this.#continue();
 		const chunks: Buffer[] = [];
 		req.on("data", (chunk: Buffer) => {
 			this.#quietSweeps = 0;
 			this.exchange.bytesIn += chunk.length;
+			if (this.exchange.bytesIn > limit) {
+				chunks.length = 0;
+				this.#refuse(bodyTooLarge(limit));
+				return;
+			}
+			this.#guard?.push(chunk);
 			chunks.push(chunk);
 		});
 		req.on("end", () => {
-			this.#bodySent = true;
+			if (this.exchange.ended) return;
 			const [only] = chunks;
-			this.#dispatch(
-				path,
+			const body =
 				chunks.length === 1 && only !== undefined
 					? only
-					: Buffer.concat(chunks, length),
-			);
+					: Buffer.concat(chunks);
+			this.#bodySent = true;
+			if (this.#guard === undefined) this.#dispatch(path, body);
+			else void this.#dispatchIfAllowed(this.#guard, path, body);
 		});
+	}
+
+	async #dispatchIfAllowed(
+		guard: BodyGuard,
+		path: string,
+		body: Buffer,
+	): Promise<void> {
+		const refusal = await guard.finish(body);
+		if (refusal === undefined) this.#dispatch(path, body);
+		else this.#refuse(refusal);
+	}
+
+	#bodyLimit(): number {
+		return bodyLimitOf(
+			this.#route,
+			this.#settings.limits.bodyBytes,
+			smallBodyBytes,
+		);
 	}
 
 	/**
@@ -123,11 +178,7 @@ export class Relay implements Dispatcher.DispatchHandler {
 	 */
 	#bodyStream(): Readable {
 		const { req } = this.exchange;
-		const limit = bodyLimitOf(
-			this.#route,
-			this.#settings.limits.bodyBytes,
-			smallBodyBytes,
-		);
+		const limit = this.#bodyLimit();
 		let begun = false;
 		const body = new Readable({
 			highWaterMark: wholeBodyBytes,
@@ -201,7 +252,7 @@ export class Relay implements Dispatcher.DispatchHandler {
 	onResponseStart(
 		_controller: Dispatcher.DispatchController,
 		status: number,
-		headers: Record<string, string | string[] | undefined>,
+		headers: ReplyHeaders,
 	): void {
 		const { exchange } = this;
 		if (exchange.ended || status < 200) return;
@@ -215,17 +266,22 @@ export class Relay implements Dispatcher.DispatchHandler {
 			);
 			return;
 		}
+		exchange.status = status;
+		if (this.#filter !== undefined && status === 200)
+			this.#held = { headers, chunks: [], bytes: 0 };
+		else this.#beginReply(headers);
+	}
 
-		const contentType = single(headers["content-type"]);
-		this.#format = replyFormatOf(contentType);
-		const { res } = exchange;
-		const replyHeaders = forwardedHeaders(headers);
-		replyHeaders.push(...exchange.replyHeaders);
-		if (exchange.closing) replyHeaders.push(...exchange.closeBehind());
+	#beginReply(headers: ReplyHeaders): void {
+		const { exchange } = this;
+		const { res, status } = exchange;
+		this.#format = replyFormatOf(single(headers["content-type"]));
 		this.#framed =
 			headers["content-length"] !== undefined ||
 			exchange.req.httpVersion === "1.1";
-		exchange.status = status;
+		const replyHeaders = forwardedHeaders(headers);
+		replyHeaders.push(...exchange.replyHeaders);
+		if (exchange.closing) replyHeaders.push(...exchange.closeBehind());
 		try {
 			res.writeHead(status, replyHeaders);
 		} catch {
@@ -252,23 +308,55 @@ export class Relay implements Dispatcher.DispatchHandler {
 		const { exchange } = this;
 		if (exchange.ended) return;
 		this.#quietSweeps = 0;
+		if (this.#held !== undefined) {
+			this.#hold(this.#held, chunk);
+			return;
+		}
+		if (this.#write(chunk)) return;
+		this.#clientIsSlow = true;
+		controller.pause();
+		exchange.res.once("drain", () => {
+			this.#clientIsSlow = false;
+			this.#quietSweeps = 0;
+			controller.resume();
+		});
+	}
+
+	/** Passes a piece on. Returns false if the client does not keep up. */
+	#write(chunk: Buffer): boolean {
+		const { exchange } = this;
 		if (exchange.bytesOut === 0)
 			exchange.ttftMs = performance.now() - exchange.startedAtMs;
 		exchange.bytesOut += chunk.length;
 		this.#ends.push(chunk);
-		if (!exchange.res.write(chunk)) {
-			this.#clientIsSlow = true;
-			controller.pause();
-			exchange.res.once("drain", () => {
-				this.#clientIsSlow = false;
-				this.#quietSweeps = 0;
-				controller.resume();
-			});
+		return exchange.res.write(chunk);
+	}
+
+	/** A list is short, and must be whole before what the key may not see is taken out. */
+	#hold(held: Held, chunk: Buffer): void {
+		held.chunks.push(chunk);
+		held.bytes += chunk.length;
+		if (held.bytes > maxListBytes)
+			this.#refuse(badGateway("upstream_garbage", "Ollama's list is too long"));
+	}
+
+	#sendHeld({ headers, chunks }: Held): void {
+		const body = this.#filter?.(Buffer.concat(chunks));
+		if (body === undefined) {
+			this.#refuse(
+				badGateway("upstream_garbage", "Ollama's list cannot be read"),
+			);
+			return;
 		}
+		this.#beginReply({ ...headers, "content-length": String(body.length) });
+		this.#write(body);
 	}
 
 	onResponseEnd(): void {
 		const { exchange } = this;
+		if (exchange.ended) return;
+		if (this.#held !== undefined) this.#sendHeld(this.#held);
+		// What was held may have turned out to be no list.
 		if (exchange.ended) return;
 		if (
 			exchange.status < 400 &&
@@ -464,9 +552,7 @@ function single(value: string | string[] | undefined): string | undefined {
 	return Array.isArray(value) ? value[0] : value;
 }
 
-function forwardedHeaders(
-	headers: Record<string, string | string[] | undefined>,
-): string[] {
+function forwardedHeaders(headers: ReplyHeaders): string[] {
 	const forwarded: string[] = [];
 	const named = headers.connection;
 	const connectionOptions =

@@ -10,6 +10,7 @@ import {
 } from "node:fs/promises";
 import { createServer, type Server } from "node:net";
 import path from "node:path";
+import { durationPattern } from "../config/duration.ts";
 import { unreadable } from "../config/load.ts";
 import type { SchemaNode } from "../config/schema.ts";
 import {
@@ -18,6 +19,9 @@ import {
 	type Mistake,
 	parseStrictJson,
 } from "../config/strictJson.ts";
+import { ollamaKeyPattern } from "../ollama/cliSignature.ts";
+import { parseModelPattern } from "../ollama/modelName.ts";
+import { optionNames } from "../ollama/options.ts";
 import { type Scope, scopes } from "../ollama/routes.ts";
 
 /** Limits of one key, in place of the configuration's. */
@@ -29,8 +33,14 @@ export interface KeyLimits {
 /** One entry of the keys file: a name, a digest and rules. Never a key. */
 export interface KeyEntry {
 	readonly name: string;
-	/** SHA-256 of the key, 64 lower-case hex digits. */
-	readonly sha256: string;
+	/** SHA-256 of the key, 64 lower-case hex digits; absent beside an `ollamaKey`. */
+	readonly sha256?: string;
+	/** Field 2 of the client's `~/.ollama/id_ed25519.pub`, in place of a digest. */
+	readonly ollamaKey?: string;
+	/** Patterns of models; absent for a key that may use all of them. */
+	readonly models?: readonly string[];
+	readonly denyOptions?: readonly string[];
+	readonly maxOptions?: Readonly<Record<string, number | string>>;
 	/** Defaults to `defaultScopes`. */
 	readonly scopes?: readonly Scope[];
 	/** ISO 8601. */
@@ -75,7 +85,7 @@ export const keyFileSchema = {
 			items: {
 				type: "object",
 				additionalProperties: false,
-				required: ["name", "sha256"],
+				required: ["name"],
 				"x-expected": "a key: { name, sha256, … }",
 				properties: {
 					name: {
@@ -85,6 +95,46 @@ export const keyFileSchema = {
 							"a name of at most 64 letters, digits, dots, dashes and underscores",
 					},
 					sha256: digest,
+					ollamaKey: {
+						type: "string",
+						pattern: ollamaKeyPattern,
+						"x-expected": "field 2 of an ed25519 public key file",
+					},
+					models: {
+						type: "array",
+						minItems: 1,
+						"x-expected": "a list of patterns such as qwen3:*",
+						items: {
+							type: "string",
+							"x-expected": "a pattern such as qwen3:*",
+						},
+					},
+					denyOptions: {
+						type: "array",
+						"x-expected": `a list of options: ${optionNames.join(", ")}`,
+						items: {
+							type: "string",
+							enum: [...optionNames],
+							"x-expected": `an option: ${optionNames.join(", ")}`,
+						},
+					},
+					maxOptions: {
+						type: "object",
+						additionalProperties: false,
+						"x-expected": "an object such as { num_ctx: 8192 }",
+						properties: {
+							num_ctx: positive,
+							num_batch: positive,
+							num_predict: positive,
+							num_keep: positive,
+							num_thread: positive,
+							keep_alive: {
+								type: "string",
+								pattern: durationPattern,
+								"x-expected": 'a duration such as "30m"',
+							},
+						},
+					},
 					scopes: {
 						type: "array",
 						minItems: 1,
@@ -118,14 +168,7 @@ export const keyFileSchema = {
 } as const;
 
 /** Rules that this version does not enforce; a file that has them must not load as if they were. */
-const unenforced = [
-	"models",
-	"bind",
-	"ollamaKey",
-	"denyOptions",
-	"maxOptions",
-	"canary",
-];
+const unenforced = ["bind", "canary"];
 
 /**
  * Reads and checks the keys file.
@@ -202,9 +245,28 @@ export function parseKeys(text: string, file: string): KeyEntry[] {
 			[["keys", index, "expires"], key.expires],
 			[["keys", index, "created"], key.created],
 		];
-		const held: [(string | number)[], string][] = [
-			[["keys", index, "sha256"], key.sha256],
-		];
+		const held: [(string | number)[], string][] = [];
+		if (key.sha256 !== undefined)
+			held.push([["keys", index, "sha256"], key.sha256]);
+		if (key.ollamaKey !== undefined)
+			held.push([["keys", index, "ollamaKey"], key.ollamaKey]);
+		if (held.length !== 1)
+			refuse(
+				["keys", index],
+				"has either sha256 or ollamaKey, and one of them",
+			);
+		if (key.ollamaKey !== undefined && key.previous !== undefined)
+			refuse(
+				["keys", index, "previous"],
+				"goes with a sha256; an ollamaKey is replaced by another entry",
+			);
+		for (const [turn, pattern] of (key.models ?? []).entries()) {
+			if (parseModelPattern(pattern) === undefined)
+				refuse(
+					["keys", index, "models", turn],
+					"expected a pattern such as qwen3:*, hf.co/*/*:* or *",
+				);
+		}
 		for (const [turn, previous] of (key.previous ?? []).entries()) {
 			times.push([
 				["keys", index, "previous", turn, "expires"],
@@ -220,8 +282,7 @@ export function parseKeys(text: string, file: string): KeyEntry[] {
 				);
 		}
 		for (const [where, sha256] of held) {
-			if (digests.has(sha256))
-				refuse(where, "the same digest stands here twice");
+			if (digests.has(sha256)) refuse(where, "the same key stands here twice");
 			digests.add(sha256);
 		}
 	}

@@ -1,4 +1,12 @@
-import { hash, randomBytes, timingSafeEqual } from "node:crypto";
+import {
+	hash,
+	type KeyObject,
+	randomBytes,
+	timingSafeEqual,
+} from "node:crypto";
+import { parseOllamaKey } from "../ollama/cliSignature.ts";
+import { type ModelPattern, parseModelPattern } from "../ollama/modelName.ts";
+import { type OptionRules, readOptionRules } from "../ollama/options.ts";
 import type { Scope } from "../ollama/routes.ts";
 import {
 	defaultScopes,
@@ -12,19 +20,28 @@ export interface Key {
 	readonly name: string;
 	readonly scopes: ReadonlySet<Scope>;
 	readonly limits: KeyLimits;
+	/** The models that it may name; `undefined` for all. */
+	readonly models: readonly ModelPattern[] | undefined;
+	/** The options that it may set; `undefined` for all. */
+	readonly options: OptionRules | undefined;
 }
 
-/** One digest that lets somebody in: a key's own, or one that it had before a rotation. */
+/** One thing that lets somebody in: a digest, also one from before a rotation, or a key of Ollama's. */
 export interface Credential {
 	readonly key: Key;
-	/** SHA-256 of the presented key, in hex. */
-	readonly sha256: string;
+	/** The SHA-256 of the presented key in hex, or the public key that signed. */
+	readonly id: string;
 	/** Epoch milliseconds, or Infinity. */
 	readonly expiresAtMs: number;
 }
 
 interface Held extends Credential {
 	readonly digest: Buffer;
+}
+
+/** A credential that signs, and what verifies its signatures. */
+export interface Signer extends Credential {
+	readonly publicKey: KeyObject;
 }
 
 /**
@@ -38,7 +55,8 @@ interface Held extends Credential {
 export class Keyring {
 	readonly #secret = randomBytes(32);
 	readonly #byIndex = new Map<string, Held>();
-	readonly #bySha256 = new Map<string, Held>();
+	readonly #signers = new Map<string, Signer>();
+	readonly #byId = new Map<string, Credential>();
 	readonly #nobody = randomBytes(32);
 	readonly names: readonly string[];
 
@@ -49,9 +67,13 @@ export class Keyring {
 				name: entry.name,
 				scopes: new Set(entry.scopes ?? defaultScopes),
 				limits: entry.limits ?? {},
+				models: entry.models?.map(readPattern),
+				options: readOptionRules(entry, entry.models !== undefined),
 			};
 			const expiresAtMs = timeOf(entry.expires);
-			this.#add(key, entry.sha256, expiresAtMs);
+			if (entry.ollamaKey !== undefined)
+				this.#addSigner(key, entry.ollamaKey, expiresAtMs);
+			if (entry.sha256 !== undefined) this.#add(key, entry.sha256, expiresAtMs);
 			for (const previous of entry.previous ?? [])
 				this.#add(
 					key,
@@ -61,15 +83,19 @@ export class Keyring {
 		}
 	}
 
-	#add(key: Key, sha256: string, expiresAtMs: number): void {
-		const held: Held = {
-			key,
-			sha256,
-			expiresAtMs,
-			digest: Buffer.from(sha256, "hex"),
-		};
-		this.#byIndex.set(this.#indexOf(held.digest), held);
-		this.#bySha256.set(sha256, held);
+	#add(key: Key, id: string, expiresAtMs: number): void {
+		const digest = Buffer.from(id, "hex");
+		const held: Held = { key, id, expiresAtMs, digest };
+		this.#byIndex.set(this.#indexOf(digest), held);
+		this.#byId.set(id, held);
+	}
+
+	#addSigner(key: Key, id: string, expiresAtMs: number): void {
+		const publicKey = parseOllamaKey(id);
+		if (publicKey === undefined) return;
+		const signer: Signer = { key, id, expiresAtMs, publicKey };
+		this.#signers.set(id, signer);
+		this.#byId.set(id, signer);
 	}
 
 	/**
@@ -89,10 +115,20 @@ export class Keyring {
 		return equal ? held : undefined;
 	}
 
-	/** The credential with this digest, to ask whether one that was let in before is still in force. */
-	current(sha256: string): Credential | undefined {
-		return this.#bySha256.get(sha256);
+	/** Who signs with this public key; it is no secret, so a plain look-up does. */
+	signer(publicKey: string): Signer | undefined {
+		return this.#signers.get(publicKey);
 	}
+
+	/** The credential with this id, to ask whether one that was let in before is still in force. */
+	current(id: string): Credential | undefined {
+		return this.#byId.get(id);
+	}
+}
+
+/** A pattern that cannot be read cannot get past the file's check; if it did, it would match nothing. */
+function readPattern(text: string): ModelPattern {
+	return parseModelPattern(text) ?? (() => false);
 }
 
 /** An unreadable time cannot get past the file's check; if it did, the key is expired. */

@@ -2,6 +2,7 @@ import t from "tap";
 import { parseKeys } from "../../src/keys/keyFile.ts";
 import { Keyring } from "../../src/keys/keyring.ts";
 import { digestOf, generateKey, weaknessOf } from "../../src/keys/newKey.ts";
+import { ollamaKeyPair } from "../support/ollamaKey.ts";
 
 t.test("a key is found by all of its bytes and by nothing else", async (t) => {
 	const key = generateKey();
@@ -60,7 +61,7 @@ t.test("a keys file must be right in every entry", async (t) => {
 		[
 			"two of a digest",
 			{ keys: [good, { ...good, name: "b" }] },
-			/same digest stands here twice/,
+			/same key stands here twice/,
 		],
 		[
 			"no scope",
@@ -98,9 +99,34 @@ t.test("a keys file must be right in every entry", async (t) => {
 			/keys\[0\]\.limits\.concurrent: expected a whole number/,
 		],
 		[
-			"models, which nothing enforces",
-			{ keys: [{ ...good, models: ["qwen3:*"] }] },
-			/keys\[0\]\.models: this version does not enforce it/,
+			"no pattern of models",
+			{ keys: [{ ...good, models: ["a b"] }] },
+			/keys\[0\]\.models\[0\]: expected a pattern/,
+		],
+		[
+			"neither key",
+			{ keys: [{ name: "a" }] },
+			/keys\[0\]: has either sha256 or ollamaKey/,
+		],
+		[
+			"both keys",
+			{ keys: [{ ...good, ollamaKey: ollamaKeyPair("a").publicKey }] },
+			/keys\[0\]: has either sha256 or ollamaKey/,
+		],
+		[
+			"another kind of key",
+			{ keys: [{ name: "a", ollamaKey: "AAAAB3NzaC1yc2E" }] },
+			/keys\[0\]\.ollamaKey: expected field 2 of an ed25519/,
+		],
+		[
+			"an option that is none",
+			{ keys: [{ ...good, denyOptions: ["temperature"] }] },
+			/keys\[0\]\.denyOptions\[0\]: expected an option/,
+		],
+		[
+			"a limit that is none",
+			{ keys: [{ ...good, maxOptions: { keep_alive: "-1" } }] },
+			/keys\[0\]\.maxOptions\.keep_alive: expected a duration/,
 		],
 		[
 			"bind, which nothing enforces",

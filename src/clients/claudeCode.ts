@@ -1,0 +1,42 @@
+import { type Client, json } from "./client.ts";
+
+export const claudeCode: Client = {
+	name: "claude-code",
+	title: "Claude Code",
+	source: "run with Claude Code 2.1.330, by hand",
+	sendsKey: true,
+	render({ server, key, model }) {
+		const env = {
+			ANTHROPIC_BASE_URL: server,
+			ANTHROPIC_AUTH_TOKEN: key,
+			ANTHROPIC_MODEL: model,
+			// What it calls for small jobs and by tier; without these it asks for Anthropic's own models.
+			ANTHROPIC_DEFAULT_HAIKU_MODEL: model,
+			ANTHROPIC_DEFAULT_SONNET_MODEL: model,
+			ANTHROPIC_DEFAULT_OPUS_MODEL: model,
+		};
+		return {
+			snippets: [
+				{
+					lead: "In ~/.claude/settings.json, merged with what is there:",
+					language: "json",
+					text: json({ env }),
+				},
+				{
+					lead: "Or for one terminal:",
+					language: "sh",
+					text: [
+						...Object.entries(env).map(
+							([name, value]) => `export ${name}=${value}`,
+						),
+						"claude",
+					].join("\n"),
+				},
+			],
+			notes: [
+				"No /v1 in the URL. Unset ANTHROPIC_API_KEY: where both are set, both are sent, and llamagate refuses two keys that differ.",
+				"Not in a project's .claude/settings.json, which is committed. Take a model that can call tools, with a context of 64k tokens or more (OLLAMA_CONTEXT_LENGTH on the server).",
+			],
+		};
+	},
+};

@@ -1,0 +1,45 @@
+import { type Client, type Connection, json } from "./client.ts";
+
+/** The provider's entry, without its models. */
+export function providerSettings({ server, key }: Connection) {
+	return {
+		// Without /v1: OpenClaw's OpenAI mode breaks tool calls (docs.openclaw.ai/providers/ollama).
+		baseUrl: server,
+		apiKey: key,
+		api: "ollama",
+		timeoutSeconds: 300,
+	};
+}
+
+export const openClaw: Client = {
+	name: "openclaw",
+	title: "OpenClaw",
+	source: "run with OpenClaw 2026.9.6, by hand",
+	sendsKey: true,
+	render(connection) {
+		const { model } = connection;
+		return {
+			snippets: [
+				{
+					lead: "In ~/.openclaw/openclaw.json, merged with what is there (--write does it for you):",
+					language: "json",
+					text: json({
+						models: {
+							providers: {
+								ollama: {
+									...providerSettings(connection),
+									models: [{ id: model, name: model }],
+								},
+							},
+						},
+						agents: { defaults: { model: { primary: `ollama/${model}` } } },
+					}),
+				},
+			],
+			notes: [
+				"No /v1 in the URL: it breaks tool calls. Check the file with: openclaw config validate",
+				"If agents.defaults.models is there, it is the list of models that are allowed: add the model to it, too.",
+			],
+		};
+	},
+};
