@@ -3,7 +3,8 @@ import { type Client, greeting } from "./client.ts";
 export const ollamaCli: Client = {
 	name: "ollama-cli",
 	title: "The stock ollama command",
-	source: "from the source of Ollama 0.33 (api/client.go, auth/auth.go); not run",
+	source:
+		"from the source of Ollama 0.33 (api/client.go, auth/auth.go); not run",
 	sendsKey: false,
 	render({ server, model }) {
 		return {
@@ -72,7 +73,8 @@ for await (const part of stream) process.stdout.write(part.message.content);`,
 export const ollamaPython: Client = {
 	name: "ollama-python",
 	title: "ollama for Python",
-	source: "from the source of ollama 0.6 for Python; parsed in our tests, not run",
+	source:
+		"from the source of ollama 0.6 for Python; parsed in our tests, not run",
 	sendsKey: true,
 	render({ server, key, model }) {
 		return {

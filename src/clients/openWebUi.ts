@@ -32,7 +32,7 @@ ENABLE_OPENAI_API=false`,
   ghcr.io/open-webui/open-webui:main`,
 				},
 				{
-					lead: "A version that ignores OLLAMA_API_CONFIGS (before mid-2026) can speak OpenAI's API instead; in that file:",
+					lead: "An older version, which ignores OLLAMA_API_CONFIGS (those of 2025 do), can speak OpenAI's API instead; in that file:",
 					language: "text",
 					text: `ENABLE_OLLAMA_API=false
 OPENAI_API_BASE_URLS=${server}/v1

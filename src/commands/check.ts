@@ -19,6 +19,7 @@ import {
 	formatHostPort,
 	isLoopbackAddress,
 	isPermittedSource,
+	parseAddress,
 	parseRange,
 } from "../net/ranges.ts";
 import { openUpstream } from "../net/upstream.ts";
@@ -175,7 +176,7 @@ function describeSources({ listen, sources }: Settings): Line[] {
 	if (
 		listen.kind === "address" &&
 		isLoopbackAddress(listen.address) &&
-		!isPermittedSource(listen.address, sources)
+		!contains(sources, listen.address)
 	)
 		lines.push({
 			subject: "sources",
@@ -230,4 +231,9 @@ async function describeUpstream({ upstream }: Settings): Promise<Line> {
 	} finally {
 		await pool.destroy();
 	}
+}
+
+function contains(ranges: Settings["sources"], text: string): boolean {
+	const address = parseAddress(text);
+	return address !== undefined && isPermittedSource(address, ranges);
 }

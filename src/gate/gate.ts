@@ -12,7 +12,7 @@ import fastify, { type FastifyReply, type FastifyRequest } from "fastify";
 import type { Settings } from "../config/load.ts";
 import type { Keyring } from "../keys/keyring.ts";
 import type { Log } from "../log.ts";
-import { ConnectionTable } from "../net/connections.ts";
+import { type Connection, ConnectionTable } from "../net/connections.ts";
 import { openUpstream, type UpstreamPool } from "../net/upstream.ts";
 import { SignatureUses } from "../ollama/cliSignature.ts";
 import { matchRoute, routes } from "../ollama/routes.ts";
@@ -59,7 +59,9 @@ const shuttingDown: Refusal = {
 	headers: ["retry-after", "5"],
 };
 
-const exchanges = new WeakMap<IncomingMessage, Exchange>();
+/** A request's exchange, as a property of it: a WeakMap costs each garbage collection. */
+const held = Symbol("exchange");
+type HeldRequest = IncomingMessage & { [held]?: Exchange };
 
 /** What is in force; replaced whole on a reload. */
 export interface Rules {
@@ -192,7 +194,7 @@ export async function createGate(
 		if (connection.closing) return;
 		const { settings } = rules;
 		if (
-			checkSource(connection.address, settings.sources) !== undefined &&
+			checkSource(connection.parsedAddress, settings.sources) !== undefined &&
 			settings.onForeignSource === "drop"
 		)
 			return void req.socket.destroy();
@@ -208,7 +210,7 @@ export async function createGate(
 			match,
 			expectsContinue,
 		);
-		exchanges.set(req, exchange);
+		(req as HeldRequest)[held] = exchange;
 		const misframed = checkFraming(head, req.httpVersion);
 		// Node does not read what came in one packet behind a request for an upgrade.
 		exchange.closing =
@@ -245,7 +247,7 @@ export async function createGate(
 			isPreflight: boolean,
 		): Refusal | undefined {
 			const { address } = exchange.connection;
-			const turnedAway = turnAway(address);
+			const turnedAway = turnAway(exchange.connection);
 			exchange.closing ||= turnedAway?.reason === "foreign_source";
 			if (turnedAway !== undefined || isPreflight) return turnedAway;
 
@@ -284,7 +286,7 @@ export async function createGate(
 		const { settings } = rules;
 		if (
 			settings.onForeignSource === "drop" &&
-			checkSource(connection.address, settings.sources) !== undefined
+			checkSource(connection.parsedAddress, settings.sources) !== undefined
 		) {
 			ledger.enterUnreadable(connection.address, 0, "foreign_source");
 			socket.destroy();
@@ -292,9 +294,12 @@ export async function createGate(
 	}
 
 	/** Steps 1 and 2: who is turned away before anything of theirs is looked at. */
-	function turnAway(address: string): Refusal | undefined {
+	function turnAway({
+		address,
+		parsedAddress,
+	}: Connection): Refusal | undefined {
 		return (
-			checkSource(address, rules.settings.sources) ??
+			checkSource(parsedAddress, rules.settings.sources) ??
 			lockout.check(address, performance.now())
 		);
 	}
@@ -342,7 +347,7 @@ export async function createGate(
 		answerOnSocket(
 			address,
 			socket,
-			turnAway(address) ?? unreadable(error.code),
+			turnAway(connection) ?? unreadable(error.code),
 		);
 	}
 
@@ -360,7 +365,7 @@ export async function createGate(
 		}
 		const { address } = connection;
 		const decide = (): Refusal => {
-			const turnedAway = turnAway(address);
+			const turnedAway = turnAway(connection);
 			if (turnedAway !== undefined) return turnedAway;
 			const head = readHead(req.rawHeaders);
 			const authentication = identify(address, req, head, undefined);
@@ -493,14 +498,14 @@ export async function createGate(
 }
 
 function exchangeOf(request: FastifyRequest): Exchange {
-	const exchange = exchanges.get(request.raw);
+	const exchange = (request.raw as HeldRequest)[held];
 	if (exchange === undefined)
 		throw new Error("a request came to Fastify past the gate's first steps");
 	return exchange;
 }
 
 function pathOf(req: IncomingMessage): string {
-	const match = exchanges.get(req)?.match;
+	const match = (req as HeldRequest)[held]?.match;
 	if (match?.kind !== "route")
 		throw new Error("a request came to Fastify without a route");
 	return match.path;

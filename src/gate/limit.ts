@@ -46,8 +46,12 @@ export function createLimits(
 	return {
 		async check(request) {
 			const exchange = exchangeOf(request);
-			const byKey = counted(await perKey(request));
-			const bySource = counted(await perSource(request));
+			const [keyCount, sourceCount] = await Promise.all([
+				perKey(request),
+				perSource(request),
+			]);
+			const byKey = counted(keyCount);
+			const bySource = counted(sourceCount);
 			const tightest =
 				byKey.isExceeded ||
 				(!bySource.isExceeded && byKey.remaining <= bySource.remaining)

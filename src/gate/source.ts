@@ -1,9 +1,9 @@
-import { isPermittedSource, type Range } from "../net/ranges.ts";
+import { type Address, isPermittedSource, type Range } from "../net/ranges.ts";
 import type { Refusal } from "./refusal.ts";
 
 /** Step 1: the peer address of the socket must lie in `sources`. */
 export function checkSource(
-	address: string,
+	address: Address,
 	sources: readonly Range[],
 ): Refusal | undefined {
 	if (isPermittedSource(address, sources)) return undefined;

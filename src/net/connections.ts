@@ -1,11 +1,13 @@
 import type { Socket } from "node:net";
 import type { Exchange } from "../gate/account.ts";
-import { parseAddress } from "./ranges.ts";
+import { type Address, parseAddress } from "./ranges.ts";
 
 /** One TCP connection of a client. */
 export interface Connection {
 	/** The peer's address; an IPv4 address mapped into IPv6 is written as IPv4. */
 	readonly address: string;
+	/** As it came, for those who look at its bits. */
+	readonly parsedAddress: Address;
 	/** Whether a request with a good key has come over it. */
 	authenticated: boolean;
 	/** Requests that were refused while it was a stranger's. */
@@ -24,18 +26,22 @@ export interface Connection {
 const maxStrangersPerAddress = 1024;
 const maxStrangers = 8192;
 
+/** A property of the socket: a WeakMap of every connection would cost each garbage collection. */
+const held = Symbol("connection");
+type HeldSocket = Socket & { [held]?: Connection };
+
 /** The open connections, and the strangers among them. */
 export class ConnectionTable {
-	readonly #bySocket = new WeakMap<Socket, Connection>();
 	readonly #strangers = new Map<string, number>();
 	#strangerCount = 0;
 	#openCount = 0;
 
 	/** Takes note of a new connection; `undefined` if it is one too many and must be closed. */
 	open(socket: Socket): Connection | undefined {
-		const address = parseAddress(socket.remoteAddress)?.toString();
+		const parsedAddress = parseAddress(socket.remoteAddress);
+		const address = parsedAddress?.toString();
 		// Without an address it has been reset already.
-		if (address === undefined) return undefined;
+		if (parsedAddress === undefined || address === undefined) return undefined;
 		const strangers = this.#strangers.get(address) ?? 0;
 		if (
 			strangers >= maxStrangersPerAddress ||
@@ -47,12 +53,13 @@ export class ConnectionTable {
 		this.#openCount += 1;
 		const connection: Connection = {
 			address,
+			parsedAddress,
 			authenticated: false,
 			refusals: 0,
 			closing: false,
 			exchanges: new Set(),
 		};
-		this.#bySocket.set(socket, connection);
+		(socket as HeldSocket)[held] = connection;
 		// Node stops listening for errors once it has handed a socket over (CONNECT),
 		// and an error that nobody listens for ends the process.
 		socket.on("error", () => {});
@@ -66,7 +73,7 @@ export class ConnectionTable {
 
 	/** The connection of a socket that `open` took. */
 	of(socket: Socket): Connection | undefined {
-		return this.#bySocket.get(socket);
+		return (socket as HeldSocket)[held];
 	}
 
 	/** A good key was shown: the connection no longer counts as a stranger's. */

@@ -1,5 +1,8 @@
 import ipaddr from "ipaddr.js";
 
+/** One address, parsed. */
+export type Address = ipaddr.IPv4 | ipaddr.IPv6;
+
 /** An address range; addresses of the other family never match it. */
 export type Range = readonly [ipaddr.IPv4 | ipaddr.IPv6, number];
 
@@ -78,15 +81,10 @@ export function isLoopbackAddress(text: string): boolean {
 
 /** Whether a client with this address may speak to the gate at all. */
 export function isPermittedSource(
-	text: string | undefined,
+	address: Address,
 	ranges: readonly Range[],
 ): boolean {
-	const address = parseAddress(text);
-	return (
-		address !== undefined &&
-		liesIn(address, ranges) &&
-		!liesIn(address, neverPeers)
-	);
+	return liesIn(address, ranges) && !liesIn(address, neverPeers);
 }
 
 /** `host:port` as a URL wants it: IPv6 in brackets. */

@@ -26,7 +26,7 @@ export interface TailscaleNode {
 	readonly name: string;
 	/** The MagicDNS name, lower case and without its last dot: `laptop.tail1234.ts.net`. */
 	readonly fqdn: string;
-	/** Never reused and not the peer's to choose (tailcfg.StableNodeID). */
+	/** Given by the control server and not the peer's to choose (tailcfg/tailcfg.go:StableNodeID). */
 	readonly stableId: string;
 	/** The owner's login name, `me@example.com`; `undefined` for a tagged node, which has no owner. */
 	readonly user: string | undefined;
@@ -136,7 +136,6 @@ export function createWhois({
 	timeoutMs = 2_000,
 	nowMs = () => performance.now(),
 }: WhoisOptions): Whois {
-	// Without keep-alive a restart of tailscaled leaves no dead connection to trip over.
 	const agent = new Agent({ maxSockets });
 	const ask = (path: string) => askSocket(socket, agent, path, timeoutMs);
 	const kept = new Map<string, Kept>();
@@ -265,15 +264,17 @@ function askSocket(
 			socketPath,
 			path,
 			agent,
-			headers: { host: localApiHost },
+			// Without keep-alive a restart of tailscaled leaves no dead connection to trip over.
+			headers: { host: localApiHost, connection: "close" },
 		});
 		const settle = (reply: Reply | Silence) => {
 			clearTimeout(timer);
 			resolve(reply);
+		};
+		const fail = (reason: string) => {
+			settle({ kind: "silence", reason: printable(reason) });
 			req.destroy();
 		};
-		const fail = (reason: string) =>
-			settle({ kind: "silence", reason: printable(reason) });
 		const timer = setTimeout(
 			() =>
 				fail(`tailscaled did not answer on ${socketPath} in ${timeoutMs} ms`),
@@ -284,18 +285,21 @@ function askSocket(
 
 		req.on("error", onError);
 		// A switch of protocols, for one, ends a request with neither error nor response.
-		req.on("close", () =>
-			fail(`${socketPath} closed the connection without an answer`),
-		);
+		const onClose = () =>
+			fail(`${socketPath} closed the connection without an answer`);
+		req.on("close", onClose);
 		req.on("response", (res) => {
+			// From here on the response tells how it ended, and perhaps later than this.
+			req.off("close", onClose);
 			const status = res.statusCode ?? 0;
 			const chunks: Buffer[] = [];
 			let sizeBytes = 0;
 			res.on("data", (chunk: Buffer) => {
 				sizeBytes += chunk.length;
-				if (sizeBytes > maxReplyBytes)
-					settle({ kind: "reply", status, text: undefined });
-				else chunks.push(chunk);
+				chunks.push(chunk);
+				if (sizeBytes <= maxReplyBytes) return;
+				settle({ kind: "reply", status, text: undefined });
+				req.destroy();
 			});
 			res.on("end", () =>
 				settle({

@@ -63,7 +63,7 @@ export interface TailnetPolicy {
 	readonly tests: { count: number; names: readonly string[] };
 	/** Every tag that is used anywhere, and where it is first. */
 	readonly usedTags: ReadonlyMap<string, Place>;
-	/** Names that stand twice in one object; only one of the two counts. */
+	/** Names that stand twice in one object; only one counts for Tailscale, both are read here. */
 	readonly duplicates: readonly Place[];
 	/** What was not understood, and so is not in `rules`. */
 	readonly notUnderstood: readonly (Place & { message: string })[];
@@ -77,7 +77,9 @@ export interface TailnetPolicy {
  * It does not validate as Tailscale does. What it cannot read it lists in
  * `notUnderstood`; it never passes over it.
  *
- * Source: tailscale.com/docs/reference/syntax/policy-file and …/grants.
+ * Source: tailscale.com/docs/reference/syntax/policy-file and …/grants; and
+ * what Tailscale itself made of policies, as recorded in headscale's
+ * hscontrol/policy/v2/testdata.
  *
  * @throws {BadFileError} with line numbers, if the text is no HuJSON object
  */
@@ -137,6 +139,7 @@ function readPolicy(
 	root: Node,
 	lineAt: (offset: number) => number,
 ): TailnetPolicy {
+	const whole: Item = { node: root, path: [] };
 	const notUnderstood: (Place & { message: string })[] = [];
 	const placeOf = ({ node, path }: Item): Place => ({
 		at: joinPath(path),
@@ -164,48 +167,50 @@ function readPolicy(
 	});
 	/** The objects of a section that is a list of objects. */
 	const entries = (name: string): Item[] => {
-		const section = field({ node: root, path: [] }, name);
-		if (section === undefined) return [];
-		if (section.node.type !== "array") {
-			refuse(section, "expected a list of objects");
-			return [];
-		}
-		return elementsOf(section).filter((entry) => {
-			if (entry.node.type === "object") return true;
-			refuse(entry, "expected an object { … }");
-			return false;
+		return fields(whole, name).flatMap((section) => {
+			if (section.node.type !== "array") {
+				refuse(section, "expected a list of objects");
+				return [];
+			}
+			return elementsOf(section).filter((entry) => {
+				if (entry.node.type === "object") return true;
+				refuse(entry, "expected an object { … }");
+				return false;
+			});
 		});
 	};
 	/** The entries of a section that is an object of named things. */
 	const named = (name: string): [string, Item][] => {
-		const section = field({ node: root, path: [] }, name);
-		if (section === undefined) return [];
-		if (section.node.type === "object")
-			return propertiesOf(section).map(([key, value]) => [key, value]);
-		refuse(section, "expected an object { … }");
-		return [];
+		return fields(whole, name).flatMap((section): [string, Item][] => {
+			if (section.node.type === "object")
+				return propertiesOf(section).map(([key, value]) => [key, value]);
+			refuse(section, "expected an object { … }");
+			return [];
+		});
 	};
 	const required = (entry: Item, ...names: string[]): string[] => {
-		const found = names
-			.map((name) => field(entry, name))
-			.find((item) => item !== undefined);
-		if (found !== undefined) return strings(found);
+		const found = names.flatMap((name) => fields(entry, name));
+		if (found.length > 0) return found.flatMap(strings);
 		refuse(entry, `${names[0]} is missing`);
 		return [];
 	};
 
 	const readGrant = (entry: Item): Rule => {
-		const ip = field(entry, "ip");
 		const ports: PortSpec[] = [];
-		for (const text of ip === undefined ? [] : strings(ip)) {
+		for (const text of fields(entry, "ip").flatMap(strings)) {
 			const specs = parseGrantPorts(text);
 			if (specs === undefined)
 				refuse(
-					ip ?? entry,
+					entry,
 					`${quote(text)} names no ports; write "tcp:443", "443", "tcp:80-443", "tcp:*" or "*"`,
 				);
 			else ports.push(...specs);
 		}
+		if (
+			ports.length === 0 &&
+			fields(entry, "ip").length + fields(entry, "app").length === 0
+		)
+			refuse(entry, "it has neither ip nor app");
 		return {
 			...placeOf(entry),
 			sources: required(entry, "src"),
@@ -252,8 +257,7 @@ function readPolicy(
 		hosts: { ...placeOf(entry), names: required(entry, "dst") },
 	}));
 	const funnel = entries("nodeAttrs").flatMap((entry) => {
-		const attr = field(entry, "attr");
-		return attr !== undefined && strings(attr).includes("funnel")
+		return fields(entry, "attr").flatMap(strings).includes("funnel")
 			? [{ ...placeOf(entry), names: required(entry, "target") }]
 			: [];
 	});
@@ -264,12 +268,11 @@ function readPolicy(
 	const lists = (name: string) =>
 		new Map(named(name).map(([key, item]) => [key, list(item)] as const));
 	const tests = entries("tests");
-	const root_: Item = { node: root, path: [] };
 	return {
 		rules,
 		hasRuleSection:
-			field(root_, "grants") !== undefined ||
-			field(root_, "acls") !== undefined,
+			field(whole, "grants") !== undefined ||
+			field(whole, "acls") !== undefined,
 		ssh,
 		groups: lists("groups"),
 		hosts,
@@ -280,8 +283,8 @@ function readPolicy(
 			count: tests.length,
 			names: tests.flatMap((entry) => stringsIn(entry).map(({ text }) => text)),
 		},
-		usedTags: findTags(root_, placeOf),
-		duplicates: findDuplicates(root_, placeOf),
+		usedTags: findTags(whole, placeOf),
+		duplicates: findDuplicates(whole, placeOf),
 		notUnderstood,
 	};
 }
@@ -303,12 +306,22 @@ function elementsOf({ node, path }: Item): Item[] {
 	}));
 }
 
-/** A field by its name, whatever its case; `null` counts as absent. Of two, the last, as in Go. */
+/**
+ * Every field of a name, whatever its case; `null` counts as absent. Where one
+ * stands twice both are judged, since the file does not say which one counts.
+ */
+function fields(item: Item, name: string): Item[] {
+	return propertiesOf(item)
+		.filter(
+			([key, { node }]) =>
+				key.toLowerCase() === name.toLowerCase() && node.type !== "null",
+		)
+		.map(([, value]) => value);
+}
+
+/** The last field of a name, as in Go. */
 function field(item: Item, name: string): Item | undefined {
-	const found = propertiesOf(item).findLast(
-		([key]) => key.toLowerCase() === name.toLowerCase(),
-	)?.[1];
-	return found?.node.type === "null" ? undefined : found;
+	return fields(item, name).at(-1);
 }
 
 function stringsIn(item: Item): { text: string; item: Item }[] {
@@ -351,7 +364,8 @@ function findDuplicates(root: Item, placeOf: (item: Item) => Place): Place[] {
 			seen.add(known);
 			visit(value);
 		}
-		if (item.node.type === "array") for (const one of elementsOf(item)) visit(one);
+		if (item.node.type === "array")
+			for (const one of elementsOf(item)) visit(one);
 	};
 	visit(root);
 	return places;

@@ -60,7 +60,7 @@ export function describeSource(
 	if (selector.startsWith("group:")) {
 		const group = policy.groups.get(selector);
 		if (group === undefined)
-			return { sort: "person", detail: "members unknown", resolved: false };
+			return { sort: "person", detail: "not in this file", resolved: false };
 		const count = group.names.length;
 		return {
 			sort: "person",
