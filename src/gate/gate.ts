@@ -212,9 +212,10 @@ export async function createGate(
 		);
 		(req as HeldRequest)[held] = exchange;
 		const misframed = checkFraming(head, req.httpVersion);
-		// Node does not read what came in one packet behind a request for an upgrade.
-		exchange.closing =
-			draining || misframed !== undefined || head.upgrade.length > 0;
+		// Where such a request ends, two readers may not agree. Node itself does not
+		// read what came in one packet behind a request for an upgrade.
+		connection.closing = misframed !== undefined || head.upgrade.length > 0;
+		exchange.closing = draining || connection.closing;
 		const [origin] = head.origin;
 		exchange.replyHeaders.push(...corsHeaders(origin, settings.corsOrigins));
 
