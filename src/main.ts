@@ -8,6 +8,8 @@ const commands: Record<string, () => Promise<Command>> = {
 	demo: async () => (await import("./commands/demo.ts")).demo,
 	check: async () => (await import("./commands/check.ts")).check,
 	keys: async () => (await import("./commands/keys.ts")).keys,
+	connect: async () => (await import("./commands/connect.ts")).connect,
+	policy: async () => (await import("./commands/policy.ts")).policy,
 };
 
 async function help(): Promise<string> {

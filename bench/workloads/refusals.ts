@@ -2,7 +2,7 @@ import { generator, type LoadResult, putLoad } from "../load.ts";
 import type { Section } from "../report.ts";
 import { freshStarts, interleave } from "../rounds.ts";
 import { type Stage, withTargets, wrongKey } from "../targets.ts";
-import { rateTable } from "./requests.ts";
+import { busyNote, rateTable } from "./requests.ts";
 
 interface Rates {
 	readonly noKey: LoadResult;
@@ -50,6 +50,7 @@ export async function refusals(stage: Stage): Promise<Section[]> {
 		title: `Refusals: 401 for ${title}`,
 		notes: [
 			`load by ${generator}, 32 keep-alive connections; median of ${starts} fresh start(s) of ${seconds} s; the gate's lockout is configured out of reach`,
+			busyNote,
 			...notes,
 		],
 		...rateTable(

@@ -27,7 +27,7 @@ export const claudeCode: Client = {
 					language: "sh",
 					text: [
 						...Object.entries(env).map(
-							([name, value]) => `export ${name}=${value}`,
+							([name, value]) => `export ${name}="${value}"`,
 						),
 						"claude",
 					].join("\n"),
@@ -35,6 +35,7 @@ export const claudeCode: Client = {
 			],
 			notes: [
 				"No /v1 in the URL. Unset ANTHROPIC_API_KEY: where both are set, both are sent, and llamagate refuses two keys that differ.",
+				"Claude Code takes a model that it does not know for one with a context of 1m tokens. CLAUDE_CODE_MAX_CONTEXT_TOKENS, beside the others, tells it what the server has.",
 				"Not in a project's .claude/settings.json, which is committed. Take a model that can call tools, with a context of 64k tokens or more (OLLAMA_CONTEXT_LENGTH on the server).",
 			],
 		};

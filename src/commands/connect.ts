@@ -147,16 +147,17 @@ function readConnectArgs(args: string[]): Given {
 		allowPositionals: true,
 		strict: false,
 	});
-	if (loose.positionals.length > 1)
+	// An option that is not known comes first: what follows it may be its value.
+	const { values, positionals } = readArgs(
+		args,
+		options,
+		loose.positionals.map(() => "CLIENT"),
+	);
+	if (positionals.length > 1)
 		throw new UsageError(
 			"one CLIENT is enough; a key goes on standard input, with --key-stdin",
 		);
-	const [name] = loose.positionals;
-	const { values } = readArgs(
-		args,
-		options,
-		name === undefined ? [] : ["CLIENT"],
-	);
+	const [name] = positionals;
 	const client = name === undefined ? undefined : findClient(name);
 
 	const server =

@@ -2,6 +2,8 @@ import { readFile, stat } from "node:fs/promises";
 import { styleText } from "node:util";
 import { formatDuration, parseDuration } from "../config/duration.ts";
 import { defaultConfigPath, loadConfig } from "../config/load.ts";
+import type { Binding } from "../gate/identity.ts";
+import type { KeyUse } from "../gate/keyUse.ts";
 import {
 	changeKeys,
 	defaultScopes,
@@ -47,6 +49,10 @@ daemon is told at once.
                      (default: all)
   --ollama-key FILE  the client's ~/.ollama/id_ed25519.pub, in place of a key:
                      the stock ollama command signs its requests with it
+  --bind LIST        devices, people and tags of the tailnet that it may be used
+                     from: laptop,me@example.com,tag:client (default: all)
+  --canary           a key that lets nobody in and raises an alarm when used:
+                     leave it where a thief would look
   --scopes LIST      what the key may do: ${scopes.join(",")}
                      (default: ${defaultScopes.join(",")})
   --expires WHEN     a duration such as 90d, or a time such as 2027-01-01T00:00:00Z
@@ -103,6 +109,8 @@ async function add(args: string[]): Promise<number> {
 			scopes: { type: "string" },
 			models: { type: "string" },
 			"ollama-key": { type: "string" },
+			bind: { type: "string" },
+			canary: { type: "boolean", default: false },
 		},
 		["NAME"],
 	);
@@ -123,6 +131,10 @@ async function add(args: string[]): Promise<number> {
 			: { sha256: digestOf(key) }),
 		scopes: granted,
 		...(models === undefined ? undefined : { models }),
+		...(values.bind === undefined
+			? undefined
+			: { bind: readBind(values.bind) }),
+		...(values.canary ? { canary: true } : undefined),
 		created: now(),
 		...(expires === undefined ? undefined : { expires }),
 	};
@@ -225,66 +237,89 @@ async function list(args: string[]): Promise<number> {
 	const settings = await loadConfig(values.config);
 	const entries = await loadKeys(settings.keysFile);
 	const nowMs = Date.now();
+	const uses = await askForUses(settings.admin.socket);
 	const rows = entries.map((entry) => ({
 		name: entry.name,
-		kind: entry.ollamaKey === undefined ? "key" : "ollama",
+		kind: kindOf(entry),
+		state: stateOf(entry, nowMs),
 		scopes: entry.scopes ?? defaultScopes,
 		models: entry.models ?? null,
+		bind: entry.bind ?? null,
 		created: entry.created ?? null,
 		expires: entry.expires ?? null,
-		state: stateOf(entry, nowMs),
 		oldKeysUntil:
 			entry.previous
 				?.map(({ expires }) => expires)
 				.filter((text) => (parseTime(text) ?? 0) > nowMs) ?? [],
+		/** `null` while no daemon runs that could tell. */
+		use: uses === undefined ? null : (uses[entry.name] ?? ("not yet" as const)),
 	}));
-	if (values.json)
+	if (values.json) {
 		process.stdout.write(`${JSON.stringify({ keys: rows }, undefined, 2)}\n`);
-	else if (rows.length === 0)
-		say("There is no key yet. Make one with: llamagate keys add NAME");
-	else {
-		const table = rows.map(
-			({
-				name,
-				kind,
-				scopes,
-				models,
-				created,
-				expires,
-				state,
-				oldKeysUntil,
-			}) => [
-				name,
-				state === "expired"
-					? styleText("red", state)
-					: styleText("green", state),
-				kind,
-				scopes.join(","),
-				models?.join(",") ?? "all",
-				created?.slice(0, 10) ?? "-",
-				expires?.slice(0, 16).replace("T", " ") ?? "never",
-				oldKeysUntil
-					.map((text) => text.slice(0, 16).replace("T", " "))
-					.join(" ") || "-",
-			],
-		);
-		process.stdout.write(
-			formatTable(
-				[
-					"NAME",
-					"STATE",
-					"KIND",
-					"SCOPES",
-					"MODELS",
-					"CREATED",
-					"EXPIRES",
-					"OLD KEY UNTIL",
-				],
-				table,
-			),
-		);
+		return exitCodes.ok;
 	}
+	if (rows.length === 0) {
+		say("There is no key yet. Make one with: llamagate keys add NAME");
+		return exitCodes.ok;
+	}
+	const table = rows.map((row) => [
+		row.name,
+		styleText(row.state === "expired" ? "red" : "green", row.state),
+		row.kind,
+		row.scopes.join(","),
+		row.models?.join(",") ?? "all",
+		Object.values(row.bind ?? { everywhere: ["anywhere"] })
+			.flat()
+			.join(","),
+		row.created?.slice(0, 10) ?? "-",
+		row.expires === null ? "never" : shortTime(row.expires),
+		row.oldKeysUntil.map(shortTime).join(" ") || "-",
+		...describeUse(row.use),
+	]);
+	const head = [
+		"NAME",
+		"STATE",
+		"KIND",
+		"SCOPES",
+		"MODELS",
+		"FROM",
+		"CREATED",
+		"EXPIRES",
+		"OLD KEY UNTIL",
+		"LAST USED",
+		"BY",
+		"24 H",
+	];
+	process.stdout.write(formatTable(head, table));
+	if (uses === undefined)
+		say("No daemon answered, so when each was last used is not known.");
 	return exitCodes.ok;
+}
+
+function shortTime(text: string): string {
+	return text.slice(0, 16).replace("T", " ");
+}
+
+function kindOf({ canary, ollamaKey }: KeyEntry): "key" | "ollama" | "canary" {
+	if (canary === true) return "canary";
+	return ollamaKey === undefined ? "key" : "ollama";
+}
+
+/** What the running daemon knows of the keys' use; `undefined` if none runs. */
+async function askForUses(
+	socket: string | undefined,
+): Promise<Record<string, KeyUse> | undefined> {
+	if (socket === undefined) return undefined;
+	const { status, body } = await askDaemon(socket, "GET /status");
+	if (status !== 200) return undefined;
+	return (JSON.parse(body) as { keyUse: Record<string, KeyUse> }).keyUse;
+}
+
+/** The daemon counts from its start. */
+function describeUse(use: KeyUse | "not yet" | null): string[] {
+	if (use === null) return ["?", "?", "?"];
+	if (use === "not yet") return [use, "-", "0"];
+	return [shortTime(use.lastUsed), use.lastFrom, String(use.lastDay)];
 }
 
 function stateOf({ expires }: KeyEntry, nowMs: number): "active" | "expired" {
@@ -372,6 +407,21 @@ function readModels(text: string | undefined): string[] | undefined {
 			`${JSON.stringify(wrong)} is no pattern of models; write one such as qwen3:*, hf.co/*/*:* or *`,
 		);
 	return patterns;
+}
+
+function readBind(text: string): Binding {
+	const given = text.split(",").map((name) => name.trim());
+	if (given.includes("")) throw new UsageError("--bind has an empty name");
+	const tags = given.filter((name) => name.startsWith("tag:"));
+	const users = given.filter((name) => name.includes("@"));
+	const nodes = given.filter(
+		(name) => !tags.includes(name) && !users.includes(name),
+	);
+	return {
+		...(nodes.length > 0 ? { nodes } : undefined),
+		...(users.length > 0 ? { users } : undefined),
+		...(tags.length > 0 ? { tags } : undefined),
+	};
 }
 
 /** The public half of a client's key, from its file: `ssh-ed25519 AAAA… comment`. */

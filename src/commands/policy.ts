@@ -146,11 +146,18 @@ async function readText(file: string): Promise<string> {
 	}
 }
 
+/** The file's own names must not steer the terminal. */
+function visible(text: string): string {
+	return text.replaceAll(/\p{Cc}/gu, "�");
+}
+
 function formatOpener({ source, detail, certain }: Opener): string {
 	const notes = [detail, certain ? undefined : "unknown"].filter(
 		(note) => note !== undefined,
 	);
-	return notes.length === 0 ? source : `${source} (${notes.join("; ")})`;
+	return visible(
+		notes.length === 0 ? source : `${source} (${notes.join("; ")})`,
+	);
 }
 
 const colours = {
@@ -167,8 +174,8 @@ function formatFinding({ severity, at, line, says, change }: Finding): string {
 	]
 		.filter((part) => part !== undefined)
 		.join(", ");
-	return `${styleText(colours[severity], severity.padEnd(8))}  ${where === "" ? "" : `${where}: `}${says}
-          change: ${change}
+	return `${styleText(colours[severity], severity.padEnd(8))}  ${where === "" ? "" : `${visible(where)}: `}${visible(says)}
+          change: ${visible(change)}
 `;
 }
 

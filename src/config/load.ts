@@ -64,6 +64,11 @@ export interface Settings {
 		};
 		readonly bodyBytes: number;
 	};
+	readonly identity: {
+		readonly mode: "off" | "log" | "require";
+		/** tailscaled's socket. */
+		readonly socket: string;
+	};
 	readonly corsOrigins: ReadonlySet<string>;
 	readonly admin: {
 		readonly socket: string | undefined;
@@ -176,12 +181,6 @@ export function parseConfig(text: string, file: string): Settings {
 			["admin", "metrics"],
 			`expected a loopback address and port such as 127.0.0.1:9464, or "off", got ${quote(config.admin.metrics)}`,
 		);
-	if (config.identity.mode !== "off")
-		refuse(
-			["identity", "mode"],
-			`"${config.identity.mode}" is not available in this version; set "off" (a gate that ignored it would be open wider than you asked)`,
-		);
-
 	if (
 		mistakes.length > 0 ||
 		listen === undefined ||
@@ -213,6 +212,7 @@ export function parseConfig(text: string, file: string): Settings {
 			},
 			bodyBytes: parseSize(limits.body) ?? 0,
 		},
+		identity: config.identity,
 		corsOrigins: new Set(config.cors.origins),
 		admin: {
 			socket: config.admin.socket === "off" ? undefined : config.admin.socket,

@@ -205,7 +205,7 @@ export const configSchema = {
 						"x-expected": '"off", "log" or "require"',
 						default: "off",
 						description:
-							"Whether each client is looked up with tailscaled. This version knows `off` only and refuses to start with another value.",
+							"Whether each client is looked up with tailscaled: `log` notes the device in the log and serves keys that are bound to one; `require` also refuses whoever is no device of the tailnet, and everybody while tailscaled does not answer.",
 					},
 					socket: {
 						type: "string",

@@ -3,9 +3,11 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Credential } from "../keys/keyring.ts";
 import type { Log, LogSink } from "../log.ts";
 import type { Connection } from "../net/connections.ts";
+import type { TailscaleNode } from "../net/tailscale.ts";
 import type { Family, Match, Route } from "../ollama/routes.ts";
 import type { Usage } from "../ollama/usage.ts";
 import type { Head } from "./head.ts";
+import { KeyUses } from "./keyUse.ts";
 
 /** How a request ended. */
 export type Outcome =
@@ -46,6 +48,10 @@ export class Exchange {
 	bytesIn = 0;
 	bytesOut = 0;
 	usage: Usage | undefined;
+	/** The tailnet device, where it was looked up. */
+	node: TailscaleNode | undefined;
+	/** Why no device was found. */
+	identityFault: string | undefined;
 	ended = false;
 	/** What must be given back or stopped at the end: a slot, an upstream request. */
 	readonly #atEnd: ((outcome: Outcome) => void)[] = [];
@@ -125,6 +131,7 @@ export interface Tally {
 /** Step 8: what happened, as log lines and counters. Neither ever holds a key, a digest, a prompt or a reply. */
 export class Ledger {
 	readonly tallies = new Map<string, Tally>();
+	readonly keyUses = new KeyUses();
 	authFailures = 0;
 	readonly #log: Log;
 	readonly #sink: LogSink;
@@ -140,10 +147,16 @@ export class Ledger {
 		const key = exchange.credential?.key.name ?? null;
 		const route = exchange.route?.id ?? null;
 		const { usage } = exchange;
+		if (key !== null)
+			this.keyUses.record(
+				key,
+				exchange.node?.name ?? exchange.connection.address,
+				Date.now(),
+			);
 		this.#count(key ?? "", route ?? "", exchange, outcome, durationMs);
 		const line = {
 			key,
-			node: null,
+			node: exchange.node?.name ?? null,
 			route,
 			model: usage?.model ?? null,
 			status: exchange.status,
@@ -159,6 +172,12 @@ export class Ledger {
 			...(exchange.reason === undefined
 				? undefined
 				: { reason: exchange.reason }),
+			...(exchange.node === undefined
+				? undefined
+				: { user: exchange.node.user ?? null, tags: exchange.node.tags }),
+			...(exchange.identityFault === undefined
+				? undefined
+				: { identity: exchange.identityFault }),
 		};
 		if (outcome === "upstream_error" || outcome === "cut")
 			this.#log.warn(line, "request");
@@ -201,6 +220,18 @@ export class Ledger {
 			msg: "wrong key",
 		};
 		this.#sink.write(`${JSON.stringify(line)}\n`);
+	}
+
+	/** Somebody has found a key that was laid out to be found. */
+	enterCanaryUse(
+		key: string,
+		address: string,
+		requestId: string | undefined,
+	): void {
+		this.#log.error(
+			{ event: "canary_used", key, ip: address, reqId: requestId ?? null },
+			"a canary key was used: whoever has it has been where it was kept",
+		);
 	}
 
 	#count(

@@ -16,6 +16,9 @@ import { Ledger } from "./account.ts";
 import { createGate, type Gate, type Rules } from "./gate.ts";
 import { renderMetrics } from "./metrics.ts";
 
+/** How long before its end a key's expiry is told of. */
+const expiryNoticeMs = 7 * 86_400_000;
+
 /** A gate that listens, with its side doors and its log. */
 export interface Daemon {
 	/** The addresses that are bound now. */
@@ -41,7 +44,16 @@ export type ReloadResult =
  */
 export async function loadRules(configFile: string): Promise<Rules> {
 	const settings = await loadConfig(configFile);
-	return { settings, keyring: new Keyring(await loadKeys(settings.keysFile)) };
+	const keys = await loadKeys(settings.keysFile);
+	const bound = keys.find(({ bind }) => bind !== undefined);
+	if (bound !== undefined && settings.identity.mode === "off")
+		throw new BadFileError(configFile, [
+			{
+				path: "identity.mode",
+				message: `is "off", and the key "${bound.name}" is bound to devices; set "log" or "require"`,
+			},
+		]);
+	return { settings, keyring: new Keyring(keys) };
 }
 
 /**
@@ -67,6 +79,28 @@ export async function startDaemon(
 		log.warn(
 			"there is no key, so nobody is let in; make one with: llamagate keys add NAME",
 		);
+
+	const expiryWatch = setInterval(warnOfExpiry, 24 * 3_600_000);
+	expiryWatch.unref();
+	warnOfExpiry();
+
+	/** A key that is about to run out is told of at the start, at a reload, and every day. */
+	function warnOfExpiry(): void {
+		const nowMs = Date.now();
+		for (const { name, expiresAtMs } of rules.keyring.expiring(
+			nowMs + expiryNoticeMs,
+		))
+			log.warn(
+				{
+					event: "key_expires",
+					key: name,
+					expires: new Date(expiresAtMs).toISOString(),
+				},
+				expiresAtMs <= nowMs
+					? "a key has expired; rotate or revoke it"
+					: "a key expires within seven days; rotate it",
+			);
+	}
 
 	let lastReload = { at: startedAt, ok: true };
 	const { admin } = rules.settings;
@@ -157,6 +191,7 @@ export async function startDaemon(
 		)
 			log.warn("admin has changed; that takes a restart");
 		lastReload = { at: new Date(), ok: true };
+		warnOfExpiry();
 		log.info({ keys: next.keyring.names.length }, "reloaded");
 		return { ok: true, keys: next.keyring.names.length };
 	}
@@ -176,6 +211,7 @@ export async function startDaemon(
 			startedAt,
 			listening: listener.bound(),
 			keys: rules.keyring.names,
+			keyUse: ledger.keyUses.report(Date.now()),
 			lastReload,
 			...gate.stats(),
 		});
@@ -199,6 +235,7 @@ export async function startDaemon(
 		reload,
 		async stop() {
 			log.info({ streams: gate.stats().streams }, "stopping");
+			clearInterval(expiryWatch);
 			listener.close();
 			await notifySystemd("STOPPING=1");
 			await gate.drain();

@@ -13,12 +13,14 @@ import type { Settings } from "../config/load.ts";
 import type { Keyring } from "../keys/keyring.ts";
 import type { Log } from "../log.ts";
 import { type Connection, ConnectionTable } from "../net/connections.ts";
+import { createWhois, type Whois } from "../net/tailscale.ts";
 import { openUpstream, type UpstreamPool } from "../net/upstream.ts";
 import { SignatureUses } from "../ollama/cliSignature.ts";
 import { matchRoute, routes } from "../ollama/routes.ts";
 import { Exchange, type Ledger } from "./account.ts";
 import { corsHeaders, preflightHeaders } from "./cors.ts";
 import { type Head, readHead } from "./head.ts";
+import { checkIdentity } from "./identity.ts";
 import { type Authentication, authenticate } from "./key.ts";
 import { createLimits } from "./limit.ts";
 import { Lockout } from "./lockout.ts";
@@ -98,6 +100,7 @@ export async function createGate(
 ): Promise<Gate> {
 	let rules = first;
 	let upstream: UpstreamPool = openUpstream(rules.settings.upstream);
+	let whois = openWhois(rules.settings);
 	let draining = false;
 	let warnedOfFloodAtMs = Number.NEGATIVE_INFINITY;
 	const connections = new ConnectionTable();
@@ -124,7 +127,9 @@ export async function createGate(
 
 	app.addHook("onRequest", async (request, reply) => {
 		const exchange = exchangeOf(request);
-		const refusal = await limits.check(request);
+		const refusal =
+			(await checkIdentity(exchange, rules.settings.identity.mode, whois)) ??
+			(await limits.check(request));
 		// The client may have left while the limits were counted.
 		if (refusal === undefined && !exchange.ended) {
 			// Whatever its type says, a body is passed on as it is. Without one Fastify does not parse it.
@@ -325,6 +330,8 @@ export async function createGate(
 			const nowMs = performance.now();
 			const lockedOut = lockout.recordFailure(address, authFailures, nowMs);
 			ledger.enterAuthFailure(address, requestId, lockedOut);
+			if (authentication.canary !== undefined)
+				ledger.enterCanaryUse(authentication.canary, address, requestId);
 		}
 		return authentication;
 	}
@@ -456,6 +463,7 @@ export async function createGate(
 		replaceRules(next) {
 			const previous = rules;
 			rules = next;
+			whois = openWhois(next.settings);
 			if (
 				JSON.stringify(previous.settings.upstream) !==
 				JSON.stringify(next.settings.upstream)
@@ -496,6 +504,13 @@ export async function createGate(
 			};
 		},
 	};
+}
+
+/** The cache of answers starts anew with it, so that a reload also forgets who was who. */
+function openWhois({ identity }: Settings): Whois | undefined {
+	return identity.mode === "off"
+		? undefined
+		: createWhois({ socket: identity.socket });
 }
 
 function exchangeOf(request: FastifyRequest): Exchange {

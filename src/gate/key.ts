@@ -28,6 +28,8 @@ export type Authentication =
 			readonly kind: "refused";
 			readonly refusal: Refusal;
 			readonly wrongKey: boolean;
+			/** The name of the canary that was shown; its reply is that of any wrong key. */
+			readonly canary?: string;
 	  };
 
 // Browsers ask for a password when they see Basic here, and would then send it from any page.
@@ -55,8 +57,25 @@ export function authenticate(
 	nowMs: number,
 ): Authentication {
 	const signature = readSignature(head, line);
-	if (signature !== undefined)
-		return authenticateSignature(signature, keyring, uses, nowMs);
+	const authentication =
+		signature === undefined
+			? authenticateKey(head, keyring)
+			: authenticateSignature(signature, keyring, uses, nowMs);
+	if (
+		authentication.kind === "refused" ||
+		!authentication.credential.key.canary
+	)
+		return authentication;
+	// Whoever found it must not learn that it is one.
+	const { name } = authentication.credential.key;
+	return { ...unknownKey(), canary: name };
+}
+
+function unknownKey() {
+	return refused("wrong_key", "this key is not known here", true);
+}
+
+function authenticateKey(head: Head, keyring: Keyring): Authentication {
 	const presented = readPresented(head);
 	if (presented.kind === "key") {
 		const credential =
@@ -65,7 +84,7 @@ export function authenticate(
 				: keyring.find(presented.key);
 		if (credential !== undefined)
 			return { kind: "known", credential, basic: presented.basic };
-		return refused("wrong_key", "this key is not known here", true);
+		return unknownKey();
 	}
 	return presented.kind === "none"
 		? refused(
@@ -131,7 +150,7 @@ function refused(
 	reason: string,
 	message: string,
 	wrongKey: boolean,
-): Authentication {
+): Authentication & { kind: "refused" } {
 	const header = `${challenge}${wrongKey ? ', error="invalid_token"' : ""}`;
 	return {
 		kind: "refused",

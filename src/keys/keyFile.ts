@@ -19,6 +19,7 @@ import {
 	type Mistake,
 	parseStrictJson,
 } from "../config/strictJson.ts";
+import type { Binding } from "../gate/identity.ts";
 import { ollamaKeyPattern } from "../ollama/cliSignature.ts";
 import { parseModelPattern } from "../ollama/modelName.ts";
 import { optionNames } from "../ollama/options.ts";
@@ -39,6 +40,10 @@ export interface KeyEntry {
 	readonly ollamaKey?: string;
 	/** Patterns of models; absent for a key that may use all of them. */
 	readonly models?: readonly string[];
+	/** Devices, people and tags of the tailnet that it may be used from. */
+	readonly bind?: Binding;
+	/** Lets nobody in, and raises an alarm when it is used. */
+	readonly canary?: boolean;
 	readonly denyOptions?: readonly string[];
 	readonly maxOptions?: Readonly<Record<string, number | string>>;
 	/** Defaults to `defaultScopes`. */
@@ -66,6 +71,12 @@ const digest = {
 const time = {
 	type: "string",
 	"x-expected": "a time such as 2027-01-01T00:00:00Z",
+};
+const names = {
+	type: "array",
+	minItems: 1,
+	"x-expected": "a list of names",
+	items: { type: "string", minLength: 1, "x-expected": "a name" },
 };
 const positive = {
 	type: "integer",
@@ -109,6 +120,14 @@ export const keyFileSchema = {
 							"x-expected": "a pattern such as qwen3:*",
 						},
 					},
+					bind: {
+						type: "object",
+						additionalProperties: false,
+						minProperties: 1,
+						"x-expected": "an object with nodes, users or tags",
+						properties: { nodes: names, users: names, tags: names },
+					},
+					canary: { type: "boolean", "x-expected": "true or false" },
 					denyOptions: {
 						type: "array",
 						"x-expected": `a list of options: ${optionNames.join(", ")}`,
@@ -167,9 +186,6 @@ export const keyFileSchema = {
 	},
 } as const;
 
-/** Rules that this version does not enforce; a file that has them must not load as if they were. */
-const unenforced = ["bind", "canary"];
-
 /**
  * Reads and checks the keys file.
  *
@@ -212,16 +228,7 @@ export function formatMode(mode: number): string {
  */
 export function parseKeys(text: string, file: string): KeyEntry[] {
 	const json = parseStrictJson(text, keyFileSchema as SchemaNode, false);
-	const mistakes: Mistake[] = json.mistakes.map((mistake) => {
-		const name = mistake.path.split(".").at(-1) ?? "";
-		return unenforced.includes(name)
-			? {
-					...mistake,
-					message:
-						"this version does not enforce it, so it refuses the file rather than ignore the rule",
-				}
-			: mistake;
-	});
+	const mistakes: Mistake[] = [...json.mistakes];
 	if (mistakes.length > 0) throw new BadFileError(file, mistakes);
 
 	const { keys } = json.value as { keys: KeyEntry[] };

@@ -4,6 +4,7 @@ import {
 	randomBytes,
 	timingSafeEqual,
 } from "node:crypto";
+import type { Binding } from "../gate/identity.ts";
 import { parseOllamaKey } from "../ollama/cliSignature.ts";
 import { type ModelPattern, parseModelPattern } from "../ollama/modelName.ts";
 import { type OptionRules, readOptionRules } from "../ollama/options.ts";
@@ -24,6 +25,10 @@ export interface Key {
 	readonly models: readonly ModelPattern[] | undefined;
 	/** The options that it may set; `undefined` for all. */
 	readonly options: OptionRules | undefined;
+	/** The devices that it may be used from; `undefined` for all. */
+	readonly bind: Binding | undefined;
+	/** A key that lets nobody in and tells on whoever uses it. */
+	readonly canary: boolean;
 }
 
 /** One thing that lets somebody in: a digest, also one from before a rotation, or a key of Ollama's. */
@@ -58,10 +63,15 @@ export class Keyring {
 	readonly #signers = new Map<string, Signer>();
 	readonly #byId = new Map<string, Credential>();
 	readonly #nobody = randomBytes(32);
+	readonly #ends: readonly { name: string; expiresAtMs: number }[];
 	readonly names: readonly string[];
 
 	constructor(entries: readonly KeyEntry[]) {
 		this.names = entries.map(({ name }) => name);
+		this.#ends = entries.map(({ name, expires }) => ({
+			name,
+			expiresAtMs: timeOf(expires),
+		}));
 		for (const entry of entries) {
 			const key: Key = {
 				name: entry.name,
@@ -69,6 +79,8 @@ export class Keyring {
 				limits: entry.limits ?? {},
 				models: entry.models?.map(readPattern),
 				options: readOptionRules(entry, entry.models !== undefined),
+				bind: entry.bind,
+				canary: entry.canary ?? false,
 			};
 			const expiresAtMs = timeOf(entry.expires);
 			if (entry.ollamaKey !== undefined)
@@ -113,6 +125,11 @@ export class Keyring {
 		const held = this.#byIndex.get(this.#indexOf(digest));
 		const equal = timingSafeEqual(held?.digest ?? this.#nobody, digest);
 		return equal ? held : undefined;
+	}
+
+	/** Keys whose own end comes before a time, epoch milliseconds. */
+	expiring(beforeMs: number): { name: string; expiresAtMs: number }[] {
+		return this.#ends.filter(({ expiresAtMs }) => expiresAtMs < beforeMs);
 	}
 
 	/** Who signs with this public key; it is no secret, so a plain look-up does. */

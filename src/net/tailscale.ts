@@ -161,14 +161,11 @@ export function createWhois({
 		const answer = readWhois(reply);
 		if (reply.kind === "silence")
 			outage = { answer, untilMs: nowMs() + outageMs };
-		else {
-			outage = undefined;
-			if (isKept && (answer.kind === "node" || answer.kind === "unknown"))
-				keep(key, answer, cacheMs);
-			// Nonsense about one address says nothing of the others.
-			else if (isKept && answer.kind === "unreachable")
-				keep(key, answer, outageMs);
-		}
+		else if (isKept && (answer.kind === "node" || answer.kind === "unknown"))
+			keep(key, answer, cacheMs);
+		// Nonsense about one address says nothing of the others.
+		else if (isKept && answer.kind === "unreachable")
+			keep(key, answer, outageMs);
 		inFlight.delete(key);
 		return answer;
 	}

@@ -88,6 +88,17 @@ t.test("a file that cannot be read or parsed is exit 78", async (t) => {
 	t.match(missing.stderr, /cannot be read \(ENOENT\)/);
 });
 
+t.test("names from the file cannot steer the terminal", async (t) => {
+	const file = path.join(await temporaryFolder(t), "policy.hujson");
+	await writeFile(
+		file,
+		'{"grants": [{"src": ["x\\u001b[2J@b"], "dst": ["*"], "ip": ["443"]}]}',
+	);
+	const { stdout } = await runCli(["policy", "check", file]);
+	t.match(stdout, /x�\[2J@b/);
+	t.notOk(stdout.includes("x\u001b"));
+});
+
 t.test("a command line that makes no sense is exit 2", async (t) => {
 	for (const args of [
 		[],

@@ -175,9 +175,9 @@ const mistakes: [string, unknown, RegExp][] = [
 		/admin\.metrics: expected a loopback address/,
 	],
 	[
-		"an identity that nothing enforces",
-		{ identity: { mode: "require" } },
-		/identity\.mode: "require" is not available/,
+		"an identity that is none",
+		{ identity: { mode: "maybe" } },
+		/identity\.mode: expected "off", "log" or "require"/,
 	],
 	[
 		"a list in place of an object",

@@ -129,9 +129,14 @@ t.test("a keys file must be right in every entry", async (t) => {
 			/keys\[0\]\.maxOptions\.keep_alive: expected a duration/,
 		],
 		[
-			"bind, which nothing enforces",
-			{ keys: [{ ...good, bind: { nodes: ["a"] } }] },
-			/keys\[0\]\.bind: this version does not enforce it/,
+			"a bind to nothing",
+			{ keys: [{ ...good, bind: {} }] },
+			/keys\[0\]\.bind: expected an object with nodes, users or tags/,
+		],
+		[
+			"a bind to no node",
+			{ keys: [{ ...good, bind: { nodes: [] } }] },
+			/keys\[0\]\.bind\.nodes: expected a list of names/,
 		],
 		[
 			"an old digest without an end",

@@ -1,0 +1,168 @@
+import type { Settings } from "../config/load.ts";
+import type { Key } from "../keys/keyring.ts";
+import type { TailscaleNode, Whois } from "../net/tailscale.ts";
+import {
+	type ModelName,
+	type ModelPattern,
+	parseModelPattern,
+} from "../ollama/modelName.ts";
+import { type Route, type Scope, scopes } from "../ollama/routes.ts";
+import type { Exchange } from "./account.ts";
+import { checkModelInPath } from "./modelPolicy.ts";
+import type { Refusal } from "./refusal.ts";
+
+/** Where a key may be used from: any of these nodes, users or tags. */
+export interface Binding {
+	readonly nodes?: readonly string[];
+	readonly users?: readonly string[];
+	readonly tags?: readonly string[];
+}
+
+/** What a grant of the tailnet's policy leaves to a device. */
+export interface Grant {
+	readonly scopes: ReadonlySet<Scope>;
+	/** `undefined` for all models. */
+	readonly models: readonly ModelPattern[] | undefined;
+}
+
+const forbidden = (message: string): Refusal => ({
+	status: 403,
+	reason: "identity",
+	message,
+});
+
+/**
+ * The part of step 5 that asks tailscaled who the device is: whether it is one
+ * at all, whether the key is bound to it, and what the tailnet's policy leaves
+ * to it. A grant narrows what the key may do and never widens it.
+ */
+export async function checkIdentity(
+	exchange: Exchange,
+	mode: Settings["identity"]["mode"],
+	whois: Whois | undefined,
+): Promise<Refusal | undefined> {
+	const { credential, route, match, connection } = exchange;
+	if (credential === undefined || route === undefined || match.kind !== "route")
+		throw new Error("a request without a credential reached the identity");
+	const { key } = credential;
+	if (mode === "off" || whois === undefined)
+		// The loader refuses a bound key without a mode; if one came here all the same, it is of no use.
+		return key.bind === undefined
+			? undefined
+			: forbidden(
+					`the key "${key.name}" is bound to a device, and none is looked up`,
+				);
+
+	const { remotePort } = exchange.req.socket;
+	const answer = await whois.lookup(connection.address, remotePort ?? 0);
+	if (answer.kind !== "node") {
+		exchange.identityFault =
+			answer.kind === "unknown" ? "unknown" : answer.reason;
+		if (mode === "log" && key.bind === undefined) return undefined;
+		return answer.kind === "unknown"
+			? forbidden("this address belongs to no device of the tailnet")
+			: {
+					status: 503,
+					reason: "identity",
+					message: `llamagate cannot ask tailscaled who you are: ${answer.reason}`,
+				};
+	}
+
+	const { node } = answer;
+	exchange.node = node;
+	if (key.bind !== undefined && !isBoundTo(key.bind, node))
+		return forbidden(`the key "${key.name}" may not be used from this device`);
+	const grants = readGrants(node);
+	if (grants === undefined) return undefined;
+	const narrowed = narrow(key, grants, route);
+	if (narrowed === undefined)
+		return forbidden(
+			`the tailnet's policy does not grant "${route.scope}" to this device`,
+		);
+	exchange.credential = { ...credential, key: narrowed };
+	return checkModelInPath(narrowed, route, match.path);
+}
+
+/** Names compare as MagicDNS does, without regard to case. */
+export function isBoundTo(bind: Binding, node: TailscaleNode): boolean {
+	const has = (
+		list: readonly string[] | undefined,
+		value: string | undefined,
+	) =>
+		value !== undefined &&
+		value !== "" &&
+		list?.some((entry) => entry.toLowerCase() === value.toLowerCase()) === true;
+	return (
+		has(bind.nodes, node.name) ||
+		has(bind.nodes, node.fqdn) ||
+		has(bind.users, node.user) ||
+		node.tags.some((tag) => has(bind.tags, tag))
+	);
+}
+
+/**
+ * The grants of the capability `…/llamagate` for a device; `undefined` if the
+ * policy has none, which narrows nothing. One that cannot be read grants nothing.
+ */
+export function readGrants(node: TailscaleNode): readonly Grant[] | undefined {
+	const values: unknown[] = [];
+	let found = false;
+	for (const [name, entries] of node.capabilities) {
+		if (name !== "llamagate" && !name.endsWith("/llamagate")) continue;
+		found = true;
+		values.push(...entries);
+	}
+	if (!found) return undefined;
+	return values.flatMap((value) => {
+		const grant = readGrant(value);
+		return grant === undefined ? [] : [grant];
+	});
+}
+
+function readGrant(value: unknown): Grant | undefined {
+	if (typeof value !== "object" || value === null || Array.isArray(value))
+		return undefined;
+	const entry = value as Record<string, unknown>;
+	const known = ["scopes", "models"];
+	if (Object.keys(entry).some((name) => !known.includes(name)))
+		return undefined;
+	const granted = entry.scopes ?? scopes;
+	if (!isStrings(granted)) return undefined;
+	if (entry.models === undefined)
+		return { scopes: new Set(granted as Scope[]), models: undefined };
+	if (!isStrings(entry.models)) return undefined;
+	const models = entry.models.flatMap((text) => parseModelPattern(text) ?? []);
+	return models.length === entry.models.length
+		? { scopes: new Set(granted as Scope[]), models }
+		: undefined;
+}
+
+function isStrings(value: unknown): value is string[] {
+	return (
+		Array.isArray(value) && value.every((item) => typeof item === "string")
+	);
+}
+
+/** The key with what the grants leave of it for this route; `undefined` for nothing. */
+function narrow(
+	key: Key,
+	grants: readonly Grant[],
+	route: Route,
+): Key | undefined {
+	const fitting = grants.filter((grant) => grant.scopes.has(route.scope));
+	if (fitting.length === 0) return undefined;
+	const limits = fitting.map(({ models }) => models);
+	if (limits.some((models) => models === undefined)) return key;
+	const granted = limits.flatMap((models) => models ?? []);
+	const matches = (patterns: readonly ModelPattern[], name: ModelName) =>
+		patterns.some((pattern) => pattern(name));
+	const { models } = key;
+	return {
+		...key,
+		models: [
+			(name) =>
+				(models === undefined || matches(models, name)) &&
+				matches(granted, name),
+		],
+	};
+}
