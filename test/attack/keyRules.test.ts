@@ -216,7 +216,7 @@ t.test(
 		const before = await peakMiB();
 		const block = Buffer.alloc(2 ** 20, " ");
 		await Promise.all(
-			Array.from({ length: 12 }, async () => {
+			Array.from({ length: 8 }, async () => {
 				const client = await openRaw(gate.port, "127.0.0.2");
 				t.teardown(() => client.destroy());
 				client.write(
@@ -241,8 +241,8 @@ t.test(
 		t.equal(await honestStatus(gate), 200, "an honest request is served");
 		const grown = (await peakMiB()) - before;
 		t.ok(
-			grown < 400,
-			`12 bodies of 60 MiB: it has grown by ${Math.round(grown)} MiB`,
+			grown < 350,
+			`8 bodies of 60 MiB: it has grown by ${Math.round(grown)} MiB`,
 		);
 	},
 );
