@@ -34,8 +34,8 @@ over loopback. A Markdown report goes to stdout, progress to stderr.
   --no-peer-log  nginx and Caddy write no access log (the gate always writes its own)
 `;
 
-async function main(): Promise<number> {
-	const { values } = parseArgs({
+function readOptions() {
+	return parseArgs({
 		options: {
 			quick: { type: "boolean", default: false },
 			only: { type: "string", multiple: true },
@@ -44,7 +44,17 @@ async function main(): Promise<number> {
 			"no-peer-log": { type: "boolean", default: false },
 			help: { type: "boolean", short: "h", default: false },
 		},
-	});
+	}).values;
+}
+
+async function main(): Promise<number> {
+	let values: ReturnType<typeof readOptions>;
+	try {
+		values = readOptions();
+	} catch (error) {
+		process.stderr.write(`${error instanceof Error ? error.message : error}\n`);
+		return 2;
+	}
 	const names = values.only ?? Object.keys(workloads);
 	const unknown = names.find((name) => !(name in workloads));
 	if (values.help || unknown !== undefined) {

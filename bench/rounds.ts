@@ -6,54 +6,47 @@ export type Samples<T> =
 	| { readonly target: Target; readonly failure: string };
 
 /**
- * Measures every target in every round, so that a machine that slows down
- * slows all of them down. Each round begins with another target.
+ * Measures one target after the other.
+ *
+ * @param round whose turn it is first; each round begins with another target
  */
-export async function interleave<T>(
+export async function measureEach<T>(
 	stage: Stage,
 	targets: readonly Target[],
-	rounds: number,
+	round: number,
 	label: string,
 	measure: (target: Target) => Promise<T>,
 ): Promise<Samples<T>[]> {
-	const samples = new Map<Target, T[]>();
-	const failures = new Map<Target, string>();
-	for (let round = 0; round < rounds; round++) {
-		stage.progress(`${label}, round ${round + 1} of ${rounds}`);
-		for (let turn = 0; turn < targets.length; turn++) {
-			const target = targets[(round + turn) % targets.length];
-			if (target === undefined || failures.has(target)) continue;
-			try {
-				const sample = await measure(target);
-				samples.set(target, [...(samples.get(target) ?? []), sample]);
-			} catch (error) {
-				const why = error instanceof Error ? error.message : String(error);
-				failures.set(target, `not measured: ${why}`);
-				stage.progress(`${target.name} was not measured: ${why}`);
-			}
+	stage.progress(label);
+	const first = round % targets.length;
+	const measured: Samples<T>[] = [];
+	for (const target of [...targets.slice(first), ...targets.slice(0, first)]) {
+		try {
+			measured.push({ target, samples: [await measure(target)] });
+		} catch (error) {
+			const why = error instanceof Error ? error.message : String(error);
+			measured.push({ target, failure: `not measured: ${why}` });
+			stage.progress(`${target.name} was not measured: ${why}`);
 		}
 	}
-	return targets.map((target) => {
-		const failure = failures.get(target);
-		return failure === undefined
-			? { target, samples: samples.get(target) ?? [] }
-			: { target, failure };
-	});
+	const place = ({ target }: Samples<T>) => targets.indexOf(target);
+	return measured.sort((a, b) => place(a) - place(b));
 }
 
 /**
- * Does the work several times with processes that are started anew: two starts
- * of one Node program differ by up to a fifth in what a request costs them.
+ * Does the work several times with processes that are started anew, since two
+ * starts of one Node program differ by up to a fifth in what a request costs
+ * them; a machine that slows down meanwhile slows every target down.
  */
 export async function freshStarts<T>(
 	count: number,
-	work: () => Promise<Samples<T>[]>,
+	work: (round: number) => Promise<Samples<T>[]>,
 ): Promise<Samples<T>[]> {
-	const starts: Samples<T>[][] = [];
-	for (let i = 0; i < count; i++) starts.push(await work());
-	const names = new Set(starts.flat().map(({ target }) => target.name));
+	const all: Samples<T>[] = [];
+	for (let round = 0; round < count; round++) all.push(...(await work(round)));
+	const names = new Set(all.map(({ target }) => target.name));
 	return [...names].flatMap((name) => {
-		const same = starts.flat().filter(({ target }) => target.name === name);
+		const same = all.filter(({ target }) => target.name === name);
 		const failed = same.find((one) => "failure" in one);
 		const [first] = same;
 		if (failed !== undefined || first === undefined) return failed ?? [];

@@ -4,7 +4,7 @@ import { connect } from "node:net";
 import type { Pace, StreamEvent } from "../helpers/streamUpstream.ts";
 import { nextMessage } from "../processes.ts";
 import { fixed, quantile, type Section } from "../report.ts";
-import { interleave, type Samples, toData } from "../rounds.ts";
+import { measureEach, type Samples, toData } from "../rounds.ts";
 import { key, type Stage, withTargets } from "../targets.ts";
 
 const timeoutMs = 5_000;
@@ -22,17 +22,17 @@ export function cancel(stage: Stage): Promise<Section[]> {
 					milliseconds.push(await leave(port, tokens, upstream));
 				return milliseconds;
 			};
-			const before = await interleave(
+			const before = await measureEach(
 				stage,
 				targets,
-				1,
+				0,
 				"cancel before headers",
 				({ port }) => measure(port, 0),
 			);
-			const after = await interleave(
+			const after = await measureEach(
 				stage,
 				targets,
-				1,
+				0,
 				"cancel in mid-stream",
 				({ port }) => measure(port, 1_000_000),
 			);

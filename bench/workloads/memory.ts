@@ -9,7 +9,7 @@ import {
 	runHelper,
 } from "../processes.ts";
 import { fixed, mebibytes, median, type Section, whole } from "../report.ts";
-import { freshStarts, interleave, type Samples, toData } from "../rounds.ts";
+import { freshStarts, measureEach, type Samples, toData } from "../rounds.ts";
 import { key, type Stage, type Target, withTargets } from "../targets.ts";
 
 const streamCount = 500;
@@ -18,18 +18,18 @@ const streamCount = 500;
 export async function memory(stage: Stage): Promise<Section[]> {
 	const uploadBytes = (stage.quick ? 0.25 : 2) * 2 ** 30;
 	const uploads = await withTargets(stage, "streamUpstream.ts", async (all) => {
-		return interleave(stage, all, 1, "memory: upload", (target) =>
+		return measureEach(stage, all, 0, "memory: upload", (target) =>
 			upload(target, uploadBytes),
 		);
 	});
 	const starts = stage.quick ? 1 : 3;
 	// Each time from fresh processes: freed memory stays resident.
-	const openings = await freshStarts(starts, () =>
+	const openings = await freshStarts(starts, (round) =>
 		withTargets(stage, "streamUpstream.ts", (all) =>
-			interleave(
+			measureEach(
 				stage,
 				all.filter(({ pids }) => pids.length > 0),
-				1,
+				round,
 				`memory: ${streamCount} streams`,
 				openStreams,
 			),

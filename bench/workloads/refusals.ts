@@ -1,6 +1,6 @@
 import { generator, type LoadResult, putLoad } from "../load.ts";
 import type { Section } from "../report.ts";
-import { freshStarts, interleave } from "../rounds.ts";
+import { freshStarts, measureEach } from "../rounds.ts";
 import { type Stage, withTargets, wrongKey } from "../targets.ts";
 import { busyNote, rateTable } from "./requests.ts";
 
@@ -27,14 +27,14 @@ export async function refusals(stage: Stage): Promise<Section[]> {
 	} as const;
 	const wrong = { ...load, authorization: `Bearer ${wrongKey}` };
 	const notes = new Set<string>();
-	const results = await freshStarts(starts, () =>
+	const results = await freshStarts(starts, (round) =>
 		withTargets(stage, "tagsUpstream.ts", async (targets, missing) => {
 			for (const note of missing) notes.add(note);
 			const gates = targets.filter(({ pids }) => pids.length > 0);
-			return interleave(
+			return measureEach(
 				stage,
 				gates,
-				1,
+				round,
 				"refusals",
 				async (target): Promise<Rates> => {
 					await putLoad(target, { ...wrong, seconds: 1 });

@@ -2,7 +2,7 @@ import { generator, type Load, type LoadResult, putLoad } from "../load.ts";
 import { fixed, median, range, ratio, type Section, whole } from "../report.ts";
 import {
 	freshStarts,
-	interleave,
+	measureEach,
 	type Samples,
 	samplesOf,
 	toData,
@@ -21,10 +21,10 @@ export async function requests(stage: Stage): Promise<Section[]> {
 		expect: "2xx",
 	};
 	const notes = new Set<string>();
-	const results = await freshStarts(starts, () =>
+	const results = await freshStarts(starts, (round) =>
 		withTargets(stage, "tagsUpstream.ts", async (targets, missing) => {
 			for (const note of missing) notes.add(note);
-			return interleave(stage, targets, 1, "requests", async (target) => {
+			return measureEach(stage, targets, round, "requests", async (target) => {
 				await putLoad(target, load);
 				return putLoad(target, load);
 			});

@@ -1,7 +1,12 @@
 import type { TokenTask, TokenTimes } from "../helpers/tokenClient.ts";
 import { cpuSeconds, runHelper } from "../processes.ts";
 import { fixed, quantile, type Section, whole } from "../report.ts";
-import { freshStarts, interleave, type Samples, samplesOf } from "../rounds.ts";
+import {
+	freshStarts,
+	measureEach,
+	type Samples,
+	samplesOf,
+} from "../rounds.ts";
 import { key, type Stage, type Target, withTargets } from "../targets.ts";
 
 const intervalMs = 20;
@@ -45,19 +50,19 @@ export async function tokens(stage: Stage): Promise<Section[]> {
 		};
 	};
 	const notes = new Set<string>();
-	const results = await freshStarts(starts, () =>
+	const results = await freshStarts(starts, (round) =>
 		withTargets(stage, "streamUpstream.ts", async (targets, missing) => {
 			for (const note of missing) notes.add(note);
-			await interleave(stage, targets, 1, "tokens: warm-up", (target) =>
+			await measureEach(stage, targets, round, "tokens: warm-up", (target) =>
 				measure({ streams: 64, tokens: 10 }, target),
 			);
 			const all: Samples<Sample>[] = [];
 			for (const level of measured)
 				all.push(
-					...(await interleave(
+					...(await measureEach(
 						stage,
 						targets,
-						1,
+						round,
 						`tokens, ${level.streams} streams`,
 						(target) => measure(level, target),
 					)),

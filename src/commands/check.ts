@@ -5,9 +5,9 @@ import { styleText } from "node:util";
 import {
 	defaultConfigPath,
 	formatUpstream,
-	loadConfig,
 	type Settings,
 } from "../config/load.ts";
+import { loadRules } from "../gate/daemon.ts";
 import {
 	formatMode,
 	type KeyEntry,
@@ -52,7 +52,8 @@ Example: llamagate check --config ./config.json
 			config: { type: "string", short: "c", default: defaultConfigPath },
 			json: { type: "boolean", default: false },
 		});
-		const settings = await loadConfig(values.config);
+		// The two together, as the daemon takes them, and then each for what it says.
+		const { settings } = await loadRules(values.config);
 		const keys = await loadKeys(settings.keysFile);
 		const lines: Line[] = [
 			{

@@ -122,6 +122,10 @@ async function add(args: string[]): Promise<number> {
 	if (ollamaKeyFile !== undefined && values.stdin)
 		throw new UsageError("--ollama-key and --stdin are two keys; give one");
 	const settings = await loadConfig(values.config);
+	if (values.bind !== undefined && settings.identity.mode === "off")
+		throw new Finding(
+			`a bound key needs to know who is who: set identity.mode to "log" or "require" in ${values.config} first`,
+		);
 	const key =
 		ollamaKeyFile === undefined ? await obtainKey(values.stdin) : undefined;
 	const entry: KeyEntry = {

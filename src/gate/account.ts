@@ -150,13 +150,13 @@ export class Ledger {
 		if (key !== null)
 			this.keyUses.record(
 				key,
-				exchange.node?.name ?? exchange.connection.address,
+				exchange.node?.name || exchange.connection.address,
 				Date.now(),
 			);
 		this.#count(key ?? "", route ?? "", exchange, outcome, durationMs);
 		const line = {
 			key,
-			node: exchange.node?.name ?? null,
+			node: exchange.node?.name || null,
 			route,
 			model: usage?.model ?? null,
 			status: exchange.status,

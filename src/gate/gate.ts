@@ -12,7 +12,11 @@ import fastify, { type FastifyReply, type FastifyRequest } from "fastify";
 import type { Settings } from "../config/load.ts";
 import type { Keyring } from "../keys/keyring.ts";
 import type { Log } from "../log.ts";
-import { type Connection, ConnectionTable } from "../net/connections.ts";
+import {
+	type Connection,
+	ConnectionTable,
+	cutOff,
+} from "../net/connections.ts";
 import { createWhois, type Whois } from "../net/tailscale.ts";
 import { openUpstream, type UpstreamPool } from "../net/upstream.ts";
 import { SignatureUses } from "../ollama/cliSignature.ts";
@@ -43,6 +47,8 @@ const headersTimeoutMs = 10_000;
 /** How long a connection may idle between requests. */
 const keepAliveTimeoutMs = 75_000;
 const maxHeaderBytes = 16 * 1024;
+/** Requests that a client may send on one connection before it has had their replies. */
+const maxPipelined = 64;
 /** Keep-alive probes start after this silence and give up about ten seconds later. */
 const tcpKeepAliveDelayMs = 30_000;
 
@@ -107,6 +113,7 @@ export async function createGate(
 	const lockout = new Lockout();
 	const signatureUses = new SignatureUses();
 	const relays = new Set<Relay>();
+	const judgedBodies = { bytes: 0 };
 
 	// Fastify sees only what the first five steps let through. Its own routing then
 	// works on a path that is in the table to the letter, whatever the client sent.
@@ -174,17 +181,34 @@ export async function createGate(
 			sendRefusal(exchange, refusal);
 			return;
 		}
-		const relay = new Relay(exchange, route, () => upstream, rules.settings);
+		const relay = new Relay(
+			exchange,
+			route,
+			() => upstream,
+			rules.settings,
+			judgedBodies,
+		);
 		relays.add(relay);
 		exchange.atEnd(() => relays.delete(relay));
 		relay.start(destination);
 	}
 
-	/** The limits are counted in a later turn, and a reload may have come between. */
+	/** Identity and limits take a while, and a reload may have come between. */
 	function checkStillGood({ credential }: Exchange): Refusal | undefined {
-		if (rules.keyring.current(credential?.id ?? "") !== undefined)
+		if (credential === undefined) return revoked;
+		const current = rules.keyring.current(credential.id);
+		if (current === undefined || current.key.canary) return revoked;
+		if (
+			current.key.entry === credential.key.entry &&
+			current.expiresAtMs === credential.expiresAtMs
+		)
 			return undefined;
-		return revoked;
+		return {
+			status: 503,
+			reason: "key_changed",
+			message: "the rules of this key have just been changed; try again",
+			headers: ["retry-after", "1"],
+		};
 	}
 
 	/** Steps 1 to 5, at once and without waiting for anything. */
@@ -195,6 +219,14 @@ export async function createGate(
 	): void {
 		const connection = connections.of(req.socket);
 		if (connection === undefined) return void req.socket.destroy();
+		// Replies wait in memory for the one before them, so there may be only so many.
+		if (req.socket.destroyed || ++connection.unanswered > maxPipelined) {
+			cutOff(req.socket);
+			return;
+		}
+		res.once("finish", () => {
+			connection.unanswered -= 1;
+		});
 		// A reply has been written that closes the connection behind itself.
 		if (connection.closing) return;
 		const { settings } = rules;
@@ -409,7 +441,9 @@ export async function createGate(
 			const current = rules.keyring.current(credential.id);
 			if (current !== undefined) relay.exchange.credential = current;
 			const refusal =
-				current === undefined || current.key.name !== credential.key.name
+				current === undefined ||
+				current.key.canary ||
+				current.key.name !== credential.key.name
 					? revoked
 					: checkPolicy(current, route, Date.now());
 			if (refusal !== undefined) relay.cut(refusal, cutGraceMs);

@@ -115,12 +115,16 @@ function authenticateSignature(
 			false,
 		);
 	const signer = keyring.signer(signature.publicKey);
-	if (signer === undefined)
-		return refused(
+	if (signer === undefined || signer.key.canary) {
+		const stranger = refused(
 			"wrong_key",
 			"this Ollama key is not known here; on the server: llamagate keys add NAME --ollama-key id_ed25519.pub",
 			true,
 		);
+		return signer !== undefined && isSignedBy(signature, signer.publicKey)
+			? { ...stranger, canary: signer.key.name }
+			: stranger;
+	}
 	if (!isSignedBy(signature, signer.publicKey))
 		return refused("wrong_key", "the signature does not fit the request", true);
 	// A 401 makes the command say that one should sign in at ollama.com; a 403 it prints as it is.

@@ -1,5 +1,6 @@
 import type { Key } from "../keys/keyring.ts";
 import { BodyScan, type Scalar } from "../ollama/bodyScan.ts";
+import { readFormModel } from "../ollama/formScan.ts";
 import {
 	type ModelName,
 	type ModelPattern,
@@ -17,7 +18,7 @@ import type { Refusal } from "./refusal.ts";
 /** Reads a body as it arrives and judges it at its end. */
 export interface BodyGuard {
 	push(chunk: Buffer): void;
-	finish(body: Buffer): Promise<Refusal | undefined> | Refusal | undefined;
+	finish(body: Buffer): Refusal | undefined;
 }
 
 /** Every field by which some call of Ollama's names a model. */
@@ -116,24 +117,11 @@ function guardMultipart(
 	if (key.models === undefined) return undefined;
 	return {
 		push: () => {},
-		async finish(body) {
-			// Parsers differ on odd spellings of a field's name, so there may be none that is not the plain one.
-			const mentions = body
-				.toString("latin1")
-				.match(/name\*?\s*=\s*"?[^"\r\n;]*model/gi);
-			const headers = { "content-type": contentType ?? "" };
-			const form = await new Response(new Uint8Array(body), { headers })
-				.formData()
-				.catch(() => undefined);
-			const values = form?.getAll("model");
-			const [value] = values ?? [];
-			if (
-				values?.length !== 1 ||
-				mentions?.length !== 1 ||
-				typeof value !== "string"
-			)
-				return badBody('the form must have exactly one field "model"');
-			return checkName(key, value);
+		finish(body) {
+			const form = readFormModel(contentType, body);
+			return form.kind === "unclear"
+				? badBody(form.message)
+				: checkName(key, form.value);
 		},
 	};
 }

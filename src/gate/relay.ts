@@ -55,6 +55,11 @@ interface Held {
 	bytes: number;
 }
 
+/** What all relays together hold of bodies that a rule must see whole. */
+export interface JudgedBodies {
+	bytes: number;
+}
+
 /**
  * Step 7: one request to Ollama and its reply, bytes both ways.
  *
@@ -64,6 +69,9 @@ interface Held {
  */
 export class Relay implements Dispatcher.DispatchHandler {
 	readonly exchange: Exchange;
+	readonly #judged: JudgedBodies;
+	/** This relay's part of it. */
+	#judgedBytes = 0;
 	/** The pool in force: a reload may change it until the request goes out. */
 	readonly #upstreamNow: () => UpstreamPool;
 	#upstream: UpstreamPool | undefined;
@@ -92,7 +100,9 @@ export class Relay implements Dispatcher.DispatchHandler {
 		route: Route,
 		upstream: () => UpstreamPool,
 		settings: Settings,
+		judged: JudgedBodies,
 	) {
+		this.#judged = judged;
 		this.exchange = exchange;
 		this.#route = route;
 		this.#upstreamNow = upstream;
@@ -106,6 +116,7 @@ export class Relay implements Dispatcher.DispatchHandler {
 		exchange.atEnd(() => {
 			this.#noteUsage();
 			this.#stopUpstream();
+			judged.bytes -= this.#judgedBytes;
 		});
 	}
 
@@ -113,7 +124,7 @@ export class Relay implements Dispatcher.DispatchHandler {
 	start(path: string): void {
 		const { exchange } = this;
 		const length = bodyLengthOf(exchange.head);
-		if (length === 0) {
+		if (length === 0 && this.#guard === undefined) {
 			// Nothing follows the head, but the parser must reach the message's end for the next request.
 			exchange.req.resume();
 			this.#bodySent = true;
@@ -131,10 +142,15 @@ export class Relay implements Dispatcher.DispatchHandler {
 		const chunks: Buffer[] = [];
 		req.on("data", (chunk: Buffer) => {
 			this.#quietSweeps = 0;
+			if (this.exchange.ended) return;
 			this.exchange.bytesIn += chunk.length;
 			if (this.exchange.bytesIn > limit) {
 				chunks.length = 0;
 				this.#refuse(bodyTooLarge(limit));
+				return;
+			}
+			if (this.#guard !== undefined && !this.#takeRoom(chunk.length)) {
+				chunks.length = 0;
 				return;
 			}
 			this.#guard?.push(chunk);
@@ -148,19 +164,27 @@ export class Relay implements Dispatcher.DispatchHandler {
 					? only
 					: Buffer.concat(chunks);
 			this.#bodySent = true;
-			if (this.#guard === undefined) this.#dispatch(path, body);
-			else void this.#dispatchIfAllowed(this.#guard, path, body);
+			const refusal = this.#guard?.finish(body);
+			if (refusal === undefined) this.#dispatch(path, body);
+			else this.#refuse(refusal);
 		});
 	}
 
-	async #dispatchIfAllowed(
-		guard: BodyGuard,
-		path: string,
-		body: Buffer,
-	): Promise<void> {
-		const refusal = await guard.finish(body);
-		if (refusal === undefined) this.#dispatch(path, body);
-		else this.#refuse(refusal);
+	/** Bodies that wait for a rule stand in memory, so all of them together may have only so much of it. */
+	#takeRoom(sizeBytes: number): boolean {
+		const room = 2 * this.#settings.limits.bodyBytes;
+		if (this.#judged.bytes + sizeBytes > room) {
+			this.#refuse({
+				status: 503,
+				reason: "busy",
+				message: "too many large bodies are being read; try again",
+				headers: ["retry-after", "5"],
+			});
+			return false;
+		}
+		this.#judged.bytes += sizeBytes;
+		this.#judgedBytes += sizeBytes;
+		return true;
 	}
 
 	#bodyLimit(): number {

@@ -29,6 +29,8 @@ export interface Key {
 	readonly bind: Binding | undefined;
 	/** A key that lets nobody in and tells on whoever uses it. */
 	readonly canary: boolean;
+	/** The entry that it was read from, to tell whether a reload has changed it. */
+	readonly entry: string;
 }
 
 /** One thing that lets somebody in: a digest, also one from before a rotation, or a key of Ollama's. */
@@ -81,6 +83,7 @@ export class Keyring {
 				options: readOptionRules(entry, entry.models !== undefined),
 				bind: entry.bind,
 				canary: entry.canary ?? false,
+				entry: JSON.stringify(entry),
 			};
 			const expiresAtMs = timeOf(entry.expires);
 			if (entry.ollamaKey !== undefined)

@@ -186,10 +186,8 @@ export class BodyScan {
 			return;
 		}
 		if (this.#field !== undefined) this.#fields.set(this.#field, undefined);
-		this.#inOptions =
-			this.#stack.length === 1 &&
-			this.#field === "options" &&
-			byte === openBrace;
+		if (this.#stack.length === 1)
+			this.#inOptions = this.#field === "options" && byte === openBrace;
 		this.#field = undefined;
 		this.#stack.push(byte);
 		this.#expecting = byte === openBrace ? "keyOrEnd" : "valueOrEnd";

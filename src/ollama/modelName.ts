@@ -117,6 +117,9 @@ export function parseModelPattern(text: string): ModelPattern | undefined {
 		cutSource(lower).base.endsWith("*") ? "*" : defaults.tag,
 	);
 	if (wanted === undefined) return undefined;
+	// `*-cloud` without a colon is a model's name to Ollama, and surely meant otherwise.
+	if (!wanted.cloud && lower.includes("*") && lower.endsWith("cloud"))
+		return undefined;
 	const [host, namespace, model, tag] = [
 		wanted.host,
 		wanted.namespace,

@@ -20,8 +20,15 @@ import path from "node:path";
 import { parse } from "jsonc-parser";
 import t from "tap";
 import { clients } from "../../src/clients/clients.ts";
-import { mergeProvider } from "../../src/clients/openClawFile.ts";
+import {
+	mergeProvider,
+	UneditableFileError,
+	writeOpenClawFile,
+} from "../../src/clients/openClawFile.ts";
 import { parseServer } from "../../src/clients/server.ts";
+import { tryOut } from "../../src/clients/tryOut.ts";
+import { UsageError } from "../../src/commands/command.ts";
+import { connect as command } from "../../src/commands/connect.ts";
 import {
 	type RunResult,
 	runCli,
@@ -37,6 +44,23 @@ const server = "http://box.example.ts.net:11434";
 
 function connect(args: readonly string[], key = ""): Promise<RunResult> {
 	return runCli(["connect", ...args], key);
+}
+
+/** A call with nobody listening to how it goes. */
+function tryQuietly(url: string, key: string, model?: string) {
+	const ignore = () => {};
+	return tryOut(url, key, model, ignore, ignore);
+}
+
+/** How the command refuses its arguments, which is exit code 2. */
+async function refusalOf(args: readonly string[]): Promise<UsageError> {
+	try {
+		await command.run([...args]);
+	} catch (error) {
+		if (error instanceof UsageError) return error;
+		throw error;
+	}
+	throw new Error(`not refused: ${args.join(" ")}`);
 }
 
 interface Report {
@@ -233,23 +257,21 @@ t.test(
 			["curl", "--server", key, "--model", `${key} x`],
 			["curl", "--key-stdin", key],
 		]) {
-			const { code, stdout, stderr } = await connect(args);
-			t.equal(code, 2);
-			t.notOk((stdout + stderr).includes(key));
+			const { message } = await refusalOf(args);
+			t.notOk(message.includes(key), message);
 		}
+		const { code, stdout, stderr } = await connect(["curl", "--key", key]);
+		t.equal(code, 2);
+		t.equal(stdout, "");
+		t.match(stderr, /--key-stdin/);
+		t.notOk(stderr.includes(key));
 	},
 );
 
 t.test(
 	"what stands on standard input and is no key is refused without repeating it",
 	async (t) => {
-		for (const input of [
-			"",
-			"\n",
-			"two words",
-			'a"b$(id)',
-			"lg_1f1f1f1f1f1f1f1f0123",
-		]) {
+		for (const input of ["\n", 'a"b$(id)', "lg_1f1f1f1f1f1f1f1f0123"]) {
 			const { code, stdout, stderr } = await connect(
 				["curl", "--key-stdin"],
 				input,
@@ -277,9 +299,7 @@ t.test("options that need others say so", async (t) => {
 		[["curl", "--model", "a b"], /--model takes/],
 		[["curl", "--modl", "x"], /did you mean --model/],
 	] as const) {
-		const { code, stderr } = await connect(args, testKeys.user);
-		t.equal(code, 2, args.join(" "));
-		t.match(stderr, message);
+		t.match((await refusalOf(args)).message, message, args.join(" "));
 	}
 });
 
@@ -367,38 +387,29 @@ t.test(
 					target === "/api/chat" ? "die-mid-stream" : undefined,
 			},
 		});
-		const cases = [
-			[testKeys.wrong, [], 401, /does not know this key/, /keys list/],
-			[testKeys.reader, [], 403, /may not do this/, /--scopes read,infer/],
-			[testKeys.worker, [], 403, /may not do this/, /name one with --model/],
-			[
-				testKeys.user,
-				["--model", "gone:1b"],
-				404,
-				/no model gone:1b/,
-				/ollama pull gone:1b/,
-			],
-			[testKeys.user, [], 200, /broke off after \d+ tokens/, /journalctl/],
-		] as const;
-		for (const [key, more, status, problem, advice] of cases) {
-			const args = [
-				"curl",
-				"--server",
-				gate.url,
-				"--key-stdin",
-				"--try",
-				...more,
-			];
-			const { code, stdout, stderr } = await connect(args, key);
-			t.equal(code, 1);
-			t.match(stderr, problem);
-			t.match(stderr, advice);
-			t.notOk((stdout + stderr).includes(key));
-			t.notMatch(stdout, /curl -N/);
-			const report = await reportOf(args, key);
-			t.match(report, { try: { ok: false, status, problem, advice } });
-			t.equal(report.snippets, undefined);
+		for (const [key, model, status, problem, advice] of [
+			[testKeys.wrong, undefined, 401, /does not know this key/, /keys list/],
+			[testKeys.reader, undefined, 403, /may not do/, /--scopes read,infer/],
+			[testKeys.worker, undefined, 403, /may not do/, /one with --model/],
+			[testKeys.user, "gone:1b", 404, /no model gone:1b/, /pull gone:1b/],
+			[testKeys.user, undefined, 200, /broke off after \d+ tok/, /journalctl/],
+		] as const) {
+			const failure = await tryQuietly(gate.url, key, model);
+			t.match(failure, { ok: false, status, problem, advice });
+			t.notOk(JSON.stringify(failure).includes(key));
 		}
+		const args = ["curl", "--server", gate.url, "--key-stdin", "--try"];
+		const { code, stdout, stderr } = await connect(args, testKeys.wrong);
+		t.equal(code, 1);
+		t.match(
+			stderr,
+			/failed {2}the server does not know this key \(401: .*\)\n/,
+		);
+		t.equal(stdout, "");
+		t.notOk(stderr.includes(testKeys.wrong));
+		const report = await reportOf(args, testKeys.wrong);
+		t.match(report, { try: { ok: false, status: 401 } });
+		t.equal(report.snippets, undefined);
 	},
 );
 
@@ -406,26 +417,26 @@ t.test(
 	"--try explains a gate whose Ollama is gone, or that has no time",
 	async (t) => {
 		const away = await startGate(t, { upstreamUrl: "http://127.0.0.1:9" });
-		const args = ["--key-stdin", "--try", "--model", "qwen3:8b", "--server"];
-		const gone = await connect([...args, away.url], testKeys.user);
-		t.equal(gone.code, 1);
-		t.match(gone.stderr, /Ollama behind it does not answer \(502: /);
-		t.match(gone.stderr, /systemctl status ollama/);
+		t.match(await tryQuietly(away.url, testKeys.user, "qwen3:8b"), {
+			status: 502,
+			problem: /Ollama behind it does not answer \(502: /,
+			advice: /systemctl status ollama/,
+		});
 		const strict = await startGate(t, {
 			config: { limits: { perKey: { requestsPerMinute: 1 } } },
 		});
-		await connect([...args, strict.url], testKeys.user);
-		const limited = await connect([...args, strict.url], testKeys.user);
-		t.equal(limited.code, 1);
-		t.match(limited.stderr, /too many requests.*\(429: /);
-		t.match(limited.stderr, /Wait \d+ s/);
+		await tryQuietly(strict.url, testKeys.user, "qwen3:8b");
+		t.match(await tryQuietly(strict.url, testKeys.user, "qwen3:8b"), {
+			status: 429,
+			problem: /too many requests.*\(429: /,
+			advice: /Wait \d+ s/,
+		});
 	},
 );
 
 t.test(
 	"--try explains where there is no server, no HTTP, no TLS or no Ollama",
 	async (t) => {
-		const args = ["--key-stdin", "--try", "--server"];
 		const free = createTcpServer();
 		const nobody = await listen(t, free);
 		await new Promise((resolve) => free.close(resolve));
@@ -454,14 +465,11 @@ t.test(
 			[page, /not as llamagate or Ollama do/],
 			[echo, /did not do it \(418: \[2JBearer KEY\)/],
 		] as const) {
-			const { code, stdout, stderr } = await connect(
-				[...args, where],
-				testKeys.user,
-			);
-			t.equal(code, 1, where);
-			t.match(stderr, problem);
-			t.notOk((stdout + stderr).includes(testKeys.user));
-			t.notOk(stderr.includes("\u001b[2J"));
+			const url = parseServer(where) ?? "";
+			const failure = await tryQuietly(url, testKeys.user);
+			t.match(failure, { ok: false, problem }, where);
+			t.notOk(JSON.stringify(failure).includes(testKeys.user));
+			t.notOk(JSON.stringify(failure).includes("\\u001b"));
 		}
 	},
 );
@@ -647,16 +655,28 @@ t.test(
 			'{ "agents": { "defaults": "secret-text" } }',
 			'{ "models": { "a": 1 }, "models": { "providers": { "b": "secret-text" } } }',
 		]) {
-			const { folder, file, write, read } = await freshOpenClaw(t, broken);
-			const { code, stderr } = await write();
-			t.equal(code, 1, broken);
-			t.match(stderr, /is left as it is/);
-			t.notMatch(stderr, /secret-text/);
-			t.notOk(stderr.includes(testKeys.user));
+			const { folder, file, read } = await freshOpenClaw(t, broken);
+			const connection = { server, key: testKeys.user, model: "qwen3:8b" };
+			const message = await writeOpenClawFile(
+				file,
+				connection,
+				new Date(),
+			).then(
+				() => "it was written",
+				(error) => (error instanceof UneditableFileError ? error.message : ""),
+			);
+			t.match(message, /is left as it is/, broken);
+			t.notMatch(message, /secret-text/);
+			t.notOk(message.includes(testKeys.user));
 			t.equal(await read(), broken);
 			t.equal((await stat(file)).mode & 0o777, 0o640);
 			t.strictSame(await readdir(folder), ["openclaw.json"]);
 		}
+		const { write, read } = await freshOpenClaw(t, '{ "models": ');
+		const { code, stderr } = await write();
+		t.equal(code, 1);
+		t.match(stderr, /line 1 is not JSON with comments/);
+		t.equal(await read(), '{ "models": ');
 	},
 );
 

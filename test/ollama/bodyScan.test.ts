@@ -182,6 +182,8 @@ t.test(
 				"name",
 				"nam\\u0065",
 				"keep_alive",
+				"num_ctx",
+				"num_gpu",
 				"\u212aeep_alive",
 				"\\u212aeep_alive",
 				"options",
@@ -229,8 +231,20 @@ t.test(
 						`{${members.map(([name, text]) => `"${name}" :${text}`).join(", ")}}`,
 				),
 		})) as { value: fc.Arbitrary<string> };
+		const options = fc
+			.array(fc.tuple(key, value), { maxLength: 4 })
+			.map(
+				(members) =>
+					`{${members.map(([name, text]) => `"${name}":${text}`).join(",")}}`,
+			);
 		const object = fc
-			.array(fc.tuple(key, value), { maxLength: 5 })
+			.array(
+				fc.oneof(
+					fc.tuple(key, value),
+					fc.tuple(fc.constant("options"), options),
+				),
+				{ maxLength: 5 },
+			)
 			.map(
 				(members) =>
 					`{${members.map(([name, text]) => `"${name}":${text}`).join(",")}}`,
@@ -283,6 +297,20 @@ t.test(
 				// What Go refuses it does not act on.
 				if (go.error) return;
 				agreed += 1;
+				const options = go.fields.get("options");
+				if (
+					typeof options === "object" &&
+					options !== null &&
+					!Array.isArray(options)
+				)
+					for (const name of ["num_ctx", "num_gpu"]) {
+						const seen = (options as Record<string, unknown>)[name];
+						const here = ours.fields.get(`options.${name}`);
+						if (typeof seen !== "object" && seen !== here)
+							throw new Error(
+								`Go reads options.${name} as ${JSON.stringify(seen)}, the scan as ${JSON.stringify(here)}`,
+							);
+					}
 				for (const name of watched) {
 					const seen = go.fields.get(name);
 					const here = ours.fields.get(name);

@@ -100,14 +100,16 @@ export async function openRaw(
 		text += more;
 		look();
 	});
-	// A reset is one of the ways in which the gate may end it.
-	socket.on("error", () => {});
 	const closed = new Promise<void>((resolve) => {
-		socket.once("close", () => {
+		const end = () => {
 			ended = true;
 			look();
 			resolve();
-		});
+		};
+		socket.once("close", end);
+		// A reset is one of the ways in which the gate may end it. And when a socket is
+		// reset that is just being shut down, Node says "error" and never "close".
+		socket.on("error", end);
 	});
 	await Promise.race([
 		new Promise((resolve) => socket.once("connect", resolve)),
