@@ -392,3 +392,93 @@ t.test("keys that are about to expire are told of in the log", async (t) => {
 	]);
 	t.equal(told.length, 2);
 });
+
+t.test(
+	"a reload while tailscaled is asked holds for the request that waits",
+	async (t) => {
+		const api = await startLocalApi(t);
+		api.nodes.get = () => whoIsNode({});
+		api.misbehave = () => "hold";
+		const user: KeyEntry = { name: "user", sha256: digestOf(testKeys.user) };
+		const gate = await startGate(t, {
+			config: { identity: { mode: "log", socket: api.socket } },
+			keys: [user],
+		});
+		const changes: [Partial<KeyEntry> | undefined, number][] = [
+			[{ scopes: ["read"] }, 503],
+			[{ models: ["other"] }, 503],
+			[{ expires: "2001-01-01T00:00:00Z" }, 503],
+			[{ bind: { nodes: ["elsewhere"] } }, 503],
+			[{ canary: true }, 401],
+			[undefined, 401],
+			[{}, 200],
+		];
+		let asked = 0;
+		for (const [change, status] of changes) {
+			await gate.writeKeys([user]);
+			await gate.daemon.reload();
+			const answered = fetch(`${gate.url}/api/chat`, {
+				method: "POST",
+				headers: bearer(testKeys.user),
+				body: '{"model":"qwen3:8b","messages":[],"stream":false}',
+			});
+			await api.called(++asked);
+			await gate.writeKeys(
+				change === undefined ? [] : [{ ...user, ...change }],
+			);
+			await gate.daemon.reload();
+			api.release();
+			t.equal((await answered).status, status, JSON.stringify(change));
+		}
+	},
+);
+
+t.test(
+	"a bound key is not made, and check finds one, where nobody is looked up",
+	async (t) => {
+		const gate = await startGate(t, {
+			keys: [
+				{
+					name: "user",
+					sha256: digestOf(testKeys.user),
+					bind: { nodes: ["laptop"] },
+				},
+			],
+			config: { identity: { mode: "log", socket: "/no/such/socket" } },
+		});
+		await gate.writeConfig({ identity: { mode: "off" } });
+		const add = await runCli([
+			"keys",
+			"add",
+			"other",
+			"--bind",
+			"laptop,me@example.com,tag:client",
+			"--config",
+			gate.configFile,
+		]);
+		t.equal(add.code, 1);
+		t.match(add.stderr, /set identity\.mode/);
+		t.equal((await runCli(["check", "--config", gate.configFile])).code, 78);
+		await gate.writeConfig({
+			identity: { mode: "log", socket: "/no/such/socket" },
+		});
+		t.equal(
+			(
+				await runCli([
+					"keys",
+					"add",
+					"other",
+					"--bind",
+					"laptop,me@example.com,tag:client",
+					"--config",
+					gate.configFile,
+				])
+			).code,
+			0,
+		);
+		t.match(
+			(await runCli(["keys", "list", "--config", gate.configFile])).stdout,
+			/other .*laptop,me@example\.com,tag:client/,
+		);
+	},
+);

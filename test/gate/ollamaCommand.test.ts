@@ -206,3 +206,45 @@ t.test(
 		);
 	},
 );
+
+t.test(
+	"a canary of Ollama's kind answers like a stranger, and raises the alarm only when it has signed",
+	async (t) => {
+		const gate = await startGate(t, {
+			keys: [
+				{
+					name: "bait",
+					ollamaKey: ollamaKeyPair("bait").publicKey,
+					canary: true,
+				},
+			],
+		});
+		const ask = async (
+			name: string,
+			at: number,
+			header = signLikeOllama("GET", "/api/tags", at, name).header,
+		) => {
+			const response = await fetch(`${gate.url}/api/tags?ts=${at}`, {
+				headers: { authorization: header },
+			});
+			return { status: response.status, text: await response.text() };
+		};
+		const now = seconds();
+		const stranger = await ask("nobody", now);
+		t.equal(stranger.status, 401);
+		t.strictSame(await ask("bait", now), stranger);
+		t.strictSame(
+			await ask("bait", now - 3600),
+			stranger,
+			"whatever its clock says",
+		);
+		const { header } = signLikeOllama("GET", "/api/tags", now, "nobody");
+		await ask(
+			"bait",
+			now,
+			`${ollamaKeyPair("bait").publicKey}:${header.split(":")[1]}`,
+		);
+		await gate.logged(({ event }) => event === "canary_used");
+		t.equal(gate.log.filter(({ event }) => event === "canary_used").length, 2);
+	},
+);
