@@ -390,12 +390,16 @@ export async function startStandIn(
 		res: ServerResponse,
 		piece: string,
 	): Promise<boolean> {
-		if (!res.write(piece)) {
-			const { promise, resolve } = Promise.withResolvers<void>();
-			res.once("drain", resolve);
-			res.once("close", resolve);
-			await promise;
-		}
+		if (!res.write(piece))
+			await new Promise<void>((resolve) => {
+				const goOn = () => {
+					res.off("drain", goOn);
+					res.off("close", goOn);
+					resolve();
+				};
+				res.on("drain", goOn);
+				res.on("close", goOn);
+			});
 		if (tokenIntervalMs > 0) await pause(tokenIntervalMs);
 		return !res.destroyed;
 	}
