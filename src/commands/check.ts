@@ -22,6 +22,7 @@ import {
 	parseAddress,
 	parseRange,
 } from "../net/ranges.ts";
+import { createWhois } from "../net/tailscale.ts";
 import { openUpstream } from "../net/upstream.ts";
 import { type Command, exitCodes, readArgs } from "./command.ts";
 
@@ -65,6 +66,7 @@ Example: llamagate check --config ./config.json
 			...(await describeListening(settings)),
 			...describeSources(settings),
 			await describeUpstream(settings),
+			...(await describeIdentity(settings)),
 		];
 		const ok = lines.every((line) => line.ok);
 		if (values.json)
@@ -237,4 +239,26 @@ async function describeUpstream({ upstream }: Settings): Promise<Line> {
 function contains(ranges: Settings["sources"], text: string): boolean {
 	const address = parseAddress(text);
 	return address !== undefined && isPermittedSource(address, ranges);
+}
+
+async function describeIdentity({ identity }: Settings): Promise<Line[]> {
+	if (identity.mode === "off") return [];
+	const subject = "identity";
+	const answer = await createWhois({ socket: identity.socket }).status();
+	if (answer.kind !== "status")
+		return [
+			{
+				subject,
+				ok: false,
+				says: `tailscaled cannot be asked at ${identity.socket}: ${answer.reason}${identity.mode === "require" ? "; everybody would be refused" : ""}`,
+			},
+		];
+	const { backendState } = answer.status;
+	return [
+		{
+			subject,
+			ok: backendState === "Running",
+			says: `tailscaled answers at ${identity.socket}, in state ${backendState}`,
+		},
+	];
 }

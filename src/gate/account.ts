@@ -50,6 +50,8 @@ export class Exchange {
 	usage: Usage | undefined;
 	/** The tailnet device, where it was looked up. */
 	node: TailscaleNode | undefined;
+	/** What the tailnet's policy grants the device, as it stands there. */
+	grants: readonly unknown[] | undefined;
 	/** Why no device was found. */
 	identityFault: string | undefined;
 	ended = false;
@@ -175,6 +177,9 @@ export class Ledger {
 			...(exchange.node === undefined
 				? undefined
 				: { user: exchange.node.user ?? null, tags: exchange.node.tags }),
+			...(exchange.grants === undefined
+				? undefined
+				: { grants: exchange.grants }),
 			...(exchange.identityFault === undefined
 				? undefined
 				: { identity: exchange.identityFault }),

@@ -72,8 +72,10 @@ export async function checkIdentity(
 	exchange.node = node;
 	if (key.bind !== undefined && !isBoundTo(key.bind, node))
 		return forbidden(`the key "${key.name}" may not be used from this device`);
-	const grants = readGrants(node);
-	if (grants === undefined) return undefined;
+	const values = grantValuesOf(node);
+	if (values === undefined) return undefined;
+	exchange.grants = values;
+	const grants = readGrants(values);
 	const narrowed = narrow(key, grants, route);
 	if (narrowed === undefined)
 		return forbidden(
@@ -100,11 +102,10 @@ export function isBoundTo(bind: Binding, node: TailscaleNode): boolean {
 	);
 }
 
-/**
- * The grants of the capability `…/llamagate` for a device; `undefined` if the
- * policy has none, which narrows nothing. One that cannot be read grants nothing.
- */
-export function readGrants(node: TailscaleNode): readonly Grant[] | undefined {
+/** What the tailnet's policy says to the device under the capability `…/llamagate`; `undefined` for nothing. */
+export function grantValuesOf(
+	node: TailscaleNode,
+): readonly unknown[] | undefined {
 	const values: unknown[] = [];
 	let found = false;
 	for (const [name, entries] of node.capabilities) {
@@ -112,7 +113,11 @@ export function readGrants(node: TailscaleNode): readonly Grant[] | undefined {
 		found = true;
 		values.push(...entries);
 	}
-	if (!found) return undefined;
+	return found ? values : undefined;
+}
+
+/** The grants that can be read; one that cannot grants nothing. */
+export function readGrants(values: readonly unknown[]): readonly Grant[] {
 	return values.flatMap((value) => {
 		const grant = readGrant(value);
 		return grant === undefined ? [] : [grant];

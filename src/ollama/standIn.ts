@@ -555,22 +555,43 @@ function openaiModel(id: string) {
 	return { id, object: "model", created: 1_755_766_800, owned_by: "library" };
 }
 
+/** Go's decoder reads the first value of a body and never looks at what follows. */
 function decodeBody(body: Buffer): Record<string, unknown> | undefined {
-	try {
-		const value: unknown = JSON.parse(body.toString("utf8"));
-		return typeof value === "object" && value !== null
-			? (value as Record<string, unknown>)
-			: undefined;
-	} catch {
-		return undefined;
+	const text = body.toString("utf8");
+	for (const end of [text.length, firstValueEnd(text)]) {
+		try {
+			const value: unknown = JSON.parse(text.slice(0, end));
+			return typeof value === "object" && value !== null
+				? (value as Record<string, unknown>)
+				: undefined;
+		} catch {
+			// Not whole, or more than one.
+		}
 	}
+	return undefined;
+}
+
+function firstValueEnd(text: string): number {
+	let depth = 0;
+	for (let at = 0; at < text.length; at++) {
+		const letter = text[at];
+		if (letter === '"') {
+			for (at += 1; at < text.length && text[at] !== '"'; at++)
+				if (text[at] === "\\") at += 1;
+		} else if (letter === "{" || letter === "[") depth += 1;
+		else if (letter === "}" || letter === "]") {
+			depth -= 1;
+			if (depth === 0) return at + 1;
+		}
+	}
+	return 0;
 }
 
 /** Go takes a field by any spelling of its case, and the last one of them. */
 function field(value: unknown, name: string): unknown {
 	if (typeof value !== "object" || value === null) return undefined;
 	return Object.entries(value).findLast(
-		([key]) => key.toLowerCase() === name,
+		([key]) => key.toLowerCase().replaceAll("\u017f", "s") === name,
 	)?.[1];
 }
 

@@ -234,6 +234,35 @@ for (const [where, { first, connections, requests }] of Object.entries(
 	);
 }
 
+t.test(
+	"heads that are dear to read do not keep the others waiting",
+	async (t) => {
+		const gate = await spawnGate(t);
+		// As many lines as Node takes. What costs their square is what 60 connections can stop a gate with.
+		const lines = (name: (n: number) => string) =>
+			head(
+				"GET / HTTP/1.1",
+				"Host: gate",
+				...Array.from({ length: 900 }, (_, n) => name(n)),
+			).repeat(25);
+		const floods = [
+			lines((n) => `Connection:${n.toString(36)}`),
+			lines(() => "Host:x"),
+		];
+		const clients = await Promise.all(
+			Array.from({ length: 120 }, () => openRaw(gate.port, flooder)),
+		);
+		t.teardown(() => {
+			for (const client of clients) client.destroy();
+		});
+		for (const [n, client] of clients.entries())
+			client.write(floods[n % floods.length] ?? "");
+		t.equal(await honestStatus(gate, honest), 200, "in the middle of it");
+		for (const client of clients) await client.untilReplies(1);
+		t.equal(await honestStatus(gate, honest), 200, "and behind it");
+	},
+);
+
 t.test("one key may not take every connection for itself", async (t) => {
 	const gate = await startGate(t, {
 		config: {

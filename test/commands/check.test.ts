@@ -11,6 +11,7 @@ import {
 	temporaryFolder,
 	testKeys,
 } from "../support/gate.ts";
+import { startLocalApi } from "../support/localApi.ts";
 
 type Tap = Parameters<typeof temporaryFolder>[0];
 
@@ -160,5 +161,31 @@ t.test(
 		)();
 		t.equal(taken.code, 1);
 		t.match(taken.stdout, /is taken by another program/);
+	},
+);
+
+t.test(
+	"with identity, a tailscaled that cannot be asked is exit 1",
+	async (t) => {
+		const standIn = await startStandIn();
+		t.teardown(() => standIn.close());
+		const api = await startLocalApi(t);
+		const config = (socket: string) => ({
+			...loopback,
+			upstream: { url: standIn.url },
+			identity: { mode: "require", socket },
+		});
+		const missing = await (await prepare(t, config("/no/such/socket")))();
+		t.equal(missing.code, 1);
+		t.match(
+			missing.stdout,
+			/identity: tailscaled cannot be asked at \/no\/such\/socket: .*everybody would be refused/,
+		);
+		const there = await (await prepare(t, config(api.socket)))();
+		t.equal(there.code, 0, there.stdout);
+		t.match(
+			there.stdout,
+			/identity: tailscaled answers at .* in state Running/,
+		);
 	},
 );

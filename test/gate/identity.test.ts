@@ -1,5 +1,5 @@
 import t from "tap";
-import { isBoundTo, readGrants } from "../../src/gate/identity.ts";
+import { grantValuesOf, isBoundTo } from "../../src/gate/identity.ts";
 import type { KeyEntry } from "../../src/keys/keyFile.ts";
 import { digestOf } from "../../src/keys/newKey.ts";
 import type { TailscaleNode } from "../../src/net/tailscale.ts";
@@ -224,6 +224,10 @@ t.test(
 		const refused = await readOnly.send(...chat("qwen3:8b"));
 		t.equal(refused.status, 403);
 		t.match(refused.text, /does not grant \\"infer\\"/);
+		t.match(await readOnly.gate.logged(({ reason }) => reason === "identity"), {
+			node: "laptop",
+			grants: [{ scopes: ["read"] }],
+		});
 		const wide = await start(
 			t,
 			"log",
@@ -299,7 +303,7 @@ t.test("names that are missing are never equal", async (t) => {
 		capabilities: new Map(),
 	};
 	t.notOk(isBoundTo({ nodes: [""], users: [""], tags: [""] }, node));
-	t.equal(readGrants(node), undefined);
+	t.equal(grantValuesOf(node), undefined);
 });
 
 t.test(

@@ -413,3 +413,26 @@ t.test(
 		t.equal(gate.standIn.calls.length, 1, "it was Ollama that refused it");
 	},
 );
+
+t.test(
+	"the stand-in reads bodies as Go does, so that a bypass would be seen",
+	async (t) => {
+		const { gate } = await start(t);
+		const reads: [string, number][] = [
+			['{"model":"nope","MODEL":"qwen3:8b","stream":false}', 200],
+			['{"model":"qwen3:8b","Model":"nope"}', 404],
+			['{"model":"qwen3:8b","model":"nope"}', 404],
+			['{"model":"qwen3:8b","stream":false}{"model":"nope"}', 200],
+			['{"model":"nope"}{"model":"qwen3:8b"}', 404],
+		];
+		for (const [body, status] of reads) {
+			const response = await fetch(`${gate.url}/api/chat`, {
+				method: "POST",
+				headers: bearer(testKeys.owner),
+				body,
+			});
+			await response.text();
+			t.equal(response.status, status, body);
+		}
+	},
+);
