@@ -64,22 +64,29 @@ export function readHead(rawHeaders: readonly string[]): Head {
 		connectionOptions: noOptions,
 		forwarded: none,
 	};
+	// A thousand lines fit into a head: each may cost no more than a constant.
+	const values = new Map<Single, string[]>();
+	let options: Set<string> | undefined;
 	let forwarded: string[] = [];
 	for (let i = 0; i < rawHeaders.length; i += 2) {
 		const name = (rawHeaders[i] ?? "").toLowerCase();
 		const value = rawHeaders[i + 1] ?? "";
 		const single = singles.get(name);
-		if (single !== undefined)
-			head[single] = head[single] === none ? [value] : [...head[single], value];
+		if (single !== undefined) {
+			const known = values.get(single);
+			if (known !== undefined) known.push(value);
+			else values.set(single, [value]);
+		}
 		if (name === "connection") {
-			head.connectionOptions = new Set([
-				...head.connectionOptions,
-				...value.split(",").map((option) => option.trim().toLowerCase()),
-			]);
+			options ??= new Set();
+			for (const option of value.split(","))
+				options.add(option.trim().toLowerCase());
 		} else if (forwardable.has(name)) forwarded.push(name, value);
 	}
-	if (head.connectionOptions.size > 0) {
-		const { connectionOptions } = head;
+	for (const [single, found] of values) head[single] = found;
+	if (options !== undefined) {
+		const connectionOptions = options;
+		head.connectionOptions = options;
 		const kept: string[] = [];
 		for (let i = 0; i < forwarded.length; i += 2) {
 			const name = forwarded[i] ?? "";
