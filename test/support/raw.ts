@@ -192,7 +192,9 @@ function readBody(
 			const lineEnd = bytes.indexOf("\r\n", at);
 			const size = Number.parseInt(bytes.slice(at, lineEnd), 16);
 			const end = lineEnd + 2 + size + 2;
-			if (lineEnd === -1 || end > bytes.length) return undefined;
+			// Cut in the middle of a chunk's size, or no size at all.
+			if (lineEnd === -1 || !Number.isInteger(size) || end > bytes.length)
+				return undefined;
 			if (size === 0) return { body, size: end };
 			body += bytes.slice(lineEnd + 2, end - 2);
 			at = end;
