@@ -64,8 +64,11 @@ export function readCpuTimes(): CpuTimes {
 /** How much of the machine went to anything but this run, with all its processes stopped by now. */
 export function foreignCpuShare(before: CpuTimes): string {
 	const after = readCpuTimes();
-	const foreign =
-		after.busyTicks - before.busyTicks - (after.ownTicks - before.ownTicks);
+	// The two are counted apart and do not agree to the tick.
+	const foreign = Math.max(
+		0,
+		after.busyTicks - before.busyTicks - (after.ownTicks - before.ownTicks),
+	);
 	const share = foreign / (after.allTicks - before.allTicks);
 	return `${(100 * share).toFixed(1)} % of all cores (${(foreign / ticksPerSecond).toFixed(0)} CPU seconds; steal and interrupts are among them)`;
 }

@@ -16,7 +16,7 @@ const kinds = [
 
 /** How fast a flood of strangers is turned away. The upstream has no part in it. */
 export async function refusals(stage: Stage): Promise<Section[]> {
-	const starts = stage.quick ? 1 : 3;
+	const starts = stage.quick ? 1 : 2;
 	const seconds = stage.quick ? 1 : 2;
 	const load = {
 		path: "/api/tags",
@@ -37,7 +37,7 @@ export async function refusals(stage: Stage): Promise<Section[]> {
 				round,
 				"refusals",
 				async (target): Promise<Rates> => {
-					await putLoad(target, { ...wrong, seconds: 1 });
+					await putLoad(target, { ...wrong, seconds: stage.quick ? 1 : 3 });
 					return {
 						noKey: await putLoad(target, load),
 						wrongKey: await putLoad(target, wrong),
