@@ -7,6 +7,7 @@ const commands: Record<string, () => Promise<Command>> = {
 	serve: async () => (await import("./commands/serve.ts")).serve,
 	demo: async () => (await import("./commands/demo.ts")).demo,
 	check: async () => (await import("./commands/check.ts")).check,
+	reload: async () => (await import("./commands/reload.ts")).reload,
 	keys: async () => (await import("./commands/keys.ts")).keys,
 	connect: async () => (await import("./commands/connect.ts")).connect,
 	policy: async () => (await import("./commands/policy.ts")).policy,

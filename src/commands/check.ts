@@ -10,11 +10,12 @@ import {
 import { loadRules } from "../gate/daemon.ts";
 import {
 	formatMode,
+	isForServiceGroup,
 	type KeyEntry,
 	loadKeys,
 	parseTime,
 } from "../keys/keyFile.ts";
-import { inheritedSocketCount, tailscaleAddressesOf } from "../net/listener.ts";
+import { inheritedSocketNames, tailscaleAddressesOf } from "../net/listener.ts";
 import {
 	formatHostPort,
 	isLoopbackAddress,
@@ -103,8 +104,9 @@ async function describeKeys(
 			ok: false,
 			says: `expired: ${expired.map(({ name }) => name).join(", ")}; rotate or revoke them`,
 		};
-	const { mode } = await stat(file);
-	if ((mode & 0o077) !== 0)
+	const stats = await stat(file);
+	const { mode } = stats;
+	if ((mode & (isForServiceGroup(stats) ? 0o007 : 0o077)) !== 0)
 		return {
 			subject,
 			ok: false,
@@ -119,9 +121,15 @@ async function describeKeys(
 
 async function describeListening({ listen }: Settings): Promise<Line[]> {
 	const subject = "listening";
-	const inherited = inheritedSocketCount(process.env);
-	if (inherited > 0)
-		return [{ subject, ok: true, says: `on ${inherited} inherited socket(s)` }];
+	const inherited = inheritedSocketNames(process.env);
+	if (inherited.length > 0)
+		return [
+			{
+				subject,
+				ok: true,
+				says: `on ${inherited.length} inherited socket(s)`,
+			},
+		];
 	const addresses =
 		listen.kind === "address"
 			? [listen.address]

@@ -3,14 +3,15 @@ import { BadFileError } from "../config/strictJson.ts";
 import { loadKeys } from "../keys/keyFile.ts";
 import { Keyring } from "../keys/keyring.ts";
 import { createLog, flushLog, type LogSink } from "../log.ts";
+import { localSource } from "../net/connections.ts";
 import {
 	adoptSockets,
-	inheritedSocketCount,
+	inheritedSocketNames,
 	type Listener,
 	openListener,
 } from "../net/listener.ts";
 import { openSideDoor, type SideDoorReply } from "../net/sideDoors.ts";
-import { notifySystemd } from "../net/systemd.ts";
+import { notifySystemd, watchdogMs } from "../net/systemd.ts";
 import { version } from "../version.ts";
 import { Ledger } from "./account.ts";
 import { createGate, type Gate, type Rules } from "./gate.ts";
@@ -109,7 +110,11 @@ export async function startDaemon(
 			? undefined
 			: await openSideDoor(
 					{ path: admin.socket },
-					{ "GET /status": status, "POST /reload": reloadReply },
+					{
+						"GET /status": status,
+						"GET /metrics": metrics,
+						"POST /reload": reloadReply,
+					},
 					log,
 				),
 		admin.metrics === undefined
@@ -127,18 +132,24 @@ export async function startDaemon(
 	);
 	started = true;
 	await notifySystemd("READY=1", `STATUS=${describe()}`);
+	// Sent from the event loop that serves: where it hangs, no sign of life comes, and systemd starts anew.
+	const patienceMs = watchdogMs(process.env);
+	const watchdog =
+		patienceMs === undefined
+			? undefined
+			: setInterval(() => void notifySystemd("WATCHDOG=1"), patienceMs / 3);
 
 	async function listen(settings: Settings, gate: Gate): Promise<Listener> {
-		const inherited = inheritedSocketCount(process.env);
+		const inherited = inheritedSocketNames(process.env);
 		const { createServer } = gate;
-		if (inherited > 0) return adoptSockets(inherited, createServer, log);
+		if (inherited.length > 0) return adoptSockets(inherited, createServer, log);
 		return openListener(settings.listen, createServer, log, () => {
 			if (started) void notifySystemd(`STATUS=${describe()}`);
 		});
 	}
 
 	function describe(): string {
-		const bound = listener.bound();
+		const bound = listener.bound().filter((address) => address !== localSource);
 		return bound.length > 0
 			? `listening on ${bound.join(", ")}`
 			: "waiting for an address to listen on";
@@ -239,6 +250,7 @@ export async function startDaemon(
 			listener.close();
 			await notifySystemd("STOPPING=1");
 			await gate.drain();
+			clearInterval(watchdog);
 			for (const door of doors) {
 				door?.close();
 				door?.closeAllConnections();

@@ -79,8 +79,12 @@ export interface Rules {
 
 /** The gate without its listeners: it makes HTTP servers that the listener binds. */
 export interface Gate {
-	/** A server that sends what it accepts through the gate. */
-	createServer(): Server;
+	/**
+	 * A server that sends what it accepts through the gate.
+	 *
+	 * @param isLocal whether it listens on a Unix socket, where peers have no address
+	 */
+	createServer(isLocal?: () => boolean): Server;
 	/** Puts new rules in force; streams whose key is no longer good are cut. */
 	replaceRules(rules: Rules): void;
 	/** Refuses what is new, waits for what runs, and cuts what is left after the drain timeout. */
@@ -308,8 +312,8 @@ export async function createGate(
 		}
 	}
 
-	function accept(socket: Socket): void {
-		const connection = connections.open(socket);
+	function accept(socket: Socket, local: boolean): void {
+		const connection = connections.open(socket, local);
 		if (connection === undefined) {
 			const nowMs = performance.now();
 			if (nowMs - warnedOfFloodAtMs > 10_000) {
@@ -465,7 +469,7 @@ export async function createGate(
 
 	const servers = new Set<Server>();
 	return {
-		createServer() {
+		createServer(isLocal = () => false) {
 			const server = createServer({
 				// The gate answers a missing Host itself, with a body and not before the key.
 				requireHostHeader: false,
@@ -479,7 +483,7 @@ export async function createGate(
 				keepAliveInitialDelay: tcpKeepAliveDelayMs,
 				noDelay: true,
 			});
-			server.on("connection", accept);
+			server.on("connection", (socket) => accept(socket, isLocal()));
 			server.on("request", (req, res) => admit(req, res, false));
 			server.on("checkContinue", (req, res) => admit(req, res, true));
 			server.on("checkExpectation", (req, res) => admit(req, res, false));

@@ -1,5 +1,6 @@
 import type { Settings } from "../config/load.ts";
 import type { Key } from "../keys/keyring.ts";
+import { localSource } from "../net/connections.ts";
 import type { TailscaleNode, Whois } from "../net/tailscale.ts";
 import {
 	type ModelName,
@@ -54,7 +55,10 @@ export async function checkIdentity(
 				);
 
 	const { remotePort } = exchange.req.socket;
-	const answer = await whois.lookup(connection.address, remotePort ?? 0);
+	const answer =
+		connection.parsedAddress === localSource
+			? ({ kind: "unknown" } as const)
+			: await whois.lookup(connection.address, remotePort ?? 0);
 	if (answer.kind !== "node") {
 		exchange.identityFault =
 			answer.kind === "unknown" ? "unknown" : answer.reason;

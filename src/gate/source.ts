@@ -1,12 +1,17 @@
-import { type Address, isPermittedSource, type Range } from "../net/ranges.ts";
+import { type Connection, localSource } from "../net/connections.ts";
+import { isPermittedSource, type Range } from "../net/ranges.ts";
 import type { Refusal } from "./refusal.ts";
 
-/** Step 1: the peer address of the socket must lie in `sources`. */
+/**
+ * Step 1: the peer address of the socket must lie in `sources`. On the Unix
+ * socket the mode of its file has decided already (net/listener.ts).
+ */
 export function checkSource(
-	address: Address,
+	address: Connection["parsedAddress"],
 	sources: readonly Range[],
 ): Refusal | undefined {
-	if (isPermittedSource(address, sources)) return undefined;
+	if (address === localSource || isPermittedSource(address, sources))
+		return undefined;
 	return {
 		status: 403,
 		reason: "foreign_source",

@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import type { Stats } from "node:fs";
 import {
 	open,
 	readdir,
@@ -215,6 +216,15 @@ export async function loadKeys(file: string): Promise<KeyEntry[]> {
 	return parseKeys(text, file);
 }
 
+/** Whether a file of root's is shown to one group, the daemon's, which can then read but not change it. */
+export function isForServiceGroup({
+	uid,
+	gid,
+	mode,
+}: Pick<Stats, "uid" | "gid" | "mode">): boolean {
+	return uid === 0 && gid !== 0 && (mode & 0o040) !== 0;
+}
+
 /** `0644`, as chmod writes it. */
 export function formatMode(mode: number): string {
 	return (mode & 0o7777).toString(8).padStart(4, "0");
@@ -405,12 +415,11 @@ async function replaceFile(target: string, text: string): Promise<void> {
 	);
 	const handle = await open(temporary, "wx", 0o600);
 	try {
-		await handle.chmod(0o600);
-		if (process.getuid?.() === 0) {
-			// The daemon reads the file as its owner: root must not take it away.
-			const owner = await stat(target).catch(() => stat(directory));
-			await handle.chown(owner.uid, owner.gid);
-		}
+		// Who may read the file goes on to read it, the daemon's user or its group;
+		// a first one goes to whom the directory belongs.
+		const before = await stat(target).catch(() => stat(directory));
+		if (process.getuid?.() === 0) await handle.chown(before.uid, before.gid);
+		await handle.chmod(isForServiceGroup(before) ? 0o640 : 0o600);
 		await handle.writeFile(text);
 		await handle.sync();
 	} finally {

@@ -2,12 +2,15 @@ import type { Socket } from "node:net";
 import type { Exchange } from "../gate/account.ts";
 import { type Address, parseAddress } from "./ranges.ts";
 
-/** One TCP connection of a client. */
+/** Where a connection over the Unix socket comes from: a program of this host that may open its file. */
+export const localSource = "local";
+
+/** One connection of a client. */
 export interface Connection {
-	/** The peer's address; an IPv4 address mapped into IPv6 is written as IPv4. */
+	/** The peer's address, an IPv4 address mapped into IPv6 written as IPv4; or `local`. */
 	readonly address: string;
-	/** As it came, for those who look at its bits. */
-	readonly parsedAddress: Address;
+	/** As it came, for those who look at its bits; `local` over the Unix socket. */
+	readonly parsedAddress: Address | typeof localSource;
 	/** Whether a request with a good key has come over it. */
 	authenticated: boolean;
 	/** Requests that were refused while it was a stranger's. */
@@ -38,9 +41,15 @@ export class ConnectionTable {
 	#strangerCount = 0;
 	#openCount = 0;
 
-	/** Takes note of a new connection; `undefined` if it is one too many and must be closed. */
-	open(socket: Socket): Connection | undefined {
-		const parsedAddress = parseAddress(socket.remoteAddress);
+	/**
+	 * Takes note of a new connection; `undefined` if it is one too many and must be closed.
+	 *
+	 * @param local whether it came over the Unix socket, where a peer has no address
+	 */
+	open(socket: Socket, local: boolean): Connection | undefined {
+		const parsedAddress = local
+			? localSource
+			: parseAddress(socket.remoteAddress);
 		const address = parsedAddress?.toString();
 		// Without an address it has been reset already.
 		if (parsedAddress === undefined || address === undefined) return undefined;

@@ -176,24 +176,35 @@ function adviceFor(code: string | undefined): string {
 function addressOf(server: Server): string {
 	const address = server.address();
 	return address === null || typeof address === "string"
-		? String(address)
+		? "local"
 		: formatHostPort(address.address, address.port);
 }
 
+/** What an inherited Unix socket must be called (`FileDescriptorName=`) for the gate to take it. */
+export const localSocketName = "llamagate";
+
+/** sd_listen_fds(3). */
+const firstInheritedFd = 3;
+
 /** Takes a socket over, unless it is where the gate must not listen. */
-function listenOn(server: Server, fd: number): Promise<Error | undefined> {
+function listenOn(
+	server: Server,
+	fd: number,
+	mayBeLocal: boolean,
+): Promise<Error | undefined> {
 	return new Promise((resolve) => {
 		server.once("error", resolve);
 		server.listen({ fd, backlog }, () => resolve(undefined));
 		// Its address is known before the first connection can be accepted.
 		const address = server.address();
-		if (address === null || typeof address === "string")
+		if (address === null || typeof address === "string") {
+			if (mayBeLocal) return;
 			resolve(
 				new ListenError(
-					"the inherited socket is not a TCP socket; set ListenStream to the Tailscale address and port",
+					`the inherited socket is not a TCP socket; set ListenStream to the Tailscale address and port, or, for a Unix socket that only root may open, FileDescriptorName=${localSocketName}`,
 				),
 			);
-		else if (
+		} else if (
 			!isLoopbackAddress(address.address) &&
 			!isTailscaleAddress(address.address)
 		)
@@ -205,31 +216,44 @@ function listenOn(server: Server, fd: number): Promise<Error | undefined> {
 	});
 }
 
-/** How many sockets systemd passed on, by its protocol (sd_listen_fds(3)); 0 if they are for somebody else. */
-export function inheritedSocketCount(env: NodeJS.ProcessEnv): number {
+/**
+ * The sockets that systemd passed on, by its protocol (sd_listen_fds(3)): the
+ * name of each, from file descriptor 3 on; none if they are for somebody else.
+ */
+export function inheritedSocketNames(env: NodeJS.ProcessEnv): string[] {
 	const count = Number(env.LISTEN_FDS ?? 0);
-	return env.LISTEN_PID === String(process.pid) &&
-		Number.isInteger(count) &&
-		count > 0
-		? count
-		: 0;
+	if (
+		env.LISTEN_PID !== String(process.pid) ||
+		!Number.isInteger(count) ||
+		count <= 0
+	)
+		return [];
+	const names = (env.LISTEN_FDNAMES ?? "").split(":");
+	return Array.from({ length: count }, (_, index) => names[index] ?? "");
 }
 
 /**
- * Listens on the sockets that systemd passed on.
+ * Listens on the sockets that systemd passed on. A Unix socket among them lets
+ * root try the gate from the host itself, which a socket bound to tailscale0
+ * does not hear; whoever may open its file needs a key like everybody else.
  *
+ * @param names of the sockets, by `inheritedSocketNames`
  * @throws {ListenError} if one is bound to an address that the gate would not bind itself
  */
 export async function adoptSockets(
-	count: number,
-	createServer: () => Server,
+	names: readonly string[],
+	createServer: (isLocal: () => boolean) => Server,
 	log: Log,
 ): Promise<Listener> {
 	const servers: Server[] = [];
-	for (let fd = 3; fd < 3 + count; fd++) {
-		const server = createServer();
+	for (const [index, name] of names.entries()) {
+		const fd = firstInheritedFd + index;
+		let local = false;
+		const server = createServer(() => local);
 		servers.push(server);
-		const failure = await listenOn(server, fd);
+		const failure = await listenOn(server, fd, name === localSocketName);
+		// A Unix socket that was inherited has no address that Node knows.
+		local = failure === undefined && server.address() === null;
 		if (failure !== undefined) {
 			for (const opened of servers) opened.close();
 			throw failure;

@@ -1,0 +1,45 @@
+import { defaultConfigPath, loadConfig } from "../config/load.ts";
+import { BadFileError } from "../config/strictJson.ts";
+import type { ReloadResult } from "../gate/daemon.ts";
+import { askDaemon } from "../net/sideDoors.ts";
+import { type Command, exitCodes, Finding, readArgs } from "./command.ts";
+
+export const reload: Command = {
+	summary: "have the running gate read its configuration and keys anew",
+	help: `
+Usage: llamagate reload [--config FILE]
+
+Asks the running gate to read its configuration and its keys anew, and says
+whether it did. A broken file changes nothing: what was in force stays in force,
+and the mistakes are printed. "systemctl reload llamagate" runs this.
+
+  -c, --config FILE  the configuration (default: ${defaultConfigPath})
+
+Exit codes: 0 reloaded, 1 no gate answers, 2 usage,
+            78 a broken configuration or keys file
+
+Example: sudo llamagate reload
+`,
+	async run(args) {
+		const { values } = readArgs(args, {
+			config: { type: "string", short: "c", default: defaultConfigPath },
+		});
+		const { admin } = await loadConfig(values.config);
+		if (admin.socket === undefined)
+			throw new Finding(
+				'admin.socket is "off", so nobody can be asked; send the gate a SIGHUP and look at its log',
+			);
+		const { status, body, code } = await askDaemon(
+			admin.socket,
+			"POST /reload",
+		);
+		if (status === 0)
+			throw new Finding(
+				`no gate answers on ${admin.socket} (${code}): does it run, and may this user ask it?`,
+			);
+		const result = JSON.parse(body) as ReloadResult;
+		if (!result.ok) throw new BadFileError(result.file, result.mistakes);
+		process.stdout.write(`Reloaded: ${result.keys} key(s) in force.\n`);
+		return exitCodes.ok;
+	},
+};
