@@ -5,6 +5,7 @@ import {
 	type ServerResponse,
 } from "node:http";
 import type { AddressInfo } from "node:net";
+import { formatHostPort, isLoopbackAddress } from "../net/ranges.ts";
 import { errorBody } from "./errors.ts";
 import { familyOf } from "./routes.ts";
 import {
@@ -68,6 +69,8 @@ export type Misbehaviour =
 	| "never-read";
 
 export interface StandInOptions {
+	/** The address it listens on; 127.0.0.1 if none is given. */
+	readonly host?: string;
 	readonly port?: number;
 	readonly socketPath?: string;
 	readonly models?: readonly string[];
@@ -93,6 +96,7 @@ export async function startStandIn(
 	options: StandInOptions = {},
 ): Promise<StandIn> {
 	const {
+		host = "127.0.0.1",
 		models = ["qwen3:8b", "llama3.2:3b", "nomic-embed-text:latest"],
 		firstTokenMs = 0,
 		tokenIntervalMs = 0,
@@ -141,7 +145,9 @@ export async function startStandIn(
 		if (misbehaviour === "reset") return void req.socket.resetAndDestroy();
 		if (misbehaviour === "never-read") return;
 		// middleware order of server/routes.go: Host, then Origin, before any route
-		if (!isLocalHost(req.headers.host)) return plain(res, 403, "");
+		// A server on any other address than loopback takes every Host (allowedHostsMiddleware).
+		if (isLoopbackAddress(host) && !isLocalHost(req.headers.host))
+			return plain(res, 403, "");
 		const { origin } = req.headers;
 		if (origin !== undefined && !isAllowedOrigin(origin))
 			return plain(res, 403, "");
@@ -408,7 +414,7 @@ export async function startStandIn(
 		server.once("error", reject);
 		if (options.socketPath !== undefined)
 			server.listen(options.socketPath, resolve);
-		else server.listen(options.port ?? 0, "127.0.0.1", resolve);
+		else server.listen(options.port ?? 0, host, resolve);
 	});
 	if (options.socketPath === undefined)
 		({ port } = server.address() as AddressInfo);
@@ -417,7 +423,7 @@ export async function startStandIn(
 		port,
 		url:
 			options.socketPath === undefined
-				? `http://127.0.0.1:${port}`
+				? `http://${formatHostPort(host, port)}`
 				: `unix:${options.socketPath}`,
 		calls,
 		events,

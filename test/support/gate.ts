@@ -1,8 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
+import { rename, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
-import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { type Daemon, loadRules, startDaemon } from "../../src/gate/daemon.ts";
@@ -14,6 +13,9 @@ import {
 	type StandInOptions,
 	startStandIn,
 } from "../../src/ollama/standIn.ts";
+import { temporaryFolder } from "./temporaryFolder.ts";
+
+export { temporaryFolder } from "./temporaryFolder.ts";
 
 /** What a test needs of tap: a place to say what must be closed at its end. */
 interface Teardown {
@@ -51,13 +53,6 @@ export const testEntries: readonly KeyEntry[] = [
 /** A header object that shows a key. */
 export function bearer(key: string): { authorization: string } {
 	return { authorization: `Bearer ${key}` };
-}
-
-/** A folder of its own, gone at the test's end. */
-export async function temporaryFolder(t: Teardown): Promise<string> {
-	const folder = await mkdtemp(path.join(tmpdir(), "llamagate-test-"));
-	t.teardown(() => rm(folder, { recursive: true, force: true }));
-	return folder;
 }
 
 export interface GateOptions {

@@ -6,7 +6,7 @@ import {
 } from "node:http";
 import { isIPv4, isIPv6 } from "node:net";
 import path from "node:path";
-import { temporaryFolder } from "./gate.ts";
+import { temporaryFolder } from "./temporaryFolder.ts";
 
 /**
  * A stand-in for tailscaled's LocalAPI on a Unix socket, as far as `whois` and

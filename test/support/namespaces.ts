@@ -63,6 +63,14 @@ function nextName(): string {
 	return `llamagate-${process.pid}-${++namespaceCount}`;
 }
 
+/** A name for a namespace, which this process's end takes away if nobody has. */
+export function newNamespaceName(): string {
+	const name = nextName();
+	reaper ??= startReaper();
+	reaper.write(`${name}\n`);
+	return name;
+}
+
 /** Takes names of namespaces and outlives this process, to remove what it could not. */
 let reaper: Writable | undefined;
 
@@ -104,14 +112,16 @@ export async function makeNamespace(
 	t: Test,
 	{ loopback = true } = {},
 ): Promise<Namespace> {
-	const name = nextName();
-	reaper ??= startReaper();
-	reaper.write(`${name}\n`);
+	const name = newNamespaceName();
 	await mustRun(["ip", "netns", "add", name]);
 	t.teardown(() => mustRun(["ip", "netns", "delete", name]));
 	if (loopback) await mustRun(["ip", "-n", name, "link", "set", "lo", "up"]);
-	const enter = ["ip", "netns", "exec", name];
+	return namespaceNamed(t, name);
+}
 
+/** A namespace that somebody else has made and will take away. */
+export function namespaceNamed(t: Test, name: string): Namespace {
+	const enter = ["ip", "netns", "exec", name];
 	return {
 		name,
 		async ip(...commands) {
@@ -178,10 +188,11 @@ export const ollama = "127.0.0.1:11434";
 export async function joinTailnet(
 	server: Namespace,
 	peer: Namespace,
+	serverAddresses: { v4: string; v6: string } = addresses.server,
 ): Promise<void> {
 	await connect(server, peer, "tailscale0");
 	for (const [machine, { v4, v6 }] of [
-		[server, addresses.server],
+		[server, serverAddresses],
 		[peer, addresses.peer],
 	] as const)
 		await machine.ip(
@@ -216,7 +227,7 @@ export async function joinLan(
 }
 
 /** A veth pair, made inside the two machines so that no name is taken outside. */
-async function connect(
+export async function connect(
 	one: Namespace,
 	other: Namespace,
 	name: string,

@@ -1,0 +1,159 @@
+import { execFile } from "node:child_process";
+import { chmod, cp, mkdir, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { promisify } from "node:util";
+import {
+	initialState,
+	stateFile,
+	writeState,
+} from "./hostStandIns/tailscaleState.ts";
+
+const execute = promisify(execFile);
+const project = path.join(import.meta.dirname, "../..");
+
+/** Where the programs are in a host, in the same folders as in this project. */
+const place = "opt/stand-ins";
+const node = `/${place}/node`;
+
+/** What stands in a host for what cannot be had in a test. */
+export interface StandInOptions {
+	/**
+	 * Ollama as its installer sets it up, which is on loopback; or with the drop-in
+	 * by which people open it to their network; or not at all.
+	 */
+	readonly ollama?: "loopback" | "everywhere" | "none";
+	/** Whether there is a tailscaled and a `tailscale`, logged in; by default there is. */
+	readonly tailscale?: boolean;
+}
+
+/** Puts the programs into a Debian that is not running. They do nothing by themselves. */
+export async function copyStandIns(root: string): Promise<void> {
+	const target = path.join(root, place);
+	await mkdir(target, { recursive: true });
+	await cp(process.execPath, path.join(root, node));
+	for (const part of [
+		"package.json",
+		"src/ollama",
+		"src/net/ranges.ts",
+		"node_modules/ipaddr.js",
+		"test/support/hostStandIns",
+		"test/support/localApi.ts",
+		"test/support/temporaryFolder.ts",
+	])
+		await cp(path.join(project, part), path.join(target, part), {
+			recursive: true,
+		});
+}
+
+/** Sets them up as their installers would, in a Debian that has their programs and is not running. */
+export async function addStandIns(
+	root: string,
+	{ ollama = "loopback", tailscale = true }: StandInOptions,
+): Promise<void> {
+	if (ollama !== "none") await addOllama(root, ollama === "everywhere");
+	if (tailscale) await addTailscale(root);
+}
+
+/** As https://ollama.com/install.sh leaves it. */
+async function addOllama(root: string, everywhere: boolean): Promise<void> {
+	await addCommand(root, "usr/local/bin/ollama", "ollama");
+	await execute("chroot", [
+		...[root, "useradd", "--system", "--user-group", "--create-home"],
+		...["--home-dir", "/usr/share/ollama", "--shell", "/bin/false", "ollama"],
+	]);
+	await addUnit(
+		root,
+		"etc/systemd/system/ollama.service",
+		`[Unit]
+Description=Ollama Service
+After=network-online.target
+
+[Service]
+ExecStart=/usr/local/bin/ollama serve
+User=ollama
+Group=ollama
+Restart=always
+RestartSec=3
+Environment="PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+[Install]
+WantedBy=default.target
+`,
+	);
+	if (everywhere)
+		await write(
+			root,
+			"etc/systemd/system/ollama.service.d/override.conf",
+			`[Service]
+Environment="OLLAMA_HOST=0.0.0.0:11434"
+Environment="OLLAMA_API_KEY=secret-that-protects-nothing"
+`,
+		);
+}
+
+async function addTailscale(root: string): Promise<void> {
+	await addCommand(root, "usr/bin/tailscale", "tailscale");
+	await addCommand(root, "usr/sbin/tailscaled", "tailscaled");
+	writeState(initialState, path.join(root, stateFile));
+	await addUnit(
+		root,
+		"lib/systemd/system/tailscaled.service",
+		`[Unit]
+Description=Tailscale node agent
+Documentation=https://tailscale.com/docs/
+Wants=network-pre.target
+After=network-pre.target NetworkManager.service systemd-resolved.service
+
+[Service]
+ExecStart=/usr/sbin/tailscaled
+Restart=on-failure
+RuntimeDirectory=tailscale
+RuntimeDirectoryMode=0755
+StateDirectory=tailscale
+StateDirectoryMode=0700
+
+[Install]
+WantedBy=multi-user.target
+`,
+	);
+}
+
+/** A command of the host that is one of the programs here. */
+async function addCommand(
+	root: string,
+	file: string,
+	program: string,
+): Promise<void> {
+	await write(
+		root,
+		file,
+		`#!/bin/sh
+exec ${node} /${place}/test/support/hostStandIns/${program}.ts "$@"
+`,
+		0o755,
+	);
+}
+
+/** A unit that starts at boot. */
+async function addUnit(
+	root: string,
+	file: string,
+	content: string,
+): Promise<void> {
+	await write(root, file, content);
+	await execute("systemctl", [
+		...[`--root=${root}`, "--quiet", "enable", path.basename(file)],
+	]);
+}
+
+async function write(
+	root: string,
+	file: string,
+	content: string,
+	mode = 0o644,
+): Promise<void> {
+	const target = path.join(root, file);
+	await mkdir(path.dirname(target), { recursive: true });
+	await writeFile(target, content);
+	await chmod(target, mode);
+}

@@ -1,0 +1,129 @@
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import {
+	loggedOutStatus,
+	type NodeOptions,
+	runningStatus,
+	type Status,
+	type WhoIsResponse,
+	whoIsNode,
+} from "../localApi.ts";
+
+/** What the stand-ins for tailscaled and tailscale know. Tests may write it; it outlives a reboot. */
+export interface TailscaleState {
+	/** This host's own, IPv4 first. */
+	addresses: string[];
+	loggedIn: boolean;
+	/** The other devices of the tailnet. */
+	peers: (NodeOptions & { addresses: string[] })[];
+	prefs: Prefs;
+	/** ipn/serve.go:ServeConfig */
+	serve: ServeConfig;
+}
+
+/** ipn/prefs.go:Prefs, as far as somebody looks at it. */
+export interface Prefs {
+	WantRunning: boolean;
+	LoggedOut: boolean;
+	RunSSH: boolean;
+	ShieldsUp: boolean;
+	Hostname: string;
+	AdvertiseTags: string[] | null;
+	/** 0 off, 1 nodivert, 2 on. */
+	NetfilterMode: 0 | 1 | 2;
+	[name: string]: unknown;
+}
+
+export interface ServeConfig {
+	TCP?: Record<string, Record<string, unknown>>;
+	Web?: Record<string, { Handlers: Record<string, Record<string, unknown>> }>;
+	AllowFunnel?: Record<string, boolean>;
+	[name: string]: unknown;
+}
+
+/** Where it is, in the host. */
+export const stateFile = "/var/lib/tailscale-stand-in/state.json";
+
+export const initialState: TailscaleState = {
+	addresses: ["100.101.102.104", "fd7a:115c:a1e0::104"],
+	loggedIn: true,
+	peers: [
+		{
+			name: "laptop",
+			addresses: ["100.101.102.105", "fd7a:115c:a1e0::105"],
+		},
+	],
+	prefs: {
+		ControlURL: "https://controlplane.tailscale.com",
+		RouteAll: false,
+		ExitNodeID: "",
+		ExitNodeIP: "",
+		InternalExitNodePrior: "",
+		ExitNodeAllowLANAccess: false,
+		CorpDNS: true,
+		RunSSH: false,
+		RunWebClient: false,
+		WantRunning: true,
+		LoggedOut: false,
+		ShieldsUp: false,
+		AdvertiseTags: null,
+		Hostname: "",
+		NotepadURLs: false,
+		AdvertiseRoutes: null,
+		AdvertiseServices: null,
+		NoSNAT: false,
+		NoStatefulFiltering: true,
+		NetfilterMode: 2,
+		AutoUpdate: { Check: true, Apply: null },
+		AppConnector: { Advertise: false },
+		PostureChecking: false,
+		NetfilterKind: "",
+		DriveShares: null,
+		Config: null,
+	},
+	serve: {},
+};
+
+export function readState(file = stateFile): TailscaleState {
+	return JSON.parse(readFileSync(file, "utf8")) as TailscaleState;
+}
+
+export function writeState(state: TailscaleState, file = stateFile): void {
+	mkdirSync(path.dirname(file), { recursive: true });
+	writeFileSync(`${file}.new`, JSON.stringify(state, undefined, "\t"));
+	renameSync(`${file}.new`, file);
+}
+
+/** What LocalAPI says of this host. */
+export function statusOf({
+	addresses,
+	loggedIn,
+	prefs,
+}: TailscaleState): Status {
+	if (!loggedIn) return loggedOutStatus();
+	const status = runningStatus();
+	const self = status.Self as Record<string, unknown>;
+	const tags = prefs.AdvertiseTags ?? [];
+	return {
+		...status,
+		BackendState: prefs.WantRunning ? "Running" : "Stopped",
+		TailscaleIPs: addresses,
+		Self: {
+			...self,
+			...(prefs.Hostname === "" ? undefined : { HostName: prefs.Hostname }),
+			...(tags.length === 0 ? undefined : { Tags: tags }),
+			TailscaleIPs: addresses,
+		},
+	};
+}
+
+/** Who LocalAPI says is behind which address. */
+export function whoIsOf({
+	addresses,
+	peers,
+}: TailscaleState): Map<string, WhoIsResponse> {
+	const nodes = new Map<string, WhoIsResponse>();
+	for (const node of [{ name: "server", addresses }, ...peers])
+		for (const address of node.addresses) nodes.set(address, whoIsNode(node));
+	return nodes;
+}

@@ -1,0 +1,24 @@
+import { chmodSync, mkdirSync, rmSync } from "node:fs";
+import { startLocalApi } from "../localApi.ts";
+import { readState, statusOf, whoIsOf } from "./tailscaleState.ts";
+
+/**
+ * What a host that is booted for a test has as `tailscaled`: LocalAPI, as far
+ * as whois and status go. The interface is plugged in by the test.
+ */
+const folder = "/run/tailscale";
+const socket = `${folder}/tailscaled.sock`;
+mkdirSync(folder, { recursive: true, mode: 0o755 });
+// Made anew at each start, as tailscaled does it (safesocket/unixsocket.go).
+rmSync(socket, { force: true });
+const api = await startLocalApi({ teardown: () => {} }, socket);
+chmodSync(socket, 0o666);
+// The state may have changed since the last call.
+api.misbehave = () => {
+	const state = readState();
+	api.status = statusOf(state);
+	api.nodes.clear();
+	for (const [address, whoIs] of whoIsOf(state)) api.nodes.set(address, whoIs);
+	return undefined;
+};
+console.log(`LocalAPI answers on ${socket}`);

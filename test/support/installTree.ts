@@ -1,0 +1,101 @@
+import { execFile } from "node:child_process";
+import { chmod, cp, mkdir, readFile, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { promisify } from "node:util";
+
+const execute = promisify(execFile);
+const project = path.join(import.meta.dirname, "../..");
+
+/** What a first installation configures. */
+const config = {
+	upstream: { url: "unix:/run/llamagate-ollama/ollama.sock" },
+	admin: { metrics: "off" },
+};
+
+/**
+ * Puts the program, as it is in this tree now, where its Debian package puts
+ * it, into a Debian that is not running.
+ */
+export async function installTree(root: string): Promise<void> {
+	const library = path.join(root, "usr/lib/llamagate");
+	const app = path.join(library, "app");
+	await mkdir(app, { recursive: true });
+	const parts = [
+		...["bin", "systemd", "ufw", "fail2ban", "tailscale"],
+		...["package.json", "config.example.json"],
+	];
+	for (const part of parts)
+		await cp(path.join(project, part), path.join(app, part), {
+			recursive: true,
+		}).catch(ignoreMissing);
+	// Built here, and not taken from dist/: what is tested is what is in the tree.
+	await execute(
+		process.execPath,
+		[
+			path.join(project, "node_modules/typescript/bin/tsc"),
+			...["-p", "tsconfig.build.json", "--outDir", path.join(app, "dist")],
+		],
+		{ cwd: project },
+	);
+	await copyDependencies(app);
+
+	await mkdir(path.join(library, "bin"));
+	await cp(process.execPath, path.join(library, "bin/node"));
+	await cp(
+		path.join(project, "systemd/follow-tailscale"),
+		path.join(library, "follow-tailscale"),
+	);
+	await chmod(path.join(library, "follow-tailscale"), 0o755);
+	await mkdir(path.join(library, "root"));
+	const wrapper = path.join(root, "usr/bin/llamagate");
+	await writeFile(
+		wrapper,
+		'#!/bin/sh\nexec /usr/lib/llamagate/bin/node /usr/lib/llamagate/app/bin/llamagate.js "$@"\n',
+	);
+	await chmod(wrapper, 0o755);
+	await execute("sh", [
+		...["-euc", 'cp "$1"/*.service "$1"/*.socket "$2"', "sh"],
+		...[path.join(project, "systemd"), path.join(root, "lib/systemd/system")],
+	]);
+
+	await execute("chroot", [
+		...[root, "useradd", "--system", "--user-group", "--no-create-home"],
+		...["--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"],
+		"llamagate",
+	]);
+	await mkdir(path.join(root, "etc/llamagate"));
+	await writeFile(
+		path.join(root, "etc/llamagate/config.json"),
+		`${JSON.stringify(config, undefined, 2)}\n`,
+	);
+	await execute("chroot", [
+		...[root, "sh", "-euc"],
+		`chown -R root:llamagate /etc/llamagate
+		chmod 0750 /etc/llamagate
+		chmod 0640 /etc/llamagate/config.json`,
+	]);
+}
+
+/** Copies the dependencies that are no developer's alone, as package-lock.json has them. */
+export async function copyDependencies(target: string): Promise<void> {
+	const lock = JSON.parse(
+		await readFile(path.join(project, "package-lock.json"), "utf8"),
+	) as { packages: Record<string, { dev?: boolean; devOptional?: boolean }> };
+	const wanted = Object.entries(lock.packages)
+		.filter(
+			([folder, { dev, devOptional }]) => folder !== "" && !dev && !devOptional,
+		)
+		.map(([folder]) => folder)
+		// One that lies in another comes along with it.
+		.filter((folder) => folder.split("node_modules/").length === 2);
+	await mkdir(path.join(target, "node_modules"), { recursive: true });
+	for (const folder of wanted)
+		await cp(path.join(project, folder), path.join(target, folder), {
+			recursive: true,
+		}).catch(ignoreMissing);
+}
+
+/** A file that this release does not have, or a dependency for another platform. */
+function ignoreMissing(error: unknown): void {
+	if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+}
