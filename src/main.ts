@@ -10,6 +10,7 @@ const commands: Record<string, () => Promise<Command>> = {
 	reload: async () => (await import("./commands/reload.ts")).reload,
 	keys: async () => (await import("./commands/keys.ts")).keys,
 	connect: async () => (await import("./commands/connect.ts")).connect,
+	setup: async () => (await import("./commands/setup.ts")).setup,
 	policy: async () => (await import("./commands/policy.ts")).policy,
 };
 

@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import type { Stats } from "node:fs";
 import {
 	open,
@@ -9,7 +8,6 @@ import {
 	stat,
 	unlink,
 } from "node:fs/promises";
-import { createServer, type Server } from "node:net";
 import path from "node:path";
 import { durationPattern } from "../config/duration.ts";
 import { unreadable } from "../config/load.ts";
@@ -21,6 +19,7 @@ import {
 	parseStrictJson,
 } from "../config/strictJson.ts";
 import type { Binding } from "../gate/identity.ts";
+import { type Lock, releaseLock, takeLock } from "../lock.ts";
 import { ollamaKeyPattern } from "../ollama/cliSignature.ts";
 import { parseModelPattern } from "../ollama/modelName.ts";
 import { optionNames } from "../ollama/options.ts";
@@ -346,7 +345,7 @@ export async function changeKeys(
 			`${JSON.stringify({ keys: change(keys) }, undefined, 2)}\n`,
 		);
 	} finally {
-		await new Promise<void>((resolve) => lock.close(() => resolve()));
+		await releaseLock(lock);
 	}
 }
 
@@ -375,25 +374,15 @@ async function resolveTarget(file: string): Promise<string> {
 	}
 }
 
-/**
- * A socket in Linux's abstract namespace is a lock that the kernel gives back
- * when its holder dies, however it dies: there is no stale lock to break.
- */
-async function acquireLock(target: string): Promise<Server> {
-	const name = `\0llamagate-keys-${createHash("sha256").update(target).digest("hex").slice(0, 32)}`;
+/** Waits for its turn at the file. */
+async function acquireLock(target: string): Promise<Lock> {
 	const deadline = Date.now() + 30_000;
 	for (;;) {
-		const server = createServer((socket) => socket.destroy());
-		const error = await new Promise<NodeJS.ErrnoException | undefined>(
-			(resolve) => {
-				server.once("error", resolve);
-				server.listen(name, () => resolve(undefined));
-			},
-		);
-		if (error === undefined) return server;
-		if (error.code !== "EADDRINUSE" || Date.now() > deadline)
+		const lock = await takeLock("keys", target);
+		if (typeof lock !== "string") return lock;
+		if (lock !== "EADDRINUSE" || Date.now() > deadline)
 			throw new FileBusyError(
-				`cannot lock ${target} (${error.code ?? error.message}): is another llamagate keys command hanging?`,
+				`cannot lock ${target} (${lock}): is another llamagate keys command hanging?`,
 			);
 		await new Promise((resolve) => setTimeout(resolve, 5 + Math.random() * 20));
 	}

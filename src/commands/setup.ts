@@ -1,0 +1,412 @@
+import { readFile } from "node:fs/promises";
+import { createInterface } from "node:readline/promises";
+import { styleText } from "node:util";
+import { createTwoFilesPatch } from "diff";
+import { nearest } from "../config/strictJson.ts";
+import { ActionError, perform, takeBack } from "../host/change.ts";
+import { findInstallation } from "../host/installation.ts";
+import { Journal } from "../host/journal.ts";
+import { formatCommand } from "../host/program.ts";
+import type { Action, Inspection, Proof, Step } from "../host/step.ts";
+import { allSteps, stepIds } from "../host/steps.ts";
+import { releaseLock, takeLock } from "../lock.ts";
+import {
+	type Command,
+	exitCodes,
+	Finding,
+	readArgs,
+	UsageError,
+} from "./command.ts";
+
+const journalFolder = "/var/lib/llamagate/setup";
+
+export const setup: Command = {
+	summary: "lock this host: Ollama, the gate, UFW, Open WebUI, sshd, fail2ban",
+	help: `
+Usage: sudo llamagate setup [--dry-run] [--yes] [--only STEP] [--skip STEP]
+       sudo llamagate setup --undo [--dry-run] [--yes]
+
+Looks at this host, shows every change that it would make and why, asks, makes
+them, and looks whether each holds. What is in order is left alone, so it can be
+run again at any time. What is not on this host (no Docker, no Tailscale) is said
+and passed over.
+
+  --dry-run         show the plan and change nothing
+  --yes             do not ask
+  --only STEP       these steps alone; may be given more than once
+  --skip STEP       all but these; may be given more than once
+  --key-name NAME   the name of the first key (default: first)
+  --no-cloud        have Ollama leave ollama.com alone (OLLAMA_NO_CLOUD=1)
+  --undo            put back everything that setup has changed, also after a
+                    crash half way; what somebody else has changed since stays
+  --json            print JSON; needs --yes or --dry-run
+
+Steps, in this order: ${stepIds.join(", ")}
+
+Exit codes: 0 all is in order, 1 something failed, is left to you, or was not
+            agreed to, 2 usage, 78 a broken configuration or keys file
+
+Example: sudo llamagate setup --dry-run
+         sudo llamagate setup
+`,
+	async run(args) {
+		const { values } = readArgs(args, {
+			"dry-run": { type: "boolean", default: false },
+			yes: { type: "boolean", default: false },
+			only: { type: "string", multiple: true, default: [] },
+			skip: { type: "string", multiple: true, default: [] },
+			"key-name": { type: "string", default: "first" },
+			"no-cloud": { type: "boolean", default: false },
+			undo: { type: "boolean", default: false },
+			json: { type: "boolean", default: false },
+		});
+		const only = readSteps("only", values.only);
+		const skip = readSteps("skip", values.skip);
+		if (values.json && !values.yes && !values["dry-run"])
+			throw new UsageError("--json asks nothing; add --yes or --dry-run");
+		if (process.getuid?.() !== 0)
+			throw new Finding(
+				"only root may look at all of this host and change it; run: sudo llamagate setup",
+			);
+		const lock = await takeLock("setup", journalFolder);
+		if (typeof lock === "string")
+			throw new Finding(
+				`another llamagate setup runs on this host (${lock}); wait for it`,
+			);
+		try {
+			const journal = await Journal.open(journalFolder);
+			const session: Session = {
+				journal,
+				dryRun: values["dry-run"],
+				agreed: values.yes,
+				json: values.json,
+			};
+			if (values.undo) return await undo(session);
+			const steps = allSteps(await findInstallation(), {
+				keyName: values["key-name"],
+				noCloud: values["no-cloud"],
+			}).filter(
+				({ id }) =>
+					(only.length === 0 || only.includes(id)) && !skip.includes(id),
+			);
+			return await lockHost(steps, session);
+		} finally {
+			await releaseLock(lock);
+		}
+	},
+};
+
+interface Session {
+	readonly journal: Journal;
+	readonly dryRun: boolean;
+	readonly agreed: boolean;
+	readonly json: boolean;
+}
+
+/** What is told of a step in JSON. */
+interface StepReport {
+	readonly id: string;
+	readonly title: string;
+	readonly why: string;
+	state: Inspection["state"] | "changed" | "failed" | "not reached";
+	says: string;
+	readonly actions: readonly string[];
+	readonly notes: readonly string[];
+	proofs: readonly Proof[];
+}
+
+function readSteps(option: string, names: readonly string[]): string[] {
+	return names
+		.flatMap((list) => list.split(","))
+		.map((name) => {
+			if ((stepIds as readonly string[]).includes(name)) return name;
+			const near = nearest(name, [...stepIds]);
+			throw new UsageError(
+				`--${option} ${name}: there is no such step${near === undefined ? "" : `; did you mean ${near}?`} (${stepIds.join(", ")})`,
+			);
+		});
+}
+
+async function lockHost(
+	steps: readonly Step[],
+	session: Session,
+): Promise<number> {
+	const { journal, dryRun, json } = session;
+	const say = json ? () => {} : print;
+	if (!dryRun) await takeBackCutOff(session, say);
+
+	const plan: { step: Step; inspection: Inspection }[] = [];
+	const reports: StepReport[] = [];
+	for (const step of steps) {
+		const inspection = await step.inspect();
+		plan.push({ step, inspection });
+		reports.push({
+			id: step.id,
+			title: step.title,
+			why: step.why,
+			state: inspection.state,
+			says: inspection.says,
+			actions: inspection.actions.map(describe),
+			notes: inspection.notes,
+			proofs: [],
+		});
+		say(await formatPlan(step, inspection));
+	}
+	let key: string | undefined;
+	const report = (applied: boolean, code: number) => {
+		if (json)
+			print(
+				`${JSON.stringify({ applied, ok: code === 0, ...(key === undefined ? {} : { key }), steps: reports }, undefined, 2)}\n`,
+			);
+		return code;
+	};
+	const left = plan.some(({ inspection }) => inspection.state === "unsafe");
+	const changes = plan.flatMap(({ inspection }) => inspection.actions).length;
+	if (dryRun) {
+		say(
+			changes === 0
+				? "Nothing to do.\n"
+				: `${changes} change(s) would be made. Nothing was changed.\n`,
+		);
+		return report(false, left ? exitCodes.finding : exitCodes.ok);
+	}
+	if (changes > 0 && !(await agree(`Make these ${changes} changes?`, session)))
+		return report(false, exitCodes.finding);
+
+	for (const [index, { step, inspection }] of plan.entries()) {
+		const own = reports[index];
+		if (own === undefined || !["done", "todo"].includes(inspection.state))
+			continue;
+		say(`\n${styleText("bold", step.title)}\n`);
+		const failure = await carryOut(step, inspection, session, say, (shown) => {
+			key = shown.trim();
+			say(
+				`\n  ${styleText("bold", "The first key, shown this once. Store it now:")}\n\n  ${key}\n\n`,
+			);
+		});
+		const proofs = failure === undefined ? await step.prove() : [];
+		own.proofs = proofs;
+		for (const proof of proofs) say(`  ${mark(proof.ok)} ${proof.says}\n`);
+		const broken = proofs.find(({ ok }) => !ok);
+		if (failure === undefined && broken === undefined) {
+			if (inspection.state === "todo") own.state = "changed";
+			continue;
+		}
+		own.state = "failed";
+		own.says = failure ?? broken?.says ?? "";
+		for (const other of reports.slice(index + 1))
+			if (other.state === "todo") other.state = "not reached";
+		say(
+			`\n${styleText("red", "Stopped")} at the step ${step.id}. ${failure ?? `What to do: ${broken?.advice ?? "see above"}`}\nThen run this again; "llamagate setup --undo" takes everything back.\n`,
+		);
+		return report(true, exitCodes.finding);
+	}
+	const unsafe = plan.filter(({ inspection }) => inspection.state === "unsafe");
+	say(await closing(unsafe, journal));
+	return report(changes > 0, left ? exitCodes.finding : exitCodes.ok);
+}
+
+/** @returns why it failed; the step has been taken back then */
+async function carryOut(
+	step: Step,
+	{ actions }: Inspection,
+	session: Session,
+	say: (text: string) => void,
+	show: (shown: string) => void,
+): Promise<string | undefined> {
+	const { journal } = session;
+	const before = journal.entries.length;
+	try {
+		for (const action of actions) {
+			await perform(action, step.id, journal, show);
+			say(`  ${mark(true)} ${describe(action)}\n`);
+		}
+		return undefined;
+	} catch (error) {
+		if (!(error instanceof ActionError)) throw error;
+		say(`  ${mark(false)} ${error.message}\n`);
+		// A step that is half done may be worse than none.
+		const entries = journal.entries;
+		for (const entry of entries.slice(0, entries.length - before))
+			for (const rest of (await takeBack(entry, journal)).left)
+				say(`  ${mark(false)} ${rest}\n`);
+		return `${error.message}\nThe step was taken back.`;
+	}
+}
+
+/** What a run that was killed had begun and not finished is taken back, so that the plan starts from whole steps. */
+async function takeBackCutOff(
+	{ journal }: Session,
+	say: (text: string) => void,
+): Promise<void> {
+	for (const entry of journal.entries) {
+		if (entry.after !== undefined) continue;
+		say(
+			`An earlier run was cut off here, and this is taken back first: ${describe(entry.action)}\n`,
+		);
+		await takeBack(entry, journal);
+	}
+}
+
+async function undo(session: Session): Promise<number> {
+	const { journal, dryRun, json } = session;
+	const say = json ? () => {} : print;
+	const { entries } = journal;
+	const report = (left: readonly string[], code: number) => {
+		if (json)
+			print(
+				`${JSON.stringify({ undone: dryRun ? [] : entries.map(({ action }) => describe(action)), left }, undefined, 2)}\n`,
+			);
+		return code;
+	};
+	if (entries.length === 0) {
+		say("Setup has changed nothing here that it could put back.\n");
+		await journal.remove();
+		return report([], exitCodes.ok);
+	}
+	say("This is taken back, the newest first:\n");
+	for (const { step, action } of entries)
+		say(`  ${styleText("dim", step.padEnd(10))} ${describe(action)}\n`);
+	if (dryRun) return report([], exitCodes.ok);
+	if (!(await agree(`Take back these ${entries.length} changes?`, session)))
+		return report([], exitCodes.finding);
+	const left: string[] = [];
+	for (const entry of entries) {
+		const undone = await takeBack(entry, journal);
+		left.push(...undone.left);
+		say(`  ${mark(undone.left.length === 0)} ${describe(entry.action)}\n`);
+		for (const rest of undone.left) say(`      ${rest}\n`);
+	}
+	await journal.remove();
+	say(
+		left.length === 0
+			? "\nThis host is as it was before.\n"
+			: "\nAll but what is named above is as it was before.\n",
+	);
+	return report(left, left.length === 0 ? exitCodes.ok : exitCodes.finding);
+}
+
+async function agree(question: string, { agreed }: Session): Promise<boolean> {
+	if (agreed) return true;
+	if (!process.stdin.isTTY) {
+		process.stderr.write(
+			"llamagate setup: nobody is there to be asked; add --yes to agree\n",
+		);
+		return false;
+	}
+	const terminal = createInterface({
+		input: process.stdin,
+		output: process.stdout,
+	});
+	// A closed terminal is no yes.
+	const closed = new Promise<string>((resolve) =>
+		terminal.once("close", () => resolve("")),
+	);
+	const answer = await Promise.race([
+		terminal.question(`${question} [y/N] `),
+		closed,
+	]);
+	terminal.close();
+	return /^y(es)?$/i.test(answer.trim());
+}
+
+function print(text: string): void {
+	process.stdout.write(text);
+}
+
+function mark(ok: boolean): string {
+	return ok ? styleText("green", "ok") : styleText("red", "no");
+}
+
+const states: Record<Inspection["state"], string> = {
+	done: styleText("green", "in order"),
+	todo: styleText("yellow", "to do"),
+	absent: styleText("dim", "not here"),
+	unsafe: styleText("red", "left to you"),
+};
+
+async function formatPlan(
+	{ id, title, why }: Step,
+	{ state, says, actions, notes }: Inspection,
+): Promise<string> {
+	const lines = [
+		`\n${styleText("bold", title)} (${id}): ${states[state]}`,
+		`  ${says}`,
+	];
+	if (actions.length > 0) lines.push(`  Why: ${why}`);
+	for (const action of actions) {
+		lines.push(`    ${styleText("cyan", describe(action))}`);
+		if (action.kind === "file")
+			lines.push(...(await formatDiff(action)).map((line) => `      ${line}`));
+	}
+	for (const note of notes)
+		lines.push(`  ${styleText("blue", "note:")} ${note}`);
+	return `${lines.join("\n")}\n`;
+}
+
+async function formatDiff(
+	action: Action & { kind: "file" },
+): Promise<string[]> {
+	const before = await readFile(action.path, "utf8").catch(() => "");
+	const patch = createTwoFilesPatch(
+		before === "" ? "/dev/null" : action.path,
+		action.path,
+		before,
+		action.content,
+	);
+	return patch
+		.trimEnd()
+		.split("\n")
+		.slice(1)
+		.map((line) =>
+			line.startsWith("+")
+				? styleText("green", line)
+				: line.startsWith("-")
+					? styleText("red", line)
+					: line,
+		);
+}
+
+/** What a command line would show of a secret that a container was started with. */
+const secretName = /(KEY|SECRET|TOKEN|PASSWORD|PASS|PASSPHRASE)[A-Z_]*=/i;
+
+/** One line on what is done, as a person would type it. */
+function describe(action: Action): string {
+	switch (action.kind) {
+		case "file":
+			return `write ${action.path} (${action.user}:${action.group} ${octal(action.mode)})`;
+		case "directory":
+			return `directory ${action.path} (${action.user}:${action.group} ${octal(action.mode)})`;
+		case "command":
+			return formatCommand(
+				action.command.map((word) =>
+					secretName.test(word)
+						? `${word.slice(0, word.indexOf("=") + 1)}...`
+						: word,
+				),
+			);
+	}
+}
+
+function octal(mode: number): string {
+	return mode.toString(8).padStart(4, "0");
+}
+
+async function closing(
+	unsafe: readonly { step: Step; inspection: Inspection }[],
+	journal: Journal,
+): Promise<string> {
+	const lines = [""];
+	for (const { step, inspection } of unsafe)
+		lines.push(
+			`${styleText("yellow", "Left to you")} (${step.id}): ${inspection.says}`,
+		);
+	lines.push(
+		"Next:",
+		"  llamagate connect          what to paste into your clients",
+		"  llamagate policy print     a policy for your tailnet's admin console",
+	);
+	if (journal.entries.length > 0)
+		lines.push("  sudo llamagate setup --undo  takes all of this back");
+	return `${lines.join("\n")}\n`;
+}

@@ -1,0 +1,201 @@
+import { request } from "node:http";
+import { loadConfig } from "../config/load.ts";
+import { tailscaleAddressesOf } from "../net/listener.ts";
+import { askDaemon } from "../net/sideDoors.ts";
+import {
+	type Installation,
+	readPackaged,
+	unfitPlace,
+	withPaths,
+} from "./installation.ts";
+import { listeningSockets } from "./listeningSockets.ts";
+import { outputOf } from "./program.ts";
+import { takeSnapshot } from "./snapshot.ts";
+import {
+	type Action,
+	done,
+	type Proof,
+	type Step,
+	todo,
+	unsafe,
+} from "./step.ts";
+import { lookUpUnit } from "./units.ts";
+import { becomesTrue } from "./waiting.ts";
+
+/** What runs from boot on, in the order in which it is started. */
+const enabled = [
+	"llamagate-ollama.socket",
+	"llamagate.socket",
+	"llamagate.service",
+	"llamagate-listen.service",
+];
+const unitNames = [...enabled, "llamagate-ollama.service"];
+const rootFolder = "/usr/lib/llamagate/root";
+const localSocket = "/run/llamagate-local/gate.sock";
+const port = 11434;
+
+/** The daemon and what leads to it, from boot on. */
+export function gate(installation: Installation): Step {
+	return {
+		id: "gate",
+		title: "llamagate from boot on",
+		why: "The gate listens on tailscale0 alone, asks for a key, and runs without a network, a shell or a capability of its own.",
+		async inspect() {
+			const units = await Promise.all(unitNames.map(lookUpUnit));
+			if (units.some((unit) => unit === undefined))
+				return unsafe(
+					"systemd does not answer here; run llamagate as docs/install.md says for a host without it",
+				);
+			const actions: Action[] = [];
+			const reload = ["systemctl", "daemon-reload"];
+			const packaged = units.every(
+				(unit) =>
+					unit?.file.startsWith("/lib/systemd/") ||
+					unit?.file.startsWith("/usr/lib/systemd/"),
+			);
+			if (!packaged) {
+				const unfit = await unfitPlace(installation);
+				if (unfit !== undefined) return unsafe(unfit);
+				const { snapshot } = await takeSnapshot(rootFolder);
+				if (snapshot.kind !== "directory")
+					actions.push(
+						...["/usr/lib/llamagate", rootFolder].map((path) => ({
+							kind: "directory" as const,
+							path,
+							user: "root",
+							group: "root",
+							mode: 0o755,
+						})),
+					);
+				for (const name of unitNames) {
+					const path = `/etc/systemd/system/${name}`;
+					const content = withPaths(
+						await readPackaged(installation, `systemd/${name}`),
+						installation,
+					);
+					const { content: before } = await takeSnapshot(path);
+					if (before?.toString() !== content)
+						actions.push({
+							kind: "file",
+							path,
+							content,
+							user: "root",
+							group: "root",
+							mode: 0o644,
+							undo: [reload],
+						});
+				}
+				if (actions.length > 0)
+					actions.push({ kind: "command", command: reload });
+			}
+			const missing = enabled.filter((name) => {
+				const unit = units.find((known) => known?.name === name);
+				return !unit?.isActive || !unit.isEnabled;
+			});
+			for (const name of missing)
+				actions.push({
+					kind: "command",
+					command: ["systemctl", "enable", "--now", name],
+					undo: [
+						["systemctl", "disable", "--now", name],
+						...(name === "llamagate-ollama.socket"
+							? [["systemctl", "stop", "llamagate-ollama.service"]]
+							: []),
+						...(name === "llamagate-listen.service"
+							? [["rm", "-rf", "/run/systemd/system/llamagate.socket.d"]]
+							: []),
+					],
+				});
+			if (actions.length === 0)
+				return done("the gate's units are enabled and active");
+			return todo(
+				missing.length > 0
+					? `not running from boot on yet: ${missing.join(", ")}`
+					: "its units are not those of this version",
+				actions,
+			);
+		},
+		prove: () => proveGate(installation),
+	};
+}
+
+/** What a request over root's own socket is answered with; status 0 if there is no answer. */
+function askGate(method: string, path: string): Promise<number> {
+	return new Promise((resolve) => {
+		const req = request(
+			{ socketPath: localSocket, method, path, timeout: 5_000 },
+			(res) => {
+				res.resume();
+				resolve(res.statusCode ?? 0);
+			},
+		);
+		req.on("error", () => resolve(0));
+		req.on("timeout", () => req.destroy());
+		req.end();
+	});
+}
+
+async function proveGate({ configFile }: Installation): Promise<Proof[]> {
+	const proofs: Proof[] = [];
+	const { admin } = await loadConfig(configFile);
+	const answers = await becomesTrue(
+		async () => (await askGate("GET", "/api/tags")) !== 0,
+	);
+	if (!answers)
+		return [
+			{
+				ok: false,
+				says: "the gate does not answer",
+				advice: "see: journalctl -u llamagate -n 50",
+			},
+		];
+	for (const [method, path] of [
+		["GET", "/api/tags"],
+		["POST", "/api/chat"],
+		["POST", "/v1/chat/completions"],
+		["DELETE", "/api/delete"],
+	] as const) {
+		const status = await askGate(method, path);
+		proofs.push({
+			ok: status === 401,
+			says: `without a key ${method} ${path} is answered ${status}`,
+			advice: "this should be 401: do not use the gate, and report it",
+		});
+	}
+	if (admin.socket !== undefined) {
+		const { status, body } = await askDaemon(admin.socket, "GET /status");
+		const keys =
+			status === 200 ? (JSON.parse(body) as { keys: string[] }).keys : [];
+		proofs.push({
+			ok: keys.length > 0,
+			says: `the running gate has ${keys.length} key(s) in force`,
+			advice: "run: llamagate reload",
+		});
+	}
+	const unit = (await outputOf("systemctl", "cat", "llamagate-listen")) ?? "";
+	const device = /^Environment=.*\bINTERFACE=(\S+)/m.exec(unit)?.[1];
+	const addresses = tailscaleAddressesOf(device ?? "tailscale0");
+	if (addresses.length === 0) return proofs;
+	const listens = async () => {
+		const sockets = await listeningSockets();
+		return addresses.every((address) =>
+			sockets.some(
+				(socket) =>
+					socket.address === address &&
+					socket.device === device &&
+					socket.port === port,
+			),
+		);
+	};
+	const ok = await becomesTrue(listens);
+	const where = addresses.map((address) => `${address} port ${port}`);
+	proofs.push({
+		ok,
+		says: ok
+			? `the kernel has its sockets on ${where.join(" and ")}, bound to ${device}`
+			: `nothing listens on ${where.join(" and ")}`,
+		advice:
+			"see: systemctl status llamagate.socket llamagate-listen; a program that holds the port on all addresses keeps the gate from it",
+	});
+	return proofs;
+}

@@ -1,0 +1,78 @@
+import { access, readFile, realpath } from "node:fs/promises";
+import path from "node:path";
+
+/** Where llamagate itself lies on this host. */
+export interface Installation {
+	/** Node and the program's file, as `ExecStart=` wants them. */
+	readonly program: readonly [node: string, script: string];
+	/** The folder that holds `systemd`, `ufw` and `fail2ban`. */
+	readonly packageFolder: string;
+	readonly folder: string;
+	readonly configFile: string;
+	readonly keysFile: string;
+	readonly user: string;
+}
+
+/** What the packaged files say, and what stands there in an installation that lies elsewhere. */
+const packagedNode = "/usr/lib/llamagate/bin/node";
+const packagedFolder = "/usr/lib/llamagate/app";
+const packagedFollower = "/usr/lib/llamagate/follow-tailscale";
+
+export async function findInstallation(): Promise<Installation> {
+	const packageFolder = path.join(import.meta.dirname, "../..");
+	return {
+		program: [
+			await realpath(process.execPath),
+			path.join(packageFolder, "bin/llamagate.js"),
+		],
+		packageFolder,
+		folder: "/etc/llamagate",
+		configFile: "/etc/llamagate/config.json",
+		keysFile: "/etc/llamagate/keys.json",
+		user: "llamagate",
+	};
+}
+
+/** A file of the package, such as `systemd/llamagate.service`. */
+export function readPackaged(
+	{ packageFolder }: Installation,
+	name: string,
+): Promise<string> {
+	return readFile(path.join(packageFolder, name), "utf8");
+}
+
+/**
+ * Why a service cannot run from where this program lies; `undefined` if it can.
+ * The unit shows the daemon /usr, its configuration and what is named here.
+ */
+export async function unfitPlace({
+	program,
+	packageFolder,
+}: Installation): Promise<string | undefined> {
+	for (const file of [...program, packageFolder]) {
+		const home = /^\/(home|root|tmp|run\/user)\//.exec(`${file}/`)?.[1];
+		if (home !== undefined)
+			return `${file} lies below /${home}, which services must not see; install llamagate for the whole host, from the .deb or with: npm install --global`;
+		await access(file);
+	}
+	return undefined;
+}
+
+/** Puts this installation's paths into a packaged file. */
+export function withPaths(
+	text: string,
+	{ program: [node], packageFolder }: Installation,
+): string {
+	if (packageFolder === packagedFolder && node === packagedNode) return text;
+	const extra = [node, packageFolder].filter(
+		(file) => !file.startsWith("/usr/"),
+	);
+	return text
+		.replaceAll(
+			packagedFollower,
+			path.join(packageFolder, "systemd/follow-tailscale"),
+		)
+		.replaceAll(packagedNode, node)
+		.replaceAll(packagedFolder, packageFolder)
+		.replace(/^BindReadOnlyPaths=.*$/m, (line) => [line, ...extra].join(" "));
+}

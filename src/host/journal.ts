@@ -1,0 +1,164 @@
+import {
+	appendFile,
+	mkdir,
+	open,
+	readFile,
+	rm,
+	rmdir,
+	writeFile,
+} from "node:fs/promises";
+import path from "node:path";
+import { type Snapshot, syncDirectory, takeSnapshot } from "./snapshot.ts";
+import type { Action } from "./step.ts";
+
+/** One action that was begun, as the journal tells of it. */
+export interface Entry {
+	readonly number: number;
+	readonly step: string;
+	/** ISO 8601. */
+	readonly at: string;
+	readonly action: Action;
+	readonly before: readonly Snapshot[];
+	/** What stood there once it was done; absent if it was cut off. */
+	readonly after?: readonly Snapshot[];
+}
+
+/** A file's content is no part of what is written down twice. */
+type Written =
+	| ({ readonly kind: "begin" } & Omit<Entry, "after">)
+	| {
+			readonly kind: "end";
+			readonly number: number;
+			readonly after: readonly Snapshot[];
+	  }
+	| { readonly kind: "undone"; readonly number: number };
+
+/**
+ * What setup has changed on this host, in a folder that only root may read:
+ * `journal.jsonl`, a line before and one after each action, and under `kept/`
+ * the bytes of every file as it was, by their digest. A line is on disk before
+ * the action that it tells of begins, so that a crash at any moment leaves
+ * enough to take everything back.
+ */
+export class Journal {
+	readonly #folder: string;
+	readonly #entries = new Map<number, Entry>();
+	#last = 0;
+
+	private constructor(folder: string) {
+		this.#folder = folder;
+	}
+
+	static async open(folder: string): Promise<Journal> {
+		const journal = new Journal(folder);
+		const text = await readFile(journal.#file, "utf8").catch(
+			(error: NodeJS.ErrnoException) => {
+				if (error.code === "ENOENT") return "";
+				throw error;
+			},
+		);
+		const whole = text.slice(0, text.lastIndexOf("\n") + 1);
+		for (const line of whole.split("\n")) {
+			if (line === "") continue;
+			const written = JSON.parse(line) as Written;
+			journal.#take(written);
+		}
+		// A line that a crash broke off tells of nothing that was begun.
+		if (whole.length < text.length) await writeFile(journal.#file, whole);
+		return journal;
+	}
+
+	get #file(): string {
+		return path.join(this.#folder, "journal.jsonl");
+	}
+
+	#take(written: Written): void {
+		this.#last = Math.max(this.#last, written.number);
+		if (written.kind === "begin") {
+			const { kind: _, ...entry } = written;
+			this.#entries.set(entry.number, entry);
+		} else if (written.kind === "undone") this.#entries.delete(written.number);
+		else {
+			const entry = this.#entries.get(written.number);
+			if (entry !== undefined)
+				this.#entries.set(entry.number, { ...entry, after: written.after });
+		}
+	}
+
+	/** What has been begun and not been taken back, the newest first. */
+	get entries(): readonly Entry[] {
+		return [...this.#entries.values()].sort((a, b) => b.number - a.number);
+	}
+
+	/**
+	 * Writes down what is about to be done, and keeps what it will change.
+	 *
+	 * @returns the number by which `end` and `undone` know it
+	 */
+	async begin(
+		step: string,
+		action: Action,
+		paths: readonly string[],
+	): Promise<number> {
+		const kept = path.join(this.#folder, "kept");
+		await mkdir(kept, { recursive: true, mode: 0o700 });
+		const before: Snapshot[] = [];
+		for (const file of paths) {
+			const { snapshot, content } = await takeSnapshot(file);
+			before.push(snapshot);
+			if (snapshot.kind !== "file" || content === undefined) continue;
+			const handle = await open(path.join(kept, snapshot.sha256), "w", 0o600);
+			try {
+				await handle.writeFile(content);
+				await handle.sync();
+			} finally {
+				await handle.close();
+			}
+		}
+		await syncDirectory(kept);
+		const number = this.#last + 1;
+		await this.#write({
+			kind: "begin",
+			number,
+			step,
+			at: new Date().toISOString(),
+			action,
+			before,
+		});
+		return number;
+	}
+
+	async end(number: number): Promise<void> {
+		const entry = this.#entries.get(number);
+		const after: Snapshot[] = [];
+		for (const { path: file } of entry?.before ?? [])
+			after.push((await takeSnapshot(file)).snapshot);
+		await this.#write({ kind: "end", number, after });
+	}
+
+	async undone(number: number): Promise<void> {
+		await this.#write({ kind: "undone", number });
+	}
+
+	/** The bytes of a file as it was. */
+	kept(sha256: string): Promise<Buffer> {
+		return readFile(path.join(this.#folder, "kept", sha256));
+	}
+
+	/** Leaves nothing of itself, once everything is taken back. */
+	async remove(): Promise<void> {
+		await rm(this.#folder, { recursive: true, force: true });
+		// The folder above is left where it holds something else.
+		await rmdir(path.dirname(this.#folder)).catch(() => {});
+	}
+
+	async #write(written: Written): Promise<void> {
+		await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+		await appendFile(this.#file, `${JSON.stringify(written)}\n`, {
+			mode: 0o600,
+			flush: true,
+		});
+		await syncDirectory(this.#folder);
+		this.#take(written);
+	}
+}

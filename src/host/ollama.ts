@@ -1,0 +1,167 @@
+import {
+	formatSocket,
+	isLocalOnly,
+	listeningSockets,
+} from "./listeningSockets.ts";
+import { outputOf } from "./program.ts";
+import { takeSnapshot } from "./snapshot.ts";
+import { absent, done, type Proof, type Step, todo, unsafe } from "./step.ts";
+import { lookUpUnit, type Unit } from "./units.ts";
+import { becomesTrue } from "./waiting.ts";
+
+const port = 11434;
+const host = `127.0.0.1:${port}`;
+const folder = "/etc/systemd/system/ollama.service.d";
+/** Of the drop-ins that set the same variable, the last by name wins; `systemctl edit` writes override.conf. */
+const dropIn = `${folder}/zz-llamagate.conf`;
+
+function dropInText(noCloud: boolean): string {
+	return `# Written by "llamagate setup": Ollama stays on loopback, and the gate is the way in.
+[Service]
+Environment="OLLAMA_HOST=${host}"
+${noCloud ? 'Environment="OLLAMA_NO_CLOUD=1"\n' : ""}`;
+}
+
+/** Ollama on loopback, whatever it was told before. */
+export function ollama(noCloud: boolean): Step {
+	return {
+		id: "ollama",
+		title: "Ollama on loopback only",
+		why: "Ollama lets everybody in who reaches it, so nothing but this host may.",
+		async inspect() {
+			const unit = await lookUpUnit("ollama.service");
+			const open = await openSockets();
+			if (unit === undefined || !unit.exists) {
+				if (open.length > 0)
+					return unsafe(
+						`${open.map(formatSocket).join(" and ")} is open and not a service that setup could change; give that program OLLAMA_HOST=${host} (in a container: publish 127.0.0.1:${port}:${port})`,
+					);
+				return absent(
+					"there is no ollama.service; install Ollama and run this again",
+				);
+			}
+			const notes = notesOn(unit);
+			const overriding = await overridingFile(unit);
+			if (overriding !== undefined)
+				return unsafe(
+					`${overriding} sets OLLAMA_HOST, and it counts more than any drop-in; take that line out of it`,
+					notes,
+				);
+			const content = dropInText(noCloud || (await saysNoCloud()));
+			const { snapshot, content: before } = await takeSnapshot(dropIn);
+			const written =
+				snapshot.kind === "file" && before?.toString() === content;
+			const inForce =
+				unit.environment.get("OLLAMA_HOST") === host &&
+				(!noCloud || unit.environment.get("OLLAMA_NO_CLOUD") === "1");
+			if (written && inForce && open.length === 0)
+				return done(`${dropIn} holds Ollama on ${host}`, notes);
+			const apply = [
+				["systemctl", "daemon-reload"],
+				["systemctl", "try-restart", "ollama.service"],
+			];
+			const { snapshot: directory } = await takeSnapshot(folder);
+			return todo(
+				open.length > 0
+					? `Ollama is open to others: ${open.map(formatSocket).join(", ")}`
+					: "nothing holds Ollama on loopback but its default",
+				[
+					...(directory.kind === "directory"
+						? []
+						: [
+								{
+									kind: "directory" as const,
+									path: folder,
+									user: "root",
+									group: "root",
+									mode: 0o755,
+								},
+							]),
+					{
+						kind: "file",
+						path: dropIn,
+						content,
+						user: "root",
+						group: "root",
+						mode: 0o644,
+						undo: apply,
+					},
+					...apply.map((command) => ({ kind: "command" as const, command })),
+				],
+				notes,
+			);
+		},
+		async prove() {
+			const proofs: Proof[] = [];
+			const unit = await lookUpUnit("ollama.service");
+			if (unit?.isActive) {
+				const answers = await becomesTrue(answersOnLoopback);
+				proofs.push({
+					ok: answers,
+					says: answers
+						? `Ollama answers on ${host}`
+						: `Ollama does not answer on ${host}`,
+					advice: "see: journalctl -u ollama -n 50",
+				});
+			}
+			const open = await openSockets();
+			proofs.push({
+				ok: open.length === 0,
+				says:
+					open.length === 0
+						? `nobody else holds port ${port} open`
+						: `port ${port} is open: ${open.map(formatSocket).join(", ")}`,
+				advice: `find out who starts that program, and give it OLLAMA_HOST=${host}`,
+			});
+			return proofs;
+		},
+	};
+}
+
+/** What others could reach of Ollama: the port's sockets but for loopback's and the gate's, which is bound to an interface. */
+async function openSockets() {
+	return (await listeningSockets()).filter(
+		(socket) =>
+			socket.port === port &&
+			!isLocalOnly(socket) &&
+			socket.device === undefined,
+	);
+}
+
+async function answersOnLoopback(): Promise<boolean> {
+	try {
+		const { ok, body } = await fetch(`http://${host}/api/version`, {
+			signal: AbortSignal.timeout(2_000),
+		});
+		await body?.cancel();
+		return ok;
+	} catch {
+		return false;
+	}
+}
+
+async function saysNoCloud(): Promise<boolean> {
+	const { content } = await takeSnapshot(dropIn);
+	return content?.includes("OLLAMA_NO_CLOUD=1") ?? false;
+}
+
+async function overridingFile(unit: Unit): Promise<string | undefined> {
+	for (const file of unit.environmentFiles) {
+		const text = await outputOf("cat", file);
+		if (/^\s*(export\s+)?OLLAMA_HOST\s*=/m.test(text ?? "")) return file;
+	}
+	return undefined;
+}
+
+function notesOn({ environment }: Unit): string[] {
+	const notes: string[] = [];
+	if (environment.has("OLLAMA_API_KEY"))
+		notes.push(
+			"OLLAMA_API_KEY is set for Ollama's service. It protects nothing: Ollama never asks for it, it only shows it to ollama.com. You can take it out; keys for this host are llamagate's.",
+		);
+	if ((environment.get("OLLAMA_ORIGINS") ?? "").includes("*"))
+		notes.push(
+			"OLLAMA_ORIGINS has a *, so any web page that is open on this host may use Ollama. Browsers reach llamagate by its own cors.origins; take this one out.",
+		);
+	return notes;
+}

@@ -1,0 +1,348 @@
+import {
+	type Container,
+	containers,
+	differences,
+	imageConfig,
+	nameOf,
+	publishedPorts,
+	runCommand,
+} from "./docker.ts";
+import {
+	formatSocket,
+	isLocalOnly,
+	listeningSockets,
+} from "./listeningSockets.ts";
+import { hasProgram, outputOf } from "./program.ts";
+import {
+	absent,
+	type CommandAction,
+	done,
+	type Proof,
+	type Step,
+	todo,
+	unsafe,
+} from "./step.ts";
+import { tailscaleStatus } from "./tailscale.ts";
+import { becomesTrue } from "./waiting.ts";
+
+/** Where Open WebUI listens unless it was told otherwise. */
+const usualPort = 8080;
+const ports = [3000, usualPort];
+const oldName = (name: string) => `${name}-before-llamagate`;
+/** Its first start makes a database and loads a model for embeddings. */
+const startMs = 120_000;
+
+/** `tailscale serve status --json`, as far as it matters here (ipn/serve.go:ServeConfig). */
+interface ServeConfig {
+	readonly Web?: Readonly<
+		Record<
+			string,
+			{
+				readonly Handlers?: Readonly<
+					Record<string, { readonly Proxy?: string }>
+				>;
+			}
+		>
+	>;
+	readonly AllowFunnel?: Readonly<Record<string, boolean>>;
+}
+
+/** Open WebUI on loopback, and to the tailnet by HTTPS. */
+export function openWebUi(): Step {
+	/** Where it will be once the plan has been carried out. */
+	let port = usualPort;
+	let found = false;
+	let serves = false;
+	return {
+		id: "open-webui",
+		title: "Open WebUI by HTTPS, for the tailnet alone",
+		why: "A port that Docker publishes goes past UFW; on loopback only Tailscale Serve reaches it, with a real certificate.",
+		async inspect() {
+			const actions: CommandAction[] = [];
+			const notes: string[] = [];
+			const all = await containers();
+			const container = all?.find(isOpenWebUi);
+			const others = (all ?? []).filter((other) => other !== container);
+			const bypassing = others.flatMap((other) =>
+				!other.State.Running
+					? []
+					: publishedPorts(other)
+							.filter(
+								({ hostAddress }) =>
+									!isLocalOnly({
+										address: hostAddress,
+										device: undefined,
+										port: 0,
+										programs: [],
+									}),
+							)
+							.map(
+								({ hostAddress, hostPort }) =>
+									`${nameOf(other)} on ${hostAddress}:${hostPort}`,
+							),
+			);
+			if (bypassing.length > 0)
+				notes.push(
+					`Docker publishes ports ahead of UFW, so the LAN (and the internet, where no router is in between) reaches ${bypassing.join(", ")} whatever UFW says. Publish them as 127.0.0.1:PORT:PORT if that is not meant.`,
+				);
+			if (container !== undefined) {
+				const planned = await planContainer(container);
+				if ("unsafe" in planned) return unsafe(planned.unsafe, notes);
+				({ port } = planned);
+				actions.push(...planned.actions);
+			} else {
+				const open = (await listeningSockets()).filter((socket) =>
+					ports.includes(socket.port),
+				);
+				const reachable = open.filter((socket) => !isLocalOnly(socket));
+				const local = open.find(isLocalOnly);
+				if (reachable.length > 0)
+					return unsafe(
+						`${reachable.map(formatSocket).join(", ")} is open to the LAN and the tailnet; if that is Open WebUI, start it with HOST=127.0.0.1 (open-webui serve --host 127.0.0.1) and run this again`,
+						notes,
+					);
+				if (local === undefined || !(await isHealthy(local.port)))
+					return absent("there is no Open WebUI here", notes);
+				({ port } = local);
+			}
+			found = true;
+			notes.push(
+				"The first account that is made in Open WebUI is its administrator: make yours now, and turn sign-up off in its settings.",
+			);
+
+			const served = await planServe(port);
+			if ("note" in served) notes.push(served.note);
+			else {
+				serves = true;
+				actions.push(...served.actions);
+			}
+			if (actions.length === 0)
+				return done(
+					`it is on 127.0.0.1:${port}${serves ? ", and served to the tailnet by HTTPS" : ""}`,
+					notes,
+				);
+			return todo(
+				container === undefined
+					? `it is on 127.0.0.1:${port}, and not served yet`
+					: `it runs in the container ${nameOf(container)}`,
+				actions,
+				notes,
+			);
+		},
+		async prove() {
+			if (!found) return [];
+			const proofs: Proof[] = [];
+			const open = (await listeningSockets()).filter(
+				(socket) => ports.includes(socket.port) && !isLocalOnly(socket),
+			);
+			proofs.push({
+				ok: open.length === 0,
+				says:
+					open.length === 0
+						? `ports ${ports.join(" and ")} are open to nobody but this host`
+						: `still open: ${open.map(formatSocket).join(", ")}`,
+				advice: "find out which program that is, and bind it to 127.0.0.1",
+			});
+			const all = (await containers()) ?? [];
+			const now = all.find(isOpenWebUi);
+			const before = all.find(
+				(other) => now !== undefined && nameOf(other) === oldName(nameOf(now)),
+			);
+			if (now !== undefined && before !== undefined) {
+				const forgotten = differences(before, now, ["HOST="]);
+				proofs.push({
+					ok: forgotten.length === 0,
+					says:
+						forgotten.length === 0
+							? "the container has all the settings that it had, but for its port"
+							: `the new container differs from the old one in ${forgotten.join(", ")}`,
+					advice: `make it by hand with -p 127.0.0.1:${port}:8080`,
+				});
+			}
+			const healthy = await becomesTrue(() => isHealthy(port), startMs);
+			proofs.push({
+				ok: healthy,
+				says: healthy
+					? `Open WebUI answers on 127.0.0.1:${port}`
+					: `Open WebUI does not answer on 127.0.0.1:${port}`,
+				advice: "see: docker logs open-webui",
+			});
+			if (serves) {
+				const config = await serveConfig();
+				const ok = handlerOf(config) === `http://127.0.0.1:${port}`;
+				const funnelled = Object.values(config.AllowFunnel ?? {}).some(Boolean);
+				proofs.push({
+					ok: ok && !funnelled,
+					says: funnelled
+						? "Tailscale Funnel publishes a port of this host to the internet"
+						: ok
+							? `Tailscale Serve leads HTTPS to 127.0.0.1:${port}`
+							: "Tailscale Serve has no HTTPS for Open WebUI",
+					advice: funnelled
+						? "tailscale funnel reset"
+						: "see: tailscale serve status",
+				});
+			}
+			return proofs;
+		},
+	};
+}
+
+function isOpenWebUi(container: Container): boolean {
+	return (
+		/(^|\/)open-webui(:|@|$)/.test(container.Config.Image) &&
+		!nameOf(container).endsWith(oldName(""))
+	);
+}
+
+async function isHealthy(port: number): Promise<boolean> {
+	try {
+		const reply = await fetch(`http://127.0.0.1:${port}/health`, {
+			signal: AbortSignal.timeout(3_000),
+		});
+		const body = (await reply.json()) as { status?: boolean };
+		return reply.ok && body.status === true;
+	} catch {
+		return false;
+	}
+}
+
+/** The container made anew on loopback, its predecessor kept for undo. */
+async function planContainer(
+	container: Container,
+): Promise<{ unsafe: string } | { port: number; actions: CommandAction[] }> {
+	const { Config, HostConfig } = container;
+	const name = nameOf(container);
+	const published = publishedPorts(container);
+	const onHost = HostConfig.NetworkMode === "host";
+	const inside = Number(
+		Config.Env?.find((entry) => entry.startsWith("PORT="))?.slice(5) ??
+			usualPort,
+	);
+	const main = published.find(
+		({ containerPort }) => containerPort === `${inside}/tcp`,
+	);
+	const isLocal = onHost
+		? (Config.Env ?? []).includes("HOST=127.0.0.1")
+		: published.every(({ hostAddress }) => hostAddress === "127.0.0.1");
+	if (isLocal)
+		return {
+			port: onHost ? inside : (main?.hostPort ?? usualPort),
+			actions: [],
+		};
+	if (Config.Labels?.["com.docker.compose.project"] !== undefined)
+		return {
+			unsafe: `the container ${name} is Docker Compose's (${Config.Labels["com.docker.compose.project.config_files"] ?? "its file"}); change its ports there to "127.0.0.1:8080:8080", run docker compose up -d, and run this again`,
+		};
+	if (!container.State.Running)
+		return {
+			unsafe: `the container ${name} does not run; start it, and run this again`,
+		};
+	const image = await imageConfig(Config.Image);
+	if (image === undefined)
+		return {
+			unsafe: `the image ${Config.Image} of the container ${name} is gone, so it could not be made anew; pull it, and run this again`,
+		};
+	const taken = (await listeningSockets()).some(
+		(socket) => socket.port === usualPort && main?.hostPort !== usualPort,
+	);
+	const port = onHost
+		? inside
+		: taken
+			? (main?.hostPort ?? usualPort)
+			: usualPort;
+	const publish = onHost
+		? []
+		: [
+				`127.0.0.1:${port}:${inside}`,
+				...published
+					.filter(
+						(other) =>
+							other !== main && other.containerPort !== main?.containerPort,
+					)
+					.map(
+						({ containerPort, hostPort }) =>
+							`127.0.0.1:${hostPort}:${containerPort}`,
+					),
+			];
+	const restart = HostConfig.RestartPolicy.Name || "no";
+	const old = oldName(name);
+	return {
+		port,
+		actions: [
+			{
+				kind: "command",
+				command: ["docker", "stop", name],
+				undo: [["docker", "start", name]],
+			},
+			{
+				kind: "command",
+				command: ["docker", "rename", name, old],
+				undo: [["docker", "rename", old, name]],
+			},
+			{
+				// One that is stopped comes back with Docker's own restart, open as it was.
+				kind: "command",
+				command: ["docker", "update", "--restart=no", old],
+				undo: [["docker", "update", `--restart=${restart}`, old]],
+			},
+			{
+				kind: "command",
+				command: runCommand(
+					container,
+					image,
+					publish,
+					onHost ? ["HOST=127.0.0.1"] : [],
+				),
+				undo: [["docker", "rm", "-f", name]],
+			},
+		],
+	};
+}
+
+async function serveConfig(): Promise<ServeConfig> {
+	return JSON.parse(
+		(await outputOf("tailscale", "serve", "status", "--json")) || "{}",
+	) as ServeConfig;
+}
+
+/** Where HTTPS on port 443 leads. */
+function handlerOf({ Web }: ServeConfig): string | undefined {
+	for (const [address, { Handlers }] of Object.entries(Web ?? {}))
+		if (address.endsWith(":443")) return Handlers?.["/"]?.Proxy;
+	return undefined;
+}
+
+async function planServe(
+	port: number,
+): Promise<{ note: string } | { actions: CommandAction[] }> {
+	if (!(await hasProgram("tailscale")))
+		return {
+			note: "Tailscale is not installed, so Open WebUI is not served to other devices yet.",
+		};
+	const status = await tailscaleStatus();
+	if (status?.backendState !== "Running")
+		return {
+			note: "Tailscale does not run, so Open WebUI is not served to other devices yet.",
+		};
+	const leadsTo = handlerOf(await serveConfig());
+	if (leadsTo === `http://127.0.0.1:${port}`) return { actions: [] };
+	if (leadsTo !== undefined)
+		return {
+			note: `Tailscale Serve leads HTTPS to ${leadsTo} already, and stays so. For Open WebUI take another port: tailscale serve --bg --https=8443 ${port}`,
+		};
+	if (status.certDomains.length === 0)
+		return {
+			note: `HTTPS certificates are off in the tailnet, so Open WebUI is not served yet: turn them on at https://login.tailscale.com/admin/dns and run this again.`,
+		};
+	return {
+		actions: [
+			{
+				kind: "command",
+				command: ["tailscale", "serve", "--bg", String(port)],
+				undo: [["tailscale", "serve", "--https=443", "off"]],
+				timeoutMs: 30_000,
+			},
+		],
+	};
+}

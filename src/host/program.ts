@@ -1,0 +1,90 @@
+import { spawn } from "node:child_process";
+
+/** How a program of the host ended. */
+export interface Ended {
+	/** Its exit code; 127 if it does not exist, 124 if it took too long. */
+	readonly code: number;
+	readonly stdout: string;
+	readonly stderr: string;
+}
+
+/** What is looked at takes no longer; what changes something is given more. */
+const defaultTimeoutMs = 30_000;
+
+/** Found by name in these alone, whatever PATH root was given; output in English, without colours or pager. */
+const environment = {
+	PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin",
+	LC_ALL: "C.UTF-8",
+	SYSTEMD_PAGER: "",
+	SYSTEMD_COLORS: "0",
+	HOME: "/root",
+	DEBIAN_FRONTEND: "noninteractive",
+};
+
+/**
+ * Runs a program of the host to its end. No shell takes part, and it never
+ * throws: a program that is not there has ended with 127.
+ */
+export function runProgram(
+	[name = "", ...args]: readonly string[],
+	timeoutMs = defaultTimeoutMs,
+): Promise<Ended> {
+	return new Promise((resolve) => {
+		const child = spawn(name, args, {
+			env: environment,
+			stdio: ["ignore", "pipe", "pipe"],
+		});
+		let stdout = "";
+		let stderr = "";
+		child.stdout.setEncoding("utf8").on("data", (text: string) => {
+			stdout += text;
+		});
+		child.stderr.setEncoding("utf8").on("data", (text: string) => {
+			stderr += text;
+		});
+		let timedOut = false;
+		const timer = setTimeout(() => {
+			timedOut = true;
+			child.kill("SIGKILL");
+		}, timeoutMs);
+		const end = (code: number) => {
+			clearTimeout(timer);
+			resolve({ code, stdout, stderr });
+		};
+		child.on("error", ({ message }) => {
+			stderr += message;
+			end(127);
+		});
+		child.on("close", (code) => {
+			if (timedOut) stderr += `no end after ${timeoutMs / 1000} s\n`;
+			end(timedOut ? 124 : (code ?? 1));
+		});
+	});
+}
+
+/** What a program printed, or `undefined` if it is missing or failed. */
+export async function outputOf(
+	...command: readonly string[]
+): Promise<string | undefined> {
+	const { code, stdout } = await runProgram(command);
+	return code === 0 ? stdout : undefined;
+}
+
+/** Whether the host has a program of that name. */
+export async function hasProgram(name: string): Promise<boolean> {
+	return (
+		(await runProgram(["sh", "-c", 'command -v "$0" >/dev/null', name]))
+			.code === 0
+	);
+}
+
+/** A command as a person would type it into a shell. */
+export function formatCommand(command: readonly string[]): string {
+	return command
+		.map((word) =>
+			/^[A-Za-z0-9_@%+=:,./-]+$/.test(word)
+				? word
+				: `'${word.replaceAll("'", "'\\''")}'`,
+		)
+		.join(" ");
+}

@@ -1,0 +1,81 @@
+import { outputOf } from "./program.ts";
+
+/** A unit as systemd has it in force. */
+export interface Unit {
+	readonly name: string;
+	/** Whether systemd knows such a unit. */
+	readonly exists: boolean;
+	readonly isActive: boolean;
+	/** Whether it is started at boot. */
+	readonly isEnabled: boolean;
+	/** The file that it is written in. */
+	readonly file: string;
+	readonly dropIns: readonly string[];
+	/** What `Environment=` gives the service; not what an `EnvironmentFile=` adds. */
+	readonly environment: ReadonlyMap<string, string>;
+	readonly environmentFiles: readonly string[];
+}
+
+const properties = [
+	"LoadState",
+	"ActiveState",
+	"UnitFileState",
+	"FragmentPath",
+	"DropInPaths",
+	"Environment",
+	"EnvironmentFiles",
+];
+
+/** Asks systemd about a unit; `undefined` if this host has no systemd that answers. */
+export async function lookUpUnit(name: string): Promise<Unit | undefined> {
+	const output = await outputOf(
+		...["systemctl", "show", name],
+		`--property=${properties.join(",")}`,
+	);
+	return output === undefined ? undefined : parseUnit(name, output);
+}
+
+/** Reads what `systemctl show` prints. */
+export function parseUnit(name: string, output: string): Unit {
+	const values = new Map<string, string[]>();
+	for (const line of output.split("\n")) {
+		const equals = line.indexOf("=");
+		if (equals < 0) continue;
+		const property = line.slice(0, equals);
+		values.set(property, [
+			...(values.get(property) ?? []),
+			line.slice(equals + 1),
+		]);
+	}
+	const one = (property: string) => values.get(property)?.[0] ?? "";
+	const environment = new Map<string, string>();
+	for (const word of splitWords(one("Environment"))) {
+		const equals = word.indexOf("=");
+		if (equals > 0)
+			environment.set(word.slice(0, equals), word.slice(equals + 1));
+	}
+	return {
+		name,
+		exists: one("LoadState") === "loaded",
+		isActive: one("ActiveState") === "active",
+		isEnabled: ["enabled", "enabled-runtime", "alias", "static"].includes(
+			one("UnitFileState"),
+		),
+		file: one("FragmentPath"),
+		dropIns: one("DropInPaths").split(" ").filter(Boolean),
+		environment,
+		// `/etc/default/ollama (ignore_errors=yes)`, a line each.
+		environmentFiles: (values.get("EnvironmentFiles") ?? [])
+			.map((text) => text.replace(/ \(ignore_errors=(yes|no)\)$/, ""))
+			.filter(Boolean),
+	};
+}
+
+/** systemd quotes a word as a shell would where it must (shell_maybe_quote with C escapes). */
+function splitWords(text: string): string[] {
+	const words = text.match(/\$?'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\S+/g) ?? [];
+	return words.map((word) => {
+		const quoted = /^\$?(['"])(.*)\1$/s.exec(word);
+		return quoted?.[2] === undefined ? word : quoted[2].replace(/\\(.)/g, "$1");
+	});
+}
