@@ -2,6 +2,7 @@ import { execFile } from "node:child_process";
 import { chmod, cp, mkdir, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
+import * as docker from "./hostStandIns/dockerState.ts";
 import {
 	initialState,
 	stateFile,
@@ -24,6 +25,11 @@ export interface StandInOptions {
 	readonly ollama?: "loopback" | "everywhere" | "none";
 	/** Whether there is a tailscaled and a `tailscale`, logged in; by default there is. */
 	readonly tailscale?: boolean;
+	/**
+	 * Docker with Open WebUI as its README starts it, published on all addresses;
+	 * or without a container; or, by default, not at all.
+	 */
+	readonly docker?: "none" | "empty" | "open-webui";
 }
 
 /** Puts the programs into a Debian that is not running. They do nothing by themselves. */
@@ -48,10 +54,11 @@ export async function copyStandIns(root: string): Promise<void> {
 /** Sets them up as their installers would, in a Debian that has their programs and is not running. */
 export async function addStandIns(
 	root: string,
-	{ ollama = "loopback", tailscale = true }: StandInOptions,
+	{ ollama = "loopback", tailscale = true, docker = "none" }: StandInOptions,
 ): Promise<void> {
 	if (ollama !== "none") await addOllama(root, ollama === "everywhere");
 	if (tailscale) await addTailscale(root);
+	if (docker !== "none") await addDocker(root, docker === "open-webui");
 }
 
 /** As https://ollama.com/install.sh leaves it. */
@@ -112,6 +119,38 @@ RuntimeDirectoryMode=0755
 StateDirectory=tailscale
 StateDirectoryMode=0700
 
+[Install]
+WantedBy=multi-user.target
+`,
+	);
+}
+
+/** As people start it: https://github.com/open-webui/open-webui, "If Ollama is on your computer". */
+const openWebUiCommand = `docker run -d -p 3000:8080 --add-host=host.docker.internal:host-gateway -v open-webui:/app/backend/data --name open-webui --restart always ${docker.openWebUi}`;
+
+async function addDocker(root: string, withOpenWebUi: boolean): Promise<void> {
+	await addCommand(root, "usr/bin/docker", "docker");
+	docker.writeState(docker.initialState, path.join(root, docker.stateFile));
+	// At its first boot the container is started as by hand, later by its restart policy.
+	const first = withOpenWebUi
+		? `ExecStartPost=sh -c "docker inspect open-webui >/dev/null 2>&1 || test -e /var/lib/docker-stand-in/started || ${openWebUiCommand}"
+ExecStartPost=touch /var/lib/docker-stand-in/started
+`
+		: "";
+	await addUnit(
+		root,
+		"lib/systemd/system/docker.service",
+		`[Unit]
+Description=Docker Application Container Engine
+Documentation=https://docs.docker.com
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/docker stand-in-boot
+${first}
 [Install]
 WantedBy=multi-user.target
 `,

@@ -17,8 +17,8 @@ export interface TailscaleState {
 	/** The other devices of the tailnet. */
 	peers: (NodeOptions & { addresses: string[] })[];
 	prefs: Prefs;
-	/** ipn/serve.go:ServeConfig */
-	serve: ServeConfig;
+	/** Nil until the first `serve`, and empty after a `serve reset`. */
+	serve: ServeConfig | null;
 }
 
 /** ipn/prefs.go:Prefs, as far as somebody looks at it. */
@@ -34,11 +34,13 @@ export interface Prefs {
 	[name: string]: unknown;
 }
 
+/** ipn/serve.go:ServeConfig */
 export interface ServeConfig {
 	TCP?: Record<string, Record<string, unknown>>;
 	Web?: Record<string, { Handlers: Record<string, Record<string, unknown>> }>;
 	AllowFunnel?: Record<string, boolean>;
-	[name: string]: unknown;
+	Foreground?: Record<string, ServeConfig>;
+	Services?: Record<string, unknown>;
 }
 
 /** Where it is, in the host. */
@@ -81,7 +83,7 @@ export const initialState: TailscaleState = {
 		DriveShares: null,
 		Config: null,
 	},
-	serve: {},
+	serve: null,
 };
 
 export function readState(file = stateFile): TailscaleState {
@@ -94,12 +96,11 @@ export function writeState(state: TailscaleState, file = stateFile): void {
 	renameSync(`${file}.new`, file);
 }
 
-/** What LocalAPI says of this host. */
-export function statusOf({
-	addresses,
-	loggedIn,
-	prefs,
-}: TailscaleState): Status {
+/** What LocalAPI says of this host, and of the others if asked. */
+export function statusOf(
+	{ addresses, loggedIn, peers, prefs }: TailscaleState,
+	withPeers = false,
+): Status {
 	if (!loggedIn) return loggedOutStatus();
 	const status = runningStatus();
 	const self = status.Self as Record<string, unknown>;
@@ -114,7 +115,30 @@ export function statusOf({
 			...(tags.length === 0 ? undefined : { Tags: tags }),
 			TailscaleIPs: addresses,
 		},
+		Peer: withPeers
+			? Object.fromEntries(peers.map((peer) => peerOf(self, peer)))
+			: null,
 	};
+}
+
+/** ipn/ipnstate/ipnstate.go:PeerStatus, under its public key. */
+function peerOf(
+	self: Record<string, unknown>,
+	{ name = "", addresses, tags }: TailscaleState["peers"][number],
+): [string, Record<string, unknown>] {
+	const key = `nodekey:${Buffer.from(name).toString("hex").padEnd(64, "0")}`;
+	return [
+		key,
+		{
+			...self,
+			ID: `n${name}CNTRL`,
+			PublicKey: key,
+			HostName: name,
+			DNSName: `${name}.tail1234.ts.net.`,
+			TailscaleIPs: addresses,
+			...(tags === undefined ? undefined : { Tags: tags }),
+		},
+	];
 }
 
 /** Who LocalAPI says is behind which address. */

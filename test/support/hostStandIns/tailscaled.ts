@@ -6,6 +6,7 @@ import { readState, statusOf, whoIsOf } from "./tailscaleState.ts";
  * What a host that is booted for a test has as `tailscaled`: LocalAPI, as far
  * as whois and status go. The interface is plugged in by the test.
  */
+process.title = "tailscaled";
 const folder = "/run/tailscale";
 const socket = `${folder}/tailscaled.sock`;
 mkdirSync(folder, { recursive: true, mode: 0o755 });
