@@ -7,6 +7,7 @@ import type { KeyUse } from "../gate/keyUse.ts";
 import {
 	changeKeys,
 	defaultScopes,
+	isForServiceGroup,
 	type KeyEntry,
 	loadKeys,
 	parseTime,
@@ -484,8 +485,8 @@ function hand(entry: KeyEntry, key: string | undefined, json: boolean): void {
 
 /** The file is its owner's alone, and the daemon should not run as root. */
 async function warnOfRootOwner(file: string): Promise<void> {
-	const { uid } = await stat(file);
-	if (uid === 0)
+	const stats = await stat(file);
+	if (stats.uid === 0 && !isForServiceGroup(stats))
 		say(
 			`${file} belongs to root. If the daemon runs as another user, give it to that one: sudo chown USER ${file}`,
 		);

@@ -266,15 +266,22 @@ async function undo(session: Session): Promise<number> {
 	}
 	say("This is taken back, the newest first:\n");
 	for (const { step, action } of entries)
-		say(`  ${styleText("dim", step.padEnd(10))} ${describe(action)}\n`);
+		if (leavesTraces(action))
+			say(`  ${styleText("dim", step.padEnd(10))} ${describe(action)}\n`);
 	if (dryRun) return report([], exitCodes.ok);
-	if (!(await agree(`Take back these ${entries.length} changes?`, session)))
+	if (
+		!(await agree(
+			`Take back these ${entries.filter(({ action }) => leavesTraces(action)).length} changes?`,
+			session,
+		))
+	)
 		return report([], exitCodes.finding);
 	const left: string[] = [];
 	for (const entry of entries) {
 		const undone = await takeBack(entry, journal);
 		left.push(...undone.left);
-		say(`  ${mark(undone.left.length === 0)} ${describe(entry.action)}\n`);
+		if (leavesTraces(entry.action))
+			say(`  ${mark(undone.left.length === 0)} ${describe(entry.action)}\n`);
 		for (const rest of undone.left) say(`      ${rest}\n`);
 	}
 	await journal.remove();
@@ -284,6 +291,14 @@ async function undo(session: Session): Promise<number> {
 			: "\nAll but what is named above is as it was before.\n",
 	);
 	return report(left, left.length === 0 ? exitCodes.ok : exitCodes.finding);
+}
+
+/** Whether there is something to take back; a reload or a test of a file leaves nothing. */
+function leavesTraces(action: Action): boolean {
+	return (
+		action.kind !== "command" ||
+		(action.undo ?? []).length + (action.changes ?? []).length > 0
+	);
 }
 
 async function agree(question: string, { agreed }: Session): Promise<boolean> {
@@ -348,6 +363,7 @@ async function formatDiff(
 	action: Action & { kind: "file" },
 ): Promise<string[]> {
 	const before = await readFile(action.path, "utf8").catch(() => "");
+	if (before === action.content) return ["(its owner and mode alone)"];
 	const patch = createTwoFilesPatch(
 		before === "" ? "/dev/null" : action.path,
 		action.path,
@@ -357,7 +373,7 @@ async function formatDiff(
 	return patch
 		.trimEnd()
 		.split("\n")
-		.slice(1)
+		.filter((line) => !line.startsWith("====="))
 		.map((line) =>
 			line.startsWith("+")
 				? styleText("green", line)
@@ -377,14 +393,20 @@ function describe(action: Action): string {
 			return `write ${action.path} (${action.user}:${action.group} ${octal(action.mode)})`;
 		case "directory":
 			return `directory ${action.path} (${action.user}:${action.group} ${octal(action.mode)})`;
-		case "command":
+		case "command": {
+			const [node, script, ...args] = action.command;
+			const words =
+				node === process.execPath && script?.endsWith("/bin/llamagate.js")
+					? ["llamagate", ...args]
+					: action.command;
 			return formatCommand(
-				action.command.map((word) =>
+				words.map((word) =>
 					secretName.test(word)
 						? `${word.slice(0, word.indexOf("=") + 1)}...`
 						: word,
 				),
 			);
+		}
 	}
 }
 

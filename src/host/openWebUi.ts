@@ -300,10 +300,10 @@ async function planContainer(
 	};
 }
 
+/** Tailscale prints `null` where nothing is served. */
 async function serveConfig(): Promise<ServeConfig> {
-	return JSON.parse(
-		(await outputOf("tailscale", "serve", "status", "--json")) || "{}",
-	) as ServeConfig;
+	const output = await outputOf("tailscale", "serve", "status", "--json");
+	return (JSON.parse(output || "null") as ServeConfig | null) ?? {};
 }
 
 /** Where HTTPS on port 443 leads. */

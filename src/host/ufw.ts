@@ -45,39 +45,44 @@ export function parseAddedRules(output: string): Rule[] {
 		.map((line) => line.slice(4).replace(/ comment '.*'$/, ""));
 }
 
-/** Whether a rule lets others to one of the ports that are to be closed, or trusts a source address as a tailnet's. */
-function isInTheWay(rule: Rule, wanted: readonly Rule[]): boolean {
-	if (!/^(allow|limit)\b/.test(rule) || wanted.includes(rule)) return false;
-	if (
-		/^allow (in )?(from 100\.64\.0\.0\/10|on tailscale0)( to any)?$/.test(rule)
-	)
-		return true;
-	const ports =
-		/^(?:allow|limit)(?: in)? ([\d,:]+)(?:\/\w+)?$/.exec(rule)?.[1] ??
-		/ to \S+ port ([\d,:]+)/.exec(rule)?.[1];
-	return (ports ?? "").split(",").some((part) => {
+/** The ports that a rule speaks of, as UFW writes them (`80`, `80,443`, `6000:6007`); `undefined` if it speaks of all. */
+function portsOf(rule: Rule): string | undefined {
+	const [, to] = / port ([\d,:]+)$/.exec(rule.replace(/ proto \w+/, "")) ?? [];
+	const [, alone] = /^\w+(?: in)? ([\d,:]+)(?:\/\w+)?$/.exec(rule) ?? [];
+	if (/^\w+( in)? (OpenSSH|ssh)$/i.test(rule)) return "22";
+	// Another application's profile: what it opens is not ours to look at.
+	if (/^\w+( in)? [A-Za-z]/.test(rule) && !/ (from|on|to|proto) /.test(rule))
+		return "";
+	return to ?? alone;
+}
+
+function covers(ports: string, port: number): boolean {
+	return ports.split(",").some((part) => {
 		const [from = "", to = from] = part.split(":");
-		return closedPorts.some(
-			(port) => part !== "" && port >= Number(from) && port <= Number(to),
-		);
+		return part !== "" && port >= Number(from) && port <= Number(to);
 	});
 }
 
+/** Whether a rule lets others to one of the ports that are to be closed, or takes a source address for a tailnet's. */
+function isInTheWay(rule: Rule, wanted: readonly Rule[]): boolean {
+	if (!/^(allow|limit)\b/.test(rule) || wanted.includes(rule)) return false;
+	const ports = portsOf(rule);
+	return ports === undefined
+		? / from 100\.64\.0\.0\/10\b/.test(rule) || / on tailscale0$/.test(rule)
+		: closedPorts.some((port) => covers(ports, port));
+}
+
 /** Whether a rule speaks of one port for everybody: `allow 22/tcp`, `limit OpenSSH`. */
-function isAboutPort(rule: Rule, port: number): boolean {
-	return (
-		new RegExp(`^\\w+( in)? ${port}(/tcp)?$`).test(rule) ||
-		(port === 22 && /^\w+( in)? (OpenSSH|ssh)$/i.test(rule))
-	);
+function isForEverybody(rule: Rule, port: number): boolean {
+	return portsOf(rule) === String(port) && !/ (from|on) /.test(rule);
 }
 
 /** Whether a rule may shut a person out of a port. */
 function mayShutOut(rule: Rule, port: number): boolean {
+	const ports = portsOf(rule);
 	return (
 		/^(deny|reject)\b/.test(rule) &&
-		(isAboutPort(rule, port) ||
-			new RegExp(` port ${port}\\b`).test(rule) ||
-			!/\d+(\/\w+)?$/.test(rule.replace(/ from \S+/, "")))
+		(ports === undefined || covers(ports, port))
 	);
 }
 
@@ -126,7 +131,7 @@ export function planRules(
 		const port = ports.find((one) => rule === `allow ${one}/tcp`);
 		if (port !== undefined) {
 			// One of the person's own is better than ours: it may be narrower, or a limit.
-			const own = kept.find((other) => isAboutPort(other, port));
+			const own = kept.find((other) => isForEverybody(other, port));
 			if (own !== undefined && /^(allow|limit)/.test(own)) continue;
 			if (kept.some((other) => mayShutOut(other, port))) prepend.push(rule);
 			else append.push(rule);

@@ -46,7 +46,10 @@ export async function installTree(root: string): Promise<void> {
 		path.join(library, "follow-tailscale"),
 	);
 	await chmod(path.join(library, "follow-tailscale"), 0o755);
-	await mkdir(path.join(library, "root"));
+	await execute("sh", [
+		...["-euc", '"$1/packaging/debian/root-folder" "$2"', "sh"],
+		...[project, path.join(library, "root")],
+	]);
 	const wrapper = path.join(root, "usr/bin/llamagate");
 	await writeFile(
 		wrapper,

@@ -1,0 +1,174 @@
+import t, { type Test } from "tap";
+import {
+	type BootedHost,
+	bootHost,
+	booting,
+	publicAddresses,
+} from "../support/bootedHost.ts";
+import {
+	addresses,
+	ask,
+	becomes,
+	gateV4,
+	type Namespace,
+	startStream,
+} from "../support/namespaces.ts";
+import {
+	fingerprint,
+	probePort,
+	runSetup,
+	statesOf,
+} from "../support/setupHost.ts";
+import { replayTailscaledRules } from "../support/tailscaledRules.ts";
+
+/** A person's public key, as ssh-copy-id leaves it. */
+async function installSshKey(host: BootedHost): Promise<void> {
+	await host.sh(`mkdir -p -m 0700 /root/.ssh
+		ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
+		cat /root/.ssh/id_ed25519.pub >>/root/.ssh/authorized_keys
+		chmod 0600 /root/.ssh/authorized_keys`);
+}
+
+interface Neighbours {
+	readonly stranger: Namespace;
+	readonly neighbour: Namespace;
+	readonly peer: Namespace;
+}
+
+/** What each side of the network finds on a host that setup has locked. */
+async function lookFromOutside(
+	t: Test,
+	{ stranger, neighbour, peer }: Neighbours,
+	key: string,
+): Promise<void> {
+	for (const [name, from, address] of [
+		["the internet", stranger, publicAddresses.server],
+		["the LAN", neighbour, addresses.lanServer.v4],
+		["the LAN by IPv6", neighbour, addresses.lanServer.v6],
+	] as const) {
+		for (const port of [11434, 3000, 8080])
+			t.equal(
+				await probePort(from, address, port),
+				"filtered",
+				`${name} does not reach ${port}`,
+			);
+		t.equal(await probePort(from, address, 22), "open", `${name}: SSH`);
+	}
+	// A neighbour that takes the way over the LAN to the tailnet's addresses.
+	const spoofed = "100.99.1.2";
+	for (const source of [addresses.lanNeighbour.v4, spoofed])
+		t.equal(
+			await probePort(neighbour, addresses.server.v4, 11434, source),
+			"filtered",
+			`the LAN reaches nothing on the tailnet's address as ${source}`,
+		);
+	t.equal((await ask(peer, gateV4)).status, 401, "the tailnet needs a key");
+	t.equal((await ask(peer, gateV4, { key })).status, 200, "and has one");
+	const stream = startStream(peer, gateV4, key);
+	await stream.seen((_, index) => index >= 3);
+	for (const port of [3000, 8080])
+		t.not(
+			await probePort(peer, addresses.server.v4, port),
+			"open",
+			`the tailnet does not reach ${port}`,
+		);
+}
+
+async function plugAll(host: BootedHost): Promise<Neighbours> {
+	const stranger = await host.plugPublic();
+	const neighbour = await host.plugLan();
+	const peer = await host.plugTailnet();
+	await neighbour.ip("addr add 100.99.1.2/32 dev eth0");
+	return { stranger, neighbour, peer };
+}
+
+t.test(
+	"one command locks a host that was open, and another gives it back as it was",
+	{ ...booting(), timeout: 240_000 },
+	async (t) => {
+		const host = await bootHost(t, {
+			llamagate: "installed",
+			ollama: "everywhere",
+			docker: "open-webui",
+		});
+		await installSshKey(host);
+		const neighbours = await plugAll(host);
+		await replayTailscaledRules(host);
+		const { stranger, neighbour } = neighbours;
+		t.equal(
+			await probePort(stranger, publicAddresses.server, 11434),
+			"open",
+			"before: the internet reaches Ollama",
+		);
+		t.equal(
+			await probePort(neighbour, addresses.lanServer.v4, 3000),
+			"open",
+			"before: the LAN reaches Open WebUI",
+		);
+		const before = await fingerprint(host);
+
+		const dry = await runSetup(host, "--dry-run");
+		t.equal(dry.code, 0, dry.stderr);
+		t.equal(dry.report.applied, false);
+		t.equal(await fingerprint(host), before, "a dry run changes nothing");
+
+		const { code, report } = await runSetup(host, "--yes");
+		t.equal(code, 0, JSON.stringify(report, undefined, 2));
+		t.strictSame(statesOf(report), {
+			account: "changed",
+			ollama: "changed",
+			gate: "changed",
+			ufw: "changed",
+			tailscale: "done",
+			"open-webui": "changed",
+			sshd: "changed",
+			fail2ban: "changed",
+		});
+		t.strictSame(
+			report.steps.map(({ actions }) => actions),
+			dry.report.steps.map(({ actions }) => actions),
+			"it did what the plan said",
+		);
+		const notes = report.steps.flatMap((step) => step.notes).join("\n");
+		t.match(notes, /OLLAMA_API_KEY .*protects nothing/);
+		t.match(notes, /UFW.* does not filter the tailnet/);
+		const key = report.key ?? "";
+		t.match(key, /^lg_[0-9a-f]{64}$/);
+		await lookFromOutside(t, neighbours, key);
+
+		const settled = await fingerprint(host);
+		const again = await runSetup(host, "--yes");
+		t.equal(again.code, 0, JSON.stringify(again.report, undefined, 2));
+		t.strictSame(
+			again.report.steps.flatMap(({ actions }) => actions),
+			[],
+			"a second run has nothing to do",
+		);
+		t.equal(await fingerprint(host), settled, "and changes nothing");
+
+		await host.reboot();
+		await replayTailscaledRules(host);
+		await lookFromOutside(t, neighbours, key);
+
+		const undone = await host.run("llamagate", "setup", "--undo", "--yes");
+		t.equal(undone.code, 0, undone.stdout + undone.stderr);
+		t.equal(await fingerprint(host), before, "byte for byte as before");
+		t.equal(
+			await host.must("docker", "ps", "-a", "--format", "{{.Names}}"),
+			"open-webui\n",
+		);
+		await becomes(
+			t,
+			() => probePort(stranger, publicAddresses.server, 11434),
+			"open",
+			"open to the internet again, as it was",
+		);
+		t.match(await host.must("ufw", "status"), "Status: inactive");
+		t.match(
+			await host.must("tailscale", "serve", "status", "--json"),
+			/^\{\s*\}\s*$/,
+		);
+		for (const unit of ["llamagate.service", "llamagate.socket"])
+			t.not((await host.run("systemctl", "is-active", unit)).code, 0, unit);
+	},
+);

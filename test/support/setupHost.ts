@@ -1,0 +1,71 @@
+import type { BootedHost } from "./bootedHost.ts";
+import type { RunResult } from "./gate.ts";
+import type { Namespace } from "./namespaces.ts";
+
+/** What `llamagate setup --json` prints. */
+export interface SetupReport {
+	readonly applied: boolean;
+	readonly ok: boolean;
+	/** The first key, where this run made one. */
+	readonly key?: string;
+	readonly steps: readonly {
+		readonly id: string;
+		readonly state: string;
+		readonly says: string;
+		readonly actions: readonly string[];
+		readonly notes: readonly string[];
+		readonly proofs: readonly { readonly ok: boolean; readonly says: string }[];
+	}[];
+}
+
+/** Runs `llamagate setup --json` on a host. */
+export async function runSetup(
+	host: BootedHost,
+	...options: string[]
+): Promise<RunResult & { report: SetupReport }> {
+	const result = await host.run(
+		...["llamagate", "setup", "--json", ...options],
+	);
+	if (!result.stdout.startsWith("{"))
+		throw new Error(
+			`setup printed no report: ${result.stdout}${result.stderr}`,
+		);
+	return { ...result, report: JSON.parse(result.stdout) as SetupReport };
+}
+
+/** The state of every step, by its id. */
+export function statesOf({ steps }: SetupReport): Record<string, string> {
+	return Object.fromEntries(steps.map(({ id, state }) => [id, state]));
+}
+
+/**
+ * Every file, directory and link of a host that belongs to its configuration or
+ * its programs, with its owner, mode and the digest of its bytes. Logs, caches
+ * and what services keep for themselves are no part of it.
+ */
+export function fingerprint(host: BootedHost): Promise<string> {
+	return host.sh(
+		`find /etc /root /home /opt /srv /usr/lib/llamagate /usr/lib/systemd /lib/systemd /var/lib/llamagate -xdev \
+			\\( -path /opt/stand-ins -o -path '/usr/lib/llamagate/app' \\) -prune -o \
+			-printf '%p %y %m %u:%g %l\\n' 2>/dev/null | sort || :
+		find /etc /root /home /usr/lib/systemd -xdev -type f -exec sha256sum {} + | sort -k 2`,
+	);
+}
+
+/** Whether a TCP port answers: `open`, `closed` (refused) or `filtered` (nothing comes back). */
+export async function probePort(
+	from: Namespace,
+	address: string,
+	port: number,
+	source?: string,
+): Promise<"open" | "closed" | "filtered"> {
+	const { stdout, code } = await from.run(
+		"curl",
+		...["--silent", "--connect-timeout", "1.5", "--max-time", "3"],
+		...(source === undefined ? [] : ["--interface", source]),
+		...["--output", "/dev/null", "--write-out", "%{time_connect}"],
+		`http://${address.includes(":") ? `[${address}]` : address}:${port}/`,
+	);
+	if (Number(stdout) > 0) return "open";
+	return code === 7 ? "closed" : "filtered";
+}
