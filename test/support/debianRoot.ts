@@ -1,9 +1,10 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { lstat, mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
+import { madeOnce } from "./madeOnce.ts";
 
 /** What these tests need of tap. */
 interface Test {
@@ -36,31 +37,15 @@ export const debianRootTools = ["debootstrap", "flock", "mount"];
  * (`cp -a --reflink=auto`), or take {@link debianRoot}.
  */
 export async function pristineDebianRoot(): Promise<string> {
-	await mkdir(store, { recursive: true, mode: 0o700 });
-	const { uid, mode } = await lstat(store);
-	if (uid !== process.getuid?.() || (mode & 0o022) !== 0)
-		throw new Error(`${store} can be written by others: remove it`);
-
 	const list = packages.join(",");
 	const digest = createHash("sha256").update(list).digest("hex").slice(0, 8);
 	const root = path.join(store, `${release}-${digest}`);
-	// The lock goes with the process that holds it, and the name says that the root is complete.
-	await execute(
-		"flock",
-		[
-			`${root}.lock`,
-			...["sh", "-euc"],
-			`test -d "$1" && exit
-			rm -rf "$1.partial"
-			debootstrap --variant=minbase --include="$2" "$3" "$1.partial" "$4" >"$1.log" 2>&1 || {
-				tail -n 20 "$1.log" >&2
-				exit 1
-			}
-			rm -f "$1.partial"/var/cache/apt/archives/*.deb
-			mv "$1.partial" "$1"`,
-			...["sh", root, list, release, await mirror()],
-		],
-		{ env: { ...process.env, ...(await proxies()), LC_ALL: "C" } },
+	await madeOnce(
+		root,
+		`debootstrap --variant=minbase --include="$2" "$3" "$1" "$4"
+		rm -f "$1"/var/cache/apt/archives/*.deb`,
+		[list, release, await mirror()],
+		{ ...process.env, ...(await proxies()), LC_ALL: "C" },
 	);
 	return root;
 }
