@@ -295,23 +295,26 @@ export async function bootHost(
 		async reboot({ replug = true } = {}) {
 			await host.run("systemctl", "poweroff");
 			await machine.ended;
+			// The kernel does so, too, but at its leisure.
+			for (const { unplug } of plugs.values()) await unplug();
 			await machine.kill();
 			machine = await boot(root, async (name) => {
 				network = namespaceNamed(t, name);
-				if (replug) for (const plug of plugs.values()) await plug();
+				if (replug) for (const { join } of plugs.values()) await join();
 			});
 			if (!replug) plugs.clear();
 		},
 		plugPublic: () =>
-			plug("public", async (stranger) => {
+			plug("public", "eth1", async (stranger) => {
 				await connect(network, stranger, "eth1");
 				await network.ip(`addr add ${publicAddresses.server}/24 dev eth1`);
 				await stranger.ip(`addr add ${publicAddresses.stranger}/24 dev eth1`);
 				await network.ip(`route add default via ${publicAddresses.stranger}`);
 			}),
-		plugLan: () => plug("lan", (neighbour) => joinLan(network, neighbour)),
+		plugLan: () =>
+			plug("lan", "eth0", (neighbour) => joinLan(network, neighbour)),
 		plugTailnet: (own = addresses.server) =>
-			plug("tailnet", (peer) => joinTailnet(network, peer, own)),
+			plug("tailnet", "tailscale0", (peer) => joinTailnet(network, peer, own)),
 		async unplugTailnet() {
 			plugs.delete("tailnet");
 			await network.ip("link delete tailscale0");
@@ -319,15 +322,23 @@ export async function bootHost(
 	};
 
 	const neighbours = new Map<string, Namespace>();
-	const plugs = new Map<string, () => Promise<void>>();
+	const plugs = new Map<
+		string,
+		{ join(): Promise<void>; unplug(): Promise<unknown> }
+	>();
 	async function plug(
 		name: string,
-		join: (neighbour: Namespace) => Promise<void>,
+		link: string,
+		joinWith: (neighbour: Namespace) => Promise<void>,
 	): Promise<Namespace> {
 		const neighbour = neighbours.get(name) ?? (await makeNamespace(t));
 		neighbours.set(name, neighbour);
-		await join(neighbour);
-		plugs.set(name, () => join(neighbour));
+		const join = () => joinWith(neighbour);
+		await join();
+		plugs.set(name, {
+			join,
+			unplug: () => neighbour.run("ip", "link", "delete", link),
+		});
 		return neighbour;
 	}
 	return host;
