@@ -1,0 +1,261 @@
+import { once } from "node:events";
+import t from "tap";
+import { digestOf } from "../../src/keys/newKey.ts";
+import { bootHost, booting } from "../support/bootedHost.ts";
+import { eventually, type testEntries, testKeys } from "../support/gate.ts";
+import {
+	ask,
+	becomes,
+	gateV4,
+	type Namespace,
+	startStream,
+} from "../support/namespaces.ts";
+
+t.setTimeout(180_000);
+
+const key = testKeys.user;
+const unit = "llamagate.service";
+const dropIns = `/etc/systemd/system/${unit}.d`;
+const configFile = "/etc/llamagate/config.json";
+const keysFile = "/etc/llamagate/keys.json";
+
+t.test("the gate as a unit of a booted host", booting(), async (t) => {
+	const host = await bootHost(t);
+	const peer = await host.plugTailnet();
+	const status = async (key?: string) =>
+		(await ask(peer, gateV4, key === undefined ? {} : { key })).status;
+	await becomes(t, () => status(key), 200, "the gate serves");
+
+	const property = async (name: string) =>
+		(
+			await host.must(
+				"systemctl",
+				"show",
+				`--property=${name}`,
+				"--value",
+				unit,
+			)
+		).trim();
+	const goodConfig = await host.read(configFile);
+	const goodKeys = await host.read(keysFile);
+
+	await t.test("systemd finds nothing odd in the units", async (t) => {
+		const { code, stdout, stderr } = await host.run(
+			"sh",
+			"-c",
+			"systemd-analyze verify --man=no /lib/systemd/system/llamagate*",
+		);
+		t.strictSame({ code, stdout, stderr }, { code: 0, stdout: "", stderr: "" });
+	});
+
+	await t.test("a reload puts a changed file in force", async (t) => {
+		t.equal(await status(testKeys.wrong), 401, "a key that is not there yet");
+		const { keys } = JSON.parse(goodKeys) as { keys: typeof testEntries };
+		const added = {
+			name: "added",
+			sha256: digestOf(testKeys.wrong),
+			scopes: ["read"],
+		};
+		await host.write(
+			keysFile,
+			JSON.stringify({ keys: [...keys, added] }),
+			0o640,
+		);
+		await host.must("systemctl", "reload", unit);
+		t.equal(await status(testKeys.wrong), 200, "is good at once");
+		await host.write(keysFile, goodKeys, 0o640);
+		await host.must("systemctl", "reload", unit);
+		t.equal(await status(testKeys.wrong), 401, "and no longer");
+	});
+
+	for (const [file, good, broken, mistake] of [
+		[configFile, goodConfig, '{ "drainTimeout": "soon" }', /drainTimeout/],
+		[keysFile, goodKeys, '{ "keys": [{ "name": "x" }] }', /sha256/],
+	] as const)
+		await t.test(
+			`a reload of a broken ${file} fails and says why, and what was in force stays so`,
+			async (t) => {
+				const pid = await property("MainPID");
+				await host.write(file, broken, 0o640);
+				const { code } = await host.run("systemctl", "reload", unit);
+				t.not(code, 0, "systemctl says that it failed");
+				const said = (await host.journal(unit)).join("\n");
+				t.ok(said.includes(`${file} is not usable`), "the file is named");
+				t.match(said, mistake, "and the mistake");
+				t.equal(await property("ActiveState"), "active");
+				t.equal(await property("MainPID"), pid, "it is the same process");
+				t.equal(await status(key), 200, "the old keys work");
+				await host.write(file, good, 0o640);
+				await host.must("systemctl", "reload", unit);
+			},
+		);
+
+	await t.test(
+		"a restart lets a stream end, and keeps who comes meanwhile until the new gate is there",
+		async (t) => {
+			const stream = startFiniteStream(peer, 60);
+			await stream.started;
+			const before = await property("MainPID");
+			const restarted = host.must("systemctl", "restart", unit);
+			await becomes(
+				t,
+				() => property("ActiveState"),
+				"deactivating",
+				"the old gate waits for the stream",
+			);
+			const waiting = ask(peer, gateV4, { key });
+			const lines = await stream.ended;
+			t.equal(lines.length, 61, "every token came");
+			t.match(lines.at(-1), { done: true, done_reason: "stop" });
+			t.equal((await waiting).status, 200, "who came meanwhile is answered");
+			await restarted;
+			t.not(await property("MainPID"), before, "by the new gate");
+		},
+	);
+
+	await t.test(
+		"a key that is made by the command works at once, and one that is revoked stops at once",
+		async (t) => {
+			const said = await host.must("llamagate", "keys", "add", "phone");
+			const phone = /lg_\w+/.exec(said)?.[0] ?? "";
+			t.equal(await status(phone), 200);
+			const stream = startStream(peer, gateV4, phone);
+			await stream.seen((_, index) => index === 1);
+			await host.must("llamagate", "keys", "revoke", "phone");
+			t.equal(await status(phone), 401);
+			await stream.seen(({ error }) => error !== undefined);
+		},
+	);
+
+	await t.test("the daemon cannot write the keys that it reads", async (t) => {
+		t.equal(
+			(await host.must("stat", "-c", "%U:%G %a", keysFile)).trim(),
+			"root:llamagate 640",
+			"also after the command has written them",
+		);
+		for (const command of [
+			`echo >>${keysFile}`,
+			`rm -f ${keysFile}`,
+			"echo >/etc/llamagate/new.json",
+			`chmod 666 ${keysFile}`,
+		]) {
+			const { code } = await host.run(
+				...["runuser", "-u", "llamagate", "--", "sh", "-c", command],
+			);
+			t.not(code, 0, command);
+		}
+		const { code } = await host.run(
+			...["runuser", "-u", "llamagate", "--", "cat", keysFile],
+		);
+		t.equal(code, 0, "and can read them");
+	});
+
+	await t.test(
+		"a gate whose event loop hangs is killed and comes back",
+		async (t) => {
+			// An endless loop, in the daemon itself, from when it is sent SIGUSR2.
+			await host.write(
+				"/etc/llamagate/hang.mjs",
+				'process.on("SIGUSR2", () => { for (;;); });\n',
+			);
+			await host.write(
+				`${dropIns}/hang.conf`,
+				"[Service]\nWatchdogSec=3s\nEnvironment=NODE_OPTIONS=--import=/etc/llamagate/hang.mjs\n",
+			);
+			await host.must("systemctl", "daemon-reload");
+			await host.must("systemctl", "restart", unit);
+			await becomes(t, () => status(key), 200, "it serves");
+			const pid = await property("MainPID");
+			await host.must(
+				...["systemctl", "kill", "--kill-who=main", "--signal=USR2", unit],
+			);
+			await becomes(
+				t,
+				async () =>
+					(await host.journal(unit)).some((line) =>
+						line.includes("Watchdog timeout"),
+					),
+				true,
+				"systemd misses the sign of life",
+			);
+			await becomes(t, () => status(key), 200, "it serves again");
+			t.not(await property("MainPID"), pid, "as another process");
+			await host.must("rm", `${dropIns}/hang.conf`);
+			await host.must("systemctl", "daemon-reload");
+			await host.must("systemctl", "restart", unit);
+		},
+	);
+
+	await t.test(
+		"a start with a broken configuration fails and is left at that",
+		async (t) => {
+			await host.write(configFile, "{ nonsense", 0o640);
+			const { code } = await host.run("systemctl", "restart", unit);
+			t.not(code, 0, "systemctl says that it failed");
+			t.equal(await property("ExecMainStatus"), "78");
+			t.equal(
+				await property("SubState"),
+				"failed",
+				"nothing is scheduled: auto-restart would be another state",
+			);
+			await host.write(configFile, goodConfig, 0o640);
+			await host.must("systemctl", "start", unit);
+			await becomes(t, () => status(key), 200, "once mended it starts");
+		},
+	);
+
+	await t.test(
+		"a gate that cannot start is not started without end by those who knock, and starts by itself once it can",
+		async (t) => {
+			await host.write(
+				`${dropIns}/limit.conf`,
+				"[Unit]\nStartLimitIntervalSec=10s\nStartLimitBurst=3\n",
+			);
+			await host.must("systemctl", "daemon-reload");
+			await host.write(configFile, "{ nonsense", 0o640);
+			await host.run("systemctl", "restart", unit);
+			// The connection waits in the socket, and the socket wakes the gate.
+			const { status: none } = await ask(peer, gateV4, { key });
+			t.equal(none, 0, "who knocks gets no answer");
+			const result = async () =>
+				(
+					await host.must(
+						...["systemctl", "show", "--property=Result", "--value"],
+						"llamagate.socket",
+					)
+				).trim();
+			await becomes(t, result, "service-start-limit-hit", "it is given up");
+			await host.write(configFile, goodConfig, 0o640);
+			await eventually(async () => (await status(key)) === 200);
+			t.equal(await property("ActiveState"), "active");
+		},
+	);
+});
+
+/** A reply of so many tokens, read to its end. */
+function startFiniteStream(from: Namespace, tokens: number) {
+	const child = from.start(
+		...["curl", "--silent", "--no-buffer"],
+		...["--header", `authorization: Bearer ${key}`],
+		"--data",
+		JSON.stringify({
+			model: "qwen3:8b",
+			messages: [],
+			options: { num_predict: tokens },
+		}),
+		`http://${gateV4}/api/chat`,
+	);
+	let text = "";
+	child.stdout.on("data", (piece: string) => {
+		text += piece;
+	});
+	return {
+		started: once(child.stdout, "data"),
+		ended: once(child, "close").then(() =>
+			text
+				.split("\n")
+				.filter((line) => line !== "")
+				.map((line) => JSON.parse(line) as Record<string, unknown>),
+		),
+	};
+}
