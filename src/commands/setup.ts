@@ -6,7 +6,7 @@ import { nearest } from "../config/strictJson.ts";
 import { ActionError, perform, takeBack } from "../host/change.ts";
 import { findInstallation } from "../host/installation.ts";
 import { Journal } from "../host/journal.ts";
-import { formatCommand } from "../host/program.ts";
+import { formatCommand, orphansEnd } from "../host/program.ts";
 import type { Action, Inspection, Proof, Step } from "../host/step.ts";
 import { allSteps, stepIds } from "../host/steps.ts";
 import { releaseLock, takeLock } from "../lock.ts";
@@ -74,6 +74,11 @@ Example: sudo llamagate setup --dry-run
 				`another llamagate setup runs on this host (${lock}); wait for it`,
 			);
 		try {
+			const orphans = await orphansEnd();
+			if (orphans.length > 0)
+				throw new Finding(
+					`an earlier run was cut off, and what it started still runs (process ${orphans.join(", ")}); wait for it or end it`,
+				);
 			const journal = await Journal.open(journalFolder);
 			const session: Session = {
 				journal,
@@ -133,7 +138,10 @@ async function lockHost(
 ): Promise<number> {
 	const { journal, dryRun, json } = session;
 	const say = json ? () => {} : print;
-	if (!dryRun) await takeBackCutOff(session, say);
+	if (!dryRun && journal.cutOff.length > 0) {
+		say("An earlier run was cut off in the middle of a step:\n");
+		await takeBackCutOff(session, say);
+	}
 
 	const plan: { step: Step; inspection: Inspection }[] = [];
 	const reports: StepReport[] = [];
@@ -215,37 +223,36 @@ async function carryOut(
 	show: (shown: string) => void,
 ): Promise<string | undefined> {
 	const { journal } = session;
-	const before = journal.entries.length;
+	if (actions.length === 0) return undefined;
+	await journal.beginStep(step.id);
 	try {
 		for (const action of actions) {
 			await perform(action, step.id, journal, show);
 			say(`  ${mark(true)} ${describe(action)}\n`);
 		}
+		await journal.endStep();
 		return undefined;
 	} catch (error) {
 		if (!(error instanceof ActionError)) throw error;
 		say(`  ${mark(false)} ${error.message}\n`);
 		// A step that is half done may be worse than none.
-		const entries = journal.entries;
-		for (const entry of entries.slice(0, entries.length - before))
-			for (const rest of (await takeBack(entry, journal)).left)
-				say(`  ${mark(false)} ${rest}\n`);
+		await takeBackCutOff(session, say);
 		return `${error.message}\nThe step was taken back.`;
 	}
 }
 
-/** What a run that was killed had begun and not finished is taken back, so that the plan starts from whole steps. */
+/** Takes back the step that failed, or that an earlier run was cut off in: a plan starts from whole steps. */
 async function takeBackCutOff(
 	{ journal }: Session,
 	say: (text: string) => void,
 ): Promise<void> {
-	for (const entry of journal.entries) {
-		if (entry.after !== undefined) continue;
-		say(
-			`An earlier run was cut off here, and this is taken back first: ${describe(entry.action)}\n`,
-		);
-		await takeBack(entry, journal);
+	const { cutOff } = journal;
+	for (const entry of cutOff) {
+		const { left } = await takeBack(entry, journal);
+		say(`  ${mark(left.length === 0)} taken back: ${describe(entry.action)}\n`);
+		for (const rest of left) say(`      ${rest}\n`);
 	}
+	if (cutOff.length > 0) await journal.endStep();
 }
 
 async function undo(session: Session): Promise<number> {

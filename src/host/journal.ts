@@ -31,7 +31,10 @@ type Written =
 			readonly number: number;
 			readonly after: readonly Snapshot[];
 	  }
-	| { readonly kind: "undone"; readonly number: number };
+	| { readonly kind: "undone"; readonly number: number }
+	/** A step begins after the action of this number, or is through. */
+	| { readonly kind: "step"; readonly number: number; readonly step: string }
+	| { readonly kind: "through"; readonly number: number };
 
 /**
  * What setup has changed on this host, in a folder that only root may read:
@@ -44,6 +47,8 @@ export class Journal {
 	readonly #folder: string;
 	readonly #entries = new Map<number, Entry>();
 	#last = 0;
+	/** The last action before the step that is not through yet. */
+	#stepAfter: number | undefined;
 
 	private constructor(folder: string) {
 		this.#folder = folder;
@@ -78,6 +83,8 @@ export class Journal {
 			const { kind: _, ...entry } = written;
 			this.#entries.set(entry.number, entry);
 		} else if (written.kind === "undone") this.#entries.delete(written.number);
+		else if (written.kind === "step") this.#stepAfter = written.number;
+		else if (written.kind === "through") this.#stepAfter = undefined;
 		else {
 			const entry = this.#entries.get(written.number);
 			if (entry !== undefined)
@@ -88,6 +95,23 @@ export class Journal {
 	/** What has been begun and not been taken back, the newest first. */
 	get entries(): readonly Entry[] {
 		return [...this.#entries.values()].sort((a, b) => b.number - a.number);
+	}
+
+	/** What the step has done that was cut off, the newest first; none where the last one came through. */
+	get cutOff(): readonly Entry[] {
+		const after = this.#stepAfter;
+		return after === undefined
+			? []
+			: this.entries.filter(({ number }) => number > after);
+	}
+
+	/** A step is done whole or not at all: what stands between these two is taken back by the next run. */
+	async beginStep(step: string): Promise<void> {
+		await this.#write({ kind: "step", number: this.#last, step });
+	}
+
+	async endStep(): Promise<void> {
+		await this.#write({ kind: "through", number: this.#last });
 	}
 
 	/**

@@ -1,4 +1,6 @@
 import { spawn } from "node:child_process";
+import { readdir, readFile } from "node:fs/promises";
+import { becomesTrue } from "./waiting.ts";
 
 /** How a program of the host ended. */
 export interface Ended {
@@ -11,6 +13,9 @@ export interface Ended {
 /** What is looked at takes no longer; what changes something is given more. */
 const defaultTimeoutMs = 30_000;
 
+/** What a program of a run that was killed is known by. */
+const marker = "LLAMAGATE_STARTED_BY_SETUP=1";
+
 /** Found by name in these alone, whatever PATH root was given; output in English, without colours or pager. */
 const environment = {
 	PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin",
@@ -18,7 +23,7 @@ const environment = {
 	SYSTEMD_PAGER: "",
 	SYSTEMD_COLORS: "0",
 	HOME: "/root",
-	DEBIAN_FRONTEND: "noninteractive",
+	LLAMAGATE_STARTED_BY_SETUP: "1",
 };
 
 /**
@@ -60,6 +65,28 @@ export function runProgram(
 			end(timedOut ? 124 : (code ?? 1));
 		});
 	});
+}
+
+/**
+ * Waits until nothing runs any more that a killed run of this program had
+ * started: it would go on changing what is about to be taken back.
+ *
+ * @returns the process ids of what still runs after a minute
+ */
+export async function orphansEnd(): Promise<string[]> {
+	let pids: string[] = [];
+	await becomesTrue(async () => {
+		pids = [];
+		for (const pid of await readdir("/proc")) {
+			if (!/^\d+$/.test(pid)) continue;
+			const environ = await readFile(`/proc/${pid}/environ`, "latin1").catch(
+				() => "",
+			);
+			if (environ.split("\0").includes(marker)) pids.push(pid);
+		}
+		return pids.length === 0;
+	}, 60_000);
+	return pids;
 }
 
 /** What a program printed, or `undefined` if it is missing or failed. */
