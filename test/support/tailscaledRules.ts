@@ -9,7 +9,9 @@ import { addresses } from "./namespaces.ts";
  * what pretends to come from the tailnet over another interface is dropped; for
  * IPv6 there is no such drop.
  */
-export async function replayTailscaledRules(host: BootedHost): Promise<void> {
+export async function replayTailscaledRules(
+	host: Pick<BootedHost, "must">,
+): Promise<void> {
 	const chain = "ts-input";
 	const own = addresses.server.v4;
 	const wireguard = ["-p", "udp", "--dport", "41641", "-j", "ACCEPT"];
