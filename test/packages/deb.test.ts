@@ -13,7 +13,7 @@ import { temporaryFolder } from "../support/gate.ts";
 import { requireTool } from "../support/tools.ts";
 
 // Two Nodes are packed with xz, and a third time to see the same bytes.
-t.setTimeout(600_000);
+t.setTimeout(900_000);
 const root = path.join(import.meta.dirname, "../..");
 const execute = promisify(execFile);
 
@@ -58,7 +58,7 @@ for (const { debian, machine } of architectures)
 	t.test(
 		`the package for ${debian} has the program, a Node for ${debian}, and everything where the units look for it`,
 		async (t) => {
-			t.setTimeout(300_000);
+			t.setTimeout(600_000);
 			if (!requireTool(t, ...packageTools, "readelf")) return;
 			const file = await packageFor(debian);
 			const field = (name: string) =>
@@ -118,7 +118,7 @@ for (const { debian, machine } of architectures)
 	);
 
 t.test("lintian finds no error and no warning", async (t) => {
-	t.setTimeout(300_000);
+	t.setTimeout(600_000);
 	if (!requireTool(t, ...packageTools, "lintian")) return;
 	for (const { debian } of architectures)
 		t.equal(
@@ -133,7 +133,7 @@ t.test("lintian finds no error and no warning", async (t) => {
 });
 
 t.test("shellcheck finds nothing in the maintainer's scripts", async (t) => {
-	t.setTimeout(300_000);
+	t.setTimeout(600_000);
 	if (!requireTool(t, ...packageTools, "shellcheck")) return;
 	const folder = await temporaryFolder(t);
 	await output("dpkg-deb", "--control", await packageFor("amd64"), folder);
@@ -151,7 +151,7 @@ t.test("shellcheck finds nothing in the maintainer's scripts", async (t) => {
 t.test(
 	"the bill of materials names each package that is in there, and the very Node",
 	async (t) => {
-		t.setTimeout(300_000);
+		t.setTimeout(600_000);
 		if (!requireTool(t, ...packageTools, "sha256sum")) return;
 		const file = await packageFor("amd64");
 		const bom = JSON.parse(
@@ -207,7 +207,7 @@ t.test(
 );
 
 t.test("SHA256SUMS has the digest of every file beside it", async (t) => {
-	t.setTimeout(300_000);
+	t.setTimeout(600_000);
 	if (!requireTool(t, ...packageTools, "sha256sum")) return;
 	const folder = await builtPackages();
 	const { stdout } = await execute(
@@ -227,7 +227,7 @@ t.test("SHA256SUMS has the digest of every file beside it", async (t) => {
 t.test(
 	"the same sources give the same bytes in another folder, time zone and umask",
 	async (t) => {
-		t.setTimeout(300_000);
+		t.setTimeout(600_000);
 		if (!requireTool(t, ...packageTools)) return;
 		const first = await builtPackages();
 		const { stdout: time } = await execute(

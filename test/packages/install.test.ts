@@ -1,0 +1,254 @@
+import { execFile } from "node:child_process";
+import { cp, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { promisify } from "node:util";
+import t from "tap";
+import { builtPackages, packageTools } from "../support/builtPackages.ts";
+import { debianRoot, debianRootTools } from "../support/debianRoot.ts";
+import { temporaryFolder } from "../support/gate.ts";
+import { requireRoot, requireTool } from "../support/tools.ts";
+
+// The first of these tests to run makes a Debian and the packages.
+t.setTimeout(900_000);
+const execute = promisify(execFile);
+
+const userConfig = `{
+	"upstream": { "url": "unix:/run/llamagate-ollama/ollama.sock" },
+	"listen": { "port": 11500 },
+	"admin": { "metrics": "off" }
+}
+`;
+const configFile = "/etc/llamagate/config.json";
+const keysFile = "/etc/llamagate/keys.json";
+
+/** A Debian that is not running, and its root's command line. */
+interface Installation {
+	readonly root: string;
+	/** What a program inside says; it must succeed. */
+	run(...command: string[]): Promise<string>;
+	/** Everything in it that tells of llamagate, by path. */
+	traces(): Promise<string[]>;
+	read(file: string): Promise<string>;
+	write(file: string, content: string): Promise<void>;
+	/** `llamagate:llamagate 0640 /path` and so on. */
+	access(...files: string[]): Promise<string[]>;
+}
+
+async function freshDebian(
+	t: Parameters<typeof debianRoot>[0],
+): Promise<Installation> {
+	const root = await debianRoot(t);
+	const run = async (...command: string[]) => {
+		// Nothing of this machine's environment, nor what tap adds to it.
+		const { stdout } = await execute("chroot", [
+			...[root, "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
+			...["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C"],
+			...command,
+		]);
+		return stdout;
+	};
+	return {
+		root,
+		run,
+		async traces() {
+			const found = await run(
+				...["find", "/", "-xdev", "-name", "*llamagate*"],
+				...["-not", "-path", "/tmp/*", "-not", "-path", "/var/lib/dpkg/*"],
+			);
+			return found.split("\n").filter((line) => line !== "");
+		},
+		read: (file) => readFile(path.join(root, file), "utf8"),
+		write: (file, content) => writeFile(path.join(root, file), content),
+		async access(...files) {
+			const found = await run("stat", "-c", "%U:%G %04a %n", ...files);
+			return found.trim().split("\n");
+		},
+	};
+}
+
+async function builtPackage(): Promise<string> {
+	const folder = await builtPackages();
+	const [name = ""] = (await readdir(folder)).filter((file) =>
+		file.endsWith(`_${process.arch === "arm64" ? "arm64" : "amd64"}.deb`),
+	);
+	return path.join(folder, name);
+}
+
+/** Installs a package as `apt install FILE` does, where all it needs is there. */
+async function install(debian: Installation, file: string): Promise<string> {
+	const inside = path.join("/tmp", path.basename(file));
+	await cp(file, path.join(debian.root, inside));
+	return debian.run("dpkg", "--force-confold", "--install", inside);
+}
+
+/** The same package as a later version, whose configuration its makers have changed. */
+async function nextVersion(
+	t: Parameters<typeof temporaryFolder>[0],
+	file: string,
+): Promise<string> {
+	const folder = await temporaryFolder(t);
+	const tree = path.join(folder, "tree");
+	await execute("dpkg-deb", ["--raw-extract", file, tree]);
+	const control = path.join(tree, "DEBIAN/control");
+	const text = await readFile(control, "utf8");
+	await writeFile(control, text.replace(/^Version: .*$/m, "Version: 99.0-1"));
+	const shipped = path.join(tree, configFile);
+	await writeFile(shipped, (await readFile(shipped, "utf8")).concat("\n"));
+	const next = path.join(folder, "llamagate_99.0-1.deb");
+	await execute("dpkg-deb", ["--root-owner-group", "-Znone", "-b", tree, next]);
+	return next;
+}
+
+function possible(t: Parameters<typeof requireTool>[0]): boolean {
+	return (
+		requireRoot(t) &&
+		requireTool(t, ...packageTools, ...debianRootTools, "chroot")
+	);
+}
+
+t.test(
+	"installing brings a program, a user and settings, and starts and enables nothing",
+	async (t) => {
+		t.setTimeout(600_000);
+		if (!possible(t)) return;
+		const debian = await freshDebian(t);
+		const units = async () =>
+			(await debian.run("find", "/etc/systemd/system")).split("\n").sort();
+		const before = await units();
+		await install(debian, await builtPackage());
+
+		t.strictSame(await units(), before);
+		const { version } = JSON.parse(
+			await readFile(
+				path.join(import.meta.dirname, "../../package.json"),
+				"utf8",
+			),
+		) as { version: string };
+		t.equal(await debian.run("llamagate", "--version"), `${version}\n`);
+		t.match(
+			await debian.run("getent", "passwd", "llamagate"),
+			/^llamagate:x:\d+:\d+:llamagate:\/nonexistent:\/usr\/sbin\/nologin\n$/,
+		);
+		t.strictSame(await debian.access("/etc/llamagate", configFile), [
+			"root:llamagate 0750 /etc/llamagate",
+			`root:llamagate 0640 ${configFile}`,
+		]);
+		t.strictSame(await readdir(path.join(debian.root, "etc/llamagate")), [
+			"config.json",
+		]);
+		t.equal(await debian.run("dpkg", "--verify", "llamagate"), "");
+	},
+);
+
+t.test(
+	"the settings that come with the package load, and lack only a key",
+	async (t) => {
+		t.setTimeout(600_000);
+		if (!possible(t)) return;
+		const debian = await freshDebian(t);
+		await install(debian, await builtPackage());
+		const check = () =>
+			debian.run("llamagate", "check").then(
+				() => "all is well",
+				(error: { stdout: string; stderr: string }) =>
+					error.stdout + error.stderr,
+			);
+		t.match(await check(), /Make the first key with: llamagate keys add NAME/);
+		await debian.run("llamagate", "keys", "add", "laptop");
+		t.match(
+			await check(),
+			/^ok +configuration: \/etc\/llamagate\/config.json loads/m,
+		);
+	},
+);
+
+t.test(
+	"an upgrade leaves keys, settings, their owners and what is enabled as they were",
+	async (t) => {
+		t.setTimeout(600_000);
+		if (!possible(t)) return;
+		const debian = await freshDebian(t);
+		const first = await builtPackage();
+		await install(debian, first);
+		await debian.run("llamagate", "keys", "add", "laptop");
+		await debian.write(configFile, userConfig);
+		await debian.run("chown", "root:root", configFile);
+		await debian.run("chmod", "0600", configFile);
+		await debian.run("systemctl", "--quiet", "enable", "llamagate.service");
+		const kept = async () => ({
+			config: await debian.read(configFile),
+			keys: await debian.read(keysFile),
+			access: await debian.access("/etc/llamagate", configFile, keysFile),
+			enabled: await debian.run("systemctl", "is-enabled", "llamagate.service"),
+		});
+		const before = await kept();
+		t.equal(before.config, userConfig);
+		t.equal(before.enabled, "enabled\n");
+
+		await install(debian, await nextVersion(t, first));
+		t.equal(
+			await debian.run("dpkg-query", "--show", "llamagate"),
+			"llamagate\t99.0-1\n",
+		);
+		t.strictSame(await kept(), before);
+	},
+);
+
+t.test(
+	"removing takes the program and disables its units; keys and settings wait for a new installation",
+	async (t) => {
+		t.setTimeout(600_000);
+		if (!possible(t)) return;
+		const debian = await freshDebian(t);
+		const file = await builtPackage();
+		await install(debian, file);
+		await debian.run("llamagate", "keys", "add", "laptop");
+		await debian.write(configFile, userConfig);
+		await debian.run(
+			...["systemctl", "--quiet", "enable"],
+			...["llamagate.service", "llamagate.socket", "llamagate-ollama.socket"],
+			"llamagate-listen.service",
+		);
+		const keys = await debian.read(keysFile);
+
+		await debian.run("dpkg", "--remove", "llamagate");
+		t.strictSame(
+			(await debian.traces()).sort(),
+			["/etc/llamagate", "/etc/ufw/applications.d/llamagate"],
+			"only settings are left",
+		);
+		t.equal(await debian.read(configFile), userConfig);
+		t.equal(await debian.read(keysFile), keys);
+
+		await install(debian, file);
+		t.equal(await debian.read(configFile), userConfig);
+		t.match(await debian.run("llamagate", "keys", "list"), /laptop/);
+		const answer = await debian
+			.run("systemctl", "is-enabled", "llamagate.service")
+			.catch(({ stdout }: { stdout: string }) => stdout);
+		t.equal(answer, "disabled\n");
+	},
+);
+
+t.test(
+	"purging takes keys, settings and state too, and leaves the user",
+	async (t) => {
+		t.setTimeout(600_000);
+		if (!possible(t)) return;
+		const debian = await freshDebian(t);
+		await install(debian, await builtPackage());
+		await debian.run("llamagate", "keys", "add", "laptop");
+		await debian.run("mkdir", "/var/lib/llamagate");
+		await debian.write("/var/lib/llamagate/state", "");
+
+		await debian.run("dpkg", "--purge", "llamagate");
+		t.strictSame(await debian.traces(), []);
+		// Its number must not go to another user while files of it may be about.
+		t.match(await debian.run("getent", "passwd", "llamagate"), /^llamagate:/);
+		// Once more, as dpkg does when it was interrupted.
+		await install(debian, await builtPackage());
+		await debian.run("dpkg", "--purge", "llamagate");
+		t.strictSame(await debian.traces(), []);
+		await t.rejects(stat(path.join(debian.root, keysFile)));
+	},
+);
