@@ -6,7 +6,7 @@ import { nearest } from "../config/strictJson.ts";
 import { ActionError, perform, takeBack } from "../host/change.ts";
 import { findInstallation } from "../host/installation.ts";
 import { Journal } from "../host/journal.ts";
-import { formatCommand, orphansEnd } from "../host/program.ts";
+import { formatCommand, orphansEnd, printable } from "../host/program.ts";
 import type { Action, Inspection, Proof, Step } from "../host/step.ts";
 import { allSteps, stepIds } from "../host/steps.ts";
 import { releaseLock, takeLock } from "../lock.ts";
@@ -353,7 +353,7 @@ async function formatPlan(
 ): Promise<string> {
 	const lines = [
 		`\n${styleText("bold", title)} (${id}): ${states[state]}`,
-		`  ${says}`,
+		`  ${printable(says)}`,
 	];
 	if (actions.length > 0) lines.push(`  Why: ${why}`);
 	for (const action of actions) {
@@ -362,7 +362,7 @@ async function formatPlan(
 			lines.push(...(await formatDiff(action)).map((line) => `      ${line}`));
 	}
 	for (const note of notes)
-		lines.push(`  ${styleText("blue", "note:")} ${note}`);
+		lines.push(`  ${styleText("blue", "note:")} ${printable(note)}`);
 	return `${lines.join("\n")}\n`;
 }
 

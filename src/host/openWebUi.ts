@@ -331,7 +331,7 @@ async function planServe(
 		return {
 			note: `Tailscale Serve leads HTTPS to ${leadsTo} already, and stays so. For Open WebUI take another port: tailscale serve --bg --https=8443 ${port}`,
 		};
-	if (status.certDomains.length === 0)
+	if (status.certDomains?.length === 0)
 		return {
 			note: `HTTPS certificates are off in the tailnet, so Open WebUI is not served yet: turn them on at https://login.tailscale.com/admin/dns and run this again.`,
 		};

@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { readdir, readFile } from "node:fs/promises";
+import { readdir, readFile, stat } from "node:fs/promises";
 import { becomesTrue } from "./waiting.ts";
 
 /** How a program of the host ended. */
@@ -79,7 +79,11 @@ export async function orphansEnd(): Promise<string[]> {
 		pids = [];
 		for (const pid of await readdir("/proc")) {
 			if (!/^\d+$/.test(pid)) continue;
-			const environ = await readFile(`/proc/${pid}/environ`, "latin1").catch(
+			const folder = `/proc/${pid}`;
+			// Anybody may give a program of theirs that variable; what counts is root's.
+			const owner = await stat(folder).catch(() => undefined);
+			if (owner?.uid !== 0) continue;
+			const environ = await readFile(`${folder}/environ`, "latin1").catch(
 				() => "",
 			);
 			if (environ.split("\0").includes(marker)) pids.push(pid);
@@ -105,9 +109,15 @@ export async function hasProgram(name: string): Promise<boolean> {
 	);
 }
 
+/** Text from elsewhere, without what would steer a terminal. */
+export function printable(text: string): string {
+	return text.replace(/[\p{Cc}--[\n\t]]/gv, "\ufffd");
+}
+
 /** A command as a person would type it into a shell. */
 export function formatCommand(command: readonly string[]): string {
 	return command
+		.map(printable)
 		.map((word) =>
 			/^[A-Za-z0-9_@%+=:,./-]+$/.test(word)
 				? word

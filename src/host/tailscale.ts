@@ -1,4 +1,4 @@
-import { createWhois, type TailscaleStatus } from "../net/tailscale.ts";
+import { createWhois } from "../net/tailscale.ts";
 import { hasProgram, outputOf } from "./program.ts";
 import { absent, done, type Step, unsafe } from "./step.ts";
 
@@ -11,11 +11,52 @@ interface Preferences {
 	readonly NetfilterMode?: number;
 }
 
-/** This host's place in the tailnet, as tailscaled tells it; `undefined` if it does not run. */
-export async function tailscaleStatus(): Promise<TailscaleStatus | undefined> {
-	const client = createWhois({ socket });
-	const answer = await client.status();
-	return answer.kind === "status" ? answer.status : undefined;
+/** This host's place in the tailnet, as far as setup asks. */
+export interface TailnetPlace {
+	/** `Running`, or what keeps it from that (ipn.State). */
+	readonly backendState: string;
+	readonly userspace: boolean;
+	readonly addresses: readonly string[];
+	readonly dnsName: string;
+	readonly magicDnsSuffix: string;
+	/** `undefined` where that was not to be learnt. */
+	readonly certDomains: readonly string[] | undefined;
+}
+
+/** Asks tailscaled, or its command where the socket lies elsewhere; `undefined` if it does not run. */
+export async function tailscaleStatus(): Promise<TailnetPlace | undefined> {
+	const answer = await createWhois({ socket }).status();
+	if (answer.kind === "status") return answer.status;
+	const status = await jsonOf<{
+		readonly BackendState?: string;
+		readonly TUN?: boolean;
+		readonly MagicDNSSuffix?: string;
+		readonly CertDomains?: readonly string[] | null;
+		readonly TailscaleIPs?: readonly string[] | null;
+		readonly Self?: {
+			readonly TailscaleIPs?: readonly string[] | null;
+			readonly DNSName?: string;
+		};
+	}>("tailscale", "status", "--json");
+	if (status?.BackendState === undefined) return undefined;
+	return {
+		backendState: status.BackendState,
+		userspace: status.TUN === false,
+		addresses: status.Self?.TailscaleIPs ?? status.TailscaleIPs ?? [],
+		dnsName: status.Self?.DNSName?.replace(/\.$/, "") ?? "",
+		magicDnsSuffix: status.MagicDNSSuffix ?? "",
+		certDomains:
+			status.CertDomains === null ? [] : (status.CertDomains ?? undefined),
+	};
+}
+
+/** What a command prints as JSON; `undefined` if it failed or printed something else. */
+async function jsonOf<T>(...command: string[]): Promise<T | undefined> {
+	try {
+		return JSON.parse((await outputOf(...command)) ?? "") as T;
+	} catch {
+		return undefined;
+	}
 }
 
 /** The tailnet: looked at and explained, and left alone, since joining it takes a person and a browser. */
@@ -39,9 +80,8 @@ export function tailscale(): Step {
 					`Tailscale is in state ${status.backendState}; log in with: sudo tailscale up. The gate waits for its address`,
 				);
 			const notes: string[] = [];
-			const preferences = JSON.parse(
-				(await outputOf("tailscale", "debug", "prefs")) ?? "{}",
-			) as Preferences;
+			const preferences =
+				(await jsonOf<Preferences>("tailscale", "debug", "prefs")) ?? {};
 			notes.push(
 				preferences.RunSSH
 					? "Tailscale SSH is on. Port 22 stays open in UFW all the same: close it yourself (sudo ufw delete allow 22/tcp) once you have logged in by Tailscale SSH from another device, with this session still open."
