@@ -27,7 +27,7 @@ import {
 	copyStandIns,
 	type StandInOptions,
 } from "./hostStandIns.ts";
-import { installTree } from "./installTree.ts";
+import { installDeb, installTree } from "./installTree.ts";
 import {
 	addresses,
 	connect,
@@ -204,6 +204,14 @@ async function mountOverlay(
 	return { upper, root };
 }
 
+/** The package that LLAMAGATE_DEB names, as people get it; or the tree, which needs no minutes to be packed. */
+function installLlamagate(root: string): Promise<void> {
+	const { LLAMAGATE_DEB } = process.env;
+	return LLAMAGATE_DEB === undefined
+		? installTree(root)
+		: installDeb(root, LLAMAGATE_DEB);
+}
+
 /** Layers that are made once in a process: what was installed into a pristine Debian. */
 const layers = new Map<string, Promise<string>>();
 
@@ -244,7 +252,7 @@ export async function bootHost(
 		await pristineDebianRoot(),
 	];
 	if (llamagate !== "none")
-		below.unshift(await layer("llamagate", installTree));
+		below.unshift(await layer("llamagate", installLlamagate));
 	const { root } = await mountOverlay(folder, below);
 	t.teardown(async () => {
 		await execute("umount", ["--recursive", root]);

@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { chmod, cp, mkdir, readFile, writeFile } from "node:fs/promises";
+import { chmod, cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 
@@ -81,8 +81,19 @@ export async function installTree(root: string): Promise<void> {
 	]);
 }
 
+/** Installs a Debian package of llamagate, as people get it, into a Debian that is not running. */
+export async function installDeb(root: string, file: string): Promise<void> {
+	await cp(file, path.join(root, "tmp/llamagate.deb"));
+	await execute("chroot", [
+		...[root, "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
+		...["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C"],
+		...["dpkg", "--install", "/tmp/llamagate.deb"],
+	]);
+	await rm(path.join(root, "tmp/llamagate.deb"));
+}
+
 /** Copies the dependencies that are no developer's alone, as package-lock.json has them. */
-export async function copyDependencies(target: string): Promise<void> {
+async function copyDependencies(target: string): Promise<void> {
 	const lock = JSON.parse(
 		await readFile(path.join(project, "package-lock.json"), "utf8"),
 	) as { packages: Record<string, { dev?: boolean; devOptional?: boolean }> };
