@@ -31,8 +31,9 @@ ufw allow 41641/udp
 
 # Denied by default already. Written down, so that "ufw status" shows that they
 # were thought of: Ollama, and Open WebUI with and without Docker.
-ufw deny 11434
-ufw deny 3000
-ufw deny 8080
+for port in 11434 3000 8080; do
+	case " $* " in *" $port "*) continue ;; esac
+	ufw deny "$port"
+done
 
 ufw --force enable
