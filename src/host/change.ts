@@ -49,6 +49,22 @@ function complaintOf(
 	return `${formatCommand(command)} ended with ${code}${said[0] === "" ? "" : `:\n  ${said.join("\n  ")}`}`;
 }
 
+/** What a service said that would not start: it is gone from sight once the step is taken back. */
+async function lastWordsOf([
+	name,
+	...args
+]: readonly string[]): Promise<string> {
+	const unit = args.at(-1);
+	if (name !== "systemctl" || unit?.includes(".") !== true) return "";
+	const said = await outputOf(
+		...["journalctl", "--boot", "--lines=6", "--output=cat"],
+		...["--no-pager", `--unit=${unit}`],
+	);
+	return said === undefined || said.trim() === ""
+		? ""
+		: `\n  ${unit} said last:\n    ${said.trim().split("\n").join("\n    ")}`;
+}
+
 /**
  * Does one thing, written down before and after.
  *
@@ -80,7 +96,10 @@ export async function perform(
 				action.timeoutMs ?? 120_000,
 			);
 			if (ended.code !== 0)
-				throw new ActionError(complaintOf(action.command, ended));
+				throw new ActionError(
+					complaintOf(action.command, ended) +
+						(await lastWordsOf(action.command)),
+				);
 			if (action.shown) show(ended.stdout);
 		}
 	}

@@ -101,9 +101,14 @@ export function gate(installation: Installation): Step {
 						...(name === "llamagate-ollama.socket"
 							? [["systemctl", "stop", "llamagate-ollama.service"]]
 							: []),
-						// systemd makes mount points in the daemon's root folder, empty files and folders.
+						// systemd makes mount points in the daemon's root folder, empty files and folders, and links.
 						...(name === "llamagate.service" && !packaged
-							? [["find", rootFolder, "-mindepth", "1", "-empty", "-delete"]]
+							? [
+									[
+										...["find", rootFolder, "-mindepth", "1"],
+										...["(", "-empty", "-o", "-type", "l", ")", "-delete"],
+									],
+								]
 							: []),
 						...(name === "llamagate-listen.service"
 							? [["rm", "-rf", "/run/systemd/system/llamagate.socket.d"]]

@@ -63,16 +63,15 @@ export function withPaths(
 	text: string,
 	{ program: [node], packageFolder }: Installation,
 ): string {
-	if (packageFolder === packagedFolder && node === packagedNode) return text;
-	const extra = [node, packageFolder].filter(
-		(file) => !file.startsWith("/usr/"),
+	return (
+		text
+			.replaceAll(
+				packagedFollower,
+				path.join(packageFolder, "systemd/follow-tailscale"),
+			)
+			.replaceAll(packagedNode, node)
+			// The folder is shown to the daemon whole where it holds nothing but Node.
+			.replaceAll(path.dirname(packagedNode), node)
+			.replaceAll(packagedFolder, packageFolder)
 	);
-	return text
-		.replaceAll(
-			packagedFollower,
-			path.join(packageFolder, "systemd/follow-tailscale"),
-		)
-		.replaceAll(packagedNode, node)
-		.replaceAll(packagedFolder, packageFolder)
-		.replace(/^BindReadOnlyPaths=.*$/m, (line) => [line, ...extra].join(" "));
 }

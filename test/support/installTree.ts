@@ -93,7 +93,7 @@ export async function installDeb(root: string, file: string): Promise<void> {
 }
 
 /** Copies the dependencies that are no developer's alone, as package-lock.json has them. */
-async function copyDependencies(target: string): Promise<void> {
+export async function copyDependencies(target: string): Promise<void> {
 	const lock = JSON.parse(
 		await readFile(path.join(project, "package-lock.json"), "utf8"),
 	) as { packages: Record<string, { dev?: boolean; devOptional?: boolean }> };
