@@ -76,7 +76,7 @@ export const configSchema = {
 						description: "The port. 0 takes any free one.",
 					},
 				},
-				"Where the gate listens. A socket inherited from systemd comes before both.",
+				"Where the gate listens. Sockets inherited from systemd come before all three: under the shipped units `llamagate-listen.service` decides, and docs/operations.md says how to change interface and port.",
 			),
 			sources: {
 				type: "array",
@@ -133,7 +133,7 @@ export const configSchema = {
 				"x-expected": "a path",
 				default: "keys.json",
 				description:
-					"The file with the keys' digests, relative to the configuration file.",
+					"The file with the keys' digests, relative to the configuration file. Under the shipped unit it must lie in /etc/llamagate.",
 			},
 			limits: section(
 				{
@@ -233,7 +233,7 @@ export const configSchema = {
 							'a loopback address and port such as 127.0.0.1:9464, or "off"',
 						default: "127.0.0.1:9464",
 						description:
-							'Where Prometheus finds the counters (`/metrics`), on loopback only, or `"off"`.',
+							'Where Prometheus finds the counters (`/metrics`), on loopback only, or `"off"`. It needs a network of the daemon\'s own, which it does not have under the shipped unit: ask over `admin.socket` there (docs/operations.md).',
 					},
 				},
 				"The daemon's own side doors, for this host alone.",
