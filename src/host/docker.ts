@@ -54,6 +54,7 @@ type PortBindings = Readonly<
 interface ImageConfig {
 	readonly Env?: readonly string[] | null;
 	readonly Labels?: Readonly<Record<string, string>> | null;
+	readonly Hostname?: string;
 	readonly User?: string;
 	readonly WorkingDir?: string;
 	readonly Cmd?: readonly string[] | null;
@@ -127,6 +128,8 @@ export function runCommand(
 	each("-p", publish);
 	if (!["default", "bridge"].includes(HostConfig.NetworkMode))
 		options.push("--network", HostConfig.NetworkMode);
+	if (ownHostname(container) !== undefined)
+		options.push("--hostname", ownHostname(container) ?? "");
 	each("-v", HostConfig.Binds);
 	each(
 		"--mount",
@@ -183,6 +186,27 @@ export function runCommand(
 	];
 }
 
+/** The name that a person gave the machine inside; by default it is the start of the id. */
+function ownHostname({ Id, Config, HostConfig }: Container) {
+	const { Hostname } = Config;
+	return HostConfig.NetworkMode === "host" ||
+		!Hostname ||
+		Id.startsWith(Hostname)
+		? undefined
+		: Hostname;
+}
+
+/**
+ * What is no setting of a container, or is compared elsewhere: where it
+ * publishes its ports, what `docker update` was told, and how the terminal was
+ * that it was started from (docker/cli, createContainer and runContainer).
+ */
+const notCompared = [
+	...["PortBindings", "ExposedPorts", "RestartPolicy", "Hostname"],
+	...["ContainerIDFile", "ConsoleSize"],
+	...["AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce"],
+];
+
 /** Settings that differ between two containers, but for where they publish their ports. */
 export function differences(
 	a: Container,
@@ -190,40 +214,29 @@ export function differences(
 	env: readonly string[],
 ): string[] {
 	const found: string[] = [];
+	const nameOfVariable = (entry: string) => entry.split("=")[0];
+	const ours = env.map(nameOfVariable);
+	const plain = (name: string, value: unknown) => {
+		if (value === null || value === undefined || value === "") return undefined;
+		if (name === "Env")
+			return (value as string[])
+				.filter((entry) => !ours.includes(nameOfVariable(entry)))
+				.sort();
+		// Newer engines write the one where older ones wrote the other.
+		if (name === "NetworkMode" && value === "default") return "bridge";
+		return Array.isArray(value) && value.length === 0 ? undefined : value;
+	};
 	const compare = (where: string, left: object, right: object) => {
 		for (const name of new Set([...Object.keys(left), ...Object.keys(right)])) {
-			if (
-				[
-					"PortBindings",
-					"Hostname",
-					"ContainerIDFile",
-					"ExposedPorts",
-				].includes(name)
-			)
-				continue;
-			const plain = (value: unknown) => {
-				if (value === null || value === undefined || value === "")
-					return undefined;
-				if (name === "Env")
-					return (value as string[])
-						.filter(
-							(entry) =>
-								!env.some(
-									(other) => other.split("=")[0] === entry.split("=")[0],
-								),
-						)
-						.sort();
-				if (name === "RestartPolicy") return undefined;
-				return Array.isArray(value) && value.length === 0 ? undefined : value;
-			};
-			const [one, other] = [
-				plain(left[name as never]),
-				plain(right[name as never]),
-			];
+			if (notCompared.includes(name)) continue;
+			const [one, other] = [left, right].map((side) =>
+				plain(name, side[name as never]),
+			);
 			if (!isDeepStrictEqual(one, other)) found.push(`${where}.${name}`);
 		}
 	};
 	compare("Config", a.Config, b.Config);
+	if (ownHostname(a) !== ownHostname(b)) found.push("Config.Hostname");
 	compare("HostConfig", a.HostConfig, b.HostConfig);
 	return found;
 }

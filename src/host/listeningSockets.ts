@@ -8,7 +8,10 @@ export interface ListeningSocket {
 	/** The interface that it is bound to. */
 	readonly device: string | undefined;
 	readonly port: number;
-	/** Names of the programs that hold it; empty without root. */
+	/**
+	 * Names of the programs that hold it; empty without root. Any user may give
+	 * a program any name.
+	 */
 	readonly programs: readonly string[];
 }
 

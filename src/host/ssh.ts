@@ -5,8 +5,11 @@ import { outputOf } from "./program.ts";
 /** The ports that sshd has open, or would open; by its sockets, its configuration and its socket unit. */
 export async function sshPorts(): Promise<number[]> {
 	const ports = new Set<number>();
+	// Any user may call a program so, and would have a port opened for it.
+	const roots = await portsOfRoot();
+	// Any user may call a program so, and would have a port opened for it.
 	for (const { port, programs } of await listeningSockets())
-		if (programs.includes("sshd")) ports.add(port);
+		if (programs.includes("sshd") && roots.has(port)) ports.add(port);
 	const settings = await outputOf("sshd", "-T");
 	for (const [, port] of settings?.matchAll(/^port (\d+)$/gm) ?? [])
 		ports.add(Number(port));
@@ -24,6 +27,26 @@ export async function sshPorts(): Promise<number[]> {
 			ports.add(Number(port));
 	}
 	return [...ports].sort((a, b) => a - b);
+}
+
+async function portsOfRoot(): Promise<Set<number>> {
+	const tables = await Promise.all(
+		["/proc/net/tcp", "/proc/net/tcp6"].map((file) =>
+			// A kernel without IPv6 has no second one.
+			readFile(file, "latin1").catch(() => ""),
+		),
+	);
+	return new Set(tables.flatMap(parsePortsOfRoot));
+}
+
+/** Reads from /proc/net/tcp the ports on which root listens; proc_pid_net(5) has its columns. */
+export function parsePortsOfRoot(table: string): number[] {
+	return table.split("\n").flatMap((line) => {
+		const [, local, , state, , , , user] = line.trim().split(/\s+/);
+		return state === "0A" && user === "0"
+			? Number.parseInt(local?.split(":")[1] ?? "", 16)
+			: [];
+	});
 }
 
 /** The SSH connection that a person sits on. */

@@ -18,7 +18,11 @@ async function settingsFor(
 		...["sshd", "-T", "-C"],
 		`user=${user},host=elsewhere.example,addr=203.0.113.1,laddr=192.0.2.1,lport=22`,
 	);
-	if (output === undefined) return undefined;
+	return output === undefined ? undefined : parseSettings(output);
+}
+
+/** Reads what `sshd -T` prints. */
+export function parseSettings(output: string): ReadonlyMap<string, string> {
 	return new Map(
 		output.split("\n").map((line) => {
 			const space = line.indexOf(" ");
@@ -28,7 +32,7 @@ async function settingsFor(
 }
 
 /** Settings that keep passwords out; those that are met already are left alone. */
-function shortcomings(settings: ReadonlyMap<string, string>): string[] {
+export function shortcomings(settings: ReadonlyMap<string, string>): string[] {
 	const lines: string[] = [];
 	if (settings.get("passwordauthentication") !== "no")
 		lines.push("PasswordAuthentication no");

@@ -62,7 +62,7 @@ export function parseUnit(name: string, output: string): Unit {
 			one("UnitFileState"),
 		),
 		file: one("FragmentPath"),
-		dropIns: one("DropInPaths").split(" ").filter(Boolean),
+		dropIns: splitWords(one("DropInPaths")),
 		environment,
 		// `/etc/default/ollama (ignore_errors=yes)`, a line each.
 		environmentFiles: (values.get("EnvironmentFiles") ?? [])
@@ -71,11 +71,22 @@ export function parseUnit(name: string, output: string): Unit {
 	};
 }
 
-/** systemd quotes a word as a shell would where it must (shell_maybe_quote with C escapes). */
+/** What stands behind a backslash for something else. */
+const escapes: Readonly<Record<string, string>> = {
+	...{ a: "\x07", b: "\b", f: "\f", n: "\n", r: "\r", t: "\t", v: "\v" },
+};
+
+/** systemd puts a word into double quotes where a shell would need them, with C's escapes (basic/escape.c, shell_maybe_quote). */
 function splitWords(text: string): string[] {
-	const words = text.match(/\$?'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\S+/g) ?? [];
-	return words.map((word) => {
-		const quoted = /^\$?(['"])(.*)\1$/s.exec(word);
-		return quoted?.[2] === undefined ? word : quoted[2].replace(/\\(.)/g, "$1");
-	});
+	const words = text.match(/"(?:[^"\\]|\\.)*"|\S+/g) ?? [];
+	return words.map((word) =>
+		word.startsWith('"')
+			? word
+					.slice(1, -1)
+					.replace(
+						/\\(.)/g,
+						(_, escaped: string) => escapes[escaped] ?? escaped,
+					)
+			: word,
+	);
 }
