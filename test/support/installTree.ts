@@ -31,8 +31,10 @@ export async function installTree(root: string): Promise<void> {
 	// Built here, and not taken from dist/: what is tested is what is in the tree.
 	// Whether its types are right is for others to say.
 	await execute(
-		process.execPath,
+		"env",
 		[
+			// tap puts itself into every child, and the compiler does not survive that.
+			...["--unset=NODE_OPTIONS", process.execPath],
 			path.join(project, "node_modules/typescript/bin/tsc"),
 			...["-p", "tsconfig.build.json", "--noCheck"],
 			...["--outDir", path.join(app, "dist")],
