@@ -68,17 +68,19 @@ t.test(
 	async (t) => {
 		const server = await makeNamespace(t);
 		for (const [port, user] of [
-			["2222", "root"],
-			["4444", "nobody"],
+			["2222", "0"],
+			["4444", "65534"],
 		] as const) {
 			const { stdout } = server.start(
-				...["setpriv", `--reuid=${user}`, "--clear-groups", "python3", "-uc"],
-				`import socket, sys, time
-held = socket.create_server(("", int(sys.argv[1])))
+				...["python3", "-uc"],
+				`import os, socket, sys, time
 open("/proc/self/comm", "w").write("sshd")
+os.setuid(int(sys.argv[2]))
+held = socket.create_server(("", int(sys.argv[1])))
 print("listening")
 time.sleep(3600)`,
 				port,
+				user,
 			);
 			await new Promise((resolve) => stdout.once("data", resolve));
 		}
