@@ -48,11 +48,8 @@ export function layTree(tree: string, parts: Parts): void {
 	for (const unit of unitsOf(tree))
 		place(own(`systemd/${unit}`), `lib/systemd/system/${unit}`);
 	place(own("systemd/follow-tailscale"), "usr/lib/llamagate/follow-tailscale");
-	// What the daemon sees as / (RootDirectory= in its unit). systemd mounts over these.
-	for (const folder of ["etc/llamagate", "lib", "lib64", "run", "usr"])
-		mkdirSync(path.join(tree, "usr/lib/llamagate/root", folder), {
-			recursive: true,
-		});
+	mkdirSync(path.join(tree, "usr/lib/llamagate/root"));
+	run(template("root-folder"), [path.join(tree, "usr/lib/llamagate/root")]);
 	place(path.join(root, "packaging/config.json"), "etc/llamagate/config.json");
 	if (existsSync(own("ufw/llamagate")))
 		place(own("ufw/llamagate"), "etc/ufw/applications.d/llamagate");

@@ -3,9 +3,12 @@ import { cp, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import t from "tap";
-import { builtPackages, packageTools } from "../support/builtPackages.ts";
+import {
+	debianPackage,
+	laterPackage,
+	packageTools,
+} from "../support/builtPackages.ts";
 import { debianRoot, debianRootTools } from "../support/debianRoot.ts";
-import { temporaryFolder } from "../support/gate.ts";
 import { requireRoot, requireTool } from "../support/tools.ts";
 
 // The first of these tests to run makes a Debian and the packages.
@@ -66,37 +69,11 @@ async function freshDebian(
 	};
 }
 
-async function builtPackage(): Promise<string> {
-	const folder = await builtPackages();
-	const [name = ""] = (await readdir(folder)).filter((file) =>
-		file.endsWith(`_${process.arch === "arm64" ? "arm64" : "amd64"}.deb`),
-	);
-	return path.join(folder, name);
-}
-
 /** Installs a package as `apt install FILE` does, where all it needs is there. */
 async function install(debian: Installation, file: string): Promise<string> {
 	const inside = path.join("/tmp", path.basename(file));
 	await cp(file, path.join(debian.root, inside));
 	return debian.run("dpkg", "--force-confold", "--install", inside);
-}
-
-/** The same package as a later version, whose configuration its makers have changed. */
-async function nextVersion(
-	t: Parameters<typeof temporaryFolder>[0],
-	file: string,
-): Promise<string> {
-	const folder = await temporaryFolder(t);
-	const tree = path.join(folder, "tree");
-	await execute("dpkg-deb", ["--raw-extract", file, tree]);
-	const control = path.join(tree, "DEBIAN/control");
-	const text = await readFile(control, "utf8");
-	await writeFile(control, text.replace(/^Version: .*$/m, "Version: 99.0-1"));
-	const shipped = path.join(tree, configFile);
-	await writeFile(shipped, (await readFile(shipped, "utf8")).concat("\n"));
-	const next = path.join(folder, "llamagate_99.0-1.deb");
-	await execute("dpkg-deb", ["--root-owner-group", "-Znone", "-b", tree, next]);
-	return next;
 }
 
 function possible(t: Parameters<typeof requireTool>[0]): boolean {
@@ -115,7 +92,7 @@ t.test(
 		const units = async () =>
 			(await debian.run("find", "/etc/systemd/system")).split("\n").sort();
 		const before = await units();
-		await install(debian, await builtPackage());
+		await install(debian, await debianPackage());
 
 		t.strictSame(await units(), before);
 		const { version } = JSON.parse(
@@ -146,7 +123,7 @@ t.test(
 		t.setTimeout(600_000);
 		if (!possible(t)) return;
 		const debian = await freshDebian(t);
-		await install(debian, await builtPackage());
+		await install(debian, await debianPackage());
 		const check = () =>
 			debian.run("llamagate", "check").then(
 				() => "all is well",
@@ -168,7 +145,7 @@ t.test(
 		t.setTimeout(600_000);
 		if (!possible(t)) return;
 		const debian = await freshDebian(t);
-		const first = await builtPackage();
+		const first = await debianPackage();
 		await install(debian, first);
 		await debian.run("llamagate", "keys", "add", "laptop");
 		await debian.write(configFile, userConfig);
@@ -185,7 +162,7 @@ t.test(
 		t.equal(before.config, userConfig);
 		t.equal(before.enabled, "enabled\n");
 
-		await install(debian, await nextVersion(t, first));
+		await install(debian, await laterPackage(t, first));
 		t.equal(
 			await debian.run("dpkg-query", "--show", "llamagate"),
 			"llamagate\t99.0-1\n",
@@ -200,7 +177,7 @@ t.test(
 		t.setTimeout(600_000);
 		if (!possible(t)) return;
 		const debian = await freshDebian(t);
-		const file = await builtPackage();
+		const file = await debianPackage();
 		await install(debian, file);
 		await debian.run("llamagate", "keys", "add", "laptop");
 		await debian.write(configFile, userConfig);
@@ -236,7 +213,7 @@ t.test(
 		t.setTimeout(600_000);
 		if (!possible(t)) return;
 		const debian = await freshDebian(t);
-		await install(debian, await builtPackage());
+		await install(debian, await debianPackage());
 		await debian.run("llamagate", "keys", "add", "laptop");
 		await debian.run("mkdir", "/var/lib/llamagate");
 		await debian.write("/var/lib/llamagate/state", "");
@@ -246,7 +223,7 @@ t.test(
 		// Its number must not go to another user while files of it may be about.
 		t.match(await debian.run("getent", "passwd", "llamagate"), /^llamagate:/);
 		// Once more, as dpkg does when it was interrupted.
-		await install(debian, await builtPackage());
+		await install(debian, await debianPackage());
 		await debian.run("dpkg", "--purge", "llamagate");
 		t.strictSame(await debian.traces(), []);
 		await t.rejects(stat(path.join(debian.root, keysFile)));

@@ -1,10 +1,11 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { madeOnce } from "./madeOnce.ts";
+import { temporaryFolder } from "./temporaryFolder.ts";
 
 const execute = promisify(execFile);
 const root = path.join(import.meta.dirname, "../..");
@@ -41,6 +42,39 @@ export async function builtPackages(): Promise<string> {
 		packagerEnvironment,
 	);
 	return folder;
+}
+
+/** The built package for this machine's architecture. */
+export async function debianPackage(): Promise<string> {
+	const folder = await builtPackages();
+	const architecture = process.arch === "arm64" ? "arm64" : "amd64";
+	const [name = ""] = (await readdir(folder)).filter((file) =>
+		file.endsWith(`_${architecture}.deb`),
+	);
+	return path.join(folder, name);
+}
+
+/**
+ * The same package as version 99.0-1, whose makers have changed the settings
+ * that come with it. It goes with the test.
+ */
+export async function laterPackage(
+	t: Parameters<typeof temporaryFolder>[0],
+	file: string,
+): Promise<string> {
+	const folder = await temporaryFolder(t);
+	const tree = path.join(folder, "tree");
+	await execute("dpkg-deb", ["--raw-extract", file, tree]);
+	const control = path.join(tree, "DEBIAN/control");
+	const text = await readFile(control, "utf8");
+	await writeFile(control, text.replace(/^Version: .*$/m, "Version: 99.0-1"));
+	const shipped = path.join(tree, "etc/llamagate/config.json");
+	await writeFile(shipped, (await readFile(shipped, "utf8")).concat("\n"));
+	const later = path.join(folder, "llamagate_99.0-1.deb");
+	await execute("dpkg-deb", [
+		...["--root-owner-group", "-Znone", "--build", tree, later],
+	]);
+	return later;
 }
 
 /** The files that packages are made from, relative to the checkout. */
