@@ -26,6 +26,8 @@ Example: llamagate serve --config /etc/llamagate/config.json
 		const { values } = readArgs(args, {
 			config: { type: "string", short: "c", default: defaultConfigPath },
 		});
+		// What ss, top and systemctl show is "MainThread" otherwise.
+		process.title = "llamagate";
 		const sink = standardOutput();
 		// Signals are heard from the start: one that comes while files are read must not be lost.
 		const { promise: stopped, resolve: stop } = Promise.withResolvers<void>();

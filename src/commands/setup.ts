@@ -9,6 +9,7 @@ import { Journal } from "../host/journal.ts";
 import { formatCommand, orphansEnd, printable } from "../host/program.ts";
 import type { Action, Inspection, Proof, Step } from "../host/step.ts";
 import { allSteps, stepIds } from "../host/steps.ts";
+import { tailscaleStatus } from "../host/tailscale.ts";
 import { releaseLock, takeLock } from "../lock.ts";
 import {
 	type Command,
@@ -71,7 +72,9 @@ Example: sudo llamagate setup --dry-run
 		const lock = await takeLock("setup", journalFolder);
 		if (typeof lock === "string")
 			throw new Finding(
-				`another llamagate setup runs on this host (${lock}); wait for it`,
+				lock === "EADDRINUSE"
+					? "another llamagate setup runs on this host; wait for it"
+					: `cannot make sure that no other llamagate setup runs (${lock})`,
 			);
 		try {
 			const orphans = await orphansEnd();
@@ -178,14 +181,19 @@ async function lockHost(
 		);
 		return report(false, left ? exitCodes.finding : exitCodes.ok);
 	}
-	if (changes > 0 && !(await agree(`Make these ${changes} changes?`, session)))
+	if (
+		changes > 0 &&
+		!(await agree(`Make these ${changes} changes?`, session))
+	) {
+		say("Nothing was changed.\n");
 		return report(false, exitCodes.finding);
+	}
 
 	for (const [index, { step, inspection }] of plan.entries()) {
 		const own = reports[index];
 		if (own === undefined || !["done", "todo"].includes(inspection.state))
 			continue;
-		say(`\n${styleText("bold", step.title)}\n`);
+		say(`\n${styleText("bold", step.title)} (${step.id})\n`);
 		const failure = await carryOut(step, inspection, session, say, (shown) => {
 			key = shown.trim();
 			say(
@@ -210,7 +218,7 @@ async function lockHost(
 		return report(true, exitCodes.finding);
 	}
 	const unsafe = plan.filter(({ inspection }) => inspection.state === "unsafe");
-	say(await closing(unsafe, journal));
+	say(await closing(unsafe, journal, key));
 	return report(changes > 0, left ? exitCodes.finding : exitCodes.ok);
 }
 
@@ -276,6 +284,9 @@ async function undo(session: Session): Promise<number> {
 		if (leavesTraces(action))
 			say(`  ${styleText("dim", step.padEnd(10))} ${describe(action)}\n`);
 	if (dryRun) return report([], exitCodes.ok);
+	say(
+		`${styleText("yellow", "After this the host is as open as it was before setup.")}\n`,
+	);
 	if (
 		!(await agree(
 			`Take back these ${entries.filter(({ action }) => leavesTraces(action)).length} changes?`,
@@ -310,9 +321,10 @@ function leavesTraces(action: Action): boolean {
 
 async function agree(question: string, { agreed }: Session): Promise<boolean> {
 	if (agreed) return true;
-	if (!process.stdin.isTTY) {
+	// Through a pipe the question may never be seen, and sudo may never pass the answer on.
+	if (!process.stdin.isTTY || !process.stdout.isTTY) {
 		process.stderr.write(
-			"llamagate setup: nobody is there to be asked; add --yes to agree\n",
+			"llamagate setup: there is no terminal to ask on; look with --dry-run, then add --yes\n",
 		);
 		return false;
 	}
@@ -380,7 +392,7 @@ async function formatDiff(
 	return patch
 		.trimEnd()
 		.split("\n")
-		.filter((line) => !line.startsWith("====="))
+		.filter((line) => !/^(=====|Index: )/.test(line))
 		.map((line) =>
 			line.startsWith("+")
 				? styleText("green", line)
@@ -424,16 +436,30 @@ function octal(mode: number): string {
 async function closing(
 	unsafe: readonly { step: Step; inspection: Inspection }[],
 	journal: Journal,
+	key: string | undefined,
 ): Promise<string> {
 	const lines = [""];
 	for (const { step, inspection } of unsafe)
 		lines.push(
-			`${styleText("yellow", "Left to you")} (${step.id}): ${inspection.says}`,
+			`${styleText("yellow", "Left to you")} (${step.id}): ${printable(inspection.says)}`,
+			"",
 		);
+	if (key !== undefined)
+		lines.push(
+			`${styleText("bold", "The first key, not shown again:")} ${key}`,
+			"",
+		);
+	const place = await tailscaleStatus();
+	const name =
+		place === undefined || place.magicDnsSuffix === ""
+			? (place?.addresses[0] ?? "THIS-HOST")
+			: (place.dnsName.split(".")[0] ?? "THIS-HOST");
 	lines.push(
-		"Next:",
-		"  llamagate connect          what to paste into your clients",
-		"  llamagate policy print     a policy for your tailnet's admin console",
+		"Try it from another device of your tailnet:",
+		`  curl -H "Authorization: Bearer KEY" http://${name}:11434/api/tags`,
+		"Then:",
+		"  llamagate connect            what to paste into your clients",
+		"  llamagate policy print       a policy for your tailnet's admin console",
 	);
 	if (journal.entries.length > 0)
 		lines.push("  sudo llamagate setup --undo  takes all of this back");

@@ -9,7 +9,6 @@ import {
 	withPaths,
 } from "./installation.ts";
 import { listeningSockets } from "./listeningSockets.ts";
-import { outputOf } from "./program.ts";
 import { takeSnapshot } from "./snapshot.ts";
 import {
 	type Action,
@@ -32,7 +31,6 @@ const enabled = [
 const unitNames = [...enabled, "llamagate-ollama.service"];
 const rootFolder = "/usr/lib/llamagate/root";
 const localSocket = "/run/llamagate-local/gate.sock";
-const port = 11434;
 
 /** The daemon and what leads to it, from boot on. */
 export function gate(installation: Installation): Step {
@@ -181,9 +179,10 @@ async function proveGate({ configFile }: Installation): Promise<Proof[]> {
 			advice: "run: llamagate reload",
 		});
 	}
-	const unit = (await outputOf("systemctl", "cat", "llamagate-listen")) ?? "";
-	const device = /^Environment=.*\bINTERFACE=(\S+)/m.exec(unit)?.[1];
-	const addresses = tailscaleAddressesOf(device ?? "tailscale0");
+	const follower = (await lookUpUnit("llamagate-listen.service"))?.environment;
+	const device = follower?.get("INTERFACE") ?? "tailscale0";
+	const port = Number(follower?.get("PORT") ?? 11434);
+	const addresses = tailscaleAddressesOf(device);
 	if (addresses.length === 0) return proofs;
 	const listens = async () => {
 		const sockets = await listeningSockets();

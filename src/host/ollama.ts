@@ -64,7 +64,7 @@ export function ollama(noCloud: boolean): Step {
 			return todo(
 				open.length > 0
 					? `Ollama is open to others: ${open.map(formatSocket).join(", ")}`
-					: "nothing holds Ollama on loopback but its default",
+					: `Ollama is on loopback, and ${dropIn} does not hold it there`,
 				[
 					...(directory.kind === "directory"
 						? []

@@ -90,6 +90,7 @@ export function openWebUi(): Step {
 				if ("unsafe" in planned) return unsafe(planned.unsafe, notes);
 				({ port } = planned);
 				actions.push(...planned.actions);
+				notes.push(...planned.notes);
 			} else {
 				const open = (await listeningSockets()).filter((socket) =>
 					ports.includes(socket.port),
@@ -149,12 +150,13 @@ export function openWebUi(): Step {
 				(other) => now !== undefined && nameOf(other) === oldName(nameOf(now)),
 			);
 			if (now !== undefined && before !== undefined) {
-				const forgotten = differences(before, now, ["HOST="]);
+				const { container, env } = rebind(before, port);
+				const forgotten = differences(container, now, env);
 				proofs.push({
 					ok: forgotten.length === 0,
 					says:
 						forgotten.length === 0
-							? "the container has all the settings that it had, but for its port"
+							? "the container has all the settings that it had, but for where it listens"
 							: `the new container differs from the old one in ${forgotten.join(", ")}`,
 					advice: `make it by hand with -p 127.0.0.1:${port}:8080`,
 				});
@@ -176,7 +178,7 @@ export function openWebUi(): Step {
 					says: funnelled
 						? "Tailscale Funnel publishes a port of this host to the internet"
 						: ok
-							? `Tailscale Serve leads HTTPS to 127.0.0.1:${port}`
+							? `Tailscale Serve leads https://${(await tailscaleStatus())?.dnsName ?? ""} to 127.0.0.1:${port}`
 							: "Tailscale Serve has no HTTPS for Open WebUI",
 					advice: funnelled
 						? "tailscale funnel reset"
@@ -207,32 +209,112 @@ async function isHealthy(port: number): Promise<boolean> {
 	}
 }
 
+/** A container as it is to be made anew. */
+interface Rebound {
+	readonly port: number;
+	readonly container: Container;
+	/** Variables that it gets in place of its own. */
+	readonly env: readonly string[];
+	readonly publish: readonly string[];
+}
+
+function variable({ Config }: Container, name: string): string | undefined {
+	return Config.Env?.find((entry) => entry.startsWith(`${name}=`))?.slice(
+		name.length + 1,
+	);
+}
+
+/**
+ * Whether it looks for Ollama on this host, which is on loopback by now and so
+ * out of a container's sight. The image's own default, `/ollama`, means
+ * host.docker.internal; an image whose tag says `ollama` brings one along.
+ */
+function looksForHostsOllama(container: Container): boolean {
+	if (/:[^/]*ollama/.test(container.Config.Image)) return false;
+	if (/^false$/i.test(variable(container, "ENABLE_OLLAMA_API") ?? ""))
+		return false;
+	const url = variable(container, "OLLAMA_BASE_URL") ?? "";
+	return ["", "/ollama"].includes(url) || url.includes("host.docker.internal");
+}
+
+/** Moves a container to loopback; where it needs the host's Ollama, into the host's network, as Open WebUI's own documentation has it. */
+function rebind(container: Container, port: number): Rebound {
+	const { HostConfig } = container;
+	const inside = Number(variable(container, "PORT") ?? usualPort);
+	if (HostConfig.NetworkMode === "host")
+		return { port: inside, container, env: ["HOST=127.0.0.1"], publish: [] };
+	const published = publishedPorts(container);
+	const others = published.filter(
+		({ containerPort }) => containerPort !== `${inside}/tcp`,
+	);
+	if (!looksForHostsOllama(container) || others.length > 0)
+		return {
+			port,
+			container,
+			env: [],
+			publish: [
+				`127.0.0.1:${port}:${inside}`,
+				...others.map(
+					({ containerPort, hostPort }) =>
+						`127.0.0.1:${hostPort}:${containerPort}`,
+				),
+			],
+		};
+	const url = variable(container, "OLLAMA_BASE_URL") ?? "";
+	return {
+		port,
+		container: {
+			...container,
+			HostConfig: {
+				...HostConfig,
+				NetworkMode: "host",
+				// An address that was saved in its settings goes on leading to Ollama.
+				ExtraHosts: [
+					...(HostConfig.ExtraHosts ?? []).filter(
+						(entry) => !entry.startsWith("host.docker.internal:"),
+					),
+					"host.docker.internal:127.0.0.1",
+				],
+			},
+		},
+		env: [
+			"HOST=127.0.0.1",
+			`PORT=${port}`,
+			...(["", "/ollama"].includes(url)
+				? ["OLLAMA_BASE_URL=http://127.0.0.1:11434"]
+				: []),
+		],
+		publish: [],
+	};
+}
+
 /** The container made anew on loopback, its predecessor kept for undo. */
 async function planContainer(
 	container: Container,
-): Promise<{ unsafe: string } | { port: number; actions: CommandAction[] }> {
+): Promise<
+	| { unsafe: string }
+	| { port: number; actions: CommandAction[]; notes: string[] }
+> {
 	const { Config, HostConfig } = container;
 	const name = nameOf(container);
 	const published = publishedPorts(container);
 	const onHost = HostConfig.NetworkMode === "host";
-	const inside = Number(
-		Config.Env?.find((entry) => entry.startsWith("PORT="))?.slice(5) ??
-			usualPort,
-	);
+	const inside = Number(variable(container, "PORT") ?? usualPort);
 	const main = published.find(
 		({ containerPort }) => containerPort === `${inside}/tcp`,
 	);
 	const isLocal = onHost
-		? (Config.Env ?? []).includes("HOST=127.0.0.1")
+		? variable(container, "HOST") === "127.0.0.1"
 		: published.every(({ hostAddress }) => hostAddress === "127.0.0.1");
 	if (isLocal)
 		return {
 			port: onHost ? inside : (main?.hostPort ?? usualPort),
 			actions: [],
+			notes: [],
 		};
 	if (Config.Labels?.["com.docker.compose.project"] !== undefined)
 		return {
-			unsafe: `the container ${name} is Docker Compose's (${Config.Labels["com.docker.compose.project.config_files"] ?? "its file"}); change its ports there to "127.0.0.1:8080:8080", run docker compose up -d, and run this again`,
+			unsafe: `the container ${name} is Docker Compose's (${Config.Labels["com.docker.compose.project.config_files"] ?? "its file"}); there, take its "ports" out and give it network_mode: host with HOST: 127.0.0.1 and OLLAMA_BASE_URL: http://127.0.0.1:11434, run docker compose up -d, and run this again`,
 		};
 	if (!container.State.Running)
 		return {
@@ -246,29 +328,24 @@ async function planContainer(
 	const taken = (await listeningSockets()).some(
 		(socket) => socket.port === usualPort && main?.hostPort !== usualPort,
 	);
-	const port = onHost
-		? inside
-		: taken
-			? (main?.hostPort ?? usualPort)
-			: usualPort;
-	const publish = onHost
-		? []
-		: [
-				`127.0.0.1:${port}:${inside}`,
-				...published
-					.filter(
-						(other) =>
-							other !== main && other.containerPort !== main?.containerPort,
-					)
-					.map(
-						({ containerPort, hostPort }) =>
-							`127.0.0.1:${hostPort}:${containerPort}`,
-					),
-			];
+	const rebound = rebind(
+		container,
+		taken ? (main?.hostPort ?? usualPort) : usualPort,
+	);
 	const restart = HostConfig.RestartPolicy.Name || "no";
 	const old = oldName(name);
+	const notes: string[] = [];
+	if (rebound.container !== container)
+		notes.push(
+			`${name} moves into the host's own network, bound to 127.0.0.1: from Docker's bridge it would no longer reach Ollama, which is on loopback.`,
+		);
+	else if (!onHost && looksForHostsOllama(container))
+		notes.push(
+			`${name} publishes other ports too and stays on Docker's bridge, from where it no longer reaches Ollama on loopback; give it network_mode host and HOST=127.0.0.1 by hand.`,
+		);
 	return {
-		port,
+		port: rebound.port,
+		notes,
 		actions: [
 			{
 				kind: "command",
@@ -289,10 +366,10 @@ async function planContainer(
 			{
 				kind: "command",
 				command: runCommand(
-					container,
+					rebound.container,
 					image,
-					publish,
-					onHost ? ["HOST=127.0.0.1"] : [],
+					rebound.publish,
+					rebound.env,
 				),
 				undo: [["docker", "rm", "-f", name]],
 			},

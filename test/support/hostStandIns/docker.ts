@@ -611,7 +611,11 @@ async function startContainer(
 	);
 	const places: { host: string; port: number }[] = [];
 	if (NetworkMode === "host")
-		places.push({ host: "::", port: Number(env.PORT ?? 8080) });
+		// As its start.sh has it.
+		places.push({
+			host: env.HOST ?? "0.0.0.0",
+			port: Number(env.PORT ?? 8080),
+		});
 	else
 		for (const [inside, bindings] of Object.entries(PortBindings))
 			ports[inside] = bindings.flatMap(({ HostIp, HostPort }) => {
