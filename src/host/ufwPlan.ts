@@ -287,10 +287,13 @@ export function planRules(
 			} else end.unshift(rule);
 		}
 		// It was open to the tailnet by a rule that goes.
-		const isForPeers = ({ kind, rules }: RuleList) =>
-			isOpen(rules, tailnetPeers(kind, port));
-		const isLostToPeers = lists.some(
-			(list, index) => isForPeers(list) && !isForPeers(then[index] ?? list),
+		const isLostToPeers = [isOpen, isSurelyOpen].some((isFor) =>
+			lists.some((list, index) => {
+				const peers = tailnetPeers(list.kind, port);
+				return (
+					isFor(list.rules, peers) && !isFor(then[index]?.rules ?? [], peers)
+				);
+			}),
 		);
 		if (isLostToPeers) {
 			const peers = { ...mine, interfaceIn: tailnet };
@@ -344,17 +347,22 @@ function changesFor(
 		wasIn = is;
 	}
 	if (wasIn && !wasShutOut) return [];
-	const rule: OwnRule = {
+	const narrow: OwnRule = {
 		...sshRule(serverPort),
 		from: address,
 		...(interfaceIn === tailnet ? { interfaceIn } : {}),
 	};
-	const key = keyOf(keep(rule, address.kind()));
-	const inTheWay = commandsOf(lists, (entries) =>
-		entries.some((other) => keyOf(other) === key),
-	);
+	const { protocol: _, ...wide } = narrow;
+	const standing = (rule: OwnRule) => {
+		const key = keyOf(keep(rule, address.kind()));
+		return commandsOf(lists, (entries) =>
+			entries.some((other) => keyOf(other) === key),
+		);
+	};
+	// Where the very rule stands further behind, it is not taken out for a moment: another goes ahead.
+	const rule = standing(narrow).length === 0 ? narrow : wide;
 	return [
-		...inTheWay.map((other) => ({ how: "delete", rule: other }) as const),
+		...standing(rule).map((other) => ({ how: "delete", rule: other }) as const),
 		{ how: "prepend", rule: ownCommand(rule) },
 	];
 }

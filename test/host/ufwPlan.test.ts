@@ -86,8 +86,8 @@ function entryOf(command: string, kind: Kind): KeptRule | undefined {
 			to: anywhere[kind],
 			from: anywhere[kind],
 		};
-	const [, interfaceIn = "", from, port = ""] =
-		/^allow (?:in on (\S+) )?(?:from (\S+) )?to any port (\d+) proto tcp$/.exec(
+	const [, interfaceIn = "", from, port = "", tcp] =
+		/^allow (?:in on (\S+) )?(?:from (\S+) )?to any port (\d+)( proto tcp)?$/.exec(
 			command,
 		) ?? [];
 	if (port === "") throw new Error(`no plan is to hold: ${command}`);
@@ -99,7 +99,7 @@ function entryOf(command: string, kind: Kind): KeptRule | undefined {
 		from: from ?? anywhere[kind],
 		to: anywhere[kind],
 		toPorts: port,
-		protocol: "tcp",
+		protocol: tcp === undefined ? "any" : "tcp",
 	};
 }
 
