@@ -569,7 +569,9 @@ function always(
 			},
 		),
 		{
-			numRuns: 1_000,
+			// The same firewalls each time; others, and more, to look for what was overlooked.
+			seed: Number(process.env.FIREWALL_SEED ?? 1),
+			numRuns: Number(process.env.FIREWALL_RUNS ?? 2_000),
 			reporter(details) {
 				if (!details.failed) return;
 				const [lists, state, connection] = details.counterexample ?? [];
