@@ -63,7 +63,7 @@ export function ufw(): Step {
 			if (!state.deniesIncoming)
 				actions.push({
 					...change("default", "deny", "incoming"),
-					changes: [defaultsFile, ...ruleFiles],
+					changes: [defaultsFile],
 				});
 			const first = actions[0];
 			if (first !== undefined && state.isActive)
@@ -71,7 +71,7 @@ export function ufw(): Step {
 			if (!state.isActive || !state.startsAtBoot)
 				actions.push({
 					...change("--force", "enable"),
-					changes: [switchFile, ...ruleFiles],
+					changes: [switchFile],
 					undo: state.isActive ? [["ufw", "reload"]] : [["ufw", "disable"]],
 				});
 			if (unit?.exists && !unit.isEnabled)
@@ -219,7 +219,7 @@ async function firewallState(): Promise<FirewallState> {
 	const defaults = await read(defaultsFile);
 	const [rules4 = "", rules6 = ""] = await Promise.all(ruleFiles.map(read));
 	const lists: RuleList[] = [{ kind: "ipv4", rules: parseRuleFile(rules4) }];
-	// UFW keeps the rules of a family that it was told to leave alone (ufw/backend.py, use_ipv6).
+	// With IPV6=no UFW drops all of IPv6 but loopback's (ufw-init-functions), and keeps its rules.
 	if (
 		/^IPV6=["']?yes\b/im.test(defaults) &&
 		(await takeSnapshot("/proc/sys/net/ipv6")).snapshot.kind !== "nothing"
