@@ -41,27 +41,36 @@ async function lookFromOutside(
 	{ stranger, neighbour, peer }: Neighbours,
 	key: string,
 ): Promise<void> {
+	// All at once: what is filtered is waited for.
+	const looks: Promise<void>[] = [];
+	const look = (
+		name: string,
+		wanted: string,
+		...where: Parameters<typeof probePort>
+	) =>
+		looks.push(
+			probePort(...where).then((found) => {
+				t.equal(found, wanted, name);
+			}),
+		);
 	for (const [name, from, address] of [
 		["the internet", stranger, publicAddresses.server],
 		["the LAN", neighbour, addresses.lanServer.v4],
 		["the LAN by IPv6", neighbour, addresses.lanServer.v6],
 	] as const) {
 		for (const port of [11434, 3000, 8080])
-			t.equal(
-				await probePort(from, address, port),
-				"filtered",
-				`${name} does not reach ${port}`,
-			);
-		t.equal(await probePort(from, address, 22), "open", `${name}: SSH`);
+			look(`${name} does not reach ${port}`, "filtered", from, address, port);
+		look(`${name}: SSH`, "open", from, address, 22);
 	}
 	// A neighbour that takes the way over the LAN to the tailnet's addresses.
 	const spoofed = "100.99.1.2";
 	for (const source of [addresses.lanNeighbour.v4, spoofed])
-		t.equal(
-			await probePort(neighbour, addresses.server.v4, 11434, source),
-			"filtered",
+		look(
 			`the LAN reaches nothing on the tailnet's address as ${source}`,
+			"filtered",
+			...([neighbour, addresses.server.v4, 11434, source] as const),
 		);
+	await Promise.all(looks);
 	t.equal((await ask(peer, gateV4)).status, 401, "the tailnet needs a key");
 	t.equal((await ask(peer, gateV4, { key })).status, 200, "and has one");
 	const stream = startStream(peer, gateV4, key);
