@@ -11,6 +11,7 @@ const commands: Record<string, () => Promise<Command>> = {
 	keys: async () => (await import("./commands/keys.ts")).keys,
 	connect: async () => (await import("./commands/connect.ts")).connect,
 	setup: async () => (await import("./commands/setup.ts")).setup,
+	probe: async () => (await import("./commands/probe.ts")).probe,
 	policy: async () => (await import("./commands/policy.ts")).policy,
 };
 

@@ -1,0 +1,429 @@
+import { writeFile } from "node:fs/promises";
+import { createInterface } from "node:readline/promises";
+import { parseArgs, styleText } from "node:util";
+import { isModelName } from "../clients/client.ts";
+import { parseServer } from "../clients/server.ts";
+import { parseDuration } from "../config/duration.ts";
+import { weaknessOf } from "../keys/newKey.ts";
+import { isTailscaleAddress, parseAddress } from "../net/ranges.ts";
+import { checkGate } from "../probe/gate.ts";
+import { maxTries } from "../probe/lockout.ts";
+import { isPublicAddress, resolve, wayTo } from "../probe/place.ts";
+import { checkPublic, publicPorts } from "../probe/ports.ts";
+import { codeOf } from "../probe/printable.ts";
+import {
+	countGaps,
+	drawGaps,
+	formatMs,
+	type Timings,
+} from "../probe/stream.ts";
+import { checkWebUi, parseWebUi, type WebUi } from "../probe/webUi.ts";
+import { headline } from "../report/headline.ts";
+import { renderReport } from "../report/html.ts";
+import { formatJson, toJson } from "../report/json.ts";
+import {
+	hasSeriousFindings,
+	type Result,
+	worstFirst,
+} from "../report/result.ts";
+import { formatResults } from "../report/text.ts";
+import { visible } from "../report/visible.ts";
+import { version } from "../version.ts";
+import {
+	type Command,
+	exitCodes,
+	Finding,
+	readArgs,
+	UsageError,
+} from "./command.ts";
+
+const keyVariable = "LLAMAGATE_KEY";
+const maxPorts = 20;
+
+const options = {
+	"key-stdin": { type: "boolean", default: false },
+	model: { type: "string" },
+	timeout: { type: "string", default: "5m" },
+	lockout: { type: "boolean", default: false },
+	yes: { type: "boolean", default: false },
+	public: { type: "string" },
+	ports: { type: "string" },
+	"allow-private": { type: "boolean", default: false },
+	webui: { type: "string" },
+	html: { type: "string" },
+	json: { type: "boolean", default: false },
+} as const;
+
+export const probe: Command = {
+	summary:
+		"from another device: say whether the gate holds, and how it streams",
+	help: `
+Usage: llamagate probe URL [--key-stdin] [--lockout]
+       llamagate probe [URL] --public ADDRESS [--ports LIST]
+       llamagate probe [URL] --webui URL
+
+Tries a gate from outside, as its clients and as strangers meet it. Run it on
+another device than the server; it needs no root and no other program. With the
+key it reads, streams one short reply, and makes requests that are wrong on
+purpose; it never calls what could change a model with a key.
+
+  --key-stdin        read the key from standard input; or put it into the
+                     environment as ${keyVariable}. Without a key, only what
+                     strangers see is tried
+  --model NAME       the model to ask (default: the first that the server has)
+  --timeout TIME     how long it may take to load (default: 5m)
+  --lockout          show wrong keys, ${maxTries} at the most, until the gate locks this
+                     device out: for minutes it is then refused, whatever its key
+  --public ADDRESS   the server's public address or name: are its ports shut?
+                     From outside: not in its network, not through the tailnet
+  --ports LIST       for --public, up to ${maxPorts} (default: ${publicPorts.join(",")})
+  --allow-private    for --public, an address of a private network, to see what
+                     the server shows there
+  --webui URL        Open WebUI's https:// address: certificate, page, raw ports
+  --yes              do not ask before --lockout
+  --html FILE        write a page with the report, too
+  --json             print JSON
+
+Exit codes: 0 nothing worse than a warning, 1 findings, 2 usage
+
+Example: llamagate probe my-server --key-stdin < laptop.key
+         llamagate probe --public 203.0.113.7
+`,
+	async run(args) {
+		const given = readProbeArgs(args);
+		const key =
+			given.server === undefined ? undefined : await readKey(given.readsKey);
+		if (given.lockout && !(await agreeToLockout(given.agreed)))
+			return exitCodes.finding;
+
+		const startedAt = performance.now();
+		const results: Result[] = [];
+		let timings: Timings | undefined;
+		const { progress, endProgress } = showProgress(given.json);
+		if (given.publicHost !== undefined) {
+			progress(`knocking at ${given.publicHost}`);
+			results.push(...(await probePublic(given, given.publicHost)));
+		}
+		if (given.webUi !== undefined) {
+			progress(`looking at https://${given.webUi.host}`);
+			results.push(...(await probeWebUi(given.webUi)));
+		}
+		// The gate comes last, and its lockout after all else that needs it.
+		if (given.server !== undefined) {
+			const gate = await checkGate(
+				{
+					origin: given.server,
+					key,
+					model: given.model,
+					waitMs: given.waitMs,
+					lockout: given.lockout,
+				},
+				progress,
+			);
+			results.unshift(...gate.results);
+			timings = gate.timings;
+		}
+		endProgress();
+
+		const target = [
+			given.server,
+			given.publicHost,
+			given.webUi === undefined ? undefined : `https://${given.webUi.host}`,
+		]
+			.filter((part) => part !== undefined)
+			.join(", ");
+		const report = { version, at: new Date(), target, results };
+		if (given.html !== undefined) await writePage(given.html, report, timings);
+		if (given.json)
+			process.stdout.write(
+				formatJson({
+					...toJson(report),
+					...(timings === undefined ? {} : { timings }),
+				}),
+			);
+		else {
+			const seconds = ((performance.now() - startedAt) / 1_000).toFixed(1);
+			process.stdout.write(
+				`${styleText("bold", `Probe of ${target}`)}, ${seconds} s\n\n${formatResults(results)}\n${formatDetails(results)}${formatTimings(timings)}${headline(results)}\n`,
+			);
+		}
+		return hasSeriousFindings(results) ? exitCodes.finding : exitCodes.ok;
+	},
+};
+
+/** @throws {Finding} if the file cannot be written */
+async function writePage(
+	file: string,
+	report: Omit<Parameters<typeof renderReport>[0], "title">,
+	timings: Timings | undefined,
+): Promise<void> {
+	const page = renderReport({
+		title: "llamagate probe",
+		...report,
+		...(timings === undefined ? {} : { histogram: countGaps(timings.gapsMs) }),
+	});
+	try {
+		// It names addresses of the host; others need not read it.
+		await writeFile(file, page, { mode: 0o600 });
+	} catch (error) {
+		throw new Finding(`${file} cannot be written (${codeOf(error)})`);
+	}
+}
+
+/** What was seen in more than one line; the first stands in the table. */
+function formatDetails(results: readonly Result[]): string {
+	return worstFirst(results)
+		.filter(({ evidence }) => evidence.length > 1)
+		.map(
+			({ id, evidence }) =>
+				`${styleText("bold", id)}\n${evidence.map((line) => `  ${visible(line)}\n`).join("")}\n`,
+		)
+		.join("");
+}
+
+/** How the stream came, with the gaps between its arrivals as bars. */
+function formatTimings(timings: Timings | undefined): string {
+	if (timings === undefined) return "";
+	const { model, firstTokenMs, spanMs, tokens, arrivals, gapsMs } = timings;
+	return `${styleText("bold", "The stream")}
+  ${visible(model)}: first token after ${formatMs(firstTokenMs)}, then ${tokens} tokens in ${arrivals} arrivals over ${formatMs(spanMs)}
+  gaps between arrivals:
+${drawGaps(gapsMs)
+	.map((line) => `  ${line}\n`)
+	.join("")}
+`;
+}
+
+interface Given {
+	readonly server: string | undefined;
+	readonly readsKey: boolean;
+	readonly model: string | undefined;
+	readonly waitMs: number;
+	readonly lockout: boolean;
+	readonly agreed: boolean;
+	readonly publicHost: string | undefined;
+	readonly ports: readonly number[];
+	readonly allowPrivate: boolean;
+	readonly webUi: WebUi | undefined;
+	readonly html: string | undefined;
+	readonly json: boolean;
+}
+
+/**
+ * Reads the command line. No message of it repeats what could be a key.
+ *
+ * @throws {UsageError}
+ */
+function readProbeArgs(args: string[]): Given {
+	if (args.some((arg) => /^--?(api-?)?(key|token)(=|$)/i.test(arg)))
+		throw new UsageError(
+			`a key does not go on the command line, where other users and the shell's history see it; use --key-stdin and put it on standard input, or ${keyVariable}`,
+		);
+	const loose = parseArgs({
+		args,
+		options,
+		allowPositionals: true,
+		strict: false,
+	});
+	// An option that is not known comes first: what follows it may be its value.
+	const { values, positionals } = readArgs(
+		args,
+		options,
+		loose.positionals.map(() => "URL"),
+	);
+	if (positionals.length > 1)
+		throw new UsageError(
+			"one URL is enough; a key goes on standard input, with --key-stdin",
+		);
+	const [url] = positionals;
+	const server = url === undefined ? undefined : parseServer(url);
+	if (url !== undefined && server === undefined)
+		throw new UsageError(
+			"URL is host, host:port or http://host:port (or https), without a path, a user or a query",
+		);
+	if (
+		server === undefined &&
+		values.public === undefined &&
+		values.webui === undefined
+	)
+		throw new UsageError("say what to probe: a URL, --public or --webui");
+	if (server === undefined)
+		for (const option of ["lockout", "key-stdin", "model"] as const)
+			if (values[option] !== undefined && values[option] !== false)
+				throw new UsageError(`--${option} needs the URL of a gate`);
+	if (values.model !== undefined && !isModelName(values.model))
+		throw new UsageError(
+			"--model takes a model's name as ollama list shows it, such as qwen3:8b",
+		);
+	const waitMs = parseDuration(values.timeout);
+	if (waitMs === undefined || waitMs < 1_000)
+		throw new UsageError(
+			"--timeout takes a time of 1s or more, such as 90s or 15m",
+		);
+	if (
+		values.public === undefined &&
+		(values.ports !== undefined || values["allow-private"])
+	)
+		throw new UsageError("--ports and --allow-private go with --public");
+	if (values.public !== undefined && !/^[A-Za-z0-9_.:-]+$/.test(values.public))
+		throw new UsageError(
+			"--public takes one address or one name, without a port",
+		);
+	const webUi =
+		values.webui === undefined ? undefined : parseWebUi(values.webui);
+	if (values.webui !== undefined && webUi === undefined)
+		throw new UsageError(
+			"--webui takes an https:// address, such as https://HOST.TAILNET.ts.net",
+		);
+	return {
+		server,
+		readsKey: values["key-stdin"],
+		model: values.model,
+		waitMs,
+		lockout: values.lockout,
+		agreed: values.yes,
+		publicHost: values.public,
+		ports: values.ports === undefined ? publicPorts : readPorts(values.ports),
+		allowPrivate: values["allow-private"],
+		webUi,
+		html: values.html,
+		json: values.json,
+	};
+}
+
+/** @throws {UsageError} */
+function readPorts(list: string): number[] {
+	const ports = [...new Set(list.split(",").map((part) => part.trim()))].map(
+		(part) => (/^\d{1,5}$/.test(part) ? Number(part) : 0),
+	);
+	if (ports.some((port) => port < 1 || port > 65_535))
+		throw new UsageError("--ports takes numbers with commas, such as 22,11434");
+	if (ports.length > maxPorts)
+		throw new UsageError(
+			`--ports takes ${maxPorts} at the most: this looks at a host's few doors and is no scanner`,
+		);
+	return ports;
+}
+
+/** @throws {Finding} that does not repeat it */
+async function readKey(fromStdin: boolean): Promise<string | undefined> {
+	let key = process.env[keyVariable]?.trim();
+	let where = `in ${keyVariable}`;
+	if (fromStdin) {
+		where = "on standard input";
+		if (process.stdin.isTTY)
+			say("Type or paste the key, then press Enter and Ctrl-D.");
+		let text = "";
+		process.stdin.setEncoding("utf8");
+		for await (const chunk of process.stdin) text += String(chunk);
+		key = text.trim();
+	}
+	if (key === undefined || (key === "" && !fromStdin)) return undefined;
+	const weakness = weaknessOf(key);
+	if (weakness !== undefined)
+		throw new Finding(
+			`what stands ${where} is no key of llamagate: ${weakness.split(";")[0]}. Paste the key whole and alone, as llamagate keys add printed it`,
+		);
+	return key;
+}
+
+async function agreeToLockout(agreed: boolean): Promise<boolean> {
+	say(
+		`--lockout shows up to ${maxTries} wrong keys. The gate will then refuse this very device for minutes (5 unless it is configured otherwise), whatever key it sends; running streams go on. If fail2ban watches, it may ban this device for longer, half an hour with the jail that llamagate ships.`,
+	);
+	if (agreed) return true;
+	if (!process.stdin.isTTY || !process.stderr.isTTY) {
+		say("llamagate probe: there is no terminal to ask on; add --yes");
+		return false;
+	}
+	const terminal = createInterface({
+		input: process.stdin,
+		output: process.stderr,
+	});
+	// A closed terminal is no yes.
+	const closed = new Promise<string>((resolve) =>
+		terminal.once("close", () => resolve("")),
+	);
+	const answer = await Promise.race([
+		terminal.question("Lock this device out? [y/N] "),
+		closed,
+	]);
+	terminal.close();
+	return /^y(es)?$/i.test(answer.trim());
+}
+
+/** @throws {Finding} if the name has no address */
+async function addressesOf(host: string): Promise<string[]> {
+	try {
+		return await resolve(host);
+	} catch (error) {
+		throw new Finding(
+			`the name ${host} cannot be looked up (${codeOf(error)})`,
+		);
+	}
+}
+
+/** @throws {UsageError} for addresses that a public test says nothing about */
+async function probePublic(
+	{ ports, allowPrivate }: Given,
+	host: string,
+): Promise<Result[]> {
+	const all = await addressesOf(host);
+	const tested = all.filter(
+		(address) =>
+			isPublicAddress(address) || (allowPrivate && isPrivateAddress(address)),
+	);
+	const left = all.filter((address) => !tested.includes(address));
+	if (tested.length === 0)
+		throw new UsageError(
+			left.map((address) => `${address} is ${kindOf(address)}`).join("; "),
+		);
+	if (parseAddress(host) === undefined)
+		say(`${host} is ${tested.join(" and ")}.`);
+	for (const address of left)
+		say(`Left out: ${address} is ${kindOf(address)}.`);
+	return checkPublic(await Promise.all(tested.map(wayTo)), ports);
+}
+
+function isPrivateAddress(text: string): boolean {
+	const range = parseAddress(text)?.range();
+	return (
+		!isTailscaleAddress(text) &&
+		(range === "private" || range === "uniqueLocal")
+	);
+}
+
+/** What kind of address it is, and why it is not tested. */
+function kindOf(text: string): string {
+	if (isTailscaleAddress(text))
+		return "an address of the tailnet, where the gate is meant to answer; probe it as URL, and name the public address for --public";
+	if (isPrivateAddress(text))
+		return "an address of a private network: what is shut there may be open on the internet. Name the public address, or say --allow-private to see what is shown in this network";
+	if (parseAddress(text)?.range() === "loopback")
+		return "this device itself, which proves nothing about the server";
+	return "no address that the internet can reach; name the server's public address";
+}
+
+async function probeWebUi(webUi: WebUi): Promise<Result[]> {
+	return checkWebUi(webUi, await addressesOf(webUi.host));
+}
+
+/** One line on standard error that says what is being waited for, on a terminal alone. */
+function showProgress(quiet: boolean) {
+	const shows = process.stderr.isTTY && !quiet;
+	const clear = () => process.stderr.write("\r\u001b[K");
+	return {
+		progress: (what: string) => {
+			if (!shows) return;
+			clear();
+			process.stderr.write(styleText("dim", `… ${what}`));
+		},
+		endProgress: () => {
+			if (shows) clear();
+		},
+	};
+}
+
+function say(text: string): void {
+	process.stderr.write(`${text}\n`);
+}

@@ -1,0 +1,186 @@
+import { Agent } from "undici";
+import type { Family } from "../ollama/routes.ts";
+import { codeOf } from "./printable.ts";
+
+const connectTimeoutMs = 5_000;
+/** For calls that need no model. */
+const callTimeoutMs = 10_000;
+const maxReplyBytes = 4 * 2 ** 20;
+
+export interface Request {
+	readonly method: string;
+	/** Sent as it is: no cleaning of dots, slashes or percent signs. */
+	readonly path: string;
+	readonly key?: string;
+	readonly headers?: Readonly<Record<string, string>>;
+	readonly body?: string;
+}
+
+/** What a server answered. */
+export interface Reply {
+	readonly status: number;
+	/** Lower-case names; of a header that stands twice, both values. */
+	readonly headers: Readonly<Record<string, string>>;
+	/** Up to 4 MiB. */
+	readonly body: string;
+	readonly durationMs: number;
+}
+
+/** There was no answer, or no whole one. */
+export interface NoReply {
+	readonly code: string;
+}
+
+/** A stream that has begun. */
+export interface OpenReply {
+	readonly status: number;
+	readonly headers: Readonly<Record<string, string>>;
+	readonly chunks: AsyncIterable<Buffer>;
+	/** Leaves at once, as a client does that is closed. */
+	leave(): void;
+}
+
+/** Makes HTTP calls to one server, always to the addresses that were looked at before. */
+export interface Caller {
+	readonly origin: string;
+	call(request: Request): Promise<Reply | NoReply>;
+	/** @param waitMs how long the reply's head may take, and each silence in its body */
+	open(request: Request, waitMs: number): Promise<OpenReply | NoReply>;
+	close(): Promise<void>;
+}
+
+export function isReply<T extends { readonly status: number }>(
+	outcome: T | NoReply,
+): outcome is T {
+	return "status" in outcome;
+}
+
+/**
+ * @param origin `http://host:port`
+ * @param addresses those that the host has; no other is connected to
+ */
+export function openCaller(
+	origin: string,
+	addresses: readonly string[],
+): Caller {
+	const known = addresses.map((address) => ({
+		address,
+		family: address.includes(":") ? 6 : 4,
+	}));
+	const agent = new Agent({
+		connections: 8,
+		connect: {
+			timeout: connectTimeoutMs,
+			autoSelectFamily: true,
+			lookup: (_host, { all }, done) => {
+				const [first] = known;
+				if (all === true || first === undefined) done(null, known);
+				else done(null, first.address, first.family);
+			},
+		},
+	});
+
+	async function begin(
+		{ method, path, key, headers, body }: Request,
+		waitMs: number,
+		signal: AbortSignal,
+	) {
+		return agent.request({
+			origin,
+			path,
+			// undici's type knows no others; what is sent is what is given.
+			method: method as "GET",
+			headers: {
+				accept: "*/*",
+				...(key === undefined ? {} : { authorization: `Bearer ${key}` }),
+				...(body === undefined ? {} : { "content-type": "application/json" }),
+				...headers,
+			},
+			headersTimeout: waitMs,
+			bodyTimeout: waitMs,
+			signal,
+			...(body === undefined ? {} : { body }),
+		});
+	}
+
+	return {
+		origin,
+		async call(request) {
+			const startedAt = performance.now();
+			try {
+				const reply = await begin(
+					request,
+					callTimeoutMs,
+					AbortSignal.timeout(callTimeoutMs),
+				);
+				let body = "";
+				const decoder = new TextDecoder();
+				for await (const chunk of reply.body as AsyncIterable<Buffer>) {
+					body += decoder.decode(chunk, { stream: true });
+					if (body.length > maxReplyBytes) return { code: "too long a reply" };
+				}
+				return {
+					status: reply.statusCode,
+					headers: plain(reply.headers),
+					body,
+					durationMs: performance.now() - startedAt,
+				};
+			} catch (error) {
+				return { code: codeOf(error) };
+			}
+		},
+		async open(request, waitMs) {
+			const leaving = new AbortController();
+			try {
+				const reply = await begin(request, waitMs, leaving.signal);
+				return {
+					status: reply.statusCode,
+					headers: plain(reply.headers),
+					chunks: reply.body,
+					leave: () => leaving.abort(),
+				};
+			} catch (error) {
+				return { code: codeOf(error) };
+			}
+		},
+		close: () => agent.destroy(),
+	};
+}
+
+function plain(
+	headers: Record<string, string | string[] | undefined>,
+): Record<string, string> {
+	return Object.fromEntries(
+		Object.entries(headers).map(([name, value]) => [name, String(value ?? "")]),
+	);
+}
+
+/** The message of an error in its family's shape; `undefined` if it has not that shape, or more than one line. */
+export function readError(family: Family, body: string): string | undefined {
+	if (body.trim().includes("\n")) return undefined;
+	const value = readObject(body);
+	const error = value?.error;
+	const message =
+		family === "native" ? error : isObject(error) ? error.message : undefined;
+	const isTyped =
+		family === "native" ||
+		(isObject(error) &&
+			typeof error.type === "string" &&
+			(family === "openai" || value?.type === "error"));
+	return isTyped && typeof message === "string" && message !== ""
+		? message
+		: undefined;
+}
+
+export function readObject(text: string): Record<string, unknown> | undefined {
+	try {
+		const value: unknown = JSON.parse(text);
+		return isObject(value) ? value : undefined;
+	} catch {
+		return undefined;
+	}
+}
+
+export function isObject(value: unknown): value is Record<string, unknown> {
+	return typeof value === "object" && value !== null && !Array.isArray(value);
+}

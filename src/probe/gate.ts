@@ -1,0 +1,298 @@
+import type { Result } from "../report/result.ts";
+import {
+	type Caller,
+	isReply,
+	type NoReply,
+	openCaller,
+	type Reply,
+	readError,
+	readObject,
+} from "./caller.ts";
+import { checks, finding, ok, unknown } from "./checks.ts";
+import { checkLockout } from "./lockout.ts";
+import { resolve, tailnetAddresses, type Way, wayTo } from "./place.ts";
+import { codeOf, printable } from "./printable.ts";
+import { checkStream, type Timings } from "./stream.ts";
+import { checkWithKey } from "./withKey.ts";
+import { checkWithoutKey } from "./withoutKey.ts";
+
+/** What is asked of a gate. */
+export interface GateQuestion {
+	/** `http://host:port` or `https://…` */
+	readonly origin: string;
+	readonly key: string | undefined;
+	readonly model: string | undefined;
+	/** How long a model may take to load. */
+	readonly waitMs: number;
+	readonly lockout: boolean;
+}
+
+/** Told what is being looked at. */
+export type Progress = (what: string) => void;
+
+const keyChecks = [
+	checks.keyAccepted,
+	checks.scopes,
+	checks.reads,
+	checks.errorShapes,
+];
+const streamChecks = [
+	checks.stream,
+	checks.uncollected,
+	checks.afterLeaving,
+	checks.cancel,
+];
+
+/**
+ * Probes one gate, from its name to a stream. The key is sent only to where a
+ * call without one was refused, and only over an encrypted way.
+ */
+export async function checkGate(
+	question: GateQuestion,
+	progress: Progress,
+): Promise<{ results: Result[]; timings?: Timings }> {
+	const { origin } = question;
+	progress(`looking for ${origin}`);
+	const host = new URL(origin).hostname.replace(/^\[|\]$/g, "");
+	let ways: Way[];
+	try {
+		ways = await Promise.all((await resolve(host)).map(wayTo));
+	} catch (error) {
+		const reason = `the name ${host} cannot be looked up (${codeOf(error)})`;
+		return {
+			results: [
+				finding(
+					checks.reachable,
+					[reason],
+					"Is this device in the tailnet (tailscale status)? The server's 100.… address works without names.",
+				),
+				...rest(
+					"the server was not found",
+					checks.elsewhere,
+					checks.encrypted,
+					...withoutKeyChecks,
+					...keyChecks,
+					...streamChecks,
+					...(question.lockout ? [checks.lockout] : []),
+				),
+			],
+		};
+	}
+	const caller = openCaller(
+		origin,
+		ways.map(({ address }) => address),
+	);
+	try {
+		return await checkFound(question, caller, ways, progress);
+	} finally {
+		await caller.close();
+	}
+}
+
+const withoutKeyChecks = [
+	checks.noKey,
+	checks.unknownPaths,
+	checks.challenge,
+	checks.refusalShape,
+];
+
+function rest(
+	reason: string,
+	...left: (typeof checks)[keyof typeof checks][]
+): Result[] {
+	return left.map((check) => unknown(check, reason));
+}
+
+async function checkFound(
+	{ origin, key, model, waitMs, lockout }: GateQuestion,
+	caller: Caller,
+	ways: readonly Way[],
+	progress: Progress,
+): Promise<{ results: Result[]; timings?: Timings }> {
+	const first = await caller.call({ method: "GET", path: "/api/version" });
+	const reachable = judgeFirst(first, origin, ways);
+	const encrypted = judgeWay(origin, ways);
+	const results = [reachable, judgePlace(ways), encrypted];
+	const lockoutChecks = lockout ? [checks.lockout] : [];
+	if (!isReply(first) || first.status === 429 || reachable.state !== "ok") {
+		// An Ollama that answers everybody is worth the whole list.
+		const isBare = isReply(first) && isOllama(first);
+		if (isBare) {
+			progress("knocking at every call without a key");
+			results.push(...(await checkWithoutKey(caller)));
+		} else results.push(...rest(noGate(first), ...withoutKeyChecks));
+		results.push(
+			...rest(
+				isBare
+					? "the key was not sent: nobody asks for one here"
+					: noGate(first),
+				...keyChecks,
+				...streamChecks,
+				...lockoutChecks,
+			),
+		);
+		return { results };
+	}
+
+	progress("knocking at every call without a key");
+	results.push(...(await checkWithoutKey(caller)));
+
+	let timings: Timings | undefined;
+	const obstacle =
+		key === undefined
+			? "no key was given: --key-stdin, or LLAMAGATE_KEY"
+			: encrypted.state === "finding"
+				? "the key was not sent: the way is not encrypted"
+				: undefined;
+	if (key === undefined || obstacle !== undefined)
+		results.push(...rest(obstacle ?? "", ...keyChecks, ...streamChecks));
+	else {
+		progress("reading with the key");
+		const use = await checkWithKey(caller, key);
+		results.push(...use.results);
+		const asked =
+			model ?? use.models.find((name) => !/embed|bge-|minilm/i.test(name));
+		if (use.obstacle !== undefined)
+			results.push(...rest(use.obstacle, ...streamChecks));
+		else if (asked === undefined)
+			results.push(
+				...rest(
+					"no model is known here that could be asked: name one with --model",
+					...streamChecks,
+				),
+			);
+		else {
+			progress(
+				`waiting for ${printable(asked, key)}; if it has to be loaded first, that can take minutes`,
+			);
+			const streamed = await checkStream(caller, key, asked, waitMs);
+			results.push(...streamed.results);
+			timings = streamed.timings;
+		}
+	}
+	if (lockout) {
+		progress("showing wrong keys");
+		results.push(await checkLockout(caller));
+	}
+	return { results, ...(timings === undefined ? {} : { timings }) };
+}
+
+function noGate(first: Reply | NoReply): string {
+	if (!isReply(first)) return `the server did not answer (${first.code})`;
+	return first.status === 429
+		? "this device is locked out for now"
+		: "no gate answers here";
+}
+
+function isOllama({ status, body }: Reply): boolean {
+	return status === 200 && typeof readObject(body)?.version === "string";
+}
+
+function judgeFirst(
+	first: Reply | NoReply,
+	origin: string,
+	ways: readonly Way[],
+): Result {
+	const check = checks.reachable;
+	const where = `${origin} (${ways.map(({ address }) => address).join(", ")})`;
+	if (!isReply(first))
+		return finding(
+			check,
+			[`no answer from ${where}: ${first.code}`],
+			adviceFor(first.code),
+		);
+	const { status, headers, body } = first;
+	const said = printable(readError("native", body) ?? "");
+	const seen = `GET /api/version at ${where}: ${status}${said === "" ? "" : `, "${said}"`}`;
+	if (status === 401)
+		return /realm="llamagate"/.test(headers["www-authenticate"] ?? "")
+			? ok(check, where)
+			: ok(check, where, "it does not call itself llamagate");
+	if (status === 429)
+		return unknown(
+			check,
+			seen,
+			`wait ${printable(headers["retry-after"] ?? "some")} s and try again`,
+		);
+	if (isOllama(first))
+		return finding(
+			check,
+			[
+				`${where}: Ollama ${printable(String(readObject(body)?.version))} itself answers, without a key`,
+			],
+			"On the server, at once: sudo llamagate setup",
+		);
+	if (status === 403 && /not on the gate's network/.test(said))
+		return finding(
+			check,
+			[seen],
+			"Reach it over the tailnet (tailscale status), by its 100.… address or its name there.",
+		);
+	return finding(
+		check,
+		[seen, "that is neither a gate nor Ollama"],
+		"Check host and port: llamagate listens on 11434 unless its configuration says otherwise.",
+	);
+}
+
+function adviceFor(code: string): string {
+	if (code === "ECONNREFUSED")
+		return "The host is there and nothing listens on that port, or fail2ban has banned this device. On the server: systemctl status llamagate, then sudo llamagate check";
+	if (
+		/^(ERR_TLS|ERR_SSL|CERT_|UNABLE_TO_|DEPTH_ZERO|SELF_SIGNED)|EPROTO/.test(
+			code,
+		)
+	)
+		return "llamagate itself speaks http://; with https:// the certificate of what is in front of it must be good for that name.";
+	if (
+		code.startsWith("HPE_") ||
+		code === "UND_ERR_SOCKET" ||
+		code === "ECONNRESET"
+	)
+		return "Something is there that speaks no HTTP, or does not speak to this device. If it is HTTPS, write https://.";
+	return "Is this device in the tailnet (tailscale status), does the server answer tailscale ping, and does the tailnet's policy allow it (llamagate policy print)?";
+}
+
+function judgePlace(ways: readonly Way[]): Result {
+	const own = ways.filter(({ isOwn }) => isOwn);
+	if (own.length > 0)
+		return finding(
+			checks.elsewhere,
+			[
+				`${own.map(({ address }) => address).join(", ")} is this device's own address`,
+			],
+			"Run it on another device of your tailnet as well.",
+		);
+	return ok(
+		checks.elsewhere,
+		`sent from ${ways.map(({ from }) => from ?? "nowhere").join(", ")}`,
+	);
+}
+
+function judgeWay(origin: string, ways: readonly Way[]): Result {
+	const check = checks.encrypted;
+	if (origin.startsWith("https://")) return ok(check, "by HTTPS");
+	const open = ways.filter(({ isPrivate }) => !isPrivate);
+	if (open.length === 0)
+		return ok(
+			check,
+			ways.every(({ isOwn }) => isOwn)
+				? "it does not leave this device"
+				: "by Tailscale",
+		);
+	const inTailnet = tailnetAddresses();
+	return finding(
+		check,
+		[
+			...open.map(({ address, from, viaTailnet }) =>
+				viaTailnet
+					? `${address} is no address of Tailscale's: beyond the node that leads there, the way is plain HTTP`
+					: `plain HTTP to ${address}, sent from ${from ?? "nowhere"}, which is not Tailscale's`,
+			),
+			inTailnet.length === 0
+				? "this device has no address in a tailnet"
+				: `this device is in a tailnet: ${inTailnet.join(", ")}`,
+		],
+		"Join this device to the tailnet (tailscale up), and use the server's 100.… address or its name there.",
+	);
+}

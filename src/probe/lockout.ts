@@ -1,0 +1,59 @@
+import { generateKey } from "../keys/newKey.ts";
+import type { Result } from "../report/result.ts";
+import { type Caller, isReply, readError } from "./caller.ts";
+import { checks, finding, ok, unknown } from "./checks.ts";
+import { printable } from "./printable.ts";
+
+/** As many as fail2ban's jail for the gate takes, and three times what the gate does by itself. */
+export const maxTries = 30;
+
+/** Shows wrong keys until the gate has enough of it. They are made for this and belong to nobody. */
+export async function checkLockout(caller: Caller): Promise<Result> {
+	const check = checks.lockout;
+	for (let tried = 1; tried <= maxTries; tried += 1) {
+		const reply = await caller.call({
+			method: "GET",
+			path: "/api/version",
+			key: generateKey(),
+		});
+		if (!isReply(reply))
+			return tried > 1
+				? ok(
+						check,
+						`after ${tried - 1} wrong keys this device is not answered any more (${reply.code}): the host has banned it, as fail2ban does`,
+						"on the server: sudo fail2ban-client set llamagate unbanip ADDRESS",
+					)
+				: unknown(check, `no answer (${reply.code})`);
+		if (reply.status === 401) continue;
+		if (reply.status !== 429)
+			return finding(
+				check,
+				[`a wrong key was answered ${reply.status} in place of 401`],
+				"See the checks without a key: something else than the gate answers.",
+			);
+		const after = reply.headers["retry-after"] ?? "";
+		const said = printable(readError("native", reply.body) ?? "");
+		const seen = `after ${tried - 1} wrong keys: 429, "${said}"`;
+		if (!/^[1-9]\d*$/.test(after) || said === "")
+			return finding(
+				check,
+				[
+					said === "" ? `after ${tried - 1} wrong keys: 429` : seen,
+					said === ""
+						? "the refusal is no error of Ollama's API"
+						: "Retry-After is missing, so clients do not know how long to wait",
+				],
+				"The gate sends both. Have the proxy that stands before it leave headers and replies alone.",
+			);
+		return ok(
+			check,
+			seen,
+			`this device is locked out for ${after} s from now, with any key`,
+		);
+	}
+	return finding(
+		check,
+		[`${maxTries} wrong keys within a minute, and each was answered 401`],
+		"On the server, set limits.authFailures.max to 10; if a proxy stands before the gate, it sees the proxy's address alone.",
+	);
+}

@@ -1,0 +1,236 @@
+import { connect } from "node:net";
+import { formatHostPort } from "../net/ranges.ts";
+import type { Check, Result } from "../report/result.ts";
+import { absent, checks, finding, ok, unknown } from "./checks.ts";
+import { isPublicAddress, tailnetAddresses, type Way } from "./place.ts";
+import { codeOf, printable } from "./printable.ts";
+
+const timeoutMs = 5_000;
+export const publicPorts: readonly number[] = [22, 443, 3000, 8080, 11434];
+
+/** What became of one connection. */
+export interface Knock {
+	readonly address: string;
+	readonly port: number;
+	/** `closed`: refused. `filtered`: no answer, or a router's. `unreachable`: this device has no way there. */
+	readonly state: "open" | "closed" | "filtered" | "unreachable";
+	/** The version that an Ollama without a key told. */
+	readonly ollama?: string;
+	/** What else answered to the question for it, in short. */
+	readonly other?: string;
+}
+
+/**
+ * Opens one connection, and on it asks for Ollama's version if that is wanted.
+ * It is closed again at once, or after 5 s.
+ */
+export function knock(
+	address: string,
+	port: number,
+	asksForOllama: boolean,
+): Promise<Knock> {
+	return new Promise((resolve) => {
+		const socket = connect({ host: address, port });
+		let isOpen = false;
+		let said = "";
+		const end = (state: Knock["state"]) => {
+			clearTimeout(timer);
+			socket.destroy();
+			const version = /\r\n\r\n[\s\S]*"version"\s*:\s*"([^"]+)"/.exec(
+				said,
+			)?.[1];
+			const status = /^HTTP\/1\.[01] (\d{3})/.exec(said)?.[1];
+			resolve({
+				address,
+				port,
+				state,
+				...(version !== undefined && status === "200"
+					? { ollama: printable(version) }
+					: status !== undefined
+						? { other: `HTTP ${status}` }
+						: {}),
+			});
+		};
+		const timer = setTimeout(
+			() => end(isOpen ? "open" : "filtered"),
+			timeoutMs,
+		);
+		socket.setEncoding("latin1");
+		socket.once("connect", () => {
+			isOpen = true;
+			if (!asksForOllama) return end("open");
+			socket.write(
+				`GET /api/version HTTP/1.1\r\nhost: ${formatHostPort(address, port)}\r\nconnection: close\r\n\r\n`,
+			);
+		});
+		socket.on("data", (text: string) => {
+			said += text;
+			if (said.length > 16_384) end("open");
+		});
+		socket.once("error", (error) => {
+			if (isOpen) return end("open");
+			end(stateOf(codeOf(error)));
+		});
+		socket.once("close", () => end("open"));
+	});
+}
+
+function stateOf(code: string): Knock["state"] {
+	switch (code) {
+		case "ECONNREFUSED":
+		case "ECONNRESET":
+			return "closed";
+		case "ENETUNREACH":
+		case "EADDRNOTAVAIL":
+		case "EAFNOSUPPORT":
+		case "EINVAL":
+			return "unreachable";
+		default:
+			return "filtered";
+	}
+}
+
+/** Knocks at these ports of these addresses, all at once, one connection each. */
+export async function checkPublic(
+	ways: readonly Way[],
+	ports: readonly number[],
+): Promise<Result[]> {
+	const knocks = await Promise.all(
+		ways.flatMap(({ address }) =>
+			ports.map((port) => knock(address, port, port !== 22 && port !== 443)),
+		),
+	);
+	const at = (...wanted: number[]) =>
+		knocks.filter(({ port }) => wanted.includes(port));
+	const others = ports.filter((port) => !publicPorts.includes(port));
+	return [
+		judgePlace(ways),
+		judgeAnswers(knocks),
+		judgeOllama(knocks),
+		judgeShut(
+			checks.publicPort11434,
+			at(11434),
+			"On the server: sudo llamagate setup. On a cloud host, take the port out of the security group as well.",
+		),
+		judgeShut(
+			checks.publicOpenWebUi,
+			at(3000, 8080),
+			"On the server: sudo llamagate setup --only open-webui. A port that Docker publishes bypasses UFW: publish 127.0.0.1:PORT instead.",
+		),
+		judgeShut(
+			checks.publicHttps,
+			at(443),
+			"On the server: tailscale funnel status, and sudo ss -ltnp 'sport = 443'. If a web server is meant to be there, leave it.",
+		),
+		judgeSsh(at(22)),
+		judgeShut(
+			checks.publicOthers,
+			at(...others),
+			"On the server: sudo ss -ltnp shows whose it is. Bind it to 127.0.0.1, or close it in the firewall.",
+		),
+	];
+}
+
+function describe({ address, port, state, ollama, other }: Knock): string {
+	const answer =
+		ollama !== undefined
+			? `, and Ollama ${ollama} answers`
+			: other !== undefined
+				? `, and answers ${other}`
+				: "";
+	return `${formatHostPort(address, port)} is ${state === "unreachable" ? "out of this device's reach" : state}${answer}`;
+}
+
+export function judgeShut(
+	check: Check,
+	knocks: readonly Knock[],
+	fix: string,
+): Result {
+	if (knocks.length === 0)
+		return absent(check, "not among the ports asked for");
+	const open = knocks.filter(({ state }) => state === "open");
+	if (open.length > 0) return finding(check, open.map(describe), fix);
+	// An address out of reach says nothing; the others say what they say.
+	const seen = knocks.filter(({ state }) => state !== "unreachable");
+	return seen.length === 0
+		? unknown(check, ...knocks.map(describe))
+		: ok(check, ...knocks.map(describe));
+}
+
+function judgeSsh(knocks: readonly Knock[]): Result {
+	if (knocks.length === 0)
+		return absent(checks.publicSsh, "not among the ports asked for");
+	return knocks.every(({ state }) => state === "unreachable")
+		? unknown(checks.publicSsh, ...knocks.map(describe))
+		: ok(checks.publicSsh, ...knocks.map(describe));
+}
+
+function judgeOllama(knocks: readonly Knock[]): Result {
+	const bare = knocks.filter(({ ollama }) => ollama !== undefined);
+	if (bare.length > 0)
+		return finding(
+			checks.publicOllama,
+			bare.map(describe),
+			"On the server, at once: sudo llamagate setup. Until then: sudo systemctl stop ollama",
+		);
+	const asked = knocks.filter(({ port }) => port !== 22 && port !== 443);
+	if (asked.length === 0)
+		return absent(checks.publicOllama, "not among the ports asked for");
+	return asked.every(({ state }) => state === "unreachable")
+		? unknown(checks.publicOllama, ...asked.map(describe))
+		: ok(
+				checks.publicOllama,
+				`asked on ${asked.filter(({ state }) => state === "open").length} open port(s) of ${asked.length}`,
+			);
+}
+
+function judgeAnswers(knocks: readonly Knock[]): Result {
+	const heard = knocks.filter(
+		({ state }) => state === "open" || state === "closed",
+	);
+	if (heard.length === 0)
+		return unknown(
+			checks.publicAnswers,
+			"not one port gave an answer: the firewall drops everything, or this is not the server's address, or the network here lets nothing out",
+		);
+	if (heard.length > 3 && heard.every(({ state }) => state === "open"))
+		return unknown(
+			checks.publicAnswers,
+			"every port is open: that may be the network here, which answers in the server's place",
+		);
+	return ok(
+		checks.publicAnswers,
+		`${heard.length} of ${knocks.length} connections were answered, the others met silence`,
+	);
+}
+
+/** What this device can know of where it stands. Nobody is asked what its own public address is. */
+function judgePlace(ways: readonly Way[]): Result {
+	const fix =
+		"Run it on a device outside: a laptop on a phone's hotspot, with Tailscale off or on but without an exit node.";
+	const bad = ways.flatMap(({ address, isOwn, viaTailnet, isSameLan, from }) =>
+		isOwn
+			? [`${address} is this device's own: this is the server`]
+			: viaTailnet
+				? [`the way to ${address} is through the tailnet (from ${from})`]
+				: isSameLan
+					? [`${address} is in the same network as this device (${from})`]
+					: [],
+	);
+	if (bad.length > 0) return finding(checks.publicOutside, bad, fix);
+	const inTailnet = tailnetAddresses();
+	const seen = `sent from ${ways.map(({ from }) => from ?? "nowhere").join(" and ")}, not through the tailnet`;
+	// Whoever has a public address of its own is behind nobody's router.
+	if (ways.every(({ from }) => from !== undefined && isPublicAddress(from)))
+		return ok(checks.publicOutside, seen);
+	return unknown(
+		checks.publicOutside,
+		seen,
+		...(inTailnet.length === 0
+			? []
+			: [
+					`this device is in the tailnet (${inTailnet.join(", ")}), which the test goes past`,
+				]),
+		"if this device is behind the same router as the server, the test proves little; only you can know",
+	);
+}

@@ -1,0 +1,374 @@
+import type { HistogramBin } from "../report/histogram.ts";
+import type { Result } from "../report/result.ts";
+import {
+	type Caller,
+	isObject,
+	isReply,
+	type NoReply,
+	type OpenReply,
+	readError,
+	readObject,
+} from "./caller.ts";
+import { checks, finding, ok, unknown } from "./checks.ts";
+import { codeOf, printable } from "./printable.ts";
+
+/** How a stream arrived. Times are in milliseconds. */
+export interface Timings {
+	readonly model: string;
+	/** From the request to the first piece of text. */
+	readonly firstTokenMs: number;
+	/** From the first piece of text to the last. */
+	readonly spanMs: number;
+	/** Lines with a piece of text. */
+	readonly tokens: number;
+	/** How many times text arrived. */
+	readonly arrivals: number;
+	/** Between one arrival and the next. */
+	readonly gapsMs: readonly number[];
+	/** How long Ollama says that it made tokens, if it does. */
+	readonly madeInMs: number | undefined;
+}
+
+const askedTokens = 48;
+/** Long enough that leaving it early makes a difference, short enough to end by itself. */
+const leftTokens = 400;
+/** Below this, tokens that come together may well have been made together. */
+const fastTokenMs = 4;
+/** Silence in a stream that has begun. */
+const maxSilenceMs = 60_000;
+const afterLeavingMs = 5_000;
+const secondStreamMs = 30_000;
+
+/** Makes one short reply, measures how it comes, leaves another in the middle. */
+export async function checkStream(
+	caller: Caller,
+	key: string,
+	model: string,
+	waitMs: number,
+): Promise<{ results: Result[]; timings?: Timings }> {
+	const stop = (result: Result, reason: string) => ({
+		results: [
+			result,
+			...[checks.uncollected, checks.afterLeaving, checks.cancel].map((check) =>
+				unknown(check, reason),
+			),
+		],
+	});
+	const reply = await ask(caller, key, model, askedTokens, waitMs);
+	if (!isReply(reply) || reply.status !== 200)
+		return stop(await judgeRefusal(reply, key, model), "no stream began");
+	const outcome = await readWhole(reply, model, reply.askedAt);
+	if (typeof outcome === "string")
+		return stop(
+			finding(
+				checks.stream,
+				[printable(outcome, key)],
+				"On the server: journalctl -u llamagate -u ollama -n 50",
+			),
+			"the stream broke off",
+		);
+	return {
+		timings: outcome,
+		results: [
+			ok(
+				checks.stream,
+				`first token after ${formatMs(outcome.firstTokenMs)}, ${outcome.tokens} tokens in ${formatMs(outcome.spanMs)}, from ${printable(model, key)}`,
+			),
+			judgeCollecting(outcome),
+			...(await checkLeaving(caller, key, outcome)),
+		],
+	};
+}
+
+type Asked = OpenReply & { askedAt: number };
+
+async function ask(
+	caller: Caller,
+	key: string,
+	model: string,
+	tokens: number,
+	waitMs: number,
+): Promise<Asked | NoReply> {
+	const askedAt = performance.now();
+	const reply = await caller.open(
+		{
+			method: "POST",
+			path: "/api/chat",
+			key,
+			body: JSON.stringify({
+				model,
+				messages: [
+					{ role: "user", content: "Count from one to one hundred in words." },
+				],
+				stream: true,
+				options: { num_predict: tokens },
+			}),
+		},
+		waitMs,
+	);
+	return isReply(reply) ? { ...reply, askedAt } : reply;
+}
+
+/** The pieces of text of a stream, as many as each arrival brings, and Ollama's last line. */
+async function* readArrivals(chunks: AsyncIterable<Buffer>) {
+	const decoder = new TextDecoder();
+	let rest = "";
+	for await (const chunk of chunks) {
+		const at = performance.now();
+		const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+		rest = lines.pop() ?? "";
+		let tokens = 0;
+		let last: Record<string, unknown> | undefined;
+		for (const line of lines) {
+			if (line.trim() === "") continue;
+			const part = readObject(line);
+			if (part === undefined) throw new Error("a line that is no JSON");
+			if (part.error !== undefined) throw new Error(String(part.error));
+			const message = isObject(part.message) ? part.message : {};
+			if (`${message.thinking ?? ""}${message.content ?? ""}` !== "")
+				tokens += 1;
+			if (part.done === true) last = part;
+		}
+		yield { at, tokens, last };
+	}
+}
+
+/** @returns what went wrong, if it did not come to its end */
+async function readWhole(
+	{ chunks }: OpenReply,
+	model: string,
+	askedAt: number,
+): Promise<Timings | string> {
+	const arrivedAt: number[] = [];
+	let tokens = 0;
+	let last: Record<string, unknown> | undefined;
+	try {
+		for await (const arrival of readArrivals(chunks)) {
+			if (arrival.tokens > 0) arrivedAt.push(arrival.at);
+			tokens += arrival.tokens;
+			last ??= arrival.last;
+		}
+	} catch (error) {
+		const { message } = error as Error;
+		return `it broke off after ${tokens} tokens: ${message === "" ? codeOf(error) : message}`;
+	}
+	const [first] = arrivedAt;
+	if (last === undefined)
+		return `it ended after ${tokens} tokens, without its last line`;
+	if (first === undefined) return "it ended without a token";
+	const madeInNs = last.eval_duration;
+	return {
+		model,
+		firstTokenMs: first - askedAt,
+		spanMs: (arrivedAt.at(-1) ?? first) - first,
+		tokens,
+		arrivals: arrivedAt.length,
+		gapsMs: arrivedAt.slice(1).map((at, i) => at - (arrivedAt[i] ?? at)),
+		madeInMs: typeof madeInNs === "number" ? madeInNs / 1e6 : undefined,
+	};
+}
+
+/**
+ * Whether the tokens came as they were made. Ollama tells at the end how long
+ * it took to make them; what comes in much less time, or in far fewer pieces
+ * than tokens, was held back somewhere.
+ */
+export function judgeCollecting(timings: Timings): Result {
+	const { tokens, arrivals, spanMs, madeInMs } = timings;
+	const check = checks.uncollected;
+	const seen = `${tokens} tokens in ${arrivals} arrivals`;
+	const evidence = [
+		`${seen}, over ${formatMs(spanMs)}${madeInMs === undefined ? "" : `; Ollama says that it made them in ${formatMs(madeInMs)}`}`,
+	];
+	if (tokens < 6) return unknown(check, `${seen}: too few to tell`);
+	const perTokenMs = (madeInMs ?? spanMs) / tokens;
+	const cameTogether = arrivals * 2 < tokens;
+	const cameLate = madeInMs !== undefined && spanMs < madeInMs / 2;
+	if (perTokenMs < fastTokenMs && (cameTogether || cameLate))
+		return unknown(
+			check,
+			`${seen}; they were made so fast that they may have come together by themselves`,
+			...evidence,
+		);
+	if (cameTogether || (cameLate && spanMs < 1_000))
+		return finding(
+			check,
+			evidence,
+			"The gate passes on each token as it comes. Turn off buffering in the proxy that stands before it (nginx: proxy_buffering off), or in the VPN or virus scanner of this device.",
+		);
+	return ok(check, ...evidence);
+}
+
+async function judgeRefusal(
+	reply: OpenReply | NoReply,
+	key: string,
+	model: string,
+): Promise<Result> {
+	if (!isReply(reply))
+		return reply.code === "UND_ERR_HEADERS_TIMEOUT"
+			? finding(
+					checks.stream,
+					[`${model} was asked, and nothing came for too long`],
+					"On the server: ollama ps, and journalctl -u ollama -n 50. If the model needs longer to load: --timeout 15m",
+				)
+			: finding(
+					checks.stream,
+					[`no answer (${reply.code})`],
+					"On the server: journalctl -u llamagate -n 50",
+				);
+	const parts: Buffer[] = [];
+	try {
+		for await (const chunk of reply.chunks) parts.push(chunk);
+	} catch {
+		// What came says enough, or nothing does.
+	}
+	const said = printable(
+		readError("native", Buffer.concat(parts).toString()) ?? "",
+		key,
+	);
+	const evidence = `POST /api/chat for ${printable(model, key)}: ${reply.status}${said === "" ? "" : `, "${said}"`}`;
+	if (reply.status === 429 || reply.status === 503)
+		return unknown(checks.stream, evidence);
+	return finding(
+		checks.stream,
+		[evidence],
+		reply.status === 400 || reply.status === 403 || reply.status === 404
+			? "Name a model that can chat and that the key may use: --model NAME"
+			: "On the server: systemctl status ollama, then sudo llamagate check",
+	);
+}
+
+async function checkLeaving(
+	caller: Caller,
+	key: string,
+	{ model, firstTokenMs, spanMs, tokens }: Timings,
+): Promise<Result[]> {
+	const both = (reason: string) =>
+		[checks.afterLeaving, checks.cancel].map((check) => unknown(check, reason));
+	const left = await ask(caller, key, model, leftTokens, maxSilenceMs);
+	if (!isReply(left) || left.status !== 200)
+		return both("a second stream did not begin");
+	let seen = 0;
+	try {
+		for await (const arrival of readArrivals(left.chunks)) {
+			seen += arrival.tokens;
+			if (arrival.last !== undefined)
+				return both(
+					`the reply had ended after ${seen} tokens, before it could be left`,
+				);
+			if (seen >= 3) break;
+		}
+	} catch (error) {
+		return both(`the stream broke off (${codeOf(error)})`);
+	}
+	left.leave();
+	const leftAt = performance.now();
+
+	const answer = await caller.call({ method: "GET", path: "/api/version" });
+	const answeredMs = performance.now() - leftAt;
+	// Asked without a key, so that any key can be probed with: a refusal is an answer.
+	const results = [
+		isReply(answer) && answeredMs < afterLeavingMs
+			? ok(
+					checks.afterLeaving,
+					`left after ${seen} tokens; the next call was answered after ${formatMs(answeredMs)}`,
+				)
+			: finding(
+					checks.afterLeaving,
+					[
+						isReply(answer)
+							? `the next call was answered only after ${formatMs(answeredMs)}`
+							: `the next call was not answered (${answer.code})`,
+					],
+					"On the server: journalctl -u llamagate -n 50",
+				),
+	];
+
+	const next = await ask(caller, key, model, 3, secondStreamMs);
+	if (!isReply(next))
+		return [
+			...results,
+			finding(
+				checks.cancel,
+				[
+					`the next stream did not begin within ${formatMs(secondStreamMs)} (${next.code})`,
+				],
+				cancelFix,
+			),
+		];
+	if (next.status !== 200) {
+		next.leave();
+		return [
+			...results,
+			unknown(checks.cancel, `the next stream was refused (${next.status})`),
+		];
+	}
+	const second = await readWhole(next, model, next.askedAt);
+	if (typeof second === "string")
+		return [...results, unknown(checks.cancel, printable(second, key))];
+	// At the pace of the first stream.
+	const restMs = (spanMs / Math.max(1, tokens - 1)) * (leftTokens - seen);
+	return [...results, judgeCancel(second.firstTokenMs, firstTokenMs, restMs)];
+}
+
+const cancelFix =
+	'On the server, the log line of the stream that was left says "outcome":"client_gone"; if Ollama goes on nevertheless: ollama ps, and a newer Ollama.';
+
+/** What the wait for the next stream says about the one that was left. */
+export function judgeCancel(
+	waitedMs: number,
+	firstTokenMs: number,
+	restMs: number,
+): Result {
+	const seen = `the next stream's first token came after ${formatMs(waitedMs)}; the one that was left had about ${formatMs(restMs)} to go`;
+	if (restMs < 2_000)
+		return unknown(
+			checks.cancel,
+			seen,
+			"that is too little to tell whether it went on",
+		);
+	if (waitedMs > restMs * 0.7 && waitedMs > firstTokenMs * 2)
+		return finding(
+			checks.cancel,
+			[seen, "it looks as if the model went on for nobody"],
+			cancelFix,
+		);
+	return ok(
+		checks.cancel,
+		seen,
+		"so it was stopped, or Ollama makes several replies at once (OLLAMA_NUM_PARALLEL): from here the two look the same",
+	);
+}
+
+const boundsMs = [0, 1, 3, 10, 30, 100, 300, 1_000, Number.POSITIVE_INFINITY];
+
+/** How many gaps were how long, from the shortest there is to the longest. */
+export function countGaps(gapsMs: readonly number[]): HistogramBin[] {
+	const bins = boundsMs.slice(1).map((toMs, i) => {
+		const fromMs = boundsMs[i] ?? 0;
+		const count = gapsMs.filter((gap) => gap >= fromMs && gap < toMs).length;
+		return { fromMs, toMs, count };
+	});
+	const first = bins.findIndex(({ count }) => count > 0);
+	const last = bins.findLastIndex(({ count }) => count > 0);
+	return first === -1 ? [] : bins.slice(first, last + 1);
+}
+
+/** The same as bars of characters, a line each. */
+export function drawGaps(gapsMs: readonly number[]): string[] {
+	const bins = countGaps(gapsMs);
+	const most = Math.max(1, ...bins.map(({ count }) => count));
+	return bins.map(({ fromMs, toMs, count }) => {
+		const range = Number.isFinite(toMs)
+			? `${fromMs}–${toMs} ms`
+			: `${fromMs} ms and more`;
+		const bar = "█".repeat(Math.ceil((count / most) * 40));
+		return `${range.padStart(16)} ${String(count).padStart(4)} ${bar}`.trimEnd();
+	});
+}
+
+export function formatMs(ms: number): string {
+	if (ms < 10 && !Number.isInteger(ms)) return `${ms.toFixed(1)} ms`;
+	if (ms < 1_000) return `${Math.round(ms)} ms`;
+	return `${Number((ms / 1_000).toFixed(1))} s`;
+}

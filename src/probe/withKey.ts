@@ -1,0 +1,257 @@
+import { familyOf } from "../ollama/routes.ts";
+import type { Result } from "../report/result.ts";
+import {
+	type Caller,
+	isObject,
+	isReply,
+	type NoReply,
+	type Reply,
+	type Request,
+	readError,
+	readObject,
+} from "./caller.ts";
+import { absent, checks, finding, ok, unknown } from "./checks.ts";
+import { printable } from "./printable.ts";
+
+/** What the key turned out to be good for. */
+export interface KeyUse {
+	readonly results: readonly Result[];
+	/** Whether it may make replies. */
+	readonly infers: boolean;
+	/** Models that the server lists, unless the key may not read. */
+	readonly models: readonly string[];
+	/** Why no stream can be asked for, where that is so. */
+	readonly obstacle: string | undefined;
+}
+
+/**
+ * Uses the key for calls that change nothing: reads, and requests that are
+ * wrong on purpose. No call that manages models or acts as the owner is ever
+ * made with it.
+ */
+export async function checkWithKey(
+	caller: Caller,
+	key: string,
+): Promise<KeyUse> {
+	const call = (request: Request) => caller.call({ ...request, key });
+	const tags = await call({ method: "GET", path: "/api/tags" });
+	const refused = judgeKey(tags, key);
+	if (refused !== undefined) {
+		const reason = "the gate did not take the key";
+		return {
+			results: [
+				refused,
+				...[checks.scopes, checks.reads, checks.errorShapes].map((check) =>
+					unknown(check, reason),
+				),
+			],
+			infers: false,
+			models: [],
+			obstacle: reason,
+		};
+	}
+	// Ollama refuses a request that names no model; the gate looks at the scope first.
+	const embed = await call({ method: "POST", path: "/api/embed", body: "{}" });
+	const lacks = (reply: Reply | NoReply) =>
+		isReply(reply) &&
+		reply.status === 403 &&
+		/needs the scope/.test(reply.body);
+	const reads = !lacks(tags);
+	const infers = !lacks(embed);
+	const models = reads && isReply(tags) ? readModels(tags.body) : [];
+	return {
+		results: [
+			ok(
+				checks.keyAccepted,
+				`GET /api/tags: ${isReply(tags) ? tags.status : ""}`,
+			),
+			judgeScopes([tags, embed], reads, infers, key),
+			reads
+				? await checkReads(call, tags, models, key)
+				: absent(checks.reads, "the key may not read"),
+			await checkErrorShapes(call, reads, infers),
+		],
+		infers,
+		models,
+		obstacle: infers ? undefined : "the key may not infer",
+	};
+}
+
+type CallWithKey = (request: Request) => Promise<Reply | NoReply>;
+
+/** @returns what is wrong with the key, if anything */
+function judgeKey(tags: Reply | NoReply, key: string): Result | undefined {
+	if (!isReply(tags))
+		return unknown(checks.keyAccepted, `no answer (${tags.code})`);
+	const { status } = tags;
+	const said = printable(readError("native", tags.body) ?? "", key);
+	const evidence = [
+		`GET /api/tags: ${status}${said === "" ? "" : `, "${said}"`}`,
+	];
+	if (status === 401)
+		return finding(
+			checks.keyAccepted,
+			evidence,
+			"Paste the key whole, without quotes. On the server, sudo llamagate keys list shows whether it was revoked; sudo llamagate keys add NAME makes a new one.",
+		);
+	if (status === 429) return unknown(checks.keyAccepted, ...evidence);
+	if (status !== 403 || /needs the scope/.test(said)) return undefined;
+	if (/" expired/.test(said))
+		return finding(
+			checks.keyAccepted,
+			evidence,
+			"On the server: sudo llamagate keys rotate NAME --expires 90d",
+		);
+	return finding(
+		checks.keyAccepted,
+		evidence,
+		"Go by what it says: a key can be held to devices (keys file, bind), and the gate to networks (sources).",
+	);
+}
+
+function judgeScopes(
+	replies: readonly (Reply | NoReply)[],
+	reads: boolean,
+	infers: boolean,
+	key: string,
+): Result {
+	// A refusal names all that the key has; without one nothing does.
+	const listed = replies
+		.map((reply) => (isReply(reply) ? readError("native", reply.body) : ""))
+		.map((said) => /needs the scope .* has ([a-z, ]+)$/.exec(said ?? "")?.[1])
+		.find((list) => list !== undefined);
+	if (reads && infers)
+		return ok(
+			checks.scopes,
+			"GET /api/tags and POST /api/embed are not refused",
+			"whether it may also manage was not tried, since that could change something; on the server: sudo llamagate keys list",
+		);
+	return finding(
+		checks.scopes,
+		[
+			`it may not ${[...(reads ? [] : ["read"]), ...(infers ? [] : ["infer"])].join(" nor ")}${listed === undefined ? "" : `; the gate says that it has: ${printable(listed, key)}`}`,
+		],
+		"If that is not meant so, on the server: sudo llamagate keys add NAME",
+	);
+}
+
+async function checkReads(
+	call: CallWithKey,
+	tags: Reply | NoReply,
+	models: readonly string[],
+	key: string,
+): Promise<Result> {
+	const isList = (name: string) => (body: string) =>
+		Array.isArray(readObject(body)?.[name]);
+	const [model] = models;
+	const calls: [string, string, (body: string) => boolean][] = [
+		["GET", "/", (body) => /Ollama is running/.test(body)],
+		["HEAD", "/api/version", (body) => body === ""],
+		[
+			"GET",
+			"/api/version",
+			(body) => typeof readObject(body)?.version === "string",
+		],
+		["GET", "/api/tags", isList("models")],
+		["GET", "/api/ps", isList("models")],
+		["GET", "/v1/models", isList("data")],
+		// A name with a slash is no path segment.
+		...(model === undefined || !/^[A-Za-z0-9._:@-]+$/.test(model)
+			? []
+			: [
+					[
+						"GET",
+						`/v1/models/${model}`,
+						(body: string) => readObject(body)?.id === model,
+					] as [string, string, (body: string) => boolean],
+				]),
+	];
+	const wrong: string[] = [];
+	let version = "";
+	for (const [method, path, isRight] of calls) {
+		const reply = path === "/api/tags" ? tags : await call({ method, path });
+		if (!isReply(reply)) wrong.push(`${method} ${path}: ${reply.code}`);
+		else if (reply.status !== 200)
+			wrong.push(
+				`${method} ${path}: ${reply.status} ${printable(readError(familyOf(path), reply.body) ?? "", key)}`.trim(),
+			);
+		else if (!isRight(reply.body))
+			wrong.push(`${method} ${path}: 200, but not what Ollama answers`);
+		else if (method === "GET" && path === "/api/version")
+			version = printable(String(readObject(reply.body)?.version));
+	}
+	if (wrong.length > 0)
+		return finding(
+			checks.reads,
+			[`${wrong.length} of ${calls.length} calls went wrong`, ...wrong],
+			"On the server: systemctl status ollama, then sudo llamagate check",
+		);
+	return ok(
+		checks.reads,
+		`${calls.length} calls; Ollama ${version}, ${models.length === 1 ? "1 model" : `${models.length} models`}`,
+	);
+}
+
+async function checkErrorShapes(
+	call: CallWithKey,
+	reads: boolean,
+	infers: boolean,
+): Promise<Result> {
+	const broken = '{"model":';
+	const cases: [string, string, number, string?][] = [
+		["GET", "/llamagate-probe", 404],
+		["GET", "/v1/llamagate-probe", 404],
+		["GET", "/v1/messages/llamagate-probe", 404],
+		["PUT", "/api/tags", 405],
+		...(reads
+			? [["POST", "/api/show", 400, broken] as [string, string, number, string]]
+			: []),
+		...(infers
+			? [
+					["POST", "/v1/chat/completions", 400, broken] as [
+						string,
+						string,
+						number,
+						string,
+					],
+				]
+			: []),
+	];
+	const wrong: string[] = [];
+	for (const [method, path, status, body] of cases) {
+		const reply = await call({
+			method,
+			path,
+			...(body === undefined ? {} : { body }),
+		});
+		const name = `${method} ${path}${body === undefined ? "" : " with a body that is no JSON"}`;
+		if (!isReply(reply)) wrong.push(`${name}: ${reply.code}`);
+		else if (reply.status !== status)
+			wrong.push(`${name}: ${reply.status} in place of ${status}`);
+		else if (readError(familyOf(path), reply.body) === undefined)
+			wrong.push(
+				`${name}: ${status}, but no error of the ${familyOf(path)} API`,
+			);
+		else if (status === 405 && !reply.headers.allow)
+			wrong.push(`${name}: 405 without Allow`);
+	}
+	if (wrong.length > 0)
+		return finding(
+			checks.errorShapes,
+			[`${wrong.length} of ${cases.length} wrong requests`, ...wrong],
+			"Have the proxy that stands before the gate leave replies alone; without one, compare the versions of llamagate and Ollama.",
+		);
+	return ok(
+		checks.errorShapes,
+		`${cases.length} wrong requests: ${[...new Set(cases.map(([, , status]) => status))].join(", ")}`,
+	);
+}
+
+function readModels(body: string): string[] {
+	const models = readObject(body)?.models;
+	return Array.isArray(models)
+		? models
+				.map((model: unknown) => (isObject(model) ? model.name : undefined))
+				.filter((name) => typeof name === "string")
+		: [];
+}

@@ -1,0 +1,227 @@
+import {
+	type Family,
+	familyOf,
+	type Route,
+	routes,
+	type Scope,
+} from "../ollama/routes.ts";
+import type { Result } from "../report/result.ts";
+import {
+	type Caller,
+	isReply,
+	type NoReply,
+	type Reply,
+	readError,
+} from "./caller.ts";
+import { checks, finding, firstFew, ok, unknown } from "./checks.ts";
+
+interface Call {
+	readonly method: string;
+	readonly path: string;
+	readonly family: Family;
+}
+
+interface Answered extends Call {
+	readonly reply: Reply | NoReply;
+}
+
+/** Not in the table, or not as it is written there; Ollama itself takes some of them (facts of gin: it decodes, and cleans slashes). */
+const strangePaths = [
+	["GET", "/llamagate-probe"],
+	["GET", "/api/tags/"],
+	["GET", "/api/%74ags"],
+	["GET", "//api/tags"],
+	["GET", "/api/./tags"],
+	["GET", "/v1/llamagate-probe"],
+	["GET", "/v1/messages/llamagate-probe"],
+	["GET", "/metrics"],
+	["PUT", "/api/tags"],
+	["OPTIONS", "/api/chat"],
+] as const;
+
+const parameterExamples: Readonly<Record<string, string>> = {
+	":model": "llamagate-probe",
+	":digest": `sha256:${"0".repeat(64)}`,
+	":key": "llamagate-probe",
+};
+
+/**
+ * What could change something if nobody guarded it is asked last, and only if
+ * all else was refused; with an Origin that Ollama itself turns away (403, from
+ * its CORS check, ahead of any route), and with a body that names nothing.
+ */
+const waves: readonly (readonly Scope[])[] = [
+	["read"],
+	["infer"],
+	["manage"],
+	["account"],
+];
+const foreignOrigin = "https://llamagate-probe.invalid";
+
+/** Knocks at every route and at some other paths without a key. */
+export async function checkWithoutKey(caller: Caller): Promise<Result[]> {
+	const answered: Answered[] = [];
+	const held: string[] = [];
+	for (const scopes of waves) {
+		const wave = routes.filter(({ scope }) => scopes.includes(scope));
+		const isHarmless = scopes.includes("read") || scopes.includes("infer");
+		if (!isHarmless && answered.some((call) => !isRefused(call)))
+			held.push(...wave.map(({ id }) => id));
+		else
+			answered.push(
+				...(await askAll(wave.map((route) => () => knock(caller, route)))),
+			);
+	}
+	const strange = await askAll(
+		strangePaths.map(
+			([method, path]) =>
+				() =>
+					askPath(caller, method, path),
+		),
+	);
+	return [
+		judgeRoutes(answered, held),
+		judgeStrange(strange),
+		...judgeRefusals([...answered, ...strange].filter(isRefused)),
+	];
+}
+
+async function knock(caller: Caller, route: Route): Promise<Answered> {
+	const path = route.path.replace(
+		/:\w+$/,
+		(name) => parameterExamples[name] ?? "llamagate-probe",
+	);
+	const changes = route.scope === "manage" || route.scope === "account";
+	const reply = await caller.call({
+		method: route.method,
+		path,
+		...(route.body === "none" ? {} : { body: "{}" }),
+		...(changes ? { headers: { origin: foreignOrigin } } : {}),
+	});
+	return { method: route.method, path, family: route.family, reply };
+}
+
+async function askPath(
+	caller: Caller,
+	method: string,
+	path: string,
+): Promise<Answered> {
+	const reply = await caller.call({ method, path });
+	return { method, path, family: familyOf(path), reply };
+}
+
+/** Four at a time: the way may be long, and nobody is to be flooded. */
+async function askAll(
+	asks: readonly (() => Promise<Answered>)[],
+): Promise<Answered[]> {
+	const answers: Answered[] = [];
+	for (let i = 0; i < asks.length; i += 4) {
+		const some = await Promise.all(asks.slice(i, i + 4).map((ask) => ask()));
+		answers.push(...some);
+		// Whoever has stopped answering is not waited for again and again.
+		if (some.every(({ reply }) => !isReply(reply))) break;
+	}
+	return answers;
+}
+
+function isRefused({ reply }: Answered): boolean {
+	return isReply(reply) && reply.status === 401;
+}
+
+function describe({ method, path, reply }: Answered): string {
+	const said = isReply(reply) ? String(reply.status) : reply.code;
+	return `${method} ${path}: ${said} in place of 401`;
+}
+
+function judgeRoutes(
+	answered: readonly Answered[],
+	held: readonly string[],
+): Result {
+	const others = answered.filter((call) => !isRefused(call));
+	const silent = others.filter(({ reply }) => !isReply(reply));
+	if (others.length === 0 && answered.length === routes.length)
+		return ok(checks.noKey, `${answered.length} calls, each refused with 401`);
+	const evidence = [
+		`${others.length} of ${answered.length} calls were not refused with 401`,
+		...firstFew(others.map(describe)),
+		...(held.length === 0
+			? []
+			: [
+					`not asked for, since nobody guards here and they could change something: ${held.length} calls that manage models or act as the owner`,
+				]),
+	];
+	if (silent.length === others.length)
+		return unknown(checks.noKey, ...evidence);
+	return finding(
+		checks.noKey,
+		evidence,
+		"Put the gate in front: on the server, sudo llamagate setup. If a proxy stands before the gate, have it pass everything on and answer nothing itself.",
+	);
+}
+
+function judgeStrange(strange: readonly Answered[]): Result {
+	const others = strange.filter((call) => !isRefused(call));
+	if (others.length === 0 && strange.length === strangePaths.length)
+		return ok(
+			checks.unknownPaths,
+			`${strange.length} paths and methods that the gate does not pass on, each refused with 401`,
+		);
+	const evidence = firstFew(others.map(describe));
+	if (others.every(({ reply }) => !isReply(reply)))
+		return unknown(checks.unknownPaths, ...evidence);
+	return finding(
+		checks.unknownPaths,
+		evidence,
+		"The gate answers 401 to all of these. Put it in front (on the server: sudo llamagate setup), and have whatever stands before it pass paths on as they come.",
+	);
+}
+
+function judgeRefusals(refused: readonly Answered[]): Result[] {
+	if (refused.length === 0)
+		return [checks.challenge, checks.refusalShape].map((check) =>
+			unknown(check, "no call was refused with 401"),
+		);
+	const bare = refused.filter(
+		({ reply }) => isReply(reply) && !reply.headers["www-authenticate"],
+	);
+	const name = ({ method, path }: Call) => `${method} ${path}`;
+	// A reply to HEAD has no body.
+	const withBody = refused.filter(({ method }) => method !== "HEAD");
+	const misshapen = withBody.filter(
+		({ family, reply }) =>
+			isReply(reply) && readError(family, reply.body) === undefined,
+	);
+	return [
+		bare.length === 0
+			? ok(
+					checks.challenge,
+					`WWW-Authenticate on all ${refused.length} of them`,
+				)
+			: finding(
+					checks.challenge,
+					[
+						`no WWW-Authenticate on ${bare.length} of ${refused.length}`,
+						...firstFew(bare.map(name), 3),
+					],
+					"The gate sends it always. Have the proxy that stands before it leave this header alone.",
+				),
+		misshapen.length === 0
+			? ok(
+					checks.refusalShape,
+					`${withBody.length} of them, each one line of JSON in the shape of its API`,
+				)
+			: finding(
+					checks.refusalShape,
+					[
+						`not so for ${misshapen.length} of ${withBody.length}`,
+						...firstFew(
+							misshapen.map(
+								(call) => `${name(call)}: no error of the ${call.family} API`,
+							),
+							3,
+						),
+					],
+					"The gate sends them so. Have the proxy that stands before it leave replies alone, error pages in particular.",
+				),
+	];
+}
