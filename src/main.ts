@@ -12,6 +12,7 @@ const commands: Record<string, () => Promise<Command>> = {
 	connect: async () => (await import("./commands/connect.ts")).connect,
 	setup: async () => (await import("./commands/setup.ts")).setup,
 	probe: async () => (await import("./commands/probe.ts")).probe,
+	doctor: async () => (await import("./commands/doctor.ts")).doctor,
 	policy: async () => (await import("./commands/policy.ts")).policy,
 };
 

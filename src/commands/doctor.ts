@@ -1,0 +1,114 @@
+import { writeFile } from "node:fs/promises";
+import { hostname } from "node:os";
+import { defaultConfigPath } from "../config/load.ts";
+import { nearest } from "../config/strictJson.ts";
+import { examineAll, type Patient } from "../doctor/examination.ts";
+import { examinations } from "../doctor/examinations.ts";
+import { findInstallation } from "../host/installation.ts";
+import { headline } from "../report/headline.ts";
+import { renderReport } from "../report/html.ts";
+import { formatJson, toJson } from "../report/json.ts";
+import { hasSeriousFindings } from "../report/result.ts";
+import { explain, formatResults } from "../report/text.ts";
+import { version } from "../version.ts";
+import {
+	type Command,
+	exitCodes,
+	Finding,
+	readArgs,
+	UsageError,
+} from "./command.ts";
+
+export const doctor: Command = {
+	summary:
+		"look whether this host is closed and the gate open to the right people only",
+	help: `
+Usage: sudo llamagate doctor [--only ID] [--explain ID] [--fix ID] [--json]
+                             [--html FILE]
+
+Looks at the sockets, rules, units and settings that are in force on this host,
+and changes nothing. What it cannot see, it says. Without root it sees less.
+
+  --only ID          these checks alone: an id, or a group such as ollama; may be
+                     given more than once
+  --explain ID       all about one check: what was seen, why it matters, what to do
+  --fix ID           run the step of "llamagate setup" that mends it; it asks first
+  --html FILE        write a page to keep, too
+  --json             print JSON (docs/report.schema.json)
+  -c, --config FILE  the gate's configuration (default: ${defaultConfigPath})
+
+Exit codes: 0 nothing above "warn" was found, 1 something was, 2 usage
+
+Example: sudo llamagate doctor
+         sudo llamagate doctor --explain ollama.listening
+`,
+	async run(args) {
+		const { values } = readArgs(args, {
+			config: { type: "string", short: "c", default: defaultConfigPath },
+			only: { type: "string", multiple: true, default: [] },
+			explain: { type: "string" },
+			fix: { type: "string" },
+			html: { type: "string" },
+			json: { type: "boolean", default: false },
+		});
+		if (process.platform !== "linux")
+			throw new Finding(
+				"doctor looks at a Linux host from the inside; from here, use: llamagate probe",
+			);
+		if (values.fix !== undefined) return fix(values.fix);
+		const wanted = values.explain ?? undefined;
+		const chosen = choose(wanted === undefined ? values.only : [wanted]);
+		const patient: Patient = {
+			installation: await findInstallation(),
+			configFile: values.config,
+			isRoot: process.getuid?.() === 0,
+			nowMs: Date.now(),
+		};
+		const results = await examineAll(chosen, patient);
+		const report = {
+			version,
+			at: new Date(patient.nowMs),
+			target: hostname(),
+			results,
+		};
+		if (values.html !== undefined)
+			await writeFile(
+				values.html,
+				renderReport({ ...report, title: "llamagate doctor" }),
+				{ mode: 0o600 },
+			).catch((error: Error) => {
+				throw new Finding(`${values.html} cannot be written: ${error.message}`);
+			});
+		if (values.json) process.stdout.write(formatJson(toJson(report)));
+		else if (wanted !== undefined)
+			process.stdout.write(results.map(explain).join("\n"));
+		else
+			process.stdout.write(`${formatResults(results)}\n${headline(results)}\n`);
+		return hasSeriousFindings(results) ? exitCodes.finding : exitCodes.ok;
+	},
+};
+
+function choose(ids: readonly string[]) {
+	if (ids.length === 0) return examinations;
+	for (const id of ids) {
+		const known = examinations.flatMap((one) => [one.id, one.group]);
+		if (known.includes(id)) continue;
+		const near = nearest(id, [...new Set(known)]);
+		throw new UsageError(
+			`there is no check ${JSON.stringify(id)}${near === undefined ? "" : `; did you mean ${near}?`}`,
+		);
+	}
+	return examinations.filter(
+		({ id, group }) => ids.includes(id) || ids.includes(group),
+	);
+}
+
+async function fix(id: string): Promise<number> {
+	const [examination] = choose([id]);
+	if (examination?.id !== id || examination.step === undefined)
+		throw new Finding(
+			`no step of setup mends ${id}${examination === undefined ? "" : `; do this: ${examination.fix}`}`,
+		);
+	const { setup } = await import("./setup.ts");
+	return setup.run(["--only", examination.step]);
+}

@@ -1,0 +1,3 @@
+import type { Examination } from "./examination.ts";
+
+export const bootExaminations: readonly Examination[] = [];
