@@ -5,6 +5,8 @@ import { codeOf } from "./printable.ts";
 const connectTimeoutMs = 5_000;
 /** For calls that need no model. */
 const callTimeoutMs = 10_000;
+/** Waiting for a server that no longer answers comes to an end. */
+const maxLostMs = 20_000;
 const maxReplyBytes = 4 * 2 ** 20;
 
 export interface Request {
@@ -44,8 +46,15 @@ export interface OpenReply {
 export interface Caller {
 	readonly origin: string;
 	call(request: Request): Promise<Reply | NoReply>;
-	/** @param waitMs how long the reply's head may take, and each silence in its body */
-	open(request: Request, waitMs: number): Promise<OpenReply | NoReply>;
+	/**
+	 * @param waitMs how long the reply's head may take
+	 * @param silenceMs how long its body may pause
+	 */
+	open(
+		request: Request,
+		waitMs: number,
+		silenceMs: number,
+	): Promise<OpenReply | NoReply>;
 	close(): Promise<void>;
 }
 
@@ -80,9 +89,13 @@ export function openCaller(
 		},
 	});
 
+	/** Spent on calls that got no answer. */
+	let lostMs = 0;
+
 	async function begin(
 		{ method, path, key, headers, body }: Request,
 		waitMs: number,
+		silenceMs: number,
 		signal: AbortSignal,
 	) {
 		return agent.request({
@@ -97,7 +110,7 @@ export function openCaller(
 				...headers,
 			},
 			headersTimeout: waitMs,
-			bodyTimeout: waitMs,
+			bodyTimeout: silenceMs,
 			signal,
 			...(body === undefined ? {} : { body }),
 		});
@@ -106,10 +119,13 @@ export function openCaller(
 	return {
 		origin,
 		async call(request) {
+			if (lostMs > maxLostMs)
+				return { code: "not tried, the server was silent too often" };
 			const startedAt = performance.now();
 			try {
 				const reply = await begin(
 					request,
+					callTimeoutMs,
 					callTimeoutMs,
 					AbortSignal.timeout(callTimeoutMs),
 				);
@@ -126,13 +142,14 @@ export function openCaller(
 					durationMs: performance.now() - startedAt,
 				};
 			} catch (error) {
+				lostMs += performance.now() - startedAt;
 				return { code: codeOf(error) };
 			}
 		},
-		async open(request, waitMs) {
+		async open(request, waitMs, silenceMs) {
 			const leaving = new AbortController();
 			try {
-				const reply = await begin(request, waitMs, leaving.signal);
+				const reply = await begin(request, waitMs, silenceMs, leaving.signal);
 				return {
 					status: reply.statusCode,
 					headers: plain(reply.headers),

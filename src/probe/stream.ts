@@ -25,8 +25,8 @@ export interface Timings {
 	readonly arrivals: number;
 	/** Between one arrival and the next. */
 	readonly gapsMs: readonly number[];
-	/** How long Ollama says that it made tokens, if it does. */
-	readonly madeInMs: number | undefined;
+	/** How long Ollama says that a token took it, if it does. */
+	readonly madePerTokenMs: number | undefined;
 }
 
 const askedTokens = 48;
@@ -105,6 +105,7 @@ async function ask(
 			}),
 		},
 		waitMs,
+		maxSilenceMs,
 	);
 	return isReply(reply) ? { ...reply, askedAt } : reply;
 }
@@ -156,7 +157,7 @@ async function readWhole(
 	if (last === undefined)
 		return `it ended after ${tokens} tokens, without its last line`;
 	if (first === undefined) return "it ended without a token";
-	const madeInNs = last.eval_duration;
+	const { eval_duration: madeInNs, eval_count: made } = last;
 	return {
 		model,
 		firstTokenMs: first - askedAt,
@@ -164,39 +165,39 @@ async function readWhole(
 		tokens,
 		arrivals: arrivedAt.length,
 		gapsMs: arrivedAt.slice(1).map((at, i) => at - (arrivedAt[i] ?? at)),
-		madeInMs: typeof madeInNs === "number" ? madeInNs / 1e6 : undefined,
+		madePerTokenMs:
+			typeof madeInNs === "number" && typeof made === "number" && made > 0
+				? madeInNs / 1e6 / made
+				: undefined,
 	};
 }
 
 /**
  * Whether the tokens came as they were made. Ollama tells at the end how long
- * it took to make them; what comes in much less time, or in far fewer pieces
+ * each took it; what comes at more than twice that pace, or in far fewer pieces
  * than tokens, was held back somewhere.
  */
 export function judgeCollecting(timings: Timings): Result {
-	const { tokens, arrivals, spanMs, madeInMs } = timings;
+	const { tokens, arrivals, spanMs, madePerTokenMs } = timings;
 	const check = checks.uncollected;
-	const seen = `${tokens} tokens in ${arrivals} arrivals`;
-	const evidence = [
-		`${seen}, over ${formatMs(spanMs)}${madeInMs === undefined ? "" : `; Ollama says that it made them in ${formatMs(madeInMs)}`}`,
-	];
-	if (tokens < 6) return unknown(check, `${seen}: too few to tell`);
-	const perTokenMs = (madeInMs ?? spanMs) / tokens;
-	const cameTogether = arrivals * 2 < tokens;
-	const cameLate = madeInMs !== undefined && spanMs < madeInMs / 2;
-	if (perTokenMs < fastTokenMs && (cameTogether || cameLate))
+	const cameInMs = spanMs / Math.max(1, tokens - 1);
+	const seen = `${tokens} tokens in ${arrivals} arrivals, one every ${formatMs(cameInMs)}${madePerTokenMs === undefined ? "" : `; Ollama made one every ${formatMs(madePerTokenMs)}`}`;
+	if (tokens < 6) return unknown(check, seen, "these are too few to tell");
+	const wasHeldBack =
+		arrivals * 2 < tokens ||
+		(madePerTokenMs !== undefined && cameInMs < madePerTokenMs / 2);
+	if (!wasHeldBack) return ok(check, seen);
+	if ((madePerTokenMs ?? cameInMs) < fastTokenMs)
 		return unknown(
 			check,
-			`${seen}; they were made so fast that they may have come together by themselves`,
-			...evidence,
+			seen,
+			"made that fast, tokens come together by themselves",
 		);
-	if (cameTogether || (cameLate && spanMs < 1_000))
-		return finding(
-			check,
-			evidence,
-			"The gate passes on each token as it comes. Turn off buffering in the proxy that stands before it (nginx: proxy_buffering off), or in the VPN or virus scanner of this device.",
-		);
-	return ok(check, ...evidence);
+	return finding(
+		check,
+		[seen],
+		"The gate passes on each token as it comes. Turn off buffering in the proxy that stands before it (nginx: proxy_buffering off), or in the VPN or virus scanner of this device.",
+	);
 }
 
 async function judgeRefusal(

@@ -1,0 +1,338 @@
+import { createServer } from "node:http";
+import t from "tap";
+import { routes } from "../../src/ollama/routes.ts";
+import { startStandIn } from "../../src/ollama/standIn.ts";
+import { checkGate, type GateQuestion } from "../../src/probe/gate.ts";
+import type { Result } from "../../src/report/result.ts";
+import { startGate, testEntries, testKeys } from "../support/gate.ts";
+import { startMiddleman } from "./middlemen.ts";
+
+/** Probes and sorts the results by the last part of their ids. */
+async function probe(
+	origin: string,
+	key: string | undefined,
+	more: Partial<GateQuestion> = {},
+): Promise<Record<string, Result>> {
+	const { results } = await checkGate(
+		{
+			...{ origin, key, model: undefined, waitMs: 60_000, lockout: false },
+			...more,
+		},
+		() => {},
+	);
+	return Object.fromEntries(
+		results.map((result) => [result.id.replace("probe.", ""), result]),
+	);
+}
+
+/** The ids in each state. */
+function states(results: Record<string, Result>, state: Result["state"]) {
+	return Object.entries(results)
+		.filter(([, result]) => result.state === state)
+		.map(([id]) => id);
+}
+
+const withKey = ["key-accepted", "scopes", "reads", "error-shapes"];
+const withStream = ["stream", "uncollected", "after-leaving", "cancel"];
+const withoutKey = ["no-key", "unknown-paths", "challenge", "refusal-shape"];
+
+t.test("a real gate passes, and each check says what was seen", async (t) => {
+	const gate = await startGate(t, { standIn: { tokenIntervalMs: 20 } });
+	const results = await probe(gate.url, testKeys.user);
+	t.strictSame(
+		states(results, "ok").toSorted(),
+		[
+			"encrypted",
+			"reachable",
+			...withKey,
+			...withStream,
+			...withoutKey,
+		].toSorted(),
+	);
+	t.strictSame(states(results, "finding"), ["elsewhere"]);
+	for (const { evidence } of Object.values(results))
+		t.ok(evidence.length > 0 && evidence.every((line) => line !== ""));
+	t.match(results["no-key"]?.evidence[0], `${routes.length} calls`);
+	t.match(results.reads?.evidence[0], /Ollama 0\.33\.0, 3 models/);
+	t.notOk(JSON.stringify(results).includes(testKeys.user));
+});
+
+t.test(
+	"no call that could change something is made with the key",
+	async (t) => {
+		const gate = await startGate(t, { standIn: { tokenIntervalMs: 10 } });
+		await probe(gate.url, testKeys.owner);
+		const scopeOf = new Map(routes.map(({ id, scope }) => [id, scope]));
+		const made = gate.log.filter(
+			({ msg, key }) => msg === "request" && key !== null,
+		);
+		t.ok(made.length > 10);
+		for (const { route } of made)
+			t.ok(
+				route === null ||
+					["read", "infer"].includes(String(scopeOf.get(String(route)))),
+				String(route),
+			);
+		for (const { method, target } of gate.standIn.calls)
+			t.notMatch(
+				`${method} ${target}`,
+				/DELETE|pull|push|create|copy|blobs|signout|\/me$/,
+			);
+	},
+);
+
+t.test("a bare Ollama is critical, and nothing of it is touched", async (t) => {
+	const standIn = await startStandIn();
+	t.teardown(() => standIn.close());
+	const results = await probe(standIn.url, testKeys.owner);
+	t.match(results["no-key"], { state: "finding", severity: "critical" });
+	t.match(results.reachable, {
+		state: "finding",
+		evidence: [/itself answers/],
+	});
+	t.match(results["unknown-paths"], { state: "finding" });
+	t.strictSame(states(results, "unknown"), [
+		"challenge",
+		"refusal-shape",
+		...withKey,
+		...withStream,
+	]);
+	for (const { method, target, headers } of standIn.calls) {
+		t.notMatch(
+			`${method} ${target}`,
+			/DELETE|pull|push|create|copy|blobs|signout|\/me$|user/,
+		);
+		t.equal(headers.authorization, undefined);
+	}
+});
+
+t.test(
+	"one path that a proxy lets through without a key is critical",
+	async (t) => {
+		const gate = await startGate(t);
+		for (const open of ["/v1/embeddings", "/api/ps"]) {
+			const url = await startMiddleman(t, gate.url, {
+				answers: (req, res) => {
+					if (req.url !== open) return false;
+					res.end('{"models":[]}');
+					return true;
+				},
+			});
+			const results = await probe(url, undefined);
+			t.match(results["no-key"], {
+				state: "finding",
+				evidence: [
+					/^1 of \d+ calls/,
+					`${open}: 200 in place of 401`,
+					/12 calls/,
+				],
+			});
+		}
+		const results = await probe(await startMiddleman(t, gate.url), undefined);
+		t.match(results["no-key"], { state: "ok" });
+	},
+);
+
+t.test(
+	"a call that manages models and is open to all is found, and asks for nothing",
+	async (t) => {
+		const gate = await startGate(t);
+		const standIn = await startStandIn();
+		t.teardown(() => standIn.close());
+		const open = await startMiddleman(t, standIn.url);
+		const { port } = new URL(open);
+		const url = await startMiddleman(t, gate.url, {
+			answers: (req, res) => {
+				if (req.url !== "/api/pull") return false;
+				// To Ollama itself, as a wrong rule in a proxy would.
+				void fetch(`http://127.0.0.1:${port}/api/pull`, {
+					method: "POST",
+					headers: { origin: String(req.headers.origin) },
+					body: "{}",
+				}).then(async (reply) => {
+					res.statusCode = reply.status;
+					res.end(await reply.text());
+				});
+				return true;
+			},
+		});
+		const results = await probe(url, undefined);
+		t.match(results["no-key"], {
+			state: "finding",
+			evidence: [/^1 of/, "POST /api/pull: 403 in place of 401"],
+		});
+	},
+);
+
+t.test("a proxy that cleans paths is found", async (t) => {
+	const gate = await startGate(t);
+	const url = await startMiddleman(t, gate.url, {
+		answers: (req, res) => {
+			if (!/\/\/|\/\.\/|%/.test(req.url ?? "")) return false;
+			res.writeHead(301, { location: "/api/tags" });
+			res.end();
+			return true;
+		},
+	});
+	const results = await probe(url, undefined);
+	t.match(results["no-key"], { state: "ok" });
+	t.match(results["unknown-paths"], {
+		state: "finding",
+		severity: "high",
+		evidence: ["GET /api/%74ags: 301 in place of 401"],
+	});
+});
+
+t.test("a proxy that strips WWW-Authenticate is found", async (t) => {
+	const gate = await startGate(t);
+	const url = await startMiddleman(t, gate.url, {
+		head: (headers) => {
+			delete headers["www-authenticate"];
+		},
+	});
+	const results = await probe(url, testKeys.reader);
+	t.match(results.challenge, { state: "finding", severity: "warn" });
+	t.match(results.reachable, {
+		state: "ok",
+		evidence: [String, "it does not call itself llamagate"],
+	});
+	t.strictSame(states(results, "finding"), [
+		"elsewhere",
+		"challenge",
+		"scopes",
+	]);
+});
+
+t.test(
+	"error pages of a proxy's own are found, with the key and without",
+	async (t) => {
+		const gate = await startGate(t);
+		const page = "<html>\n<h1>Error</h1>\n</html>";
+		for (const body of [page, "", '{"error":"x"}', '{\n"error":"x"\n}']) {
+			const url = await startMiddleman(t, gate.url, { errorPage: body });
+			const results = await probe(url, testKeys.reader);
+			t.match(results["refusal-shape"], { state: "finding" }, body);
+			t.match(results["error-shapes"], { state: "finding" }, body);
+			t.match(results["no-key"], { state: "ok" });
+		}
+	},
+);
+
+t.test("what a key may not do is told from the gate's answers", async (t) => {
+	const gate = await startGate(t, { standIn: { tokenIntervalMs: 10 } });
+	const reader = await probe(gate.url, testKeys.reader);
+	t.match(reader.scopes, {
+		state: "finding",
+		severity: "info",
+		evidence: ["it may not infer; the gate says that it has: read"],
+	});
+	t.match(reader["key-accepted"], { state: "ok" });
+	t.match(reader.reads, { state: "ok" });
+	t.match(reader["error-shapes"], { state: "ok" });
+	t.strictSame(states(reader, "unknown"), withStream);
+	t.match(reader.stream, { evidence: ["the key may not infer"] });
+
+	const worker = await probe(gate.url, testKeys.worker);
+	t.match(worker.scopes, { evidence: [/^it may not read;/] });
+	t.match(worker.reads, { state: "absent" });
+	t.match(worker.stream, { state: "unknown", evidence: [/--model/] });
+	const named = await probe(gate.url, testKeys.worker, { model: "qwen3:8b" });
+	t.match(named.stream, { state: "ok" });
+	t.match(named["after-leaving"], { state: "ok" });
+});
+
+t.test("a key that has run out is told apart from a wrong one", async (t) => {
+	const [first] = testEntries;
+	if (first === undefined) throw new Error("there are no keys");
+	const gate = await startGate(t, {
+		keys: [{ ...first, expires: "2020-01-01T00:00:00Z" }],
+	});
+	const expired = await probe(gate.url, testKeys.user);
+	t.match(expired["key-accepted"], {
+		state: "finding",
+		severity: "high",
+		evidence: [/403, "the key "user" expired on 2020/],
+		fix: /keys rotate/,
+	});
+	const wrong = await probe(gate.url, testKeys.wrong);
+	t.match(wrong["key-accepted"], {
+		state: "finding",
+		evidence: [/401, "this key is not known here"/],
+		fix: /keys list/,
+	});
+	t.strictSame(states(wrong, "unknown"), [
+		"scopes",
+		"reads",
+		"error-shapes",
+		...withStream,
+	]);
+	// One wrong key and no more, or the probe would lock its device out.
+	t.equal(gate.log.filter(({ event }) => event === "auth_failed").length, 1);
+});
+
+t.test("an Ollama that is down behind the gate is found", async (t) => {
+	const gate = await startGate(t);
+	await gate.standIn.close();
+	const results = await probe(gate.url, testKeys.user);
+	t.match(results["key-accepted"], { state: "ok" });
+	t.match(results.reads, { state: "finding", fix: /systemctl status ollama/ });
+	t.match(results["no-key"], { state: "ok" });
+});
+
+t.test(
+	"where no gate is, the key is not sent and nothing is called fine",
+	async (t) => {
+		const seen: string[] = [];
+		const other = createServer((req, res) => {
+			seen.push(String(req.headers.authorization));
+			res.end("<html>welcome</html>");
+		});
+		await new Promise<void>((resolve) =>
+			other.listen(0, "127.0.0.1", () => resolve()),
+		);
+		t.teardown(() => other.close());
+		const { port } = other.address() as { port: number };
+		const gone = createServer();
+		await new Promise<void>((resolve) =>
+			gone.listen(0, "127.0.0.1", () => resolve()),
+		);
+		const { port: free } = gone.address() as { port: number };
+		await new Promise((resolve) => gone.close(resolve));
+		for (const [origin, evidence] of [
+			[`http://127.0.0.1:${port}`, /: 200/],
+			[`http://127.0.0.1:${free}`, /ECONNREFUSED/],
+			[`https://127.0.0.1:${port}`, /no answer/],
+			["http://llamagate-probe.invalid:11434", /cannot be looked up/],
+		] as const) {
+			const results = await probe(origin, testKeys.user, { lockout: true });
+			t.match(
+				results.reachable,
+				{ state: "finding", evidence: [evidence] },
+				origin,
+			);
+			t.strictSame(
+				states(results, "unknown")
+					.filter((id) => id !== "elsewhere" && id !== "encrypted")
+					.toSorted(),
+				[...withoutKey, ...withKey, ...withStream, "lockout"].toSorted(),
+			);
+		}
+		t.strictSame(new Set(seen), new Set(["undefined"]));
+	},
+);
+
+t.test("a device that the gate does not listen to is told so", async (t) => {
+	const gate = await startGate(t, {
+		config: { sources: ["100.64.0.0/10"] },
+	});
+	const results = await probe(gate.url, testKeys.user);
+	t.match(results.reachable, {
+		state: "finding",
+		fix: /over the tailnet/,
+	});
+	t.strictSame(states(results, "unknown"), [
+		...withoutKey,
+		...withKey,
+		...withStream,
+	]);
+});
