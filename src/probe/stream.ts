@@ -120,17 +120,24 @@ async function* readArrivals(chunks: AsyncIterable<Buffer>) {
 		rest = lines.pop() ?? "";
 		let tokens = 0;
 		let last: Record<string, unknown> | undefined;
+		let problem: string | undefined;
 		for (const line of lines) {
 			if (line.trim() === "") continue;
 			const part = readObject(line);
-			if (part === undefined) throw new Error("a line that is no JSON");
-			if (part.error !== undefined) throw new Error(String(part.error));
+			problem =
+				part === undefined
+					? "a line that is no JSON"
+					: part.error !== undefined
+						? String(part.error)
+						: undefined;
+			if (part === undefined || problem !== undefined) break;
 			const message = isObject(part.message) ? part.message : {};
 			if (`${message.thinking ?? ""}${message.content ?? ""}` !== "")
 				tokens += 1;
 			if (part.done === true) last = part;
 		}
 		yield { at, tokens, last };
+		if (problem !== undefined) throw new Error(problem);
 	}
 }
 

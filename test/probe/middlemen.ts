@@ -27,8 +27,6 @@ export interface Meddling {
 	readonly isDeaf?: boolean;
 	/** One request for a reply at a time, the next when it is whole. */
 	readonly isSlow?: boolean;
-	/** Told when a client has left. */
-	left?(): void;
 }
 
 /** A proxy in front of `target` that passes everything on but for what it meddles with. */
@@ -52,9 +50,8 @@ export async function startMiddleman(
 					headers: { ...req.headers, host: upstream.host },
 				});
 				res.once("close", () => {
-					if (res.writableFinished) return;
-					meddling.left?.();
-					if (meddling.isDeaf !== true) forward.destroy();
+					if (!res.writableFinished && meddling.isDeaf !== true)
+						forward.destroy();
 				});
 				forward.once("response", (reply) => {
 					meddling.head?.(reply.headers);

@@ -1,0 +1,129 @@
+import t from "tap";
+import { openCaller } from "../../src/probe/caller.ts";
+import { checkLockout } from "../../src/probe/lockout.ts";
+import { runCli, startGate, testKeys } from "../support/gate.ts";
+import { startMiddleman } from "./middlemen.ts";
+
+type Tap = Parameters<typeof startGate>[0];
+
+async function lockOut(t: Tap, url: string) {
+	const caller = openCaller(url, ["127.0.0.1"]);
+	t.teardown(() => caller.close());
+	return checkLockout(caller);
+}
+
+const lenient = { limits: { authFailures: { max: 1_000 } } };
+
+t.test(
+	"a real gate locks out after the number that is configured",
+	async (t) => {
+		for (const max of [10, 3]) {
+			const gate = await startGate(t, {
+				config: { limits: { authFailures: { max } } },
+			});
+			t.match(await lockOut(t, gate.url), {
+				state: "ok",
+				evidence: [
+					new RegExp(`^after ${max} wrong keys: 429, "too many wrong keys`),
+					/^this device is locked out for \d+ s/,
+				],
+			});
+			t.equal(
+				gate.log.filter(({ event }) => event === "auth_failed").length,
+				max,
+			);
+		}
+	},
+);
+
+t.test(
+	"a gate that takes any number of wrong keys is found, after 30",
+	async (t) => {
+		const gate = await startGate(t, { config: lenient });
+		t.match(await lockOut(t, gate.url), {
+			state: "finding",
+			severity: "high",
+			fix: /authFailures/,
+		});
+		t.equal(gate.log.filter(({ event }) => event === "auth_failed").length, 30);
+	},
+);
+
+t.test("a lockout that does not say for how long is found", async (t) => {
+	const gate = await startGate(t);
+	const url = await startMiddleman(t, gate.url, {
+		head: (headers) => {
+			delete headers["retry-after"];
+		},
+	});
+	t.match(await lockOut(t, url), {
+		state: "finding",
+		evidence: [String, /Retry-After is missing/],
+	});
+	const other = await startGate(t);
+	t.match(
+		await lockOut(t, await startMiddleman(t, other.url, { errorPage: "" })),
+		{ state: "finding", evidence: [String, /no error of Ollama's API/] },
+	);
+});
+
+t.test("a host that bans is a lockout as well", async (t) => {
+	const gate = await startGate(t, { config: lenient });
+	let tries = 0;
+	const url = await startMiddleman(t, gate.url, {
+		answers: (req) => {
+			tries += 1;
+			if (tries <= 5) return false;
+			req.socket.destroy();
+			return true;
+		},
+	});
+	t.match(await lockOut(t, url), {
+		state: "ok",
+		evidence: [/^after 5 wrong keys .* banned/, /unbanip/],
+	});
+});
+
+t.test(
+	"--lockout says what it does and asks first; without a terminal it needs --yes",
+	async (t) => {
+		const gate = await startGate(t, { standIn: { tokenIntervalMs: 10 } });
+		const asked = await runCli(
+			["probe", gate.url, "--key-stdin", "--lockout"],
+			testKeys.user,
+		);
+		t.equal(asked.code, 1);
+		t.match(asked.stderr, /refuse this very device for minutes/);
+		t.match(asked.stderr, /fail2ban/);
+		t.match(asked.stderr, /add --yes/);
+		t.equal(asked.stdout, "");
+		t.strictSame(
+			gate.log.filter(({ msg }) => msg === "request"),
+			[],
+		);
+
+		const agreed = await runCli(
+			["probe", gate.url, "--key-stdin", "--lockout", "--yes"],
+			testKeys.user,
+		);
+		t.equal(agreed.code, 0);
+		t.match(agreed.stderr, /refuse this very device/);
+		t.match(agreed.stdout, /^ok +probe\.lockout/m);
+		// Locked out is what the next run finds, and it calls nothing fine.
+		const again = await runCli(
+			["probe", gate.url, "--key-stdin", "--json"],
+			testKeys.user,
+		);
+		const { results } = JSON.parse(again.stdout) as {
+			results: { id: string; state: string; evidence: string[] }[];
+		};
+		t.match(
+			results.find(({ id }) => id === "probe.reachable"),
+			{ state: "unknown", evidence: [/429/, /wait \d+ s/] },
+		);
+		t.strictSame(
+			results.filter(({ state }) => state === "ok").map(({ id }) => id),
+			["probe.encrypted"],
+		);
+	},
+);

@@ -1,0 +1,238 @@
+import t from "tap";
+import type { StandInOptions } from "../../src/ollama/standIn.ts";
+import { openCaller } from "../../src/probe/caller.ts";
+import {
+	checkStream,
+	countGaps,
+	drawGaps,
+	judgeCancel,
+	judgeCollecting,
+	type Timings,
+} from "../../src/probe/stream.ts";
+import type { Result } from "../../src/report/result.ts";
+import { startGate, testKeys } from "../support/gate.ts";
+import { collecting, type Meddling, startMiddleman } from "./middlemen.ts";
+
+type Tap = Parameters<typeof startGate>[0];
+
+async function streamThrough(t: Tap, url: string, waitMs = 60_000) {
+	const caller = openCaller(url, ["127.0.0.1"]);
+	t.teardown(() => caller.close());
+	const { results, timings } = await checkStream(
+		caller,
+		testKeys.user,
+		"qwen3:8b",
+		waitMs,
+	);
+	const of = (id: string): Result | undefined =>
+		results.find((result) => result.id === `probe.${id}`);
+	return {
+		stream: of("stream"),
+		uncollected: of("uncollected"),
+		afterLeaving: of("after-leaving"),
+		cancel: of("cancel"),
+		timings,
+	};
+}
+
+/** A gate, with something in front of it. */
+async function behind(
+	t: Tap,
+	meddling: Meddling,
+	standIn: StandInOptions = { tokenIntervalMs: 20 },
+) {
+	const gate = await startGate(t, { standIn });
+	return startMiddleman(t, gate.url, meddling);
+}
+
+t.test(
+	"tokens that come one by one are no finding, also through a proxy that passes them on",
+	async (t) => {
+		const seen = await streamThrough(t, await behind(t, {}));
+		const { timings, ...results } = seen;
+		for (const [id, result] of Object.entries(results))
+			t.match(result, { state: "ok" }, id);
+		t.match(timings, { model: "qwen3:8b", tokens: 48 });
+		t.equal(timings?.gapsMs.length, (timings?.arrivals ?? 0) - 1);
+	},
+);
+
+t.test("a proxy that collects the stream is found", async (t) => {
+	for (const chunks of [8, Number.POSITIVE_INFINITY]) {
+		const url = await behind(t, { body: collecting(chunks) });
+		const seen = await streamThrough(t, url);
+		t.match(seen.stream, { state: "ok" });
+		t.match(
+			seen.uncollected,
+			{
+				state: "finding",
+				severity: "warn",
+				evidence: [/^48 tokens in \d arrivals/],
+				fix: /proxy_buffering off/,
+			},
+			String(chunks),
+		);
+	}
+});
+
+t.test(
+	"a stream that breaks off, or has an error in it, is found",
+	async (t) => {
+		for (const [misbehaviour, evidence] of [
+			["die-mid-stream", /it broke off after \d+ tokens|without its last line/],
+			[
+				"error-mid-stream",
+				/it broke off after 4 tokens: an error was encountered/,
+			],
+			["truncate", /it broke off|without its last line/],
+		] as const) {
+			const url = await behind(t, {}, { misbehave: () => misbehaviour });
+			const seen = await streamThrough(t, url);
+			t.match(
+				seen.stream,
+				{ state: "finding", evidence: [evidence] },
+				misbehaviour,
+			);
+			t.match(seen.uncollected, { state: "unknown" });
+		}
+	},
+);
+
+t.test(
+	"a model that takes longer to load than the timeout is found",
+	async (t) => {
+		const url = await behind(t, {}, { misbehave: () => "hang" });
+		const seen = await streamThrough(t, url, 1_000);
+		t.match(seen.stream, { state: "finding", fix: /--timeout 15m/ });
+	},
+);
+
+t.test("a model that is not there, or a busy server, is said", async (t) => {
+	const gate = await startGate(t, { standIn: { models: ["other:1b"] } });
+	const missing = await streamThrough(t, gate.url);
+	t.match(missing.stream, {
+		state: "finding",
+		evidence: [/404, "model 'qwen3:8b' not found"/],
+		fix: /--model/,
+	});
+	const busy = await behind(t, {
+		answers: (req, res) => {
+			if (req.url !== "/api/chat") return false;
+			res.statusCode = 503;
+			res.end('{"error":"server busy"}');
+			return true;
+		},
+	});
+	t.match((await streamThrough(t, busy)).stream, { state: "unknown" });
+});
+
+t.test(
+	"an Ollama that goes on for nobody makes the next stream wait, which is found",
+	async (t) => {
+		const plain = await startGate(t, { standIn: { tokenIntervalMs: 10 } });
+		const deaf = await startMiddleman(t, plain.standIn.url, {
+			isDeaf: true,
+			isSlow: true,
+		});
+		const gate = await startGate(t, { upstreamUrl: deaf });
+		const seen = await streamThrough(t, gate.url);
+		t.match(seen.afterLeaving, { state: "ok" });
+		t.match(seen.cancel, {
+			state: "finding",
+			severity: "warn",
+			evidence: [String, /for nobody/],
+		});
+		// The same with one reply at a time, and one that stops when its client has left.
+		const heedful = await startMiddleman(t, plain.standIn.url, {
+			isSlow: true,
+		});
+		const other = await startGate(t, { upstreamUrl: heedful });
+		t.match((await streamThrough(t, other.url)).cancel, { state: "ok" });
+	},
+);
+
+t.test("a gate that is dead after a client has left is found", async (t) => {
+	let streams = 0;
+	const url = await behind(t, {
+		answers: (req) => {
+			if (req.url === "/api/chat") streams += 1;
+			// While the second stream runs, and ever after.
+			const isDead = streams > 2 || (streams === 2 && req.url !== "/api/chat");
+			if (isDead) req.socket.destroy();
+			return isDead;
+		},
+	});
+	const seen = await streamThrough(t, url);
+	t.match(seen.stream, { state: "ok" });
+	t.match(seen.afterLeaving, { state: "finding", severity: "high" });
+	t.match(seen.cancel, { state: "finding" });
+});
+
+function timings(more: Partial<Timings>): Timings {
+	return {
+		model: "m",
+		firstTokenMs: 100,
+		spanMs: 2_000,
+		tokens: 48,
+		arrivals: 48,
+		gapsMs: [],
+		madePerTokenMs: 42,
+		...more,
+	};
+}
+
+t.test("tokens are judged by the pace at which they were made", async (t) => {
+	t.match(judgeCollecting(timings({})), { state: "ok" });
+	// A network that joins two now and then is no proxy.
+	t.match(judgeCollecting(timings({ arrivals: 30 })), { state: "ok" });
+	t.match(judgeCollecting(timings({ arrivals: 23 })), { state: "finding" });
+	// One by one again, but all at the end.
+	t.match(judgeCollecting(timings({ spanMs: 50 })), { state: "finding" });
+	// So fast that they come together by themselves.
+	t.match(
+		judgeCollecting(timings({ arrivals: 3, spanMs: 20, madePerTokenMs: 0.5 })),
+		{ state: "unknown" },
+	);
+	t.match(judgeCollecting(timings({ arrivals: 3, tokens: 4 })), {
+		state: "unknown",
+	});
+	// An Ollama that does not tell.
+	t.match(judgeCollecting(timings({ madePerTokenMs: undefined })), {
+		state: "ok",
+	});
+	t.match(
+		judgeCollecting(timings({ madePerTokenMs: undefined, arrivals: 10 })),
+		{ state: "finding" },
+	);
+});
+
+t.test(
+	"a wait for the next stream is judged by what was left to do",
+	async (t) => {
+		t.match(judgeCancel(300, 250, 20_000), { state: "ok" });
+		t.match(judgeCancel(18_000, 250, 20_000), { state: "finding" });
+		// A slow model is slow for the next one, too.
+		t.match(judgeCancel(18_000, 15_000, 20_000), { state: "ok" });
+		t.match(judgeCancel(300, 250, 500), { state: "unknown" });
+	},
+);
+
+t.test(
+	"gaps are counted and drawn from the shortest to the longest",
+	async (t) => {
+		t.strictSame(countGaps([0.5, 12, 12, 12, 12, 5_000]), [
+			{ fromMs: 0, toMs: 1, count: 1 },
+			{ fromMs: 1, toMs: 3, count: 0 },
+			{ fromMs: 3, toMs: 10, count: 0 },
+			{ fromMs: 10, toMs: 30, count: 4 },
+			{ fromMs: 30, toMs: 100, count: 0 },
+			{ fromMs: 100, toMs: 300, count: 0 },
+			{ fromMs: 300, toMs: 1_000, count: 0 },
+			{ fromMs: 1_000, toMs: Number.POSITIVE_INFINITY, count: 1 },
+		]);
+		const lines = drawGaps([12, 12, 12, 12, 50]);
+		t.match(lines[0], /^ +10–30 ms {4}4 █{40}$/);
+		t.match(lines[1], /^ +30–100 ms {4}1 █{10}$/);
+		t.strictSame(drawGaps([]), []);
+	},
+);
