@@ -1,9 +1,5 @@
-import {
-	type Result,
-	type Severity,
-	severities,
-	worstFirst,
-} from "./result.ts";
+import { type Result, severities, worstFirst } from "./result.ts";
+import { toneNames } from "./tone.ts";
 
 /** "3 findings, worst: critical." or "Nothing found."; what could not be seen is told with it, since it is no pass. */
 export function headline(results: readonly Result[]): string {
@@ -13,18 +9,11 @@ export function headline(results: readonly Result[]): string {
 	const found =
 		worst === undefined
 			? "Nothing found"
-			: `${count(findings.length, "finding")}, worst: ${severityNames[worst.severity]}`;
+			: `${count(findings.length, "finding")}, worst: ${toneNames[worst.severity]}`;
 	if (results.length === 0) return "Nothing was checked.";
 	if (unknown === 0) return `${found}.`;
 	return `${found}${worst === undefined ? ", but" : ";"} ${count(unknown, "check")} could not be made.`;
 }
-
-export const severityNames: Readonly<Record<Severity, string>> = {
-	critical: "critical",
-	high: "high",
-	warn: "warning",
-	info: "info",
-};
 
 /** "2 critical, 1 high", worst first; an empty string for nothing. */
 export function countSeverities(results: readonly Result[]): string {
@@ -35,7 +24,7 @@ export function countSeverities(results: readonly Result[]): string {
 			many: findings.filter((finding) => finding.severity === severity).length,
 		}))
 		.filter(({ many }) => many > 0)
-		.map(({ severity, many }) => `${many} ${severityNames[severity]}`)
+		.map(({ severity, many }) => `${many} ${toneNames[severity]}`)
 		.join(", ");
 }
 

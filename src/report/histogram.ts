@@ -11,7 +11,9 @@ export interface HistogramBin {
 export function drawHistogram(bins: readonly HistogramBin[]): Markup {
 	const most = Math.max(1, ...bins.map(({ count }) => count));
 	const rows = bins.map(({ fromMs, toMs, count }) => {
-		const width = Number(((count / most) * 100).toFixed(2));
+		// The rarest are to be seen, too: they are the pauses that people notice.
+		const width =
+			count === 0 ? 0 : Math.max(1, Math.round((count / most) * 1000) / 10);
 		return html`<tr><th scope="row">${describeRange(fromMs, toMs)}</th><td class="bar"><svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true"><rect width="${width}" height="10"/></svg></td><td class="count">${count}</td></tr>
 `;
 	});
@@ -19,7 +21,7 @@ export function drawHistogram(bins: readonly HistogramBin[]): Markup {
 <h2 id="gaps">Gaps between chunks</h2>
 <p>How long a streamed reply paused between one piece and the next.</p>
 <table class="histogram">
-<thead><tr><th scope="col">Gap</th><th scope="col"><span class="unseen">Share</span></th><th scope="col">Gaps</th></tr></thead>
+<thead><tr><th scope="col">Gap</th><th scope="col"><span class="unseen">Share</span></th><th scope="col">Count</th></tr></thead>
 <tbody>
 ${rows}</tbody>
 </table>

@@ -1,10 +1,14 @@
 import { countSeverities, headline } from "./headline.ts";
 import { drawHistogram, type HistogramBin } from "./histogram.ts";
+import { badge, icon, iconShapes } from "./icon.ts";
 import { html, type Markup } from "./markup.ts";
 import { drawLayers, layerNames } from "./picture.ts";
 import { type Result, worstFirst } from "./result.ts";
 import { stylesheet } from "./stylesheet.ts";
-import { badge, icon, iconShapes, type Tone, toneOf } from "./tone.ts";
+import { type Tone, toneOf } from "./tone.ts";
+
+/** Longest line of evidence on the page, in UTF-16 code units. */
+const maxEvidenceLength = 2_000;
 
 /** What a report is about. */
 export interface Report {
@@ -147,7 +151,7 @@ ${renderFix("What to do", result)}
 	return html`<section aria-labelledby="unknown">
 <h2 id="unknown">Unknown <span class="many">${unknown.length}</span></h2>
 <p>What could not be seen may be in order or not.</p>
-<ul class="plain">
+<ul class="plain" role="list">
 ${rows}</ul>
 </section>`;
 }
@@ -161,14 +165,14 @@ function renderQuiet(
 	const rows = results.map(
 		(
 			result,
-		) => html`<li>${icon(toneOf(result))}<div><p><bdi>${result.title}</bdi></p>
-${result.evidence.map((line) => html`<p class="seen"><bdi>${line}</bdi></p>`)}
+		) => html`<li class="${toneOf(result)}">${icon(toneOf(result))}<div><p><bdi>${result.title}</bdi></p>
+${result.evidence.map((line) => html`<p class="seen"><bdi>${shorten(line)}</bdi></p>`)}
 ${renderId(result)}</div></li>
 `,
 	);
 	return html`<details class="quiet">
 <summary><h2>${heading} <span class="many">${results.length}</span></h2></summary>
-<ul class="plain">
+<ul class="plain" role="list">
 ${rows}</ul>
 </details>`;
 }
@@ -182,8 +186,18 @@ function renderEvidence(
 	{ evidence }: Result,
 ): Markup | undefined {
 	if (evidence.length === 0) return undefined;
-	const lines = evidence.map((line) => html`<li><bdi>${line}</bdi></li>`);
-	return html`<div><dt>${name}</dt><dd><ul class="evidence">${lines}</ul></dd></div>`;
+	const lines = evidence.map(
+		(line) => html`<li><bdi>${shorten(line)}</bdi></li>`,
+	);
+	return html`<div><dt>${name}</dt><dd><ul class="evidence" role="list">${lines}</ul></dd></div>`;
+}
+
+/** Browsers take seconds to lay out very long words, and nobody reads them. */
+function shorten(line: string): string {
+	const more = line.length - maxEvidenceLength;
+	return more <= 0
+		? line
+		: `${line.slice(0, maxEvidenceLength)}… (${more} more characters)`;
 }
 
 function renderFix(name: string, { fix }: Result): Markup | undefined {

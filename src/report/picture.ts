@@ -1,7 +1,8 @@
 import { count } from "./headline.ts";
+import { icon } from "./icon.ts";
 import { html, type Markup } from "./markup.ts";
 import { type Layer, type Result, worstFirst } from "./result.ts";
-import { icon, type Tone, toneNames, toneOf } from "./tone.ts";
+import { type Tone, toneNames, toneOf } from "./tone.ts";
 
 export const layerNames: Readonly<Record<Layer, string>> = {
 	internet: "Internet",
@@ -20,7 +21,7 @@ const roles: Readonly<Record<Layer, string>> = {
 	tailscale: "judges devices",
 	gate: "judges keys",
 	ollama: "runs models",
-	"open-webui": "beside, for people",
+	"open-webui": "for people, beside the gate",
 	host: "the machine itself",
 };
 
@@ -42,12 +43,12 @@ export function drawLayers(
 	};
 	return html`<section aria-labelledby="layers">
 <h2 id="layers">Layers</h2>
-<ol class="way" aria-label="From the internet to Ollama">
+<ol class="way" role="list" aria-label="From the internet to Ollama">
 <li class="outside">${box("internet")}</li>
 <li class="host">${arrow}
 <div class="frame">
 ${box("host")}
-<ol class="inner">
+<ol class="inner" role="list">
 <li>${box("firewall")}</li>
 <li>${arrow}${box("tailscale")}</li>
 <li>${arrow}${box("gate")}</li>
@@ -59,11 +60,12 @@ ${box("host")}
 </section>`;
 }
 
-function describeTone(tone: Tone, here: readonly Result[]): string {
+/** "critical" and, on a line of its own, "2 findings". */
+function describeTone(tone: Tone, here: readonly Result[]): Markup {
 	const findings = here.filter(({ state }) => state === "finding").length;
 	return findings === 0
-		? toneNames[tone]
-		: `${toneNames[tone]}, ${count(findings, "finding")}`;
+		? html`${toneNames[tone]}`
+		: html`${toneNames[tone]}<span class="unseen">, </span><small>${count(findings, "finding")}</small>`;
 }
 
 const arrow = html`<svg class="arrow" viewBox="0 0 24 12" aria-hidden="true"><path d="M1 6h20M16 1.5L21.5 6 16 10.5"/></svg>`;

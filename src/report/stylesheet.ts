@@ -68,10 +68,13 @@ section > * + * { margin-top: .75rem; }
 a.box:hover .name { text-decoration: underline; }
 .box .name { font-weight: 700; }
 .box .role { grid-row: 2; color: var(--muted); font-size: .85rem; }
-.box .state { display: flex; gap: .35rem; grid-row: 1 / 3; grid-column: 2; align-items: center; max-width: 9rem; color: var(--tone); font-size: .875rem; font-weight: 600; line-height: 1.25; }
+.box .state { display: flex; gap: .35rem; grid-row: 1 / 3; grid-column: 2; align-items: center; color: var(--tone); font-size: .875rem; font-weight: 600; line-height: 1.25; }
+.box .state .icon { width: 1.25rem; height: 1.25rem; }
+.box .state > span { min-width: 5.25rem; }
+.box small { display: block; font-size: .8rem; font-weight: 400; }
 .frame { width: 100%; padding: .75rem; border: 1px solid var(--line); border-radius: 10px; background: var(--card); }
 .frame > .box { margin-bottom: .75rem; }
-.beside { margin-top: .75rem; padding-top: .75rem; border-top: 1px dashed var(--line); }
+.beside { margin-top: .75rem; }
 
 .card { padding: .9rem 1rem; border: 1px solid var(--line); border-left: 5px solid var(--tone-line); border-radius: 8px; background: var(--card); scroll-margin-top: .75rem; }
 .card:target { outline: 3px solid var(--tone-line); outline-offset: 2px; }
@@ -93,7 +96,7 @@ pre { padding: .6rem .75rem; border: 1px solid var(--line); border-radius: 6px; 
 .quiet summary h2 { display: inline; }
 .quiet ul { padding: 0 1rem .5rem; }
 .quiet li { display: flex; gap: .6rem; padding: .6rem 0; border-top: 1px solid var(--line); }
-.quiet li > .icon { margin-top: .25rem; color: var(--ok); }
+.quiet li > .icon { margin-top: .25rem; color: var(--tone); }
 .quiet li > div { min-width: 0; }
 .quiet .seen { color: var(--muted); font-size: .925rem; }
 
@@ -109,22 +112,27 @@ footer { margin-top: 2rem; padding-top: .75rem; border-top: 1px solid var(--line
 	body { padding: 2rem 2rem 3rem; }
 	.way, .inner { display: flex; align-items: stretch; }
 	.way li { flex-direction: row; align-items: center; flex: 1 1 0; }
-	.way > .outside { flex: 0 0 8.5rem; }
+	.way > .outside { flex: 0 0 9rem; }
 	.arrow { margin: 0 4px; transform: none; }
-	.box { display: flex; flex-direction: column; min-width: 0; height: 100%; padding: .6rem .7rem; border: 1px solid var(--tone-line); border-top-width: 5px; }
-	.box.unknown, .box.absent, .box.unchecked { border-style: solid dashed dashed; }
-	.box .state { max-width: none; margin-top: auto; padding-top: .5rem; align-items: flex-start; }
-	.box .state .icon { margin-top: .1em; }
-	.frame > .box { flex-direction: row; gap: .25rem 1rem; align-items: center; height: auto; border-width: 1px 1px 1px 5px; }
-	.frame > .box .state { margin: 0 0 0 auto; padding: 0; }
-	.inner > li:first-child { flex-grow: .8; }
+	.way .box { min-width: 0; }
+	.outside .box, .inner .box { display: flex; flex-direction: column; padding: .6rem .7rem; border-width: 5px 1px 1px; }
+	.inner .box { height: 100%; }
+	.outside .box, .inner .box { min-height: 7rem; }
+	.outside .state, .inner .state { margin-top: auto; padding-top: .5rem; }
+	.outside .unknown, .outside .absent, .outside .unchecked, .inner .unknown, .inner .absent, .inner .unchecked { border-style: solid dashed dashed; }
+	.frame > .box, .beside > .box { grid-template-columns: auto 1fr auto; align-items: center; }
+	.frame > .box .role, .beside .role { grid-row: 1; grid-column: 2; }
+	.frame > .box .state, .beside .state { grid-row: 1; grid-column: 3; }
+	.frame > .box .state > span, .beside .state > span { min-width: 0; }
+	.frame > .box small, .beside small { display: inline; margin-left: .5em; }
+	.inner > li:first-child { flex: .82 1 0; }
 	.facts > div { display: grid; grid-template-columns: 9rem minmax(0, 1fr); gap: 1rem; }
 	.facts dt { padding-top: .1rem; }
-	.beside { margin-left: auto; }
 }
 @media print {
-	body { max-width: none; padding: 0; background: none; font-size: 10pt; }
-	.card, .box, .headline, .quiet li, tr { break-inside: avoid; }
+	html { font-size: 10pt; }
+	body { max-width: none; padding: 0; background: none; }
+	.card, .box, .headline, .frame, .quiet li, .histogram tr { break-inside: avoid; }
 	h2, h3 { break-after: avoid; }
 	.quiet::details-content { content-visibility: visible; block-size: auto; }
 	a { color: inherit; text-decoration: none; }

@@ -1,20 +1,22 @@
 import { styleText } from "node:util";
-import { severityNames } from "./headline.ts";
 import { type Result, worstFirst } from "./result.ts";
+import { type Tone, toneNames, toneOf } from "./tone.ts";
 import { visible } from "./visible.ts";
+
+type Style = Parameters<typeof styleText>[0];
 
 /** Longest evidence on a line of the table, in characters; {@link explain} shows all of it. */
 const maxEvidenceLength = 160;
 
-const colours = {
-	critical: "red",
+const colours: Readonly<Record<Exclude<Tone, "unchecked">, Style>> = {
+	critical: ["bold", "red"],
 	high: "red",
 	warn: "yellow",
 	info: "cyan",
 	unknown: "magenta",
 	ok: "green",
 	absent: "dim",
-} as const;
+};
 
 /**
  * A line each, worst first: the mark, the id, what was seen of a finding and
@@ -46,7 +48,7 @@ export function explain(result: Result): string {
 	const { id, title, state, severity, evidence, why, fix } = result;
 	const parts = [
 		`${oneLine(title)} (${oneLine(id)})`,
-		`State: ${state === "finding" ? `not so, ${severityNames[severity]}` : states[state]}`,
+		`State: ${state === "finding" ? `not so, ${toneNames[severity]}` : states[state]}`,
 	];
 	if (evidence.length > 0)
 		parts.push(
@@ -62,10 +64,6 @@ const states = {
 	absent: "not here",
 	unknown: "unknown, which may be in order or not",
 } as const;
-
-function toneOf({ state, severity }: Result): keyof typeof colours {
-	return state === "finding" ? severity : state;
-}
 
 function markOf(result: Result): string {
 	const tone = toneOf(result);
