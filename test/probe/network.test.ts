@@ -1,0 +1,339 @@
+import { mkdir, rm, writeFile } from "node:fs/promises";
+import path from "node:path";
+import t from "tap";
+import type { Result } from "../../src/report/result.ts";
+import { eventually, testKeys } from "../support/gate.ts";
+import {
+	addresses,
+	connect,
+	gateV4,
+	gateV6,
+	joinLan,
+	joinTailnet,
+	makeNamespace,
+	type Namespace,
+	network,
+	startDaemon,
+	startStandInProcess,
+} from "../support/namespaces.ts";
+import { requireTool } from "../support/tools.ts";
+
+type Tap = Parameters<typeof makeNamespace>[0];
+
+/** Addresses of the internet, in a network that has none of it. */
+const server4 = "20.30.40.50";
+const server6 = "2606:4700:30::50";
+const outside4 = "21.31.41.51";
+const outside6 = "2606:4700:31::51";
+
+/** Probes in a namespace; results by the last part of their ids. */
+async function probe(
+	from: Namespace,
+	args: readonly string[],
+	key?: string,
+): Promise<{
+	code: number | null;
+	stderr: string;
+	results: Record<string, Result>;
+}> {
+	const { code, stdout, stderr } = await from.run(
+		...["env", ...(key === undefined ? [] : [`LLAMAGATE_KEY=${key}`])],
+		...[process.execPath, "src/main.ts", "probe", ...args, "--json"],
+	);
+	const { results } =
+		stdout === ""
+			? { results: [] }
+			: (JSON.parse(stdout) as { results: Result[] });
+	return {
+		code,
+		stderr,
+		results: Object.fromEntries(
+			results.map((result) => [result.id.replace("probe.", ""), result]),
+		),
+	};
+}
+
+/** A server with public addresses, and a device that reaches it from elsewhere. */
+async function makeInternet(t: Tap, from: { v4: string; v6?: string }) {
+	const server = await makeNamespace(t);
+	const device = await makeNamespace(t);
+	await connect(server, device, "eth0");
+	await server.ip(
+		`addr add ${server4}/32 dev eth0`,
+		`addr add ${server6}/128 dev eth0 nodad`,
+		`route add ${from.v4}/32 dev eth0`,
+	);
+	await device.ip(
+		`addr add ${from.v4}/32 dev eth0`,
+		`route add ${server4}/32 dev eth0 src ${from.v4}`,
+	);
+	if (from.v6 !== undefined) {
+		await server.ip(`route add ${from.v6}/128 dev eth0`);
+		await device.ip(
+			`addr add ${from.v6}/128 dev eth0 nodad`,
+			`route add ${server6}/128 dev eth0 src ${from.v6}`,
+		);
+	}
+	return { server, device };
+}
+
+/** Listens on all addresses and says nothing. */
+async function listenOn(namespace: Namespace, ...ports: number[]) {
+	namespace.start(
+		process.execPath,
+		"--eval",
+		`for (const port of ${JSON.stringify(ports)}) require("net").createServer(() => {}).listen(port, "::")`,
+	);
+	for (const port of ports) await listensOn(namespace, `*:${port}`);
+}
+
+async function listensOn(namespace: Namespace, address: string) {
+	await eventually(async () => (await namespace.listeners()).includes(address));
+}
+
+async function must(namespace: Namespace, ...command: string[]) {
+	const { code, stderr } = await namespace.run(...command);
+	if (code !== 0) throw new Error(`${command.join(" ")}: ${stderr}`);
+}
+
+/** Drops what comes for these ports, and remembers every port that is asked for. */
+async function filter(namespace: Namespace, ...ports: number[]) {
+	await must(
+		namespace,
+		"nft",
+		`table inet probe {
+			set asked { type inet_service; flags dynamic; size 65535; }
+			counter opened { }
+			chain input {
+				type filter hook input priority 0; policy accept;
+				iifname != "eth0" accept
+				tcp flags & (syn | ack) == syn add @asked { tcp dport }
+				${ports.length === 0 ? "" : `tcp dport { ${ports.join(", ")} } drop`}
+				tcp flags & (syn | ack) == syn counter name opened
+			}
+		}`,
+	);
+}
+
+t.test(
+	"open, closed and filtered ports of a public address are told apart, by IPv4 and IPv6",
+	network(),
+	async (t) => {
+		if (!requireTool(t, "nft")) return;
+		const { server, device } = await makeInternet(t, {
+			v4: outside4,
+			v6: outside6,
+		});
+		await listenOn(server, 22, 3000);
+		await filter(server, 443, 11434);
+		for (const address of [server4, server6]) {
+			const { code, results } = await probe(device, ["--public", address]);
+			const at = (port: number) =>
+				address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+			t.equal(code, 1);
+			t.match(results["public.22"], {
+				state: "ok",
+				evidence: [`${at(22)} is open`],
+			});
+			t.match(results["public.443"], {
+				state: "ok",
+				evidence: [`${at(443)} is filtered`],
+			});
+			t.match(results["public.11434"], {
+				state: "ok",
+				evidence: [`${at(11434)} is filtered`],
+			});
+			t.match(results["public.open-webui"], {
+				state: "finding",
+				severity: "high",
+				evidence: [`${at(3000)} is open`],
+			});
+			t.match(results["public.ollama"], { state: "ok" });
+			t.match(results["public.answers"], { state: "ok" });
+			t.match(results["public.outside"], { state: "ok" });
+			t.match(results["public.others"], { state: "absent" });
+		}
+		// No port but those, and one connection each: three of five are not dropped.
+		const { stdout: asked } = await server.run(
+			...["nft", "--json", "list", "set", "inet", "probe", "asked"],
+		);
+		const listed = JSON.parse(asked) as {
+			nftables: { set?: { elem?: number[] } }[];
+		};
+		t.strictSame(
+			listed.nftables.flatMap(({ set }) => set?.elem ?? []).toSorted(),
+			[22, 443, 3000, 8080, 11434].toSorted(),
+		);
+		const { stdout: opened } = await server.run(
+			...["nft", "list", "counter", "inet", "probe", "opened"],
+		);
+		t.match(opened, /packets 6 /);
+	},
+);
+
+t.test(
+	"an Ollama that answers the internet is critical, and not any more when it is shut",
+	network(),
+	async (t) => {
+		if (!requireTool(t, "nft")) return;
+		const { server, device } = await makeInternet(t, { v4: outside4 });
+		server.start(
+			process.execPath,
+			"test/support/standInProcess.ts",
+			JSON.stringify({ host: "0.0.0.0", port: 11434 }),
+		);
+		await listensOn(server, "0.0.0.0:11434");
+		const open = await probe(device, ["--public", server4]);
+		t.equal(open.code, 1);
+		t.match(open.results["public.ollama"], {
+			state: "finding",
+			severity: "critical",
+			evidence: [`${server4}:11434 is open, and Ollama 0.33.0 answers`],
+		});
+		t.match(open.results["public.11434"], { state: "finding" });
+		await filter(server, 11434);
+		const shut = await probe(device, ["--public", server4]);
+		t.equal(shut.code, 0);
+		t.match(shut.results["public.ollama"], { state: "ok" });
+		t.match(shut.results["public.11434"], { state: "ok" });
+		// By IPv6 this device has no way there, which is no pass.
+		const other = await probe(device, ["--public", server6]);
+		t.match(other.results["public.11434"], {
+			state: "unknown",
+			evidence: [/out of this device's reach/],
+		});
+		t.match(other.results["public.answers"], { state: "unknown" });
+	},
+);
+
+t.test(
+	"an address that is silent altogether is not taken for a good firewall",
+	network(),
+	async (t) => {
+		if (!requireTool(t, "nft")) return;
+		const { server, device } = await makeInternet(t, { v4: outside4 });
+		await filter(server, 22, 443, 3000, 8080, 11434);
+		const { results } = await probe(device, ["--public", server4]);
+		t.match(results["public.answers"], {
+			state: "unknown",
+			evidence: [/not one port gave an answer/],
+		});
+	},
+);
+
+t.test(
+	"a name is looked up, each address is shown, and those that are not public are left out",
+	network(),
+	async (t) => {
+		const { server, device } = await makeInternet(t, { v4: outside4 });
+		await listenOn(server, 7777);
+		const folder = path.join("/etc/netns", device.name);
+		await mkdir(folder, { recursive: true });
+		t.teardown(() => rm(folder, { recursive: true }));
+		await writeFile(
+			path.join(folder, "hosts"),
+			`${server4} box.example\n10.0.0.7 box.example\n`,
+		);
+		const { code, stderr, results } = await probe(device, [
+			...["--public", "box.example", "--ports", "22,7777"],
+		]);
+		t.match(stderr, `box.example is ${server4}.`);
+		t.match(stderr, /Left out: 10\.0\.0\.7 is an address of a private network/);
+		t.match(results["public.others"], {
+			state: "finding",
+			severity: "warn",
+			evidence: [`${server4}:7777 is open`],
+		});
+		t.match(results["public.11434"], { state: "absent" });
+		t.equal(code, 0);
+	},
+);
+
+t.test(
+	"a public test from the server, its network or the tailnet says that it proves little",
+	network(),
+	async (t) => {
+		const { server, device } = await makeInternet(t, { v4: "192.168.9.9" });
+		const natted = await probe(device, ["--public", server4]);
+		t.match(natted.results["public.outside"], {
+			state: "unknown",
+			evidence: [/sent from 192\.168\.9\.9/, /same router/],
+		});
+
+		const onServer = await probe(server, ["--public", server4]);
+		t.match(onServer.results["public.outside"], {
+			state: "finding",
+			evidence: [/this is the server/],
+		});
+
+		await joinTailnet(server, device);
+		const besides = await probe(device, ["--public", server4]);
+		t.match(besides.results["public.outside"], {
+			state: "unknown",
+			evidence: [String, /in the tailnet .*tailscale0.*goes past/],
+		});
+		await device.ip(
+			`route replace ${server4}/32 via ${addresses.server.v4} src ${addresses.peer.v4}`,
+		);
+		const through = await probe(device, ["--public", server4]);
+		t.match(through.results["public.outside"], {
+			state: "finding",
+			evidence: [/through the tailnet/],
+		});
+
+		await device.ip("addr add 20.30.40.99/24 dev eth0");
+		await device.ip(`route replace ${server4}/32 dev eth0 src 20.30.40.99`);
+		const neighbour = await probe(device, ["--public", server4]);
+		t.match(neighbour.results["public.outside"], {
+			state: "finding",
+			evidence: [/in the same network/],
+		});
+	},
+);
+
+t.test(
+	"over the tailnet the key is sent, by IPv4 and IPv6; over the LAN it is not",
+	network(),
+	async (t) => {
+		const server = await makeNamespace(t);
+		const peer = await makeNamespace(t);
+		const neighbour = await makeNamespace(t);
+		await joinTailnet(server, peer);
+		await joinLan(server, neighbour);
+		await startStandInProcess(server, { tokenIntervalMs: 10 });
+		const gate = await startDaemon(t, server, {
+			sources: ["100.64.0.0/10", "fd7a:115c:a1e0::/48", "192.168.77.0/24"],
+		});
+		await gate.log.seen(
+			({ msg, address }) => msg === "listening" && address === gateV4,
+		);
+		await gate.log.seen(
+			({ msg, address }) => msg === "listening" && address === gateV6,
+		);
+		for (const where of [gateV4, gateV6]) {
+			const { code, results } = await probe(peer, [where], testKeys.user);
+			t.equal(code, 0, where);
+			t.match(results.encrypted, { state: "ok", evidence: ["by Tailscale"] });
+			t.match(results.elsewhere, { state: "ok" });
+			t.match(results.stream, { state: "ok" });
+		}
+		const withKey = () =>
+			gate.log.all.filter(({ msg, key }) => msg === "request" && key !== null);
+		const before = withKey().length;
+		const { code, results } = await probe(neighbour, [gateV4], testKeys.user);
+		t.equal(code, 1);
+		t.match(results["no-key"], { state: "ok" });
+		t.match(results.encrypted, {
+			state: "finding",
+			severity: "high",
+			evidence: [/plain HTTP to 100\.101\.102\.104, sent from 192\.168\.77\.2/],
+		});
+		t.match(results["key-accepted"], {
+			state: "unknown",
+			evidence: [/the key was not sent/],
+		});
+		t.equal(withKey().length, before);
+		const own = await probe(server, [gateV4], testKeys.user);
+		t.match(own.results.elsewhere, { state: "finding", severity: "warn" });
+	},
+);
