@@ -4,6 +4,7 @@ import { formatDuration, parseDuration } from "../config/duration.ts";
 import { defaultConfigPath, loadConfig } from "../config/load.ts";
 import type { Binding } from "../gate/identity.ts";
 import type { KeyUse } from "../gate/keyUse.ts";
+import { printable } from "../host/program.ts";
 import {
 	changeKeys,
 	defaultScopes,
@@ -324,7 +325,11 @@ async function askForUses(
 function describeUse(use: KeyUse | "not yet" | null): string[] {
 	if (use === null) return ["?", "?", "?"];
 	if (use === "not yet") return [use, "-", "0"];
-	return [shortTime(use.lastUsed), use.lastFrom, String(use.lastDay)];
+	return [
+		shortTime(use.lastUsed),
+		String(use.lastFrom),
+		String(use.lastDay),
+	].map(printable);
 }
 
 function stateOf({ expires }: KeyEntry, nowMs: number): "active" | "expired" {

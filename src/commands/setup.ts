@@ -63,6 +63,9 @@ Example: sudo llamagate setup --dry-run
 		});
 		const only = readSteps("only", values.only);
 		const skip = readSteps("skip", values.skip);
+		// Who names a step means that step, and everything else would be opened.
+		if (values.undo && only.length + skip.length > 0)
+			throw new UsageError("--undo takes everything back; it knows no steps");
 		if (values.json && !values.yes && !values["dry-run"])
 			throw new UsageError("--json asks nothing; add --yes or --dry-run");
 		if (process.getuid?.() !== 0)
@@ -202,7 +205,8 @@ async function lockHost(
 		});
 		const proofs = failure === undefined ? await step.prove() : [];
 		own.proofs = proofs;
-		for (const proof of proofs) say(`  ${mark(proof.ok)} ${proof.says}\n`);
+		for (const proof of proofs)
+			say(`  ${mark(proof.ok)} ${printable(proof.says)}\n`);
 		const broken = proofs.find(({ ok }) => !ok);
 		if (failure === undefined && broken === undefined) {
 			if (inspection.state === "todo") own.state = "changed";
@@ -213,7 +217,7 @@ async function lockHost(
 		for (const other of reports.slice(index + 1))
 			if (other.state === "todo") other.state = "not reached";
 		say(
-			`\n${styleText("red", "Stopped")} at the step ${step.id}. ${failure ?? `What to do: ${broken?.advice ?? "see above"}`}\nThen run this again; "llamagate setup --undo" takes everything back.\n`,
+			`\n${styleText("red", "Stopped")} at the step ${step.id}. ${printable(failure ?? `What to do: ${broken?.advice ?? "see above"}`)}\nThen run this again; "llamagate setup --undo" takes everything back.\n`,
 		);
 		return report(true, exitCodes.finding);
 	}
@@ -242,7 +246,7 @@ async function carryOut(
 		return undefined;
 	} catch (error) {
 		if (!(error instanceof ActionError)) throw error;
-		say(`  ${mark(false)} ${error.message}\n`);
+		say(`  ${mark(false)} ${printable(error.message)}\n`);
 		// A step that is half done may be worse than none.
 		await takeBackCutOff(session, say);
 		return `${error.message}\nThe step was taken back.`;
@@ -258,7 +262,7 @@ async function takeBackCutOff(
 	for (const entry of cutOff) {
 		const { left } = await takeBack(entry, journal);
 		say(`  ${mark(left.length === 0)} taken back: ${describe(entry.action)}\n`);
-		for (const rest of left) say(`      ${rest}\n`);
+		for (const rest of left) say(`      ${printable(rest)}\n`);
 	}
 	if (cutOff.length > 0) await journal.endStep();
 }
@@ -300,9 +304,13 @@ async function undo(session: Session): Promise<number> {
 		left.push(...undone.left);
 		if (leavesTraces(entry.action))
 			say(`  ${mark(undone.left.length === 0)} ${describe(entry.action)}\n`);
-		for (const rest of undone.left) say(`      ${rest}\n`);
+		for (const rest of undone.left) say(`      ${printable(rest)}\n`);
 	}
-	await journal.remove();
+	if (journal.entries.length === 0) await journal.remove();
+	else
+		left.push(
+			"What failed is still written down: mend its cause and run this again",
+		);
 	say(
 		left.length === 0
 			? "\nThis host is as it was before.\n"
@@ -402,9 +410,6 @@ async function formatDiff(
 		);
 }
 
-/** What a command line would show of a secret that a container was started with. */
-const secretName = /(KEY|SECRET|TOKEN|PASSWORD|PASS|PASSPHRASE)[A-Z_]*=/i;
-
 /** One line on what is done, as a person would type it. */
 function describe(action: Action): string {
 	switch (action.kind) {
@@ -418,13 +423,7 @@ function describe(action: Action): string {
 				node === process.execPath && script?.endsWith("/bin/llamagate.js")
 					? ["llamagate", ...args]
 					: action.command;
-			return formatCommand(
-				words.map((word) =>
-					secretName.test(word)
-						? `${word.slice(0, word.indexOf("=") + 1)}...`
-						: word,
-				),
-			);
+			return formatCommand(words);
 		}
 	}
 }

@@ -32,7 +32,8 @@ export function account(installation: Installation, keyName: string): Step {
 						...["--home-dir", "/nonexistent"],
 						...["--shell", "/usr/sbin/nologin", user],
 					],
-					undo: [["userdel", user]],
+					// Its number would go to the next user, who could then read what is left there.
+					undo: [["sh", "-c", '[ -e "$0" ] || userdel "$1"', folder, user]],
 				});
 			const owner = { user: "root", group: user };
 			const gid = Number(

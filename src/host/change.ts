@@ -137,15 +137,19 @@ export async function takeBack(
 		if (!(await putBack(wanted, (sha256) => journal.kept(sha256))))
 			left.push(`${wanted.path} holds something else by now and stays`);
 	}
+	let failed = false;
 	const instead =
 		foreign && action.kind === "command" ? action.undoIfChanged : undefined;
 	for (const command of [...(instead ?? []), ...(action.undo ?? [])]) {
 		const ended = await runProgram(command, 120_000);
 		// What was cut off may not have got so far that there is something to undo.
-		if (ended.code !== 0 && after !== undefined)
+		if (ended.code !== 0 && after !== undefined) {
 			left.push(complaintOf(command, ended));
+			failed = true;
+		}
 	}
-	await journal.undone(entry.number);
+	// What failed may not fail again: Docker may just have been down.
+	if (!failed) await journal.undone(entry.number);
 	return { left };
 }
 

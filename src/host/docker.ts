@@ -207,6 +207,9 @@ const notCompared = [
 	...["AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce"],
 ];
 
+/** The label of a container that setup made, by which undo knows it. */
+export const madeBySetup = "llamagate.setup";
+
 /** Settings that differ between two containers, but for where they publish their ports. */
 export function differences(
 	a: Container,
@@ -222,6 +225,10 @@ export function differences(
 			return (value as string[])
 				.filter((entry) => !ours.includes(nameOfVariable(entry)))
 				.sort();
+		if (name === "Labels") {
+			const { [madeBySetup]: _, ...labels } = value as Record<string, string>;
+			return labels;
+		}
 		// Newer engines write the one where older ones wrote the other.
 		if (name === "NetworkMode" && value === "default") return "bridge";
 		return Array.isArray(value) && value.length === 0 ? undefined : value;

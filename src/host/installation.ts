@@ -1,4 +1,4 @@
-import { access, readFile, realpath } from "node:fs/promises";
+import { readFile, realpath, stat } from "node:fs/promises";
 import path from "node:path";
 
 /** Where llamagate itself lies on this host. */
@@ -53,7 +53,13 @@ export async function unfitPlace({
 		const home = /^\/(home|root|tmp|run\/user)\//.exec(`${file}/`)?.[1];
 		if (home !== undefined)
 			return `${file} lies below /${home}, which services must not see; install llamagate for the whole host, from the .deb or with: npm install --global`;
-		await access(file);
+		for (let folder = file; ; folder = path.dirname(folder)) {
+			const { uid, mode } = await stat(folder);
+			// A folder that others own is one that they can put another program into, for root to run.
+			if (uid !== 0 || (mode & 0o022 && !(mode & 0o1000)))
+				return `${folder} can be changed by others than root, who would run what lies there; give it to root alone (sudo chown -R root:root ${folder}; sudo chmod -R go-w ${folder})`;
+			if (folder === "/") break;
+		}
 	}
 	return undefined;
 }

@@ -1,3 +1,4 @@
+import { isTailscaleAddress } from "../net/ranges.ts";
 import {
 	formatSocket,
 	isLocalOnly,
@@ -109,22 +110,32 @@ export function ollama(noCloud: boolean): Step {
 				ok: open.length === 0,
 				says:
 					open.length === 0
-						? `nobody else holds port ${port} open`
-						: `port ${port} is open: ${open.map(formatSocket).join(", ")}`,
-				advice: `find out who starts that program, and give it OLLAMA_HOST=${host}`,
+						? `nobody else holds port ${port} open, nor does an Ollama any other`
+						: `open to others: ${open.map(formatSocket).join(", ")}`,
+				advice: `find out who starts that program, and give it OLLAMA_HOST=127.0.0.1:PORT`,
 			});
+			// One that does not run now is to be on loopback when it does.
+			if (unit?.exists)
+				proofs.push({
+					ok: unit.environment.get("OLLAMA_HOST") === host,
+					says: `systemd starts Ollama with OLLAMA_HOST=${unit.environment.get("OLLAMA_HOST") ?? ""}`,
+					advice: `another drop-in says otherwise; see: systemctl cat ollama`,
+				});
 			return proofs;
 		},
 	};
 }
 
-/** What others could reach of Ollama: the port's sockets but for loopback's and the gate's, which is bound to an interface. */
+/**
+ * What others could reach of Ollama: the port's sockets but for loopback's and the
+ * gate's, which is bound to an interface; and those of an Ollama on another port.
+ */
 async function openSockets() {
 	return (await listeningSockets()).filter(
 		(socket) =>
-			socket.port === port &&
+			(socket.port === port || socket.programs.includes("ollama")) &&
 			!isLocalOnly(socket) &&
-			socket.device === undefined,
+			!(socket.device !== undefined && isTailscaleAddress(socket.address)),
 	);
 }
 

@@ -3,6 +3,7 @@ import {
 	containers,
 	differences,
 	imageConfig,
+	madeBySetup,
 	nameOf,
 	publishedPorts,
 	runCommand,
@@ -61,7 +62,9 @@ export function openWebUi(): Step {
 			const actions: CommandAction[] = [];
 			const notes: string[] = [];
 			const all = await containers();
-			const container = all?.find(isOpenWebUi);
+			const candidates = all?.filter(isOpenWebUi) ?? [];
+			const container =
+				candidates.find(({ State }) => State.Running) ?? candidates[0];
 			const others = (all ?? []).filter((other) => other !== container);
 			const bypassing = others.flatMap((other) =>
 				!other.State.Running
@@ -288,6 +291,49 @@ function rebind(container: Container, port: number): Rebound {
 	};
 }
 
+/** Undo comes days later: by then the name may be another container's, and the old one pruned. */
+const removeOwn = `docker inspect "$1" >/dev/null && docker inspect "$0" | grep -q '"${madeBySetup}"' || {
+	echo "$0 is not the container that setup made, or $1 is gone: it stays" >&2
+	exit 1
+}
+docker rm -f "$0"`;
+
+/** The old one is open: where it does not come back, it is not to start by itself either. */
+const restartWhereNameIsFree = `if docker inspect "$0" >/dev/null 2>&1; then
+	echo "the name $0 is taken: $2 stays as it is" >&2
+	exit 1
+fi
+docker update "--restart=$1" "$2"`;
+
+const endOwnServe = `tailscale serve status --json | grep -qF "\\"http://127.0.0.1:$0\\"" || {
+	echo "HTTPS leads elsewhere by now and stays so" >&2
+	exit 1
+}
+tailscale serve --https=443 off`;
+
+function withLabel([docker = "", run = "", ...rest]: string[]): string[] {
+	return [docker, run, "--label", `${madeBySetup}=1`, ...rest];
+}
+
+/** Where Open WebUI's image keeps what it is told. */
+const dataFolder = "/app/backend/data";
+
+/** Whether its accounts outlive it: in a volume, a folder of the host's, or a database elsewhere. */
+function keepsData(container: Container): boolean {
+	const { Binds, Mounts } = container.HostConfig;
+	const places = [
+		...(Binds ?? []).map((bind) => bind.split(":")[1] ?? ""),
+		...(Mounts ?? []).map(({ Target }) => Target),
+	];
+	const folder = variable(container, "DATA_DIR") ?? dataFolder;
+	return (
+		(variable(container, "DATABASE_URL") ?? "").startsWith("postgres") ||
+		places.some((place) =>
+			`${folder}/`.startsWith(`${place.replace(/\/$/, "")}/`),
+		)
+	);
+}
+
 /** The container made anew on loopback, its predecessor kept for undo. */
 async function planContainer(
 	container: Container,
@@ -319,6 +365,10 @@ async function planContainer(
 	if (!container.State.Running)
 		return {
 			unsafe: `the container ${name} does not run; start it, and run this again`,
+		};
+	if (!keepsData(container))
+		return {
+			unsafe: `the container ${name} keeps its accounts and chats inside itself, without a volume at ${dataFolder}: one made anew would begin empty, and whoever opens it first would be its administrator; copy the data out (docker cp ${name}:${dataFolder} .), start it with -v open-webui:${dataFolder} -p 127.0.0.1:8080:8080, and run this again`,
 		};
 	const image = await imageConfig(Config.Image);
 	if (image === undefined)
@@ -361,17 +411,16 @@ async function planContainer(
 				// One that is stopped comes back with Docker's own restart, open as it was.
 				kind: "command",
 				command: ["docker", "update", "--restart=no", old],
-				undo: [["docker", "update", `--restart=${restart}`, old]],
+				undo: [
+					[...["sh", "-c", restartWhereNameIsFree], ...[name, restart, old]],
+				],
 			},
 			{
 				kind: "command",
-				command: runCommand(
-					rebound.container,
-					image,
-					rebound.publish,
-					rebound.env,
+				command: withLabel(
+					runCommand(rebound.container, image, rebound.publish, rebound.env),
 				),
-				undo: [["docker", "rm", "-f", name]],
+				undo: [["sh", "-c", removeOwn, name, old]],
 			},
 		],
 	};
@@ -417,7 +466,7 @@ async function planServe(
 			{
 				kind: "command",
 				command: ["tailscale", "serve", "--bg", String(port)],
-				undo: [["tailscale", "serve", "--https=443", "off"]],
+				undo: [["sh", "-c", endOwnServe, String(port)]],
 				timeoutMs: 30_000,
 			},
 		],

@@ -114,9 +114,20 @@ export function printable(text: string): string {
 	return text.replace(/[\p{Cc}--[\n\t]]/gv, "\ufffd");
 }
 
-/** A command as a person would type it into a shell. */
+/** What a container is started with is shown by name: a URL or a label may hold a password, too. */
+function withoutSecrets(command: readonly string[]): readonly string[] {
+	return command.map((word, index) => {
+		const isValue = ["-e", "--label"].includes(command[index - 1] ?? "");
+		const isPlain = /^(HOST|PORT|OLLAMA_BASE_URL|llamagate\.setup)=[^@]*$/.test(
+			word,
+		);
+		return isValue && !isPlain ? word.replace(/=.*/s, "=...") : word;
+	});
+}
+
+/** A command as a person would type it into a shell, without what is secret. */
 export function formatCommand(command: readonly string[]): string {
-	return command
+	return withoutSecrets(command)
 		.map(printable)
 		.map((word) =>
 			/^[A-Za-z0-9_@%+=:,./-]+$/.test(word)

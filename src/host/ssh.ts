@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { listeningSockets } from "./listeningSockets.ts";
 import { outputOf } from "./program.ts";
 
@@ -56,12 +56,26 @@ export interface SshConnection {
 	readonly serverPort: number;
 }
 
+/** This process, its parent, and so on, but for the first of all. */
+async function* lineage(): AsyncGenerator<string> {
+	let pid = String(process.pid);
+	while (pid !== "0" && pid !== "1") {
+		yield pid;
+		const status = await readFile(`/proc/${pid}/stat`, "latin1").catch(
+			() => "",
+		);
+		// The name in the second field may hold anything, brackets too.
+		const parent = status.slice(status.lastIndexOf(")") + 2).split(" ")[1];
+		if (parent === undefined) return;
+		pid = parent;
+	}
+}
+
 /** The connection over which this command was started; sudo takes it out of the environment, so its ancestors are asked. */
 export async function currentSshConnection(): Promise<
 	SshConnection | undefined
 > {
-	let pid = String(process.pid);
-	while (pid !== "0" && pid !== "1") {
+	for await (const pid of lineage()) {
 		const environ = await readFile(`/proc/${pid}/environ`, "latin1").catch(
 			() => "",
 		);
@@ -72,16 +86,62 @@ export async function currentSshConnection(): Promise<
 			value?.slice("SSH_CONNECTION=".length).split(" ") ?? [];
 		if (clientAddress !== undefined && serverPort !== undefined)
 			return { clientAddress, serverPort: Number(serverPort) };
-		const stat = await readFile(`/proc/${pid}/stat`, "latin1").catch(() => "");
-		// The name in the second field may hold anything, brackets too.
-		const parent = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1];
-		if (parent === undefined) return undefined;
-		pid = parent;
 	}
 	return undefined;
 }
 
-/** The person behind sudo, or root itself. */
-export function loginUser(): string {
-	return process.env.SUDO_USER ?? "root";
+/**
+ * Every SSH connection that is open on one of these ports. In tmux or screen, and
+ * after "sudo su -" in some of them, nothing tells which is the person's own.
+ */
+export async function openSshConnections(
+	ports: readonly number[],
+): Promise<SshConnection[]> {
+	const output = await outputOf(
+		...["ss", "-H", "-O", "-n", "-t", "state", "established"],
+	);
+	return parseConnections(output ?? "").filter(({ serverPort }) =>
+		ports.includes(serverPort),
+	);
+}
+
+/** Reads what `ss -H -O -n -t state established` prints: `0 0 [::ffff:192.0.2.1]:22 [::ffff:192.0.2.9]:5022`. */
+export function parseConnections(output: string): SshConnection[] {
+	return output.split("\n").flatMap((line) => {
+		const [, , local, peer] = line.trim().split(/\s+/);
+		if (local === undefined || peer === undefined) return [];
+		return {
+			clientAddress: peer
+				.slice(0, peer.lastIndexOf(":"))
+				.replace(/[[\]]/g, "")
+				.replace(/^::ffff:(?=\d+\.)/, ""),
+			serverPort: Number(local.slice(local.lastIndexOf(":") + 1)),
+		};
+	});
+}
+
+/**
+ * The person who logged in and then became root, or root itself. `su -` and
+ * `sudo su -` take SUDO_USER away; the kernel's own note of who logged in, and
+ * whose shell it was that this came from, stay.
+ */
+export async function loginUser(): Promise<string> {
+	const { SUDO_USER } = process.env;
+	if (SUDO_USER !== undefined && SUDO_USER !== "root") return SUDO_USER;
+	const nameOf = async (uid: number) =>
+		(await outputOf("getent", "passwd", String(uid)))?.split(":")[0];
+	const noted = Number(
+		await readFile("/proc/self/loginuid", "latin1").catch(() => "0"),
+	);
+	// -1 as an unsigned number: nobody has logged in.
+	const uids = noted > 0 && noted < 2 ** 32 - 1 ? [noted] : [];
+	for await (const pid of lineage()) {
+		const owner = await stat(`/proc/${pid}`).catch(() => undefined);
+		if (owner !== undefined && owner.uid !== 0) uids.push(owner.uid);
+	}
+	for (const uid of uids) {
+		const name = await nameOf(uid);
+		if (name !== undefined) return name;
+	}
+	return "root";
 }

@@ -10,13 +10,17 @@ const mainFile = "/etc/ssh/sshd_config";
 /** Of several settings the first counts, and these files are read in their order, before the rest. */
 const dropIn = "/etc/ssh/sshd_config.d/00-llamagate.conf";
 
-/** sshd's settings in force, lower-case names; those of a connection of this user's from elsewhere. */
+/** From everywhere, the LAN and the tailnet: a Match block may make an exception for any of them. */
+const origins = ["203.0.113.1", "192.168.1.2", "10.1.1.2", "100.101.102.105"];
+
+/** sshd's settings in force, lower-case names; those of a connection of this user's. */
 async function settingsFor(
 	user: string,
+	origin = "203.0.113.1",
 ): Promise<ReadonlyMap<string, string> | undefined> {
 	const output = await outputOf(
 		...["sshd", "-T", "-C"],
-		`user=${user},host=elsewhere.example,addr=203.0.113.1,laddr=192.0.2.1,lport=22`,
+		`user=${user},host=elsewhere.example,addr=${origin},laddr=192.0.2.1,lport=22`,
 	);
 	return output === undefined ? undefined : parseSettings(output);
 }
@@ -45,6 +49,26 @@ export function shortcomings(settings: ReadonlyMap<string, string>): string[] {
 	return lines;
 }
 
+/** Whether a key alone lets in, by what `sshd -T` prints for AuthenticationMethods: `any`, or lists of what is asked for together. */
+export function isKeyEnough(methods: string): boolean {
+	return methods.split(" ").some((list) => ["any", "publickey"].includes(list));
+}
+
+/** The lines of an authorized_keys that give a shell to whoever has the key, wherever they come from (sshd(8)). */
+export function plainKeys(text: string): string[] {
+	return text.split("\n").filter((line) => {
+		const [, options] =
+			/^\s*(?:(.*?)\s)?(?:ssh|ecdsa|sk)-[\w@.-]+\s+AAAA[\w+/=]{40,}/.exec(
+				line,
+			) ?? [];
+		return (
+			/^\s*[^#\s]/.test(line) &&
+			/\sAAAA/.test(line) &&
+			!/\b(command|from|expiry-time|cert-authority)\b/i.test(options ?? "")
+		);
+	});
+}
+
 const wanted = `# Written by "llamagate setup": who logs in here does so by a key.
 PasswordAuthentication no
 KbdInteractiveAuthentication no
@@ -53,7 +77,6 @@ PubkeyAuthentication yes
 
 /** SSH by key only, and only where a key is there to log in with. */
 export function sshd(): Step {
-	const user = loginUser();
 	return {
 		id: "sshd",
 		title: "SSH by key only",
@@ -61,6 +84,7 @@ export function sshd(): Step {
 		async inspect() {
 			if (!(await hasProgram("sshd")))
 				return absent("there is no sshd on this host");
+			const user = await loginUser();
 			const settings = await settingsFor(user);
 			if (settings === undefined)
 				return unsafe(
@@ -69,18 +93,30 @@ export function sshd(): Step {
 			const missing = shortcomings(settings);
 			if (missing.length === 0)
 				return done(`passwords are off and keys are on for ${user}`);
+			const methods = settings.get("authenticationmethods") ?? "any";
+			if (!isKeyEnough(methods))
+				return methods
+					.split(" ")
+					.every((list) => list.split(",").includes("publickey"))
+					? done(`${user} logs in by a key and more (${methods})`)
+					: unsafe(
+							`sshd asks ${user} for ${methods}; without passwords nothing of that would be left, so AuthenticationMethods has to allow publickey alone first`,
+						);
 			const key = await installedKey(user, settings);
 			if (key === undefined)
 				return unsafe(
-					`${user} has no key here, so turning passwords off would lock ${user} out; from your own machine run ssh-copy-id ${user}@THIS-HOST, log in with it, and run this again`,
+					`${user} has no key here that lets in from anywhere to a shell, so turning passwords off would lock ${user} out; from your own machine run ssh-copy-id ${user}@THIS-HOST, log in with it, and run this again`,
 				);
 			if (!(await readsDropIns()))
 				return unsafe(
 					`${mainFile} does not begin with "Include /etc/ssh/sshd_config.d/*.conf"; add that as its first line`,
 				);
+			const line = "PermitRootLogin prohibit-password\n";
+			const { content: before } = await takeSnapshot(dropIn);
+			// Where that is our own doing, it is to stay.
 			const rootByKey =
-				settings.get("permitrootlogin") === "yes"
-					? "PermitRootLogin prohibit-password\n"
+				settings.get("permitrootlogin") === "yes" || before?.includes(line)
+					? line
 					: "";
 			const reload = ["systemctl", "reload", await serviceName()];
 			return todo(
@@ -104,9 +140,18 @@ export function sshd(): Step {
 			);
 		},
 		async prove() {
+			const user = await loginUser();
 			const settings = await settingsFor(user);
-			const missing =
-				settings === undefined ? ["sshd -T"] : shortcomings(settings);
+			const methods = settings?.get("authenticationmethods") ?? "any";
+			const missing = settings === undefined ? ["sshd -T"] : [];
+			for (const origin of isKeyEnough(methods) ? origins : []) {
+				const there = await settingsFor(user, origin);
+				missing.push(
+					...shortcomings(there ?? new Map()).map(
+						(line) => `${line} (from ${origin})`,
+					),
+				);
+			}
 			const proofs: Proof[] = [
 				{
 					ok: missing.length === 0,
@@ -122,7 +167,8 @@ export function sshd(): Step {
 	};
 }
 
-async function serviceName(): Promise<string> {
+/** sshd's service, by the name that this distribution gives it. */
+export async function serviceName(): Promise<string> {
 	// Debian's is ssh.service; elsewhere it is sshd.service.
 	return (await lookUpUnit("ssh.service"))?.exists
 		? "ssh.service"
@@ -142,11 +188,12 @@ async function readsDropIns(): Promise<boolean> {
 }
 
 /** The file of a user's that holds a key that sshd would take. */
-async function installedKey(
+export async function installedKey(
 	user: string,
 	settings: ReadonlyMap<string, string>,
 ): Promise<string | undefined> {
-	const home = (await outputOf("getent", "passwd", user))?.split(":")[5];
+	const [, , uid, , , home] =
+		(await outputOf("getent", "passwd", user))?.split(":") ?? [];
 	if (home === undefined) return undefined;
 	const patterns = settings.get("authorizedkeysfile")?.split(" ") ?? [];
 	for (const pattern of patterns) {
@@ -155,9 +202,15 @@ async function installedKey(
 			.replaceAll("%u", user)
 			.replaceAll("%%", "%");
 		const file = path.resolve(home, expanded);
-		const { snapshot } = await takeSnapshot(file);
-		// sshd's StrictModes refuses one that others may write to.
-		if (snapshot.kind !== "file" || (snapshot.mode & 0o022) !== 0) continue;
+		const { snapshot, content } = await takeSnapshot(file);
+		// sshd's StrictModes refuses one that others own or may write to.
+		if (
+			snapshot.kind !== "file" ||
+			(snapshot.mode & 0o022) !== 0 ||
+			![0, Number(uid)].includes(snapshot.uid) ||
+			plainKeys(content?.toString("latin1") ?? "").length === 0
+		)
+			continue;
 		if ((await outputOf("ssh-keygen", "-l", "-f", file)) !== undefined)
 			return file;
 	}

@@ -1,6 +1,16 @@
+import {
+	formatSocket,
+	isLocalOnly,
+	listeningSockets,
+} from "./listeningSockets.ts";
 import { hasProgram, outputOf, runProgram } from "./program.ts";
 import { takeSnapshot } from "./snapshot.ts";
-import { currentSshConnection, type SshConnection, sshPorts } from "./ssh.ts";
+import {
+	currentSshConnection,
+	openSshConnections,
+	type SshConnection,
+	sshPorts,
+} from "./ssh.ts";
 import {
 	absent,
 	type CommandAction,
@@ -45,14 +55,37 @@ export function ufw(): Step {
 				return unsafe(
 					`you are logged in over port ${connection.serverPort}, and sshd does not say that it has it open (${ports.join(", ") || "none"}); allow it first: sudo ufw allow ${connection.serverPort}/tcp`,
 				);
+			if (
+				!state.isActive &&
+				state.dropsIpv6 &&
+				(connection?.clientAddress.includes(":") || (await hasIpv6()))
+			)
+				return unsafe(
+					`${defaultsFile} says IPV6=no, and UFW would drop all of this host's IPv6, SSH included; set IPV6=yes there, or, if that is meant, log in by IPv4 and turn UFW on yourself (sudo ufw allow ${ports[0] ?? 22}/tcp && sudo ufw enable), and run this again`,
+				);
+			const standing = !state.isActive
+				? "off"
+				: state.deniesIncoming
+					? "deny"
+					: "allow";
 			const changes = planRules(state.lists, ports, {
-				default: !state.isActive
-					? "off"
-					: state.deniesIncoming
-						? "deny"
-						: "allow",
+				default: standing,
 				connection,
 			});
+			if (connection === undefined && standing !== "deny")
+				for (const other of await openSshConnections(ports)) {
+					const alsoIn = planRules(state.lists, ports, {
+						default: standing,
+						connection: {
+							...other,
+							interfaceIn: await interfaceTo(other.clientAddress),
+						},
+					});
+					if (alsoIn.length > changes.length)
+						return unsafe(
+							`by which SSH connection you are logged in is not to be seen here (tmux, screen?), and the one from ${other.clientAddress} would be shut out by rules of yours; if that is you, allow it first: sudo ufw allow from ${other.clientAddress.replace(/%.*/, "")} to any port ${other.serverPort} proto tcp`,
+						);
+				}
 			const unit = await lookUpUnit("ufw.service");
 			const actions: CommandAction[] = changes.map(actionFor);
 			const change = (...command: readonly string[]): CommandAction => ({
@@ -81,6 +114,11 @@ export function ufw(): Step {
 					undo: [["systemctl", "disable", "ufw.service"]],
 				});
 			const notes = [tailnetNote];
+			const shut = state.isActive ? [] : await openServices(ports);
+			if (shut.length > 0)
+				notes.push(
+					`From then on the internet and the LAN no longer reach ${shut.join(", ")}. What they should go on reaching, allow: sudo ufw allow PORT/tcp`,
+				);
 			const taken = changes
 				.filter(
 					({ how, rule }) => how === "delete" && /^(allow|limit)/.test(rule),
@@ -164,6 +202,17 @@ export function ufw(): Step {
 	};
 }
 
+/** What others can reach now and will not when UFW is on, but for what this is all about. */
+async function openServices(sshPorts: readonly number[]): Promise<string[]> {
+	const sockets = (await listeningSockets()).filter(
+		(socket) =>
+			!isLocalOnly(socket) &&
+			socket.device === undefined &&
+			![...sshPorts, 11434, 3000, 8080].includes(socket.port),
+	);
+	return [...new Set(sockets.map(formatSocket))];
+}
+
 /** One change of the rules as an action. */
 export function actionFor({ how, rule }: RuleChange): CommandAction {
 	const words = wordsOf(rule);
@@ -186,10 +235,28 @@ async function interfaceTo(address: string): Promise<string | undefined> {
 	return / dev (\S+)/.exec(route ?? "")?.[1];
 }
 
+/** Whether others than this host and the tailnet may come by IPv6. */
+async function hasIpv6(): Promise<boolean> {
+	const shown = await outputOf(
+		"ip",
+		"-6",
+		"-o",
+		"address",
+		"show",
+		"scope",
+		"global",
+	);
+	return (shown ?? "")
+		.split("\n")
+		.some((line) => line !== "" && !line.includes(` ${tailnet} `));
+}
+
 interface FirewallState {
 	readonly isActive: boolean;
 	readonly startsAtBoot: boolean;
 	readonly deniesIncoming: boolean;
+	/** With IPV6=no UFW does not leave IPv6 alone: it drops all but loopback's (ufw-init-functions). */
+	readonly dropsIpv6: boolean;
 	readonly lists: readonly RuleList[];
 }
 
@@ -219,9 +286,10 @@ async function firewallState(): Promise<FirewallState> {
 	const defaults = await read(defaultsFile);
 	const [rules4 = "", rules6 = ""] = await Promise.all(ruleFiles.map(read));
 	const lists: RuleList[] = [{ kind: "ipv4", rules: parseRuleFile(rules4) }];
+	const filtersIpv6 = /^IPV6=["']?yes\b/im.test(defaults);
 	// With IPV6=no UFW drops all of IPv6 but loopback's (ufw-init-functions), and keeps its rules.
 	if (
-		/^IPV6=["']?yes\b/im.test(defaults) &&
+		filtersIpv6 &&
 		(await takeSnapshot("/proc/sys/net/ipv6")).snapshot.kind !== "nothing"
 	)
 		lists.push({ kind: "ipv6", rules: parseRuleFile(rules6) });
@@ -229,6 +297,7 @@ async function firewallState(): Promise<FirewallState> {
 		isActive: /^Status: active$/m.test(status),
 		startsAtBoot: /^ENABLED=yes$/m.test(await read(switchFile)),
 		deniesIncoming: /^DEFAULT_INPUT_POLICY="(DROP|REJECT)"$/m.test(defaults),
+		dropsIpv6: !filtersIpv6,
 		lists,
 	};
 }

@@ -85,8 +85,13 @@ async function removeStaleSocket(path: string): Promise<void> {
 	if (code === "ECONNREFUSED") await unlink(path);
 }
 
+/** No answer of a daemon's is longer, nor takes longer. */
+const answerBytes = 16 * 2 ** 20;
+const answerMs = 30_000;
+
 /**
- * Asks a running daemon through its socket.
+ * Asks a running daemon through its socket. Root asks, and whoever has taken the
+ * daemon over may answer: without an end, for one.
  *
  * @param line such as `POST /reload`
  * @returns its answer; status 0 and the system's code if there is none
@@ -100,12 +105,20 @@ export function askDaemon(
 		const fail = ({ code, message }: NodeJS.ErrnoException) =>
 			resolve({ status: 0, body: "", code: code ?? message });
 		const req = request(
-			{ socketPath: path, method, path: url, timeout: 5_000 },
+			{
+				socketPath: path,
+				method,
+				path: url,
+				timeout: 5_000,
+				signal: AbortSignal.timeout(answerMs),
+			},
 			(res) => {
 				let body = "";
 				res.setEncoding("utf8");
 				res.on("data", (chunk: string) => {
 					body += chunk;
+					if (body.length > answerBytes)
+						res.destroy(new Error("its answer has no end"));
 				});
 				res.on("end", () => resolve({ status: res.statusCode ?? 0, body }));
 				res.on("error", fail);

@@ -4,8 +4,14 @@ import {
 	isLocalOnly,
 	parseListeningSockets,
 } from "../../src/host/listeningSockets.ts";
+import { formatCommand } from "../../src/host/program.ts";
 import { parsePortsOfRoot } from "../../src/host/ssh.ts";
-import { parseSettings, shortcomings } from "../../src/host/sshd.ts";
+import {
+	isKeyEnough,
+	parseSettings,
+	plainKeys,
+	shortcomings,
+} from "../../src/host/sshd.ts";
 import { parseUnit } from "../../src/host/units.ts";
 import { makeNamespace, network } from "../support/namespaces.ts";
 
@@ -203,3 +209,41 @@ t.test(
 		);
 	},
 );
+
+t.test(
+	"a key that lets in only under conditions is none to rely on",
+	async (t) => {
+		const key =
+			"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0hZk0p7kq3cA6y0m1n2b3v4c5x6z7a8s9d0f1g2h3j me@laptop";
+		for (const [line, counts] of [
+			[key, true],
+			[`no-port-forwarding,no-pty ${key}`, true],
+			[`# ${key}`, false],
+			[`command="echo 'Please login as \\"ubuntu\\"'" ${key}`, false],
+			[`restrict,from="10.0.0.0/8" ${key}`, false],
+			[`expiry-time="20200101" ${key}`, false],
+			[`cert-authority ${key}`, false],
+			["", false],
+			["no key at all", false],
+		] as const)
+			t.equal(plainKeys(line).length > 0, counts, line);
+	},
+);
+
+t.test("sshd may ask for more than a key", async (t) => {
+	t.ok(isKeyEnough("any"));
+	t.ok(isKeyEnough("publickey,keyboard-interactive publickey"));
+	t.notOk(isKeyEnough("publickey,keyboard-interactive"));
+	t.notOk(isKeyEnough("password"));
+});
+
+t.test("a command is shown without a container's secrets", async (t) => {
+	t.equal(
+		formatCommand([
+			...["docker", "run", "-e", "DATABASE_URL=postgres://u:hunter2@db/x"],
+			...["-e", "API_KEY1=hunter2\nhunter2", "-e", "PORT=8080"],
+			...["--label", "auth=admin:hunter2", "image", "a=b"],
+		]),
+		"docker run -e DATABASE_URL=... -e API_KEY1=... -e PORT=8080 --label auth=... image a=b",
+	);
+});

@@ -21,6 +21,8 @@ import {
 } from "../support/setupHost.ts";
 import { replayTailscaledRules } from "../support/tailscaledRules.ts";
 
+t.setTimeout(900_000);
+
 /** A person's public key, as ssh-copy-id leaves it. */
 async function installSshKey(host: BootedHost): Promise<void> {
 	await host.sh(`mkdir -p -m 0700 /root/.ssh

@@ -6,6 +6,8 @@ import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
 import type { RunResult } from "../support/gate.ts";
 import { fingerprint, runSetup } from "../support/setupHost.ts";
 
+t.setTimeout(900_000);
+
 const steps = [
 	...["account", "ollama", "gate", "ufw"],
 	...["open-webui", "sshd", "fail2ban"],

@@ -6,6 +6,8 @@ import { copyDependencies } from "../support/installTree.ts";
 import { addresses, ask, gateV4 } from "../support/namespaces.ts";
 import { fingerprint, runSetup } from "../support/setupHost.ts";
 
+t.setTimeout(900_000);
+
 const project = path.join(import.meta.dirname, "../..");
 
 /** A checkout and a Node, as one has them who does without the package. */

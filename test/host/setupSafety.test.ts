@@ -6,8 +6,15 @@ import {
 	booting,
 	publicAddresses,
 } from "../support/bootedHost.ts";
-import { becomes, type Namespace } from "../support/namespaces.ts";
-import { fingerprint, runSetup, statesOf } from "../support/setupHost.ts";
+import { addresses, becomes, type Namespace } from "../support/namespaces.ts";
+import {
+	fingerprint,
+	runSetup,
+	type SetupReport,
+	statesOf,
+} from "../support/setupHost.ts";
+
+t.setTimeout(900_000);
 
 const patience = { timeout: 120_000 };
 
@@ -95,6 +102,293 @@ t.test(
 			...["-o", "PubkeyAuthentication=no", `root@${publicAddresses.server}`],
 		);
 		t.match(byPassword.stderr, /Permission denied \(publickey\)/);
+	},
+);
+
+t.test(
+	"a UFW that would drop all of IPv6 is not turned on",
+	{ ...booting(), ...patience },
+	async (t) => {
+		const host = await bootHost(t, { llamagate: "installed" });
+		const key = await installSshKey(host);
+		const neighbour = await host.plugLan();
+		await host.sh("sed -i 's/^IPV6=.*/IPV6=no/' /etc/default/ufw");
+		const login = [
+			...["ssh", "-F", "none", "-i", key, "-o", "BatchMode=yes"],
+			...["-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR"],
+			...["-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=5"],
+			...[`root@${addresses.lanServer.v6}`, "--"],
+		];
+		const result = await neighbour.run(
+			...login,
+			"timeout 60 llamagate setup --yes --only ufw",
+		);
+		t.equal(result.code, 1, result.stdout + result.stderr);
+		t.match(result.stdout, /IPV6=no, and UFW would drop all/);
+		t.match(await host.must("ufw", "status"), "Status: inactive");
+		t.equal((await neighbour.run(...login, "echo in")).stdout, "in\n");
+	},
+);
+
+t.test(
+	"passwords stay on where the person behind root needs them",
+	{ ...booting(), ...patience },
+	async (t) => {
+		const host = await bootHost(t, { llamagate: "installed" });
+		await installSshKey(host);
+		await host.sh(`useradd --create-home --shell /bin/sh alice
+			install -d -m 0700 -o alice -g alice /home/alice/.ssh`);
+		const authorized = "/home/alice/.ssh/authorized_keys";
+		const put = (options: string, owner: string) =>
+			host.sh(`{ printf '%s' '${options}'; cat /root/.ssh/id_ed25519.pub; } >${authorized}
+				chown ${owner} ${authorized}; chmod 0600 ${authorized}`);
+		const look = async () => {
+			// As after "su -": alice's shell, and no SUDO_USER.
+			const { stdout } = await host.run(
+				...["systemd-run", "--quiet", "--pipe", "--wait", "sh", "-c"],
+				"SUDO_USER=alice llamagate setup --json --dry-run --only sshd",
+			);
+			return (JSON.parse(stdout) as SetupReport).steps[0];
+		};
+		await put("", "alice");
+		t.equal((await look())?.state, "todo", "a key is there");
+		await put("", "daemon");
+		t.equal((await look())?.state, "unsafe", "one that sshd refuses");
+		await put('command="true",restrict ', "alice");
+		t.equal((await look())?.state, "unsafe", "one for a command alone");
+		await put("", "alice");
+		await host.write(
+			"/etc/ssh/sshd_config.d/20-two.conf",
+			"KbdInteractiveAuthentication yes\nMatch User alice\n\tAuthenticationMethods publickey,keyboard-interactive\n",
+		);
+		t.equal((await look())?.state, "done", "two factors are more than one");
+		await host.must("rm", "/etc/ssh/sshd_config.d/20-two.conf");
+
+		await host.must("rm", authorized);
+		// "su -" leaves nothing of alice in the environment.
+		await host.sh("echo root:secret | chpasswd");
+		const { stdout } = await host.run(
+			...["setpriv", "--reuid=alice", "--regid=alice", "--clear-groups"],
+			...["env", "-i", "PATH=/usr/bin", "sh", "-c"],
+			"echo secret | su - root -c 'llamagate setup --dry-run --only sshd'; :",
+		);
+		t.match(stdout, /would lock alice out/);
+	},
+);
+
+t.test(
+	"Tailscale Serve that leads past the gate is told of",
+	{ ...booting(), ...patience },
+	async (t) => {
+		const host = await bootHost(t, { llamagate: "installed" });
+		for (const how of [
+			["serve", "--bg", "11434"],
+			["funnel", "--bg", "--https=8443", "http://localhost:11434"],
+			["serve", "--bg", "--tcp=2000", "tcp://localhost:11434"],
+			["serve", "--bg", "--tcp=11434", "tcp://localhost:9"],
+		]) {
+			await host.must("tailscale", ...how);
+			const { code, report } = await runSetup(
+				host,
+				...["--dry-run", "--only", "tailscale"],
+			);
+			t.equal(code, 1, how.join(" "));
+			t.equal(report.steps[0]?.state, "unsafe");
+			t.match(report.steps[0]?.says, "past the gate");
+			await host.must("tailscale", "serve", "reset");
+		}
+		await host.must("tailscale", "serve", "--bg", "8080");
+		t.equal(
+			(await runSetup(host, "--dry-run", "--only", "tailscale")).code,
+			0,
+			"what leads elsewhere is no matter",
+		);
+	},
+);
+
+t.test(
+	"an Ollama that is open, or will be, is told of",
+	{ ...booting(), ...patience },
+	async (t) => {
+		const host = await bootHost(t, { llamagate: "installed" });
+		const only = ["--yes", "--only", "ollama"];
+		const unit = await host.read("/etc/systemd/system/ollama.service");
+		await host.write(
+			"/etc/systemd/system/second.service",
+			`${unit}\n[Service]\nEnvironment=OLLAMA_HOST=0.0.0.0:11500\n`,
+		);
+		await host.sh("systemctl daemon-reload; systemctl start second");
+		await host.sh("until ss -Hltn 'sport = :11500' | grep -q .; do :; done");
+		const second = await runSetup(host, ...only);
+		t.equal(second.code, 1);
+		t.match(second.report.steps[0]?.says, /11500/);
+		await host.must("systemctl", "stop", "second");
+
+		await host.write(
+			"/etc/systemd/system/ollama.service.d/zzz-mine.conf",
+			"[Service]\nEnvironment=OLLAMA_HOST=0.0.0.0\n",
+		);
+		await host.sh("systemctl daemon-reload; systemctl stop ollama");
+		const stopped = await runSetup(host, ...only);
+		t.equal(stopped.code, 1);
+		t.match(stopped.report.steps[0]?.says, /OLLAMA_HOST=0\.0\.0\.0/);
+	},
+);
+
+t.test(
+	"undo leaves a container and a Serve that are no longer setup's",
+	{ ...booting(), timeout: 240_000 },
+	async (t) => {
+		const host = await bootHost(t, {
+			llamagate: "installed",
+			docker: "open-webui",
+		});
+		const only = ["--yes", "--only", "open-webui"];
+		const image = "ghcr.io/open-webui/open-webui:main";
+		const undo = () => host.run("llamagate", "setup", "--undo", "--yes");
+		const names = () =>
+			host.must("docker", "ps", "-a", "--format", "{{.Names}}");
+
+		// As "docker container prune" does.
+		t.equal((await runSetup(host, ...only)).code, 0);
+		await host.must("docker", "rm", "open-webui-before-llamagate");
+		t.equal((await undo()).code, 1);
+		t.equal(await names(), "open-webui\n", "the only one there is stays");
+
+		// As an update by hand does.
+		await host.must("docker", "rm", "-f", "open-webui");
+		await host.sh(`docker run -d -p 3000:8080 -v open-webui:/app/backend/data \
+			--restart always --name open-webui ${image}`);
+		t.equal((await runSetup(host, ...only)).code, 0);
+		await host.sh(`docker rm -f open-webui
+			docker run -d -p 127.0.0.1:8080:8080 -v open-webui:/app/backend/data \
+				-e MINE=1 --name open-webui ${image}
+			tailscale serve --bg 9000`);
+		t.equal((await undo()).code, 1);
+		t.match(await host.must("docker", "inspect", "open-webui"), "MINE=1");
+		t.match(
+			await host.must("tailscale", "serve", "status", "--json"),
+			"127.0.0.1:9000",
+		);
+		await host.reboot();
+		t.equal(
+			await host.must("ss", "-Hltn", "sport = :3000"),
+			"",
+			"the old one, which is open, does not start by itself",
+		);
+	},
+);
+
+t.test(
+	"the name of a stranger's program does not steer root's terminal",
+	{ ...booting(), ...patience },
+	async (t) => {
+		const host = await bootHost(t, { llamagate: "installed" });
+		await host.sh("systemctl stop ollama");
+		await host.write(
+			"/opt/odd.py",
+			`import ctypes, socket, time
+ctypes.CDLL(None).prctl(15, b"\\x1b]0;odd\\x07\\x1b[8m", 0, 0, 0)
+held = socket.create_server(("0.0.0.0", 11434))
+time.sleep(100)
+`,
+		);
+		await host.sh(`systemd-run --quiet --uid=65534 python3 /opt/odd.py
+			until ss -Hltn 'sport = :11434' | grep -q .; do :; done`);
+		const { stdout } = await host.run(
+			...["llamagate", "setup", "--yes", "--only", "ollama"],
+		);
+		t.match(stdout, "]0;odd", "it is named");
+		t.notMatch(stdout, "\x1b]0;odd");
+	},
+);
+
+t.test(
+	"whoever is logged in is not shut out from within tmux either",
+	{ ...booting(), ...patience },
+	async (t) => {
+		const host = await bootHost(t, { llamagate: "installed" });
+		const key = await installSshKey(host);
+		const stranger = await host.plugPublic();
+		const session = openSession(stranger, key, 22);
+		await becomes(t, () => session.ticks() > 0, true, "logged in");
+		await host.must(
+			...["ufw", "allow", "from", "10.9.8.0/24"],
+			...["to", "any", "port", "22", "proto", "tcp"],
+		);
+		// The server of tmux is nobody's child, and has what it was started with.
+		const look = () => runSetup(host, "--yes", "--only", "ufw");
+		const refused = await look();
+		t.equal(refused.code, 1);
+		t.match(
+			refused.report.steps[0]?.says,
+			`the one from ${publicAddresses.stranger} would be shut out`,
+		);
+		t.match(await host.must("ufw", "status"), "Status: inactive");
+		await host.must(
+			...["ufw", "allow", "from", publicAddresses.stranger],
+			...["to", "any", "port", "22", "proto", "tcp"],
+		);
+		t.equal((await look()).code, 0);
+		const again = await stranger.run(...ssh(key, 22, "echo in"));
+		t.equal(again.stdout, "in\n", again.stderr);
+	},
+);
+
+t.test(
+	"an Open WebUI whose accounts would be lost is left to the person",
+	{ ...booting(), ...patience },
+	async (t) => {
+		const host = await bootHost(t, {
+			llamagate: "installed",
+			docker: "empty",
+		});
+		const look = async (...options: string[]) => {
+			await host.run("docker", "rm", "-f", "open-webui");
+			await host.must(
+				...["docker", "run", "-d", "-p", "3000:8080", ...options],
+				...["--name", "open-webui", "ghcr.io/open-webui/open-webui:main"],
+			);
+			const { report } = await runSetup(
+				host,
+				...["--dry-run", "--only", "open-webui"],
+			);
+			return report.steps[0]?.state;
+		};
+		t.equal(await look(), "unsafe");
+		t.equal(await look("-v", "other:/data"), "unsafe");
+		t.equal(await look("-v", "/srv/webui:/app/backend/data:rw"), "todo");
+		t.equal(
+			await look("--mount", "type=volume,source=x,target=/app/backend/data"),
+			"todo",
+		);
+	},
+);
+
+t.test(
+	"an undo that failed can be run again",
+	{ ...booting(), ...patience },
+	async (t) => {
+		const host = await bootHost(t, {
+			llamagate: "installed",
+			docker: "open-webui",
+		});
+		const { code } = await runSetup(host, "--yes", "--only", "open-webui");
+		t.equal(code, 0);
+		// As with an engine that does not run.
+		await host.sh(`mv /usr/bin/docker /usr/bin/docker.away
+			printf '#!/bin/sh\nexit 1\n' >/usr/bin/docker
+			chmod +x /usr/bin/docker`);
+		const first = await host.run("llamagate", "setup", "--undo", "--yes");
+		t.equal(first.code, 1);
+		await host.must("mv", "/usr/bin/docker.away", "/usr/bin/docker");
+		const second = await host.run("llamagate", "setup", "--undo", "--yes");
+		t.equal(second.code, 0, second.stdout);
+		t.equal(
+			await host.must("docker", "ps", "-a", "--format", "{{.Names}}"),
+			"open-webui\n",
+		);
+		t.match(await host.must("docker", "inspect", "open-webui"), "3000");
 	},
 );
 
@@ -232,6 +526,8 @@ t.test("on a host", { ...booting(), timeout: 300_000 }, async (t) => {
 		for (const options of [
 			["--only", "firewall"],
 			["--json"],
+			["--undo", "--yes", "--only", "ufw"],
+			["--undo", "--yes", "--skip", "ufw"],
 			["--skip", "ufw,nothing"],
 			["--undoo"],
 		])

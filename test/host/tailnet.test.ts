@@ -14,6 +14,8 @@ import {
 } from "../support/namespaces.ts";
 import { replayTailscaledRules } from "../support/tailscaledRules.ts";
 
+t.setTimeout(900_000);
+
 // The tests of a host follow its life, and some end with it being booted anew.
 t.setTimeout(180_000);
 

@@ -11,6 +11,8 @@ import {
 	startStream,
 } from "../support/namespaces.ts";
 
+t.setTimeout(900_000);
+
 t.setTimeout(180_000);
 
 const key = testKeys.user;

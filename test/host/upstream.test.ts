@@ -8,6 +8,8 @@ import {
 } from "../support/hostStandIns/tailscaleState.ts";
 import { ask, becomes, gateV4 } from "../support/namespaces.ts";
 
+t.setTimeout(900_000);
+
 t.setTimeout(120_000);
 
 const key = testKeys.user;

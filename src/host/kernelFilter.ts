@@ -1,0 +1,126 @@
+import { access, readdir, readFile } from "node:fs/promises";
+import { networkInterfaces } from "node:os";
+import { parseIptables } from "./iptablesRules.ts";
+import { parseNftables } from "./nftRules.ts";
+import type { BaseChain, Family, PacketFilter } from "./packetFilter.ts";
+import { runProgram } from "./program.ts";
+import { tailnet } from "./ufwPackets.ts";
+
+const tables = ["filter", "nat", "mangle", "raw"] as const;
+
+/** The rules in force, and where packets come in. */
+export interface KernelFilter extends PacketFilter {
+	/** Interfaces by which others than this host, its containers and the tailnet come in. */
+	readonly outside: readonly string[];
+	/** The families that this host speaks. */
+	readonly families: readonly Family[];
+	/** What could not be read, and does no harm but that it may shut more than is known here. */
+	readonly unread: readonly string[];
+}
+
+/**
+ * Reads every rule that is in force. Needs root.
+ *
+ * @throws if something that may let packets in cannot be read, with the reason
+ */
+export async function kernelFilter(): Promise<KernelFilter> {
+	const baseChains: BaseChain[] = [];
+	const unread: string[] = [];
+	const hasIpv6 = await access("/proc/net/if_inet6").then(
+		() => true,
+		() => false,
+	);
+	const families: Family[] = hasIpv6 ? ["ipv4", "ipv6"] : ["ipv4"];
+	const byIptables = new Set<string>();
+	for (const family of families) {
+		const command = family === "ipv4" ? "iptables" : "ip6tables";
+		const nftFamily = family === "ipv4" ? "ip" : "ip6";
+		for (const table of tables) {
+			const rules = await rulesOf(command, table);
+			if (rules === undefined) continue;
+			byIptables.add(`${nftFamily} ${table}`);
+			baseChains.push(...parseIptables(rules, command, table, family));
+		}
+		// Where both kinds of iptables are in use, `iptables` shows the one.
+		const legacy = await readFile(
+			`/proc/net/${family === "ipv4" ? "ip" : "ip6"}_tables_names`,
+			"utf8",
+		).catch(() => "");
+		const version = (await runProgram([command, "-V"])).stdout;
+		if (!version.includes("nf_tables")) continue;
+		for (const table of legacy.split("\n").filter(Boolean)) {
+			const rules = await rulesOf(`${command}-legacy`, table);
+			if (rules === undefined)
+				throw new Error(
+					`there are rules of ${command}-legacy, which does not run here`,
+				);
+			baseChains.push(
+				...parseIptables(rules, `${command}-legacy`, table, family),
+			);
+		}
+	}
+	const nft = await runProgram(["nft", "-j", "list", "ruleset"]);
+	if (nft.code === 0)
+		baseChains.push(
+			...parseNftables(nft.stdout).filter(
+				({ family, table }) =>
+					!byIptables.has(`${family === "ipv4" ? "ip" : "ip6"} ${table}`) ||
+					family === "both",
+			),
+		);
+	else if (byIptables.size === 0)
+		throw new Error(
+			`neither iptables nor nft tells the rules in force: ${nft.stderr.trim()}`,
+		);
+	else unread.push("nft does not run here: rules of its own are not seen");
+	return { baseChains, families, unread, outside: await outsideInterfaces() };
+}
+
+/** What `-S` prints; `undefined` where the command or the table does not exist. */
+async function rulesOf(
+	command: string,
+	table: string,
+): Promise<string | undefined> {
+	const { code, stdout, stderr } = await runProgram([
+		...[command, "-w", "5", "-t", table, "-S"],
+	]);
+	if (code === 0) return stdout;
+	// nft shows a table that iptables cannot.
+	if (
+		code === 127 ||
+		/does not exist|incompatible, use 'nft' tool|can't initialize/i.test(stderr)
+	)
+		return undefined;
+	throw new Error(`${command} -t ${table} -S: ${stderr.trim()}`);
+}
+
+/**
+ * The interfaces but for loopback, the tailnet's, those that are part of
+ * another, and bridges that have nothing but virtual machines or containers on
+ * them. Where there are none, one that may come.
+ */
+async function outsideInterfaces(): Promise<string[]> {
+	const folder = "/sys/class/net";
+	const seen = await readdir(folder).catch(() =>
+		Object.keys(networkInterfaces()),
+	);
+	const exists = (file: string) =>
+		access(`${folder}/${file}`).then(
+			() => true,
+			() => false,
+		);
+	const outside: string[] = [];
+	for (const name of seen) {
+		if (["lo", tailnet].includes(name) || (await exists(`${name}/master`)))
+			continue;
+		if (await exists(`${name}/bridge`)) {
+			const ports = await readdir(`${folder}/${name}/brif`).catch(() => []);
+			const isPhysical = await Promise.all(
+				ports.map((port) => exists(`${port}/device`)),
+			);
+			if (!isPhysical.includes(true)) continue;
+		}
+		outside.push(name);
+	}
+	return outside.length > 0 ? outside.sort() : ["eth0"];
+}
