@@ -193,10 +193,15 @@ t.test("in a browser", async (t) => {
 			width: 1280,
 			scheme: "dark",
 		});
-		const shown = await tab.onPaper<{ height: number; colour: string }>(
-			"({ height: document.querySelector('.quiet li').getBoundingClientRect().height, colour: getComputedStyle(document.body).color })",
-		);
-		t.ok(shown.height > 20, String(shown.height));
-		t.equal(shown.colour, "rgb(24, 33, 44)");
+		const shown =
+			"({ quiet: document.querySelector('.quiet li').checkVisibility(), colour: getComputedStyle(document.body).color })";
+		t.same(await tab.evaluate(shown), {
+			quiet: false,
+			colour: "rgb(231, 236, 242)",
+		});
+		t.same(await tab.onPaper(shown), {
+			quiet: true,
+			colour: "rgb(24, 33, 44)",
+		});
 	});
 });
