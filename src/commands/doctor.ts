@@ -5,6 +5,7 @@ import { nearest } from "../config/strictJson.ts";
 import { examineAll, type Patient } from "../doctor/examination.ts";
 import { examinations } from "../doctor/examinations.ts";
 import { findInstallation } from "../host/installation.ts";
+import { weaknessOf } from "../keys/newKey.ts";
 import { headline } from "../report/headline.ts";
 import { renderReport } from "../report/html.ts";
 import { formatJson, toJson } from "../report/json.ts";
@@ -24,7 +25,7 @@ export const doctor: Command = {
 		"look whether this host is closed and the gate open to the right people only",
 	help: `
 Usage: sudo llamagate doctor [--only ID] [--explain ID] [--fix ID] [--json]
-                             [--html FILE]
+                             [--html FILE] [--key-stdin]
 
 Looks at the sockets, rules, units and settings that are in force on this host,
 and changes nothing. What it cannot see, it says. Without root it sees less.
@@ -34,6 +35,8 @@ and changes nothing. What it cannot see, it says. Without root it sees less.
   --explain ID       all about one check: what was seen, why it matters, what to do
   --fix ID           run the step of "llamagate setup" that mends it; it asks first
   --html FILE        write a page to keep, too
+  --key-stdin        read a key of the gate from standard input, and try it with
+                     one short reply
   --json             print JSON (docs/report.schema.json)
   -c, --config FILE  the gate's configuration (default: ${defaultConfigPath})
 
@@ -50,6 +53,7 @@ Example: sudo llamagate doctor
 			fix: { type: "string" },
 			html: { type: "string" },
 			json: { type: "boolean", default: false },
+			"key-stdin": { type: "boolean", default: false },
 		});
 		if (process.platform !== "linux")
 			throw new Finding(
@@ -63,6 +67,7 @@ Example: sudo llamagate doctor
 			configFile: values.config,
 			isRoot: process.getuid?.() === 0,
 			nowMs: Date.now(),
+			...(values["key-stdin"] ? { key: await readKey() } : {}),
 		};
 		const results = await examineAll(chosen, patient);
 		const report = {
@@ -87,6 +92,20 @@ Example: sudo llamagate doctor
 		return hasSeriousFindings(results) ? exitCodes.finding : exitCodes.ok;
 	},
 };
+
+/** @throws {Finding} that does not repeat it */
+async function readKey(): Promise<string> {
+	let text = "";
+	process.stdin.setEncoding("utf8");
+	for await (const chunk of process.stdin) text += String(chunk);
+	const key = text.trim();
+	const weakness = weaknessOf(key);
+	if (weakness !== undefined)
+		throw new Finding(
+			`what stands on standard input is no key of llamagate: ${weakness.split(";")[0]}`,
+		);
+	return key;
+}
 
 function choose(ids: readonly string[]) {
 	if (ids.length === 0) return examinations;

@@ -11,6 +11,8 @@ export interface Patient {
 	readonly isRoot: boolean;
 	/** Epoch milliseconds. */
 	readonly nowMs: number;
+	/** A good key of the gate, where one was given to try. It is never shown. */
+	readonly key?: string;
 }
 
 /** What was seen. */

@@ -1,0 +1,139 @@
+import { type KeyEntry, parseTime } from "../keys/keyFile.ts";
+import { finding, type Outcome, ok, unknown } from "./examination.ts";
+import type { GateStatus } from "./runningGate.ts";
+
+const dayMs = 86_400_000;
+const expiryNoticeMs = 7 * dayMs;
+const unusedMs = 90 * dayMs;
+const oldMs = 365 * dayMs;
+
+/** How much later than the reload that read it a file may be dated: file systems keep coarse time. */
+const slackMs = 1_000;
+
+/** Whether what is stored is what the running gate has. */
+export function judgeInForce({
+	stored,
+	status,
+	changed,
+}: {
+	/** The names in the keys file. */
+	readonly stored: readonly string[];
+	readonly status: Pick<GateStatus, "keys" | "lastReload">;
+	/** When the configuration and the keys file were written. */
+	readonly changed: readonly { readonly file: string; readonly atMs: number }[];
+}): Outcome {
+	const { keys, lastReload } = status;
+	const gone = keys.filter((name) => !stored.includes(name));
+	const waiting = stored.filter((name) => !keys.includes(name));
+	const readAtMs = Date.parse(lastReload.at);
+	const evidence = [
+		...(gone.length > 0
+			? [`no longer in the keys file, and still let in: ${gone.join(", ")}`]
+			: []),
+		...(waiting.length > 0
+			? [`in the keys file, and not let in yet: ${waiting.join(", ")}`]
+			: []),
+		...(lastReload.ok
+			? []
+			: [`the last reload, at ${lastReload.at}, was refused`]),
+		...(lastReload.ok
+			? changed
+					.filter(({ atMs }) => atMs > readAtMs + slackMs)
+					.map(
+						({ file, atMs }) =>
+							`${file} was written at ${new Date(atMs).toISOString()}, and the gate has read it at ${lastReload.at} last`,
+					)
+			: []),
+	];
+	if (evidence.length > 0)
+		return finding(evidence, gone.length > 0 ? { severity: "critical" } : {});
+	return ok(
+		`${keys.length} key(s) in force, as stored: ${keys.join(", ")}; read at ${lastReload.at}`,
+	);
+}
+
+/** Keys whose time has come, or comes within seven days. */
+export function judgeLifetimes(
+	keys: readonly KeyEntry[],
+	nowMs: number,
+): Outcome {
+	const ending = keys.flatMap(({ name, expires }) => {
+		const atMs = expires === undefined ? undefined : parseTime(expires);
+		if (atMs === undefined || atMs > nowMs + expiryNoticeMs) return [];
+		return [`${name} ${atMs <= nowMs ? "has expired" : "expires"}: ${expires}`];
+	});
+	return ending.length > 0
+		? finding(ending)
+		: ok(
+				`${keys.length} key(s), of which ${keys.filter(({ expires }) => expires !== undefined).length} expire one day`,
+			);
+}
+
+/** Keys that nobody has used for 90 days, as far back as the running gate remembers. */
+export function judgeUse(
+	keys: readonly KeyEntry[],
+	{ keyUse, startedAt }: Pick<GateStatus, "keyUse" | "startedAt">,
+	nowMs: number,
+): Outcome {
+	const unused: string[] = [];
+	const unclear: string[] = [];
+	const startedMs = Date.parse(startedAt);
+	for (const { name, created, canary } of keys) {
+		if (canary === true) continue;
+		const createdMs = created === undefined ? undefined : parseTime(created);
+		if (createdMs !== undefined && createdMs > nowMs - unusedMs) continue;
+		const lastUsed = keyUse[name]?.lastUsed;
+		if (lastUsed !== undefined) {
+			if (Date.parse(lastUsed) < nowMs - unusedMs)
+				unused.push(`${name} was last used at ${lastUsed}`);
+		} else if (startedMs < nowMs - unusedMs)
+			unused.push(`${name} was not used since ${startedAt}`);
+		else unclear.push(name);
+	}
+	if (unused.length > 0) return finding(unused);
+	return unclear.length > 0
+		? unknown(
+				`not used since the gate started at ${startedAt}, and what was before it does not remember: ${unclear.join(", ")}`,
+			)
+		: ok(`each of ${keys.length} key(s) is new or was used within 90 days`);
+}
+
+/** Keys that have been the same for a year. A canary is to stay. */
+export function judgeRotation(
+	keys: readonly KeyEntry[],
+	nowMs: number,
+): Outcome {
+	const old: string[] = [];
+	const undated: string[] = [];
+	for (const { name, created, canary } of keys) {
+		if (canary === true) continue;
+		const atMs = created === undefined ? undefined : parseTime(created);
+		if (atMs === undefined) undated.push(name);
+		else if (atMs < nowMs - oldMs) old.push(`${name} is of ${created}`);
+	}
+	if (old.length > 0) return finding(old);
+	return undated.length > 0
+		? unknown(`the keys file does not say since when: ${undated.join(", ")}`)
+		: ok(`${keys.length} key(s), none older than a year`);
+}
+
+/** Reads the gate's log for uses of canaries. */
+export function readCanaryUses(
+	log: string,
+): { readonly key: string; readonly ip: string; readonly at: string }[] {
+	return log.split("\n").flatMap((text) => {
+		// Another text may have the word in it; the event is a line of its own.
+		if (!text.startsWith("{")) return [];
+		try {
+			const { event, key, ip, time } = JSON.parse(text) as Record<
+				string,
+				unknown
+			>;
+			return event === "canary_used"
+				? [{ key: String(key), ip: String(ip), at: String(time) }]
+				: [];
+		} catch {
+			return [];
+		}
+	});
+}

@@ -1,0 +1,152 @@
+import { defaultConfigPath, loadConfig } from "../config/load.ts";
+import { runProgram } from "../host/program.ts";
+import { askDaemon } from "../net/sideDoors.ts";
+import type { Patient } from "./examination.ts";
+import type { OwnedSocket } from "./sockets.ts";
+
+/** What the running gate says of itself (`GET /status` of its admin socket), as far as it is looked at. */
+export interface GateStatus {
+	readonly version: string;
+	readonly pid: number;
+	/** ISO 8601. */
+	readonly startedAt: string;
+	readonly listening: readonly string[];
+	readonly keys: readonly string[];
+	readonly keyUse: Readonly<
+		Record<string, { readonly lastUsed: string; readonly lastFrom: string }>
+	>;
+	readonly lastReload: { readonly at: string; readonly ok: boolean };
+}
+
+/** A unit's properties as systemd has them in force, by name; a property that stands twice is joined by a line break. */
+export type Properties = ReadonlyMap<string, string>;
+
+/** Asks systemd; `undefined` where none answers. */
+export async function propertiesOf(
+	unit: string,
+): Promise<Properties | undefined> {
+	const { code, stdout } = await runProgram([
+		...["systemctl", "show", "--all", "--no-pager", unit],
+	]);
+	return code === 0 ? parseProperties(stdout) : undefined;
+}
+
+/** Reads what `systemctl show` prints. */
+export function parseProperties(output: string): Properties {
+	const properties = new Map<string, string>();
+	for (const line of output.split("\n")) {
+		const equals = line.indexOf("=");
+		if (equals <= 0) continue;
+		const name = line.slice(0, equals);
+		const value = line.slice(equals + 1);
+		const before = properties.get(name);
+		properties.set(name, before === undefined ? value : `${before}\n${value}`);
+	}
+	return properties;
+}
+
+/** Whether systemd has such a unit. */
+export function isLoaded(properties: Properties | undefined): boolean {
+	return properties?.get("LoadState") === "loaded";
+}
+
+/** The process id of a unit's main process; `undefined` while it has none. */
+export function mainPidOf(
+	properties: Properties | undefined,
+): number | undefined {
+	const pid = Number(properties?.get("MainPID"));
+	return Number.isInteger(pid) && pid > 0 ? pid : undefined;
+}
+
+/** What became of asking the running gate. */
+export type Asked =
+	| { readonly kind: "status"; readonly status: GateStatus }
+	/** Its socket is not there, or nobody answers on it. */
+	| { readonly kind: "silent"; readonly why: string }
+	| { readonly kind: "unknown"; readonly why: string };
+
+/** Asks the running gate about itself, on the socket that its configuration names. */
+export async function askGate({ configFile }: Patient): Promise<Asked> {
+	// A configuration that has been broken since the gate started does not tell where it is.
+	const socket = await loadConfig(configFile).then(
+		({ admin }) => admin.socket,
+		() =>
+			configFile === defaultConfigPath
+				? "/run/llamagate/admin.sock"
+				: undefined,
+	);
+	if (socket === undefined)
+		return {
+			kind: "unknown",
+			why: `${configFile} names no admin.socket to ask the gate on`,
+		};
+	const { status, body, code } = await askDaemon(socket, "GET /status");
+	if (code === "EACCES")
+		return { kind: "unknown", why: `only root may ask the gate on ${socket}` };
+	if (status === 0)
+		return { kind: "silent", why: `no gate answers on ${socket} (${code})` };
+	const told = readStatus(body);
+	return status === 200 && told !== undefined
+		? { kind: "status", status: told }
+		: {
+				kind: "unknown",
+				why: `what answers on ${socket} is no gate (status ${status})`,
+			};
+}
+
+function readStatus(body: string): GateStatus | undefined {
+	try {
+		const status = JSON.parse(body) as GateStatus;
+		return Array.isArray(status.keys) &&
+			typeof status.pid === "number" &&
+			typeof status.lastReload?.at === "string"
+			? status
+			: undefined;
+	} catch {
+		return undefined;
+	}
+}
+
+/** Who the gate's sockets belong to. */
+export interface GateOwner {
+	/** Of the daemon, where it runs. */
+	readonly pids: ReadonlySet<number>;
+	/** What systemd opens for it: `100.101.102.104:11434`. */
+	readonly opened: ReadonlySet<string>;
+}
+
+export async function findGateOwner(patient: Patient): Promise<GateOwner> {
+	const [service, socket, asked] = await Promise.all([
+		propertiesOf("llamagate.service"),
+		propertiesOf("llamagate.socket"),
+		askGate(patient),
+	]);
+	const pids = [
+		isLoaded(service) ? mainPidOf(service) : undefined,
+		asked.kind === "status" ? asked.status.pid : undefined,
+	].filter((pid) => pid !== undefined);
+	return {
+		pids: new Set(pids),
+		opened: new Set(
+			isLoaded(socket) && socket?.get("ActiveState") === "active"
+				? [
+						...(socket.get("Listen") ?? "").matchAll(/^(\S+) \(Stream\)$/gm),
+					].map(([, where]) => where ?? "")
+				: [],
+		),
+	};
+}
+
+/** Whether the gate holds a socket, or systemd does so for it, and nobody else. */
+export function isHeldByGate(
+	{ pids, address, port }: OwnedSocket,
+	gate: GateOwner,
+): boolean {
+	const where = `${address.includes(":") ? `[${address}]` : address}:${port}`;
+	return (
+		pids.length > 0 &&
+		pids.every(
+			(pid) => gate.pids.has(pid) || (pid === 1 && gate.opened.has(where)),
+		)
+	);
+}
