@@ -106,7 +106,7 @@ Example: llamagate probe my-server --key-stdin < laptop.key
 		}
 		if (given.webUi !== undefined) {
 			progress(`looking at https://${given.webUi.host}`);
-			results.push(...(await probeWebUi(given.webUi)));
+			results.push(...(await checkWebUi(given.webUi)));
 		}
 		// The gate comes last, and its lockout after all else that needs it.
 		if (given.server !== undefined) {
@@ -134,13 +134,7 @@ Example: llamagate probe my-server --key-stdin < laptop.key
 			.join(", ");
 		const report = { version, at: new Date(), target, results };
 		if (given.html !== undefined) await writePage(given.html, report, timings);
-		if (given.json)
-			process.stdout.write(
-				formatJson({
-					...toJson(report),
-					...(timings === undefined ? {} : { timings }),
-				}),
-			);
+		if (given.json) process.stdout.write(formatJson(toJson(report)));
 		else {
 			const seconds = ((performance.now() - startedAt) / 1_000).toFixed(1);
 			process.stdout.write(
@@ -402,10 +396,6 @@ function kindOf(text: string): string {
 	if (parseAddress(text)?.range() === "loopback")
 		return "this device itself, which proves nothing about the server";
 	return "no address that the internet can reach; name the server's public address";
-}
-
-async function probeWebUi(webUi: WebUi): Promise<Result[]> {
-	return checkWebUi(webUi, await addressesOf(webUi.host));
 }
 
 /** One line on standard error that says what is being waited for, on a terminal alone. */

@@ -193,16 +193,21 @@ export function judgeCollecting(timings: Timings): Result {
 	const wasHeldBack =
 		arrivals * 2 < tokens ||
 		(madePerTokenMs !== undefined && cameInMs < madePerTokenMs / 2);
-	if (!wasHeldBack) return ok(check, seen);
+	const gaps = `gaps between arrivals: ${countGaps(timings.gapsMs)
+		.filter(({ count }) => count > 0)
+		.map((bin) => `${bin.count} of ${formatRange(bin)}`)
+		.join(", ")}`;
+	if (!wasHeldBack) return ok(check, seen, gaps);
 	if ((madePerTokenMs ?? cameInMs) < fastTokenMs)
 		return unknown(
 			check,
 			seen,
+			gaps,
 			"made that fast, tokens come together by themselves",
 		);
 	return finding(
 		check,
-		[seen],
+		[seen, gaps],
 		"The gate passes on each token as it comes. Turn off buffering in the proxy that stands before it (nginx: proxy_buffering off), or in the VPN or virus scanner of this device.",
 	);
 }
@@ -366,13 +371,16 @@ export function countGaps(gapsMs: readonly number[]): HistogramBin[] {
 export function drawGaps(gapsMs: readonly number[]): string[] {
 	const bins = countGaps(gapsMs);
 	const most = Math.max(1, ...bins.map(({ count }) => count));
-	return bins.map(({ fromMs, toMs, count }) => {
-		const range = Number.isFinite(toMs)
-			? `${fromMs}–${toMs} ms`
-			: `${fromMs} ms and more`;
-		const bar = "█".repeat(Math.ceil((count / most) * 40));
-		return `${range.padStart(16)} ${String(count).padStart(4)} ${bar}`.trimEnd();
+	return bins.map((bin) => {
+		const bar = "█".repeat(Math.ceil((bin.count / most) * 40));
+		return `${formatRange(bin).padStart(16)} ${String(bin.count).padStart(4)} ${bar}`.trimEnd();
 	});
+}
+
+function formatRange({ fromMs, toMs }: HistogramBin): string {
+	return Number.isFinite(toMs)
+		? `${fromMs}–${toMs} ms`
+		: `${fromMs} ms and more`;
 }
 
 export function formatMs(ms: number): string {

@@ -3,6 +3,7 @@ import { connect, type PeerCertificate, type TLSSocket } from "node:tls";
 import { formatHostPort } from "../net/ranges.ts";
 import type { Result } from "../report/result.ts";
 import { checks, finding, ok, unknown } from "./checks.ts";
+import { resolve } from "./place.ts";
 import { judgeShut, knock } from "./ports.ts";
 import { codeOf, printable } from "./printable.ts";
 
@@ -30,10 +31,17 @@ export function parseWebUi(text: string): WebUi | undefined {
 }
 
 /** Looks at the certificate, asks for the page, and knocks at the ports that lead past HTTPS. */
-export async function checkWebUi(
-	webUi: WebUi,
-	addresses: readonly string[],
-): Promise<Result[]> {
+export async function checkWebUi(webUi: WebUi): Promise<Result[]> {
+	let addresses: string[];
+	try {
+		addresses = await resolve(webUi.host);
+	} catch (error) {
+		const reason = `the name ${webUi.host} cannot be looked up (${codeOf(error)})`;
+		return [
+			...judgeTls(webUi, { code: reason }, Date.now()),
+			unknown(checks.webUiRawPorts, reason),
+		];
+	}
 	const knocks = Promise.all(
 		addresses.flatMap((address) =>
 			rawPorts
@@ -53,13 +61,13 @@ export async function checkWebUi(
 }
 
 interface Seen {
-	readonly certificate: PeerCertificate | undefined;
+	readonly certificate?: PeerCertificate | undefined;
 	/** Why Node does not trust it, if it does not. */
-	readonly distrust: string | undefined;
+	readonly distrust?: string | undefined;
 	/** Of the reply, if there was one. */
-	readonly status: string | undefined;
+	readonly status?: string | undefined;
 	/** Why there was no connection. */
-	readonly code: string | undefined;
+	readonly code?: string | undefined;
 }
 
 /** Connects once. The certificate is judged here, so one that is bad is looked at all the same. */
@@ -67,17 +75,17 @@ function look(
 	{ host, port }: WebUi,
 	addresses: readonly string[],
 ): Promise<Seen> {
-	return new Promise((resolve) => {
+	return new Promise((done) => {
 		const socket: TLSSocket = connect({
 			host,
 			port,
-			lookup: (_host, { all }, done) => {
+			lookup: (_host, { all }, found) => {
 				const known = addresses.map((address) => ({
 					address,
 					family: isIP(address),
 				}));
-				if (all === true) done(null, known);
-				else done(null, known[0]?.address ?? "", known[0]?.family);
+				if (all === true) found(null, known);
+				else found(null, known[0]?.address ?? "", known[0]?.family);
 			},
 			// An address is no name to ask for (RFC 6066, 3).
 			...(isIP(host) === 0 ? { servername: host } : {}),
@@ -92,7 +100,7 @@ function look(
 			hasEnded = true;
 			clearTimeout(timer);
 			socket.destroy();
-			resolve({
+			done({
 				certificate,
 				distrust,
 				status: /^HTTP\/1\.[01] (\d{3})/.exec(said)?.[1],
@@ -124,7 +132,7 @@ function judgeTls({ host, port }: WebUi, seen: Seen, nowMs: number): Result[] {
 	const { certificate, distrust, status, code } = seen;
 	const where = `https://${formatHostPort(host, port)}`;
 	if (certificate === undefined) {
-		const reason = `no TLS connection to ${where} (${code})`;
+		const reason = `no TLS connection to ${where}: ${code}`;
 		return [
 			unknown(checks.webUiCertificate, reason),
 			unknown(checks.webUiExpiry, reason),
