@@ -1,3 +1,725 @@
-import type { Examination } from "./examination.ts";
+import { readFile } from "node:fs/promises";
+import { networkInterfaces } from "node:os";
+import { containers, nameOf, publishedPorts } from "../host/docker.ts";
+import { type KernelFilter, kernelFilter } from "../host/kernelFilter.ts";
+import { unguardedService } from "../host/knownServices.ts";
+import {
+	formatSocket,
+	isLocalOnly,
+	type ListeningSocket,
+	listeningSockets,
+} from "../host/listeningSockets.ts";
+import {
+	type BaseChain,
+	type Ending,
+	type Family,
+	type Packets,
+	translations,
+	wayIn,
+} from "../host/packetFilter.ts";
+import { hasProgram } from "../host/program.ts";
+import { sshPorts } from "../host/ssh.ts";
+import {
+	contains,
+	rangeOf,
+	tailnet,
+	tailnetRange,
+} from "../host/ufwPackets.ts";
+import { anywhere } from "../host/ufwRules.ts";
+import { lookUpUnit } from "../host/units.ts";
+import {
+	type Address,
+	formatHostPort,
+	isTailscaleAddress,
+	parseAddress,
+} from "../net/ranges.ts";
+import type { Severity } from "../report/result.ts";
+import {
+	absent,
+	type Examination,
+	finding,
+	type Outcome,
+	ok,
+	type Patient,
+	unknown,
+} from "./examination.ts";
 
-export const firewallExaminations: readonly Examination[] = [];
+const gatePort = 11434;
+const webPorts = [3000, 8080];
+const setupUfw = "sudo llamagate setup --only ufw";
+
+/** What the checks look at; read once, since all of them are made at the same time. */
+interface Look {
+	readonly filter: KernelFilter;
+	readonly sockets: readonly ListeningSocket[];
+	readonly sshPorts: readonly number[];
+	readonly hasTailnet: boolean;
+}
+
+const looks = new WeakMap<Patient, Promise<Look>>();
+
+function look(patient: Patient): Promise<Look> {
+	const known = looks.get(patient) ?? lookAnew();
+	looks.set(patient, known);
+	return known;
+}
+
+async function lookAnew(): Promise<Look> {
+	const [filter, sockets, ports] = await Promise.all([
+		kernelFilter(),
+		listeningSockets(),
+		sshPorts(),
+	]);
+	return {
+		filter,
+		sockets,
+		sshPorts: ports,
+		hasTailnet: Object.hasOwn(networkInterfaces(), tailnet),
+	};
+}
+
+const familyName = { ipv4: "IPv4", ipv6: "IPv6" } as const;
+
+/** Packets of others than the tailnet's, by each way in. */
+function strangers(
+	{ families, outside }: KernelFilter,
+	port: number | undefined,
+	protocol: "tcp" | "udp" = "tcp",
+): Packets[] {
+	return families.flatMap((family) =>
+		outside.map((interfaceIn) => ({
+			...{ family, interfaceIn, protocol, port },
+			from: rangeOf(anywhere[family]),
+		})),
+	);
+}
+
+const peers = (family: Family, port: number | undefined): Packets => ({
+	...{ family, interfaceIn: tailnet, protocol: "tcp", port },
+	from: tailnetRange(family),
+});
+
+const isUfwChain = (name: string) => /^ufw6?-/.test(name);
+const isUfws = ({ path }: Ending) => path.some(isUfwChain);
+
+/** What lets packets in, for people. */
+function describe({ rule, chain, packets }: Ending): string {
+	const by =
+		rule === undefined
+			? `${familyName[packets.family]}: no rule speaks of it, and ${chain.name} accepts what is left`
+			: rule.text;
+	return `on ${packets.interfaceIn}: ${by}`;
+}
+
+const unique = (lines: readonly string[]) => [...new Set(lines)];
+
+/** What takes packets to a port out again that these let in. */
+function fixFor(
+	endings: readonly Ending[],
+	port: number,
+	protocol = "tcp",
+): string {
+	const [other] = endings.filter(
+		(ending) => ending.rule !== undefined && !isUfws(ending),
+	);
+	if (other?.rule !== undefined) return other.rule.removal;
+	return endings.every(isUfws)
+		? `sudo ufw prepend deny ${port}/${protocol}`
+		: setupUfw;
+}
+
+/** The base chains of INPUT that UFW's own chains hang in. */
+function ufwInputs({ baseChains }: KernelFilter, family: Family): BaseChain[] {
+	return baseChains.filter(
+		(chain) =>
+			chain.family === family &&
+			chain.hook === "input" &&
+			chain.rules.some(
+				({ verdict, conditions }) =>
+					verdict.kind === "jump" &&
+					/^ufw6?-before-input$/.test(verdict.chain) &&
+					conditions.length === 0,
+			),
+	);
+}
+
+/** Whether nothing of a family gets in but what a rule allows by name. */
+function isShut(filter: KernelFilter, family: Family): boolean {
+	return strangers(filter, unspokenPort(filter))
+		.filter((packets) => packets.family === family)
+		.every((packets) => wayIn(filter, packets).share === "none");
+}
+
+/** A port that no rule names. */
+function unspokenPort({ baseChains }: KernelFilter): number {
+	const named = baseChains
+		.flatMap(({ chains }) => [...chains.values()].flat())
+		.flatMap(({ conditions }) =>
+			conditions.flatMap((condition) =>
+				condition.on === "port" ? condition.ranges : [],
+			),
+		);
+	let port = 20_011;
+	while (
+		port < 65_535 &&
+		named.some(([first, last]) => port >= first && port <= last)
+	)
+		port += 1;
+	return port;
+}
+
+function judgeActive({ filter }: Look, hasUfw: boolean): Outcome {
+	const without = filter.families.filter(
+		(family) => ufwInputs(filter, family).length === 0,
+	);
+	// With IPV6=no UFW makes no rules for IPv6 and drops all of it (ufw-init-functions).
+	const open = without.filter((family) => !isShut(filter, family));
+	if (without.length === 0)
+		return ok(
+			`UFW's chains hang in INPUT, for ${filter.families.map((family) => familyName[family]).join(" and ")}`,
+		);
+	const names = without.map((family) => familyName[family]).join(" and ");
+	if (open.length === 0)
+		return without.includes("ipv4")
+			? finding(
+					[
+						`${names}: INPUT does not lead to UFW's chains; another firewall drops what no rule allows`,
+					],
+					{ severity: "warn" },
+				)
+			: ok(
+					"UFW's chains hang in INPUT for IPv4, and IPv6 is dropped altogether",
+				);
+	if (!hasUfw)
+		return finding(["ufw is not installed, and nothing else shuts this host"], {
+			fix: `sudo apt install ufw && ${setupUfw}`,
+		});
+	return finding([
+		`${names}: INPUT does not lead to UFW's chains, so none of its rules is in force`,
+	]);
+}
+
+function judgeDefault({ filter }: Look): Outcome {
+	const port = unspokenPort(filter);
+	const endings = (["tcp", "udp"] as const)
+		.flatMap((protocol) => strangers(filter, port, protocol))
+		.flatMap((packets) => wayIn(filter, packets).by)
+		.filter(
+			(ending) =>
+				ending.packets.from[1] === 0 &&
+				(ending.rule === undefined || isUfws(ending)),
+		);
+	return endings.length === 0
+		? ok(
+				`what no rule speaks of is dropped, on ${filter.outside.join(" and ")} (seen for port ${port})`,
+			)
+		: finding(unique(endings.map(describe)), {
+				...(endings.some(({ rule }) => rule !== undefined)
+					? { fix: "sudo ufw status numbered, then: sudo ufw delete NUMBER" }
+					: filter.families.every((family) => ufwInputs(filter, family)[0])
+						? {}
+						: { fix: setupUfw }),
+			});
+}
+
+/** Those that listen on a port where others may reach it. */
+function listenersOn({ sockets }: Look, port: number): ListeningSocket[] {
+	return sockets.filter(
+		(socket) =>
+			socket.port === port && !isLocalOnly(socket) && socket.device !== tailnet,
+	);
+}
+
+function judgeGatePort(seen: Look): Outcome {
+	const { filter } = seen;
+	const open = strangers(filter, gatePort).flatMap(
+		(packets) => wayIn(filter, packets).by,
+	);
+	if (open.length > 0) {
+		const listening = listenersOn(seen, gatePort);
+		return finding(
+			[
+				...unique(open.map(describe)),
+				...listening.map((socket) => `and ${formatSocket(socket)} listens`),
+			],
+			{ severity: listening.length > 0 ? "critical" : "high" },
+		);
+	}
+	const shut = filter.families.filter(
+		(family) => wayIn(filter, peers(family, gatePort)).share === "none",
+	);
+	if (shut.length > 0)
+		return finding(
+			[
+				`${shut.map((family) => familyName[family]).join(" and ")}: the tailnet does not get to the gate, ${tailnet} is shut for port ${gatePort}`,
+			],
+			{ severity: "warn" },
+		);
+	return ok(
+		`open on ${tailnet}, dropped on ${filter.outside.join(" and ")}, for ${filter.families.map((family) => familyName[family]).join(" and ")}`,
+	);
+}
+
+function judgeWebPorts(seen: Look): Outcome {
+	const { filter } = seen;
+	const ports = webPorts.filter((port) => !seen.sshPorts.includes(port));
+	const open = ports.map((port) => ({
+		port,
+		endings: strangers(filter, port).flatMap(
+			(packets) => wayIn(filter, packets).by,
+		),
+		listening: listenersOn(seen, port),
+	}));
+	const bad = open.filter(({ endings }) => endings.length > 0);
+	const [first] = bad;
+	if (first === undefined)
+		return ok(`ports ${ports.join(" and ")} are shut for all but the tailnet`);
+	return finding(
+		unique(
+			bad.flatMap(({ endings, listening, port }) => [
+				...endings.map((ending) => `${port} ${describe(ending)}`),
+				...listening.map((socket) => `and ${formatSocket(socket)} listens`),
+			]),
+		),
+		{
+			severity: bad.some(({ listening }) => listening.length > 0)
+				? "high"
+				: "warn",
+			fix: bad
+				.map(({ endings, port }) => fixFor(endings, port))
+				.filter((fix, index, all) => all.indexOf(fix) === index)
+				.join(" && "),
+		},
+	);
+}
+
+/** tailscaled's own port for what other devices send it, whichever that is. */
+function isTailscaleds({ path, packets }: Ending): boolean {
+	return path.includes("ts-input") && packets.protocol === "udp";
+}
+
+function judgeOrder({ filter }: Look): Outcome {
+	const inputs = filter.families.flatMap((family) => ufwInputs(filter, family));
+	if (inputs.length === 0)
+		return absent("UFW is not in force (see firewall.active)");
+	const beside = (["tcp", "udp"] as const)
+		.flatMap((protocol) => strangers(filter, undefined, protocol))
+		.flatMap((packets) => wayIn(filter, packets).by)
+		.filter(
+			(ending) =>
+				inputs.includes(ending.chain) &&
+				ending.rule !== undefined &&
+				!isUfws(ending) &&
+				!isTailscaleds(ending),
+		);
+	const rules = [...new Set(beside.flatMap(({ rule }) => rule ?? []))];
+	if (rules.length === 0)
+		return ok(
+			"no rule but UFW's own lets a new connection in from outside the tailnet; what accepts in other tables leaves the decision to UFW's",
+		);
+	const all = beside.some(
+		({ packets, share }) =>
+			share === "all" && packets.port === undefined && packets.from[1] === 0,
+	);
+	return finding(
+		rules.map(({ text }) => text),
+		{
+			severity: all ? "critical" : "high",
+			fix: rules.map(({ removal }) => removal).join(" && "),
+		},
+	);
+}
+
+async function judgeBoot(): Promise<Outcome> {
+	if (!(await hasProgram("ufw"))) return absent("ufw is not installed");
+	const file = "/etc/ufw/ufw.conf";
+	const text = await readFile(file, "utf8").catch(() => undefined);
+	if (text === undefined) return unknown(`${file} cannot be read`);
+	const unit = await lookUpUnit("ufw.service");
+	if (unit === undefined) return unknown("systemd does not answer");
+	if (!/^ENABLED=["']?yes["']?\s*$/im.test(text))
+		return finding([`${file} has no ENABLED=yes`]);
+	if (!unit.exists) return finding(["there is no ufw.service"]);
+	if (!unit.isEnabled)
+		return finding(["ufw.service is not enabled"], {
+			fix: "sudo systemctl enable ufw.service",
+		});
+	return ok(`ENABLED=yes in ${file}, and ufw.service is enabled`);
+}
+
+/** The families in which a socket takes connections. */
+function familiesOf(
+	{ address }: ListeningSocket,
+	all: readonly Family[],
+): readonly Family[] {
+	if (address === "*") return all;
+	return all.filter((family) => (family === "ipv6") === address.includes(":"));
+}
+
+const isWildcard = ({ address }: ListeningSocket) =>
+	["*", "0.0.0.0", "::"].includes(address);
+
+/** How packets get to a socket from some interfaces. */
+function waysTo(
+	{ filter }: Look,
+	socket: ListeningSocket,
+	interfaces: readonly string[],
+	from: (family: Family) => Packets["from"],
+): Ending[] {
+	const to = isWildcard(socket) ? undefined : parseAddress(socket.address);
+	return familiesOf(socket, filter.families).flatMap((family) =>
+		interfaces
+			.filter((name) => socket.device === undefined || socket.device === name)
+			.flatMap(
+				(interfaceIn) =>
+					wayIn(filter, {
+						...{ family, interfaceIn, protocol: "tcp", to },
+						...{ port: socket.port, from: from(family) },
+					}).by,
+			),
+	);
+}
+
+/** How bad it is that others reach a service. */
+function severityOf(service: string | undefined, otherwise: Severity) {
+	if (service === undefined) return otherwise;
+	return service === "Ollama" ? "critical" : "high";
+}
+
+const worst = (severities: readonly Severity[]): Severity =>
+	(["critical", "high", "warn"] as const).find((one) =>
+		severities.includes(one),
+	) ?? "info";
+
+function nameSocket(socket: ListeningSocket): string {
+	const service = unguardedService(socket.port, socket.programs);
+	return `${formatSocket(socket)}${service === undefined ? "" : `, which is ${service}'s`}`;
+}
+
+function judgeListeners(seen: Look): Outcome {
+	const { filter, sockets } = seen;
+	const others = sockets.filter(
+		(socket) => !isLocalOnly(socket) && !seen.sshPorts.includes(socket.port),
+	);
+	const open = others.flatMap((socket) => {
+		const ways = waysTo(seen, socket, filter.outside, (family) =>
+			rangeOf(anywhere[family]),
+		);
+		return ways.length === 0 ? [] : { socket, ways };
+	});
+	const [first] = open;
+	if (first === undefined)
+		return ok(
+			`${others.length} sockets listen on more than loopback, SSH's aside, and nothing from outside the tailnet gets to them`,
+		);
+	return finding(
+		open.flatMap(({ socket, ways }) => [
+			`${nameSocket(socket)}: ${ways.every(isUfws) ? "UFW lets in" : "let in"}`,
+			...unique(ways.map((way) => `  ${describe(way)}`)),
+		]),
+		{
+			severity: worst(
+				open.map(({ socket }) =>
+					severityOf(unguardedService(socket.port, socket.programs), "warn"),
+				),
+			),
+			fix: unique(
+				open.map(({ socket, ways }) => fixFor(ways, socket.port)),
+			).join(" && "),
+		},
+	);
+}
+
+function judgeTailnet(seen: Look): Outcome {
+	const { sockets, hasTailnet } = seen;
+	if (!hasTailnet) return absent(`there is no ${tailnet}`);
+	const reached = sockets
+		.filter(
+			(socket) =>
+				(isWildcard(socket) || isTailscaleAddress(socket.address)) &&
+				// The gate's, and tailscaled's own, which answers for itself and for Serve.
+				!(socket.device === tailnet && socket.port === gatePort) &&
+				!socket.programs.includes("tailscaled"),
+		)
+		.filter(
+			(socket) => waysTo(seen, socket, [tailnet], tailnetRange).length > 0,
+		);
+	if (reached.length === 0)
+		return ok("every device of the tailnet reaches the gate, and nothing else");
+	const services = reached.flatMap(
+		({ port, programs }) => unguardedService(port, programs) ?? [],
+	);
+	return finding(
+		[
+			"tailscaled accepts what comes in on tailscale0 ahead of UFW, so every device of the tailnet reaches:",
+			...reached.map(nameSocket),
+		],
+		{
+			severity: services.length > 0 ? "warn" : "info",
+			fix: "bind what is not for them to 127.0.0.1, and narrow the tailnet's policy: llamagate policy print",
+		},
+	);
+}
+
+function judgeForged({ filter, sockets, hasTailnet }: Look): Outcome {
+	if (!hasTailnet) return absent(`there is no ${tailnet}`);
+	const range = tailnetRange("ipv4");
+	const drop = filter.baseChains
+		.filter(({ hook }) => ["prerouting", "input"].includes(hook))
+		.flatMap(({ chains }) => [...chains.values()].flat())
+		.find(
+			({ verdict, conditions }) =>
+				verdict.kind === "drop" &&
+				conditions.every(({ on }) => on === "from" || on === "interfaceIn") &&
+				conditions.some(
+					(condition) =>
+						condition.on === "from" &&
+						!condition.negated &&
+						condition.ranges.some((one) => contains(one, range)),
+				) &&
+				conditions.some(
+					(condition) =>
+						condition.on === "interfaceIn" &&
+						condition.negated &&
+						condition.names.includes(tailnet),
+				),
+		);
+	const trusting = strangers(filter, undefined)
+		.flatMap((packets) => wayIn(filter, packets).by)
+		.filter(({ packets }) =>
+			contains(tailnetRange(packets.family), packets.from),
+		);
+	if (trusting.length > 0)
+		return finding(
+			[
+				"these let in whoever says that they are of the tailnet:",
+				...unique(trusting.map(describe)),
+			],
+			{ severity: "high" },
+		);
+	if (drop !== undefined) return ok(drop.text);
+	const bound = sockets.filter(
+		({ device, port }) => device === tailnet && port === gatePort,
+	);
+	return finding([
+		`no rule drops what comes from 100.64.0.0/10 elsewhere than on ${tailnet}: tailscaled sets none with --netfilter-mode=off`,
+		"no rule lets anybody in for such an address, so UFW drops it like the rest",
+		bound.length > 0
+			? `the gate's socket is bound to ${tailnet} (${bound.map(formatSocket).join(", ")}) and is not reached that way`
+			: `nothing bound to ${tailnet} listens on ${gatePort}: what holds a forged address off there is the firewall and the key`,
+	]);
+}
+
+async function judgeDocker({ filter }: Look): Promise<Outcome> {
+	const own = new Set(
+		Object.values(networkInterfaces())
+			.flat()
+			.flatMap((entry) => entry?.address ?? []),
+	);
+	const isOwn = (address: Address) =>
+		own.has(address.toString()) || address.range() === "loopback";
+	const all = await containers();
+	const running = (all ?? []).filter(({ State }) => State.Running);
+	const published = running.flatMap((container) =>
+		publishedPorts(container).map((port) => ({
+			...port,
+			name: nameOf(container),
+		})),
+	);
+	const led = (["tcp", "udp"] as const)
+		.flatMap((protocol) => strangers(filter, undefined, protocol))
+		.flatMap((packets) => translations(filter, packets, isOwn));
+	const open = led.filter(({ share }) => share !== "none");
+	const isLed = (hostPort: number) =>
+		led.some(({ packets }) => packets.port === hostPort);
+	const lines: string[] = [];
+	const severities: Severity[] = [];
+	const fixes: string[] = [];
+	for (const { ending, packets, to, port } of open) {
+		const where = to === undefined ? "this host" : to.toString();
+		const container = published.find(
+			({ hostPort, containerPort }) =>
+				hostPort === packets.port &&
+				Number.parseInt(containerPort, 10) === port,
+		);
+		lines.push(
+			`on ${packets.interfaceIn}: port ${packets.port ?? "any"} leads ahead of UFW to ${port === undefined ? where : formatHostPort(where, port)}${container === undefined ? "" : `, the container ${container.name}`}: ${ending.rule?.text ?? ""}`,
+		);
+		severities.push(
+			severityOf(
+				unguardedService(port ?? 0) ?? unguardedService(packets.port ?? 0),
+				"warn",
+			),
+		);
+		fixes.push(
+			container === undefined
+				? (ending.rule?.removal ?? "")
+				: publishLocally(container),
+		);
+	}
+	for (const container of published) {
+		const { hostAddress, hostPort, name } = container;
+		const isLocal = parseAddress(hostAddress)?.range() === "loopback";
+		if (isLocal || isLed(hostPort)) continue;
+		lines.push(
+			`the container ${name} is published on ${formatHostPort(hostAddress, hostPort)}; no rule of Docker's leads there at the moment, and with one it goes ahead of UFW`,
+		);
+		severities.push("warn");
+		fixes.push(publishLocally(container));
+	}
+	if (lines.length > 0)
+		return finding(unique(lines), {
+			severity: worst(severities),
+			fix: unique(fixes).join(" && "),
+		});
+	if (all === undefined && led.length === 0)
+		return absent("Docker does not run here, and no rule translates addresses");
+	return ok(
+		led.length > 0
+			? `${unique(led.map(({ packets }) => String(packets.port ?? "any"))).length} ports are translated, and FORWARD drops what comes from outside for them`
+			: "no container is published on more than loopback",
+	);
+}
+
+function publishLocally({
+	name,
+	hostPort,
+	containerPort,
+}: {
+	name: string;
+	hostPort: number;
+	containerPort: string;
+}): string {
+	return /open-?webui/.test(name)
+		? "sudo llamagate setup --only open-webui"
+		: `make the container ${name} anew with -p 127.0.0.1:${hostPort}:${containerPort.replace("/tcp", "")}`;
+}
+
+function judgeSsh({ filter, sshPorts: ports }: Look): Outcome {
+	if (ports.length === 0) return absent("no sshd runs here");
+	const open = ports.flatMap((port) =>
+		strangers(filter, port).flatMap((packets) => wayIn(filter, packets).by),
+	);
+	if (open.length === 0)
+		return ok(`port ${ports.join(" and ")} is open to the tailnet alone`);
+	return finding(unique(open.map(describe)), {
+		fix: `once Tailscale SSH lets you in from another device, with this session still open: sudo ufw delete allow ${ports[0]}/tcp`,
+	});
+}
+
+const common = {
+	group: "firewall",
+	layer: "firewall",
+	needsRoot: true,
+} as const;
+
+/** Whether the host's firewall holds, by the rules that the kernel has. */
+export const firewallExaminations: readonly Examination[] = [
+	{
+		...common,
+		id: "firewall.active",
+		title: "UFW's rules are in force",
+		severity: "high",
+		why: "Without a firewall whatever listens on this host is open to the LAN, and to the internet where no router is in between.",
+		fix: setupUfw,
+		step: "ufw",
+		examine: async (patient) =>
+			judgeActive(await look(patient), await hasProgram("ufw")),
+	},
+	{
+		...common,
+		id: "firewall.default",
+		title: "What no rule speaks of is dropped",
+		severity: "high",
+		why: "A program that somebody starts tomorrow is then not open to everybody by itself.",
+		fix: "sudo ufw default deny incoming",
+		step: "ufw",
+		examine: async (patient) => judgeDefault(await look(patient)),
+	},
+	{
+		...common,
+		id: "firewall.ollama-port",
+		title: `Port ${gatePort} is open on ${tailnet} and nowhere else`,
+		severity: "high",
+		why: "Ollama lets in whoever reaches it: should it ever listen on all addresses again, the firewall is what is left.",
+		fix: setupUfw,
+		step: "ufw",
+		examine: async (patient) => judgeGatePort(await look(patient)),
+	},
+	{
+		...common,
+		id: "firewall.order",
+		title: "No other rule lets in ahead of UFW's",
+		severity: "high",
+		why: "The first rule that accepts counts, so one ahead of UFW's chains undoes what UFW says.",
+		fix: "sudo ufw reload",
+		examine: async (patient) => judgeOrder(await look(patient)),
+	},
+	{
+		...common,
+		id: "firewall.boot",
+		title: "UFW starts at boot",
+		severity: "high",
+		why: "A firewall that is gone after the next reboot is noticed by nobody.",
+		fix: "sudo ufw --force enable",
+		step: "ufw",
+		needsRoot: false,
+		examine: () => judgeBoot(),
+	},
+	{
+		...common,
+		id: "firewall.web-ports",
+		title: `Ports ${webPorts.join(" and ")} are shut for all but the tailnet`,
+		severity: "warn",
+		why: "Open WebUI listens there, in the clear; HTTPS by Tailscale Serve is the way in.",
+		fix: setupUfw,
+		step: "ufw",
+		examine: async (patient) => judgeWebPorts(await look(patient)),
+	},
+	{
+		...common,
+		id: "firewall.listeners",
+		title: "Nothing but SSH is open to the LAN or the internet",
+		severity: "warn",
+		why: "What listens on all addresses and is let in is open to whoever is on the same network, and often to everybody.",
+		fix: "sudo ufw status numbered",
+		examine: async (patient) => judgeListeners(await look(patient)),
+	},
+	{
+		...common,
+		id: "firewall.docker",
+		title: "No published port goes around UFW",
+		severity: "warn",
+		why: "Docker leads a published port to its container before UFW's rules are asked, so UFW's deny does nothing for it.",
+		fix: "publish it on 127.0.0.1: docker run -p 127.0.0.1:PORT:PORT",
+		examine: async (patient) => judgeDocker(await look(patient)),
+	},
+	{
+		...common,
+		id: "firewall.tailnet",
+		title: "The tailnet reaches the gate and nothing else",
+		severity: "info",
+		why: "tailscaled lets the tailnet in ahead of UFW, so what listens on all addresses is open to each of its devices.",
+		fix: "llamagate policy print",
+		examine: async (patient) => judgeTailnet(await look(patient)),
+	},
+	{
+		...common,
+		id: "firewall.forged-source",
+		title: "Nobody on the LAN passes for a device of the tailnet",
+		severity: "info",
+		why: "A neighbour can write any source address on its packets, one of the tailnet's, too.",
+		fix: setupUfw,
+		step: "ufw",
+		examine: async (patient) => judgeForged(await look(patient)),
+	},
+	{
+		...common,
+		id: "firewall.ssh",
+		title: "SSH is open to the tailnet alone",
+		severity: "info",
+		why: "A port that everybody reaches is tried by everybody; keys and fail2ban hold that, and Tailscale SSH does without the port.",
+		fix: "sudo ufw delete allow 22/tcp",
+		examine: async (patient) => judgeSsh(await look(patient)),
+	},
+];

@@ -73,8 +73,24 @@ export async function kernelFilter(): Promise<KernelFilter> {
 			`neither iptables nor nft tells the rules in force: ${nft.stderr.trim()}`,
 		);
 	else unread.push("nft does not run here: rules of its own are not seen");
+	for (const family of families)
+		if (
+			!baseChains.some(
+				(chain) =>
+					chain.hook === "input" &&
+					chain.type === "filter" &&
+					[family, "both"].includes(chain.family),
+			)
+		)
+			baseChains.push(noFirewall(family));
 	return { baseChains, families, unread, outside: await outsideInterfaces() };
 }
+
+/** What holds where nothing hangs at the hook: everything is let in. */
+const noFirewall = (family: Family): BaseChain => ({
+	...{ family, table: "filter", name: "INPUT", type: "filter" },
+	...{ hook: "input", accepts: true, rules: [], chains: new Map() },
+});
 
 /** What `-S` prints; `undefined` where the command or the table does not exist. */
 async function rulesOf(
