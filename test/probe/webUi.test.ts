@@ -1,0 +1,280 @@
+import { execFile } from "node:child_process";
+import { readFile, writeFile } from "node:fs/promises";
+import {
+	createServer as createHttpServer,
+	type RequestListener,
+} from "node:http";
+import { createServer } from "node:https";
+import { type AddressInfo, createServer as createTcpServer } from "node:net";
+import path from "node:path";
+import { promisify } from "node:util";
+import t from "tap";
+import { checkWebUi, parseWebUi } from "../../src/probe/webUi.ts";
+import type { Result } from "../../src/report/result.ts";
+import { runCli, temporaryFolder } from "../support/gate.ts";
+import { requireTool } from "../support/tools.ts";
+
+type Tap = Parameters<typeof temporaryFolder>[0];
+
+const run = promisify(execFile);
+
+interface Certificate {
+	readonly cert: Buffer;
+	readonly key: Buffer;
+}
+
+/** An authority of the test's own, and what makes certificates with it. */
+async function makeAuthority(t: Tap) {
+	const folder = await temporaryFolder(t);
+	const openssl = (...args: string[]) => run("openssl", args, { cwd: folder });
+	await openssl(
+		...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+		...["-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "3650"],
+		...[
+			"-subj",
+			"/O=Test authority",
+			"-addext",
+			"basicConstraints=critical,CA:TRUE",
+		],
+	);
+	await writeFile(path.join(folder, "index.txt"), "");
+	await writeFile(
+		path.join(folder, "ca.conf"),
+		`[ca]
+default_ca = test
+[test]
+database = index.txt
+new_certs_dir = .
+policy = any
+copy_extensions = copyall
+rand_serial = yes
+unique_subject = no
+[any]
+commonName = supplied
+`,
+	);
+	let made = 0;
+	return {
+		file: path.join(folder, "ca.pem"),
+		/** @param days from now; negative for one that has run out */
+		async sign(name: string, days: number): Promise<Certificate> {
+			const file = `leaf${++made}`;
+			await openssl(
+				...["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+				...["-nodes", "-keyout", `${file}.key`, "-out", `${file}.csr`],
+				...["-subj", `/CN=${name}`, "-addext", `subjectAltName=DNS:${name}`],
+			);
+			// `x509` takes no time in the past, `ca` does.
+			const at = (offsetDays: number) =>
+				`${new Date(Date.now() + offsetDays * 86_400_000)
+					.toISOString()
+					.replace(/\.\d+|[-:T]/g, "")}`;
+			await openssl(
+				...["ca", "-batch", "-notext", "-config", "ca.conf", "-md", "sha256"],
+				...["-cert", "ca.pem", "-keyfile", "ca.key"],
+				...["-in", `${file}.csr`, "-out", `${file}.pem`],
+				...["-startdate", at(-10), "-enddate", at(days)],
+			);
+			return {
+				cert: await readFile(path.join(folder, `${file}.pem`)),
+				key: await readFile(path.join(folder, `${file}.key`)),
+			};
+		},
+		async selfSign(name: string): Promise<Certificate> {
+			await openssl(
+				...[
+					"req",
+					"-x509",
+					"-newkey",
+					"ec",
+					"-pkeyopt",
+					"ec_paramgen_curve:P-256",
+				],
+				...["-nodes", "-keyout", "self.key", "-out", "self.pem", "-days", "90"],
+				...["-subj", `/CN=${name}`, "-addext", `subjectAltName=DNS:${name}`],
+			);
+			return {
+				cert: await readFile(path.join(folder, "self.pem")),
+				key: await readFile(path.join(folder, "self.key")),
+			};
+		},
+	};
+}
+
+/** A page over HTTPS on loopback, whose name is localhost. */
+async function serve(
+	t: Tap,
+	certificate: Certificate,
+	listener: RequestListener = (_req, res) => res.end("<html></html>"),
+): Promise<number> {
+	const server = createServer(certificate, listener);
+	await new Promise<void>((resolve) =>
+		server.listen(0, "127.0.0.1", () => resolve()),
+	);
+	t.teardown(() => {
+		server.close();
+		server.closeAllConnections();
+	});
+	return (server.address() as AddressInfo).port;
+}
+
+/** The program as a user runs it, with the authority among those it trusts or not. */
+async function look(
+	url: string,
+	trusted?: string,
+): Promise<Record<string, Result> & { code: number | null }> {
+	const before = process.env.NODE_EXTRA_CA_CERTS;
+	if (trusted !== undefined) process.env.NODE_EXTRA_CA_CERTS = trusted;
+	try {
+		const { code, stdout } = await runCli(["probe", "--webui", url, "--json"]);
+		const { results } = JSON.parse(stdout) as { results: Result[] };
+		return {
+			...Object.fromEntries(
+				results.map((result) => [
+					result.id.replace("probe.webui.", ""),
+					result,
+				]),
+			),
+			code,
+		} as Record<string, Result> & { code: number | null };
+	} finally {
+		if (before === undefined) delete process.env.NODE_EXTRA_CA_CERTS;
+		else process.env.NODE_EXTRA_CA_CERTS = before;
+	}
+}
+
+t.test("a good certificate and a page that answers pass", async (t) => {
+	if (!requireTool(t, "openssl")) return;
+	const authority = await makeAuthority(t);
+	const port = await serve(t, await authority.sign("localhost", 90));
+	const seen = await look(`https://localhost:${port}/auth`, authority.file);
+	t.match(seen, {
+		certificate: {
+			state: "ok",
+			evidence: [/^for localhost, from Test authority, until \d{4}-/],
+		},
+		expiry: { state: "ok", evidence: [/^89 days left/] },
+		answers: { state: "ok" },
+	});
+	// Without the authority nobody would trust it.
+	const stranger = await look(`https://localhost:${port}`);
+	t.match(stranger.certificate, {
+		state: "finding",
+		severity: "high",
+		evidence: [/does not trust it \(UNABLE_TO_/],
+	});
+	t.equal(stranger.code, 1);
+});
+
+t.test(
+	"a certificate that is about to run out, or has, is found",
+	async (t) => {
+		if (!requireTool(t, "openssl")) return;
+		const authority = await makeAuthority(t);
+		const soon = await serve(t, await authority.sign("localhost", 13));
+		t.match(await look(`https://localhost:${soon}`, authority.file), {
+			certificate: { state: "ok" },
+			expiry: {
+				state: "finding",
+				severity: "warn",
+				evidence: [/^12 days left/],
+			},
+		});
+		const past = await serve(t, await authority.sign("localhost", -3));
+		t.match(await look(`https://localhost:${past}`, authority.file), {
+			certificate: {
+				state: "finding",
+				evidence: ["it has run out (CERT_HAS_EXPIRED)"],
+				fix: /tailscale cert/,
+			},
+			expiry: { state: "finding", evidence: [/^it ran out on/] },
+			answers: { state: "ok" },
+		});
+	},
+);
+
+t.test(
+	"a certificate of its own making, or for another name, is found",
+	async (t) => {
+		if (!requireTool(t, "openssl")) return;
+		const authority = await makeAuthority(t);
+		const own = await serve(t, await authority.selfSign("localhost"));
+		t.match(await look(`https://localhost:${own}`, authority.file), {
+			certificate: { state: "finding", evidence: [/^it has signed itself/] },
+			answers: { state: "ok" },
+		});
+		const other = await serve(t, await authority.sign("box.example", 90));
+		t.match(await look(`https://localhost:${other}`, authority.file), {
+			certificate: { state: "finding", evidence: [/^it is not for localhost/] },
+		});
+	},
+);
+
+t.test(
+	"what does not answer, or answers with an error, is found",
+	async (t) => {
+		if (!requireTool(t, "openssl")) return;
+		const authority = await makeAuthority(t);
+		const certificate = await authority.sign("localhost", 90);
+		const broken = await serve(t, certificate, (_req, res) => {
+			res.statusCode = 502;
+			res.end();
+		});
+		t.match(await look(`https://localhost:${broken}`, authority.file), {
+			answers: { state: "finding", evidence: [/: 502$/] },
+		});
+		const plain = createTcpServer((socket) =>
+			socket.end("HTTP/1.1 200 OK\r\n\r\n"),
+		);
+		await new Promise<void>((resolve) =>
+			plain.listen(0, "127.0.0.1", () => resolve()),
+		);
+		t.teardown(() => plain.close());
+		const { port } = plain.address() as AddressInfo;
+		for (const url of [
+			`https://localhost:${port}`,
+			"https://llamagate-probe.invalid",
+		])
+			t.match(await look(url, authority.file), {
+				certificate: { state: "unknown" },
+				expiry: { state: "unknown" },
+				answers: { state: "finding" },
+			});
+	},
+);
+
+t.test("a raw port beside the HTTPS is found", async (t) => {
+	if (!requireTool(t, "openssl")) return;
+	const raw = createHttpServer((_req, res) => res.end("<html></html>"));
+	const isFree = await new Promise<boolean>((resolve) => {
+		raw.once("error", () => resolve(false));
+		raw.listen(3000, "127.0.0.1", () => resolve(true));
+	});
+	if (!isFree) return t.comment("port 3000 of this machine is taken");
+	const authority = await makeAuthority(t);
+	const port = await serve(t, await authority.sign("localhost", 90));
+	const webUi = { host: "localhost", port };
+	const of = async () =>
+		(await checkWebUi(webUi)).find(({ id }) => id === "probe.webui.raw-ports");
+	t.match(await of(), {
+		state: "finding",
+		severity: "high",
+		evidence: ["127.0.0.1:3000 is open"],
+	});
+	await new Promise((resolve) => raw.close(resolve));
+	t.match(await of(), { state: "ok" });
+});
+
+t.test("an address of Open WebUI is https and nothing else", async (t) => {
+	t.strictSame(parseWebUi("https://box.example.ts.net/auth"), {
+		host: "box.example.ts.net",
+		port: 443,
+	});
+	t.strictSame(parseWebUi("box.example.ts.net"), {
+		host: "box.example.ts.net",
+		port: 443,
+	});
+	t.strictSame(parseWebUi("https://[::1]:8443"), { host: "::1", port: 8443 });
+	for (const text of ["http://box", "https://user@box", "ftp://box", "", " "])
+		t.equal(parseWebUi(text), undefined, text);
+});
