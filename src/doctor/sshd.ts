@@ -1,3 +1,517 @@
-import type { Examination } from "./examination.ts";
+import { glob, readFile, stat } from "node:fs/promises";
+import { networkInterfaces } from "node:os";
+import path from "node:path";
+import { hasProgram, outputOf, runProgram } from "../host/program.ts";
+import { sshPorts } from "../host/ssh.ts";
+import { installedKey, parseSettings, serviceName } from "../host/sshd.ts";
+import { lookUpUnit } from "../host/units.ts";
+import { isLoopbackAddress, isTailscaleAddress } from "../net/ranges.ts";
+import {
+	absent,
+	type Examination,
+	finding,
+	type Outcome,
+	ok,
+	type Patient,
+	unknown,
+} from "./examination.ts";
 
-export const sshdExaminations: readonly Examination[] = [];
+const mainFile = "/etc/ssh/sshd_config";
+const both = {
+	group: "sshd",
+	layer: "host",
+	step: "sshd",
+	needsRoot: true,
+} as const;
+const reload = "sudo systemctl reload ssh";
+
+/** sshd's settings for one person who comes from one place. */
+export interface SettingsFor {
+	readonly user: string;
+	/** Where from, for people: `203.0.113.77 (the internet)`. */
+	readonly from: string;
+	/** As `sshd -T` has them, lower-case names. */
+	readonly settings: ReadonlyMap<string, string>;
+}
+
+export const sshdExaminations: readonly Examination[] = [
+	{
+		...both,
+		id: "sshd.passwords",
+		title: "sshd takes no passwords",
+		severity: "high",
+		why: "A password can be guessed from anywhere that reaches the SSH port; a key cannot.",
+		fix: "sudo llamagate setup --only sshd",
+		examine: (patient) =>
+			withSettings(patient, (all) =>
+				judge(
+					all.filter(isPasswordEnough),
+					"PasswordAuthentication",
+					"no",
+					"passwords are off",
+				),
+			),
+	},
+	{
+		...both,
+		id: "sshd.keyboard-interactive",
+		title: "sshd asks for nothing by keyboard-interactive",
+		severity: "high",
+		why: "Through PAM that is a password by another name, and stays on where only PasswordAuthentication was turned off.",
+		fix: "sudo llamagate setup --only sshd",
+		examine: (patient) =>
+			withSettings(patient, (all) =>
+				judge(
+					all.filter(isPasswordEnough),
+					"KbdInteractiveAuthentication",
+					"no",
+					"keyboard-interactive is off",
+				),
+			),
+	},
+	{
+		...both,
+		id: "sshd.empty-passwords",
+		title: "sshd lets nobody in with an empty password",
+		severity: "critical",
+		why: "An account without a password is then open to everybody.",
+		fix: `take PermitEmptyPasswords out of ${mainFile}, then: ${reload}`,
+		examine: (patient) => withSettings(patient, judgeEmptyPasswords),
+	},
+	{
+		...both,
+		id: "sshd.root",
+		title: "root logs in by key or not at all",
+		severity: "high",
+		why: "Everybody knows that name, so it is the one whose password is guessed.",
+		fix: "sudo llamagate setup --only sshd",
+		examine: (patient) => withSettings(patient, judgeRoot),
+	},
+	{
+		...both,
+		id: "sshd.keys",
+		title: "sshd takes public keys",
+		severity: "high",
+		why: "With passwords off they are the way in; without them nobody could log in.",
+		fix: "sudo llamagate setup --only sshd",
+		examine: (patient) =>
+			withSettings(patient, (all) =>
+				judge(all, "PubkeyAuthentication", "yes", "keys are on"),
+			),
+	},
+	{
+		...both,
+		id: "sshd.loaded",
+		title: "The sshd that runs has read its files as they are now",
+		severity: "warn",
+		why: "What was written since is not in force, and comes into force at a moment that nobody chose.",
+		fix: reload,
+		async examine() {
+			if (!(await hasProgram("sshd"))) return notInstalled();
+			const { files, newest } = await configFiles();
+			return judgeLoaded(await lastRead(), newest, files.length);
+		},
+	},
+	{
+		...both,
+		id: "sshd.way-in",
+		title: "Somebody can still log in to this host",
+		severity: "high",
+		why: "A host that is locked to its owner as well takes a screen and a keyboard to mend.",
+		fix: "from your own machine: ssh-copy-id USER@THIS-HOST, or on this one: sudo tailscale set --ssh",
+		examine: (patient) =>
+			withSettings(patient, async (all) => {
+				const tailscaleSsh = /"RunSSH": true/.test(
+					(await outputOf("tailscale", "debug", "prefs")) ?? "",
+				);
+				return judgeWayIn(await waysIn(all), tailscaleSsh);
+			}),
+	},
+];
+
+const notInstalled = () => absent("there is no sshd on this host");
+
+const looks = new WeakMap<Patient, Promise<readonly SettingsFor[]>>();
+
+async function withSettings(
+	patient: Patient,
+	look: (all: readonly SettingsFor[]) => Outcome | Promise<Outcome>,
+): Promise<Outcome> {
+	if (!(await hasProgram("sshd"))) return notInstalled();
+	const all = looks.get(patient) ?? everySetting();
+	looks.set(patient, all);
+	return look(await all);
+}
+
+/** For everybody who has a shell, from everywhere that Match blocks could tell apart. @throws if sshd does not say */
+async function everySetting(): Promise<readonly SettingsFor[]> {
+	const { stdout, stderr, code } = await runProgram(["sshd", "-T"]);
+	if (code !== 0)
+		throw new Error(
+			`sshd does not accept its own configuration: ${stderr.trim()}`,
+		);
+	const general = parseSettings(stdout);
+	const { files } = await configFiles();
+	const texts = await Promise.all(files.map((file) => readFile(file, "utf8")));
+	const places = placesFor(texts.flatMap(addressesMatched));
+	const ports = await sshPorts();
+	const all: SettingsFor[] = [];
+	for (const user of loginUsers((await outputOf("getent", "passwd")) ?? "")) {
+		const found = await Promise.all(
+			places.map(async ({ addr, laddr, name }) => {
+				const output = await outputOf(
+					...["sshd", "-T", "-C"],
+					`user=${user},host=elsewhere.example,addr=${addr},laddr=${laddr},lport=${ports[0] ?? general.get("port") ?? 22}`,
+				);
+				if (output === undefined)
+					throw new Error(`sshd -T does not say what holds for ${user}`);
+				return {
+					user,
+					from: `${addr} (${name})`,
+					settings: parseSettings(output),
+				};
+			}),
+		);
+		all.push(...found);
+	}
+	return all;
+}
+
+/** Names from `getent passwd` of those who have a shell to log in to. */
+export function loginUsers(passwd: string): string[] {
+	return passwd.split("\n").flatMap((line) => {
+		const [name = "", , , , , , shell] = line.split(":");
+		if (name === "" || shell === undefined) return [];
+		const program = path.basename(shell);
+		return ["nologin", "false", "sync", "halt", "shutdown"].includes(program)
+			? []
+			: [name];
+	});
+}
+
+interface Place {
+	readonly addr: string;
+	/** This host's address that such a connection comes to. */
+	readonly laddr: string;
+	readonly name: string;
+}
+
+/** One connection of each kind, and one for each address that a Match block names. */
+function placesFor(matched: readonly string[]): Place[] {
+	const own = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+	const outer = own.filter(({ internal }) => !internal);
+	const lan = outer.find(
+		({ family, address }) => family === "IPv4" && !isTailscaleAddress(address),
+	);
+	const tailnet = outer.find(({ address }) => isTailscaleAddress(address));
+	const lanAddress = lan?.address ?? "192.0.2.1";
+	return [
+		{ addr: "203.0.113.77", laddr: lanAddress, name: "the internet" },
+		{ addr: "2001:db8::77", laddr: lanAddress, name: "the internet" },
+		{
+			addr: lanAddress.replace(/\d+$/, (last) => (last === "77" ? "78" : "77")),
+			laddr: lanAddress,
+			name: "the LAN",
+		},
+		{
+			addr: "100.101.102.177",
+			laddr: tailnet?.address ?? "100.101.102.104",
+			name: "the tailnet",
+		},
+		{ addr: "127.0.0.1", laddr: "127.0.0.1", name: "this host" },
+		...[...new Set(matched)].map((addr) => ({
+			addr,
+			laddr: isLoopbackAddress(addr) ? "127.0.0.1" : lanAddress,
+			name: "a Match block names it",
+		})),
+	];
+}
+
+/** An address out of each pattern of `Match Address`, of those that are not negated (ssh_config(5), PATTERNS). */
+export function addressesMatched(text: string): string[] {
+	return text.split("\n").flatMap((line) => {
+		const [, criteria] = /^\s*match\s+(.*)$/i.exec(line) ?? [];
+		const [, list] = /\baddress\s+"?([^\s"]+)/i.exec(criteria ?? "") ?? [];
+		return (list ?? "")
+			.split(",")
+			.filter((pattern) => /^[\da-f:.*?]+(\/\d+)?$/i.test(pattern))
+			.map((pattern) =>
+				pattern
+					.replace(/\/\d+$/, "")
+					.replaceAll("*", "7")
+					.replaceAll("?", "7"),
+			);
+	});
+}
+
+/** The files that sshd reads, includes first to last, and when the newest of them or of their folders was changed. */
+async function configFiles(): Promise<{
+	files: string[];
+	newest: { file: string; atMs: number };
+}> {
+	const files = [mainFile];
+	const folders = new Set<string>();
+	for (const file of files) {
+		const text = await readFile(file, "utf8");
+		for (const [, patterns] of text.matchAll(/^\s*include\s+(.*)$/gim))
+			for (const pattern of patterns?.trim().split(/\s+/) ?? []) {
+				const full = path.resolve("/etc/ssh", pattern);
+				folders.add(path.dirname(full));
+				for await (const found of glob(full))
+					if (!files.includes(found)) files.push(found);
+			}
+	}
+	let newest = { file: mainFile, atMs: 0 };
+	for (const file of [...files, ...folders]) {
+		const atMs = (await stat(file).catch(() => undefined))?.mtimeMs ?? 0;
+		if (atMs > newest.atMs) newest = { file, atMs };
+	}
+	return { files, newest };
+}
+
+/** When the running sshd read its files last. */
+export type LastRead =
+	| { readonly kind: "at"; readonly atMs: number }
+	/** systemd starts one for each connection, or at the first. */
+	| { readonly kind: "later" }
+	| { readonly kind: "unknown"; readonly why: string };
+
+async function lastRead(): Promise<LastRead> {
+	const service = await serviceName();
+	const unit = await lookUpUnit(service);
+	if (unit === undefined)
+		return { kind: "unknown", why: "systemd does not answer here" };
+	if (!unit.isActive) {
+		for (const name of ["ssh.socket", "sshd.socket"])
+			if ((await lookUpUnit(name))?.isActive) return { kind: "later" };
+		return { kind: "unknown", why: `${service} does not run` };
+	}
+	const shown =
+		(await outputOf(
+			...["systemctl", "show", service, "--timestamp=unix"],
+			"--property=ExecMainStartTimestamp,ExecReload",
+		)) ?? "";
+	const pid =
+		(await outputOf("systemctl", "show", service, "--property=MainPID")) ?? "";
+	// It says so at its start and, told by a signal that systemd knows nothing of, at each reading.
+	const said =
+		(await outputOf(
+			...["journalctl", `_PID=${pid.trim().split("=")[1]}`],
+			...["--boot", "--quiet", "--output=short-unix", "--lines=1"],
+			"--grep=^Server listening on",
+		)) ?? "";
+	return parseLastRead(shown, said);
+}
+
+/**
+ * @param shown by `systemctl show --timestamp=unix`
+ * @param said the last `Server listening on` of the journal, with its time
+ */
+export function parseLastRead(shown: string, said: string): LastRead {
+	const seconds = [
+		...[...shown.matchAll(/(?:^ExecMainStartTimestamp=|stop_time=\[)@(\d+)/gm)]
+			// Whole seconds: it may have been any moment of that one.
+			.map(([, text]) => Number(text) + 0.999),
+		...[...said.matchAll(/^(\d+\.\d+) /gm)].map(([, text]) => Number(text)),
+	];
+	return seconds.length === 0
+		? { kind: "unknown", why: "systemd does not say when sshd was started" }
+		: { kind: "at", atMs: Math.max(...seconds) * 1000 };
+}
+
+export function judgeLoaded(
+	read: LastRead,
+	newest: { readonly file: string; readonly atMs: number },
+	fileCount: number,
+): Outcome {
+	if (read.kind === "unknown") return unknown(read.why);
+	if (read.kind === "later")
+		return ok("systemd starts sshd at the next connection");
+	const [readAt, changedAt] = [read.atMs, newest.atMs].map((ms) =>
+		new Date(ms).toISOString().slice(0, 19),
+	);
+	return newest.atMs > read.atMs
+		? finding([
+				`${newest.file} was changed at ${changedAt}Z, and sshd read its files at ${readAt}Z`,
+			])
+		: ok(
+				`sshd read its ${fileCount} file(s) at ${readAt}Z, after their last change`,
+			);
+}
+
+/** Whether somebody could get in without a key, where AuthenticationMethods asks for several things together. */
+export function isPasswordEnough({ settings }: SettingsFor): boolean {
+	return (settings.get("authenticationmethods") ?? "any")
+		.split(" ")
+		.some((list) => !list.split(",").includes("publickey"));
+}
+
+/** Whether a setting is everywhere as it should be. */
+function judge(
+	all: readonly SettingsFor[],
+	name: string,
+	wanted: string,
+	says: string,
+): Outcome {
+	const wrong = all.filter(
+		({ settings }) => settings.get(name.toLowerCase()) !== wanted,
+	);
+	if (all.length === 0)
+		return ok("everybody has to show a key (AuthenticationMethods)");
+	if (wrong.length === 0) return ok(`${says} ${forWhom(all)}`);
+	return whereWrong(all, wrong, name);
+}
+
+function whereWrong(
+	all: readonly SettingsFor[],
+	wrong: readonly SettingsFor[],
+	name: string,
+): Outcome {
+	const value = ({ settings }: SettingsFor) =>
+		settings.get(name.toLowerCase()) ?? "not told";
+	if (wrong.length === all.length)
+		return finding([
+			`${name} is ${[...new Set(wrong.map(value))].join(" or ")} ${forWhom(all)}`,
+		]);
+	// Only for some: that is a Match block, which setup's own file does not undo.
+	return finding(
+		wrong.map(
+			(one) => `${name} is ${value(one)} for ${one.user} from ${one.from}`,
+		),
+		{
+			fix: `look for the Match block that says so: sudo grep -rniE "^[[:space:]]*(match|${name})" ${mainFile} ${mainFile}.d/`,
+		},
+	);
+}
+
+function forWhom(all: readonly SettingsFor[]): string {
+	const users = [...new Set(all.map(({ user }) => user))];
+	return `for ${users.join(", ")}, from everywhere`;
+}
+
+export function judgeEmptyPasswords(all: readonly SettingsFor[]): Outcome {
+	const name = "PermitEmptyPasswords";
+	const wrong = all.filter(
+		({ settings }) => settings.get(name.toLowerCase()) !== "no",
+	);
+	if (wrong.length === 0) return ok(`${name} is no ${forWhom(all)}`);
+	const matters = wrong.some(
+		({ settings }) => settings.get("passwordauthentication") !== "no",
+	);
+	return {
+		...whereWrong(all, wrong, name),
+		severity: matters ? "critical" : "warn",
+	};
+}
+
+export function judgeRoot(all: readonly SettingsFor[]): Outcome {
+	const name = "PermitRootLogin";
+	const root = all.filter(({ user }) => user === "root");
+	if (root.length === 0) return unknown("there is no root in getent passwd");
+	const wrong = root.filter(
+		({ settings }) => settings.get(name.toLowerCase()) === "yes",
+	);
+	if (wrong.length === 0) {
+		const values = root.map(({ settings }) => settings.get(name.toLowerCase()));
+		return ok(`${name} is ${[...new Set(values)].join(" or ")}`);
+	}
+	const byPassword = wrong.some(
+		({ settings }) =>
+			settings.get("passwordauthentication") !== "no" ||
+			settings.get("kbdinteractiveauthentication") !== "no",
+	);
+	return {
+		...whereWrong(root, wrong, name),
+		severity: byPassword ? "high" : "warn",
+	};
+}
+
+/** How one user could log in over the network. */
+export interface WayIn {
+	readonly user: string;
+	/** A file with a key that sshd would take. */
+	readonly keyFile: string | undefined;
+	/** A setting by which keys come from elsewhere, or passwords count. */
+	readonly other: string | undefined;
+}
+
+async function waysIn(all: readonly SettingsFor[]): Promise<WayIn[]> {
+	const ways: WayIn[] = [];
+	for (const user of new Set(all.map((one) => one.user))) {
+		// What somebody can use who comes from anywhere at all.
+		const usable = all.filter(
+			(one) => one.user === user && mayLogIn(one.user, one.settings),
+		);
+		const [first] = usable;
+		if (first === undefined) continue;
+		const byKey = usable.find(
+			({ settings }) => settings.get("pubkeyauthentication") === "yes",
+		);
+		ways.push({
+			user,
+			keyFile:
+				byKey === undefined
+					? undefined
+					: await installedKey(user, byKey.settings),
+			other: otherWay(usable),
+		});
+	}
+	return ways;
+}
+
+function otherWay(usable: readonly SettingsFor[]): string | undefined {
+	for (const { settings } of usable)
+		for (const name of ["authorizedkeyscommand", "trustedusercakeys"]) {
+			const value = settings.get(name) ?? "none";
+			if (value !== "none") return `${name} ${value}`;
+		}
+	return usable.some(
+		({ settings }) => settings.get("passwordauthentication") === "yes",
+	)
+		? "a password"
+		: undefined;
+}
+
+/** Whether the lists of names leave somebody in; those of groups are left to sshd. */
+export function mayLogIn(
+	user: string,
+	settings: ReadonlyMap<string, string>,
+): boolean {
+	if (user === "root" && settings.get("permitrootlogin") === "no") return false;
+	const names = (list: string) =>
+		(settings.get(list) ?? "").split(/\s+/).filter(Boolean);
+	const fits = (pattern: string) => {
+		const [name = ""] = pattern.split("@");
+		const source = name
+			.replace(/[.+^${}()|[\]\\]/g, "\\$&")
+			.replaceAll("*", ".*")
+			.replaceAll("?", ".");
+		return new RegExp(`^${source}$`).test(user);
+	};
+	if (names("denyusers").some(fits)) return false;
+	const allowed = names("allowusers");
+	return allowed.length === 0 || allowed.some(fits);
+}
+
+export function judgeWayIn(
+	ways: readonly WayIn[],
+	tailscaleSsh: boolean,
+): Outcome {
+	const seen = [
+		...ways.flatMap(({ user, keyFile }) =>
+			keyFile === undefined ? [] : [`${user} has a key in ${keyFile}`],
+		),
+		...(tailscaleSsh ? ["Tailscale SSH is on"] : []),
+	];
+	if (seen.length > 0) return ok(...seen);
+	const others = ways.flatMap(({ user, other }) =>
+		other === undefined ? [] : [`${user} by ${other}`],
+	);
+	if (others.length > 0)
+		return unknown(
+			`no key lies on this host; somebody may log in otherwise: ${others.join(", ")}`,
+		);
+	return finding([
+		"nobody has a key that sshd would take, passwords are off, and so is Tailscale SSH",
+	]);
+}
