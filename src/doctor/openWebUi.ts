@@ -1,3 +1,532 @@
-import type { Examination } from "./examination.ts";
+import {
+	type Container,
+	containers,
+	nameOf,
+	publishedPorts,
+} from "../host/docker.ts";
+import {
+	formatSocket,
+	isLocalOnly,
+	type ListeningSocket,
+	listeningSockets,
+} from "../host/listeningSockets.ts";
+import {
+	isOpenWebUi,
+	oldName,
+	type ServeConfig,
+	usualPort,
+	ports as usualPorts,
+	variable,
+} from "../host/openWebUi.ts";
+import { hasProgram, outputOf, printable } from "../host/program.ts";
+import {
+	formatHostPort,
+	isLoopbackAddress,
+	parseAddress,
+} from "../net/ranges.ts";
+import {
+	absent,
+	type Examination,
+	finding,
+	type Outcome,
+	ok,
+	type Patient,
+	unknown,
+} from "./examination.ts";
 
-export const openWebUiExaminations: readonly Examination[] = [];
+const setupStep = "sudo llamagate setup --only open-webui";
+
+/** What a running Open WebUI tells everybody (backend/open_webui/main.py, get_app_config). */
+interface WebUiConfig {
+	readonly version?: string;
+	/** There is no account yet: whoever comes first is made the administrator. */
+	readonly onboarding?: boolean;
+	readonly features: {
+		readonly auth?: boolean;
+		readonly enable_signup?: boolean;
+	};
+}
+
+/** One Open WebUI of this host. */
+interface WebUi {
+	/** The container's name, or the socket of a program. */
+	readonly name: string;
+	/** Of this host; `undefined` for a container that publishes none. */
+	readonly port: number | undefined;
+	/** What takes connections for it, by the kernel. */
+	readonly sockets: readonly ListeningSocket[];
+	/** Where Docker publishes it; with or without a program that listens there. */
+	readonly published: readonly string[];
+	/** What it says of itself; `undefined` if it does not answer. */
+	readonly config: WebUiConfig | undefined;
+}
+
+interface Look {
+	readonly all: readonly WebUi[];
+	/** `undefined` where Docker does not run, or not for this user. */
+	readonly containers: readonly Container[] | undefined;
+}
+
+const looks = new WeakMap<Patient, Promise<Look>>();
+
+function look(patient: Patient): Promise<Look> {
+	const known = looks.get(patient) ?? lookAnew();
+	looks.set(patient, known);
+	return known;
+}
+
+async function lookAnew(): Promise<Look> {
+	const [sockets, known] = await Promise.all([
+		listeningSockets(),
+		containers(),
+	]);
+	const running = (known ?? []).filter(
+		(container) => container.State.Running && isOpenWebUi(container),
+	);
+	const inContainers = await Promise.all(
+		running.map(async (container): Promise<WebUi> => {
+			const places = placesOf(container);
+			const [port] = places.map((place) => place.port);
+			const own = sockets.filter((socket) =>
+				places.some((place) => place.port === socket.port),
+			);
+			return {
+				...{ name: nameOf(container), port, sockets: own },
+				published: places.flatMap((place) =>
+					place.address === undefined || isLoopbackAddress(place.address)
+						? []
+						: formatHostPort(place.address, place.port),
+				),
+				config: port === undefined ? undefined : await configAt(own, port),
+			};
+		}),
+	);
+	const others = [
+		...new Set(
+			sockets
+				.filter(({ port, programs }) => mayBe(port, programs))
+				.map(({ port }) => port),
+		),
+	].filter((port) => !inContainers.some((one) => one.port === port));
+	const programs = await Promise.all(
+		others.map(async (port): Promise<WebUi[]> => {
+			const own = sockets.filter((socket) => socket.port === port);
+			const config = await configAt(own, port);
+			const [first] = own;
+			return config === undefined || first === undefined
+				? []
+				: [
+						{
+							...{ name: formatSocket(first), port, sockets: own },
+							...{ published: [], config },
+						},
+					];
+		}),
+	);
+	return { all: [...inContainers, ...programs.flat()], containers: known };
+}
+
+/** Whether a program is asked if it is one; the others are left alone. */
+function mayBe(port: number, programs: readonly string[]): boolean {
+	return (
+		usualPorts.includes(port) ||
+		programs.some((name) => /^(open-webui|uvicorn|python)/.test(name))
+	);
+}
+
+/** Where a container of Open WebUI is to be found on this host. */
+function placesOf(
+	container: Container,
+): { address: string | undefined; port: number }[] {
+	const inside = Number(variable(container, "PORT") ?? usualPort);
+	// In the host's network the kernel alone knows on which address.
+	if (container.HostConfig.NetworkMode === "host")
+		return [{ address: undefined, port: inside }];
+	return publishedPorts(container)
+		.filter(({ containerPort }) => containerPort === `${inside}/tcp`)
+		.map(({ hostAddress, hostPort }) => ({
+			address: hostAddress,
+			port: hostPort,
+		}));
+}
+
+async function configAt(
+	sockets: readonly ListeningSocket[],
+	port: number,
+): Promise<WebUiConfig | undefined> {
+	const socket = sockets.find(isLocalOnly) ?? sockets[0];
+	const host =
+		socket === undefined || ["*", "0.0.0.0"].includes(socket.address)
+			? "127.0.0.1"
+			: socket.address === "::"
+				? "::1"
+				: socket.address;
+	try {
+		const reply = await fetch(
+			`http://${formatHostPort(host, port)}/api/config`,
+			{ signal: AbortSignal.timeout(5_000), redirect: "error" },
+		);
+		const config = (await reply.json()) as Partial<WebUiConfig> | null;
+		return typeof config?.features?.auth === "boolean"
+			? { ...config, features: config.features }
+			: undefined;
+	} catch {
+		return undefined;
+	}
+}
+
+/** Answers for each Open WebUI; `absent` where there is none, as far as could be seen. */
+async function each(
+	patient: Patient,
+	judge: (found: readonly WebUi[], seen: Look) => Outcome | Promise<Outcome>,
+): Promise<Outcome> {
+	const seen = await look(patient);
+	if (seen.all.length > 0) return judge(seen.all, seen);
+	if (!patient.isRoot)
+		return unknown(
+			"none was found, and only root sees every program and container; run: sudo llamagate doctor",
+		);
+	const stopped = seen.containers?.filter(isOpenWebUi) ?? [];
+	return absent(
+		stopped.length > 0
+			? `the container ${stopped.map(nameOf).join(", ")} does not run`
+			: "there is no Open WebUI here",
+	);
+}
+
+function judgeLoopback(found: readonly WebUi[]): Outcome {
+	const open = found.flatMap(({ name, sockets, published, config }) => {
+		const wide = sockets.filter((socket) => !isLocalOnly(socket));
+		return wide.length === 0 && published.length === 0
+			? []
+			: {
+					isUnguarded: config?.features.auth === false,
+					says: [
+						...wide.map((socket) => `${formatSocket(socket)} listens`),
+						...published.map((place) => `Docker publishes ${name} on ${place}`),
+					],
+				};
+	});
+	return open.length > 0
+		? finding(
+				open.flatMap(({ says }) => says),
+				open.some(({ isUnguarded }) => isUnguarded)
+					? { severity: "critical" }
+					: {},
+			)
+		: ok(
+				...found.map(({ name, sockets }) =>
+					sockets.length === 0
+						? `${name} publishes no port`
+						: `${name}: ${sockets.map(formatSocket).join(", ")}`,
+				),
+			);
+}
+
+function judgeAnswers(found: readonly WebUi[]): Outcome {
+	const silent = found.filter(
+		({ port, config }) => port !== undefined && config === undefined,
+	);
+	return silent.length > 0
+		? finding(
+				silent.map(({ name, port }) => `${name} does not answer on ${port}`),
+				{ fix: `docker logs ${silent[0]?.name}` },
+			)
+		: ok(
+				...found.map(
+					({ name, config }) =>
+						`${name}: version ${printable(config?.version ?? "not told")}`,
+				),
+			);
+}
+
+/** Those that told what they are; a check of that is unknown where none did. */
+function speaking(
+	found: readonly WebUi[],
+): (WebUi & { config: WebUiConfig })[] {
+	return found.flatMap((one) =>
+		one.config === undefined ? [] : [{ ...one, config: one.config }],
+	);
+}
+
+const silence = () => unknown("it does not answer, so it was not to be seen");
+
+function judgeAuth(found: readonly WebUi[]): Outcome {
+	const open = speaking(found).filter(
+		({ config }) => config.features.auth !== true,
+	);
+	if (open.length > 0)
+		return finding(
+			open.map(
+				({ name }) =>
+					`${name} asks nobody to log in (features.auth is false in /api/config)`,
+			),
+		);
+	if (speaking(found).length < found.length) return silence();
+	return ok("/api/config has features.auth");
+}
+
+function judgeSignup(found: readonly WebUi[]): Outcome {
+	const open = speaking(found).filter(
+		({ config }) =>
+			config.onboarding === true ||
+			(config.features.auth === true && config.features.enable_signup === true),
+	);
+	if (open.length > 0)
+		return finding(
+			open.map(({ name, config }) =>
+				config.onboarding === true
+					? `${name} has no account yet: whoever opens it first is made its administrator`
+					: `${name} lets whoever opens it make an account (features.enable_signup in /api/config)`,
+			),
+		);
+	if (speaking(found).length < found.length) return silence();
+	return speaking(found).every(({ config }) => !config.features.auth)
+		? absent("there are no accounts (see open-webui.auth)")
+		: ok("/api/config has no features.enable_signup");
+}
+
+/** Where Tailscale publishes something of this host's. */
+interface Entrance {
+	readonly hostPort: string;
+	readonly leadsTo: string;
+	readonly isFunnel: boolean;
+	readonly isForeground: boolean;
+}
+
+/** Every entrance of `tailscale serve status --json`. */
+export function entrances(
+	config: ServeConfig,
+	isForeground = false,
+): Entrance[] {
+	return [
+		...Object.entries(config.Web ?? {}).flatMap(([hostPort, { Handlers }]) =>
+			Object.values(Handlers ?? {}).flatMap(({ Proxy: leadsTo }) =>
+				leadsTo === undefined
+					? []
+					: {
+							...{ hostPort, leadsTo, isForeground },
+							isFunnel: config.AllowFunnel?.[hostPort] === true,
+						},
+			),
+		),
+		...Object.values(config.Foreground ?? {}).flatMap((inner) =>
+			entrances(inner, true),
+		),
+	];
+}
+
+function leadsToPort({ leadsTo }: Entrance, port: number | undefined): boolean {
+	if (port === undefined || !URL.canParse(leadsTo)) return false;
+	const { hostname, port: at } = new URL(leadsTo);
+	return (
+		Number(at) === port &&
+		(hostname === "localhost" ||
+			isLoopbackAddress(hostname.replace(/[[\]]/g, "")))
+	);
+}
+
+const httpsPort = ({ hostPort }: Entrance) => hostPort.split(":").at(-1);
+const serveCommand = (at: string | undefined, port: number | undefined) =>
+	`sudo tailscale serve --bg --https=${at} ${port}`;
+
+/** The entrances, or what to answer where they could not be seen. */
+async function knownEntrances(): Promise<readonly Entrance[] | Outcome> {
+	if (!(await hasProgram("tailscale")))
+		return absent("Tailscale is not installed");
+	const output = await outputOf("tailscale", "serve", "status", "--json");
+	// It prints `null` where nothing is served.
+	return output === undefined
+		? unknown("tailscale serve status fails; see: systemctl status tailscaled")
+		: entrances((JSON.parse(output) as ServeConfig | null) ?? {});
+}
+
+async function judgeHttps(found: readonly WebUi[]): Promise<Outcome> {
+	const known = await knownEntrances();
+	if ("state" in known) return known;
+	const leading = known.filter((entrance) =>
+		found.some(({ port }) => leadsToPort(entrance, port)),
+	);
+	const [first] = leading;
+	const port = found.find((one) => one.port !== undefined)?.port;
+	if (first === undefined)
+		return finding(
+			[
+				`Tailscale Serve has no HTTPS that leads to ${found.map((one) => `127.0.0.1:${one.port}`).join(" or ")}`,
+			],
+			{
+				fix: serveCommand(
+					known.some((other) => httpsPort(other) === "443") ? "8443" : "443",
+					port,
+				),
+			},
+		);
+	if (leading.every(({ isForeground }) => isForeground))
+		return finding(
+			[`${first.hostPort} is served as long as a command runs, and no longer`],
+			{ fix: serveCommand(httpsPort(first), port) },
+		);
+	return ok(
+		...leading.map(
+			({ hostPort, leadsTo }) => `https://${hostPort} leads to ${leadsTo}`,
+		),
+	);
+}
+
+async function judgeFunnel(found: readonly WebUi[]): Promise<Outcome> {
+	const known = await knownEntrances();
+	if ("state" in known) return known;
+	const open = known.filter(
+		(entrance) =>
+			entrance.isFunnel &&
+			found.some(({ port }) => leadsToPort(entrance, port)),
+	);
+	const [first] = open;
+	return first === undefined
+		? ok("Tailscale Funnel does not lead to it")
+		: finding(
+				open.map(
+					({ hostPort, leadsTo }) =>
+						`https://${hostPort} leads from the internet to ${leadsTo}`,
+				),
+				{
+					// Serving a port to the tailnet takes it off the internet.
+					fix: serveCommand(
+						httpsPort(first),
+						found.find(({ port }) => leadsToPort(first, port))?.port,
+					),
+				},
+			);
+}
+
+async function judgePredecessors(patient: Patient): Promise<Outcome> {
+	const { containers: all } = await look(patient);
+	if (all === undefined)
+		return (await hasProgram("docker"))
+			? unknown("docker does not answer; see: systemctl status docker")
+			: absent("Docker is not installed");
+	const old = all.filter((container) =>
+		nameOf(container).endsWith(oldName("")),
+	);
+	if (old.length === 0)
+		return absent("there is no container from before setup");
+	const returning = old.filter(
+		({ State, HostConfig: { RestartPolicy } }) =>
+			State.Running || !["", "no"].includes(RestartPolicy.Name),
+	);
+	return returning.length === 0
+		? ok(`${old.map(nameOf).join(", ")} is stopped and stays so`)
+		: finding(
+				returning.map(
+					(container) =>
+						`${nameOf(container)} ${container.State.Running ? "runs" : "is stopped"}, its restart policy is ${container.HostConfig.RestartPolicy.Name || "no"}, and it publishes ${
+							publishedPorts(container)
+								.map(({ hostAddress, hostPort }) =>
+									formatHostPort(hostAddress, hostPort),
+								)
+								.join(", ") || "nothing"
+						}`,
+				),
+				{
+					fix: returning
+						.map(nameOf)
+						.map(
+							(name) =>
+								`sudo docker update --restart=no ${name} && sudo docker stop ${name}`,
+						)
+						.join(" && "),
+				},
+			);
+}
+
+function judgeOthers(found: readonly WebUi[]): Outcome {
+	return found.length === 1
+		? ok(`${found[0]?.name} is the only one`)
+		: finding(
+				found.map(
+					({ name, port }) =>
+						`${name}${port === undefined ? "" : ` on ${port}`}`,
+				),
+			);
+}
+
+const common = { group: "open-webui", layer: "open-webui" } as const;
+
+/** Whether Open WebUI is reached by those who are to, and asks who they are. */
+export const openWebUiExaminations: readonly Examination[] = [
+	{
+		...common,
+		id: "open-webui.loopback",
+		title: "Open WebUI listens on loopback only",
+		severity: "high",
+		why: "What it shows goes over the LAN in the clear, and a port that Docker publishes goes around UFW.",
+		fix: setupStep,
+		step: "open-webui",
+		examine: (patient) => each(patient, judgeLoopback),
+	},
+	{
+		...common,
+		id: "open-webui.answers",
+		title: "Open WebUI answers",
+		severity: "warn",
+		why: "What does not answer cannot be looked at, and cannot be used.",
+		fix: "docker logs open-webui",
+		examine: (patient) => each(patient, judgeAnswers),
+	},
+	{
+		...common,
+		id: "open-webui.auth",
+		title: "Open WebUI asks who one is",
+		severity: "high",
+		why: "Without accounts whoever opens the page uses every model and reads every chat.",
+		fix: "start Open WebUI without WEBUI_AUTH=False",
+		examine: (patient) => each(patient, judgeAuth),
+	},
+	{
+		...common,
+		id: "open-webui.signup",
+		title: "Nobody makes themselves an account in Open WebUI",
+		severity: "warn",
+		why: "The first account is the administrator's, and with sign-up on any device of the tailnet can ask for another.",
+		fix: "make your account, then turn off Admin Panel > Settings > General > Enable New Sign Ups",
+		examine: (patient) => each(patient, judgeSignup),
+	},
+	{
+		...common,
+		id: "open-webui.https",
+		title: "Tailscale Serve leads to Open WebUI by HTTPS",
+		severity: "warn",
+		why: "On loopback it is reached from other devices that way alone, and a browser wants a certificate for the microphone and the clipboard.",
+		fix: `sudo tailscale serve --bg ${usualPort}`,
+		step: "open-webui",
+		examine: (patient) => each(patient, judgeHttps),
+	},
+	{
+		...common,
+		id: "open-webui.funnel",
+		title: "Open WebUI is not on the internet",
+		severity: "critical",
+		why: "Tailscale Funnel opens its login page to everybody, past every firewall.",
+		fix: `sudo tailscale serve --bg ${usualPort}`,
+		examine: (patient) => each(patient, judgeFunnel),
+	},
+	{
+		...common,
+		id: "open-webui.predecessor",
+		title: "The container from before setup stays stopped",
+		severity: "high",
+		why: "Setup keeps it for undo; with a restart policy it comes back with Docker's next start, as open as it was.",
+		fix: "sudo docker update --restart=no open-webui-before-llamagate",
+		needsRoot: true,
+		examine: judgePredecessors,
+	},
+	{
+		...common,
+		id: "open-webui.others",
+		title: "There is one Open WebUI",
+		severity: "info",
+		why: "A second one has accounts and settings of its own, and is easily forgotten.",
+		fix: "sudo docker ps",
+		examine: (patient) => each(patient, judgeOthers),
+	},
+];

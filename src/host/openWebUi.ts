@@ -27,14 +27,14 @@ import { tailscaleStatus } from "./tailscale.ts";
 import { becomesTrue } from "./waiting.ts";
 
 /** Where Open WebUI listens unless it was told otherwise. */
-const usualPort = 8080;
-const ports = [3000, usualPort];
-const oldName = (name: string) => `${name}-before-llamagate`;
+export const usualPort = 8080;
+export const ports = [3000, usualPort];
+export const oldName = (name: string) => `${name}-before-llamagate`;
 /** Its first start makes a database and loads a model for embeddings. */
 const startMs = 120_000;
 
 /** `tailscale serve status --json`, as far as it matters here (ipn/serve.go:ServeConfig). */
-interface ServeConfig {
+export interface ServeConfig {
 	readonly Web?: Readonly<
 		Record<
 			string,
@@ -46,6 +46,8 @@ interface ServeConfig {
 		>
 	>;
 	readonly AllowFunnel?: Readonly<Record<string, boolean>>;
+	/** What goes when the command that made it ends. */
+	readonly Foreground?: Readonly<Record<string, ServeConfig>>;
 }
 
 /** Open WebUI on loopback, and to the tailnet by HTTPS. */
@@ -193,7 +195,7 @@ export function openWebUi(): Step {
 	};
 }
 
-function isOpenWebUi(container: Container): boolean {
+export function isOpenWebUi(container: Container): boolean {
 	return (
 		/(^|\/)open-webui(:|@|$)/.test(container.Config.Image) &&
 		!nameOf(container).endsWith(oldName(""))
@@ -221,7 +223,10 @@ interface Rebound {
 	readonly publish: readonly string[];
 }
 
-function variable({ Config }: Container, name: string): string | undefined {
+export function variable(
+	{ Config }: Container,
+	name: string,
+): string | undefined {
 	return Config.Env?.find((entry) => entry.startsWith(`${name}=`))?.slice(
 		name.length + 1,
 	);
