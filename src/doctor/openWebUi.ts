@@ -19,11 +19,7 @@ import {
 	variable,
 } from "../host/openWebUi.ts";
 import { hasProgram, outputOf, printable } from "../host/program.ts";
-import {
-	formatHostPort,
-	isLoopbackAddress,
-	parseAddress,
-} from "../net/ranges.ts";
+import { formatHostPort, isLoopbackAddress } from "../net/ranges.ts";
 import {
 	absent,
 	type Examination,
