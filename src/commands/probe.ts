@@ -87,7 +87,7 @@ purpose; it never calls what could change a model with a key.
 Exit codes: 0 nothing worse than a warning, 1 findings, 2 usage
 
 Example: llamagate probe my-server --key-stdin < laptop.key
-         llamagate probe --public 203.0.113.7
+         llamagate probe --public my-host.example.com
 `,
 	async run(args) {
 		const given = readProbeArgs(args);

@@ -1,5 +1,6 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { routes } from "../ollama/routes.ts";
+import { checks } from "../probe/checks.ts";
 import { configSchema, defaultsOf, type SchemaNode } from "./schema.ts";
 
 /**
@@ -80,9 +81,28 @@ ${rows.join("\n")}
 `;
 }
 
+function renderProbeChecks(): string {
+	const rows = Object.values(checks).map(
+		({ id, severity, title, why }) =>
+			`| \`${id}\` | ${severity} | ${title} | ${why} |`,
+	);
+	return `# The checks of llamagate probe
+
+${made}
+
+In the order of the report. The severity is that of a finding. [probe.md](probe.md)
+says how they are made.
+
+| id | severity | what should be so | why it matters |
+|---|---|---|---|
+${rows.join("\n")}
+`;
+}
+
 const files: Readonly<Record<string, string>> = {
 	"docs/configuration.md": renderConfiguration(),
 	"docs/routes.md": renderRoutes(),
+	"docs/probe-checks.md": renderProbeChecks(),
 	"docs/config.schema.json": `${JSON.stringify(configSchema, undefined, 2)}\n`,
 	"config.example.json": `${JSON.stringify(defaultsOf(configSchema), undefined, 2)}\n`,
 };

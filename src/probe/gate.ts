@@ -56,7 +56,10 @@ export async function checkGate(
 	const host = new URL(origin).hostname.replace(/^\[|\]$/g, "");
 	let ways: Way[];
 	try {
-		ways = await Promise.all((await resolve(host)).map(wayTo));
+		const all = await Promise.all((await resolve(host)).map(wayTo));
+		// An address that this device has no route to is not used, where there is another.
+		const routed = all.filter(({ from }) => from !== undefined);
+		ways = routed.length > 0 ? routed : all;
 	} catch (error) {
 		const reason = `the name ${host} cannot be looked up (${codeOf(error)})`;
 		return {

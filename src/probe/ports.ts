@@ -84,6 +84,8 @@ function stateOf(code: string): Knock["state"] {
 		case "EADDRNOTAVAIL":
 		case "EAFNOSUPPORT":
 		case "EINVAL":
+		// A firewall of this device's own.
+		case "EPERM":
 			return "unreachable";
 		default:
 			return "filtered";
@@ -150,19 +152,25 @@ export function judgeShut(
 		return absent(check, "not among the ports asked for");
 	const open = knocks.filter(({ state }) => state === "open");
 	if (open.length > 0) return finding(check, open.map(describe), fix);
-	// An address out of reach says nothing; the others say what they say.
-	const seen = knocks.filter(({ state }) => state !== "unreachable");
-	return seen.length === 0
-		? unknown(check, ...knocks.map(describe))
-		: ok(check, ...knocks.map(describe));
+	return seenOrUnknown(check, knocks, knocks.map(describe));
+}
+
+/** What is out of reach was not seen, and makes the whole unknown. */
+function seenOrUnknown(
+	check: Check,
+	knocks: readonly Knock[],
+	evidence: readonly string[],
+): Result {
+	const unseen = knocks.filter(({ state }) => state === "unreachable");
+	if (unseen.length === 0) return ok(check, ...evidence);
+	const others = knocks.filter(({ state }) => state !== "unreachable");
+	return unknown(check, ...unseen.map(describe), ...others.map(describe));
 }
 
 function judgeSsh(knocks: readonly Knock[]): Result {
-	if (knocks.length === 0)
-		return absent(checks.publicSsh, "not among the ports asked for");
-	return knocks.every(({ state }) => state === "unreachable")
-		? unknown(checks.publicSsh, ...knocks.map(describe))
-		: ok(checks.publicSsh, ...knocks.map(describe));
+	return knocks.length === 0
+		? absent(checks.publicSsh, "not among the ports asked for")
+		: seenOrUnknown(checks.publicSsh, knocks, knocks.map(describe));
 }
 
 function judgeOllama(knocks: readonly Knock[]): Result {
@@ -176,12 +184,13 @@ function judgeOllama(knocks: readonly Knock[]): Result {
 	const asked = knocks.filter(({ port }) => port !== 22 && port !== 443);
 	if (asked.length === 0)
 		return absent(checks.publicOllama, "not among the ports asked for");
-	return asked.every(({ state }) => state === "unreachable")
-		? unknown(checks.publicOllama, ...asked.map(describe))
-		: ok(
-				checks.publicOllama,
-				`asked on ${asked.filter(({ state }) => state === "open").length} open port(s) of ${asked.length}`,
-			);
+	const open = asked.filter(({ state }) => state === "open");
+	return seenOrUnknown(checks.publicOllama, asked, [
+		open.length === 0
+			? "no port is open that could be asked"
+			: `${open.length} open port${open.length === 1 ? "" : "s"} asked`,
+		...open.map(describe),
+	]);
 }
 
 function judgeAnswers(knocks: readonly Knock[]): Result {

@@ -202,6 +202,7 @@ t.test(
 			state: "unknown",
 			evidence: [/out of this device's reach/],
 		});
+		t.match(other.results["public.ollama"], { state: "unknown" });
 		t.match(other.results["public.answers"], { state: "unknown" });
 	},
 );
