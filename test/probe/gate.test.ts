@@ -147,7 +147,7 @@ t.test(
 				// To Ollama itself, as a wrong rule in a proxy would.
 				void fetch(`http://127.0.0.1:${port}/api/pull`, {
 					method: "POST",
-					headers: { origin: String(req.headers.origin) },
+					headers: req.headers.origin ? { origin: req.headers.origin } : {},
 					body: "{}",
 				}).then(async (reply) => {
 					res.statusCode = reply.status;
@@ -336,3 +336,31 @@ t.test("a device that the gate does not listen to is told so", async (t) => {
 		...withStream,
 	]);
 });
+
+t.test(
+	"what a server says cannot show the key, nor steer a terminal",
+	async (t) => {
+		const gate = await startGate(t);
+		const url = await startMiddleman(t, gate.url, {
+			answers: (req, res) => {
+				if (req.headers.authorization === undefined) return false;
+				res.statusCode = 403;
+				res.end(
+					JSON.stringify({
+						error: `\u001b[2J${req.headers.authorization}${"x".repeat(1_000)}`,
+					}),
+				);
+				return true;
+			},
+		});
+		const results = await probe(url, testKeys.user);
+		t.match(results["key-accepted"], {
+			state: "finding",
+			evidence: [/403, "\[2JBearer KEYx+…"$/],
+		});
+		const text = JSON.stringify(results);
+		t.notOk(text.includes(testKeys.user));
+		t.notOk(text.includes("\\u001b"));
+		t.ok(text.length < 10_000);
+	},
+);

@@ -338,3 +338,30 @@ t.test(
 		t.match(own.results.elsewhere, { state: "finding", severity: "warn" });
 	},
 );
+
+t.test(
+	"--allow-private shows what the LAN sees, and says that this is not the internet",
+	network(),
+	async (t) => {
+		const server = await makeNamespace(t);
+		const neighbour = await makeNamespace(t);
+		await joinLan(server, neighbour);
+		await listenOn(server, 8080);
+		const address = addresses.lanServer.v4;
+		const refused = await probe(neighbour, ["--public", address]);
+		t.equal(refused.code, 2);
+		const { code, results } = await probe(neighbour, [
+			...["--public", address, "--allow-private"],
+		]);
+		t.equal(code, 1);
+		t.match(results["public.open-webui"], {
+			state: "finding",
+			evidence: [`${address}:8080 is open`],
+		});
+		t.match(results["public.11434"], { state: "ok" });
+		t.match(results["public.outside"], {
+			state: "finding",
+			evidence: [/same network/],
+		});
+	},
+);
