@@ -22,6 +22,7 @@ import {
 	unknown,
 } from "./examination.ts";
 import {
+	judgeCanaries,
 	judgeInForce,
 	judgeLifetimes,
 	judgeRotation,
@@ -111,7 +112,7 @@ export const gateExaminations: readonly Examination[] = [
 		title: "No key has expired or is about to",
 		severity: "warn",
 		why: "Its client is turned away from then on.",
-		fix: "sudo llamagate keys rotate NAME, or: sudo llamagate keys revoke NAME",
+		fix: "sudo llamagate keys rotate NAME --expires 90d, or: sudo llamagate keys revoke NAME",
 		needsRoot: true,
 		examine: (patient) =>
 			withKeys(patient, (keys) => judgeLifetimes(keys, patient.nowMs)),
@@ -152,7 +153,7 @@ export const gateExaminations: readonly Examination[] = [
 		title: "No canary key was used",
 		severity: "high",
 		why: "Whoever shows one has been where it was kept.",
-		fix: "sudo llamagate keys rotate NAME --overlap 0, for every key that was kept in the same place",
+		fix: "sudo llamagate keys rotate NAME --overlap 0, for every key that was kept in the same place; then: sudo llamagate keys revoke CANARY, and lay out a new one",
 		needsRoot: true,
 		examine: examineCanaries,
 	},
@@ -355,6 +356,16 @@ function openLocalCaller(): Pick<Caller, "call" | "origin" | "close"> {
 	};
 }
 
+/** With the one Host that Ollama takes from anybody; whoever wants in says so. */
+function asLocal(caller: Caller): Caller {
+	const host = "127.0.0.1:11434";
+	return {
+		...caller,
+		call: (request) =>
+			caller.call({ ...request, headers: { host, ...request.headers } }),
+	};
+}
+
 async function examineRefusals(): Promise<Outcome> {
 	const { port, addresses } = await followed();
 	const ways: { readonly name: string; readonly caller: Caller }[] =
@@ -378,25 +389,27 @@ async function examineRefusals(): Promise<Outcome> {
 	const outcomes = await Promise.all(
 		ways.map(async ({ name, caller }) => {
 			try {
-				const [known, strange] = await checkWithoutKey(caller);
+				const [known, strange] = await checkWithoutKey(asLocal(caller));
 				return { name, results: [known, strange] };
 			} finally {
 				await caller.close();
 			}
 		}),
 	);
-	const evidence = outcomes.flatMap(({ name, results }) =>
-		results.flatMap((result) =>
-			(result?.evidence ?? []).map((line) => `${name}: ${line}`),
-		),
-	);
+	const evidenceOf = (state: Outcome["state"]) =>
+		outcomes.flatMap(({ name, results }) =>
+			results
+				.filter((result) => result?.state === state)
+				.flatMap((result) => result?.evidence ?? [])
+				.map((line) => `${name}: ${line}`),
+		);
 	const states = outcomes.flatMap(({ results }) =>
 		results.map((result) => result?.state ?? "unknown"),
 	);
-	if (states.includes("finding")) return finding(evidence);
+	if (states.includes("finding")) return finding(evidenceOf("finding"));
 	return states.every((state) => state === "ok")
-		? ok(...evidence)
-		: unknown(...evidence);
+		? ok(...evidenceOf("ok"))
+		: unknown(...evidenceOf("unknown"));
 }
 
 async function examineKey({ key }: Patient): Promise<Outcome> {
@@ -512,19 +525,9 @@ async function examineCanaries(patient: Patient): Promise<Outcome> {
 	// With no line that fits, journalctl ends with 1 and says nothing.
 	if (code > 1 || stderr.trim() !== "")
 		return unknown(`the journal cannot be read: ${stderr.trim()}`);
-	const uses = readCanaryUses(stdout);
-	if (uses.length > 0)
-		return finding(
-			uses.map(({ key, ip, at }) => `${key} was shown by ${ip} at ${at}`),
-		);
-	return withKeys(patient, (keys) => {
-		const canaries = keys.filter(({ canary }) => canary === true);
-		return canaries.length === 0
-			? absent("there is no canary, and the journal tells of none")
-			: ok(
-					`the journal of 90 days, as far as it is kept, tells of no use of ${canaries.map(({ name }) => name).join(", ")}`,
-				);
-	});
+	return withKeys(patient, (keys) =>
+		judgeCanaries(keys, readCanaryUses(stdout)),
+	);
 }
 
 async function examineFiles(patient: Patient): Promise<Outcome> {

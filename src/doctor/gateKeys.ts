@@ -1,5 +1,5 @@
 import { type KeyEntry, parseTime } from "../keys/keyFile.ts";
-import { finding, type Outcome, ok, unknown } from "./examination.ts";
+import { absent, finding, type Outcome, ok, unknown } from "./examination.ts";
 import type { GateStatus } from "./runningGate.ts";
 
 const dayMs = 86_400_000;
@@ -59,11 +59,26 @@ export function judgeLifetimes(
 ): Outcome {
 	const ending = keys.flatMap(({ name, expires }) => {
 		const atMs = expires === undefined ? undefined : parseTime(expires);
-		if (atMs === undefined || atMs > nowMs + expiryNoticeMs) return [];
-		return [`${name} ${atMs <= nowMs ? "has expired" : "expires"}: ${expires}`];
+		return atMs === undefined || atMs > nowMs + expiryNoticeMs
+			? []
+			: [{ name, expires, isOver: atMs <= nowMs }];
 	});
 	return ending.length > 0
-		? finding(ending)
+		? finding(
+				ending.map(
+					({ name, expires, isOver }) =>
+						`${name} ${isOver ? "has expired" : "expires"}: ${expires}`,
+				),
+				{
+					fix: ending
+						.map(({ name, isOver }) =>
+							isOver
+								? `sudo llamagate keys revoke ${name}`
+								: `sudo llamagate keys rotate ${name} --expires 90d`,
+						)
+						.join(" && "),
+				},
+			)
 		: ok(
 				`${keys.length} key(s), of which ${keys.filter(({ expires }) => expires !== undefined).length} expire one day`,
 			);
@@ -76,6 +91,7 @@ export function judgeUse(
 	nowMs: number,
 ): Outcome {
 	const unused: string[] = [];
+	const names: string[] = [];
 	const unclear: string[] = [];
 	const startedMs = Date.parse(startedAt);
 	for (const { name, created, canary } of keys) {
@@ -84,18 +100,27 @@ export function judgeUse(
 		if (createdMs !== undefined && createdMs > nowMs - unusedMs) continue;
 		const lastUsed = keyUse[name]?.lastUsed;
 		if (lastUsed !== undefined) {
-			if (Date.parse(lastUsed) < nowMs - unusedMs)
-				unused.push(`${name} was last used at ${lastUsed}`);
-		} else if (startedMs < nowMs - unusedMs)
+			if (Date.parse(lastUsed) >= nowMs - unusedMs) continue;
+			unused.push(`${name} was last used at ${lastUsed}`);
+			names.push(name);
+		} else if (startedMs < nowMs - unusedMs) {
 			unused.push(`${name} was not used since ${startedAt}`);
-		else unclear.push(name);
+			names.push(name);
+		} else unclear.push(name);
 	}
-	if (unused.length > 0) return finding(unused);
+	if (unused.length > 0)
+		return finding(unused, { fix: eachOf("revoke", names) });
 	return unclear.length > 0
 		? unknown(
 				`not used since the gate started at ${startedAt}, and what was before it does not remember: ${unclear.join(", ")}`,
 			)
 		: ok(`each of ${keys.length} key(s) is new or was used within 90 days`);
+}
+
+function eachOf(action: string, names: readonly string[]): string {
+	return names
+		.map((name) => `sudo llamagate keys ${action} ${name}`)
+		.join(" && ");
 }
 
 /** Keys that have been the same for a year. A canary is to stay. */
@@ -105,22 +130,63 @@ export function judgeRotation(
 ): Outcome {
 	const old: string[] = [];
 	const undated: string[] = [];
-	for (const { name, created, canary } of keys) {
+	const rotated: string[] = [];
+	for (const { name, created, canary, ollamaKey } of keys) {
 		if (canary === true) continue;
 		const atMs = created === undefined ? undefined : parseTime(created);
 		if (atMs === undefined) undated.push(name);
-		else if (atMs < nowMs - oldMs) old.push(`${name} is of ${created}`);
+		else if (atMs >= nowMs - oldMs) continue;
+		else if (ollamaKey === undefined) {
+			old.push(`${name} is of ${created}`);
+			rotated.push(name);
+		} else
+			old.push(
+				`${name} is of ${created}; its client makes a new one, and it is revoked and added again`,
+			);
 	}
-	if (old.length > 0) return finding(old);
+	if (old.length > 0)
+		return finding(
+			old,
+			rotated.length > 0 ? { fix: eachOf("rotate", rotated) } : {},
+		);
 	return undated.length > 0
 		? unknown(`the keys file does not say since when: ${undated.join(", ")}`)
 		: ok(`${keys.length} key(s), none older than a year`);
 }
 
+/** A canary that was shown. */
+export interface CanaryUse {
+	readonly key: string;
+	readonly ip: string;
+	/** ISO 8601. */
+	readonly at: string;
+}
+
+/** Uses of the canaries that are laid out now: taking one away says that its use was dealt with. */
+export function judgeCanaries(
+	keys: readonly KeyEntry[],
+	uses: readonly CanaryUse[],
+): Outcome {
+	const canaries = keys.filter(({ canary }) => canary === true);
+	if (canaries.length === 0) return absent("there is no canary key");
+	const shown = uses.filter(({ key, at }) =>
+		canaries.some(
+			({ name, created }) =>
+				name === key &&
+				Date.parse(at) >= (parseTime(created ?? "") ?? 0) - slackMs,
+		),
+	);
+	return shown.length > 0
+		? finding(
+				shown.map(({ key, ip, at }) => `${key} was shown by ${ip} at ${at}`),
+			)
+		: ok(
+				`the journal of 90 days, as far as it is kept, tells of no use of ${canaries.map(({ name }) => name).join(", ")}`,
+			);
+}
+
 /** Reads the gate's log for uses of canaries. */
-export function readCanaryUses(
-	log: string,
-): { readonly key: string; readonly ip: string; readonly at: string }[] {
+export function readCanaryUses(log: string): CanaryUse[] {
 	return log.split("\n").flatMap((text) => {
 		// Another text may have the word in it; the event is a line of its own.
 		if (!text.startsWith("{")) return [];

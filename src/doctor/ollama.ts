@@ -416,9 +416,10 @@ export function keepsToLoopback(value: string | undefined): boolean {
 	const text = (value ?? "").trim().replace(/^["']+|["']+$/g, "");
 	const [authority = ""] = text.replace(/^[^/]*?:\/\//, "").split("/");
 	if (authority === "") return text === "";
-	const [, v6, v4] = /^(?:\[([^\]]*)\]|([^:]*))(?::.*)?$/.exec(authority) ?? [];
+	const [, v6, v4 = authority] =
+		/^(?:\[([^\]]*)\](?::.*)?|([^:]*)(?::[^:]*)?)$/.exec(authority) ?? [];
 	// An IPv6 address without brackets has no port.
-	const host = v6 ?? v4 ?? authority;
+	const host = v6 ?? v4;
 	return host === "localhost" || isLoopbackAddress(host);
 }
 
@@ -454,16 +455,15 @@ async function examineRestart(): Promise<Outcome> {
 	const unit = await lookUpUnit("ollama.service");
 	if (unit === undefined) return unknown("systemctl does not answer");
 	if (!unit.exists) return absent("there is no ollama.service");
-	const loaded = await nextHost(unit, unit.environment);
+	const loaded = await nextHost(unit);
 	const isStale =
 		(await propertiesOf("ollama.service"))?.get("NeedDaemonReload") === "yes";
-	const onDisk = isStale ? await environmentOnDisk(unit.name) : undefined;
+	const onDisk = isStale ? await settingsOnDisk(unit.name) : undefined;
 	if (isStale && onDisk === undefined)
 		return unknown(
 			"files of ollama.service have changed since systemd read them, and systemd-analyze cat-config does not show them",
 		);
-	const afterReload =
-		onDisk === undefined ? loaded : await nextHost(unit, onDisk);
+	const afterReload = onDisk === undefined ? loaded : await nextHost(onDisk);
 	if (typeof loaded === "object") return loaded;
 	if (typeof afterReload === "object") return afterReload;
 	const wrong: string[] = [];
@@ -480,17 +480,19 @@ async function examineRestart(): Promise<Outcome> {
 	);
 }
 
-/** The `OLLAMA_HOST` of a start with what a unit sets and its files; "" for none. */
-async function nextHost(
-	{ environmentFiles }: Unit,
-	environment: ReadonlyMap<string, string>,
-): Promise<string | Outcome> {
+/** What a unit gives the environment of its process. */
+type Settings = Pick<Unit, "environment" | "environmentFiles">;
+
+/** The `OLLAMA_HOST` that a start with these would get; "" for none. */
+async function nextHost({
+	environment,
+	environmentFiles,
+}: Settings): Promise<string | Outcome> {
 	let host = environment.get("OLLAMA_HOST") ?? "";
 	// What a file says counts more than what the unit says (systemd.exec(5)).
 	for (const file of environmentFiles) {
 		const text = await readFile(file, "utf8").catch(
-			(error: NodeJS.ErrnoException) =>
-				error.code === "ENOENT" ? "" : undefined,
+			({ code }: NodeJS.ErrnoException) => (code === "ENOENT" ? "" : undefined),
 		);
 		if (text === undefined)
 			return unknown(
@@ -504,28 +506,33 @@ async function nextHost(
 	return host;
 }
 
-/** What `Environment=` says in a unit's files as they are on disk now. */
-async function environmentOnDisk(
-	name: string,
-): Promise<Map<string, string> | undefined> {
+/** What a unit's files say as they are on disk now, read by systemd or not. */
+async function settingsOnDisk(name: string): Promise<Settings | undefined> {
 	const { code, stdout } = await runProgram([
 		...["systemd-analyze", "cat-config", `systemd/system/${name}`],
 	]);
-	return code === 0 ? readEnvironmentLines(stdout) : undefined;
+	return code === 0 ? readSettings(stdout) : undefined;
 }
 
-/** Reads the `Environment=` lines of a unit's files, one after the other; an empty one takes back those before it. */
-export function readEnvironmentLines(text: string): Map<string, string> {
+/** Reads `Environment=` and `EnvironmentFile=` of a unit's files, one after the other; an empty one takes back those before it. */
+export function readSettings(text: string): Settings {
 	const environment = new Map<string, string>();
+	const environmentFiles: string[] = [];
 	for (const line of text.replace(/\\\n/g, " ").split("\n")) {
-		const [, value] = /^\s*Environment\s*=\s*(.*?)\s*$/.exec(line) ?? [];
-		if (value === undefined) continue;
-		if (value === "") environment.clear();
-		const single = value.replace(/'([^']*)'/g, '"$1"');
-		for (const [key, set] of parseUnit("", `Environment=${single}`).environment)
-			environment.set(key, set);
+		const [, name, value = ""] =
+			/^\s*(Environment|EnvironmentFile)\s*=\s*(.*?)\s*$/.exec(line) ?? [];
+		if (name === "EnvironmentFile") {
+			if (value === "") environmentFiles.length = 0;
+			else environmentFiles.push(value.replace(/^-/, ""));
+		} else if (name !== undefined) {
+			if (value === "") environment.clear();
+			const words = value.replace(/'([^']*)'/g, '"$1"');
+			for (const [key, set] of parseUnit("", `Environment=${words}`)
+				.environment)
+				environment.set(key, set);
+		}
 	}
-	return environment;
+	return { environment, environmentFiles };
 }
 
 /** Looks at a variable of the running servers and of the unit. */

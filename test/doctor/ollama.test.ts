@@ -1,0 +1,428 @@
+import { readFile, writeFile } from "node:fs/promises";
+import path from "node:path";
+import t, { type Test } from "tap";
+import {
+	isEveryOrigin,
+	judgeKnocks,
+	judgeVersion,
+	keepsToLoopback,
+	otherAddresses,
+	readSettings,
+} from "../../src/doctor/ollama.ts";
+import {
+	advisories,
+	advisoriesFor,
+} from "../../src/doctor/ollamaAdvisories.ts";
+import { parseOwnedSockets } from "../../src/doctor/sockets.ts";
+import { bootHost, booting } from "../support/bootedHost.ts";
+import {
+	asNobody,
+	commandOf,
+	evidenceOf,
+	examine,
+	statesOf,
+} from "../support/doctor.ts";
+import { addresses, becomes } from "../support/namespaces.ts";
+import { runSetup } from "../support/setupHost.ts";
+
+const dropIns = "/etc/systemd/system/ollama.service.d";
+
+/** Gives the stand-in the version that STAND_IN_VERSION says, and has it heed OLLAMA_NO_CLOUD. */
+async function teachStandIn(root: string): Promise<void> {
+	const file = path.join(root, "opt/stand-ins/src/ollama/standIn.ts");
+	const text = await readFile(file, "utf8");
+	const taught = text
+		.replace(
+			/^const version = .*;$/m,
+			'const version = process.env.STAND_IN_VERSION ?? "0.35.0";',
+		)
+		.replace(
+			/cloud: \{ disabled: [^}]* \}/,
+			'cloud: { disabled: process.env.OLLAMA_NO_CLOUD === "1" }',
+		);
+	if (!taught.includes("STAND_IN_VERSION") || !taught.includes("NO_CLOUD"))
+		throw new Error(`${file} has changed`);
+	await writeFile(file, taught);
+}
+
+t.test(
+	"Ollama on a booted host",
+	{ ...booting(), timeout: 180_000 },
+	async (t) => {
+		const host = await bootHost(t, {
+			llamagate: "installed",
+			ollama: "everywhere",
+			install: teachStandIn,
+		});
+		await host.plugPublic();
+		await host.plugLan();
+		await host.plugTailnet();
+
+		const answers = (t: Test) =>
+			becomes(
+				t,
+				async () =>
+					(await host.run("curl", "-s", "http://127.0.0.1:11434/api/version"))
+						.code,
+				0,
+				"Ollama answers again",
+			);
+		/** Ollama with other variables, from now on. */
+		const setVariables = async (t: Test, ...variables: string[]) => {
+			await host.write(
+				`${dropIns}/override.conf`,
+				`[Service]\n${variables.map((set) => `Environment="${set}"\n`).join("")}`,
+			);
+			await host.sh("systemctl daemon-reload; systemctl restart ollama");
+			await answers(t);
+		};
+
+		await t.test("open to everybody, as people open it", async (t) => {
+			const ids = ["listening", "reachable", "host", "restart"].map(
+				(name) => `ollama.${name}`,
+			);
+			const found = await examine(host, ["ollama"]);
+			t.match(statesOf(found), {
+				"ollama.listening": "finding critical",
+				"ollama.reachable": "finding critical",
+				"ollama.host": "finding high",
+				"ollama.restart": "finding high",
+				"ollama.api-key": "finding warn",
+			});
+			t.match(evidenceOf(found, "ollama.listening"), /\*:11434 \(ollama\)/);
+			for (const address of [
+				"203.0.113.10:11434",
+				`[${addresses.lanServer.v6}]:11434`,
+				`${addresses.server.v4}:11434`,
+			])
+				t.ok(
+					evidenceOf(found, "ollama.reachable").includes(
+						`${address} answers /api/version without a key`,
+					),
+					`reached at ${address}`,
+				);
+			t.match(
+				statesOf(await examine(host, ids, asNobody)),
+				{
+					"ollama.listening": "finding critical",
+					"ollama.reachable": "finding critical",
+					"ollama.host": "unknown",
+					"ollama.restart": "finding high",
+				},
+				"and without root, what any user sees",
+			);
+			t.notMatch(
+				[...found.values()].map(({ evidence }) => evidence).join(),
+				"secret-that-protects-nothing",
+				"a variable that may be secret is not shown",
+			);
+			for (const id of ids)
+				t.match(commandOf(found, id), /^llamagate setup --only ollama/);
+			await host.sh("llamagate setup --only ollama --yes");
+			t.strictSame(
+				statesOf(await examine(host, ids)),
+				Object.fromEntries(ids.map((id) => [id, "ok"])),
+				"mended by its fix",
+			);
+			await setVariables(t);
+			t.match(statesOf(await examine(host, ["ollama.api-key"])), {
+				"ollama.api-key": "ok",
+			});
+		});
+
+		await t.test("freshly set up", async (t) => {
+			const { code, report } = await runSetup(host, "--yes", "--skip", "sshd");
+			t.equal(code, 0, JSON.stringify(report));
+			t.strictSame(statesOf(await examine(host, ["ollama"])), {
+				"ollama.listening": "ok",
+				"ollama.reachable": "ok",
+				"ollama.host": "ok",
+				"ollama.restart": "ok",
+				"ollama.api-key": "ok",
+				"ollama.origins": "ok",
+				"ollama.request-log": "ok",
+				"ollama.version": "ok",
+				"ollama.cloud": "finding info",
+			});
+			const nobodys = await examine(host, ["ollama"], asNobody);
+			t.strictSame(statesOf(nobodys), {
+				"ollama.listening": "unknown",
+				"ollama.reachable": "ok",
+				"ollama.host": "unknown",
+				"ollama.restart": "ok",
+				"ollama.api-key": "unknown",
+				"ollama.origins": "unknown",
+				"ollama.request-log": "unknown",
+				"ollama.version": "ok",
+				"ollama.cloud": "finding info",
+			});
+			for (const { id, state, evidence } of nobodys.values())
+				if (state === "unknown") t.match(evidence.join(), /root/, id);
+		});
+
+		await t.test("a drop-in that waits for the next start", async (t) => {
+			const ids = ["ollama.host", "ollama.restart"];
+			const only = (state: string) => ({
+				"ollama.host": "ok",
+				"ollama.restart": state,
+			});
+			await host.sh(`mv ${dropIns}/zz-llamagate.conf /root/kept`);
+			await host.write(
+				`${dropIns}/override.conf`,
+				'[Service]\nEnvironment="OLLAMA_HOST=0.0.0.0"\n',
+			);
+			const found = await examine(host, ids);
+			t.strictSame(statesOf(found), only("finding high"), "not read yet");
+			t.match(evidenceOf(found, "ollama.restart"), /after a daemon-reload/);
+			await host.sh("systemctl daemon-reload");
+			t.strictSame(
+				statesOf(await examine(host, ids)),
+				only("finding high"),
+				"read, and not in force yet",
+			);
+			await host.sh("llamagate setup --only ollama --yes");
+			t.strictSame(statesOf(await examine(host, ids)), only("ok"));
+
+			await host.write("/etc/default/ollama", "OLLAMA_HOST=0.0.0.0\n");
+			await host.write(
+				`${dropIns}/override.conf`,
+				"[Service]\nEnvironmentFile=-/etc/default/ollama\n",
+			);
+			t.strictSame(
+				statesOf(await examine(host, ids)),
+				only("finding high"),
+				"a file that counts more than the drop-ins, not read yet",
+			);
+			await host.sh("systemctl daemon-reload");
+			t.strictSame(statesOf(await examine(host, ids)), only("finding high"));
+			await host.sh(`rm ${dropIns}/override.conf; systemctl daemon-reload`);
+			t.strictSame(statesOf(await examine(host, ids)), only("ok"));
+		});
+
+		await t.test("variables, and a version with known faults", async (t) => {
+			const ids = ["origins", "request-log", "version", "cloud"].map(
+				(name) => `ollama.${name}`,
+			);
+			await setVariables(
+				t,
+				"OLLAMA_ORIGINS=https://chat.example,*",
+				"OLLAMA_DEBUG_LOG_REQUESTS=1",
+				"STAND_IN_VERSION=0.17.0",
+			);
+			const found = await examine(host, ids);
+			t.strictSame(statesOf(found), {
+				"ollama.origins": "finding high",
+				"ollama.request-log": "finding warn",
+				"ollama.version": "finding high",
+				"ollama.cloud": "finding info",
+			});
+			t.match(evidenceOf(found, "ollama.version"), /CVE-2026-7482/);
+			t.notMatch(evidenceOf(found, "ollama.version"), /CVE-2025-51471/);
+			t.match(
+				evidenceOf(found, "ollama.version"),
+				/known on \d{4}-\d\d-\d\d/,
+				"it says how old its table is",
+			);
+			await setVariables(t, "OLLAMA_ORIGINS=https://*.example");
+			await host.sh(`${commandOf(found, "ollama.cloud")} --yes`);
+			await answers(t);
+			t.strictSame(
+				statesOf(await examine(host, ids)),
+				Object.fromEntries(ids.map((id) => [id, "ok"])),
+			);
+		});
+
+		await t.test("a second Ollama, on another port by IPv6", async (t) => {
+			const ids = ["ollama.listening", "ollama.reachable", "ollama.host"];
+			await host.sh(
+				"systemd-run --quiet --unit=second --setenv=OLLAMA_HOST=[::]:12345 ollama serve",
+			);
+			await becomes(
+				t,
+				async () => statesOf(await examine(host, ids)),
+				{
+					"ollama.listening": "finding critical",
+					"ollama.reachable": "finding critical",
+					"ollama.host": "finding high",
+				},
+				"is found",
+			);
+			t.match(
+				evidenceOf(await examine(host, ids), "ollama.reachable"),
+				`${addresses.lanServer.v4}:12345`,
+			);
+			await host.sh("systemctl stop second");
+			t.strictSame(
+				statesOf(await examine(host, ids)),
+				Object.fromEntries(ids.map((id) => [id, "ok"])),
+			);
+		});
+
+		await t.test("a forwarder on the LAN's address", async (t) => {
+			const ids = ["ollama.listening", "ollama.reachable"];
+			await host.sh(
+				`systemd-run --quiet --unit=forwarder --socket-property=ListenStream=${addresses.lanServer.v4}:11434 \
+					/lib/systemd/systemd-socket-proxyd 127.0.0.1:11434`,
+			);
+			const found = await examine(host, ids);
+			t.strictSame(statesOf(found), {
+				"ollama.listening": "finding critical",
+				"ollama.reachable": "finding critical",
+			});
+			t.match(commandOf(found, "ollama.listening"), /^stop that program/);
+			await host.sh("systemctl stop forwarder.socket forwarder.service");
+			t.strictSame(statesOf(await examine(host, ids)), {
+				"ollama.listening": "ok",
+				"ollama.reachable": "ok",
+			});
+		});
+
+		await t.test("without ss nothing passes", async (t) => {
+			await host.sh("mv /usr/bin/ss /usr/bin/ss.away");
+			const found = await examine(host, [
+				"ollama.listening",
+				"ollama.reachable",
+				"ollama.host",
+				"ollama.version",
+			]);
+			await host.sh("mv /usr/bin/ss.away /usr/bin/ss");
+			for (const { id, state, evidence } of found.values()) {
+				t.equal(state, "unknown", id);
+				t.match(evidence.join(), /iproute2/);
+			}
+		});
+
+		await t.test("no Ollama", async (t) => {
+			await host.sh("systemctl stop ollama");
+			t.match(statesOf(await examine(host, ["ollama"])), {
+				"ollama.listening": "absent",
+				"ollama.reachable": "ok",
+				"ollama.host": "absent",
+				"ollama.restart": "ok",
+				"ollama.origins": "ok",
+				"ollama.version": "absent",
+				"ollama.cloud": "absent",
+			});
+		});
+	},
+);
+
+t.test("what an OLLAMA_HOST means", async (t) => {
+	for (const value of [
+		undefined,
+		"",
+		"127.0.0.1",
+		"127.0.0.1:11434",
+		"http://127.0.0.1:11434",
+		'"localhost"',
+		"localhost:8080",
+		"[::1]:11434",
+		"::1",
+		"127.1.2.3/path",
+	])
+		t.ok(keepsToLoopback(value), `${value} stays on loopback`);
+	for (const value of [
+		"0.0.0.0",
+		":11434",
+		"http://:11434",
+		"http://",
+		"[::]:11434",
+		"::",
+		"192.168.1.2:11434",
+		"100.101.102.104",
+		"server",
+		"localhost.example",
+		"127.0.0.1.example",
+	])
+		t.notOk(keepsToLoopback(value), `${value} does not`);
+});
+
+t.test("which origins are every page's", async (t) => {
+	for (const entry of ["*", " * ", "http://*", "https://*", "http://*:*"])
+		t.ok(isEveryOrigin(entry), entry);
+	for (const entry of [
+		"https://*.example",
+		"app://*",
+		"",
+		"http://localhost:*",
+	])
+		t.notOk(isEveryOrigin(entry), entry);
+});
+
+t.test("a unit's files as they are on disk", async (t) => {
+	const { environment, environmentFiles } = readSettings(`# /etc/a.conf
+[Service]
+Environment="A=1" B=2
+Environment='C=with space' \\
+	D=4
+EnvironmentFile=-/etc/default/a
+# Environment=E=5
+Environment=B=3
+`);
+	t.strictSame(
+		[...environment],
+		[
+			["A", "1"],
+			["B", "3"],
+			["C", "with space"],
+			["D", "4"],
+		],
+	);
+	t.strictSame(environmentFiles, ["/etc/default/a"]);
+	const emptied = readSettings("Environment=A=1\nEnvironment=\n");
+	t.equal(emptied.environment.size, 0, "an empty one takes back the others");
+});
+
+t.test("the table of advisories", async (t) => {
+	for (const { id, since, fixed } of advisories) {
+		const ids = (version: string) =>
+			advisoriesFor(version)?.map((advisory) => advisory.id) ?? [];
+		t.notOk(ids(fixed).includes(id), `${id} is mended in ${fixed}`);
+		t.ok(ids(`${fixed}-rc0`).includes(id), "and not in what comes before it");
+		if (since !== undefined) t.ok(ids(since).includes(id), `nor in ${since}`);
+	}
+	t.equal(
+		advisoriesFor("0.13.0")?.some(({ since }) => since),
+		false,
+	);
+	for (const version of ["0.0.0", "main", "", "1.2"]) {
+		t.equal(advisoriesFor(version), undefined, version);
+		t.equal(judgeVersion(version, "here").state, "unknown");
+	}
+});
+
+t.test("an address that does not answer is no pass", async (t) => {
+	const knock = (kind: "refused" | "silent") => ({
+		where: kind,
+		came: { kind },
+	});
+	t.equal(judgeKnocks([knock("refused")]).state, "ok");
+	t.equal(judgeKnocks([knock("refused"), knock("silent")]).state, "unknown");
+	const open = { where: "x", came: { kind: "answer", status: 200, body: "" } };
+	t.equal(
+		judgeKnocks([knock("silent"), open as Parameters<typeof judgeKnocks>[0][0]])
+			.state,
+		"finding",
+	);
+	const at = (address: string, family: "IPv4" | "IPv6") =>
+		({ address, family }) as NonNullable<
+			Parameters<typeof otherAddresses>[0][string]
+		>[0];
+	t.strictSame(
+		otherAddresses({
+			lo: [at("127.0.0.1", "IPv4"), at("::1", "IPv6")],
+			eth0: [at("192.0.2.1", "IPv4"), at("fe80::1", "IPv6")],
+		}),
+		["192.0.2.1", "fe80::1%eth0"],
+	);
+});
+
+t.test("what ss prints in another form is no empty list", async (t) => {
+	t.throws(() => parseOwnedSockets("LISTEN 0 128\n"), /cannot be read/);
+	t.match(
+		parseOwnedSockets(
+			'LISTEN 0 511 [fd7a::1]%tailscale0:11434 [::]:* users:(("a b",pid=29,fd=5),("systemd",pid=1,fd=46))\n',
+		),
+		[{ address: "fd7a::1", device: "tailscale0", port: 11434, pids: [29, 1] }],
+	);
+});
