@@ -166,7 +166,7 @@ async function checkFound(
 			);
 		else {
 			progress(
-				`waiting for ${printable(asked, key)}; if it has to be loaded first, that can take minutes`,
+				`waiting for ${printable(asked, key)}; loading it can take minutes`,
 			);
 			const streamed = await checkStream(caller, key, asked, waitMs);
 			results.push(...streamed.results);
@@ -221,7 +221,7 @@ function judgeFirst(
 		return finding(
 			check,
 			[
-				`${where}: Ollama ${printable(String(readObject(body)?.version))} itself answers, without a key`,
+				`${where}: Ollama ${printable(String(readObject(body)?.version))} answers without a key`,
 			],
 			"On the server, at once: sudo llamagate setup",
 		);

@@ -88,7 +88,7 @@ t.test("a bare Ollama is critical, and nothing of it is touched", async (t) => {
 	t.match(results["no-key"], { state: "finding", severity: "critical" });
 	t.match(results.reachable, {
 		state: "finding",
-		evidence: [/itself answers/],
+		evidence: [/Ollama 0\.33\.0 answers without a key/],
 	});
 	t.match(results["unknown-paths"], { state: "finding" });
 	t.strictSame(states(results, "unknown"), [
