@@ -1,6 +1,9 @@
+import { isIP } from "node:net";
+import { networkInterfaces } from "node:os";
 import { readPackaged } from "../host/installation.ts";
 import { hasProgram, outputOf, runProgram } from "../host/program.ts";
 import { lookUpUnit } from "../host/units.ts";
+import { becomesTrue } from "../host/waiting.ts";
 import {
 	absent,
 	type Examination,
@@ -106,10 +109,19 @@ export const fail2banExaminations: readonly Examination[] = [
 		title: "fail2ban sees the gate's log",
 		severity: "warn",
 		why: "A jail that watches another place is active, and never bans.",
-		examine: ({ nowMs }) =>
+		examine: () =>
 			whenJailed(async () => {
-				const status = await told("status", jail);
-				return judgeJournal(status, await wrongKeysLogged(nowMs));
+				const ignored = await told("get", jail, "ignoreip");
+				const logged = /No IP address/.test(ignored)
+					? await wrongKeysLogged()
+					: 0;
+				let outcome = unknown();
+				// It takes a moment to count what was logged just now.
+				await becomesTrue(async () => {
+					outcome = judgeJournal(await told("status", jail), logged);
+					return outcome.state !== "finding";
+				}, 5_000);
+				return outcome;
 			}),
 	},
 	{
@@ -180,8 +192,8 @@ function whenJailed(look: () => Promise<Outcome>): Promise<Outcome> {
 	);
 }
 
-/** How many wrong keys the gate has logged since fail2ban began to count; `undefined` if that is not to be seen. */
-async function wrongKeysLogged(nowMs: number): Promise<number | undefined> {
+/** How many wrong keys of others than this host the gate has logged since fail2ban began to count; `undefined` if that is not to be seen. */
+async function wrongKeysLogged(): Promise<number | undefined> {
 	const shown = await outputOf(
 		...["systemctl", "show", "fail2ban.service", "--timestamp=unix"],
 		"--property=ActiveEnterTimestamp",
@@ -190,16 +202,17 @@ async function wrongKeysLogged(nowMs: number): Promise<number | undefined> {
 	if (since === undefined) return undefined;
 	const { code, stdout, stderr } = await runProgram([
 		...["journalctl", "--unit=llamagate.service", "--output=cat", "--quiet"],
-		// What was logged this moment is not counted yet.
-		...[
-			`--since=${since}`,
-			`--until=@${Math.floor(nowMs / 1000) - 10}`,
-			'--grep=^{"event":"auth_failed","ip":"(?!127\\.|::1")',
-		],
+		...[`--since=${since}`, '--grep=^{"event":"auth_failed","ip":"'],
 	]);
 	// It ends with 1 where it finds nothing.
 	if (code !== 0 && (stdout + stderr).trim() !== "") return undefined;
-	return stdout.split("\n").filter(Boolean).length;
+	const own = Object.values(networkInterfaces())
+		.flatMap((list) => list ?? [])
+		.map(({ address }) => address);
+	return stdout
+		.split("\n")
+		.map((line) => /"ip":"([^"]*)"/.exec(line)?.[1] ?? "")
+		.filter((ip) => isIP(ip) !== 0 && !own.includes(ip)).length;
 }
 
 function words(text: string): string[] {

@@ -19,6 +19,9 @@ export interface TailscaleState {
 	prefs: Prefs;
 	/** Nil until the first `serve`, and empty after a `serve reset`. */
 	serve: ServeConfig | null;
+	/** What LocalAPI's status is to say instead, of the host and of its node. */
+	status?: Status;
+	self?: Status;
 }
 
 /** ipn/prefs.go:Prefs, as far as somebody looks at it. */
@@ -98,7 +101,7 @@ export function writeState(state: TailscaleState, file = stateFile): void {
 
 /** What LocalAPI says of this host, and of the others if asked. */
 export function statusOf(
-	{ addresses, loggedIn, peers, prefs }: TailscaleState,
+	{ addresses, loggedIn, peers, prefs, ...other }: TailscaleState,
 	withPeers = false,
 ): Status {
 	if (!loggedIn) return loggedOutStatus();
@@ -114,7 +117,11 @@ export function statusOf(
 			...(prefs.Hostname === "" ? undefined : { HostName: prefs.Hostname }),
 			...(tags.length === 0 ? undefined : { Tags: tags }),
 			TailscaleIPs: addresses,
+			// Half a year, whenever this runs.
+			KeyExpiry: new Date(Date.now() + 182 * 86_400_000).toISOString(),
+			...other.self,
 		},
+		...other.status,
 		Peer: withPeers
 			? Object.fromEntries(peers.map((peer) => peerOf(self, peer)))
 			: null,

@@ -1,0 +1,273 @@
+import t, { type Test } from "tap";
+import {
+	addressesMatched,
+	isPasswordEnough,
+	judgeLoaded,
+	judgeWayIn,
+	loginUsers,
+	mayLogIn,
+	parseLastRead,
+} from "../../src/doctor/sshd.ts";
+import { parseSettings } from "../../src/host/sshd.ts";
+import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
+import { follow, lookAt, runDoctor, stateOf } from "../support/doctorRun.ts";
+
+const folder = "/etc/ssh/sshd_config.d";
+
+/** Has sshd read a file ahead of or behind setup's, and says what doctor finds then. */
+async function withFile(
+	t: Test,
+	host: BootedHost,
+	{ name, text }: { readonly name: string; readonly text: string },
+	wanted: Readonly<Record<string, readonly [string, RegExp]>>,
+): Promise<void> {
+	await host.write(`${folder}/${name}.conf`, text);
+	await host.sh("systemctl reload ssh");
+	const results = await runDoctor(host, "sshd");
+	for (const [id, [severity, evidence]] of Object.entries(wanted)) {
+		const found = results.find((one) => one.id === `sshd.${id}`);
+		t.equal(found && stateOf(found), severity, `${id}: ${found?.evidence}`);
+		t.match(found?.evidence.join("\n"), evidence, id);
+	}
+	for (const result of results)
+		if (wanted[result.id.slice("sshd.".length)] === undefined)
+			t.equal(stateOf(result), "ok", `${result.id}: ${result.evidence}`);
+	await host.sh(`rm ${folder}/${name}.conf; systemctl reload ssh`);
+}
+
+t.test("doctor looks at sshd", booting(), async (t) => {
+	const host = await bootHost(t, { llamagate: "installed", ollama: "none" });
+	await host.plugLan();
+	await host.plugTailnet();
+	await host.sh(`useradd --create-home --shell /bin/bash bob
+		mkdir -p -m 0700 /root/.ssh
+		ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
+		cp /root/.ssh/id_ed25519.pub /root/.ssh/authorized_keys`);
+
+	await t.test("as Debian brings it, and as setup leaves it", async (t) => {
+		const before = await lookAt(host, "sshd.passwords");
+		t.equal(before.state, "high");
+		t.match(
+			before.evidence,
+			/PasswordAuthentication is yes for root, bob, from everywhere/,
+		);
+		await follow(host, before.fix);
+		for (const result of await runDoctor(host, "sshd"))
+			t.equal(stateOf(result), "ok", `${result.id}: ${result.evidence}`);
+	});
+
+	await t.test("a Match block that brings passwords back", async (t) => {
+		const off = {
+			passwords: [
+				"high",
+				/^PasswordAuthentication is yes for root from 10\.20\.0\.0 \(a Match block names it\)\nPass.* for bob from/,
+			],
+		} as const;
+		await withFile(
+			t,
+			host,
+			{
+				name: "50-lan",
+				text: "Match Address 10.20.0.0/16\n  PasswordAuthentication yes\n",
+			},
+			off,
+		);
+		await withFile(
+			t,
+			host,
+			{
+				name: "50-bob",
+				text: "Match User bob\n  KbdInteractiveAuthentication yes\n  PubkeyAuthentication no\n",
+			},
+			{
+				"keyboard-interactive": ["high", /is yes for bob from 203\.0\.113\.77/],
+				keys: ["high", /is no for bob from .*\(the tailnet\)/],
+			},
+		);
+	});
+
+	await t.test("settings ahead of setup's", async (t) => {
+		await withFile(
+			t,
+			host,
+			{
+				name: "00-a",
+				text: "PermitEmptyPasswords yes\nPermitRootLogin yes\n",
+			},
+			{
+				"empty-passwords": [
+					"warn",
+					/PermitEmptyPasswords is yes for root, bob/,
+				],
+				root: ["warn", /PermitRootLogin is yes/],
+			},
+		);
+		await withFile(
+			t,
+			host,
+			{
+				name: "00-a",
+				text: "PermitEmptyPasswords yes\nPermitRootLogin yes\nPasswordAuthentication yes\nPubkeyAuthentication no\n",
+			},
+			{
+				"empty-passwords": ["critical", /yes/],
+				root: ["high", /yes/],
+				passwords: ["high", /yes/],
+				keys: ["high", /is no/],
+				"way-in": ["unknown", /root by a password, bob by a password/],
+			},
+		);
+		await withFile(
+			t,
+			host,
+			{
+				name: "00-a",
+				text: "PasswordAuthentication yes\nAuthenticationMethods publickey,password\n",
+			},
+			{},
+		);
+	});
+
+	await t.test("a file that sshd has not read", async (t) => {
+		const second = (await host.sh("date +%s")).trim();
+		await host.sh(`until [ $(date +%s) -gt $((${second} + 1)) ]; do sleep 0.1; done
+			echo '# nothing new' >>/etc/ssh/sshd_config`);
+		const found = await lookAt(host, "sshd.loaded");
+		t.equal(found.state, "warn", found.evidence);
+		t.match(found.evidence, /^\/etc\/ssh\/sshd_config was changed at/);
+		await follow(host, found.fix);
+		t.equal((await lookAt(host, "sshd.loaded")).state, "ok");
+
+		// systemd hears nothing of a signal.
+		await host.sh(`until [ $(date +%s) -gt $((${second} + 3)) ]; do sleep 0.1; done
+			rm -f ${folder}/none.conf; touch ${folder}/none.conf
+			pkill -HUP --oldest sshd
+			until [ $(journalctl -u ssh -b -g 'Server listening' -o cat | wc -l) -ge 4 ]; do sleep 0.1; done`);
+		const told = await lookAt(host, "sshd.loaded");
+		t.equal(told.state, "ok", told.evidence);
+		await host.sh("systemctl stop ssh");
+		t.equal((await lookAt(host, "sshd.loaded")).state, "unknown");
+		await host.sh("systemctl start ssh");
+	});
+
+	await t.test("nobody has a key", async (t) => {
+		await host.sh("mv /root/.ssh/authorized_keys /root/.ssh/kept");
+		const found = await lookAt(host, "sshd.way-in");
+		t.equal(found.state, "high", found.evidence);
+		t.match(found.fix, /ssh-copy-id/);
+		await host.sh("tailscale set --ssh");
+		t.match(await lookAt(host, "sshd.way-in"), {
+			state: "ok",
+			evidence: /Tailscale SSH is on/,
+		});
+		await host.sh(`tailscale set --ssh=false
+			install -d -o bob -m 0700 /home/bob/.ssh
+			install -o bob -m 0600 /root/.ssh/kept /home/bob/.ssh/authorized_keys`);
+		t.match(await lookAt(host, "sshd.way-in"), {
+			state: "ok",
+			evidence: /^bob has a key in \/home\/bob/,
+		});
+		await host.write(`${folder}/01-who.conf`, "AllowUsers root\n");
+		t.equal((await lookAt(host, "sshd.way-in")).state, "high");
+		await host.sh(`rm ${folder}/01-who.conf`);
+	});
+
+	await t.test("what it cannot see", async (t) => {
+		await host.write(
+			`${folder}/01-wrong.conf`,
+			"PasswordAuthentication maybe\n",
+		);
+		const wrong = await lookAt(host, "sshd.passwords");
+		t.equal(wrong.state, "unknown");
+		t.match(wrong.evidence, /does not accept its own configuration/);
+		await host.sh(`rm ${folder}/01-wrong.conf; mv /usr/sbin/sshd /root/`);
+		for (const { id, state } of await runDoctor(host, "sshd"))
+			t.equal(state, "absent", id);
+		await host.sh("mv /root/sshd /usr/sbin/");
+	});
+});
+
+t.test("who has a shell", async (t) => {
+	t.strictSame(
+		loginUsers(`root:x:0:0:root:/root:/bin/bash
+sync:x:4:65534:sync:/bin:/bin/sync
+nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+ollama:x:999:999::/usr/share/ollama:/bin/false
+bare:x:1001:1001::/home/bare:
+me:x:1000:1000:,,,:/home/me:/usr/bin/zsh
+`),
+		["root", "bare", "me"],
+		"no shell at all means /bin/sh",
+	);
+});
+
+t.test("an address is taken from each pattern of a Match block", async (t) => {
+	t.strictSame(
+		addressesMatched(`# Match Address 1.2.3.4
+Match Address 192.168.0.0/16,!192.168.9.0/24,10.*.0.?
+	match user bob address "fd00::/8"
+Match User bob
+Match Group admin
+`),
+		["192.168.0.0", "10.7.0.7", "fd00::"],
+	);
+});
+
+t.test("names that sshd lets in", async (t) => {
+	const settings = (text: string) => parseSettings(text);
+	for (const [user, text, wanted] of [
+		["bob", "", true],
+		["bob", "allowusers root", false],
+		["bob", "allowusers root b*@10.0.0.0/8", true],
+		["bob", "denyusers b?b", false],
+		["root", "permitrootlogin no", false],
+		["root", "permitrootlogin prohibit-password", true],
+	] as const)
+		t.equal(mayLogIn(user, settings(text)), wanted, `${user}: ${text}`);
+	for (const [methods, wanted] of [
+		["any", true],
+		["publickey,password", false],
+		["publickey,password publickey", false],
+		["publickey password", true],
+		["keyboard-interactive", true],
+	] as const)
+		t.equal(
+			isPasswordEnough({
+				user: "bob",
+				from: "",
+				settings: settings(`authenticationmethods ${methods}`),
+			}),
+			wanted,
+			methods,
+		);
+});
+
+t.test("when sshd read its files", async (t) => {
+	const shown = `ExecMainStartTimestamp=@1795460881
+ExecReload={ path=/usr/sbin/sshd ; argv[]=/usr/sbin/sshd -t ; ignore_errors=no ; start_time=[@1795460923] ; stop_time=[@1795460923] ; pid=554 ; code=exited ; status=0 }
+`;
+	t.strictSame(parseLastRead(shown, ""), { kind: "at", atMs: 1795460923999 });
+	t.strictSame(
+		parseLastRead(
+			shown,
+			"1795460999.336448 server sshd[47]: Server listening on :: port 22.\n",
+		),
+		{ kind: "at", atMs: 1795460999336.448 },
+	);
+	t.equal(parseLastRead("ExecMainStartTimestamp=\n", "").kind, "unknown");
+	const newest = { file: "/etc/ssh/sshd_config", atMs: 5 };
+	t.equal(judgeLoaded({ kind: "later" }, newest, 1).state, "ok");
+	t.equal(judgeLoaded({ kind: "at", atMs: 4 }, newest, 1).state, "finding");
+	t.equal(judgeLoaded({ kind: "at", atMs: 5 }, newest, 1).state, "ok");
+});
+
+t.test("keys that come from elsewhere are not called missing", async (t) => {
+	const way = { user: "ec2-user", keyFile: undefined };
+	t.equal(
+		judgeWayIn([{ ...way, other: "authorizedkeyscommand /opt/x" }], false)
+			.state,
+		"unknown",
+	);
+	t.equal(judgeWayIn([{ ...way, other: undefined }], false).state, "finding");
+	t.equal(judgeWayIn([], true).state, "ok");
+});
