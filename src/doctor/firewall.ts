@@ -13,6 +13,7 @@ import {
 	type BaseChain,
 	type Ending,
 	type Family,
+	type FilterRule,
 	type Packets,
 	translations,
 	wayIn,
@@ -21,11 +22,18 @@ import { hasProgram } from "../host/program.ts";
 import { sshPorts } from "../host/ssh.ts";
 import {
 	contains,
+	fitsSome,
+	isLettingIn,
 	rangeOf,
 	tailnet,
 	tailnetRange,
 } from "../host/ufwPackets.ts";
-import { anywhere } from "../host/ufwRules.ts";
+import {
+	anywhere,
+	commandOf,
+	parseRuleFile,
+	type RuleList,
+} from "../host/ufwRules.ts";
 import { lookUpUnit } from "../host/units.ts";
 import {
 	type Address,
@@ -54,6 +62,8 @@ interface Look {
 	readonly sockets: readonly ListeningSocket[];
 	readonly sshPorts: readonly number[];
 	readonly hasTailnet: boolean;
+	/** UFW's rules as it keeps them: a fix is written in its words. */
+	readonly ufwRules: readonly RuleList[];
 }
 
 const looks = new WeakMap<Patient, Promise<Look>>();
@@ -65,16 +75,24 @@ function look(patient: Patient): Promise<Look> {
 }
 
 async function lookAnew(): Promise<Look> {
-	const [filter, sockets, ports] = await Promise.all([
+	const kept = (file: string) =>
+		readFile(`/etc/ufw/${file}`, "utf8").then(parseRuleFile, () => []);
+	const [filter, sockets, ports, rules4, rules6] = await Promise.all([
 		kernelFilter(),
 		listeningSockets(),
 		sshPorts(),
+		kept("user.rules"),
+		kept("user6.rules"),
 	]);
 	return {
 		filter,
 		sockets,
 		sshPorts: ports,
 		hasTailnet: Object.hasOwn(networkInterfaces(), tailnet),
+		ufwRules: [
+			{ kind: "ipv4", rules: rules4 },
+			{ kind: "ipv6", rules: rules6 },
+		],
 	};
 }
 
@@ -99,6 +117,8 @@ const peers = (family: Family, port: number | undefined): Packets => ({
 	from: tailnetRange(family),
 });
 
+const unique = (lines: readonly string[]) => [...new Set(lines)];
+
 const isUfwChain = (name: string) => /^ufw6?-/.test(name);
 const isUfws = ({ path }: Ending) => path.some(isUfwChain);
 
@@ -111,35 +131,62 @@ function describe({ rule, chain, packets }: Ending): string {
 	return `on ${packets.interfaceIn}: ${by}`;
 }
 
-const unique = (lines: readonly string[]) => [...new Set(lines)];
-
-/** What takes packets to a port out again that these let in. */
+/** What takes the rules out again that let packets to a port in. */
 function fixFor(
+	{ ufwRules }: Look,
 	endings: readonly Ending[],
 	port: number,
-	protocol = "tcp",
 ): string {
-	const [other] = endings.filter(
-		(ending) => ending.rule !== undefined && !isUfws(ending),
+	const removals = endings.flatMap((ending) =>
+		ending.rule === undefined || isUfws(ending) ? [] : ending.rule.removal,
 	);
-	if (other?.rule !== undefined) return other.rule.removal;
-	return endings.every(isUfws)
-		? `sudo ufw prepend deny ${port}/${protocol}`
-		: setupUfw;
+	const [first] = endings;
+	if (first === undefined || endings.some(({ rule }) => rule === undefined))
+		return setupUfw;
+	const { protocol } = first.packets;
+	const deletions = ufwRules.flatMap(({ kind, rules }) =>
+		rules
+			.filter(
+				(rule) =>
+					isLettingIn(rule) &&
+					endings.some(({ packets: { interfaceIn } }) =>
+						fitsSome(rule, {
+							...{ port, protocol, interfaceIn },
+							from: rangeOf(anywhere[kind]),
+						}),
+					),
+			)
+			.map((rule) => `sudo ufw delete ${commandOf(rule)}`),
+	);
+	const isByUfw = endings.some(isUfws);
+	return unique([
+		...removals,
+		...(isByUfw && deletions.length === 0
+			? [`sudo ufw prepend deny ${port}/${protocol}`]
+			: deletions),
+	]).join(" && ");
 }
 
-/** The base chains of INPUT that UFW's own chains hang in. */
+/**
+ * The base chains of INPUT that lead to UFW's rules. The hooks alone say
+ * nothing: "ufw disable" leaves them, and the chains behind them empty.
+ */
 function ufwInputs({ baseChains }: KernelFilter, family: Family): BaseChain[] {
+	const type = family === "ipv4" ? "" : "6";
+	const leadsTo = (rules: readonly FilterRule[] | undefined, chain: string) =>
+		rules?.some(
+			({ verdict, conditions }) =>
+				verdict.kind === "jump" &&
+				verdict.chain === chain &&
+				conditions.length === 0,
+		) === true;
 	return baseChains.filter(
-		(chain) =>
-			chain.family === family &&
-			chain.hook === "input" &&
-			chain.rules.some(
-				({ verdict, conditions }) =>
-					verdict.kind === "jump" &&
-					/^ufw6?-before-input$/.test(verdict.chain) &&
-					conditions.length === 0,
-			),
+		({ family: own, hook, rules, chains }) =>
+			own === family &&
+			hook === "input" &&
+			leadsTo(rules, `ufw${type}-before-input`) &&
+			leadsTo(chains.get(`ufw${type}-before-input`), `ufw${type}-user-input`) &&
+			chains.has(`ufw${type}-user-input`),
 	);
 }
 
@@ -168,6 +215,25 @@ function unspokenPort({ baseChains }: KernelFilter): number {
 	return port;
 }
 
+/**
+ * Where INPUT was flushed, UFW takes itself for active, and neither "ufw reload"
+ * nor "ufw disable" and "enable" hang its chains there again: it does so where
+ * they do not exist (ufw-init-functions, ufw_start).
+ */
+function hookAgain(families: readonly Family[]): string {
+	return [
+		...families.map((family) => {
+			const [command, type] =
+				family === "ipv4" ? ["iptables", ""] : ["ip6tables", "6"];
+			return `for chain in before-logging before after after-logging reject track; do sudo ${command} -A INPUT -j ufw${type}-$chain-input; done`;
+		}),
+		"sudo ufw reload",
+	].join("; ");
+}
+
+const hasUfwChains = ({ baseChains }: KernelFilter) =>
+	baseChains.some(({ chains }) => chains.has("ufw-user-input"));
+
 function judgeActive({ filter }: Look, hasUfw: boolean): Outcome {
 	const without = filter.families.filter(
 		(family) => ufwInputs(filter, family).length === 0,
@@ -183,9 +249,12 @@ function judgeActive({ filter }: Look, hasUfw: boolean): Outcome {
 		return without.includes("ipv4")
 			? finding(
 					[
-						`${names}: INPUT does not lead to UFW's chains; another firewall drops what no rule allows`,
+						`${names}: INPUT does not lead to UFW's chains; what no rule allows is dropped all the same, and with it what UFW allows`,
 					],
-					{ severity: "warn" },
+					{
+						severity: "warn",
+						...(hasUfwChains(filter) ? { fix: hookAgain(without) } : {}),
+					},
 				)
 			: ok(
 					"UFW's chains hang in INPUT for IPv4, and IPv6 is dropped altogether",
@@ -194,10 +263,17 @@ function judgeActive({ filter }: Look, hasUfw: boolean): Outcome {
 		return finding(["ufw is not installed, and nothing else shuts this host"], {
 			fix: `sudo apt install ufw && ${setupUfw}`,
 		});
-	return finding([
-		`${names}: INPUT does not lead to UFW's chains, so none of its rules is in force`,
-	]);
+	return finding(
+		[
+			`${names}: INPUT does not lead to UFW's chains, so none of its rules is in force`,
+		],
+		hasUfwChains(filter) ? { fix: hookAgain(without) } : {},
+	);
 }
+
+/** UFW's own rules for what no other speaks of. */
+const isForDefault = ({ chain }: FilterRule) =>
+	/^ufw6?-(track|skip-to-policy)-input$/.test(chain);
 
 function judgeDefault({ filter }: Look): Outcome {
 	const port = unspokenPort(filter);
@@ -214,7 +290,9 @@ function judgeDefault({ filter }: Look): Outcome {
 				`what no rule speaks of is dropped, on ${filter.outside.join(" and ")} (seen for port ${port})`,
 			)
 		: finding(unique(endings.map(describe)), {
-				...(endings.some(({ rule }) => rule !== undefined)
+				...(endings.some(
+					({ rule }) => rule !== undefined && !isForDefault(rule),
+				)
 					? { fix: "sudo ufw status numbered, then: sudo ufw delete NUMBER" }
 					: filter.families.every((family) => ufwInputs(filter, family)[0])
 						? {}
@@ -286,7 +364,7 @@ function judgeWebPorts(seen: Look): Outcome {
 				? "high"
 				: "warn",
 			fix: bad
-				.map(({ endings, port }) => fixFor(endings, port))
+				.map(({ endings, port }) => fixFor(seen, endings, port))
 				.filter((fix, index, all) => all.indexOf(fix) === index)
 				.join(" && "),
 		},
@@ -424,7 +502,7 @@ function judgeListeners(seen: Look): Outcome {
 				),
 			),
 			fix: unique(
-				open.map(({ socket, ways }) => fixFor(ways, socket.port)),
+				open.map(({ socket, ways }) => fixFor(seen, ways, socket.port)),
 			).join(" && "),
 		},
 	);
@@ -444,15 +522,23 @@ function judgeTailnet(seen: Look): Outcome {
 		.filter(
 			(socket) => waysTo(seen, socket, [tailnet], tailnetRange).length > 0,
 		);
-	if (reached.length === 0)
+	const [first] = reached;
+	if (first === undefined)
 		return ok("every device of the tailnet reaches the gate, and nothing else");
 	const services = reached.flatMap(
 		({ port, programs }) => unguardedService(port, programs) ?? [],
 	);
 	return finding(
 		[
-			"tailscaled accepts what comes in on tailscale0 ahead of UFW, so every device of the tailnet reaches:",
+			`every device of the tailnet reaches ${unique(reached.map(({ port, programs }) => [port, ...programs].join(" "))).join(", ")}`,
 			...reached.map(nameSocket),
+			...(waysTo(seen, first, [tailnet], tailnetRange).some(({ path }) =>
+				path.includes("ts-input"),
+			)
+				? [
+						`tailscaled accepts what comes in on ${tailnet} ahead of UFW, whatever UFW says`,
+					]
+				: ["UFW lets them in"]),
 		],
 		{
 			severity: services.length > 0 ? "warn" : "info",
@@ -461,12 +547,21 @@ function judgeTailnet(seen: Look): Outcome {
 	);
 }
 
+/** A base chain's rules, with those of the chains that every packet is led through. */
+function rulesReached({ rules, chains }: BaseChain): FilterRule[] {
+	return rules.flatMap((rule) =>
+		rule.verdict.kind === "jump" && rule.conditions.length === 0
+			? [rule, ...(chains.get(rule.verdict.chain) ?? [])]
+			: [rule],
+	);
+}
+
 function judgeForged({ filter, sockets, hasTailnet }: Look): Outcome {
 	if (!hasTailnet) return absent(`there is no ${tailnet}`);
 	const range = tailnetRange("ipv4");
 	const drop = filter.baseChains
 		.filter(({ hook }) => ["prerouting", "input"].includes(hook))
-		.flatMap(({ chains }) => [...chains.values()].flat())
+		.flatMap(rulesReached)
 		.find(
 			({ verdict, conditions }) =>
 				verdict.kind === "drop" &&
@@ -595,15 +690,23 @@ function publishLocally({
 		: `make the container ${name} anew with -p 127.0.0.1:${hostPort}:${containerPort.replace("/tcp", "")}`;
 }
 
-function judgeSsh({ filter, sshPorts: ports }: Look): Outcome {
+function judgeSsh(seen: Look): Outcome {
+	const { filter, sshPorts: ports } = seen;
 	if (ports.length === 0) return absent("no sshd runs here");
-	const open = ports.flatMap((port) =>
-		strangers(filter, port).flatMap((packets) => wayIn(filter, packets).by),
-	);
-	if (open.length === 0)
+	const open = ports.map((port) => ({
+		port,
+		endings: strangers(filter, port).flatMap(
+			(packets) => wayIn(filter, packets).by,
+		),
+	}));
+	const endings = open.flatMap((one) => one.endings);
+	if (endings.length === 0)
 		return ok(`port ${ports.join(" and ")} is open to the tailnet alone`);
-	return finding(unique(open.map(describe)), {
-		fix: `once Tailscale SSH lets you in from another device, with this session still open: sudo ufw delete allow ${ports[0]}/tcp`,
+	const fixes = open
+		.filter((one) => one.endings.length > 0)
+		.map((one) => fixFor(seen, one.endings, one.port));
+	return finding(unique(endings.map(describe)), {
+		fix: `once Tailscale SSH lets you in from another device, with this session still open: ${unique(fixes).join(" && ")}`,
 	});
 }
 

@@ -1,7 +1,7 @@
 import { access, readdir, readFile } from "node:fs/promises";
 import { networkInterfaces } from "node:os";
 import { parseIptables } from "./iptablesRules.ts";
-import { parseNftables } from "./nftRules.ts";
+import { parseNftables, tablesOfXt } from "./nftRules.ts";
 import type { BaseChain, Family, PacketFilter } from "./packetFilter.ts";
 import { runProgram } from "./program.ts";
 import { tailnet } from "./ufwPackets.ts";
@@ -60,15 +60,23 @@ export async function kernelFilter(): Promise<KernelFilter> {
 		}
 	}
 	const nft = await runProgram(["nft", "-j", "list", "ruleset"]);
-	if (nft.code === 0)
+	if (nft.code === 0) {
+		const [opaque] = tablesOfXt(nft.stdout).filter(
+			(table) => !byIptables.has(table),
+		);
+		if (opaque !== undefined)
+			throw new Error(
+				`the rules of nftables' table ${opaque} are iptables' and only that reads them: install iptables`,
+			);
+		const written = await runProgram(["nft", "-a", "list", "ruleset"]);
 		baseChains.push(
-			...parseNftables(nft.stdout).filter(
+			...parseNftables(nft.stdout, written.stdout).filter(
 				({ family, table }) =>
-					!byIptables.has(`${family === "ipv4" ? "ip" : "ip6"} ${table}`) ||
-					family === "both",
+					family === "both" ||
+					!byIptables.has(`${family === "ipv4" ? "ip" : "ip6"} ${table}`),
 			),
 		);
-	else if (byIptables.size === 0)
+	} else if (byIptables.size === 0)
 		throw new Error(
 			`neither iptables nor nft tells the rules in force: ${nft.stderr.trim()}`,
 		);

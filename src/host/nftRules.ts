@@ -37,10 +37,16 @@ const passing = [
 	...["meter", "set", "map", "ct helper", "ct timeout", "flow", "tcp option"],
 ];
 
-/** @throws if it is something else */
-export function parseNftables(output: string): BaseChain[] {
+/**
+ * Reads what `nft -j list ruleset` prints.
+ *
+ * @param written the same as `nft -a list ruleset` prints it, for people
+ * @throws if it is something else
+ */
+export function parseNftables(output: string, written = ""): BaseChain[] {
 	const { nftables } = JSON.parse(output) as Ruleset;
 	if (nftables === undefined) throw new Error("nft printed no ruleset");
+	const texts = writtenRules(written);
 	const chains = new Map<string, Map<string, FilterRule[]>>();
 	const tableOf = ({ family, table }: { family: string; table: string }) => {
 		const key = `${family} ${table}`;
@@ -60,7 +66,7 @@ export function parseNftables(output: string): BaseChain[] {
 				?.push({
 					...part,
 					...{ chain, removal },
-					text: `nft rule ${handle} of ${family} ${table} ${chain}: ${JSON.stringify(expr)}`,
+					text: `nft ${family} ${table} ${chain}: ${texts.get(`${family} ${table} ${handle}`) ?? `rule ${handle}`}`,
 				});
 	}
 	return nftables.flatMap(({ chain }) => {
@@ -75,6 +81,32 @@ export function parseNftables(output: string): BaseChain[] {
 			rules: own.get(name) ?? [],
 		};
 	});
+}
+
+/** The rules by their family, table and handle. */
+function writtenRules(written: string): ReadonlyMap<string, string> {
+	const texts = new Map<string, string>();
+	let table = "";
+	for (const line of written.split("\n")) {
+		table = /^table (\S+ \S+) \{/.exec(line)?.[1] ?? table;
+		const [, text, handle] = /^\t\t(.*) # handle (\d+)$/.exec(line) ?? [];
+		if (text !== undefined) texts.set(`${table} ${handle}`, text);
+	}
+	return texts;
+}
+
+/** Whether a rule is written in what only iptables reads (`xt` of libnftables-json(5)). */
+export function tablesOfXt(output: string): string[] {
+	const { nftables = [] } = JSON.parse(output) as Ruleset;
+	return [
+		...new Set(
+			nftables.flatMap(({ rule }) =>
+				rule?.expr.some((statement) => "xt" in statement)
+					? `${rule.family} ${rule.table}`
+					: [],
+			),
+		),
+	];
 }
 
 /** One rule, or for a map of verdicts one for each of its entries. */
@@ -172,7 +204,9 @@ function parseMatch({
 	const unknown: Condition[] = [{ on: "other" }];
 	const negated = op === "!=";
 	if (!["==", "in", "!="].includes(op)) return unknown;
-	const { meta, payload, ct, fib } = left as {
+	const [masked, mask] = (left as { "&"?: [unknown, unknown] })["&"] ?? [left];
+	if (mask !== undefined && typeof mask !== "number") return unknown;
+	const { meta, payload, ct, fib } = masked as {
 		meta?: { key: string };
 		payload?: { protocol?: string; field?: string };
 		ct?: { key: string };
@@ -180,6 +214,7 @@ function parseMatch({
 	};
 	const values = valuesOf(right);
 	if (values === undefined) return unknown;
+	if (mask !== undefined && meta?.key !== "mark") return unknown;
 	const texts = values.map(String);
 	if (ct?.key === "state") return [{ on: "state", states: texts, negated }];
 	if (ct?.key === "status")
@@ -205,7 +240,7 @@ function parseMatch({
 		case "mark": {
 			const [value] = values;
 			return typeof value === "number"
-				? [{ on: "mark", value, mask: 0xffff_ffff, negated }]
+				? [{ on: "mark", value, mask: mask ?? 0xffff_ffff, negated }]
 				: unknown;
 		}
 	}

@@ -76,7 +76,7 @@ export function fitsAll(rule: KeptRule, packets: Packets): boolean {
 }
 
 /** Whether a rule may fit one of them. */
-function fitsSome(rule: KeptRule, packets: Packets): boolean {
+export function fitsSome(rule: KeptRule, packets: Packets): boolean {
 	const { interfaceIn } = packets;
 	const from = rangeOf(rule.from);
 	return (
