@@ -366,7 +366,10 @@ function asLocal(caller: Caller): Caller {
 	};
 }
 
-async function examineRefusals(): Promise<Outcome> {
+async function examineRefusals(patient: Patient): Promise<Outcome> {
+	const missing = await noUnit();
+	if (missing !== undefined && (await askGate(patient)).kind !== "status")
+		return missing;
 	const { port, addresses } = await followed();
 	const ways: { readonly name: string; readonly caller: Caller }[] =
 		addresses.map((address) => ({
@@ -380,11 +383,8 @@ async function examineRefusals(): Promise<Outcome> {
 	if (hasLocal)
 		ways.push({ name: localSocket, caller: openLocalCaller() as Caller });
 	if (ways.length === 0)
-		return (
-			(await noUnit()) ??
-			unknown(
-				`the gate is not to be reached: ${localSocket} is not there, and there is no Tailscale address`,
-			)
+		return unknown(
+			`the gate is not to be reached: ${localSocket} is not there, and there is no Tailscale address`,
 		);
 	const outcomes = await Promise.all(
 		ways.map(async ({ name, caller }) => {
