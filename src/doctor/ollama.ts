@@ -355,7 +355,7 @@ async function findServers(sockets: readonly OwnedSocket[]): Promise<Server[]> {
 		const network = await networkOf(pid);
 		const isElsewhere =
 			network !== undefined && own !== undefined && network !== own;
-		// A command line tool, or a runner in a container, listens nowhere that matters.
+		// The command listens nowhere.
 		if (held.length === 0 && !(isElsewhere && (await isServing(pid)))) continue;
 		servers.push({
 			pid,
@@ -378,9 +378,29 @@ async function processesNamed(name: string): Promise<number[]> {
 	return found;
 }
 
+/** Whether a process holds a TCP socket that listens, in whichever network. */
 async function isServing(pid: number): Promise<boolean> {
-	const line = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-	return line.split("\0").includes("serve");
+	const tables = await Promise.all(
+		["tcp", "tcp6"].map((table) =>
+			readFile(`/proc/${pid}/net/${table}`, "utf8").catch(() => ""),
+		),
+	);
+	const listening = new Set(tables.flatMap(listeningInodes));
+	const open = await readdir(`/proc/${pid}/fd`).catch(() => []);
+	for (const fd of open) {
+		const file = await readlink(`/proc/${pid}/fd/${fd}`).catch(() => "");
+		const [, inode = ""] = /^socket:\[(\d+)\]$/.exec(file) ?? [];
+		if (listening.has(inode)) return true;
+	}
+	return false;
+}
+
+/** The inodes of the listening sockets in a text of `/proc/net/tcp` (proc_net_tcp.txt: the state is 0A). */
+function listeningInodes(table: string): string[] {
+	return table.split("\n").flatMap((line) => {
+		const columns = line.trim().split(/\s+/);
+		return columns[3] === "0A" && columns[9] !== undefined ? [columns[9]] : [];
+	});
 }
 
 function networkOf(pid: number | "self"): Promise<string | undefined> {

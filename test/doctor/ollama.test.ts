@@ -258,6 +258,32 @@ t.test(
 			);
 		});
 
+		await t.test("an Ollama in a network of its own", async (t) => {
+			const ids = ["ollama.listening", "ollama.host", "ollama.origins"];
+			await host.sh(
+				`systemd-run --quiet --unit=boxed --property=PrivateNetwork=yes \
+					--setenv=OLLAMA_HOST=0.0.0.0 --setenv=OLLAMA_ORIGINS=* ollama serve`,
+			);
+			await becomes(
+				t,
+				async () => statesOf(await examine(host, ids)),
+				{
+					"ollama.listening": "ok",
+					"ollama.host": "ok",
+					"ollama.origins": "finding high",
+				},
+				"may take all of that network's addresses, and not every web page",
+			);
+			const found = await examine(host, ids);
+			t.match(evidenceOf(found, "ollama.listening"), /network of its own/);
+			t.match(evidenceOf(found, "ollama.host"), /0\.0\.0\.0, in a network/);
+			await host.sh("systemctl stop boxed");
+			t.strictSame(
+				statesOf(await examine(host, ids)),
+				Object.fromEntries(ids.map((id) => [id, "ok"])),
+			);
+		});
+
 		await t.test("a forwarder on the LAN's address", async (t) => {
 			const ids = ["ollama.listening", "ollama.reachable"];
 			await host.sh(
