@@ -589,6 +589,11 @@ function judgeForged({ filter, sockets, hasTailnet }: Look): Outcome {
 			[
 				"these let in whoever says that they are of the tailnet:",
 				...unique(trusting.map(describe)),
+				...(drop === undefined
+					? []
+					: [
+							"tailscaled's drop rule is there, and leaves some out, such as 100.115.92.0/23, which is ChromeOS's; for IPv6 there is none",
+						]),
 			],
 			{ severity: "high" },
 		);

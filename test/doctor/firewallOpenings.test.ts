@@ -1,0 +1,177 @@
+import t, { type Test } from "tap";
+import { type BootedHost, booting } from "../support/bootedHost.ts";
+import { commandOf, evidenceOf, examine, statesOf } from "../support/doctor.ts";
+import { lan, lockHost } from "../support/lockedHost.ts";
+import {
+	addresses,
+	becomes,
+	connect,
+	makeNamespace,
+	type Namespace,
+} from "../support/namespaces.ts";
+import { probePort } from "../support/setupHost.ts";
+
+t.test(
+	"what gets past UFW on a booted host",
+	{ ...booting(), timeout: 110_000 },
+	async (t) => {
+		const { host, neighbour, peer, listen, mend, stateOf } = await lockHost(t);
+		const one = (id: string) => examine(host, [id]);
+
+		await t.test("ports that UFW opens", async (t) => {
+			await host.must("ufw", "prepend", "allow", "8080/tcp");
+			const web = await one("firewall.web-ports");
+			t.equal(statesOf(web)["firewall.web-ports"], "finding warn");
+			await mend(t, web, "firewall.web-ports");
+
+			const id = "firewall.listeners";
+			const ends = [await listen("0.0.0.0", 5432), await listen("::", 9999)];
+			t.equal(await stateOf(id), "ok", "listening alone is nothing");
+			await host.must(
+				"ufw",
+				"allow",
+				"from",
+				"192.168.77.0/24",
+				"to",
+				"any",
+				"port",
+				"9998:9999",
+				"proto",
+				"tcp",
+			);
+			const some = await one(id);
+			t.equal(statesOf(some)[id], "finding warn", "some of the LAN");
+			t.equal(await probePort(neighbour, lan, 9999), "open", "for real");
+			await host.must("ufw", "allow", "5432/tcp");
+			const found = await one(id);
+			t.equal(statesOf(found)[id], "finding high", "a database");
+			t.match(
+				evidenceOf(found, id),
+				/0\.0\.0\.0:5432 .*PostgreSQL's: UFW lets in/,
+			);
+			t.equal(await probePort(neighbour, lan, 5432), "open", "for real");
+			await mend(t, found, id);
+			for (const port of [5432, 9999])
+				t.equal(await probePort(neighbour, lan, port), "filtered");
+			for (const end of ends) await end();
+		});
+
+		await t.test(
+			"a port that leads around UFW, as Docker makes it",
+			async (t) => {
+				const id = "firewall.docker";
+				await publishLikeDocker(t, host);
+				const port = (from: Namespace) => probePort(from, lan, 3000);
+				t.equal(await port(neighbour), "open", "though UFW denies 3000");
+				const found = await one(id);
+				t.equal(statesOf(found)[id], "finding high");
+				t.match(
+					evidenceOf(found, id),
+					/on eth0: port 3000 leads ahead of UFW to 172\.17\.0\.2:8080: iptables -t nat -A DOCKER/,
+				);
+				// Docker's own way to say no.
+				const drop =
+					"DOCKER-USER -i eth+ -p tcp -m conntrack --ctorigdstport 3000 -j DROP";
+				await host.sh(`iptables -I ${drop}`);
+				t.equal(await port(neighbour), "filtered");
+				t.equal(await stateOf(id), "ok", "FORWARD drops it");
+				await host.sh(`iptables -D ${drop}`);
+				t.equal(await port(neighbour), "open");
+				await host.sh(commandOf(found, id));
+				t.equal(await port(neighbour), "filtered", "mended");
+				t.equal(await stateOf(id), "absent");
+			},
+		);
+
+		await t.test("what the whole tailnet reaches", async (t) => {
+			const id = "firewall.tailnet";
+			const end = await listen("0.0.0.0", 6379);
+			const found = await one(id);
+			t.equal(statesOf(found)[id], "finding warn");
+			t.match(evidenceOf(found, id), /reaches .*22 sshd.*6379 python3/);
+			t.match(evidenceOf(found, id), /0\.0\.0\.0:6379 .*Redis's/);
+			t.notMatch(evidenceOf(found, id), /11434/, "the gate is meant");
+			t.equal(
+				await probePort(peer, addresses.server.v4, 6379),
+				"open",
+				"for real, though UFW has no rule for it",
+			);
+			await end();
+			const again = await listen("127.0.0.1", 6379);
+			t.equal(
+				await stateOf(id),
+				"finding info",
+				"on loopback it is not reached",
+			);
+			await again();
+		});
+
+		await t.test("a neighbour that claims a tailnet address", async (t) => {
+			const id = "firewall.forged-source";
+			const [forged, leftOut] = ["100.99.1.2", "100.115.92.5"] as const;
+			for (const address of [forged, leftOut]) {
+				await neighbour.ip(`addr add ${address}/32 dev eth0`);
+				await host.network.ip(`route add ${address}/32 dev eth0`);
+			}
+			t.equal(await stateOf(id), "ok", "tailscaled drops it");
+			const end = await listen("0.0.0.0", 9999);
+			await host.must("ufw", "allow", "from", "100.64.0.0/10");
+			t.equal(await stateOf(id), "finding high", "but for ChromeOS's");
+			t.equal(await probePort(neighbour, lan, 9999, forged), "filtered");
+			t.equal(await probePort(neighbour, lan, 9999, leftOut), "open");
+			await host.sh(
+				"iptables -D ts-input -s 100.64.0.0/10 ! -i tailscale0 -j DROP",
+			);
+			const found = await one(id);
+			t.equal(statesOf(found)[id], "finding high");
+			t.equal(
+				await probePort(neighbour, lan, 9999, forged),
+				"open",
+				"for real",
+			);
+			await host.sh(`${commandOf(found, id)} --yes`);
+			const without = await one(id);
+			t.equal(statesOf(without)[id], "finding info", "and says what holds");
+			t.match(
+				evidenceOf(without, id),
+				/netfilter-mode=off[\s\S]*bound to tailscale0/,
+			);
+			t.equal(await probePort(neighbour, lan, 9999, forged), "filtered");
+			await end();
+		});
+	},
+);
+
+/** A container at 172.17.0.2:8080, and the rules by which Docker publishes it on port 3000. */
+async function publishLikeDocker(t: Test, host: BootedHost): Promise<void> {
+	const container = await makeNamespace(t);
+	await connect(host.network, container, "veth0");
+	await host.network.ip(
+		"link add docker0 type bridge",
+		"link set docker0 up",
+		"addr add 172.17.0.1/16 dev docker0",
+		"link set veth0 master docker0",
+	);
+	await container.ip(
+		"addr add 172.17.0.2/16 dev veth0",
+		"route add default via 172.17.0.1",
+	);
+	container.start("python3", "-m", "http.server", "8080");
+	await becomes(
+		t,
+		async () => (await container.listeners()).includes("0.0.0.0:8080"),
+		true,
+		"the container listens",
+	);
+	await host.sh(`echo 1 >/proc/sys/net/ipv4/ip_forward
+		iptables -t nat -N DOCKER
+		iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+		iptables -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 3000 -j DNAT --to-destination 172.17.0.2:8080
+		iptables -N DOCKER
+		iptables -N DOCKER-USER
+		iptables -I FORWARD -o docker0 -j DOCKER
+		iptables -I FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+		iptables -I FORWARD -i docker0 ! -o docker0 -j ACCEPT
+		iptables -I FORWARD -j DOCKER-USER
+		iptables -A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 8080 -j ACCEPT`);
+}

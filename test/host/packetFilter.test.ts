@@ -1,0 +1,299 @@
+import t from "tap";
+import { parseIptables } from "../../src/host/iptablesRules.ts";
+import { parseNftables, tablesOfXt } from "../../src/host/nftRules.ts";
+import {
+	type BaseChain,
+	type Packets,
+	translations,
+	wayIn,
+} from "../../src/host/packetFilter.ts";
+import { rangeOf } from "../../src/host/ufwPackets.ts";
+
+const packets = (port: number, more: Partial<Packets> = {}): Packets => ({
+	...{ family: "ipv4", interfaceIn: "eth0", protocol: "tcp", port },
+	from: rangeOf("0.0.0.0/0"),
+	...more,
+});
+
+const filter = (rules: string, policy = "DROP") =>
+	parseIptables(
+		`-P INPUT ${policy}\n-N other\n-N inner\n${rules}`,
+		"iptables",
+		"filter",
+		"ipv4",
+	);
+
+/** How many of the packets get in by these rules. */
+const share = (rules: string, sent: Packets, policy?: string) =>
+	wayIn({ baseChains: filter(rules, policy) }, sent).share;
+
+t.test(
+	"the first rule that fits decides, in each of iptables' forms",
+	async (t) => {
+		for (const [rules, port, wanted] of [
+			["", 22, "none"],
+			["-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT", 22, "all"],
+			["-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT", 23, "none"],
+			["-A INPUT -p tcp -m tcp ! --dport 22 -j ACCEPT", 22, "none"],
+			["-A INPUT -p udp -m udp --dport 22 -j ACCEPT", 22, "none"],
+			["-A INPUT -p tcp -m multiport --dports 80,90:99 -j ACCEPT", 95, "all"],
+			["-A INPUT -i eth+ -j ACCEPT", 22, "all"],
+			["-A INPUT ! -i eth0 -j ACCEPT", 22, "none"],
+			[
+				"-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+				22,
+				"none",
+			],
+			["-A INPUT -m conntrack ! --ctstate INVALID -j ACCEPT", 22, "all"],
+			[
+				"-A INPUT -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j ACCEPT",
+				22,
+				"all",
+			],
+			["-A INPUT -m set --match-set friends src -j ACCEPT", 22, "some"],
+			["-A INPUT -m mark --mark 0x40000/0xff0000 -j ACCEPT", 22, "none"],
+			[
+				"-A INPUT -j MARK --set-xmark 0x40000/0xff0000\n-A INPUT -m mark --mark 0x40000/0xff0000 -j ACCEPT",
+				22,
+				"some",
+			],
+			["-A INPUT -s 10.0.0.0/8 -j ACCEPT", 22, "some"],
+			[
+				"-A INPUT -s 10.0.0.0/8 -j DROP\n-A INPUT -s 10.1.0.0/16 -j ACCEPT",
+				22,
+				"none",
+			],
+			["-A INPUT -d 224.0.0.251/32 -j ACCEPT", 22, "none"],
+			[
+				"-A INPUT -j other\n-A INPUT -j ACCEPT\n-A other -j RETURN\n-A other -j DROP",
+				22,
+				"all",
+			],
+			["-A INPUT -j other\n-A INPUT -j ACCEPT\n-A other -j DROP", 22, "none"],
+			["-A INPUT -g other\n-A INPUT -j ACCEPT\n-A other -j RETURN", 22, "none"],
+			[
+				"-A INPUT -j other\n-A INPUT -j DROP\n-A other -p tcp -j inner\n-A inner -m tcp -p tcp --dport 22 -j ACCEPT",
+				22,
+				"all",
+			],
+			['-A INPUT -m comment --comment "-j ACCEPT \\" -A" -j DROP', 22, "none"],
+			["-A INPUT -p tcp -j NFQUEUE --queue-num 0", 22, "some"],
+			["-A INPUT -p tcp", 22, "none"],
+		] as const)
+			t.equal(share(rules, packets(port)), wanted, rules);
+		t.equal(share("", packets(22), "ACCEPT"), "all", "the policy is left");
+		t.throws(() => filter("Chain INPUT (policy DROP)"), /what is not known/);
+	},
+);
+
+t.test("what fits some is told by the rule, and by what it fits", async (t) => {
+	const { by } = wayIn(
+		{
+			baseChains: filter(
+				"-A INPUT -s 10.0.0.0/8 -p tcp -m tcp --dport 80 -j ACCEPT",
+			),
+		},
+		packets(80, { port: undefined }),
+	);
+	t.equal(by.length, 1);
+	t.equal(by[0]?.packets.port, 80);
+	t.equal(by[0]?.packets.from.join("/"), "10.0.0.0/8");
+	t.equal(
+		by[0]?.rule?.removal,
+		"sudo iptables -D INPUT -s 10.0.0.0/8 -p tcp -m tcp --dport 80 -j ACCEPT",
+	);
+});
+
+const rule = (...expr: unknown[]) => ({
+	rule: { family: "inet", table: "own", chain: "in", handle: 7, expr },
+});
+const match = (left: unknown, right: unknown, op = "==") => ({
+	match: { op, left, right },
+});
+const dport = { payload: { protocol: "tcp", field: "dport" } };
+const own = (policy: string, ...rules: unknown[]): BaseChain[] =>
+	parseNftables(
+		JSON.stringify({
+			nftables: [
+				{ metainfo: {} },
+				{ table: { family: "inet", name: "own" } },
+				{
+					chain: {
+						...{ family: "inet", table: "own", name: "in", type: "filter" },
+						...{ hook: "input", prio: -10, policy },
+					},
+				},
+				...rules,
+			],
+		}),
+		"table inet own { # handle 1\n\tchain in { # handle 2\n\t\ttcp dport 22 accept # handle 7\n\t}\n}\n",
+	);
+
+t.test("nftables' rules decide alike", async (t) => {
+	const accept = { accept: null };
+	for (const [rules, wanted] of [
+		[[], "none"],
+		[[rule(match(dport, 22), accept)], "all"],
+		[[rule(match(dport, { set: [80, { range: [20, 25] }] }), accept)], "all"],
+		[[rule(match(dport, 22, "!="), accept)], "none"],
+		[[rule(match({ meta: { key: "iifname" } }, "lo"), accept)], "none"],
+		[[rule(match({ meta: { key: "nfproto" } }, "ipv6"), accept)], "none"],
+		[
+			[
+				rule(
+					match({ ct: { key: "state" } }, ["established", "related"], "in"),
+					accept,
+				),
+			],
+			"none",
+		],
+		[
+			[
+				rule({
+					vmap: {
+						key: { ct: { key: "state" } },
+						data: {
+							set: [
+								["established", accept],
+								["new", { drop: null }],
+							],
+						},
+					},
+				}),
+				rule(accept),
+			],
+			"none",
+		],
+		[
+			[rule({ vmap: { key: { ct: { key: "state" } }, data: "@states" } })],
+			"some",
+		],
+		[
+			[
+				rule(
+					match(
+						{ payload: { protocol: "ip", field: "saddr" } },
+						{ prefix: { addr: "10.0.0.0", len: 8 } },
+					),
+					accept,
+				),
+			],
+			"some",
+		],
+		[
+			[
+				rule(
+					match({ payload: { protocol: "ip", field: "saddr" } }, "@friends"),
+					accept,
+				),
+			],
+			"some",
+		],
+		[
+			[
+				rule({ limit: { rate: 3 } }, { reject: null }),
+				rule({ counter: {} }, accept),
+			],
+			"some",
+		],
+	] as const)
+		t.equal(
+			wayIn({ baseChains: own("drop", ...rules) }, packets(22)).share,
+			wanted,
+			JSON.stringify(rules),
+		);
+	const [chain] = own("drop", rule(accept));
+	t.equal(chain?.rules[0]?.text, "nft inet own in: tcp dport 22 accept");
+	t.equal(
+		chain?.rules[0]?.removal,
+		"sudo nft delete rule inet own in handle 7",
+	);
+	t.strictSame(
+		tablesOfXt(
+			JSON.stringify({
+				nftables: [rule({ xt: { type: "match", name: "set" } })],
+			}),
+		),
+		["inet own"],
+	);
+});
+
+t.test(
+	"an accept in one base chain decides for no other, and a drop for all",
+	async (t) => {
+		const ssh = filter("-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT");
+		const both =
+			(...other: BaseChain[]) =>
+			(port: number) =>
+				wayIn({ baseChains: [...other, ...ssh] }, packets(port)).share;
+		t.equal(both(...own("accept", rule({ accept: null })))(80), "none");
+		t.equal(both(...own("accept", rule({ accept: null })))(22), "all");
+		t.equal(both(...own("accept", rule({ drop: null })))(22), "none");
+		t.equal(both(...own("drop"))(22), "none");
+	},
+);
+
+t.test("a translated port goes where FORWARD lets it", async (t) => {
+	const at = (nat: string, forward: string) =>
+		translations(
+			{
+				baseChains: [
+					...parseIptables(
+						`-P PREROUTING ACCEPT\n-N DOCKER\n${nat}`,
+						"iptables",
+						"nat",
+						"ipv4",
+					),
+					...parseIptables(
+						`-P INPUT DROP\n-P FORWARD DROP\n${forward}`,
+						"iptables",
+						"filter",
+						"ipv4",
+					),
+				],
+			},
+			packets(0, { port: undefined }),
+			(address) => address.range() === "loopback",
+		).map(({ packets: sent, to, port, share: let_in }) => [
+			...[sent.port, to?.toString(), port, let_in],
+		]);
+	const dnat =
+		"-A PREROUTING ! -i docker0 -p tcp -m tcp --dport 3000 -j DNAT --to-destination 172.17.0.2:8080";
+	t.strictSame(at(dnat, ""), [[3000, "172.17.0.2", 8080, "none"]]);
+	t.strictSame(
+		at(
+			dnat,
+			"-A FORWARD -d 172.17.0.2/32 -o docker0 -p tcp -m tcp --dport 8080 -j ACCEPT",
+		),
+		[[3000, "172.17.0.2", 8080, "some"]],
+	);
+	t.strictSame(
+		at(
+			dnat,
+			"-A FORWARD -i eth0 -m conntrack --ctorigdstport 3000 -j DROP\n-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT",
+		),
+		[[3000, "172.17.0.2", 8080, "none"]],
+	);
+	t.strictSame(
+		at(
+			"-A PREROUTING -p tcp -m tcp --dport 81 -j REDIRECT --to-ports 80",
+			"-A INPUT -p tcp -m tcp --dport 80 -j ACCEPT",
+		),
+		[[81, undefined, 80, "all"]],
+		"to this host, by INPUT",
+	);
+	t.strictSame(
+		at(
+			"-A PREROUTING -p tcp -m tcp --dport 82 -j DNAT --to-destination [fd00::2]:80",
+			"-A FORWARD -j ACCEPT",
+		),
+		[[82, "fd00::2", 80, "all"]],
+	);
+	t.strictSame(
+		at(
+			"-A PREROUTING -i lo -p tcp -m tcp --dport 83 -j DNAT --to-destination 127.0.0.1:80",
+			"",
+		),
+		[],
+	);
+});
