@@ -24,8 +24,10 @@ import {
 	contains,
 	fitsSome,
 	isLettingIn,
+	isOpen,
 	rangeOf,
 	tailnet,
+	tailnetPeers,
 	tailnetRange,
 } from "../host/ufwPackets.ts";
 import {
@@ -331,7 +333,15 @@ function judgeGatePort(seen: Look): Outcome {
 			[
 				`${shut.map((family) => familyName[family]).join(" and ")}: the tailnet does not get to the gate, ${tailnet} is shut for port ${gatePort}`,
 			],
-			{ severity: "warn" },
+			{
+				severity: "warn",
+				// Where UFW allows it already, tailscaled's own rules are what is missing.
+				...(seen.ufwRules.every(({ kind, rules }) =>
+					isOpen(rules, tailnetPeers(kind, gatePort)),
+				)
+					? { fix: "sudo systemctl restart tailscaled" }
+					: {}),
+			},
 		);
 	return ok(
 		`open on ${tailnet}, dropped on ${filter.outside.join(" and ")}, for ${filter.families.map((family) => familyName[family]).join(" and ")}`,
@@ -601,13 +611,16 @@ function judgeForged({ filter, sockets, hasTailnet }: Look): Outcome {
 	const bound = sockets.filter(
 		({ device, port }) => device === tailnet && port === gatePort,
 	);
-	return finding([
-		`no rule drops what comes from 100.64.0.0/10 elsewhere than on ${tailnet}: tailscaled sets none with --netfilter-mode=off`,
-		"no rule lets anybody in for such an address, so UFW drops it like the rest",
-		bound.length > 0
-			? `the gate's socket is bound to ${tailnet} (${bound.map(formatSocket).join(", ")}) and is not reached that way`
-			: `nothing bound to ${tailnet} listens on ${gatePort}: what holds a forged address off there is the firewall and the key`,
-	]);
+	return finding(
+		[
+			`no rule drops what comes from 100.64.0.0/10 elsewhere than on ${tailnet}: tailscaled sets none with --netfilter-mode=off`,
+			"no rule lets anybody in for such an address, so UFW drops it like the rest",
+			bound.length > 0
+				? `the gate's socket is bound to ${tailnet} (${bound.map(formatSocket).join(", ")}) and is not reached that way`
+				: `nothing bound to ${tailnet} listens on ${gatePort}: what holds a forged address off there is the firewall and the key`,
+		],
+		{ fix: "sudo tailscale set --netfilter-mode=on" },
+	);
 }
 
 async function judgeDocker({ filter }: Look): Promise<Outcome> {
