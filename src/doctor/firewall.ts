@@ -531,7 +531,8 @@ function judgeTailnet(seen: Look): Outcome {
 		)
 		.filter(
 			(socket) => waysTo(seen, socket, [tailnet], tailnetRange).length > 0,
-		);
+		)
+		.toSorted((a, b) => a.port - b.port);
 	const [first] = reached;
 	if (first === undefined)
 		return ok("every device of the tailnet reaches the gate, and nothing else");
