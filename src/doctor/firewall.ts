@@ -686,6 +686,8 @@ async function judgeDocker({ filter }: Look): Promise<Outcome> {
 			severity: worst(severities),
 			fix: unique(fixes).join(" && "),
 		});
+	if (filter.unread.length > 0)
+		return unknown(...filter.unread, "install nftables");
 	if (all === undefined && led.length === 0)
 		return absent("Docker does not run here, and no rule translates addresses");
 	return ok(

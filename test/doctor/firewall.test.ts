@@ -188,6 +188,13 @@ t.test(
 					if (id !== "firewall.boot") t.equal(state, "unknown", id);
 				t.match(evidenceOf(found, "firewall.active"), /install iptables/);
 				await host.sh("mv /usr/sbin/iptables.away /usr/sbin/iptables");
+				// nftables' own rules can shut, which is no harm, and lead elsewhere.
+				await host.sh("mv /usr/sbin/nft /usr/sbin/nft.away");
+				t.match(statesOf(await examine(host, ["firewall"])), {
+					"firewall.active": "ok",
+					"firewall.docker": "unknown",
+				});
+				await host.sh("mv /usr/sbin/nft.away /usr/sbin/nft");
 			},
 		);
 	},
