@@ -178,6 +178,17 @@ export function ufw(): Step {
 						});
 					continue;
 				}
+				// Whoever empties INPUT takes UFW's way in with it, and UFW still calls itself active.
+				const input = (await outputOf(program, "-S", "INPUT")) ?? "";
+				if (!/-j ufw6?-before-input\b/.test(input)) {
+					proofs.push({
+						ok: false,
+						says: `${program}: nothing leads from INPUT to UFW's rules`,
+						advice:
+							"something has emptied INPUT; a reboot brings UFW's rules back (see also: llamagate doctor --explain firewall.active)",
+					});
+					continue;
+				}
 				const lines = rules.split("\n");
 				const open = lines.findIndex(
 					(line) =>
