@@ -13,6 +13,7 @@ const commands: Record<string, () => Promise<Command>> = {
 	setup: async () => (await import("./commands/setup.ts")).setup,
 	probe: async () => (await import("./commands/probe.ts")).probe,
 	doctor: async () => (await import("./commands/doctor.ts")).doctor,
+	status: async () => (await import("./commands/status.ts")).status,
 	policy: async () => (await import("./commands/policy.ts")).policy,
 };
 

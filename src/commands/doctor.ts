@@ -1,14 +1,23 @@
+import { fstatSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { defaultConfigPath } from "../config/load.ts";
 import { nearest } from "../config/strictJson.ts";
 import { examineAll, type Patient } from "../doctor/examination.ts";
 import { examinations } from "../doctor/examinations.ts";
+import {
+	changesSince,
+	describeChange,
+	keepResult,
+	lastResultFile,
+	priorityOf,
+	readLastResult,
+} from "../doctor/lastResult.ts";
 import { findInstallation } from "../host/installation.ts";
 import { weaknessOf } from "../keys/newKey.ts";
 import { headline } from "../report/headline.ts";
 import { renderReport } from "../report/html.ts";
-import { formatJson, toJson } from "../report/json.ts";
+import { formatJson, type JsonReport, toJson } from "../report/json.ts";
 import { hasSeriousFindings } from "../report/result.ts";
 import { explain, formatResults } from "../report/text.ts";
 import { version } from "../version.ts";
@@ -25,7 +34,7 @@ export const doctor: Command = {
 		"look whether this host is closed and the gate open to the right people only",
 	help: `
 Usage: sudo llamagate doctor [--only ID] [--explain ID] [--fix ID] [--json]
-                             [--html FILE] [--key-stdin]
+                             [--html FILE] [--key-stdin] [--changes]
 
 Looks at the sockets, rules, units and settings that are in force on this host,
 and changes nothing. What it cannot see, it says. Without root it sees less.
@@ -37,10 +46,14 @@ and changes nothing. What it cannot see, it says. Without root it sees less.
   --html FILE        write a page to keep, too
   --key-stdin        read a key of the gate from standard input, and try it with
                      one short reply
+  --changes          say only what is not as it was the last time, and keep the
+                     result in ${lastResultFile}; the daily
+                     llamagate-doctor.timer does this
   --json             print JSON (docs/report.schema.json)
   -c, --config FILE  the gate's configuration (default: ${defaultConfigPath})
 
-Exit codes: 0 nothing above "warn" was found, 1 something was, 2 usage
+Exit codes: 0 nothing above "warn" was found, 1 something was, 2 usage;
+            with --changes 0 whatever was found, 1 it could not look or keep it
 
 Example: sudo llamagate doctor
          sudo llamagate doctor --explain ollama.listening
@@ -53,12 +66,14 @@ Example: sudo llamagate doctor
 			fix: { type: "string" },
 			html: { type: "string" },
 			json: { type: "boolean", default: false },
+			changes: { type: "boolean", default: false },
 			"key-stdin": { type: "boolean", default: false },
 		});
 		if (process.platform !== "linux")
 			throw new Finding(
 				"doctor looks at a Linux host from the inside; from here, use: llamagate probe",
 			);
+		if (values.changes) refuseWithChanges(values);
 		if (values.fix !== undefined) return fix(values.fix);
 		const wanted = values.explain ?? undefined;
 		const chosen = choose(wanted === undefined ? values.only : [wanted]);
@@ -76,6 +91,10 @@ Example: sudo llamagate doctor
 			target: hostname(),
 			results,
 		};
+		if (values.changes) {
+			await tellChanges(toJson(report));
+			return exitCodes.ok;
+		}
 		if (values.html !== undefined)
 			await writeFile(
 				values.html,
@@ -92,6 +111,56 @@ Example: sudo llamagate doctor
 		return hasSeriousFindings(results) ? exitCodes.finding : exitCodes.ok;
 	},
 };
+
+/** Only a look at everything, by somebody who sees it, can be compared with another. */
+function refuseWithChanges({
+	only,
+	...others
+}: {
+	readonly only: readonly string[];
+	readonly [name: string]: unknown;
+}): void {
+	const given = ["explain", "fix", "html", "json"].find(
+		(name) => others[name] !== undefined && others[name] !== false,
+	);
+	if (only.length > 0 || given !== undefined)
+		throw new UsageError(
+			`--changes looks at everything and goes without --${given ?? "only"}`,
+		);
+	if (process.getuid?.() !== 0)
+		throw new Finding(
+			"--changes needs root; run: sudo llamagate doctor --changes",
+		);
+}
+
+/** Prints a line for each check whose answer has changed since the last time, and keeps the new answers. */
+async function tellChanges(report: JsonReport): Promise<void> {
+	const last = await readLastResult();
+	if (last.kind === "unreadable")
+		process.stderr.write(`${last.why}; it is replaced\n`);
+	const before = last.kind === "report" ? last.report : undefined;
+	const changes = changesSince(before?.results ?? [], report.results);
+	const forJournal = isJournal();
+	for (const change of changes)
+		process.stdout.write(
+			`${forJournal ? priorityOf(change) : ""}${describeChange(change)}\n`,
+		);
+	if (!forJournal && changes.length === 0)
+		process.stdout.write(
+			before === undefined
+				? "Nothing found; from now on this is what is compared with.\n"
+				: `Nothing has changed since ${before.at}.\n`,
+		);
+	await keepResult(report).catch((error: Error) => {
+		throw new Finding(`the result cannot be kept: ${error.message}`);
+	});
+}
+
+/** Whether standard output goes to journald itself (systemd.exec(5), $JOURNAL_STREAM). */
+function isJournal(): boolean {
+	const { dev, ino } = fstatSync(1);
+	return process.env.JOURNAL_STREAM === `${dev}:${ino}`;
+}
 
 /** @throws {Finding} that does not repeat it */
 async function readKey(): Promise<string> {

@@ -1,4 +1,5 @@
 import { readFileSync, writeFileSync } from "node:fs";
+import { renderDoctor } from "../doctor/document.ts";
 import { routes } from "../ollama/routes.ts";
 import { checks } from "../probe/checks.ts";
 import { configSchema, defaultsOf, type SchemaNode } from "./schema.ts";
@@ -103,6 +104,7 @@ const files: Readonly<Record<string, string>> = {
 	"docs/configuration.md": renderConfiguration(),
 	"docs/routes.md": renderRoutes(),
 	"docs/probe-checks.md": renderProbeChecks(),
+	"docs/doctor.md": renderDoctor(made),
 	"docs/config.schema.json": `${JSON.stringify(configSchema, undefined, 2)}\n`,
 	"config.example.json": `${JSON.stringify(defaultsOf(configSchema), undefined, 2)}\n`,
 };

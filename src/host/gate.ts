@@ -1,5 +1,6 @@
 import { request } from "node:http";
 import { loadConfig } from "../config/load.ts";
+import { lastResultFile } from "../doctor/lastResult.ts";
 import { tailscaleAddressesOf } from "../net/listener.ts";
 import { askDaemon } from "../net/sideDoors.ts";
 import {
@@ -27,8 +28,13 @@ const enabled = [
 	"llamagate.socket",
 	"llamagate.service",
 	"llamagate-listen.service",
+	"llamagate-doctor.timer",
 ];
-const unitNames = [...enabled, "llamagate-ollama.service"];
+const unitNames = [
+	...enabled,
+	"llamagate-ollama.service",
+	"llamagate-doctor.service",
+];
 const rootFolder = "/usr/lib/llamagate/root";
 const localSocket = "/run/llamagate-local/gate.sock";
 
@@ -110,6 +116,12 @@ export function gate(installation: Installation): Step {
 							: []),
 						...(name === "llamagate-listen.service"
 							? [["rm", "-rf", "/run/systemd/system/llamagate.socket.d"]]
+							: []),
+						...(name === "llamagate-doctor.timer"
+							? [
+									["systemctl", "stop", "llamagate-doctor.service"],
+									["rm", "-f", lastResultFile],
+								]
 							: []),
 					],
 				});

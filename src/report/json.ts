@@ -48,7 +48,7 @@ export function toJson({
 }
 
 /** As JSON that does nothing to a terminal: what JSON leaves raw of what is hidden or steers is escaped, which changes no value. */
-export function formatJson(report: JsonReport): string {
+export function formatJson(report: object): string {
 	const escaped = JSON.stringify(report, undefined, 2).replace(
 		/[[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]--\n]/gv,
 		(character) =>

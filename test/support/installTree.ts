@@ -61,7 +61,7 @@ export async function installTree(root: string): Promise<void> {
 	);
 	await chmod(wrapper, 0o755);
 	await execute("sh", [
-		...["-euc", 'cp "$1"/*.service "$1"/*.socket "$2"', "sh"],
+		...["-euc", 'cp "$1"/*.service "$1"/*.socket "$1"/*.timer "$2"', "sh"],
 		...[path.join(project, "systemd"), path.join(root, "lib/systemd/system")],
 	]);
 

@@ -1,0 +1,236 @@
+import { styleText } from "node:util";
+import { defaultConfigPath, loadConfig } from "../config/load.ts";
+import { type LastResult, readLastResult } from "../doctor/lastResult.ts";
+import { localSource } from "../net/connections.ts";
+import { askDaemon } from "../net/sideDoors.ts";
+import { headline } from "../report/headline.ts";
+import { formatJson } from "../report/json.ts";
+import {
+	hasSeriousFindings,
+	type Result,
+	worstFirst,
+} from "../report/result.ts";
+import { toneNames, toneOf } from "../report/tone.ts";
+import { visible } from "../report/visible.ts";
+import { type Command, exitCodes, readArgs } from "./command.ts";
+
+/** What the running gate says of itself (`GET /status`), as far as it is told here. */
+interface GateStatus {
+	readonly version: string;
+	readonly pid: number;
+	readonly startedAt: string;
+	readonly listening: readonly string[];
+	readonly keys: readonly string[];
+	readonly lastReload: { readonly at: string; readonly ok: boolean };
+	readonly connections: number;
+	readonly streams: number;
+	readonly lockedOut: number;
+}
+
+interface Line {
+	readonly subject: string;
+	/** `undefined` where it is neither good nor bad. */
+	readonly ok: boolean | undefined;
+	readonly says: string;
+}
+
+/** How old a result of the daily run may be. */
+const freshMs = 2 * 86_400_000;
+
+export const status: Command = {
+	summary: "say how the running gate does, and what doctor found last",
+	help: `
+Usage: sudo llamagate status [--config FILE] [--json]
+
+Asks the running gate over its admin socket, and reads the last result of the
+daily "llamagate doctor --changes". It looks at nothing else; doctor does.
+
+  -c, --config FILE  the gate's configuration (default: ${defaultConfigPath})
+  --json             print JSON
+
+Exit codes: 0 all is well, 1 something needs attention or could not be asked,
+            2 usage, 78 the configuration would not load
+
+Example: sudo llamagate status
+`,
+	async run(args) {
+		const { values } = readArgs(args, {
+			config: { type: "string", short: "c", default: defaultConfigPath },
+			json: { type: "boolean", default: false },
+		});
+		const { admin } = await loadConfig(values.config);
+		const gate = await askGate(admin.socket);
+		const last = await readLastResult();
+		const nowMs = Date.now();
+		const lines = [
+			...(typeof gate === "string"
+				? [{ subject: "gate", ok: false, says: gate }]
+				: describeGate(gate, nowMs)),
+			describeLast(last, nowMs),
+		];
+		const ok = lines.every((line) => line.ok !== false);
+		if (values.json)
+			process.stdout.write(
+				formatJson({
+					ok,
+					gate: typeof gate === "string" ? null : gate,
+					doctor: last.kind === "report" ? summaryOf(last, nowMs) : null,
+					lines,
+				}),
+			);
+		else {
+			for (const line of lines) process.stdout.write(formatLine(line));
+			if (last.kind === "report")
+				for (const result of findingsOf(last.report.results))
+					process.stdout.write(
+						`      ${toneNames[toneOf(result)]}  ${oneLine(`${result.id}  ${result.evidence[0] ?? result.title}`)}\n`,
+					);
+		}
+		return ok ? exitCodes.ok : exitCodes.finding;
+	},
+};
+
+/** @returns what it says, or why it says nothing */
+async function askGate(
+	socket: string | undefined,
+): Promise<GateStatus | string> {
+	if (socket === undefined)
+		return 'admin.socket is "off", so the gate cannot be asked; see: systemctl status llamagate';
+	const { status, body, code } = await askDaemon(socket, "GET /status");
+	if (code === "EACCES")
+		return `only root may ask on ${socket}; run: sudo llamagate status`;
+	if (status === 0)
+		return `no gate answers on ${socket} (${code}); see: systemctl status llamagate`;
+	if (status !== 200)
+		return `what answers on ${socket} is no gate of this version (status ${status})`;
+	try {
+		const said = JSON.parse(body) as GateStatus;
+		if (isGateStatus(said)) return said;
+	} catch {
+		// What is no JSON is not the gate's.
+	}
+	return `what answers on ${socket} is no gate of this version`;
+}
+
+function isGateStatus(said: GateStatus): boolean {
+	const { version, pid, startedAt, listening, keys, lastReload } = said;
+	return (
+		[version, startedAt, lastReload?.at].every(isText) &&
+		[listening, keys].every(
+			(list) => Array.isArray(list) && list.every(isText),
+		) &&
+		[pid, said.connections, said.streams, said.lockedOut].every(
+			(number) => typeof number === "number",
+		)
+	);
+}
+
+function isText(value: unknown): value is string {
+	return typeof value === "string";
+}
+
+function describeGate(gate: GateStatus, nowMs: number): Line[] {
+	const listening = gate.listening.filter((address) => address !== localSource);
+	const { at, ok } = gate.lastReload;
+	return [
+		{
+			subject: "gate",
+			ok: true,
+			says: `llamagate ${gate.version}, process ${gate.pid}, up for ${formatAge(nowMs - Date.parse(gate.startedAt))}`,
+		},
+		{
+			subject: "listening",
+			ok: listening.length > 0,
+			says:
+				listening.length > 0
+					? `on ${listening.join(", ")}`
+					: "on nothing that the tailnet reaches; see: tailscale status; journalctl -u llamagate-listen -n 20",
+		},
+		{
+			subject: "keys",
+			ok: gate.keys.length > 0,
+			says:
+				gate.keys.length > 0
+					? `${gate.keys.length}: ${gate.keys.join(", ")}`
+					: "none, so nobody is let in; make one with: llamagate keys add NAME",
+		},
+		{
+			subject: "streams",
+			ok: undefined,
+			says: `${gate.streams}, on ${gate.connections} connection(s); ${gate.lockedOut} address(es) locked out`,
+		},
+		{
+			subject: "files",
+			ok,
+			says: ok
+				? `read ${formatAge(nowMs - Date.parse(at))} ago`
+				: `refused ${formatAge(nowMs - Date.parse(at))} ago, and the ones before are in force; run: llamagate reload`,
+		},
+	];
+}
+
+function describeLast(last: LastResult, nowMs: number): Line {
+	const subject = "doctor";
+	if (last.kind === "unreadable")
+		return { subject, ok: undefined, says: last.why };
+	if (last.kind === "none")
+		return {
+			subject,
+			ok: undefined,
+			says: "has not looked yet; run: sudo llamagate doctor --changes",
+		};
+	const { at, results } = last.report;
+	const ageMs = nowMs - Date.parse(at);
+	const old =
+		ageMs > freshMs
+			? "; it should look every day, see: systemctl status llamagate-doctor.timer"
+			: "";
+	return {
+		subject,
+		ok: hasSeriousFindings(results) ? false : old === "" ? true : undefined,
+		says: `${headline(results).replace(/\.$/, "")} (${formatAge(ageMs)} ago)${old}`,
+	};
+}
+
+/** What a reader would act on. */
+function findingsOf(results: readonly Result[]): Result[] {
+	return worstFirst(results).filter(
+		({ state, severity }) => state === "finding" && severity !== "info",
+	);
+}
+
+function summaryOf(
+	{ report }: Extract<LastResult, { kind: "report" }>,
+	nowMs: number,
+) {
+	return {
+		at: report.at,
+		ageSeconds: Math.round((nowMs - Date.parse(report.at)) / 1000),
+		ok: report.ok,
+		findings: findingsOf(report.results),
+	};
+}
+
+/** "40 s", "3 min", "5 h", "2 d". */
+export function formatAge(ms: number): string {
+	const seconds = Math.max(0, Math.round(ms / 1000));
+	if (seconds < 120) return `${seconds} s`;
+	if (seconds < 7_200) return `${Math.round(seconds / 60)} min`;
+	if (seconds < 172_800) return `${Math.round(seconds / 3_600)} h`;
+	return `${Math.round(seconds / 86_400)} d`;
+}
+
+function formatLine({ subject, ok, says }: Line): string {
+	const mark =
+		ok === undefined
+			? "    "
+			: ok
+				? styleText("green", "ok  ")
+				: styleText("yellow", "look");
+	return `${mark}  ${subject}: ${oneLine(says)}\n`;
+}
+
+/** Neither the daemon nor what doctor quotes is to write lines of its own here. */
+function oneLine(text: string): string {
+	return visible(text.replace(/[\n\t]+/g, " "));
+}
