@@ -1,5 +1,6 @@
-import { access, readdir, readFile, statfs } from "node:fs/promises";
+import { access, readdir, readFile, realpath, statfs } from "node:fs/promises";
 import { release } from "node:os";
+import path from "node:path";
 import { hasProgram, outputOf, runProgram } from "../host/program.ts";
 import { lookUpUnit } from "../host/units.ts";
 import {
@@ -164,6 +165,7 @@ export interface UnitState {
 	readonly isActive: boolean;
 	readonly isFailed: boolean;
 	readonly isEnabled: boolean;
+	/** Whether its files are others than those that systemd has read. */
 	readonly needsReload: boolean;
 	/** How it ended, where it has: `exit-code`. */
 	readonly result: string;
@@ -182,16 +184,40 @@ async function unitStates(names: readonly string[]): Promise<UnitState[]> {
 			throw new Error("systemd does not answer here");
 		const value = (property: string) =>
 			new RegExp(`^${property}=(.*)$`, "m").exec(output)?.[1] ?? "";
-		const { exists, isActive, isEnabled } = unit;
+		const { exists, isActive, isEnabled, dropIns } = unit;
 		const name = value("Id");
 		states.set(name, {
 			...{ name, exists, isActive, isEnabled },
 			isFailed: value("ActiveState") === "failed",
-			needsReload: value("NeedDaemonReload") === "yes",
+			needsReload:
+				value("NeedDaemonReload") === "yes" ||
+				(await hasUnreadDropIn(name, dropIns)),
 			result: value("Result"),
 		});
 	}
 	return [...states.values()];
+}
+
+const unitFolders = ["/etc", "/run", "/usr/lib", "/lib"];
+
+/** Whether a drop-in lies on disk that systemd does not have; of a folder that is new it does not tell by itself. */
+async function hasUnreadDropIn(
+	unit: string,
+	read: readonly string[],
+): Promise<boolean> {
+	const known = new Set(read.map((file) => path.basename(file)));
+	for (const folder of unitFolders) {
+		const place = `${folder}/systemd/system/${unit}.d`;
+		const names = await readdir(place).catch(() => []);
+		for (const name of names) {
+			if (!name.endsWith(".conf") || known.has(name)) continue;
+			// A link to /dev/null takes one of this name out, wherever that lies.
+			const target = await realpath(path.join(place, name)).catch(() => "");
+			if (target === "/dev/null") known.add(name);
+			else return true;
+		}
+	}
+	return false;
 }
 
 export function judgeGateUnits(units: readonly UnitState[]): Outcome {

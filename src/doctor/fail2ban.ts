@@ -37,7 +37,7 @@ export const fail2banExaminations: readonly Examination[] = [
 			if (!(await isInstalled())) return notInstalled();
 			const { code, stdout, stderr } = await client("ping");
 			if (code === 0) return ok("fail2ban answers");
-			return finding([(stderr || stdout).trim()], {
+			return finding([(stderr || stdout).trim().replace(/^.*ERROR\s+/, "")], {
 				fix: "sudo systemctl enable --now fail2ban",
 			});
 		},

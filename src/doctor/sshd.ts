@@ -289,7 +289,7 @@ async function lastRead(): Promise<LastRead> {
 	const shown =
 		(await outputOf(
 			...["systemctl", "show", service, "--timestamp=unix"],
-			"--property=ExecMainStartTimestamp,ExecReload",
+			"--property=ExecMainStartTimestamp,ExecReload,StateChangeTimestamp",
 		)) ?? "";
 	const pid =
 		(await outputOf("systemctl", "show", service, "--property=MainPID")) ?? "";
@@ -308,7 +308,12 @@ async function lastRead(): Promise<LastRead> {
  * @param said the last `Server listening on` of the journal, with its time
  */
 export function parseLastRead(shown: string, said: string): LastRead {
+	// After a daemon-reload systemd has forgotten when it ran a reload, and not when the unit left that state.
+	const forgotten = shown.includes("start_time=[n/a]")
+		? (/^StateChangeTimestamp=@(\d+)$/m.exec(shown)?.[1] ?? [])
+		: [];
 	const seconds = [
+		...[forgotten].flat().map((text) => Number(text) + 0.999),
 		...[...shown.matchAll(/(?:^ExecMainStartTimestamp=|stop_time=\[)@(\d+)/gm)]
 			// Whole seconds: it may have been any moment of that one.
 			.map(([, text]) => Number(text) + 0.999),

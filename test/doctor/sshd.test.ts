@@ -254,6 +254,14 @@ ExecReload={ path=/usr/sbin/sshd ; argv[]=/usr/sbin/sshd -t ; ignore_errors=no ;
 		),
 		{ kind: "at", atMs: 1795460999336.448 },
 	);
+	t.strictSame(
+		parseLastRead(
+			`${shown.replaceAll(/@1795460923/g, "n/a")}StateChangeTimestamp=@1795460930\n`,
+			"",
+		),
+		{ kind: "at", atMs: 1795460930999 },
+		"after a daemon-reload",
+	);
 	t.equal(parseLastRead("ExecMainStartTimestamp=\n", "").kind, "unknown");
 	const newest = { file: "/etc/ssh/sshd_config", atMs: 5 };
 	t.equal(judgeLoaded({ kind: "later" }, newest, 1).state, "ok");
