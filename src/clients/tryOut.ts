@@ -1,4 +1,5 @@
 import { Agent, request } from "undici";
+import { codeOf } from "../net/errorCode.ts";
 
 /** A call that went through, as a person would like to know it. */
 export interface Success {
@@ -293,19 +294,6 @@ function explainNoReply(error: unknown, server: string): Failure {
 			connectAdvice[code] ??
 			"Is this machine on the tailnet (tailscale status), and does the server answer tailscale ping?",
 	};
-}
-
-/** The system's code, also of an error that several attempts share. */
-function codeOf(error: unknown): string {
-	if (error instanceof AggregateError && error.errors.length > 0)
-		return codeOf(error.errors[0]);
-	const { code, cause, name } = error as Error & { code?: string };
-	if (
-		cause instanceof Error &&
-		(code === undefined || code === "UND_ERR_SOCKET")
-	)
-		return codeOf(cause);
-	return code ?? name;
 }
 
 function readModels(text: string): string[] | undefined {

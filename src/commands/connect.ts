@@ -1,6 +1,6 @@
 import { homedir } from "node:os";
 import path from "node:path";
-import { parseArgs, styleText } from "node:util";
+import { styleText } from "node:util";
 import { type Client, type Guide, isModelName } from "../clients/client.ts";
 import { clients } from "../clients/clients.ts";
 import {
@@ -12,13 +12,12 @@ import { parseServer } from "../clients/server.ts";
 import { type Failure, type Success, tryOut } from "../clients/tryOut.ts";
 import { nearest } from "../config/strictJson.ts";
 import { weaknessOf } from "../keys/newKey.ts";
+import { type Command, exitCodes, Finding, UsageError } from "./command.ts";
 import {
-	type Command,
-	exitCodes,
-	Finding,
-	readArgs,
-	UsageError,
-} from "./command.ts";
+	promptForKey,
+	readArgsWithoutKey,
+	readStandardInput,
+} from "./keyInput.ts";
 import { formatTable } from "./table.ts";
 
 const placeholders = {
@@ -137,26 +136,7 @@ interface Given {
  * @throws {UsageError}
  */
 function readConnectArgs(args: string[]): Given {
-	if (args.some((arg) => /^--?(api-?)?(key|token)(=|$)/i.test(arg)))
-		throw new UsageError(
-			"a key does not go on the command line, where other users and the shell's history see it; use --key-stdin and put it on standard input",
-		);
-	const loose = parseArgs({
-		args,
-		options,
-		allowPositionals: true,
-		strict: false,
-	});
-	// An option that is not known comes first: what follows it may be its value.
-	const { values, positionals } = readArgs(
-		args,
-		options,
-		loose.positionals.map(() => "CLIENT"),
-	);
-	if (positionals.length > 1)
-		throw new UsageError(
-			"one CLIENT is enough; a key goes on standard input, with --key-stdin",
-		);
+	const { values, positionals } = readArgsWithoutKey(args, options, "CLIENT");
 	const [name] = positionals;
 	const client = name === undefined ? undefined : findClient(name);
 
@@ -227,12 +207,8 @@ function findClient(name: string): Client {
 
 /** @throws {Finding} that does not repeat it */
 async function readKey(): Promise<string> {
-	if (process.stdin.isTTY)
-		say("Type or paste the key, then press Enter and Ctrl-D.");
-	let text = "";
-	process.stdin.setEncoding("utf8");
-	for await (const chunk of process.stdin) text += String(chunk);
-	const key = text.trim();
+	promptForKey();
+	const key = await readStandardInput();
 	if (key === "")
 		throw new Finding(
 			"standard input is empty; put the key there, such as with: --key-stdin < laptop.key",

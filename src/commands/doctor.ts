@@ -28,6 +28,7 @@ import {
 	readArgs,
 	UsageError,
 } from "./command.ts";
+import { readStandardInput } from "./keyInput.ts";
 
 export const doctor: Command = {
 	summary:
@@ -164,10 +165,7 @@ function isJournal(): boolean {
 
 /** @throws {Finding} that does not repeat it */
 async function readKey(): Promise<string> {
-	let text = "";
-	process.stdin.setEncoding("utf8");
-	for await (const chunk of process.stdin) text += String(chunk);
-	const key = text.trim();
+	const key = await readStandardInput();
 	const weakness = weaknessOf(key);
 	if (weakness !== undefined)
 		throw new Finding(

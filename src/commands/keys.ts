@@ -25,6 +25,7 @@ import {
 	readArgs,
 	UsageError,
 } from "./command.ts";
+import { promptForKey, readStandardInput } from "./keyInput.ts";
 import { formatTable } from "./table.ts";
 
 const shared = {
@@ -384,12 +385,8 @@ function readExpires(text: string | undefined): string | undefined {
 
 async function obtainKey(fromStdin: boolean): Promise<string> {
 	if (!fromStdin) return generateKey();
-	if (process.stdin.isTTY)
-		say("Type or paste the key, then press Enter and Ctrl-D.");
-	let text = "";
-	process.stdin.setEncoding("utf8");
-	for await (const chunk of process.stdin) text += String(chunk);
-	const key = text.trim();
+	promptForKey();
+	const key = await readStandardInput();
 	const weakness = weaknessOf(key);
 	if (weakness !== undefined) throw new Finding(weakness);
 	return key;

@@ -1,16 +1,15 @@
 import { writeFile } from "node:fs/promises";
-import { createInterface } from "node:readline/promises";
-import { parseArgs, styleText } from "node:util";
+import { styleText } from "node:util";
 import { isModelName } from "../clients/client.ts";
 import { parseServer } from "../clients/server.ts";
 import { parseDuration } from "../config/duration.ts";
 import { weaknessOf } from "../keys/newKey.ts";
+import { codeOf } from "../net/errorCode.ts";
 import { isTailscaleAddress, parseAddress } from "../net/ranges.ts";
 import { checkGate } from "../probe/gate.ts";
 import { maxTries } from "../probe/lockout.ts";
 import { isPublicAddress, resolve, wayTo } from "../probe/place.ts";
 import { checkPublic, publicPorts } from "../probe/ports.ts";
-import { codeOf } from "../probe/printable.ts";
 import {
 	countGaps,
 	drawGaps,
@@ -29,13 +28,13 @@ import {
 import { formatResults } from "../report/text.ts";
 import { visible } from "../report/visible.ts";
 import { version } from "../version.ts";
+import { askYesNo } from "./ask.ts";
+import { type Command, exitCodes, Finding, UsageError } from "./command.ts";
 import {
-	type Command,
-	exitCodes,
-	Finding,
-	readArgs,
-	UsageError,
-} from "./command.ts";
+	promptForKey,
+	readArgsWithoutKey,
+	readStandardInput,
+} from "./keyInput.ts";
 
 const keyVariable = "LLAMAGATE_KEY";
 const maxPorts = 20;
@@ -209,26 +208,12 @@ interface Given {
  * @throws {UsageError}
  */
 function readProbeArgs(args: string[]): Given {
-	if (args.some((arg) => /^--?(api-?)?(key|token)(=|$)/i.test(arg)))
-		throw new UsageError(
-			`a key does not go on the command line, where other users and the shell's history see it; use --key-stdin and put it on standard input, or ${keyVariable}`,
-		);
-	const loose = parseArgs({
+	const { values, positionals } = readArgsWithoutKey(
 		args,
 		options,
-		allowPositionals: true,
-		strict: false,
-	});
-	// An option that is not known comes first: what follows it may be its value.
-	const { values, positionals } = readArgs(
-		args,
-		options,
-		loose.positionals.map(() => "URL"),
+		"URL",
+		`, or ${keyVariable}`,
 	);
-	if (positionals.length > 1)
-		throw new UsageError(
-			"one URL is enough; a key goes on standard input, with --key-stdin",
-		);
 	const [url] = positionals;
 	const server = url === undefined ? undefined : parseServer(url);
 	if (url !== undefined && server === undefined)
@@ -305,12 +290,8 @@ async function readKey(fromStdin: boolean): Promise<string | undefined> {
 	let where = `in ${keyVariable}`;
 	if (fromStdin) {
 		where = "on standard input";
-		if (process.stdin.isTTY)
-			say("Type or paste the key, then press Enter and Ctrl-D.");
-		let text = "";
-		process.stdin.setEncoding("utf8");
-		for await (const chunk of process.stdin) text += String(chunk);
-		key = text.trim();
+		promptForKey();
+		key = await readStandardInput();
 	}
 	if (key === undefined || (key === "" && !fromStdin)) return undefined;
 	const weakness = weaknessOf(key);
@@ -330,20 +311,7 @@ async function agreeToLockout(agreed: boolean): Promise<boolean> {
 		say("llamagate probe: there is no terminal to ask on; add --yes");
 		return false;
 	}
-	const terminal = createInterface({
-		input: process.stdin,
-		output: process.stderr,
-	});
-	// A closed terminal is no yes.
-	const closed = new Promise<string>((resolve) =>
-		terminal.once("close", () => resolve("")),
-	);
-	const answer = await Promise.race([
-		terminal.question("Lock this device out? [y/N] "),
-		closed,
-	]);
-	terminal.close();
-	return /^y(es)?$/i.test(answer.trim());
+	return askYesNo("Lock this device out?", process.stderr);
 }
 
 /** @throws {Finding} if the name has no address */

@@ -1,5 +1,4 @@
 import { readFile } from "node:fs/promises";
-import { createInterface } from "node:readline/promises";
 import { styleText } from "node:util";
 import { createTwoFilesPatch } from "diff";
 import { nearest } from "../config/strictJson.ts";
@@ -11,6 +10,7 @@ import type { Action, Inspection, Proof, Step } from "../host/step.ts";
 import { allSteps, stepIds } from "../host/steps.ts";
 import { tailscaleStatus } from "../host/tailscale.ts";
 import { releaseLock, takeLock } from "../lock.ts";
+import { askYesNo } from "./ask.ts";
 import {
 	type Command,
 	exitCodes,
@@ -336,20 +336,7 @@ async function agree(question: string, { agreed }: Session): Promise<boolean> {
 		);
 		return false;
 	}
-	const terminal = createInterface({
-		input: process.stdin,
-		output: process.stdout,
-	});
-	// A closed terminal is no yes.
-	const closed = new Promise<string>((resolve) =>
-		terminal.once("close", () => resolve("")),
-	);
-	const answer = await Promise.race([
-		terminal.question(`${question} [y/N] `),
-		closed,
-	]);
-	terminal.close();
-	return /^y(es)?$/i.test(answer.trim());
+	return askYesNo(question, process.stdout);
 }
 
 function print(text: string): void {

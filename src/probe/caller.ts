@@ -1,6 +1,6 @@
 import { Agent } from "undici";
+import { codeOf } from "../net/errorCode.ts";
 import type { Family } from "../ollama/routes.ts";
-import { codeOf } from "./printable.ts";
 
 const connectTimeoutMs = 5_000;
 /** For calls that need no model. */

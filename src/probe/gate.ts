@@ -1,3 +1,4 @@
+import { codeOf } from "../net/errorCode.ts";
 import type { Result } from "../report/result.ts";
 import {
 	type Caller,
@@ -11,7 +12,7 @@ import {
 import { checks, finding, ok, unknown } from "./checks.ts";
 import { checkLockout } from "./lockout.ts";
 import { resolve, tailnetAddresses, type Way, wayTo } from "./place.ts";
-import { codeOf, printable } from "./printable.ts";
+import { printable } from "./printable.ts";
 import { checkStream, type Timings } from "./stream.ts";
 import { checkWithKey } from "./withKey.ts";
 import { checkWithoutKey } from "./withoutKey.ts";

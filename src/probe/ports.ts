@@ -1,9 +1,10 @@
 import { connect } from "node:net";
+import { codeOf } from "../net/errorCode.ts";
 import { formatHostPort } from "../net/ranges.ts";
 import type { Check, Result } from "../report/result.ts";
 import { absent, checks, finding, ok, unknown } from "./checks.ts";
 import { isPublicAddress, tailnetAddresses, type Way } from "./place.ts";
-import { codeOf, printable } from "./printable.ts";
+import { printable } from "./printable.ts";
 
 const timeoutMs = 5_000;
 export const publicPorts: readonly number[] = [22, 443, 3000, 8080, 11434];

@@ -1,3 +1,4 @@
+import { codeOf } from "../net/errorCode.ts";
 import type { HistogramBin } from "../report/histogram.ts";
 import type { Result } from "../report/result.ts";
 import {
@@ -10,7 +11,7 @@ import {
 	readObject,
 } from "./caller.ts";
 import { checks, finding, ok, unknown } from "./checks.ts";
-import { codeOf, printable } from "./printable.ts";
+import { printable } from "./printable.ts";
 
 /** How a stream arrived. Times are in milliseconds. */
 export interface Timings {

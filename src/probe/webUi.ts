@@ -1,11 +1,12 @@
 import { isIP } from "node:net";
 import { connect, type PeerCertificate, type TLSSocket } from "node:tls";
+import { codeOf } from "../net/errorCode.ts";
 import { formatHostPort } from "../net/ranges.ts";
 import type { Result } from "../report/result.ts";
 import { checks, finding, ok, unknown } from "./checks.ts";
 import { resolve } from "./place.ts";
 import { judgeShut, knock } from "./ports.ts";
-import { codeOf, printable } from "./printable.ts";
+import { printable } from "./printable.ts";
 
 const timeoutMs = 10_000;
 const dayMs = 24 * 3_600_000;
