@@ -5,6 +5,7 @@ import { promisify } from "node:util";
 import t from "tap";
 import {
 	builtPackages,
+	commitTime,
 	packagerEnvironment,
 	packageTools,
 	sourceFiles,
@@ -230,11 +231,6 @@ t.test(
 		t.setTimeout(600_000);
 		if (!requireTool(t, ...packageTools)) return;
 		const first = await builtPackages();
-		const { stdout: time } = await execute(
-			"git",
-			["log", "-1", "--format=%ct"],
-			{ cwd: root },
-		);
 		const other = path.join(await temporaryFolder(t), "elsewhere");
 		for (const file of await sourceFiles()) {
 			await mkdir(path.dirname(path.join(other, file)), { recursive: true });
@@ -256,7 +252,7 @@ t.test(
 				cwd: other,
 				env: {
 					...packagerEnvironment,
-					SOURCE_DATE_EPOCH: time.trim(),
+					SOURCE_DATE_EPOCH: await commitTime(),
 					TZ: "Asia/Tokyo",
 				},
 			},

@@ -28,7 +28,8 @@ export const packagerEnvironment: NodeJS.ProcessEnv = {
  * processes, find it unless the tree has changed.
  */
 export async function builtPackages(): Promise<string> {
-	const digest = createHash("sha256");
+	// The packages bear the time of the commit.
+	const digest = createHash("sha256").update(await commitTime());
 	for (const file of await sourceFiles())
 		digest.update(`${file}\0`).update(await readFile(path.join(root, file)));
 	const name = digest.digest("hex").slice(0, 12);
@@ -75,6 +76,14 @@ export async function laterPackage(
 		...["--root-owner-group", "-Znone", "--build", tree, later],
 	]);
 	return later;
+}
+
+/** The time of the last commit, in seconds since 1970. */
+export async function commitTime(): Promise<string> {
+	const { stdout } = await execute("git", ["log", "-1", "--format=%ct"], {
+		cwd: root,
+	});
+	return stdout.trim();
 }
 
 /** The files that packages are made from, relative to the checkout. */
