@@ -1,5 +1,6 @@
 import { Agent, request } from "undici";
 import { codeOf } from "../net/errorCode.ts";
+import { excerpt } from "../visible.ts";
 
 /** A call that went through, as a person would like to know it. */
 export interface Success {
@@ -127,7 +128,7 @@ async function readStream(
 				const part = readObject(line);
 				if (part === undefined) return notOllama(call.server, 200);
 				if (part.error !== undefined)
-					return broken(clean(String(part.error), call.key));
+					return broken(excerpt(String(part.error), call.key));
 				const message = isObject(part.message) ? part.message : {};
 				const text = `${message.thinking ?? ""}${message.content ?? ""}`;
 				if (text !== "") {
@@ -141,7 +142,7 @@ async function readStream(
 			if (hasText) arrivals += 1;
 		}
 	} catch (error) {
-		return broken(clean((error as Error).message, call.key));
+		return broken(excerpt((error as Error).message, call.key));
 	}
 	if (!isDone) return broken("it ended without its last line");
 	const endedAt = performance.now();
@@ -162,7 +163,7 @@ async function explainRefusal(
 	key: string,
 	model: string | undefined,
 ): Promise<Failure> {
-	const said = clean(readError(await body.text()), key);
+	const said = excerpt(readError(await body.text()), key);
 	const because = said === "" ? "" : `: ${said}`;
 	const fail = (meaning: string, advice: string): Failure => ({
 		ok: false,
@@ -322,15 +323,6 @@ function readObject(text: string): Record<string, unknown> | undefined {
 
 function isObject(value: unknown): value is Record<string, unknown> {
 	return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-/** What a server says, fit for a terminal: one short line, and never the key. */
-function clean(text: string, key: string): string {
-	const line = stripControls(text)
-		.replaceAll(key, "KEY")
-		.replace(/\s+/g, " ")
-		.trim();
-	return line.length > 300 ? `${line.slice(0, 299)}…` : line;
 }
 
 /** A server must not move the cursor of whoever asks it. */

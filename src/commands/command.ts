@@ -1,7 +1,7 @@
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import { BadFileError, nearest } from "../config/strictJson.ts";
-import { printable } from "../host/program.ts";
 import { FileBusyError } from "../keys/keyFile.ts";
+import { visible } from "../visible.ts";
 
 /** Exit codes, the same for every command. */
 export const exitCodes = {
@@ -81,16 +81,16 @@ export async function runCommand(
 	} catch (error) {
 		if (error instanceof UsageError) {
 			process.stderr.write(
-				`llamagate ${name}: ${printable(error.message)}\nSee: llamagate ${name} --help\n`,
+				`llamagate ${name}: ${visible(error.message)}\nSee: llamagate ${name} --help\n`,
 			);
 			return exitCodes.usage;
 		}
 		if (error instanceof BadFileError) {
-			process.stderr.write(`llamagate ${name}: ${printable(error.message)}\n`);
+			process.stderr.write(`llamagate ${name}: ${visible(error.message)}\n`);
 			return exitCodes.badConfig;
 		}
 		if (error instanceof Finding || error instanceof FileBusyError) {
-			process.stderr.write(`llamagate ${name}: ${printable(error.message)}\n`);
+			process.stderr.write(`llamagate ${name}: ${visible(error.message)}\n`);
 			return exitCodes.finding;
 		}
 		throw error;

@@ -4,7 +4,6 @@ import { formatDuration, parseDuration } from "../config/duration.ts";
 import { defaultConfigPath, loadConfig } from "../config/load.ts";
 import type { Binding } from "../gate/identity.ts";
 import type { KeyUse } from "../gate/keyUse.ts";
-import { printable } from "../host/program.ts";
 import {
 	changeKeys,
 	defaultScopes,
@@ -18,6 +17,7 @@ import { askDaemon } from "../net/sideDoors.ts";
 import { parseOllamaKey } from "../ollama/cliSignature.ts";
 import { parseModelPattern } from "../ollama/modelName.ts";
 import { type Scope, scopes } from "../ollama/routes.ts";
+import { visible } from "../visible.ts";
 import {
 	type Command,
 	exitCodes,
@@ -330,7 +330,7 @@ function describeUse(use: KeyUse | "not yet" | null): string[] {
 		shortTime(use.lastUsed),
 		String(use.lastFrom),
 		String(use.lastDay),
-	].map(printable);
+	].map(visible);
 }
 
 function stateOf({ expires }: KeyEntry, nowMs: number): "active" | "expired" {

@@ -10,6 +10,7 @@ import {
 	isTag,
 	recommendPolicy,
 } from "../tailnet/recommended.ts";
+import { visibleLine } from "../visible.ts";
 import { type Command, exitCodes, readArgs, UsageError } from "./command.ts";
 import { formatTable } from "./table.ts";
 
@@ -146,16 +147,11 @@ async function readText(file: string): Promise<string> {
 	}
 }
 
-/** The file's own names must not steer the terminal. */
-function visible(text: string): string {
-	return text.replaceAll(/\p{Cc}/gu, "�");
-}
-
 function formatOpener({ source, detail, certain }: Opener): string {
 	const notes = [detail, certain ? undefined : "unknown"].filter(
 		(note) => note !== undefined,
 	);
-	return visible(
+	return visibleLine(
 		notes.length === 0 ? source : `${source} (${notes.join("; ")})`,
 	);
 }
@@ -174,8 +170,8 @@ function formatFinding({ severity, at, line, says, change }: Finding): string {
 	]
 		.filter((part) => part !== undefined)
 		.join(", ");
-	return `${styleText(colours[severity], severity.padEnd(8))}  ${where === "" ? "" : `${visible(where)}: `}${visible(says)}
-          change: ${visible(change)}
+	return `${styleText(colours[severity], severity.padEnd(8))}  ${where === "" ? "" : `${visibleLine(where)}: `}${visibleLine(says)}
+          change: ${visibleLine(change)}
 `;
 }
 

@@ -26,8 +26,8 @@ import {
 	worstFirst,
 } from "../report/result.ts";
 import { formatResults } from "../report/text.ts";
-import { visible } from "../report/visible.ts";
 import { version } from "../version.ts";
+import { visible } from "../visible.ts";
 import { askYesNo } from "./ask.ts";
 import { type Command, exitCodes, Finding, UsageError } from "./command.ts";
 import {

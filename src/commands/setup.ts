@@ -5,11 +5,12 @@ import { nearest } from "../config/strictJson.ts";
 import { ActionError, perform, takeBack } from "../host/change.ts";
 import { findInstallation } from "../host/installation.ts";
 import { Journal } from "../host/journal.ts";
-import { formatCommand, orphansEnd, printable } from "../host/program.ts";
+import { formatCommand, orphansEnd } from "../host/program.ts";
 import type { Action, Inspection, Proof, Step } from "../host/step.ts";
 import { allSteps, stepIds } from "../host/steps.ts";
 import { tailscaleStatus } from "../host/tailscale.ts";
 import { releaseLock, takeLock } from "../lock.ts";
+import { visible } from "../visible.ts";
 import { askYesNo } from "./ask.ts";
 import {
 	type Command,
@@ -206,7 +207,7 @@ async function lockHost(
 		const proofs = failure === undefined ? await step.prove() : [];
 		own.proofs = proofs;
 		for (const proof of proofs)
-			say(`  ${mark(proof.ok)} ${printable(proof.says)}\n`);
+			say(`  ${mark(proof.ok)} ${visible(proof.says)}\n`);
 		const broken = proofs.find(({ ok }) => !ok);
 		if (failure === undefined && broken === undefined) {
 			if (inspection.state === "todo") own.state = "changed";
@@ -217,7 +218,7 @@ async function lockHost(
 		for (const other of reports.slice(index + 1))
 			if (other.state === "todo") other.state = "not reached";
 		say(
-			`\n${styleText("red", "Stopped")} at the step ${step.id}. ${printable(failure ?? `What to do: ${broken?.advice ?? "see above"}`)}\nThen run this again; "llamagate setup --undo" takes everything back.\n`,
+			`\n${styleText("red", "Stopped")} at the step ${step.id}. ${visible(failure ?? `What to do: ${broken?.advice ?? "see above"}`)}\nThen run this again; "llamagate setup --undo" takes everything back.\n`,
 		);
 		return report(true, exitCodes.finding);
 	}
@@ -246,7 +247,7 @@ async function carryOut(
 		return undefined;
 	} catch (error) {
 		if (!(error instanceof ActionError)) throw error;
-		say(`  ${mark(false)} ${printable(error.message)}\n`);
+		say(`  ${mark(false)} ${visible(error.message)}\n`);
 		// A step that is half done may be worse than none.
 		await takeBackCutOff(session, say);
 		return `${error.message}\nThe step was taken back.`;
@@ -262,7 +263,7 @@ async function takeBackCutOff(
 	for (const entry of cutOff) {
 		const { left } = await takeBack(entry, journal);
 		say(`  ${mark(left.length === 0)} taken back: ${describe(entry.action)}\n`);
-		for (const rest of left) say(`      ${printable(rest)}\n`);
+		for (const rest of left) say(`      ${visible(rest)}\n`);
 	}
 	if (cutOff.length > 0) await journal.endStep();
 }
@@ -304,7 +305,7 @@ async function undo(session: Session): Promise<number> {
 		left.push(...undone.left);
 		if (leavesTraces(entry.action))
 			say(`  ${mark(undone.left.length === 0)} ${describe(entry.action)}\n`);
-		for (const rest of undone.left) say(`      ${printable(rest)}\n`);
+		for (const rest of undone.left) say(`      ${visible(rest)}\n`);
 	}
 	if (journal.entries.length === 0) await journal.remove();
 	else
@@ -360,7 +361,7 @@ async function formatPlan(
 ): Promise<string> {
 	const lines = [
 		`\n${styleText("bold", title)} (${id}): ${states[state]}`,
-		`  ${printable(says)}`,
+		`  ${visible(says)}`,
 	];
 	if (actions.length > 0) lines.push(`  Why: ${why}`);
 	for (const action of actions) {
@@ -369,7 +370,7 @@ async function formatPlan(
 			lines.push(...(await formatDiff(action)).map((line) => `      ${line}`));
 	}
 	for (const note of notes)
-		lines.push(`  ${styleText("blue", "note:")} ${printable(note)}`);
+		lines.push(`  ${styleText("blue", "note:")} ${visible(note)}`);
 	return `${lines.join("\n")}\n`;
 }
 
@@ -427,7 +428,7 @@ async function closing(
 	const lines = [""];
 	for (const { step, inspection } of unsafe)
 		lines.push(
-			`${styleText("yellow", "Left to you")} (${step.id}): ${printable(inspection.says)}`,
+			`${styleText("yellow", "Left to you")} (${step.id}): ${visible(inspection.says)}`,
 			"",
 		);
 	if (key !== undefined)

@@ -11,7 +11,7 @@ import {
 	worstFirst,
 } from "../report/result.ts";
 import { toneNames, toneOf } from "../report/tone.ts";
-import { visible } from "../report/visible.ts";
+import { visibleLine } from "../visible.ts";
 import { type Command, exitCodes, readArgs } from "./command.ts";
 
 /** What the running gate says of itself (`GET /status`), as far as it is told here. */
@@ -83,7 +83,7 @@ Example: sudo llamagate status
 			if (last.kind === "report")
 				for (const result of findingsOf(last.report.results))
 					process.stdout.write(
-						`      ${toneNames[toneOf(result)]}  ${oneLine(`${result.id}  ${result.evidence[0] ?? result.title}`)}\n`,
+						`      ${toneNames[toneOf(result)]}  ${visibleLine(`${result.id}  ${result.evidence[0] ?? result.title}`)}\n`,
 					);
 		}
 		return ok ? exitCodes.ok : exitCodes.finding;
@@ -227,10 +227,5 @@ function formatLine({ subject, ok, says }: Line): string {
 			: ok
 				? styleText("green", "ok  ")
 				: styleText("yellow", "look");
-	return `${mark}  ${subject}: ${oneLine(says)}\n`;
-}
-
-/** Neither the daemon nor what doctor quotes is to write lines of its own here. */
-function oneLine(text: string): string {
-	return visible(text.replace(/[\n\t]+/g, " "));
+	return `${mark}  ${subject}: ${visibleLine(says)}\n`;
 }

@@ -54,6 +54,18 @@ export function unknown(...why: string[]): Outcome {
 	return { state: "unknown", evidence: why };
 }
 
+/** A look that several checks share: the first that asks takes it, for all of one patient. */
+export function oncePerPatient<T>(
+	look: (patient: Patient) => Promise<T>,
+): (patient: Patient) => Promise<T> {
+	const looks = new WeakMap<Patient, Promise<T>>();
+	return (patient) => {
+		const known = looks.get(patient) ?? look(patient);
+		looks.set(patient, known);
+		return known;
+	};
+}
+
 /** How long one check may take. */
 const patienceMs = 45_000;
 

@@ -50,7 +50,7 @@ import {
 	finding,
 	type Outcome,
 	ok,
-	type Patient,
+	oncePerPatient,
 	unknown,
 } from "./examination.ts";
 
@@ -68,13 +68,7 @@ interface Look {
 	readonly ufwRules: readonly RuleList[];
 }
 
-const looks = new WeakMap<Patient, Promise<Look>>();
-
-function look(patient: Patient): Promise<Look> {
-	const known = looks.get(patient) ?? lookAnew();
-	looks.set(patient, known);
-	return known;
-}
+const look = oncePerPatient(lookAnew);
 
 async function lookAnew(): Promise<Look> {
 	const kept = (file: string) =>

@@ -4,7 +4,7 @@ import { replaceFile } from "../host/snapshot.ts";
 import { formatJson, type JsonReport } from "../report/json.ts";
 import type { Result } from "../report/result.ts";
 import { toneNames, toneOf } from "../report/tone.ts";
-import { visible } from "../report/visible.ts";
+import { visibleLine } from "../visible.ts";
 
 /** What the daily run found last; for root alone, since it says where a host is weak. */
 export const lastResultFile = "/var/lib/llamagate/doctor.json";
@@ -98,16 +98,13 @@ export function describeChange({ before, now }: Change): string {
 	const was = before === undefined ? "" : `was ${toneNames[toneOf(before)]}, `;
 	const seen = now.evidence.join("; ");
 	const fix = now.state === "finding" ? now.fix : undefined;
-	return oneLine(
+	return visibleLine(
 		[
 			`${now.id}: ${was}is ${toneNames[toneOf(now)]}: ${seen === "" ? now.title : seen}`,
 			...(fix === undefined ? [] : [`to do: ${fix}`]),
 		].join(" | "),
+		"; ",
 	);
-}
-
-function oneLine(text: string): string {
-	return visible(text.replace(/[\n\t]+/g, "; "));
 }
 
 const priorities = {

@@ -2,13 +2,14 @@ import { readdir, readFile, readlink } from "node:fs/promises";
 import { request } from "node:http";
 import { networkInterfaces } from "node:os";
 import { formatSocket, isLocalOnly } from "../host/listeningSockets.ts";
-import { printable, runProgram } from "../host/program.ts";
+import { runProgram } from "../host/program.ts";
 import { lookUpUnit, parseUnit, type Unit } from "../host/units.ts";
 import {
 	formatHostPort,
 	isLoopbackAddress,
 	isTailscaleAddress,
 } from "../net/ranges.ts";
+import { visible } from "../visible.ts";
 import {
 	absent,
 	type Examination,
@@ -99,9 +100,7 @@ export const ollamaExaminations: readonly Examination[] = [
 				const open = value.split(",").filter(isEveryOrigin);
 				return open.length === 0
 					? undefined
-					: [
-							`OLLAMA_ORIGINS lets every page in: ${printable(open.join(", "))}`,
-						];
+					: [`OLLAMA_ORIGINS lets every page in: ${visible(open.join(", "))}`];
 			}),
 	},
 	{
@@ -114,7 +113,7 @@ export const ollamaExaminations: readonly Examination[] = [
 		fix: "take OLLAMA_DEBUG_LOG_REQUESTS out (systemctl cat ollama), then: sudo systemctl daemon-reload && sudo systemctl restart ollama",
 		examine: (patient) =>
 			examineVariable(patient, "OLLAMA_DEBUG_LOG_REQUESTS", (value) =>
-				isTrue(value) ? [`it is on: ${printable(value)}`] : undefined,
+				isTrue(value) ? [`it is on: ${visible(value)}`] : undefined,
 			),
 	},
 	{
@@ -463,7 +462,7 @@ async function examineHost(patient: Patient): Promise<Outcome> {
 		if (environment === undefined)
 			return unknown(`the environment of process ${pid} cannot be read`);
 		const host = environment.get("OLLAMA_HOST");
-		const line = `process ${pid} runs with ${host === undefined ? "no OLLAMA_HOST, which means 127.0.0.1:11434" : `OLLAMA_HOST=${printable(host)}`}`;
+		const line = `process ${pid} runs with ${host === undefined ? "no OLLAMA_HOST, which means 127.0.0.1:11434" : `OLLAMA_HOST=${visible(host)}`}`;
 		// In a container all addresses are those of the container.
 		if (isElsewhere) evidence.push(`${line}, in a network of its own`);
 		else (keepsToLoopback(host) ? evidence : wrong).push(line);
@@ -488,14 +487,14 @@ async function examineRestart(): Promise<Outcome> {
 	if (typeof afterReload === "object") return afterReload;
 	const wrong: string[] = [];
 	if (!keepsToLoopback(loaded))
-		wrong.push(`at the next restart it gets OLLAMA_HOST=${printable(loaded)}`);
+		wrong.push(`at the next restart it gets OLLAMA_HOST=${visible(loaded)}`);
 	if (isStale && !keepsToLoopback(afterReload))
 		wrong.push(
-			`files of its unit have changed since systemd read them; after a daemon-reload or a boot it gets OLLAMA_HOST=${printable(afterReload)}`,
+			`files of its unit have changed since systemd read them; after a daemon-reload or a boot it gets OLLAMA_HOST=${visible(afterReload)}`,
 		);
 	if (wrong.length > 0) return finding(wrong);
 	return ok(
-		`the next start gets ${afterReload === "" ? "no OLLAMA_HOST, which means 127.0.0.1:11434" : `OLLAMA_HOST=${printable(afterReload)}`}`,
+		`the next start gets ${afterReload === "" ? "no OLLAMA_HOST, which means 127.0.0.1:11434" : `OLLAMA_HOST=${visible(afterReload)}`}`,
 		...unit.dropIns.map((file) => `by ${file}`),
 	);
 }

@@ -13,19 +13,21 @@ import {
 import {
 	isOpenWebUi,
 	oldName,
-	type ServeConfig,
 	usualPort,
 	ports as usualPorts,
 	variable,
 } from "../host/openWebUi.ts";
-import { hasProgram, outputOf, printable } from "../host/program.ts";
+import { hasProgram } from "../host/program.ts";
+import { localPortOf, type ServedPort, servedPorts } from "../host/serve.ts";
 import { formatHostPort, isLoopbackAddress } from "../net/ranges.ts";
+import { visible } from "../visible.ts";
 import {
 	absent,
 	type Examination,
 	finding,
 	type Outcome,
 	ok,
+	oncePerPatient,
 	type Patient,
 	unknown,
 } from "./examination.ts";
@@ -63,13 +65,7 @@ interface Look {
 	readonly containers: readonly Container[] | undefined;
 }
 
-const looks = new WeakMap<Patient, Promise<Look>>();
-
-function look(patient: Patient): Promise<Look> {
-	const known = looks.get(patient) ?? lookAnew();
-	looks.set(patient, known);
-	return known;
-}
+const look = oncePerPatient(lookAnew);
 
 async function lookAnew(): Promise<Look> {
 	const [sockets, known] = await Promise.all([
@@ -231,7 +227,7 @@ function judgeAnswers(found: readonly WebUi[]): Outcome {
 		: ok(
 				...found.map(
 					({ name, config }) =>
-						`${name}: version ${printable(config?.version ?? "not told")}`,
+						`${name}: version ${visible(config?.version ?? "not told")}`,
 				),
 			);
 }
@@ -282,66 +278,30 @@ function judgeSignup(found: readonly WebUi[]): Outcome {
 		: ok("/api/config has no features.enable_signup");
 }
 
-/** Where Tailscale publishes something of this host's. */
-interface Entrance {
-	readonly hostPort: string;
-	readonly leadsTo: string;
-	readonly isFunnel: boolean;
-	readonly isForeground: boolean;
+function leadsToPort({ target }: ServedPort, port: number | undefined) {
+	return port !== undefined && localPortOf(target) === port;
 }
 
-/** Every entrance of `tailscale serve status --json`. */
-export function entrances(
-	config: ServeConfig,
-	isForeground = false,
-): Entrance[] {
-	return [
-		...Object.entries(config.Web ?? {}).flatMap(([hostPort, { Handlers }]) =>
-			Object.values(Handlers ?? {}).flatMap(({ Proxy: leadsTo }) =>
-				leadsTo === undefined
-					? []
-					: {
-							...{ hostPort, leadsTo, isForeground },
-							isFunnel: config.AllowFunnel?.[hostPort] === true,
-						},
-			),
-		),
-		...Object.values(config.Foreground ?? {}).flatMap((inner) =>
-			entrances(inner, true),
-		),
-	];
-}
-
-function leadsToPort({ leadsTo }: Entrance, port: number | undefined): boolean {
-	if (port === undefined || !URL.canParse(leadsTo)) return false;
-	const { hostname, port: at } = new URL(leadsTo);
-	return (
-		Number(at) === port &&
-		(hostname === "localhost" ||
-			isLoopbackAddress(hostname.replace(/[[\]]/g, "")))
-	);
-}
-
-const httpsPort = ({ hostPort }: Entrance) => hostPort.split(":").at(-1);
-const serveCommand = (at: string | undefined, port: number | undefined) =>
+const serveCommand = (at: number, port: number | undefined) =>
 	`sudo tailscale serve --bg --https=${at} ${port}`;
 
-/** The entrances, or what to answer where they could not be seen. */
-async function knownEntrances(): Promise<readonly Entrance[] | Outcome> {
+/** What is served, or what to answer where that could not be seen. */
+async function knownEntrances(): Promise<readonly ServedPort[] | Outcome> {
 	if (!(await hasProgram("tailscale")))
 		return absent("Tailscale is not installed");
-	const output = await outputOf("tailscale", "serve", "status", "--json");
-	// It prints `null` where nothing is served.
-	return output === undefined
-		? unknown("tailscale serve status fails; see: systemctl status tailscaled")
-		: entrances((JSON.parse(output) as ServeConfig | null) ?? {});
+	return (
+		(await servedPorts()) ??
+		unknown("tailscale serve status fails; see: systemctl status tailscaled")
+	);
 }
 
 async function judgeHttps(found: readonly WebUi[]): Promise<Outcome> {
 	const known = await knownEntrances();
 	if ("state" in known) return known;
-	const leading = known.filter((entrance) =>
-		found.some(({ port }) => leadsToPort(entrance, port)),
+	const leading = known.filter(
+		(served) =>
+			served.option === "https" &&
+			found.some(({ port }) => leadsToPort(served, port)),
 	);
 	const [first] = leading;
 	const port = found.find((one) => one.port !== undefined)?.port;
@@ -352,20 +312,18 @@ async function judgeHttps(found: readonly WebUi[]): Promise<Outcome> {
 			],
 			{
 				fix: serveCommand(
-					known.some((other) => httpsPort(other) === "443") ? "8443" : "443",
+					known.some((other) => other.port === 443) ? 8443 : 443,
 					port,
 				),
 			},
 		);
-	if (leading.every(({ isForeground }) => isForeground))
+	if (leading.every(({ foreground }) => foreground))
 		return finding(
-			[`${first.hostPort} is served as long as a command runs, and no longer`],
-			{ fix: serveCommand(httpsPort(first), port) },
+			[`${first.where} is served as long as a command runs, and no longer`],
+			{ fix: serveCommand(first.port, port) },
 		);
 	return ok(
-		...leading.map(
-			({ hostPort, leadsTo }) => `https://${hostPort} leads to ${leadsTo}`,
-		),
+		...leading.map(({ where, target }) => `${where} leads to ${target}`),
 	);
 }
 
@@ -373,22 +331,21 @@ async function judgeFunnel(found: readonly WebUi[]): Promise<Outcome> {
 	const known = await knownEntrances();
 	if ("state" in known) return known;
 	const open = known.filter(
-		(entrance) =>
-			entrance.isFunnel &&
-			found.some(({ port }) => leadsToPort(entrance, port)),
+		(served) =>
+			served.funnel && found.some(({ port }) => leadsToPort(served, port)),
 	);
 	const [first] = open;
 	return first === undefined
 		? ok("Tailscale Funnel does not lead to it")
 		: finding(
 				open.map(
-					({ hostPort, leadsTo }) =>
-						`https://${hostPort} leads from the internet to ${leadsTo}`,
+					({ where, target }) =>
+						`${where} leads from the internet to ${target}`,
 				),
 				{
 					// Serving a port to the tailnet takes it off the internet.
 					fix: serveCommand(
-						httpsPort(first),
+						first.port,
 						found.find(({ port }) => leadsToPort(first, port))?.port,
 					),
 				},

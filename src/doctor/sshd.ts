@@ -12,6 +12,7 @@ import {
 	finding,
 	type Outcome,
 	ok,
+	oncePerPatient,
 	type Patient,
 	unknown,
 } from "./examination.ts";
@@ -131,20 +132,16 @@ export const sshdExaminations: readonly Examination[] = [
 
 const notInstalled = () => absent("there is no sshd on this host");
 
-const looks = new WeakMap<Patient, Promise<readonly SettingsFor[]>>();
-
 async function withSettings(
 	patient: Patient,
 	look: (all: readonly SettingsFor[]) => Outcome | Promise<Outcome>,
 ): Promise<Outcome> {
 	if (!(await hasProgram("sshd"))) return notInstalled();
-	const all = looks.get(patient) ?? everySetting();
-	looks.set(patient, all);
-	return look(await all);
+	return look(await everySetting(patient));
 }
 
 /** For everybody who has a shell, from everywhere that Match blocks could tell apart. @throws if sshd does not say */
-async function everySetting(): Promise<readonly SettingsFor[]> {
+const everySetting = oncePerPatient(async () => {
 	const { stdout, stderr, code } = await runProgram(["sshd", "-T"]);
 	if (code !== 0)
 		throw new Error(
@@ -175,7 +172,7 @@ async function everySetting(): Promise<readonly SettingsFor[]> {
 		all.push(...found);
 	}
 	return all;
-}
+});
 
 /** Names from `getent passwd` of those who have a shell to log in to. */
 export function loginUsers(passwd: string): string[] {

@@ -1,30 +1,28 @@
 import { readFile } from "node:fs/promises";
 import { listeningSockets } from "../host/listeningSockets.ts";
 import { hasProgram, outputOf } from "../host/program.ts";
+import {
+	goesAroundGate,
+	guardedBehind,
+	type LocalPlaces,
+	offCommand,
+	type ServedPort,
+	servedPorts,
+} from "../host/serve.ts";
 import { tailscaleStatus } from "../host/tailscale.ts";
 import { lookUpUnit } from "../host/units.ts";
 import { tailscaleAddressesOf } from "../net/listener.ts";
-import {
-	createWhois,
-	type StatusAnswer,
-	type TailscaleStatus,
-} from "../net/tailscale.ts";
+import { createWhois, type TailscaleStatus } from "../net/tailscale.ts";
 import {
 	absent,
 	type Examination,
 	finding,
 	type Outcome,
 	ok,
+	oncePerPatient,
 	type Patient,
 	unknown,
 } from "./examination.ts";
-import {
-	guardedBehind,
-	type LocalPlaces,
-	offCommand,
-	readServeConfig,
-	type ServedPort,
-} from "./serveConfig.ts";
 
 const socket = "/var/run/tailscale/tailscaled.sock";
 const dayMs = 86_400_000;
@@ -223,15 +221,10 @@ async function isInstalled(): Promise<boolean> {
 	return (await hasProgram("tailscale")) || hasProgram("tailscaled");
 }
 
-const answers = new WeakMap<Patient, Promise<StatusAnswer>>();
-
-/** What tailscaled says of itself; asked once for all checks. */
-function askStatus(patient: Patient): Promise<StatusAnswer> {
-	const answer =
-		answers.get(patient) ?? createWhois({ socket, timeoutMs: 5_000 }).status();
-	answers.set(patient, answer);
-	return answer;
-}
+/** What tailscaled says of itself. */
+const askStatus = oncePerPatient(() =>
+	createWhois({ socket, timeoutMs: 5_000 }).status(),
+);
 
 /** Looks further where Tailscale is up; where it is not, nothing else is to be seen of it. */
 async function withStatus(
@@ -278,11 +271,6 @@ async function gatePlace(): Promise<{ device: string; port: number }> {
 		device: environment?.get("INTERFACE") ?? "tailscale0",
 		port: Number(environment?.get("PORT") ?? 11434),
 	};
-}
-
-async function servedPorts(): Promise<ServedPort[] | undefined> {
-	const output = await outputOf("tailscale", "serve", "status", "--json");
-	return output === undefined ? undefined : readServeConfig(output);
 }
 
 async function localPlaces(patient: Patient): Promise<LocalPlaces> {
@@ -456,11 +444,7 @@ export function judgeServe(
 	served: readonly ServedPort[],
 	places: LocalPlaces,
 ): Outcome {
-	const around = served.filter(
-		({ target, port, service }) =>
-			guardedBehind(target, places) === "Ollama" ||
-			(port === places.gatePort && service === undefined),
-	);
+	const around = served.filter((one) => goesAroundGate(one, places));
 	if (around.length === 0)
 		return ok(
 			served.length === 0

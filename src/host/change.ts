@@ -4,7 +4,6 @@ import { type Ended, formatCommand, outputOf, runProgram } from "./program.ts";
 import {
 	putBack,
 	replaceFile,
-	type Snapshot,
 	sameSnapshot,
 	takeSnapshot,
 	temporaryNameOf,
@@ -128,7 +127,7 @@ export async function takeBack(
 		const { snapshot: now } = await takeSnapshot(wanted.path);
 		if (sameSnapshot(now, wanted)) continue;
 		const made = after?.[index];
-		if (made !== undefined && isForeign(now, made)) {
+		if (made !== undefined && !sameSnapshot(now, made)) {
 			foreign = true;
 			if (action.kind !== "command" || action.undoIfChanged === undefined)
 				left.push(`${wanted.path} has been changed since and stays as it is`);
@@ -151,9 +150,4 @@ export async function takeBack(
 	// What failed may not fail again: Docker may just have been down.
 	if (!failed) await journal.undone(entry.number);
 	return { left };
-}
-
-/** Whether something stands there that setup did not make. A directory's owner may have changed; that counts too. */
-function isForeign(now: Snapshot, made: Snapshot): boolean {
-	return !sameSnapshot(now, made);
 }

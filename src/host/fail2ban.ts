@@ -1,7 +1,14 @@
 import { type Installation, readPackaged } from "./installation.ts";
 import { hasProgram, outputOf, runProgram } from "./program.ts";
 import { takeSnapshot } from "./snapshot.ts";
-import { type Action, absent, done, type Step, todo } from "./step.ts";
+import {
+	type Action,
+	absent,
+	done,
+	rootFile,
+	type Step,
+	todo,
+} from "./step.ts";
 import { lookUpUnit } from "./units.ts";
 import { becomesTrue } from "./waiting.ts";
 
@@ -46,16 +53,9 @@ export function fail2ban(installation: Installation): Step {
 			const write = async (path: string, content: string) => {
 				const { content: before } = await takeSnapshot(path);
 				if (before?.toString() === content) return;
-				actions.push({
-					kind: "file",
-					path,
-					content,
-					user: "root",
-					group: "root",
-					mode: 0o644,
-					// The first is the last to be taken back.
-					...(actions.length === 0 && unit?.isActive ? { undo: apply } : {}),
-				});
+				// The first is the last to be taken back.
+				const isFirst = actions.length === 0 && unit?.isActive;
+				actions.push(rootFile(path, content, isFirst ? apply : undefined));
 			};
 			for (const [packaged, path] of files)
 				await write(path, await readPackaged(installation, packaged));

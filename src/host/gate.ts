@@ -15,6 +15,8 @@ import {
 	type Action,
 	done,
 	type Proof,
+	rootDirectory,
+	rootFile,
 	type Step,
 	todo,
 	unsafe,
@@ -63,13 +65,7 @@ export function gate(installation: Installation): Step {
 				const { snapshot } = await takeSnapshot(rootFolder);
 				if (snapshot.kind !== "directory")
 					actions.push(
-						...["/usr/lib/llamagate", rootFolder].map((path) => ({
-							kind: "directory" as const,
-							path,
-							user: "root",
-							group: "root",
-							mode: 0o755,
-						})),
+						...["/usr/lib/llamagate", rootFolder].map(rootDirectory),
 					);
 				for (const name of unitNames) {
 					const path = `/etc/systemd/system/${name}`;
@@ -79,15 +75,7 @@ export function gate(installation: Installation): Step {
 					);
 					const { content: before } = await takeSnapshot(path);
 					if (before?.toString() !== content)
-						actions.push({
-							kind: "file",
-							path,
-							content,
-							user: "root",
-							group: "root",
-							mode: 0o644,
-							undo: [reload],
-						});
+						actions.push(rootFile(path, content, [reload]));
 				}
 				if (actions.length > 0)
 					actions.push({ kind: "command", command: reload });

@@ -6,7 +6,16 @@ import {
 } from "./listeningSockets.ts";
 import { outputOf } from "./program.ts";
 import { takeSnapshot } from "./snapshot.ts";
-import { absent, done, type Proof, type Step, todo, unsafe } from "./step.ts";
+import {
+	absent,
+	done,
+	type Proof,
+	rootDirectory,
+	rootFile,
+	type Step,
+	todo,
+	unsafe,
+} from "./step.ts";
 import { lookUpUnit, type Unit } from "./units.ts";
 import { becomesTrue } from "./waiting.ts";
 
@@ -67,26 +76,8 @@ export function ollama(noCloud: boolean): Step {
 					? `Ollama is open to others: ${open.map(formatSocket).join(", ")}`
 					: `Ollama is on loopback, and ${dropIn} does not hold it there`,
 				[
-					...(directory.kind === "directory"
-						? []
-						: [
-								{
-									kind: "directory" as const,
-									path: folder,
-									user: "root",
-									group: "root",
-									mode: 0o755,
-								},
-							]),
-					{
-						kind: "file",
-						path: dropIn,
-						content,
-						user: "root",
-						group: "root",
-						mode: 0o644,
-						undo: apply,
-					},
+					...(directory.kind === "directory" ? [] : [rootDirectory(folder)]),
+					rootFile(dropIn, content, apply),
 					...apply.map((command) => ({ kind: "command" as const, command })),
 				],
 				notes,

@@ -13,7 +13,8 @@ import {
 	isLocalOnly,
 	listeningSockets,
 } from "./listeningSockets.ts";
-import { hasProgram, outputOf } from "./program.ts";
+import { hasProgram } from "./program.ts";
+import { type ServedPort, servedPorts } from "./serve.ts";
 import {
 	absent,
 	type CommandAction,
@@ -32,23 +33,6 @@ export const ports = [3000, usualPort];
 export const oldName = (name: string) => `${name}-before-llamagate`;
 /** Its first start makes a database and loads a model for embeddings. */
 const startMs = 120_000;
-
-/** `tailscale serve status --json`, as far as it matters here (ipn/serve.go:ServeConfig). */
-export interface ServeConfig {
-	readonly Web?: Readonly<
-		Record<
-			string,
-			{
-				readonly Handlers?: Readonly<
-					Record<string, { readonly Proxy?: string }>
-				>;
-			}
-		>
-	>;
-	readonly AllowFunnel?: Readonly<Record<string, boolean>>;
-	/** What goes when the command that made it ends. */
-	readonly Foreground?: Readonly<Record<string, ServeConfig>>;
-}
 
 /** Open WebUI on loopback, and to the tailnet by HTTPS. */
 export function openWebUi(): Step {
@@ -175,9 +159,9 @@ export function openWebUi(): Step {
 				advice: "see: docker logs open-webui",
 			});
 			if (serves) {
-				const config = await serveConfig();
-				const ok = handlerOf(config) === `http://127.0.0.1:${port}`;
-				const funnelled = Object.values(config.AllowFunnel ?? {}).some(Boolean);
+				const served = (await servedPorts()) ?? [];
+				const ok = handlerOf(served) === `http://127.0.0.1:${port}`;
+				const funnelled = served.some(({ funnel }) => funnel);
 				proofs.push({
 					ok: ok && !funnelled,
 					says: funnelled
@@ -431,17 +415,12 @@ async function planContainer(
 	};
 }
 
-/** Tailscale prints `null` where nothing is served. */
-async function serveConfig(): Promise<ServeConfig> {
-	const output = await outputOf("tailscale", "serve", "status", "--json");
-	return (JSON.parse(output || "null") as ServeConfig | null) ?? {};
-}
-
 /** Where HTTPS on port 443 leads. */
-function handlerOf({ Web }: ServeConfig): string | undefined {
-	for (const [address, { Handlers }] of Object.entries(Web ?? {}))
-		if (address.endsWith(":443")) return Handlers?.["/"]?.Proxy;
-	return undefined;
+function handlerOf(served: readonly ServedPort[]): string | undefined {
+	return served.find(
+		({ port, where, foreground, service }) =>
+			port === 443 && where.endsWith(":443/") && !foreground && !service,
+	)?.target;
 }
 
 async function planServe(
@@ -456,7 +435,7 @@ async function planServe(
 		return {
 			note: "Tailscale does not run, so Open WebUI is not served to other devices yet.",
 		};
-	const leadsTo = handlerOf(await serveConfig());
+	const leadsTo = handlerOf((await servedPorts()) ?? []);
 	if (leadsTo === `http://127.0.0.1:${port}`) return { actions: [] };
 	if (leadsTo !== undefined)
 		return {

@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import { readdir, readFile, stat } from "node:fs/promises";
+import { visible } from "../visible.ts";
 import { becomesTrue } from "./waiting.ts";
 
 /** How a program of the host ended. */
@@ -109,11 +110,6 @@ export async function hasProgram(name: string): Promise<boolean> {
 	);
 }
 
-/** Text from elsewhere, without what would steer a terminal. */
-export function printable(text: string): string {
-	return text.replace(/[\p{Cc}--[\n\t]]/gv, "\ufffd");
-}
-
 /** What a container is started with is shown by name: a URL or a label may hold a password, too. */
 function withoutSecrets(command: readonly string[]): readonly string[] {
 	return command.map((word, index) => {
@@ -128,7 +124,7 @@ function withoutSecrets(command: readonly string[]): readonly string[] {
 /** A command as a person would type it into a shell, without what is secret. */
 export function formatCommand(command: readonly string[]): string {
 	return withoutSecrets(command)
-		.map(printable)
+		.map(visible)
 		.map((word) =>
 			/^[A-Za-z0-9_@%+=:,./-]+$/.test(word)
 				? word

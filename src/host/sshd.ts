@@ -3,7 +3,15 @@ import path from "node:path";
 import { hasProgram, outputOf, runProgram } from "./program.ts";
 import { takeSnapshot } from "./snapshot.ts";
 import { loginUser } from "./ssh.ts";
-import { absent, done, type Proof, type Step, todo, unsafe } from "./step.ts";
+import {
+	absent,
+	done,
+	type Proof,
+	rootFile,
+	type Step,
+	todo,
+	unsafe,
+} from "./step.ts";
 import { lookUpUnit } from "./units.ts";
 
 const mainFile = "/etc/ssh/sshd_config";
@@ -122,15 +130,7 @@ export function sshd(): Step {
 			return todo(
 				`${user} may still log in without a key (${missing.join(", ")} is missing); the key in ${key} stays good`,
 				[
-					{
-						kind: "file",
-						path: dropIn,
-						content: wanted + rootByKey,
-						user: "root",
-						group: "root",
-						mode: 0o644,
-						undo: [reload],
-					},
+					rootFile(dropIn, wanted + rootByKey, [reload]),
 					{ kind: "command", command: ["sshd", "-t"] },
 					{ kind: "command", command: reload },
 				],

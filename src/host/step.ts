@@ -38,6 +38,27 @@ export interface CommandAction extends Undoable {
 	readonly timeoutMs?: number;
 }
 
+/** A file of root's that everybody may read. */
+export function rootFile(
+	path: string,
+	content: string,
+	undo?: FileAction["undo"],
+): FileAction {
+	return {
+		...{ kind: "file", path, content },
+		...{ user: "root", group: "root", mode: 0o644 },
+		...(undo === undefined ? {} : { undo }),
+	};
+}
+
+/** A directory of root's that everybody may read. */
+export function rootDirectory(path: string): DirectoryAction {
+	return {
+		...{ kind: "directory", path },
+		...{ user: "root", group: "root", mode: 0o755 },
+	};
+}
+
 /** One change of the host, as it is shown, made, written down and taken back. */
 export type Action = FileAction | DirectoryAction | CommandAction;
 

@@ -1,5 +1,12 @@
 import { createWhois } from "../net/tailscale.ts";
 import { hasProgram, outputOf } from "./program.ts";
+import {
+	goesAroundGate,
+	type LocalPlaces,
+	offCommand,
+	type ServedPort,
+	servedPorts,
+} from "./serve.ts";
 import { absent, done, type Step, unsafe } from "./step.ts";
 
 const socket = "/var/run/tailscale/tailscaled.sock";
@@ -59,54 +66,18 @@ async function jsonOf<T>(...command: string[]): Promise<T | undefined> {
 	}
 }
 
-/** `tailscale serve status --json`, as far as it matters here (ipn/serve.go:ServeConfig). */
-export interface Served {
-	readonly TCP?: Readonly<
-		Record<string, { readonly TCPForward?: string }>
-	> | null;
-	readonly Web?: Readonly<
-		Record<
-			string,
-			{
-				readonly Handlers?: Readonly<
-					Record<string, { readonly Proxy?: string }>
-				>;
-			}
-		>
-	> | null;
-	readonly Foreground?: Readonly<Record<string, Served>> | null;
-	readonly Services?: Readonly<Record<string, Served>> | null;
-}
-
-/**
- * Where Tailscale Serve or Funnel takes requests past the gate: to Ollama itself,
- * which sees them come from loopback, or on the gate's own port.
- */
-export function waysPastGate({
-	TCP,
-	Web,
-	Foreground,
-	Services,
-}: Served): string[] {
-	const isOllama = (target: string | undefined) =>
-		/(^|\/\/)(localhost|127\.[\d.]+|\[::1\]):11434(\/|$)/.test(target ?? "");
-	return [
-		...Object.entries(TCP ?? {}).flatMap(([port, { TCPForward }]) =>
-			TCPForward !== undefined && (port === "11434" || isOllama(TCPForward))
-				? `port ${port} to ${TCPForward}`
-				: [],
-		),
-		...Object.entries(Web ?? {}).flatMap(([address, { Handlers }]) =>
-			Object.entries(Handlers ?? {}).flatMap(([mount, { Proxy: target }]) =>
-				address.endsWith(":11434") || isOllama(target)
-					? `${address}${mount} to ${target}`
-					: [],
-			),
-		),
-		...[Foreground, Services].flatMap((nested) =>
-			Object.values(nested ?? {}).flatMap(waysPastGate),
-		),
-	];
+/** Where Tailscale Serve or Funnel takes requests past the gate: to Ollama itself, or on the gate's own port. */
+async function waysPastGate(
+	tailnetAddresses: readonly string[],
+): Promise<readonly ServedPort[]> {
+	const gatePort = 11434;
+	const places: LocalPlaces = {
+		...{ ollamaPorts: [11434], webUiPorts: [] },
+		...{ gatePort, tailnetAddresses },
+	};
+	return ((await servedPorts()) ?? []).filter((served) =>
+		goesAroundGate(served, places),
+	);
 }
 
 /** The tailnet: looked at and explained, and left alone, since joining it takes a person and a browser. */
@@ -141,17 +112,10 @@ export function tailscale(): Step {
 				notes.push(
 					"tailscaled sets no firewall rules (--netfilter-mode=off): UFW then does filter the tailnet, and nothing drops a LAN neighbour's forged 100.x address. The gate's socket is bound to tailscale0 and is not reached that way.",
 				);
-			const past = waysPastGate(
-				(await jsonOf<Served | null>(
-					"tailscale",
-					"serve",
-					"status",
-					"--json",
-				)) ?? {},
-			);
+			const past = await waysPastGate(status.addresses);
 			if (past.length > 0)
 				return unsafe(
-					`Tailscale Serve leads ${past.join(" and ")}, past the gate and without a key, or even from the internet where Funnel is on; end that: tailscale serve status, then tailscale serve --https=PORT off (or --tcp=PORT off)`,
+					`Tailscale Serve leads ${past.map(({ where, target }) => `${where} to ${target}`).join(" and ")}, past the gate and without a key${past.some(({ funnel }) => funnel) ? ", from the internet too" : ""}; end that: ${[...new Set(past.map(offCommand))].join("; ")}`,
 					notes,
 				);
 			if (status.userspace)

@@ -1,5 +1,6 @@
 import { codeOf } from "../net/errorCode.ts";
 import type { Result } from "../report/result.ts";
+import { excerpt } from "../visible.ts";
 import {
 	type Caller,
 	isReply,
@@ -12,7 +13,6 @@ import {
 import { checks, finding, ok, unknown } from "./checks.ts";
 import { checkLockout } from "./lockout.ts";
 import { resolve, tailnetAddresses, type Way, wayTo } from "./place.ts";
-import { printable } from "./printable.ts";
 import { checkStream, type Timings } from "./stream.ts";
 import { checkWithKey } from "./withKey.ts";
 import { checkWithoutKey } from "./withoutKey.ts";
@@ -167,7 +167,7 @@ async function checkFound(
 			);
 		else {
 			progress(
-				`waiting for ${printable(asked, key)}; loading it can take minutes`,
+				`waiting for ${excerpt(asked, key)}; loading it can take minutes`,
 			);
 			const streamed = await checkStream(caller, key, asked, waitMs);
 			results.push(...streamed.results);
@@ -206,7 +206,7 @@ function judgeFirst(
 			adviceFor(first.code),
 		);
 	const { status, headers, body } = first;
-	const said = printable(readError("native", body) ?? "");
+	const said = excerpt(readError("native", body) ?? "");
 	const seen = `GET /api/version at ${where}: ${status}${said === "" ? "" : `, "${said}"`}`;
 	if (status === 401)
 		return /realm="llamagate"/.test(headers["www-authenticate"] ?? "")
@@ -216,13 +216,13 @@ function judgeFirst(
 		return unknown(
 			check,
 			seen,
-			`wait ${printable(headers["retry-after"] ?? "some")} s and try again`,
+			`wait ${excerpt(headers["retry-after"] ?? "some")} s and try again`,
 		);
 	if (isOllama(first))
 		return finding(
 			check,
 			[
-				`${where}: Ollama ${printable(String(readObject(body)?.version))} answers without a key`,
+				`${where}: Ollama ${excerpt(String(readObject(body)?.version))} answers without a key`,
 			],
 			"On the server, at once: sudo llamagate setup",
 		);

@@ -1,8 +1,8 @@
 import { generateKey } from "../keys/newKey.ts";
 import type { Result } from "../report/result.ts";
+import { excerpt } from "../visible.ts";
 import { type Caller, isReply, readError } from "./caller.ts";
 import { checks, finding, ok, unknown } from "./checks.ts";
-import { printable } from "./printable.ts";
 
 /** As many as fail2ban's jail for the gate takes, and three times what the gate does by itself. */
 export const maxTries = 30;
@@ -32,7 +32,7 @@ export async function checkLockout(caller: Caller): Promise<Result> {
 				"See the checks without a key: something else than the gate answers.",
 			);
 		const after = reply.headers["retry-after"] ?? "";
-		const said = printable(readError("native", reply.body) ?? "");
+		const said = excerpt(readError("native", reply.body) ?? "");
 		const seen = `after ${tried - 1} wrong keys: 429, "${said}"`;
 		if (!/^[1-9]\d*$/.test(after) || said === "")
 			return finding(

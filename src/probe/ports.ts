@@ -2,9 +2,9 @@ import { connect } from "node:net";
 import { codeOf } from "../net/errorCode.ts";
 import { formatHostPort } from "../net/ranges.ts";
 import type { Check, Result } from "../report/result.ts";
+import { excerpt } from "../visible.ts";
 import { absent, checks, finding, ok, unknown } from "./checks.ts";
 import { isPublicAddress, tailnetAddresses, type Way } from "./place.ts";
-import { printable } from "./printable.ts";
 
 const timeoutMs = 5_000;
 export const publicPorts: readonly number[] = [22, 443, 3000, 8080, 11434];
@@ -46,7 +46,7 @@ export function knock(
 				port,
 				state,
 				...(version !== undefined && status === "200"
-					? { ollama: printable(version) }
+					? { ollama: excerpt(version) }
 					: status !== undefined
 						? { other: `HTTP ${status}` }
 						: {}),

@@ -1,6 +1,7 @@
 import { codeOf } from "../net/errorCode.ts";
 import type { HistogramBin } from "../report/histogram.ts";
 import type { Result } from "../report/result.ts";
+import { excerpt } from "../visible.ts";
 import {
 	type Caller,
 	isObject,
@@ -11,7 +12,6 @@ import {
 	readObject,
 } from "./caller.ts";
 import { checks, finding, ok, unknown } from "./checks.ts";
-import { printable } from "./printable.ts";
 
 /** How a stream arrived. Times are in milliseconds. */
 export interface Timings {
@@ -63,7 +63,7 @@ export async function checkStream(
 		return stop(
 			finding(
 				checks.stream,
-				[printable(outcome, key)],
+				[excerpt(outcome, key)],
 				"On the server: journalctl -u llamagate -u ollama -n 50",
 			),
 			"the stream broke off",
@@ -73,7 +73,7 @@ export async function checkStream(
 		results: [
 			ok(
 				checks.stream,
-				`first token after ${formatMs(outcome.firstTokenMs)}, ${outcome.tokens} tokens in ${formatMs(outcome.spanMs)}, from ${printable(model, key)}`,
+				`first token after ${formatMs(outcome.firstTokenMs)}, ${outcome.tokens} tokens in ${formatMs(outcome.spanMs)}, from ${excerpt(model, key)}`,
 			),
 			judgeCollecting(outcome),
 			...(await checkLeaving(caller, key, outcome)),
@@ -236,11 +236,11 @@ async function judgeRefusal(
 	} catch {
 		// What came says enough, or nothing does.
 	}
-	const said = printable(
+	const said = excerpt(
 		readError("native", Buffer.concat(parts).toString()) ?? "",
 		key,
 	);
-	const evidence = `POST /api/chat for ${printable(model, key)}: ${reply.status}${said === "" ? "" : `, "${said}"`}`;
+	const evidence = `POST /api/chat for ${excerpt(model, key)}: ${reply.status}${said === "" ? "" : `, "${said}"`}`;
 	if (reply.status === 429 || reply.status === 503)
 		return unknown(checks.stream, evidence);
 	return finding(
@@ -319,7 +319,7 @@ async function checkLeaving(
 	}
 	const second = await readWhole(next, model, next.askedAt);
 	if (typeof second === "string")
-		return [...results, unknown(checks.cancel, printable(second, key))];
+		return [...results, unknown(checks.cancel, excerpt(second, key))];
 	// At the pace of the first stream.
 	const restMs = (spanMs / Math.max(1, tokens - 1)) * (leftTokens - seen);
 	return [...results, judgeCancel(second.firstTokenMs, firstTokenMs, restMs)];

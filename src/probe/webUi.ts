@@ -3,10 +3,10 @@ import { connect, type PeerCertificate, type TLSSocket } from "node:tls";
 import { codeOf } from "../net/errorCode.ts";
 import { formatHostPort } from "../net/ranges.ts";
 import type { Result } from "../report/result.ts";
+import { excerpt } from "../visible.ts";
 import { checks, finding, ok, unknown } from "./checks.ts";
 import { resolve } from "./place.ts";
 import { judgeShut, knock } from "./ports.ts";
-import { printable } from "./printable.ts";
 
 const timeoutMs = 10_000;
 const dayMs = 24 * 3_600_000;
@@ -144,7 +144,7 @@ function judgeTls({ host, port }: WebUi, seen: Seen, nowMs: number): Result[] {
 			),
 		];
 	}
-	const issuer = printable(
+	const issuer = excerpt(
 		String(certificate.issuer?.O ?? certificate.issuer?.CN ?? "nobody"),
 	);
 	const endsAtMs = Date.parse(certificate.valid_to);
@@ -161,7 +161,7 @@ function judgeTls({ host, port }: WebUi, seen: Seen, nowMs: number): Result[] {
 			: finding(
 					checks.webUiCertificate,
 					[
-						`${meaningOf(distrust, host)} (${printable(distrust)})`,
+						`${meaningOf(distrust, host)} (${excerpt(distrust)})`,
 						`issued by ${issuer}, until ${until}`,
 					],
 					distrust === "CERT_HAS_EXPIRED"

@@ -1,5 +1,6 @@
 import { familyOf } from "../ollama/routes.ts";
 import type { Result } from "../report/result.ts";
+import { excerpt } from "../visible.ts";
 import {
 	type Caller,
 	isObject,
@@ -11,7 +12,6 @@ import {
 	readObject,
 } from "./caller.ts";
 import { absent, checks, finding, ok, unknown } from "./checks.ts";
-import { printable } from "./printable.ts";
 
 /** What the key turned out to be good for. */
 export interface KeyUse {
@@ -84,7 +84,7 @@ function judgeKey(tags: Reply | NoReply, key: string): Result | undefined {
 	if (!isReply(tags))
 		return unknown(checks.keyAccepted, `no answer (${tags.code})`);
 	const { status } = tags;
-	const said = printable(readError("native", tags.body) ?? "", key);
+	const said = excerpt(readError("native", tags.body) ?? "", key);
 	const evidence = [
 		`GET /api/tags: ${status}${said === "" ? "" : `, "${said}"`}`,
 	];
@@ -129,7 +129,7 @@ function judgeScopes(
 	return finding(
 		checks.scopes,
 		[
-			`it may not ${[...(reads ? [] : ["read"]), ...(infers ? [] : ["infer"])].join(" nor ")}${listed === undefined ? "" : `; the gate says that it has: ${printable(listed, key)}`}`,
+			`it may not ${[...(reads ? [] : ["read"]), ...(infers ? [] : ["infer"])].join(" nor ")}${listed === undefined ? "" : `; the gate says that it has: ${excerpt(listed, key)}`}`,
 		],
 		"If that is not meant so, on the server: sudo llamagate keys add NAME",
 	);
@@ -173,12 +173,12 @@ async function checkReads(
 		if (!isReply(reply)) wrong.push(`${method} ${path}: ${reply.code}`);
 		else if (reply.status !== 200)
 			wrong.push(
-				`${method} ${path}: ${reply.status} ${printable(readError(familyOf(path), reply.body) ?? "", key)}`.trim(),
+				`${method} ${path}: ${reply.status} ${excerpt(readError(familyOf(path), reply.body) ?? "", key)}`.trim(),
 			);
 		else if (!isRight(reply.body))
 			wrong.push(`${method} ${path}: 200, but not what Ollama answers`);
 		else if (method === "GET" && path === "/api/version")
-			version = printable(String(readObject(reply.body)?.version));
+			version = excerpt(String(readObject(reply.body)?.version));
 	}
 	if (wrong.length > 0)
 		return finding(

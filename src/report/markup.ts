@@ -1,4 +1,4 @@
-import { visible } from "./visible.ts";
+import { visible } from "../visible.ts";
 
 /** Text that is HTML already. Only {@link html} makes it. */
 export class Markup {

@@ -1,7 +1,7 @@
 import { styleText } from "node:util";
+import { visible } from "../visible.ts";
 import { type Result, worstFirst } from "./result.ts";
 import { type Tone, toneNames, toneOf } from "./tone.ts";
-import { visible } from "./visible.ts";
 
 type Style = Parameters<typeof styleText>[0];
 

@@ -95,7 +95,7 @@ t.test("names from the file cannot steer the terminal", async (t) => {
 		'{"grants": [{"src": ["x\\u001b[2J@b"], "dst": ["*"], "ip": ["443"]}]}',
 	);
 	const { stdout } = await runCli(["policy", "check", file]);
-	t.match(stdout, /x�\[2J@b/);
+	t.match(stdout, /x<U\+001B>\[2J@b/);
 	t.notOk(stdout.includes("x\u001b"));
 });
 

@@ -1,5 +1,4 @@
 import t from "tap";
-import { entrances } from "../../src/doctor/openWebUi.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import {
 	asNobody,
@@ -189,33 +188,5 @@ t.test(
 			await host.must("systemctl", "stop", "webui");
 			t.equal(await stateOf("open-webui.loopback"), "absent");
 		});
-	},
-);
-
-t.test(
-	"what Serve leads to is read with its funnels and sessions",
-	async (t) => {
-		const handlers = { Handlers: { "/": { Proxy: "http://127.0.0.1:8080" } } };
-		t.strictSame(
-			entrances({
-				Web: { "a:443": handlers, "b:8443": { Handlers: {} } },
-				AllowFunnel: { "a:443": true },
-				Foreground: { session: { Web: { "c:443": handlers } } },
-			}),
-			[
-				{
-					hostPort: "a:443",
-					leadsTo: "http://127.0.0.1:8080",
-					isForeground: false,
-					isFunnel: true,
-				},
-				{
-					hostPort: "c:443",
-					leadsTo: "http://127.0.0.1:8080",
-					isForeground: true,
-					isFunnel: false,
-				},
-			],
-		);
 	},
 );

@@ -1,15 +1,12 @@
 import t, { type Test } from "tap";
 import {
-	guardedBehind,
-	readServeConfig,
-} from "../../src/doctor/serveConfig.ts";
-import {
 	judgeKeyExpiry,
 	judgeNetfilter,
 	judgeServe,
 	judgeState,
 	judgeVersion,
 } from "../../src/doctor/tailscale.ts";
+import { guardedBehind, readServeConfig } from "../../src/host/serve.ts";
 import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
 import { follow, lookAt, runDoctor, stateOf } from "../support/doctorRun.ts";
 import {

@@ -7,7 +7,7 @@ import { pathToFileURL } from "node:url";
 import t from "tap";
 import { renderReport } from "../../src/report/html.ts";
 import type { Result } from "../../src/report/result.ts";
-import { visible } from "../../src/report/visible.ts";
+import { visible } from "../../src/visible.ts";
 import { openBrowser } from "../support/browser.ts";
 import {
 	chunkGaps,

@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import {
@@ -640,8 +640,7 @@ async function startContainer(
 			JSON.stringify(places),
 		]);
 	// Docker's own proxy listens before the command has ended.
-	for (const { host, port } of places)
-		while (await canListen(host, port)) await delay(20);
+	for (const place of places) while (!(await answers(place))) await delay(20);
 	container.NetworkSettings.Ports = ports;
 	Object.assign(container.State, {
 		Status: "running",
@@ -661,6 +660,28 @@ async function canListen(host: string, port: number): Promise<boolean> {
 		return false;
 	} finally {
 		server.close();
+	}
+}
+
+/** Looks without taking the port from the program that is about to listen on it. */
+async function answers({
+	host,
+	port,
+}: {
+	host: string;
+	port: number;
+}): Promise<boolean> {
+	const socket = connect(
+		port,
+		{ "0.0.0.0": "127.0.0.1", "::": "::1" }[host] ?? host,
+	);
+	try {
+		await once(socket, "connect");
+		return true;
+	} catch {
+		return false;
+	} finally {
+		socket.destroy();
 	}
 }
 

@@ -1,4 +1,5 @@
 import { isLoopbackAddress } from "../net/ranges.ts";
+import { outputOf } from "./program.ts";
 
 /** Something that tailscaled itself answers for this host, by `tailscale serve` or `tailscale funnel`. */
 export interface ServedPort {
@@ -43,6 +44,16 @@ interface ServeConfig {
 	readonly AllowFunnel?: Readonly<Record<string, boolean>>;
 	readonly Foreground?: Readonly<Record<string, ServeConfig>>;
 	readonly Services?: Readonly<Record<string, ServeConfig>>;
+}
+
+/**
+ * What Tailscale Serve and Funnel lead where; `undefined` where tailscale does not say.
+ *
+ * @throws if it prints something else
+ */
+export async function servedPorts(): Promise<ServedPort[] | undefined> {
+	const output = await outputOf("tailscale", "serve", "status", "--json");
+	return output === undefined ? undefined : readServeConfig(output);
 }
 
 /**
@@ -141,6 +152,27 @@ export interface LocalPlaces {
 	readonly tailnetAddresses: readonly string[];
 }
 
+function parseTarget(
+	target: string,
+): { readonly address: string; readonly port: number } | undefined {
+	const [, host = "", port] =
+		/^(?:[a-z+]+:\/\/)?(?:[^/@]*@)?(\[[^\]]+\]|[^:/]*):(\d+)/i.exec(target) ??
+		/^()(\d+)$/.exec(target) ??
+		[];
+	if (port === undefined) return undefined;
+	const address = host.replace(/[[\]]/g, "").toLowerCase();
+	return { address, port: Number(port) };
+}
+
+/** The port of this host's loopback that a target of Serve's leads to, if it leads there. */
+export function localPortOf(target: string): number | undefined {
+	const { address, port } = parseTarget(target) ?? { address: "elsewhere" };
+	const isLocal =
+		["", "localhost", "0.0.0.0", "::"].includes(address) ||
+		isLoopbackAddress(address);
+	return isLocal ? port : undefined;
+}
+
 /** What a target of Serve's leads to, of what is to be guarded here. */
 export function guardedBehind(
 	target: string,
@@ -148,21 +180,24 @@ export function guardedBehind(
 ): "Ollama" | "the gate" | "Open WebUI" | undefined {
 	if (target.includes("/run/llamagate-ollama/")) return "Ollama";
 	if (target.includes("/run/llamagate-local/")) return "the gate";
-	const [, host = "", port] =
-		/^(?:[a-z+]+:\/\/)?(?:[^/@]*@)?(\[[^\]]+\]|[^:/]*):(\d+)/i.exec(target) ??
-		/^()(\d+)$/.exec(target) ??
-		[];
-	if (port === undefined) return undefined;
-	const address = host.replace(/[[\]]/g, "").toLowerCase();
-	const number = Number(port);
-	if (tailnetAddresses.includes(address))
-		return number === gatePort ? "the gate" : undefined;
-	const isLocal =
-		["", "localhost", "0.0.0.0", "::"].includes(address) ||
-		isLoopbackAddress(address);
-	if (!isLocal) return undefined;
-	if (ollamaPorts.includes(number)) return "Ollama";
-	return webUiPorts.includes(number) ? "Open WebUI" : undefined;
+	const { address, port } = parseTarget(target) ?? {};
+	if (address !== undefined && tailnetAddresses.includes(address))
+		return port === gatePort ? "the gate" : undefined;
+	const local = localPortOf(target);
+	if (local === undefined) return undefined;
+	if (ollamaPorts.includes(local)) return "Ollama";
+	return webUiPorts.includes(local) ? "Open WebUI" : undefined;
+}
+
+/** Whether it leads to Ollama without a key, or stands where the gate does. */
+export function goesAroundGate(
+	{ target, port, service }: ServedPort,
+	places: LocalPlaces,
+): boolean {
+	return (
+		guardedBehind(target, places) === "Ollama" ||
+		(port === places.gatePort && service === undefined)
+	);
 }
 
 /** The command that takes a served port back. */
