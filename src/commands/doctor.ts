@@ -1,9 +1,16 @@
 import { fstatSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
+import { setTimeout as delay } from "node:timers/promises";
+import { styleText } from "node:util";
+import { parseDuration } from "../config/duration.ts";
 import { defaultConfigPath } from "../config/load.ts";
 import { nearest } from "../config/strictJson.ts";
-import { examineAll, type Patient } from "../doctor/examination.ts";
+import {
+	type Examination,
+	examineAll,
+	type Patient,
+} from "../doctor/examination.ts";
 import { examinations } from "../doctor/examinations.ts";
 import {
 	changesSince,
@@ -18,8 +25,8 @@ import { weaknessOf } from "../keys/newKey.ts";
 import { headline } from "../report/headline.ts";
 import { renderReport } from "../report/html.ts";
 import { formatJson, type JsonReport, toJson } from "../report/json.ts";
-import { hasSeriousFindings } from "../report/result.ts";
-import { explain, formatResults } from "../report/text.ts";
+import { hasSeriousFindings, type Result } from "../report/result.ts";
+import { colourOf, explain, formatResults } from "../report/text.ts";
 import { version } from "../version.ts";
 import {
 	type Command,
@@ -36,6 +43,7 @@ export const doctor: Command = {
 	help: `
 Usage: sudo llamagate doctor [--only ID] [--explain ID] [--fix ID] [--json]
                              [--html FILE] [--key-stdin] [--changes]
+                             [--watch [--every TIME]]
 
 Looks at the sockets, rules, units and settings that are in force on this host,
 and changes nothing. What it cannot see, it says. Without root it sees less.
@@ -50,6 +58,8 @@ and changes nothing. What it cannot see, it says. Without root it sees less.
   --changes          say only what is not as it was the last time, and keep the
                      result in ${lastResultFile}; the daily
                      llamagate-doctor.timer does this
+  --watch            go on looking, and say what changes, until Ctrl-C
+  --every TIME       how often --watch looks (default: 1m)
   --json             print JSON (docs/report.schema.json)
   -c, --config FILE  the gate's configuration (default: ${defaultConfigPath})
 
@@ -68,6 +78,8 @@ Example: sudo llamagate doctor
 			html: { type: "string" },
 			json: { type: "boolean", default: false },
 			changes: { type: "boolean", default: false },
+			watch: { type: "boolean", default: false },
+			every: { type: "string" },
 			"key-stdin": { type: "boolean", default: false },
 		});
 		if (process.platform !== "linux")
@@ -75,16 +87,18 @@ Example: sudo llamagate doctor
 				"doctor looks at a Linux host from the inside; from here, use: llamagate probe",
 			);
 		if (values.changes) refuseWithChanges(values);
+		const everyMs = readEvery(values);
 		if (values.fix !== undefined) return fix(values.fix);
 		const wanted = values.explain ?? undefined;
 		const chosen = choose(wanted === undefined ? values.only : [wanted]);
-		const patient: Patient = {
+		const fixed = {
 			installation: await findInstallation(),
 			configFile: values.config,
 			isRoot: process.getuid?.() === 0,
-			nowMs: Date.now(),
 			...(values["key-stdin"] ? { key: await readKey() } : {}),
 		};
+		if (everyMs !== undefined) return watch(chosen, fixed, everyMs);
+		const patient: Patient = { ...fixed, nowMs: Date.now() };
 		const results = await examineAll(chosen, patient);
 		const report = {
 			version,
@@ -113,17 +127,80 @@ Example: sudo llamagate doctor
 	},
 };
 
+type Given = Readonly<Record<string, unknown>>;
+
+/** The first of these options that was given. */
+function givenOf(values: Given, ...names: string[]): string | undefined {
+	return names.find(
+		(name) => values[name] !== undefined && values[name] !== false,
+	);
+}
+
+/** @returns milliseconds between two looks; `undefined` for one look */
+function readEvery(
+	values: Given & {
+		readonly watch: boolean;
+		readonly every?: string | undefined;
+	},
+): number | undefined {
+	if (!values.watch) {
+		if (values.every !== undefined)
+			throw new UsageError("--every goes with --watch");
+		return undefined;
+	}
+	const given = givenOf(values, "explain", "fix", "html", "json", "changes");
+	if (given !== undefined)
+		throw new UsageError(`--watch goes without --${given}`);
+	const everyMs = parseDuration(values.every ?? "1m");
+	if (everyMs === undefined || everyMs < 1_000)
+		throw new UsageError(
+			"--every wants a time of a second or more, such as 30s or 5m",
+		);
+	return everyMs;
+}
+
+/** Looks again and again, and prints what changes, until it is told to stop. @returns the exit code of the last look */
+async function watch(
+	chosen: readonly Examination[],
+	fixed: Omit<Patient, "nowMs">,
+	everyMs: number,
+): Promise<number> {
+	const stopping = new AbortController();
+	const stop = () => stopping.abort();
+	// Once each: who asks twice need not wait for a look to end.
+	process.once("SIGINT", stop);
+	process.once("SIGTERM", stop);
+	let known: readonly Result[] | undefined;
+	while (!stopping.signal.aborted) {
+		const nowMs = Date.now();
+		const results = await examineAll(chosen, { ...fixed, nowMs });
+		// Ctrl-C ends the programs that were asked as well, and what they did not say is no change.
+		if (stopping.signal.aborted) break;
+		if (known === undefined)
+			process.stdout.write(
+				`${formatResults(results)}\n${headline(results)}\nFrom now on, what changes:\n`,
+			);
+		else
+			for (const change of changesSince(known, results))
+				process.stdout.write(
+					`${new Date(nowMs).toISOString()}  ${styleText(colourOf(change.now), describeChange(change))}\n`,
+				);
+		known = results;
+		await delay(everyMs, undefined, { signal: stopping.signal }).catch(
+			() => undefined,
+		);
+	}
+	return known !== undefined && hasSeriousFindings(known)
+		? exitCodes.finding
+		: exitCodes.ok;
+}
+
 /** Only a look at everything, by somebody who sees it, can be compared with another. */
 function refuseWithChanges({
 	only,
 	...others
-}: {
-	readonly only: readonly string[];
-	readonly [name: string]: unknown;
-}): void {
-	const given = ["explain", "fix", "html", "json"].find(
-		(name) => others[name] !== undefined && others[name] !== false,
-	);
+}: Given & { readonly only: readonly string[] }): void {
+	const given = givenOf(others, "explain", "fix", "html", "json");
 	if (only.length > 0 || given !== undefined)
 		throw new UsageError(
 			`--changes looks at everything and goes without --${given ?? "only"}`,

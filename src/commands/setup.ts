@@ -437,10 +437,9 @@ async function closing(
 			"",
 		);
 	const place = await tailscaleStatus();
-	const name =
-		place === undefined || place.magicDnsSuffix === ""
-			? (place?.addresses[0] ?? "THIS-HOST")
-			: (place.dnsName.split(".")[0] ?? "THIS-HOST");
+	const name = place?.magicDns
+		? (place.dnsName.split(".")[0] ?? "THIS-HOST")
+		: (place?.addresses[0] ?? "THIS-HOST");
 	lines.push(
 		"Try it from another device of your tailnet:",
 		`  curl -H "Authorization: Bearer KEY" http://${name}:11434/api/tags`,

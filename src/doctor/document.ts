@@ -41,6 +41,7 @@ sudo llamagate doctor                             # everything, worst first
 sudo llamagate doctor --only sshd --only boot     # some groups or checks
 sudo llamagate doctor --explain ollama.listening  # all about one
 sudo llamagate doctor --fix ollama.listening      # the step of setup that mends it; it asks first
+sudo llamagate doctor --watch --every 30s         # go on looking, and say what changes
 sudo llamagate doctor --html doctor.html          # a page to keep
 sudo llamagate doctor --json                      # for programs: report.schema.json
 \`\`\`

@@ -91,11 +91,7 @@ export const tailscaleExaminations: readonly Examination[] = [
 		severity: "info",
 		why: "Clients that use the name go on working when the address changes.",
 		fix: "turn MagicDNS on at https://login.tailscale.com/admin/dns",
-		examine: (patient) =>
-			withStatus(patient, async ({ dnsName }) => {
-				const status = await jsonOf("tailscale", "status", "--json");
-				return judgeMagicDns(status, dnsName);
-			}),
+		examine: (patient) => withStatus(patient, judgeMagicDns),
 	},
 	{
 		...both,
@@ -343,15 +339,9 @@ export function judgeAddresses(
 			finding([says], { severity: "info" });
 }
 
-/** @param status what `tailscale status --json` prints */
-export function judgeMagicDns(status: unknown, dnsName: string): Outcome {
-	// MagicDNSSuffix is there whether or not it is on (ipn/ipnstate/ipnstate.go).
-	const enabled = (
-		status as { CurrentTailnet?: { MagicDNSEnabled?: unknown } | null } | null
-	)?.CurrentTailnet?.MagicDNSEnabled;
-	if (typeof enabled !== "boolean")
-		return unknown("tailscale status --json does not say");
-	return enabled && dnsName !== ""
+function judgeMagicDns({ magicDns, dnsName }: TailscaleStatus): Outcome {
+	if (magicDns === undefined) return unknown("tailscaled does not say");
+	return magicDns && dnsName !== ""
 		? ok(`this host is ${dnsName}`)
 		: finding(["MagicDNS is off in this tailnet: clients have to use 100.x"]);
 }

@@ -25,7 +25,7 @@ export interface TailnetPlace {
 	readonly userspace: boolean;
 	readonly addresses: readonly string[];
 	readonly dnsName: string;
-	readonly magicDnsSuffix: string;
+	readonly magicDns: boolean | undefined;
 	/** `undefined` where that was not to be learnt. */
 	readonly certDomains: readonly string[] | undefined;
 }
@@ -37,7 +37,7 @@ export async function tailscaleStatus(): Promise<TailnetPlace | undefined> {
 	const status = await jsonOf<{
 		readonly BackendState?: string;
 		readonly TUN?: boolean;
-		readonly MagicDNSSuffix?: string;
+		readonly CurrentTailnet?: { readonly MagicDNSEnabled?: boolean } | null;
 		readonly CertDomains?: readonly string[] | null;
 		readonly TailscaleIPs?: readonly string[] | null;
 		readonly Self?: {
@@ -51,7 +51,7 @@ export async function tailscaleStatus(): Promise<TailnetPlace | undefined> {
 		userspace: status.TUN === false,
 		addresses: status.Self?.TailscaleIPs ?? status.TailscaleIPs ?? [],
 		dnsName: status.Self?.DNSName?.replace(/\.$/, "") ?? "",
-		magicDnsSuffix: status.MagicDNSSuffix ?? "",
+		magicDns: status.CurrentTailnet?.MagicDNSEnabled,
 		certDomains:
 			status.CertDomains === null ? [] : (status.CertDomains ?? undefined),
 	};
@@ -123,7 +123,7 @@ export function tailscale(): Step {
 					"tailscaled runs without a tunnel device (userspace networking), so there is no tailscale0 to listen on; run it with one",
 					notes,
 				);
-			if (status.magicDnsSuffix === "")
+			if (status.magicDns === false)
 				notes.push(
 					"MagicDNS is off, so clients use the address; turn it on at https://login.tailscale.com/admin/dns to use a name.",
 				);

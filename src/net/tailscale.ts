@@ -75,7 +75,8 @@ export interface TailscaleStatus {
 	readonly dnsName: string;
 	/** Epoch milliseconds; `undefined` for a key that does not expire. */
 	readonly keyExpiresAtMs: number | undefined;
-	readonly magicDnsSuffix: string;
+	/** Whether the tailnet gives its devices names; `undefined` while there is no tailnet. Its suffix is there whether or not it does. */
+	readonly magicDns: boolean | undefined;
 	/** Names that `tailscale cert` can get a certificate for; none unless HTTPS is enabled. */
 	readonly certDomains: readonly string[];
 	/** What tailscaled complains about, in its own words. */
@@ -399,7 +400,9 @@ function readStatus(reply: Reply | Silence): StatusAnswer {
 				keyExpiresAtMs: isNothing(self.KeyExpiry)
 					? undefined
 					: timeIn(self, "KeyExpiry"),
-				magicDnsSuffix: textIn(body, "MagicDNSSuffix"),
+				magicDns: isNothing(body.CurrentTailnet)
+					? undefined
+					: fieldsIn(body, "CurrentTailnet").MagicDNSEnabled === true,
 				certDomains: textsIn(body, "CertDomains"),
 				health: textsIn(body, "Health"),
 			},

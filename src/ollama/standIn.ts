@@ -74,6 +74,10 @@ export interface StandInOptions {
 	readonly port?: number;
 	readonly socketPath?: string;
 	readonly models?: readonly string[];
+	/** Its own version, 0.35.0 if none is given. */
+	readonly version?: string;
+	/** Whether cloud models are off (OLLAMA_NO_CLOUD). */
+	readonly noCloud?: boolean;
 	/** Silence before the first token: the model loads and reads the prompt. */
 	readonly firstTokenMs?: number;
 	readonly tokenIntervalMs?: number;
@@ -88,7 +92,6 @@ const answer =
 	"so that you can watch a stream come through the gate as it is made. Put a real Ollama on this machine, " +
 	"start the demo again, and the same three commands will reach it instead.";
 const answerTokens = answer.match(/\S+\s?|\s/g) ?? [];
-const version = "0.33.0";
 const emptyBody = Buffer.alloc(0);
 
 /** Starts a stand-in on loopback, or on a Unix socket. */
@@ -98,6 +101,8 @@ export async function startStandIn(
 	const {
 		host = "127.0.0.1",
 		models = ["qwen3:8b", "llama3.2:3b", "nomic-embed-text:latest"],
+		version = "0.35.0",
+		noCloud = false,
 		firstTokenMs = 0,
 		tokenIntervalMs = 0,
 	} = options;
@@ -210,7 +215,7 @@ export async function startStandIn(
 			case "GET /api/ps":
 				return json(res, 200, { models: [] });
 			case "GET /api/status":
-				return json(res, 200, { cloud: { disabled: false } });
+				return json(res, 200, { cloud: { disabled: noCloud } });
 			case "GET /v1/models":
 				return json(res, 200, {
 					object: "list",

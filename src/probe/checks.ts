@@ -82,6 +82,14 @@ export const checks = {
 		severity: "high",
 		why: "Clients ask for version and models before anything else.",
 	},
+	routes: {
+		id: "probe.routes",
+		group: "with the key",
+		layer: "gate",
+		title: "The key is let through to every call that it may make",
+		severity: "high",
+		why: "A call that is refused in spite of a good key fails in the middle of somebody's work.",
+	},
 	errorShapes: {
 		id: "probe.error-shapes",
 		group: "with the key",

@@ -35,6 +35,7 @@ const keyChecks = [
 	checks.keyAccepted,
 	checks.scopes,
 	checks.reads,
+	checks.routes,
 	checks.errorShapes,
 ];
 const streamChecks = [

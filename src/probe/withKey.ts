@@ -1,4 +1,4 @@
-import { familyOf } from "../ollama/routes.ts";
+import { familyOf, routes } from "../ollama/routes.ts";
 import type { Result } from "../report/result.ts";
 import { excerpt } from "../visible.ts";
 import {
@@ -11,7 +11,8 @@ import {
 	readError,
 	readObject,
 } from "./caller.ts";
-import { absent, checks, finding, ok, unknown } from "./checks.ts";
+import { absent, checks, finding, firstFew, ok, unknown } from "./checks.ts";
+import { askAll, examplePath } from "./withoutKey.ts";
 
 /** What the key turned out to be good for. */
 export interface KeyUse {
@@ -41,8 +42,8 @@ export async function checkWithKey(
 		return {
 			results: [
 				refused,
-				...[checks.scopes, checks.reads, checks.errorShapes].map((check) =>
-					unknown(check, reason),
+				...[checks.scopes, checks.reads, checks.routes, checks.errorShapes].map(
+					(check) => unknown(check, reason),
 				),
 			],
 			infers: false,
@@ -69,6 +70,7 @@ export async function checkWithKey(
 			reads
 				? await checkReads(call, tags, models, key)
 				: absent(checks.reads, "the key may not read"),
+			await checkRoutes(call, reads, infers, key),
 			await checkErrorShapes(call, reads, infers),
 		],
 		infers,
@@ -190,6 +192,59 @@ async function checkReads(
 		checks.reads,
 		`${calls.length} calls; Ollama ${version}, ${models.length === 1 ? "1 model" : `${models.length} models`}`,
 	);
+}
+
+/**
+ * Every call that reads or infers, with a body that names no model: Ollama refuses
+ * such a one before it loads anything, and it is the gate's refusals that count.
+ */
+async function checkRoutes(
+	call: CallWithKey,
+	reads: boolean,
+	infers: boolean,
+	key: string,
+): Promise<Result> {
+	const allowed = routes.filter(
+		({ scope }) => (scope === "read" && reads) || (scope === "infer" && infers),
+	);
+	if (allowed.length === 0)
+		return absent(checks.routes, "the key may neither read nor infer");
+	const answered = await askAll(
+		allowed.map((route) => async () => ({
+			id: route.id,
+			family: route.family,
+			reply: await call({
+				method: route.method,
+				path: examplePath(route),
+				...(route.body === "none" ? {} : { body: "{}" }),
+			}),
+		})),
+	);
+	const wrong = answered.flatMap(({ id, family, reply }) => {
+		if (!isReply(reply)) return { id, says: reply.code, isSilent: true };
+		const { status, body } = reply;
+		const said = excerpt(readError(family, body) ?? "", key);
+		const isRefused =
+			[401, 405, 407].includes(status) ||
+			(status === 403 && /needs the scope/.test(said));
+		return isRefused || status === 429
+			? { id, says: `${status} ${said}`.trim(), isSilent: status === 429 }
+			: [];
+	});
+	const unasked = allowed.length - answered.length;
+	if (wrong.length === 0 && unasked === 0)
+		return ok(checks.routes, `${allowed.length} calls, and none was refused`);
+	const evidence = [
+		`${wrong.length} of ${allowed.length} calls did not get through${unasked === 0 ? "" : `, and ${unasked} were not made`}`,
+		...firstFew(wrong.map(({ id, says }) => `${id}: ${says}`)),
+	];
+	return wrong.every(({ isSilent }) => isSilent)
+		? unknown(checks.routes, ...evidence)
+		: finding(
+				checks.routes,
+				evidence,
+				"On the server: journalctl -u llamagate -n 50, then sudo llamagate check",
+			);
 }
 
 async function checkErrorShapes(

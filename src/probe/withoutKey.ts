@@ -86,11 +86,16 @@ export async function checkWithoutKey(caller: Caller): Promise<Result[]> {
 	];
 }
 
-async function knock(caller: Caller, route: Route): Promise<Answered> {
-	const path = route.path.replace(
+/** A route's path, with something in its parameter's place that is nowhere. */
+export function examplePath(route: Route): string {
+	return route.path.replace(
 		/:\w+$/,
 		(name) => parameterExamples[name] ?? "llamagate-probe",
 	);
+}
+
+async function knock(caller: Caller, route: Route): Promise<Answered> {
+	const path = examplePath(route);
 	const changes = route.scope === "manage" || route.scope === "account";
 	const reply = await caller.call({
 		method: route.method,
@@ -111,10 +116,10 @@ async function askPath(
 }
 
 /** Four at a time: the way may be long, and nobody is to be flooded. */
-async function askAll(
-	asks: readonly (() => Promise<Answered>)[],
-): Promise<Answered[]> {
-	const answers: Answered[] = [];
+export async function askAll<A extends { readonly reply: Reply | NoReply }>(
+	asks: readonly (() => Promise<A>)[],
+): Promise<A[]> {
+	const answers: A[] = [];
 	for (let i = 0; i < asks.length; i += 4) {
 		const some = await Promise.all(asks.slice(i, i + 4).map((ask) => ask()));
 		answers.push(...some);

@@ -34,7 +34,7 @@ export function formatResults(
 	return worstFirst(results)
 		.map((result) => {
 			const mark = markOf(result).padEnd(markWidth);
-			const marked = colour ? styleText(colours[toneOf(result)], mark) : mark;
+			const marked = colour ? styleText(colourOf(result), mark) : mark;
 			const line = `${marked}  ${oneLine(result.id).padEnd(idWidth)}  ${describe(result)}\n`;
 			if (result.state !== "finding" || result.fix === undefined) return line;
 			const fix = indent(`fix: ${result.fix}`, markWidth + 2, 5);
@@ -64,6 +64,11 @@ const states = {
 	absent: "not here",
 	unknown: "unknown, which may be in order or not",
 } as const;
+
+/** The colour of a check's answer. */
+export function colourOf(result: Result): Style {
+	return colours[toneOf(result)];
+}
 
 function markOf(result: Result): string {
 	const tone = toneOf(result);

@@ -50,7 +50,7 @@ t.test(
 		t.match(stdout, /ok {4}keys: 1 in .*: a/);
 		t.match(
 			stdout,
-			/ok {4}upstream: Ollama 0\.33\.0 answers at http:\/\/127\.0\.0\.1:/,
+			/ok {4}upstream: Ollama 0\.35\.0 answers at http:\/\/127\.0\.0\.1:/,
 		);
 		t.match(JSON.parse((await check("--json")).stdout), {
 			ok: true,

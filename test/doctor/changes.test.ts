@@ -7,7 +7,7 @@ import {
 } from "../../src/doctor/lastResult.ts";
 import type { Result } from "../../src/report/result.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
-import { runDoctor, stateOf } from "../support/doctorRun.ts";
+import { runDoctor, stateOf } from "../support/doctor.ts";
 
 t.test(
 	"the daily run tells what has changed, and status what it found",
@@ -114,6 +114,34 @@ t.test(
 			code: 1,
 			stdout: /look {2}gate: no gate answers on/,
 		});
+	},
+);
+
+t.test(
+	"whoever watches is told what changes, and nothing else",
+	booting(),
+	async (t) => {
+		const host = await bootHost(t);
+		// A look or two go by with nothing to tell.
+		const told = await host.sh(`exec 2>&1
+			llamagate doctor --watch --every 1s --only tailscale.funnel --only boot.disk >/root/watch &
+			watch=$!
+			until grep -q "what changes" /root/watch; do sleep 0.1; done
+			sleep 2.5
+			tailscale funnel --bg 9000 >/dev/null
+			until grep -q "was in order" /root/watch; do sleep 0.1; done
+			kill -INT $watch
+			wait $watch && echo ended well || echo ended with $?
+			cat /root/watch`);
+		const [end, ...lines] = told.trimEnd().split("\n");
+		t.equal(end, "ended with 1", "a finding stands when it ends");
+		const from = lines.indexOf("From now on, what changes:");
+		t.equal(lines.length, from + 2, told);
+		t.match(lines[from - 1], "Nothing found.");
+		t.match(
+			lines[from + 1],
+			/^\d{4}-\d\d-\d\dT[\d:.]+Z {2}tailscale\.funnel: was in order, is high: the internet reaches/,
+		);
 	},
 );
 

@@ -10,7 +10,7 @@ import {
 	parseList,
 } from "../../src/doctor/fail2ban.ts";
 import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
-import { follow, lookAt, runDoctor, stateOf } from "../support/doctorRun.ts";
+import { follow, lookAt, runDoctor, stateOf } from "../support/doctor.ts";
 import { testKeys } from "../support/gate.ts";
 import { ask, becomes, gateV4 } from "../support/namespaces.ts";
 

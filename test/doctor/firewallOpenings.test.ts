@@ -21,7 +21,7 @@ t.test(
 		await t.test("ports that UFW opens", async (t) => {
 			await host.must("ufw", "prepend", "allow", "8080/tcp");
 			const web = await one("firewall.web-ports");
-			t.equal(statesOf(web)["firewall.web-ports"], "finding warn");
+			t.equal(statesOf(web)["firewall.web-ports"], "warn");
 			await mend(t, web, "firewall.web-ports");
 
 			const id = "firewall.listeners";
@@ -40,11 +40,11 @@ t.test(
 				"tcp",
 			);
 			const some = await one(id);
-			t.equal(statesOf(some)[id], "finding warn", "some of the LAN");
+			t.equal(statesOf(some)[id], "warn", "some of the LAN");
 			t.equal(await probePort(neighbour, lan, 9999), "open", "for real");
 			await host.must("ufw", "allow", "5432/tcp");
 			const found = await one(id);
-			t.equal(statesOf(found)[id], "finding high", "a database");
+			t.equal(statesOf(found)[id], "high", "a database");
 			t.match(
 				evidenceOf(found, id),
 				/0\.0\.0\.0:5432 .*PostgreSQL's: UFW lets in/,
@@ -64,7 +64,7 @@ t.test(
 				const port = (from: Namespace) => probePort(from, lan, 3000);
 				t.equal(await port(neighbour), "open", "though UFW denies 3000");
 				const found = await one(id);
-				t.equal(statesOf(found)[id], "finding high");
+				t.equal(statesOf(found)[id], "high");
 				t.match(
 					evidenceOf(found, id),
 					/on eth0: port 3000 leads ahead of UFW to 172\.17\.0\.2:8080: iptables -t nat -A DOCKER/,
@@ -87,7 +87,7 @@ t.test(
 			const id = "firewall.tailnet";
 			const end = await listen("0.0.0.0", 6379);
 			const found = await one(id);
-			t.equal(statesOf(found)[id], "finding warn");
+			t.equal(statesOf(found)[id], "warn");
 			t.match(evidenceOf(found, id), /reaches .*22 sshd.*6379 python3/);
 			t.match(evidenceOf(found, id), /0\.0\.0\.0:6379 .*Redis's/);
 			t.notMatch(evidenceOf(found, id), /11434/, "the gate is meant");
@@ -98,11 +98,7 @@ t.test(
 			);
 			await end();
 			const again = await listen("127.0.0.1", 6379);
-			t.equal(
-				await stateOf(id),
-				"finding info",
-				"on loopback it is not reached",
-			);
+			t.equal(await stateOf(id), "info", "on loopback it is not reached");
 			await again();
 		});
 
@@ -116,14 +112,14 @@ t.test(
 			t.equal(await stateOf(id), "ok", "tailscaled drops it");
 			const end = await listen("0.0.0.0", 9999);
 			await host.must("ufw", "allow", "from", "100.64.0.0/10");
-			t.equal(await stateOf(id), "finding high", "but for ChromeOS's");
+			t.equal(await stateOf(id), "high", "but for ChromeOS's");
 			t.equal(await probePort(neighbour, lan, 9999, forged), "filtered");
 			t.equal(await probePort(neighbour, lan, 9999, leftOut), "open");
 			await host.sh(
 				"iptables -D ts-input -s 100.64.0.0/10 ! -i tailscale0 -j DROP",
 			);
 			const found = await one(id);
-			t.equal(statesOf(found)[id], "finding high");
+			t.equal(statesOf(found)[id], "high");
 			t.equal(
 				await probePort(neighbour, lan, 9999, forged),
 				"open",
@@ -131,7 +127,7 @@ t.test(
 			);
 			await host.sh(`${commandOf(found, id)} --yes`);
 			const without = await one(id);
-			t.equal(statesOf(without)[id], "finding info", "and says what holds");
+			t.equal(statesOf(without)[id], "info", "and says what holds");
 			t.match(
 				evidenceOf(without, id),
 				/netfilter-mode=off[\s\S]*bound to tailscale0/,

@@ -110,7 +110,7 @@ t.test(
 		await t.test("units that do not run", async (t) => {
 			await host.sh("systemctl disable --now --quiet llamagate-listen");
 			const found = await examine(host, ["gate.units"]);
-			t.match(statesOf(found), { "gate.units": "finding high" });
+			t.match(statesOf(found), { "gate.units": "high" });
 			t.match(evidenceOf(found, "gate.units"), /^llamagate-listen.*follower/);
 			await host.sh("systemctl stop llamagate-ollama.socket");
 			t.match(
@@ -120,7 +120,7 @@ t.test(
 			await host.sh("systemctl stop llamagate.socket llamagate.service");
 			await comeOut(
 				t,
-				{ "gate.units": "finding high", "gate.listening": "finding high" },
+				{ "gate.units": "high", "gate.listening": "high" },
 				"a gate that was stopped",
 			);
 			await host.sh(`${commandOf(found, "gate.units")} --yes`);
@@ -139,7 +139,7 @@ t.test(
 			const again =
 				"systemctl stop llamagate.socket llamagate.service; systemctl start llamagate.socket";
 			await host.sh(again);
-			await comeOut(t, { "gate.listening": "finding critical" }, "on the LAN");
+			await comeOut(t, { "gate.listening": "critical" }, "on the LAN");
 			t.match(
 				evidenceOf(await examine(host, ["gate.listening"]), "gate.listening"),
 				`${lan}:11434`,
@@ -148,7 +148,7 @@ t.test(
 			await host.sh(again);
 			await comeOut(
 				t,
-				{ "gate.listening": "finding high" },
+				{ "gate.listening": "high" },
 				"on Tailscale's address, and bound to no interface",
 			);
 			await removeDropIn("llamagate.socket");
@@ -167,7 +167,7 @@ t.test(
 				systemd-run --quiet --unit=open --socket-property=ListenStream=${addresses.server.v4}:11434 \
 					/lib/systemd/systemd-socket-proxyd 127.0.0.1:11434`);
 				const found = await examine(host, ["gate.refuses"]);
-				t.match(statesOf(found), { "gate.refuses": "finding critical" });
+				t.match(statesOf(found), { "gate.refuses": "critical" });
 				t.match(
 					evidenceOf(found, "gate.refuses"),
 					/100\.101\.102\.104:11434: GET \/api\/tags: 200/,
@@ -212,9 +212,9 @@ Restart=no
 			t.strictSame(
 				statesOf(found),
 				{
-					"gate.hardening": "finding high",
+					"gate.hardening": "high",
 					"gate.process": "ok",
-					"gate.watchdog": "finding warn",
+					"gate.watchdog": "warn",
 				},
 				"the process that runs is still held",
 			);
@@ -231,7 +231,7 @@ Restart=no
 				);
 			await host.sh("systemctl restart llamagate");
 			const running = await examine(host, ["gate.process", "gate.watchdog"]);
-			t.match(statesOf(running), { "gate.process": "finding high" });
+			t.match(statesOf(running), { "gate.process": "high" });
 			t.match(evidenceOf(running, "gate.watchdog"), /WatchdogSec.*\n.*Restart/);
 			t.match(
 				evidenceOf(running, "gate.process"),
@@ -256,14 +256,14 @@ Restart=no
 				`sed -i 's/"version": "[^"]*"/"version": "99.0.0"/' ${file}`,
 			);
 			const found = await examine(host, ["gate.version"]);
-			t.match(statesOf(found), { "gate.version": "finding warn" });
+			t.match(statesOf(found), { "gate.version": "warn" });
 			t.match(evidenceOf(found, "gate.version"), /runs, and 99\.0\.0 is inst/);
 			await host.sh(commandOf(found, "gate.version"));
 			await comeOut(t, { "gate.version": "ok" }, "mended by its fix");
 			await host.sh(`cp /usr/lib/llamagate/bin/node /usr/lib/llamagate/bin/new
 				mv /usr/lib/llamagate/bin/new /usr/lib/llamagate/bin/node`);
 			const node = await examine(host, ["gate.version"]);
-			t.match(statesOf(node), { "gate.version": "finding warn" });
+			t.match(statesOf(node), { "gate.version": "warn" });
 			t.match(evidenceOf(node, "gate.version"), /Node .* was replaced/);
 			await host.sh(commandOf(node, "gate.version"));
 			await comeOut(t, { "gate.version": "ok" }, "mended by its fix");

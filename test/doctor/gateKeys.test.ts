@@ -64,7 +64,7 @@ t.test(
 			const revoked = await found();
 			t.match(
 				statesOf(revoked),
-				{ "gate.in-force": "finding critical" },
+				{ "gate.in-force": "critical" },
 				"a key that is gone from the file alone",
 			);
 			t.match(evidenceOf(revoked, "gate.in-force"), /still let in: second/);
@@ -74,7 +74,7 @@ t.test(
 			await writeKeys(keys);
 			t.match(
 				statesOf(await found()),
-				{ "gate.in-force": "finding high" },
+				{ "gate.in-force": "high" },
 				"a key that is in the file alone",
 			);
 			await reloaded();
@@ -85,7 +85,7 @@ t.test(
 			const broken = await found();
 			t.match(
 				statesOf(broken),
-				{ "gate.in-force": "finding high" },
+				{ "gate.in-force": "high" },
 				"a configuration that does not load",
 			);
 			t.match(evidenceOf(broken, "gate.in-force"), /would not start again/);
@@ -113,7 +113,7 @@ t.test(
 			const ids = ["gate.expiry", "gate.unused-keys", "gate.rotation"];
 			await host.sh("llamagate keys add soon --expires 3d");
 			const found = await examine(host, ["gate.expiry"]);
-			t.match(statesOf(found), { "gate.expiry": "finding warn" });
+			t.match(statesOf(found), { "gate.expiry": "warn" });
 			t.match(evidenceOf(found, "gate.expiry"), /^soon expires: /);
 			t.match(
 				evidenceOf(
@@ -130,7 +130,7 @@ t.test(
 
 			const later = await examine(host, ids, ahead(100));
 			t.match(statesOf(later), {
-				"gate.unused-keys": "finding warn",
+				"gate.unused-keys": "warn",
 				"gate.rotation": "ok",
 			});
 			t.match(
@@ -143,7 +143,7 @@ t.test(
 			t.notMatch(evidenceOf(use, "gate.unused-keys"), /soon|second/);
 
 			t.match(statesOf(await examine(host, ids, ahead(400))), {
-				"gate.rotation": "finding warn",
+				"gate.rotation": "warn",
 			});
 			const { keys } = JSON.parse(await host.read(keysFile)) as {
 				keys: KeyEntry[];
@@ -163,7 +163,7 @@ t.test(
 			t.strictSame(statesOf(old), {
 				"gate.expiry": "ok",
 				"gate.unused-keys": "unknown",
-				"gate.rotation": "finding warn",
+				"gate.rotation": "warn",
 			});
 			t.match(
 				evidenceOf(old, "gate.unused-keys"),
@@ -188,7 +188,7 @@ t.test(
 			await host.sh(
 				`curl -s --unix-socket /run/llamagate-local/gate.sock -H 'Authorization: Bearer ${trap}' http://x/api/tags`,
 			);
-			await comeOut(t, { "gate.canary": "finding high" }, "is told of");
+			await comeOut(t, { "gate.canary": "high" }, "is told of");
 			await host.sh("llamagate keys revoke trap");
 			t.match(statesOf(await examine(host, ["gate.canary"])), {
 				"gate.canary": "absent",
@@ -213,11 +213,7 @@ t.test(
 			] as const) {
 				await host.sh(fault);
 				const found = await examine(host, ["gate.files"]);
-				t.match(
-					statesOf(found),
-					{ "gate.files": `finding ${severity}` },
-					fault,
-				);
+				t.match(statesOf(found), { "gate.files": severity }, fault);
 				await host.sh(commandOf(found, "gate.files"));
 				t.match(statesOf(await examine(host, ["gate.files"])), {
 					"gate.files": "ok",

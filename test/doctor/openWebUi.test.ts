@@ -39,11 +39,11 @@ t.test(
 		await t.test("as its README has it started", async (t) => {
 			const found = await all();
 			t.match(statesOf(found), {
-				"open-webui.loopback": "finding high",
+				"open-webui.loopback": "high",
 				"open-webui.answers": "ok",
 				"open-webui.auth": "ok",
-				"open-webui.signup": "finding warn",
-				"open-webui.https": "finding warn",
+				"open-webui.signup": "warn",
+				"open-webui.https": "warn",
 				"open-webui.funnel": "ok",
 				"open-webui.predecessor": "absent",
 				"open-webui.others": "ok",
@@ -65,7 +65,7 @@ t.test(
 			const step = report.steps.find(({ id }) => id === "open-webui");
 			t.equal(step?.state, "changed");
 			// A person makes the first account, and turns sign-up off.
-			t.equal(await stateOf("open-webui.signup"), "finding warn");
+			t.equal(await stateOf("open-webui.signup"), "warn");
 			const setTo = (value: string) =>
 				host.sh(`f=/var/lib/docker-stand-in/state.json
 					sed -i 's/"OLLAMA_BASE_URL=http/"ENABLE_SIGNUP=${value}",&/' $f
@@ -95,7 +95,7 @@ t.test(
 			const old = "open-webui-before-llamagate";
 			await host.must("docker", "update", "--restart=always", old);
 			const found = await examine(host, [id]);
-			t.equal(statesOf(found)[id], "finding high");
+			t.equal(statesOf(found)[id], "high");
 			t.match(evidenceOf(found, id), /policy is always.*0\.0\.0\.0:3000/);
 			await host.sh(commandOf(found, id));
 			t.equal(await stateOf(id), "ok");
@@ -110,7 +110,7 @@ t.test(
 			const name = "server.tail1234.ts.net";
 			await host.must("tailscale", "funnel", "--bg", "8080");
 			const open = await examine(host, ["open-webui.funnel"]);
-			t.equal(statesOf(open)["open-webui.funnel"], "finding critical");
+			t.equal(statesOf(open)["open-webui.funnel"], "critical");
 			t.ok(
 				evidenceOf(open, "open-webui.funnel").includes(`https://${name}:443`),
 			);
@@ -121,7 +121,7 @@ t.test(
 			});
 			await host.must("tailscale", "serve", "--https=443", "off");
 			const unserved = await examine(host, ["open-webui.https"]);
-			t.equal(statesOf(unserved)["open-webui.https"], "finding warn");
+			t.equal(statesOf(unserved)["open-webui.https"], "warn");
 			await host.sh(commandOf(unserved, "open-webui.https"));
 			t.equal(await stateOf("open-webui.https"), "ok");
 			await host.must("systemctl", "stop", "tailscaled");
@@ -133,15 +133,15 @@ t.test(
 		await t.test("without accounts, and open to the LAN", async (t) => {
 			await runAnew("-p", "8080:8080", "-e", "WEBUI_AUTH=False");
 			t.match(statesOf(await all()), {
-				"open-webui.loopback": "finding critical",
-				"open-webui.auth": "finding high",
+				"open-webui.loopback": "critical",
+				"open-webui.auth": "high",
 				"open-webui.signup": "absent",
 			});
 			await runAnew("-p", "127.0.0.1:8080:8080");
 			t.match(statesOf(await all()), {
 				"open-webui.loopback": "ok",
 				"open-webui.auth": "ok",
-				"open-webui.signup": "finding warn",
+				"open-webui.signup": "warn",
 			});
 		});
 
@@ -153,7 +153,7 @@ t.test(
 			await becomes(
 				t,
 				() => stateOf("open-webui.others"),
-				"finding info",
+				"info",
 				"both are seen",
 			);
 			await host.must("docker", "rm", "-f", "webui2");
@@ -161,7 +161,7 @@ t.test(
 
 			await host.sh("systemctl stop 'docker-stand-in-*.service'");
 			t.match(statesOf(await all()), {
-				"open-webui.answers": "finding warn",
+				"open-webui.answers": "warn",
 				"open-webui.auth": "unknown",
 				"open-webui.signup": "unknown",
 			});
@@ -182,7 +182,7 @@ t.test(
 			await becomes(
 				t,
 				() => stateOf("open-webui.loopback"),
-				"finding high",
+				"high",
 				"a program is seen, too",
 			);
 			await host.must("systemctl", "stop", "webui");

@@ -10,7 +10,7 @@ import {
 } from "../../src/doctor/sshd.ts";
 import { parseSettings } from "../../src/host/sshd.ts";
 import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
-import { follow, lookAt, runDoctor, stateOf } from "../support/doctorRun.ts";
+import { follow, lookAt, runDoctor, stateOf } from "../support/doctor.ts";
 
 const folder = "/etc/ssh/sshd_config.d";
 

@@ -8,7 +8,7 @@ import {
 } from "../../src/doctor/tailscale.ts";
 import { guardedBehind, readServeConfig } from "../../src/host/serve.ts";
 import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
-import { follow, lookAt, runDoctor, stateOf } from "../support/doctorRun.ts";
+import { follow, lookAt, runDoctor, stateOf } from "../support/doctor.ts";
 import {
 	stateFile,
 	type TailscaleState,

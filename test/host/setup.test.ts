@@ -15,6 +15,7 @@ import {
 } from "../support/namespaces.ts";
 import {
 	fingerprint,
+	installSshKey,
 	probePort,
 	runSetup,
 	statesOf,
@@ -22,14 +23,6 @@ import {
 import { replayTailscaledRules } from "../support/tailscaledRules.ts";
 
 t.setTimeout(900_000);
-
-/** A person's public key, as ssh-copy-id leaves it. */
-async function installSshKey(host: BootedHost): Promise<void> {
-	await host.sh(`mkdir -p -m 0700 /root/.ssh
-		ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
-		cat /root/.ssh/id_ed25519.pub >>/root/.ssh/authorized_keys
-		chmod 0600 /root/.ssh/authorized_keys`);
-}
 
 interface Neighbours {
 	readonly stranger: Namespace;

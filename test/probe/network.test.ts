@@ -189,7 +189,7 @@ t.test(
 		t.match(open.results["public.ollama"], {
 			state: "finding",
 			severity: "critical",
-			evidence: [`${server4}:11434 is open, and Ollama 0.33.0 answers`],
+			evidence: [`${server4}:11434 is open, and Ollama 0.35.0 answers`],
 		});
 		t.match(open.results["public.11434"], { state: "finding" });
 		await filter(server, 11434);

@@ -21,13 +21,15 @@ export async function examine(
 	return new Map(results.map((result) => [result.id, result]));
 }
 
-/** The state of each, with the severity of what was found: `finding high`. */
+/** `ok`, `unknown`, `absent`, or the severity of a finding. */
+export function stateOf({ state, severity }: Result): string {
+	return state === "finding" ? severity : state;
+}
+
+/** The same for each check, by its id. */
 export function statesOf(findings: Findings): Record<string, string> {
 	return Object.fromEntries(
-		[...findings.values()].map(({ id, state, severity }) => [
-			id,
-			state === "finding" ? `finding ${severity}` : state,
-		]),
+		[...findings.values()].map((result) => [result.id, stateOf(result)]),
 	);
 }
 
@@ -42,4 +44,39 @@ export const asNobody = ["setpriv", "--reuid=65534", "--clear-groups"];
 /** A fix as root types it. */
 export function commandOf(findings: Findings, id: string): string {
 	return findings.get(id)?.fix?.replaceAll("sudo ", "") ?? "false";
+}
+
+/** What it says of some checks or groups or of all, in its order. */
+export async function runDoctor(
+	host: BootedHost,
+	...ids: string[]
+): Promise<readonly Result[]> {
+	return [...(await examine(host, ids)).values()];
+}
+
+/** One check, as a test compares it. */
+export interface Looked {
+	readonly state: string;
+	readonly evidence: string;
+	readonly fix: string;
+}
+
+export async function lookAt(host: BootedHost, id: string): Promise<Looked> {
+	const result = (await examine(host, [id])).get(id);
+	if (result === undefined) throw new Error(`doctor says nothing of ${id}`);
+	return {
+		state: stateOf(result),
+		evidence: result.evidence.join("\n"),
+		fix: result.fix ?? "",
+	};
+}
+
+/** Runs a fix as it is printed, each line of it, on a host that has no sudo. */
+export async function follow(host: BootedHost, fix: string): Promise<void> {
+	for (const line of fix.split("\n"))
+		await host.sh(
+			line
+				.replaceAll("sudo ", "")
+				.replace(/^(llamagate setup .*)/, "$1 --yes >/dev/null"),
+		);
 }

@@ -161,7 +161,7 @@ export const lockedHost: Result[] = fill({
 		"sudo llamagate keys rotate laptop --expires 180d",
 	),
 	"ollama.listening": ok("127.0.0.1:11434 (ollama, pid 812)"),
-	"ollama.version": ok("0.33.0"),
+	"ollama.version": ok("0.35.0"),
 	"open-webui.address": absent("Open WebUI is not installed"),
 	"host.ssh-passwords": ok("PasswordAuthentication no"),
 	"host.updates": ok("unattended-upgrades is enabled, ran 6 h ago"),

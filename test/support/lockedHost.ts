@@ -10,7 +10,7 @@ export interface LockedHost {
 	readonly host: BootedHost;
 	readonly neighbour: Namespace;
 	readonly peer: Namespace;
-	/** What becomes of one check: `ok`, `finding high`. */
+	/** What becomes of one check: `ok`, `high`. */
 	stateOf(id: string): Promise<string | undefined>;
 	/** Runs the command that a finding names, and sees it gone. */
 	mend(t: Test, findings: Findings, id: string): Promise<void>;

@@ -38,6 +38,14 @@ export function statesOf({ steps }: SetupReport): Record<string, string> {
 	return Object.fromEntries(steps.map(({ id, state }) => [id, state]));
 }
 
+/** A person's public key, as ssh-copy-id leaves it. */
+export async function installSshKey(host: BootedHost): Promise<void> {
+	await host.sh(`mkdir -p -m 0700 /root/.ssh
+		ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
+		cat /root/.ssh/id_ed25519.pub >>/root/.ssh/authorized_keys
+		chmod 0600 /root/.ssh/authorized_keys`);
+}
+
 /**
  * Every file, directory and link of a host that belongs to its configuration or
  * its programs, with its owner, mode and the digest of its bytes. Logs, caches

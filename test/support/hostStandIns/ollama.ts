@@ -7,6 +7,8 @@ import { startStandIn } from "../../../src/ollama/standIn.ts";
  */
 process.title = "ollama";
 const [command] = process.argv.slice(2);
+/** A test may have another one answer. */
+const version = process.env.STAND_IN_VERSION ?? "0.35.0";
 const { host, port } = ollamaHost(process.env.OLLAMA_HOST ?? "");
 
 switch (command) {
@@ -19,7 +21,7 @@ switch (command) {
 		break;
 	case "-v":
 	case "--version":
-		console.log("ollama version is 0.33.0");
+		console.log(`ollama version is ${version}`);
 		break;
 	default:
 		console.error(`Error: unknown command ${command} for "ollama"`);
@@ -27,12 +29,13 @@ switch (command) {
 }
 
 async function serve(): Promise<void> {
-	const standIn = await startStandIn({ host, port, tokenIntervalMs: 50 }).catch(
-		(error: Error) => {
-			console.error(`Error: listen tcp ${host}:${port}: ${error.message}`);
-			return process.exit(1);
-		},
-	);
+	const standIn = await startStandIn({
+		...{ host, port, version, tokenIntervalMs: 50 },
+		noCloud: /^(1|true)$/i.test(process.env.OLLAMA_NO_CLOUD ?? ""),
+	}).catch((error: Error) => {
+		console.error(`Error: listen tcp ${host}:${port}: ${error.message}`);
+		return process.exit(1);
+	});
 	const say = (line: Record<string, string>) =>
 		process.stdout.write(`${JSON.stringify(line)}\n`);
 	standIn.events.on("call", ({ method, target }) =>
