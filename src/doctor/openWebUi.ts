@@ -20,6 +20,7 @@ import {
 import { hasProgram } from "../host/program.ts";
 import { localPortOf, type ServedPort, servedPorts } from "../host/serve.ts";
 import { formatHostPort, isLoopbackAddress } from "../net/ranges.ts";
+import { readSmallJson } from "../net/smallReply.ts";
 import { visible } from "../visible.ts";
 import {
 	absent,
@@ -158,7 +159,7 @@ async function configAt(
 			`http://${formatHostPort(host, port)}/api/config`,
 			{ signal: AbortSignal.timeout(5_000), redirect: "error" },
 		);
-		const config = (await reply.json()) as Partial<WebUiConfig> | null;
+		const config = (await readSmallJson(reply)) as Partial<WebUiConfig> | null;
 		return typeof config?.features?.auth === "boolean"
 			? { ...config, features: config.features }
 			: undefined;

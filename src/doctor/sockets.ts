@@ -24,24 +24,32 @@ export async function ownedSockets(): Promise<OwnedSocket[]> {
 	return parseOwnedSockets(stdout);
 }
 
-/** Reads what `ss -H -O -l -n -t -p` prints. @throws if a line is not of its form */
+/**
+ * Reads what `ss -H -O -l -n -t -p` prints. A program's name is printed as it is,
+ * so what goes on behind a line break in one is passed over.
+ *
+ * @throws if no line is of its form
+ */
 export function parseOwnedSockets(output: string): OwnedSocket[] {
-	return output
-		.split("\n")
-		.filter((line) => line.trim() !== "")
-		.map((line) => {
-			const [socket] = parseListeningSockets(line);
-			if (
-				socket === undefined ||
-				!Number.isInteger(socket.port) ||
-				socket.address === ""
-			)
-				throw new Error(`ss printed a line that cannot be read: ${line}`);
-			const pids = [...line.matchAll(/,pid=(\d+),/g)].map(([, pid]) =>
-				Number(pid),
-			);
-			return { ...socket, pids: [...new Set(pids)] };
-		});
+	const lines = output.split("\n").filter((line) => line.trim() !== "");
+	const sockets = lines.flatMap((line) => {
+		const [socket] = line.startsWith("LISTEN ")
+			? parseListeningSockets(line)
+			: [];
+		if (
+			socket === undefined ||
+			!Number.isInteger(socket.port) ||
+			socket.address === ""
+		)
+			return [];
+		const pids = [...line.matchAll(/,pid=(\d+),/g)].map(([, pid]) =>
+			Number(pid),
+		);
+		return { ...socket, pids: [...new Set(pids)] };
+	});
+	if (lines.length > 0 && sockets.length === 0)
+		throw new Error(`ss printed a line that cannot be read: ${lines[0]}`);
+	return sockets;
 }
 
 /** Whether a process is of a program with this file name; false where that cannot be seen. */

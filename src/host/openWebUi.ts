@@ -1,3 +1,4 @@
+import { readSmallJson } from "../net/smallReply.ts";
 import {
 	type Container,
 	containers,
@@ -191,7 +192,7 @@ async function isHealthy(port: number): Promise<boolean> {
 		const reply = await fetch(`http://127.0.0.1:${port}/health`, {
 			signal: AbortSignal.timeout(3_000),
 		});
-		const body = (await reply.json()) as { status?: boolean };
+		const body = (await readSmallJson(reply)) as { status?: boolean };
 		return reply.ok && body.status === true;
 	} catch {
 		return false;

@@ -5,7 +5,6 @@ import { outputOf } from "./program.ts";
 /** The ports that sshd has open, or would open; by its sockets, its configuration and its socket unit. */
 export async function sshPorts(): Promise<number[]> {
 	const ports = new Set<number>();
-	// Any user may call a program so, and would have a port opened for it.
 	const roots = await portsOfRoot();
 	// Any user may call a program so, and would have a port opened for it.
 	for (const { port, programs } of await listeningSockets())
@@ -26,6 +25,8 @@ export async function sshPorts(): Promise<number[]> {
 		for (const [, port] of shown?.matchAll(/:(\d+) \(Stream\)/g) ?? [])
 			ports.add(Number(port));
 	}
+	// Whatever is named so there: a rule that lets SSH in must never open Ollama's port.
+	ports.delete(11434);
 	return [...ports].sort((a, b) => a - b);
 }
 

@@ -62,9 +62,17 @@ export function isKeyEnough(methods: string): boolean {
 	return methods.split(" ").some((list) => ["any", "publickey"].includes(list));
 }
 
+const mostKeyFileLength = 262_144;
+/** Three times what an RSA key of 16,384 bits takes. */
+const mostKeyLineLength = 8_192;
+
 /** The lines of an authorized_keys that give a shell to whoever has the key, wherever they come from (sshd(8)). */
 export function plainKeys(text: string): string[] {
-	return text.split("\n").filter((line) => {
+	// A user's own file: what no key would be is not looked at for long.
+	const lines = text.slice(0, mostKeyFileLength).split("\n");
+	return lines.filter((untrimmed) => {
+		const line = untrimmed.trimStart();
+		if (line.length > mostKeyLineLength) return false;
 		const [, options] =
 			/^\s*(?:(.*?)\s)?(?:ssh|ecdsa|sk)-[\w@.-]+\s+AAAA[\w+/=]{40,}/.exec(
 				line,

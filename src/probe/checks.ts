@@ -58,6 +58,14 @@ export const checks = {
 		severity: "warn",
 		why: "The ollama command takes an empty refusal for success, and SDKs show only errors of their own shape.",
 	},
+	wrongKey: {
+		id: "probe.wrong-key",
+		group: "without a key",
+		layer: "gate",
+		title: "A key that nobody made is refused",
+		severity: "critical",
+		why: "A gate that looks only whether a key is there lets in whoever makes one up.",
+	},
 	keyAccepted: {
 		id: "probe.key-accepted",
 		group: "with the key",

@@ -15,7 +15,7 @@ import { checkLockout } from "./lockout.ts";
 import { resolve, tailnetAddresses, type Way, wayTo } from "./place.ts";
 import { checkStream, type Timings } from "./stream.ts";
 import { checkWithKey } from "./withKey.ts";
-import { checkWithoutKey } from "./withoutKey.ts";
+import { checkWithoutKey, checkWrongKey } from "./withoutKey.ts";
 
 /** What is asked of a gate. */
 export interface GateQuestion {
@@ -99,6 +99,7 @@ const withoutKeyChecks = [
 	checks.unknownPaths,
 	checks.challenge,
 	checks.refusalShape,
+	checks.wrongKey,
 ];
 
 function rest(
@@ -125,6 +126,7 @@ async function checkFound(
 		if (isBare) {
 			progress("knocking at every call without a key");
 			results.push(...(await checkWithoutKey(caller)));
+			results.push(unknown(checks.wrongKey, "nobody asks for a key here"));
 		} else results.push(...rest(noGate(first), ...withoutKeyChecks));
 		results.push(
 			...rest(
@@ -142,13 +144,18 @@ async function checkFound(
 	progress("knocking at every call without a key");
 	results.push(...(await checkWithoutKey(caller)));
 
+	const wrongKey = await checkWrongKey(caller);
+	results.push(wrongKey);
+
 	let timings: Timings | undefined;
 	const obstacle =
 		key === undefined
 			? "no key was given: --key-stdin, or LLAMAGATE_KEY"
 			: encrypted.state === "finding"
 				? "the key was not sent: the way is not encrypted"
-				: undefined;
+				: wrongKey.state === "finding"
+					? "the key was not sent: any would be taken"
+					: undefined;
 	if (key === undefined || obstacle !== undefined)
 		results.push(...rest(obstacle ?? "", ...keyChecks, ...streamChecks));
 	else {

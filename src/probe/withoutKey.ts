@@ -1,3 +1,4 @@
+import { generateKey } from "../keys/newKey.ts";
 import {
 	type Family,
 	familyOf,
@@ -84,6 +85,23 @@ export async function checkWithoutKey(caller: Caller): Promise<Result[]> {
 		judgeStrange(strange),
 		...judgeRefusals([...answered, ...strange].filter(isRefused)),
 	];
+}
+
+/** Shows a key that was made up just now, once: far from what locks a device out. */
+export async function checkWrongKey(caller: Caller): Promise<Result> {
+	const check = checks.wrongKey;
+	const path = "/api/tags";
+	const reply = await caller.call({ method: "GET", path, key: generateKey() });
+	if (!isReply(reply)) return unknown(check, `no answer (${reply.code})`);
+	const seen = `GET ${path} with a key that was made up: ${reply.status}`;
+	if (reply.status === 401) return ok(check, seen);
+	// Whether it is locked out or held to other devices, the key was not looked at.
+	if ([403, 429].includes(reply.status)) return unknown(check, seen);
+	return finding(
+		check,
+		[seen],
+		"Put the gate in front: on the server, sudo llamagate setup. What asks for a key here does not look at it.",
+	);
 }
 
 /** A route's path, with something in its parameter's place that is nowhere. */

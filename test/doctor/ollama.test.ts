@@ -430,4 +430,14 @@ t.test("what ss prints in another form is no empty list", async (t) => {
 		),
 		[{ address: "fd7a::1", device: "tailscale0", port: 11434, pids: [29, 1] }],
 	);
+	t.strictSame(
+		parseOwnedSockets(
+			`LISTEN 0 1 127.0.0.1:9 0.0.0.0:* users:(("x
+y",pid=7,fd=3))
+LISTEN 0 511 0.0.0.0:11434 0.0.0.0:* users:(("ollama",pid=29,fd=3))
+`,
+		).map(({ address, port }) => `${address}:${port}`),
+		["127.0.0.1:9", "0.0.0.0:11434"],
+		"a name with a line break hides nothing",
+	);
 });

@@ -227,6 +227,11 @@ t.test(
 			["no key at all", false],
 		] as const)
 			t.equal(plainKeys(line).length > 0, counts, line);
+		// A file that its owner made to hold others up.
+		t.strictSame(
+			plainKeys(`${" ".repeat(1_000_000)}x\n${"a ".repeat(100_000)}`),
+			[],
+		);
 	},
 );
 

@@ -34,7 +34,10 @@ function states(results: Record<string, Result>, state: Result["state"]) {
 
 const withKey = ["key-accepted", "scopes", "reads", "routes", "error-shapes"];
 const withStream = ["stream", "uncollected", "after-leaving", "cancel"];
-const withoutKey = ["no-key", "unknown-paths", "challenge", "refusal-shape"];
+const withoutKey = [
+	...["no-key", "unknown-paths", "challenge", "refusal-shape"],
+	"wrong-key",
+];
 
 t.test("a real gate passes, and each check says what was seen", async (t) => {
 	const gate = await startGate(t, { standIn: { tokenIntervalMs: 20 } });
@@ -94,6 +97,7 @@ t.test("a bare Ollama is critical, and nothing of it is touched", async (t) => {
 	t.strictSame(states(results, "unknown"), [
 		"challenge",
 		"refusal-shape",
+		"wrong-key",
 		...withKey,
 		...withStream,
 	]);
@@ -104,6 +108,47 @@ t.test("a bare Ollama is critical, and nothing of it is touched", async (t) => {
 		);
 		t.equal(headers.authorization, undefined);
 	}
+});
+
+t.test(
+	"a proxy that only asks whether there is a key is critical, and gets none",
+	async (t) => {
+		const standIn = await startStandIn();
+		t.teardown(() => standIn.close());
+		const shown: (string | undefined)[] = [];
+		const url = await startMiddleman(t, standIn.url, {
+			answers: ({ headers: { authorization } }, res) => {
+				shown.push(authorization);
+				if (authorization !== undefined) return false;
+				res.writeHead(401, {
+					"www-authenticate": "Bearer",
+					"content-type": "application/json",
+				});
+				res.end('{"error":"a key is missing"}');
+				return true;
+			},
+		});
+		const results = await probe(url, testKeys.owner);
+		t.match(results["wrong-key"], { state: "finding", severity: "critical" });
+		t.match(results["key-accepted"], { state: "unknown" });
+		t.notOk(shown.some((value) => value?.includes(testKeys.owner)));
+	},
+);
+
+t.test("a call that is refused in spite of a good key is found", async (t) => {
+	const gate = await startGate(t, { standIn: { tokenIntervalMs: 10 } });
+	const url = await startMiddleman(t, gate.url, {
+		answers: ({ url, headers: { authorization } }, res) => {
+			if (url !== "/v1/messages" || authorization === undefined) return false;
+			res.writeHead(401).end();
+			return true;
+		},
+	});
+	const results = await probe(url, testKeys.user);
+	t.match(results.routes, {
+		state: "finding",
+		evidence: [/^1 of \d+ calls/, "POST /v1/messages: 401"],
+	});
 });
 
 t.test(
@@ -261,8 +306,8 @@ t.test("a key that has run out is told apart from a wrong one", async (t) => {
 		fix: /keys list/,
 	});
 	t.strictSame(states(wrong, "unknown"), [...withKey.slice(1), ...withStream]);
-	// One wrong key and no more, or the probe would lock its device out.
-	t.equal(gate.log.filter(({ event }) => event === "auth_failed").length, 1);
+	// The one that each made up, and the wrong one: more would lock the device out.
+	t.equal(gate.log.filter(({ event }) => event === "auth_failed").length, 3);
 });
 
 t.test("an Ollama that is down behind the gate is found", async (t) => {
