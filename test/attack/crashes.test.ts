@@ -18,6 +18,10 @@ import {
 	statusOf,
 } from "../support/raw.ts";
 
+// As the daemon does. Without it Node 24 may wait without an end for requests on
+// sockets that were reset, as it frees what it has (node::Environment::CleanupHandles).
+process.on("exit", (code) => process.exit(code));
+
 const body = '{"model":"qwen3:8b","stream":false}';
 
 /** What an honest client gets, or the exit code of a daemon that has died. */
