@@ -37,6 +37,7 @@ import {
 import {
 	askGate,
 	findGateOwner,
+	gatePlace,
 	isHeldByGate,
 	isLoaded,
 	mainPidOf,
@@ -309,10 +310,7 @@ async function followed(): Promise<{
 	readonly port: number;
 	readonly addresses: readonly string[];
 }> {
-	const text =
-		(await propertiesOf("llamagate-listen.service"))?.get("Environment") ?? "";
-	const device = /(?:^| )INTERFACE=(\S+)/.exec(text)?.[1] ?? "tailscale0";
-	const port = Number(/(?:^| )PORT=(\d+)/.exec(text)?.[1] ?? 11434);
+	const { device, port } = await gatePlace();
 	const addresses = (networkInterfaces()[device] ?? [])
 		.map(({ address }) => address)
 		.filter(isTailscaleAddress);

@@ -1,5 +1,6 @@
 import { defaultConfigPath, loadConfig } from "../config/load.ts";
 import { runProgram } from "../host/program.ts";
+import { lookUpUnit } from "../host/units.ts";
 import { askDaemon } from "../net/sideDoors.ts";
 import type { Patient } from "./examination.ts";
 import type { OwnedSocket } from "./sockets.ts";
@@ -105,6 +106,19 @@ function readStatus(body: string): GateStatus | undefined {
 	} catch {
 		return undefined;
 	}
+}
+
+/** Where the gate listens, as its follower was told. */
+export async function gatePlace(): Promise<{
+	readonly device: string;
+	readonly port: number;
+}> {
+	const environment = (await lookUpUnit("llamagate-listen.service"))
+		?.environment;
+	return {
+		device: environment?.get("INTERFACE") ?? "tailscale0",
+		port: Number(environment?.get("PORT") ?? 11434),
+	};
 }
 
 /** Who the gate's sockets belong to. */

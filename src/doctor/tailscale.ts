@@ -23,6 +23,7 @@ import {
 	type Patient,
 	unknown,
 } from "./examination.ts";
+import { gatePlace } from "./runningGate.ts";
 
 const socket = "/var/run/tailscale/tailscaled.sock";
 const dayMs = 86_400_000;
@@ -257,16 +258,6 @@ interface Preferences {
 async function preferences(): Promise<Preferences | undefined> {
 	const prefs = await jsonOf("tailscale", "debug", "prefs");
 	return typeof prefs === "object" && prefs !== null ? prefs : undefined;
-}
-
-/** Where the gate listens, as its follower was told. */
-async function gatePlace(): Promise<{ device: string; port: number }> {
-	const environment = (await lookUpUnit("llamagate-listen.service"))
-		?.environment;
-	return {
-		device: environment?.get("INTERFACE") ?? "tailscale0",
-		port: Number(environment?.get("PORT") ?? 11434),
-	};
 }
 
 async function localPlaces(patient: Patient): Promise<LocalPlaces> {

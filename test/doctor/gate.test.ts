@@ -9,12 +9,13 @@ import { generateKey } from "../../src/keys/newKey.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import {
 	asNobody,
+	comesOut,
 	commandOf,
 	evidenceOf,
 	examine,
 	statesOf,
 } from "../support/doctor.ts";
-import { addresses, becomes } from "../support/namespaces.ts";
+import { addresses } from "../support/namespaces.ts";
 import { runSetup } from "../support/setupHost.ts";
 
 const lan = addresses.lanServer.v4;
@@ -29,18 +30,11 @@ t.test(
 		t.equal(code, 0, JSON.stringify(report));
 		const key = report.key ?? "";
 
-		/** Waits until some checks come out so; a restart takes its moment. */
 		const comeOut = (
 			t: Test,
 			wanted: Record<string, string>,
 			message: string,
-		) =>
-			becomes(
-				t,
-				async () => statesOf(await examine(host, Object.keys(wanted))),
-				wanted,
-				message,
-			);
+		) => comesOut(t, host, wanted, message);
 		/** One more drop-in of a unit, read by systemd. */
 		const addDropIn = async (unit: string, content: string) => {
 			await host.write(`/etc/systemd/system/${unit}.d/zz-test.conf`, content);

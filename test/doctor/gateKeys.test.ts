@@ -9,8 +9,13 @@ import {
 import type { KeyEntry } from "../../src/keys/keyFile.ts";
 import { generateKey } from "../../src/keys/newKey.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
-import { commandOf, evidenceOf, examine, statesOf } from "../support/doctor.ts";
-import { becomes } from "../support/namespaces.ts";
+import {
+	comesOut,
+	commandOf,
+	evidenceOf,
+	examine,
+	statesOf,
+} from "../support/doctor.ts";
 import { runSetup } from "../support/setupHost.ts";
 
 const keysFile = "/etc/llamagate/keys.json";
@@ -37,18 +42,11 @@ t.test(
 		);
 		t.equal(code, 0, JSON.stringify(report));
 
-		/** Waits until some checks come out so; a log line takes its moment. */
 		const comeOut = (
 			t: Test,
 			wanted: Record<string, string>,
 			message: string,
-		) =>
-			becomes(
-				t,
-				async () => statesOf(await examine(host, Object.keys(wanted))),
-				wanted,
-				message,
-			);
+		) => comesOut(t, host, wanted, message);
 
 		await t.test("files that are not in force", async (t) => {
 			const reloaded = () => host.sh("llamagate reload");

@@ -1,5 +1,7 @@
+import type { Test } from "tap";
 import type { Result } from "../../src/report/result.ts";
 import type { BootedHost } from "./bootedHost.ts";
+import { becomes } from "./namespaces.ts";
 
 /** What `llamagate doctor --json` finds on a host, by the id of the check. */
 export type Findings = ReadonlyMap<string, Result>;
@@ -79,4 +81,19 @@ export async function follow(host: BootedHost, fix: string): Promise<void> {
 				.replaceAll("sudo ", "")
 				.replace(/^(llamagate setup .*)/, "$1 --yes >/dev/null"),
 		);
+}
+
+/** Waits until some checks come out so: a restart or a log line takes its moment. */
+export function comesOut(
+	t: Test,
+	host: BootedHost,
+	wanted: Record<string, string>,
+	message: string,
+): Promise<void> {
+	return becomes(
+		t,
+		async () => statesOf(await examine(host, Object.keys(wanted))),
+		wanted,
+		message,
+	);
 }
