@@ -124,6 +124,7 @@ t.test(
 		const host = await bootHost(t);
 		// A look or two go by with nothing to tell.
 		const told = await host.sh(`exec 2>&1
+			touch /root/watch
 			llamagate doctor --watch --every 1s --only tailscale.funnel --only boot.disk >/root/watch &
 			watch=$!
 			until grep -q "what changes" /root/watch; do sleep 0.1; done
