@@ -7,11 +7,15 @@ export interface Log extends Logger {}
 /** Where log lines go, and how to make sure that they got there. */
 export interface LogSink extends DestinationStream {
 	flush?(done: (error?: Error) => void): void;
+	/** Forgets what has not been written. */
+	destroy?(): void;
+	/** Lines that were dropped since nobody took them; none where it is not counted. */
+	readonly lostLines?: number;
 }
 
 /**
  * Standard output, written in the background and at most 50 ms late: a reader that hangs must not
- * stop the streams. What it does not take is kept up to 16 MiB, then dropped.
+ * stop the streams. What it does not take is kept up to 16 MiB, then dropped and counted.
  */
 export function standardOutput(): LogSink {
 	const sink = pino.destination({
@@ -24,7 +28,24 @@ export function standardOutput(): LogSink {
 	});
 	// A closed pipe (journald restarting, `| head`) is no reason to stop serving.
 	sink.on("error", () => {});
-	return sink;
+	let lostLines = 0;
+	let saidLostLines = 0;
+	sink.on("drop", () => {
+		lostLines += 1;
+	});
+	// All that was kept has been written.
+	sink.on("drain", () => {
+		if (lostLines === saidLostLines) return;
+		const line = {
+			level: "warn",
+			time: new Date().toISOString(),
+			lines: lostLines - saidLostLines,
+			msg: "log lines were lost: nobody took them",
+		};
+		saidLostLines = lostLines;
+		sink.write(`${JSON.stringify(line)}\n`);
+	});
+	return Object.defineProperty(sink, "lostLines", { get: () => lostLines });
 }
 
 /** Makes a log of a level on a sink. Lines carry ISO times and level names. */
@@ -40,14 +61,31 @@ export function createLog(level: LogLevel, sink: LogSink): Log {
 	);
 }
 
-/** Resolves once everything that was logged has been written, or after a second. */
-export function flushLog(sink: LogSink): Promise<void> {
+/**
+ * Resolves once everything that was logged has been written, or after a second.
+ *
+ * @returns whether the second was enough
+ */
+export function flushLog(sink: LogSink): Promise<boolean> {
 	return new Promise((resolve) => {
-		if (sink.flush === undefined) return resolve();
-		const timer = setTimeout(resolve, 1_000);
+		if (sink.flush === undefined) return resolve(true);
+		const timer = setTimeout(resolve, 1_000, false);
+		// An error is one of fsync(2), which pipes do not know, or of a disk without room.
 		sink.flush(() => {
 			clearTimeout(timer);
-			resolve();
+			resolve(true);
 		});
 	});
+}
+
+/**
+ * Ends the process, with exit code 0. Where nobody takes the log, one of Node's
+ * threads hangs in writing it, and a regular end would wait for that thread: then
+ * a signal has to do it.
+ */
+export async function endProcess(sink: LogSink): Promise<never> {
+	if (!(await flushLog(sink))) process.kill(process.pid, "SIGKILL");
+	// Or the sink would try at the exit to write what the disk has no room for, again and again.
+	sink.destroy?.();
+	process.exit(0);
 }

@@ -1,8 +1,8 @@
 import { defaultConfigPath } from "../config/load.ts";
 import { loadRules, startDaemon } from "../gate/daemon.ts";
-import { flushLog, standardOutput } from "../log.ts";
+import { endProcess, standardOutput } from "../log.ts";
 import { ListenError } from "../net/listener.ts";
-import { type Command, exitCodes, Finding, readArgs } from "./command.ts";
+import { type Command, Finding, readArgs } from "./command.ts";
 
 export const serve: Command = {
 	summary: "run the gate",
@@ -33,7 +33,7 @@ Example: llamagate serve --config /etc/llamagate/config.json
 		const { promise: stopped, resolve: stop } = Promise.withResolvers<void>();
 		let stopping = false;
 		const onStop = () => {
-			if (stopping) void flushLog(sink).then(() => process.exit(exitCodes.ok));
+			if (stopping) void endProcess(sink);
 			stopping = true;
 			stop();
 		};
@@ -52,6 +52,6 @@ Example: llamagate serve --config /etc/llamagate/config.json
 		await stopped;
 		await daemon.stop();
 		// Nothing is left to do; whatever a client still holds open does not keep the process.
-		process.exit(exitCodes.ok);
+		return endProcess(sink);
 	},
 };

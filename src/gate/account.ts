@@ -143,6 +143,11 @@ export class Ledger {
 		this.#sink = sink;
 	}
 
+	/** Log lines that were dropped since nobody took them. */
+	get lostLines(): number {
+		return this.#sink.lostLines ?? 0;
+	}
+
 	/** Writes a request's line and adds it to its counters. */
 	enter(exchange: Exchange, outcome: Outcome): void {
 		const durationMs = performance.now() - exchange.startedAtMs;

@@ -63,6 +63,12 @@ export function renderMetrics(ledger: Ledger, stats: GateStats): string {
 	family("auth_failures_total", "counter", "Wrong keys.", [
 		["", ledger.authFailures],
 	]);
+	family(
+		"log_lines_lost_total",
+		"counter",
+		"Log lines that were dropped since nobody took them.",
+		[["", ledger.lostLines]],
+	);
 	family("connections", "gauge", "Open client connections.", [
 		["", stats.connections],
 	]);

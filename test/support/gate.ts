@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { closeSync, openSync, readFileSync } from "node:fs";
 import { rename, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import path from "node:path";
@@ -62,6 +63,10 @@ export interface GateOptions {
 	readonly standIn?: StandInOptions;
 	/** Given to Node when the daemon runs in a process of its own. */
 	readonly nodeArgs?: readonly string[];
+	/** Where its log goes when it runs in a process of its own: a file, in place of a pipe. */
+	readonly logFile?: string;
+	/** A command that runs the command that follows it, for a process of its own. */
+	readonly launcher?: readonly string[];
 	/** Put this upstream behind the gate instead of a stand-in of its own. */
 	readonly upstreamUrl?: string;
 }
@@ -182,17 +187,17 @@ export async function spawnGate(
 ): Promise<TestGate & { child: ChildProcess; exited: Promise<number | null> }> {
 	const files = await prepare(t, options);
 	const { log, write, logged } = collectLog();
-	const child = spawn(
+	const { logFile } = options;
+	const [program = "", ...args] = [
+		...(options.launcher ?? []),
 		process.execPath,
-		[
-			...(options.nodeArgs ?? []),
-			"src/main.ts",
-			"serve",
-			"--config",
-			files.configFile,
-		],
-		{ stdio: ["ignore", "pipe", "inherit"] },
-	);
+		...(options.nodeArgs ?? []),
+		...["src/main.ts", "serve", "--config", files.configFile],
+	];
+	const output = logFile === undefined ? "pipe" : openSync(logFile, "a");
+	const child = spawn(program, args, { stdio: ["ignore", output, "inherit"] });
+	if (typeof output === "number") closeSync(output);
+	if (logFile !== undefined) followFile(t, logFile, write);
 	const exited = once(child, "exit").then(([code]) => code as number | null);
 	t.teardown(async () => {
 		child.kill("SIGKILL");
@@ -211,6 +216,21 @@ export async function spawnGate(
 		url: `http://${address}`,
 		port: Number(address.split(":").at(-1)),
 	};
+}
+
+/** Hands on what is written to a file as it grows. */
+function followFile(
+	t: Teardown,
+	file: string,
+	write: (text: string) => void,
+): void {
+	let seen = 0;
+	const timer = setInterval(() => {
+		const text = readFileSync(file).subarray(seen);
+		seen += text.length;
+		write(text.toString());
+	}, 20);
+	t.teardown(() => clearInterval(timer));
 }
 
 export interface RunResult {
