@@ -560,6 +560,12 @@ function describeFault(
 				"upstream_unreachable",
 				`llamagate cannot reach Ollama at ${name} (${error.code}); is it running?`,
 			);
+		case "EMFILE":
+		case "ENFILE":
+			return badGateway(
+				"upstream_unreachable",
+				`llamagate has no file descriptor left to reach Ollama by (${error.code})`,
+			);
 		case "UND_ERR_HEADERS_OVERFLOW":
 		case "UND_ERR_RES_CONTENT_LENGTH_MISMATCH":
 			return badGateway(
