@@ -1,5 +1,5 @@
 import type { Server } from "node:http";
-import { networkInterfaces } from "node:os";
+import { constants, networkInterfaces } from "node:os";
 import type { Listen } from "../config/load.ts";
 import type { Log } from "../log.ts";
 import {
@@ -29,16 +29,30 @@ export interface Listener {
 
 /** The Tailscale addresses of an interface; none if it does not exist or may not be seen. */
 export function tailscaleAddressesOf(name: string): string[] {
-	let interfaces: ReturnType<typeof networkInterfaces>;
 	try {
-		interfaces = networkInterfaces();
+		return readAddresses(name);
 	} catch {
 		// A sandbox may forbid netlink. What cannot be seen is not listened on.
 		return [];
 	}
-	return (interfaces[name] ?? [])
+}
+
+function readAddresses(name: string): string[] {
+	return (networkInterfaces()[name] ?? [])
 		.map(({ address }) => address)
 		.filter(isTailscaleAddress);
+}
+
+/** What a host may be short of for a while, which says nothing about its interfaces. */
+const shortages = (["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"] as const).map(
+	(code) => [code, constants.errno[code]] as const,
+);
+
+/** The code of a shortage that kept the interfaces from being looked at. */
+function shortageOf(error: unknown): string | undefined {
+	// Node hands the number on with either sign, and no name for it.
+	const { errno = 0 } = error as NodeJS.ErrnoException;
+	return shortages.find(([, number]) => number === Math.abs(errno))?.[0];
 }
 
 /**
@@ -63,11 +77,27 @@ export async function openListener(
 	>();
 	const failures = new Map<string, string>();
 	let saidWaiting = false;
+	let saidBlind = false;
 
-	const addressesOf = (where: Listen) =>
-		where.kind === "address"
-			? [where.address]
-			: tailscaleAddressesOf(where.name);
+	/** `undefined` if that cannot be told now: then what is open stays open. */
+	function addressesOf(where: Listen): string[] | undefined {
+		if (where.kind === "address") return [where.address];
+		try {
+			const addresses = readAddresses(where.name);
+			saidBlind = false;
+			return addresses;
+		} catch (error) {
+			const code = shortageOf(error);
+			if (code === undefined) return [];
+			if (!saidBlind)
+				log.warn(
+					{ interface: where.name, code },
+					"the interface cannot be looked at; what is open stays open",
+				);
+			saidBlind = true;
+			return undefined;
+		}
+	}
 
 	function bind(
 		address: string,
@@ -104,6 +134,7 @@ export async function openListener(
 
 	function follow(): Promise<(NodeJS.ErrnoException | undefined)[]> {
 		const addresses = addressesOf(wanted);
+		if (addresses === undefined) return Promise.resolve([]);
 		const ids = new Set(
 			addresses.map((address) => formatHostPort(address, wanted.port)),
 		);
