@@ -17,6 +17,7 @@ import {
 	ConnectionTable,
 	cutOff,
 } from "../net/connections.ts";
+import { descriptorLimit, roomForClients } from "../net/descriptors.ts";
 import { createWhois, type Whois } from "../net/tailscale.ts";
 import { openUpstream, type UpstreamPool } from "../net/upstream.ts";
 import { SignatureUses } from "../ollama/cliSignature.ts";
@@ -112,8 +113,12 @@ export async function createGate(
 	let upstream: UpstreamPool = openUpstream(rules.settings.upstream);
 	let whois = openWhois(rules.settings);
 	let draining = false;
-	let warnedOfFloodAtMs = Number.NEGATIVE_INFINITY;
-	const connections = new ConnectionTable();
+	/** When each was said last. */
+	const saidAtMs = new Map<string, number>();
+	const descriptors = descriptorLimit();
+	const connections = new ConnectionTable(() =>
+		roomForClients(descriptors, upstream.maxConnections),
+	);
 	const lockout = new Lockout();
 	const signatureUses = new SignatureUses();
 	const relays = new Set<Relay>();
@@ -315,14 +320,12 @@ export async function createGate(
 	function accept(socket: Socket, local: boolean): void {
 		const connection = connections.open(socket, local);
 		if (connection === undefined) {
-			const nowMs = performance.now();
-			if (nowMs - warnedOfFloodAtMs > 10_000) {
-				warnedOfFloodAtMs = nowMs;
-				log.warn(
-					{ ip: socket.remoteAddress },
-					"too many connections without a key; new ones are closed",
-				);
-			}
+			warnNowAndThen(
+				{ ip: socket.remoteAddress },
+				connections.isFull
+					? `too many connections for ${descriptors} file descriptors (ulimit -n, LimitNOFILE=); new ones are closed`
+					: "too many connections without a key; new ones are closed",
+			);
 			return void socket.destroy();
 		}
 		const { settings } = rules;
@@ -333,6 +336,15 @@ export async function createGate(
 			ledger.enterUnreadable(connection.address, 0, "foreign_source");
 			socket.destroy();
 		}
+	}
+
+	/** What may happen a thousand times a second is said once in ten. */
+	function warnNowAndThen(facts: object, message: string): void {
+		const nowMs = performance.now();
+		if (nowMs - (saidAtMs.get(message) ?? Number.NEGATIVE_INFINITY) < 10_000)
+			return;
+		saidAtMs.set(message, nowMs);
+		log.warn(facts, message);
 	}
 
 	/** Steps 1 and 2: who is turned away before anything of theirs is looked at. */

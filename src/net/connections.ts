@@ -26,7 +26,8 @@ export interface Connection {
 /**
  * Connections that have not shown a good key yet, as many as one address and
  * all together may hold open. Node closes each after the header timeout; the
- * bounds keep a flood of silent ones from using up the file descriptors.
+ * bounds keep a flood of silent ones from using up the file descriptors, and
+ * where there are few, one address gets half of the places at most.
  */
 const maxStrangersPerAddress = 1024;
 const maxStrangers = 8192;
@@ -40,6 +41,12 @@ export class ConnectionTable {
 	readonly #strangers = new Map<string, number>();
 	#strangerCount = 0;
 	#openCount = 0;
+	readonly #room: () => number;
+
+	/** @param room how many connections there may be at once, whoever's they are */
+	constructor(room: () => number) {
+		this.#room = room;
+	}
 
 	/**
 	 * Takes note of a new connection; `undefined` if it is one too many and must be closed.
@@ -55,7 +62,8 @@ export class ConnectionTable {
 		if (parsedAddress === undefined || address === undefined) return undefined;
 		const strangers = this.#strangers.get(address) ?? 0;
 		if (
-			strangers >= maxStrangersPerAddress ||
+			this.isFull ||
+			strangers >= Math.min(maxStrangersPerAddress, this.#room() / 2) ||
 			this.#strangerCount >= maxStrangers
 		)
 			return undefined;
@@ -97,6 +105,11 @@ export class ConnectionTable {
 
 	get openCount(): number {
 		return this.#openCount;
+	}
+
+	/** Whether there is room for nobody, with a key or without. */
+	get isFull(): boolean {
+		return this.#openCount >= this.#room();
 	}
 
 	#forgetStranger(address: string): void {
