@@ -376,11 +376,11 @@ async function resolveTarget(file: string): Promise<string> {
 
 /** Waits for its turn at the file. */
 async function acquireLock(target: string): Promise<Lock> {
-	const deadline = Date.now() + 30_000;
+	const deadline = performance.now() + 30_000;
 	for (;;) {
 		const lock = await takeLock("keys", target);
 		if (typeof lock !== "string") return lock;
-		if (lock !== "EADDRINUSE" || Date.now() > deadline)
+		if (lock !== "EADDRINUSE" || performance.now() > deadline)
 			throw new FileBusyError(
 				`cannot lock ${target} (${lock}): is another llamagate keys command hanging?`,
 			);
