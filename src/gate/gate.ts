@@ -27,7 +27,7 @@ import { corsHeaders, preflightHeaders } from "./cors.ts";
 import { type Head, readHead } from "./head.ts";
 import { checkIdentity } from "./identity.ts";
 import { type Authentication, authenticate } from "./key.ts";
-import { createLimits } from "./limit.ts";
+import { createLimits, WindowStore } from "./limit.ts";
 import { Lockout } from "./lockout.ts";
 import { checkModelInPath } from "./modelPolicy.ts";
 import { checkOrigin, checkPolicy } from "./policy.ts";
@@ -138,7 +138,7 @@ export async function createGate(
 			return createServer();
 		},
 	});
-	await app.register(rateLimit, { global: false });
+	await app.register(rateLimit, { global: false, store: WindowStore });
 	const limits = createLimits(app, () => rules.settings, exchangeOf);
 
 	app.addHook("onRequest", async (request, reply) => {

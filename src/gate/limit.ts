@@ -1,4 +1,4 @@
-import type {} from "@fastify/rate-limit";
+import type { FastifyRateLimitStore } from "@fastify/rate-limit";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Settings } from "../config/load.ts";
 import type { Key } from "../keys/keyring.ts";
@@ -17,9 +17,47 @@ interface Count {
 	readonly isExceeded: boolean;
 }
 
+/** Beyond so many keys or addresses the one whose minute began first is forgotten. */
+const maxWindows = 20_000;
+
+/**
+ * Where @fastify/rate-limit counts. Its own store goes by the wall clock: set
+ * back by an hour, a minute's limit would hold for that hour.
+ */
+export class WindowStore implements FastifyRateLimitStore {
+	/** In the order in which they began. */
+	readonly #windows = new Map<string, { count: number; endsAtMs: number }>();
+
+	incr(
+		key: string,
+		callback: (
+			error: Error | null,
+			result?: { current: number; ttl: number },
+		) => void,
+		windowMs: number,
+	): void {
+		const nowMs = performance.now();
+		let window = this.#windows.get(key);
+		if (window === undefined || window.endsAtMs <= nowMs) {
+			this.#windows.delete(key);
+			const [oldest] = this.#windows.keys();
+			if (this.#windows.size >= maxWindows && oldest !== undefined)
+				this.#windows.delete(oldest);
+			window = { count: 0, endsAtMs: nowMs + windowMs };
+			this.#windows.set(key, window);
+		}
+		window.count += 1;
+		callback(null, { current: window.count, ttl: window.endsAtMs - nowMs });
+	}
+
+	child(): WindowStore {
+		return new WindowStore();
+	}
+}
+
 /**
  * Step 6: requests a minute per key and per source, streams at once per key,
- * and the body's size. Needs @fastify/rate-limit on the instance.
+ * and the body's size. Needs @fastify/rate-limit with a `WindowStore` on the instance.
  *
  * @param settingsNow the settings in force, asked for each request
  * @param exchangeOf the request's exchange, which has a credential by now
