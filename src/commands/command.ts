@@ -1,6 +1,6 @@
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import { BadFileError, nearest } from "../config/strictJson.ts";
-import { FileBusyError } from "../keys/keyFile.ts";
+import { FileBusyError, UnwritableFileError } from "../keys/keyFile.ts";
 import { visible } from "../visible.ts";
 
 /** Exit codes, the same for every command. */
@@ -89,7 +89,11 @@ export async function runCommand(
 			process.stderr.write(`llamagate ${name}: ${visible(error.message)}\n`);
 			return exitCodes.badConfig;
 		}
-		if (error instanceof Finding || error instanceof FileBusyError) {
+		if (
+			error instanceof Finding ||
+			error instanceof FileBusyError ||
+			error instanceof UnwritableFileError
+		) {
 			process.stderr.write(`llamagate ${name}: ${visible(error.message)}\n`);
 			return exitCodes.finding;
 		}

@@ -325,6 +325,7 @@ export function parseTime(text: string): number | undefined {
  *
  * @param mayCreate whether a file that does not exist counts as one without keys
  * @throws {BadFileError} if the file on disk is not usable
+ * @throws {UnwritableFileError} if it cannot be replaced
  */
 export async function changeKeys(
 	file: string,
@@ -393,32 +394,71 @@ const temporaryPrefix = (target: string) => `.${path.basename(target)}.new-`;
 /** Writes beside the file, forces it to disk and renames it over the old one (rename(2) is atomic). */
 async function replaceFile(target: string, text: string): Promise<void> {
 	const directory = path.dirname(target);
-	for (const name of await readdir(directory)) {
-		// Left by a command that was killed; nobody else writes now, since the lock is ours.
-		if (name.startsWith(temporaryPrefix(target)))
-			await unlink(path.join(directory, name));
-	}
 	const temporary = path.join(
 		directory,
 		`${temporaryPrefix(target)}${process.pid}`,
 	);
-	const handle = await open(temporary, "wx", 0o600);
+	try {
+		await removeLeftovers(target);
+		await writeNew(temporary, target, text);
+		await rename(temporary, target);
+	} catch (error) {
+		// Where even that fails, the next command does it.
+		await unlink(temporary).catch(() => {});
+		throw new UnwritableFileError(target, error as NodeJS.ErrnoException);
+	}
+	const directoryHandle = await open(directory, "r");
+	try {
+		await directoryHandle.sync();
+	} finally {
+		await directoryHandle.close();
+	}
+}
+
+/** The keys file could not be replaced, and is as it was. */
+export class UnwritableFileError extends Error {
+	readonly code = "LLAMAGATE_FILE_UNWRITABLE";
+
+	constructor(file: string, { code, message }: NodeJS.ErrnoException) {
+		super(
+			`${file} cannot be written: ${reasons[code ?? ""] ?? message} (${code}). It is as it was.`,
+		);
+	}
+}
+
+const reasons: Readonly<Record<string, string>> = {
+	ENOSPC: "the disk is full",
+	EDQUOT: "the disk quota is used up",
+	EROFS: "the file system is read-only",
+	EACCES: "this user may not; try sudo",
+};
+
+/** What a command that was killed has left; nobody else writes now, since the lock is ours. */
+async function removeLeftovers(target: string): Promise<void> {
+	const directory = path.dirname(target);
+	for (const name of await readdir(directory))
+		if (name.startsWith(temporaryPrefix(target)))
+			await unlink(path.join(directory, name));
+}
+
+/** Writes a file and forces it to disk, for those who may read the one that it will replace. */
+async function writeNew(
+	file: string,
+	replaced: string,
+	text: string,
+): Promise<void> {
+	const handle = await open(file, "wx", 0o600);
 	try {
 		// Who may read the file goes on to read it, the daemon's user or its group;
 		// a first one goes to whom the directory belongs.
-		const before = await stat(target).catch(() => stat(directory));
+		const before = await stat(replaced).catch(() =>
+			stat(path.dirname(replaced)),
+		);
 		if (process.getuid?.() === 0) await handle.chown(before.uid, before.gid);
 		await handle.chmod(isForServiceGroup(before) ? 0o640 : 0o600);
 		await handle.writeFile(text);
 		await handle.sync();
 	} finally {
 		await handle.close();
-	}
-	await rename(temporary, target);
-	const directoryHandle = await open(directory, "r");
-	try {
-		await directoryHandle.sync();
-	} finally {
-		await directoryHandle.close();
 	}
 }
