@@ -573,7 +573,10 @@ function describeFault(
 				"Ollama's answer was not valid HTTP",
 			);
 		default:
-			return error.name === "HTTPParserError"
+			// undici's words for a 100 and for an upgrade that nobody has asked for
+			return error.name === "HTTPParserError" ||
+				error.message === "bad response" ||
+				error.message === "bad upgrade"
 				? badGateway("upstream_garbage", "Ollama's answer was not valid HTTP")
 				: badGateway(
 						"upstream_died",
