@@ -290,6 +290,8 @@ export async function startDaemon(
 export interface StandInProcess {
 	/** `GET /api/tags` and so on: the calls that have arrived. */
 	calls(): string[];
+	/** Resolves once such a call's client has left before its end. */
+	aborted(call: string): Promise<void>;
 }
 
 /** Starts a stand-in where Ollama would be, at 127.0.0.1:11434. */
@@ -304,10 +306,16 @@ export async function startStandInProcess(
 	);
 	const { all, seen } = linesOf(
 		child,
-		(line) => JSON.parse(line) as { url?: string; call?: string },
+		(line) =>
+			JSON.parse(line) as { url?: string; call?: string; abort?: string },
 	);
 	await seen(({ url }) => url !== undefined);
-	return { calls: () => all.flatMap(({ call }) => call ?? []) };
+	return {
+		calls: () => all.flatMap(({ call }) => call ?? []),
+		async aborted(call) {
+			await seen(({ abort }) => abort === call);
+		},
+	};
 }
 
 /** What came of a request, as curl tells it. */
