@@ -104,18 +104,18 @@ async function prepare(t: Teardown, options: GateOptions) {
 			perSource: { requestsPerMinute: 1_000_000 },
 		},
 	};
+	// As the keys command does it: whoever reads meanwhile reads a whole file.
+	const replace = async (file: string, text: string) => {
+		await writeFile(`${file}.new`, text, { mode: 0o600 });
+		await rename(`${file}.new`, file);
+	};
 	const writeConfig = (config: Record<string, unknown>) =>
-		writeFile(
+		replace(
 			configFile,
 			JSON.stringify(merge(base, config) as object, undefined, 2),
 		);
-	const writeKeys = async (keys: readonly KeyEntry[]) => {
-		// As the keys command does it: whoever reads meanwhile reads a whole file.
-		await writeFile(`${keysFile}.new`, JSON.stringify({ keys }), {
-			mode: 0o600,
-		});
-		await rename(`${keysFile}.new`, keysFile);
-	};
+	const writeKeys = (keys: readonly KeyEntry[]) =>
+		replace(keysFile, JSON.stringify({ keys }));
 	await writeConfig(options.config ?? {});
 	await writeKeys(options.keys ?? testEntries);
 	return { folder, standIn, configFile, keysFile, writeConfig, writeKeys };

@@ -83,12 +83,13 @@ export async function within<T>(
 	}
 }
 
-/** Opens a connection, from any loopback address. */
+/** Opens a connection, from any loopback address to any. */
 export async function openRaw(
 	port: number,
 	from = "127.0.0.1",
+	host = "127.0.0.1",
 ): Promise<RawClient> {
-	const socket = connect({ port, host: "127.0.0.1", localAddress: from });
+	const socket = connect({ port, host, localAddress: from });
 	let text = "";
 	let ended = false;
 	const waiting = new Set<() => void>();
