@@ -19,6 +19,7 @@ import {
 	startDaemon,
 	startStandInProcess,
 } from "../support/namespaces.ts";
+import { descriptorsOf } from "../support/process.ts";
 import {
 	honestStatus,
 	openRaw,
@@ -45,6 +46,8 @@ t.test(
 		stream.write(post("/api/chat", manyTokens, shows(testKeys.user)));
 		await stream.until((text) => text.includes('"done":false'));
 
+		const before = await descriptorsOf(gate.child.pid);
+
 		const flood = (from: string) =>
 			Promise.all(Array.from({ length: 150 }, () => openRaw(gate.port, from)));
 		const first = await flood("127.0.0.2");
@@ -70,6 +73,10 @@ t.test(
 		for (const client of clients) client.destroy();
 		await eventually(async () => (await honestStatus(gate)) === 200);
 		t.pass("who comes later is served");
+		await eventually(
+			async () => (await descriptorsOf(gate.child.pid)) <= before + 2,
+		);
+		t.pass("and no descriptor stays taken");
 		t.equal(
 			gate.log.filter(({ msg }) => String(msg).includes("file descriptors"))
 				.length,
