@@ -26,7 +26,7 @@ function watch(owner, name) {
 const handle = await fs.open(import.meta.filename);
 const FileHandle = Object.getPrototypeOf(handle);
 await handle.close();
-for (const name of ["chown", "chmod", "sync", "close"]) watch(FileHandle, name);
+for (const name of ["chown", "chmod", "sync"]) watch(FileHandle, name);
 const { writeFile } = FileHandle;
 FileHandle.writeFile = async function (text) {
 	step();
@@ -35,6 +35,5 @@ FileHandle.writeFile = async function (text) {
 	step();
 	await writeFile.call(this, text.slice(half));
 };
-for (const name of ["open", "rename", "unlink", "readdir", "realpath"])
-	watch(fs, name);
+for (const name of ["open", "rename", "unlink"]) watch(fs, name);
 syncBuiltinESMExports();
