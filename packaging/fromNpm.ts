@@ -2,6 +2,7 @@ import {
 	cpSync,
 	globSync,
 	mkdirSync,
+	readdirSync,
 	readFileSync,
 	rmSync,
 	writeFileSync,
@@ -52,7 +53,8 @@ function copyLists(folder: string): void {
 
 /**
  * Takes out what no program reads: types, maps, pages, tests, and npm's own
- * notes, which say where the packages were fetched from.
+ * notes, which say where the packages were fetched from. Licences stay, and
+ * where there is none, the readme that names it.
  */
 function strip(modules: string): void {
 	const packageFolders = "{,**/node_modules/}{@*/*,[!@]*}";
@@ -62,9 +64,19 @@ function strip(modules: string): void {
 		`${packageFolders}/{benchmark,benchmarks,docs,example,examples,integration,scripts,test,tests}`,
 	])
 		for (const name of globSync(pattern, { cwd: modules }))
-			if (!/licen[cs]e/i.test(path.basename(name)))
+			if (!isLicence(path.join(modules, name)))
 				rmSync(path.join(modules, name), { recursive: true, force: true });
 	run("find", [modules, "-type", "d", "-empty", "-delete"]);
+}
+
+function isLicence(file: string): boolean {
+	const licence = /^licen[cs]e/i;
+	const name = path.basename(file);
+	if (!/^readme\b/i.test(name)) return licence.test(name);
+	const beside = readdirSync(path.dirname(file));
+	return (
+		beside.includes("package.json") && !beside.some((n) => licence.test(n))
+	);
 }
 
 /** The Node that the checkout's tests run with. */

@@ -150,7 +150,7 @@ t.test("shellcheck finds nothing in the maintainer's scripts", async (t) => {
 });
 
 t.test(
-	"the bill of materials names each package that is in there, and the very Node",
+	"the bill of materials names each package that is in there, with a licence and without an install script, and the very Node",
 	async (t) => {
 		t.setTimeout(600_000);
 		if (!requireTool(t, ...packageTools, "sha256sum")) return;
@@ -178,12 +178,38 @@ t.test(
 		const wanted = new Set<string>();
 		for (const name of installed) {
 			const text = await readFile(path.join(folder, name), "utf8");
-			const { name: part, version } = JSON.parse(
-				text,
-			) as (typeof bom.components)[0];
+			const {
+				name: part,
+				version,
+				scripts = {},
+			} = JSON.parse(text) as (typeof bom.components)[0] & {
+				scripts?: Record<string, string>;
+			};
 			wanted.add(`${part}@${version}`);
+			t.notMatch(
+				Object.keys(scripts).join(" "),
+				/\b(preinstall|install|postinstall)\b/,
+				part,
+			);
+			// Who has no file for the licence says it in the readme.
+			const files = await readdir(path.join(folder, path.dirname(name)));
+			t.ok(
+				files.some((file) => /^(licen[cs]e|readme)\b/i.test(file)),
+				`${part} has its licence among ${files.join(" ")}`,
+			);
 		}
 		t.ok(wanted.size > 20);
+		const copyright = await readFile(
+			path.join(folder, "usr/share/doc/llamagate/copyright"),
+			"utf8",
+		);
+		for (const notice of [
+			await readFile(path.join(root, "LICENSE"), "utf8"),
+			"Node.js is licensed for use as follows:",
+			"- OpenSSL, located at deps/openssl",
+		])
+			t.ok(copyright.includes(notice), notice.slice(0, 60));
+
 		const node = bom.components.filter(({ name }) => name === "node");
 		t.strictSame(
 			bom.components
@@ -192,18 +218,16 @@ t.test(
 				.sort(),
 			[...wanted].sort(),
 		);
+		const digest = async (file: string) =>
+			(await output("sha256sum", file)).slice(0, 64);
+		const packed = await digest(path.join(library, "bin/node"));
 		t.strictSame(
 			node.map(({ version, hashes }) => [version, hashes[0]?.content]),
-			[
-				[
-					process.version.slice(1),
-					(await output("sha256sum", path.join(library, "bin/node"))).slice(
-						0,
-						64,
-					),
-				],
-			],
+			[[process.version.slice(1), packed]],
 		);
+		// The tests' own was fetched by a script of npm's package, without a digest.
+		if (process.arch === "x64")
+			t.equal(await digest(process.execPath), packed, "tests run with it, too");
 	},
 );
 
