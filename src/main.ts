@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import "./beforeServe.ts";
 import { type Command, exitCodes, runCommand } from "./commands/command.ts";
 import { nearest } from "./config/strictJson.ts";
 import { version } from "./version.ts";

@@ -2,6 +2,7 @@ import { defaultConfigPath } from "../config/load.ts";
 import { loadRules, startDaemon } from "../gate/daemon.ts";
 import { endProcess, standardOutput } from "../log.ts";
 import { ListenError } from "../net/listener.ts";
+import { giveUp } from "../permission.ts";
 import { type Command, Finding, readArgs } from "./command.ts";
 
 export const serve: Command = {
@@ -48,6 +49,8 @@ Example: llamagate serve --config /etc/llamagate/config.json
 		).catch((error: unknown) => {
 			throw error instanceof ListenError ? new Finding(error.message) : error;
 		});
+		// The admin socket is made; what comes now is read.
+		giveUp("fs.write");
 		reload = () => void daemon.reload();
 		await stopped;
 		await daemon.stop();

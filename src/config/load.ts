@@ -111,7 +111,9 @@ export function unreadable(
 			? `there is no such file. ${advice}`
 			: code === "EACCES"
 				? "this user may not read it"
-				: `cannot be read (${code ?? String(error)})`;
+				: code === "ERR_ACCESS_DENIED"
+					? "Node was started with --permission; name its folder with --allow-fs-read, in a drop-in or in NODE_OPTIONS"
+					: `cannot be read (${code ?? String(error)})`;
 	return new BadFileError(file, [{ path: "", message: reason }]);
 }
 

@@ -656,7 +656,9 @@ async function examineVersion(patient: Patient): Promise<Outcome> {
 /** The version of the program that the unit starts. */
 async function versionOnDisk(): Promise<string | undefined> {
 	const line = (await propertiesOf(service))?.get("ExecStart") ?? "";
-	const script = /argv\[\]=\S+ (\S+\/bin\/llamagate\.js) /.exec(line)?.[1];
+	const script = /argv\[\]=\S+ (?:--\S+ )*(\S+\/bin\/llamagate\.js) /.exec(
+		line,
+	)?.[1];
 	if (script === undefined) return undefined;
 	const file = path.join(
 		path.dirname(await realpath(script)),

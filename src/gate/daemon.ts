@@ -11,7 +11,7 @@ import {
 	openListener,
 } from "../net/listener.ts";
 import { openSideDoor, type SideDoorReply } from "../net/sideDoors.ts";
-import { notifySystemd, watchdogMs } from "../net/systemd.ts";
+import { notifySystemd, stopNotifier, watchdogMs } from "../net/systemd.ts";
 import { version } from "../version.ts";
 import { Ledger } from "./account.ts";
 import { createGate, type Gate, type Rules } from "./gate.ts";
@@ -131,20 +131,20 @@ export async function startDaemon(
 		"started",
 	);
 	started = true;
-	await notifySystemd("READY=1", `STATUS=${describe()}`);
+	notifySystemd("READY=1", `STATUS=${describe()}`);
 	// Sent from the event loop that serves: where it hangs, no sign of life comes, and systemd starts anew.
 	const patienceMs = watchdogMs(process.env);
 	const watchdog =
 		patienceMs === undefined
 			? undefined
-			: setInterval(() => void notifySystemd("WATCHDOG=1"), patienceMs / 3);
+			: setInterval(() => notifySystemd("WATCHDOG=1"), patienceMs / 3);
 
 	async function listen(settings: Settings, gate: Gate): Promise<Listener> {
 		const inherited = inheritedSocketNames(process.env);
 		const { createServer } = gate;
 		if (inherited.length > 0) return adoptSockets(inherited, createServer, log);
 		return openListener(settings.listen, createServer, log, () => {
-			if (started) void notifySystemd(`STATUS=${describe()}`);
+			if (started) notifySystemd(`STATUS=${describe()}`);
 		});
 	}
 
@@ -248,13 +248,14 @@ export async function startDaemon(
 			log.info({ streams: gate.stats().streams }, "stopping");
 			clearInterval(expiryWatch);
 			listener.close();
-			await notifySystemd("STOPPING=1");
+			notifySystemd("STOPPING=1");
 			await gate.drain();
 			clearInterval(watchdog);
 			for (const door of doors) {
 				door?.close();
 				door?.closeAllConnections();
 			}
+			await stopNotifier();
 			log.info("stopped");
 			await flushLog(sink);
 		},

@@ -129,4 +129,4 @@ for (const file of socketsIn("/run"))
 	);
 results["sockets that it can open"] = open.sort();
 
-console.log(JSON.stringify({ msg: "probe", results }));
+console.log(JSON.stringify({ msg: "sandboxProbe", results }));
