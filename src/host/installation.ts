@@ -64,13 +64,21 @@ export async function unfitPlace({
 	return undefined;
 }
 
-/** Puts this installation's paths into a packaged file. */
+/**
+ * Puts this installation's paths into a packaged file. Without the package, Node
+ * is somebody else's to update, and the options of its permission model differ
+ * from version to version: one too many or too few, and the gate does not start.
+ */
 export function withPaths(
 	text: string,
 	{ program: [node], packageFolder }: Installation,
 ): string {
+	const fitting =
+		node === packagedNode
+			? text
+			: text.replaceAll(/ --(permission|disable-warning|allow)\S*/g, "");
 	return (
-		text
+		fitting
 			.replaceAll(
 				packagedFollower,
 				path.join(packageFolder, "systemd/follow-tailscale"),

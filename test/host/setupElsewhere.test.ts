@@ -64,6 +64,11 @@ t.test(
 		const [, score] = /Overall exposure level.*: ([\d.]+)/.exec(said) ?? [];
 		t.ok(Number(score) <= 0.3, `systemd-analyze says ${score}`);
 		await host.must("systemctl", "reload", "llamagate.service");
+		t.notMatch(
+			await host.must("systemctl", "cat", "llamagate.service"),
+			/^ExecStart=.* --permission /m,
+			"a Node that others update may want other options",
+		);
 		t.strictSame(
 			(await runSetup(host, "--yes", ...only)).report.steps.flatMap(
 				({ actions }) => actions,
