@@ -25,9 +25,9 @@
 # Stopping: without --stop-timeout Docker kills after 10 s, which is less than the
 # default drainTimeout.
 
-# Any image with npm and Node 22.19 or newer at /usr/local/bin/node, and one with
-# the C and C++ libraries that this Node needs. The second needs no shell and no
-# package manager, and this one has neither.
+# Any image with npm and Node 22.19 to 24 at /usr/local/bin/node, its licence at
+# /usr/local/LICENSE, and one with the C and C++ libraries that this Node needs. The
+# second needs no shell and no package manager, and this one has neither.
 ARG BUILD_IMAGE=node:24-slim
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12
 
@@ -47,6 +47,7 @@ COPY bin bin
 RUN mkdir -p /image/app /image/usr/local/bin /image/run/llamagate \
 	&& cp -a bin dist node_modules package.json LICENSE /image/app/ \
 	&& cp /usr/local/bin/node /image/usr/local/bin/node \
+	&& cp /usr/local/LICENSE /image/usr/local/LICENSE \
 	&& chmod 1777 /image/run/llamagate
 
 FROM ${RUNTIME_IMAGE}
@@ -61,5 +62,8 @@ USER 65532:65532
 # admin.socket is "off" or elsewhere; then turn it off with --no-healthcheck.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["/usr/local/bin/node", "-e", "require('node:http').get({ socketPath: '/run/llamagate/admin.sock', path: '/status' }, (res) => { let body = ''; res.on('data', (chunk) => { body += chunk; }); res.on('end', () => process.exit(JSON.parse(body).listening.length > 0 ? 0 : 1)); }).on('error', () => process.exit(1))"]
 
-ENTRYPOINT ["/usr/local/bin/node", "/app/bin/llamagate.js"]
+# Node refuses threads, addons and the inspector. `serve` gives up starting programs
+# before it does anything, and writing once it has started; other commands need both.
+# From Node 25 on it takes --allow-net too.
+ENTRYPOINT ["/usr/local/bin/node", "--permission", "--disable-warning=PERM0002", "--allow-fs-read=*", "--allow-fs-write=*", "--allow-child-process", "/app/bin/llamagate.js"]
 CMD ["serve", "--config", "/etc/llamagate/config.json"]

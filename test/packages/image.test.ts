@@ -1,4 +1,4 @@
-import { chown, writeFile } from "node:fs/promises";
+import { chown, cp, writeFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
 import { temporaryFolder, testEntries, testKeys } from "../support/gate.ts";
@@ -55,6 +55,10 @@ t.test(
 			await writeFile(file, JSON.stringify(content), { mode: 0o600 });
 			await chown(file, uid, uid);
 		}
+		await cp(
+			path.join(root, "test/support/permissionProbe.mjs"),
+			path.join(settings, "permissionProbe.mjs"),
+		);
 		// As docker/compose.yaml has it, on a network that the test has made.
 		await store.run(
 			"podman",
@@ -65,6 +69,8 @@ t.test(
 			...["--cap-drop", "ALL", "--security-opt", "no-new-privileges"],
 			...["--tmpfs", "/run/llamagate:mode=1777"],
 			...["--volume", `${settings}:/etc/llamagate:ro`],
+			"--env",
+			"NODE_OPTIONS=--import=/etc/llamagate/permissionProbe.mjs",
 			// podman's own limits are higher than root may set everywhere.
 			...["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"],
 			// The test asks itself, and podman would want a systemd for its timer.
@@ -82,6 +88,29 @@ t.test(
 		await store.run("podman", "healthcheck", "run", "gate");
 		t.pass("the health check has succeeded");
 
+		const probed = async () =>
+			(await store.run("podman", "logs", "gate"))
+				.split("\n")
+				.find((line) => line.includes('"msg":"permissionProbe"'));
+		await becomes(
+			t,
+			async () => (await probed()) !== undefined,
+			true,
+			"the daemon has tried what it may not",
+		);
+		const { results } = JSON.parse((await probed()) ?? "{}") as {
+			results: Record<string, string>;
+		};
+		t.match(results, {
+			"run a program as a dependency that is loaded": "ERR_ACCESS_DENIED",
+			"write in /run/llamagate": "ERR_ACCESS_DENIED",
+			"run /usr/local/bin/node": "ERR_ACCESS_DENIED",
+			"become another program": "ERR_ACCESS_DENIED",
+			"start a thread": "ERR_ACCESS_DENIED",
+			"load an addon": "ERR_DLOPEN_DISABLED",
+			"be inspected": "ERR_ACCESS_DENIED",
+		});
+
 		const inspect = (format: string) =>
 			store.run("podman", "inspect", "--format", format, "gate");
 		t.equal(await inspect("{{.HostConfig.ReadonlyRootfs}}"), "true");
@@ -89,10 +118,10 @@ t.test(
 			await store.run(
 				"podman",
 				...["exec", "gate", "/usr/local/bin/node", "--print"],
-				'require("node:fs").readFileSync("/proc/1/status", "utf8")',
+				'["/proc/1/status", "/usr/local/LICENSE"].map((name) => fs.readFileSync(name, "utf8")).join("")',
 			),
 			new RegExp(
-				`Uid:\\s${uid}\\s[^]*CapEff:\\s0{16}\\n[^]*NoNewPrivs:\\s1\\n`,
+				`Uid:\\s${uid}\\s[^]*CapEff:\\s0{16}\\n[^]*NoNewPrivs:\\s1\\n[^]*\\nNode\\.js is licensed`,
 			),
 		);
 		await t.rejects(

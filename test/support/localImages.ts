@@ -105,6 +105,7 @@ export async function makeNodeImage(
 		await execute("cp", ["-a", "--reflink=auto", `${debian}/.`, folder]);
 		const local = path.join(folder, "usr/local");
 		await cp(process.execPath, path.join(local, "bin/node"));
+		await writeFile(path.join(local, "LICENSE"), "Node.js is licensed…\n");
 		await cp(npm, path.join(local, "lib/node_modules/npm"), {
 			recursive: true,
 		});

@@ -68,10 +68,12 @@ function probe() {
 	console.log(JSON.stringify({ msg: "permissionProbe", results }));
 }
 
-const waiting = setInterval(() => {
+function waitAndProbe() {
 	const { permission } = process;
 	if (permission.has("child") || permission.has("fs.write", "/run/llamagate"))
-		return;
-	clearInterval(waiting);
-	probe();
-}, 20);
+		setTimeout(waitAndProbe, 20);
+	else probe();
+}
+
+// Other programs of the same container or unit are left alone.
+if (process.argv[2] === "serve") waitAndProbe();
