@@ -133,21 +133,34 @@ t.test("lintian finds no error and no warning", async (t) => {
 		);
 });
 
-t.test("shellcheck finds nothing in the maintainer's scripts", async (t) => {
-	t.setTimeout(600_000);
-	if (!requireTool(t, ...packageTools, "shellcheck")) return;
-	const folder = await temporaryFolder(t);
-	await output("dpkg-deb", "--control", await packageFor("amd64"), folder);
-	const scripts = ["postinst", "postrm", "prerm"];
-	t.equal(
-		await output(
-			"shellcheck",
-			...scripts.map((name) => path.join(folder, name)),
-			path.join(root, "packaging/debian/llamagate"),
-		),
-		"",
-	);
-});
+t.test(
+	"the maintainer's scripts run nothing of npm's, and shellcheck finds nothing in them",
+	async (t) => {
+		t.setTimeout(600_000);
+		if (!requireTool(t, ...packageTools, "shellcheck")) return;
+		const folder = await temporaryFolder(t);
+		await output("dpkg-deb", "--control", await packageFor("amd64"), folder);
+		const scripts = ["postinst", "postrm", "prerm"];
+		t.strictSame(
+			(await readdir(folder)).sort(),
+			["conffiles", "control", "md5sums", ...scripts].sort(),
+		);
+		for (const name of scripts)
+			t.notMatch(
+				await readFile(path.join(folder, name), "utf8"),
+				/\b(node|npm|npx|llamagate\.js)\b/,
+				`${name} runs nothing that comes from npm`,
+			);
+		t.equal(
+			await output(
+				"shellcheck",
+				...scripts.map((name) => path.join(folder, name)),
+				path.join(root, "packaging/debian/llamagate"),
+			),
+			"",
+		);
+	},
+);
 
 t.test(
 	"the bill of materials names each package that is in there, with a licence and without an install script, and the very Node",

@@ -115,6 +115,11 @@ t.test(
 			t.notOk(files.includes("binding.gyp"), folder);
 		}
 		t.strictSame(
+			installScripts.filter((name) => name in (own.scripts ?? {})),
+			[],
+			"llamagate's own package has none",
+		);
+		t.strictSame(
 			packages
 				.filter(([, { hasInstallScript }]) => hasInstallScript)
 				.map(([folder]) => folder.replace("node_modules/", "")),
