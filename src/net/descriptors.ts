@@ -1,21 +1,19 @@
-import { readFileSync } from "node:fs";
-
 /** What is open beside connections of clients and to Ollama: Node's own, listeners, the log, side doors, files at a reload. */
 const others = 64;
 
 /**
  * How many file descriptors this process may open; Infinity where the system
- * does not say. Node raises the soft limit to the hard one when it starts.
+ * does not say. Node raises the soft limit to the hard one when it starts. It is
+ * asked by Node's own report, since /proc is out of reach under its permission model.
  */
 export function descriptorLimit(): number {
-	try {
-		// proc_pid_limits(5): the soft limit, then the hard one
-		const limits = readFileSync("/proc/self/limits", "utf8");
-		const soft = Number(/^Max open files\s+(\d+)/m.exec(limits)?.[1]);
-		return Number.isNaN(soft) ? Number.POSITIVE_INFINITY : soft;
-	} catch {
-		return Number.POSITIVE_INFINITY;
-	}
+	// Or it would look up the names of all its addresses.
+	Object.assign(process.report, { excludeNetwork: true });
+	const report = process.report.getReport() as {
+		userLimits?: { open_files?: { soft?: unknown } };
+	};
+	const soft = report.userLimits?.open_files?.soft;
+	return typeof soft === "number" ? soft : Number.POSITIVE_INFINITY;
 }
 
 /**
