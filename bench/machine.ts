@@ -15,10 +15,12 @@ export function describeMachine(stage: Stage): [string, string][] {
 		],
 		["pinning", pinning.description],
 		["node", process.version],
-		...(["nginx", "caddy", "wrk"] as const).map((name): [string, string] => [
-			name,
-			versionOf(name) ?? "not found, so not measured",
-		]),
+		...(["nginx", "haproxy", "caddy"] as const).map(
+			(name): [string, string] => [
+				name,
+				versionOf(name) ?? "not found, so not measured",
+			],
+		),
 		[
 			"logs",
 			stage.peerLog
@@ -31,8 +33,10 @@ export function describeMachine(stage: Stage): [string, string][] {
 }
 
 /** The version of an installed program, or `undefined` if there is none. */
-export function versionOf(name: "nginx" | "caddy" | "wrk"): string | undefined {
-	const args = { nginx: ["-v"], caddy: ["version"], wrk: ["-v"] }[name];
+export function versionOf(
+	name: "nginx" | "haproxy" | "caddy",
+): string | undefined {
+	const args = { nginx: ["-v"], haproxy: ["-v"], caddy: ["version"] }[name];
 	const { error, stdout, stderr } = spawnSync(name, args, { encoding: "utf8" });
 	if (error !== undefined) return undefined;
 	const [line = ""] = `${stdout}${stderr}`.trim().split("\n");

@@ -1,37 +1,49 @@
 import { rmSync } from "node:fs";
-import { mkdtemp, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { renderReport, writeDocuments } from "./document.ts";
 import { describeMachine, foreignCpuShare, readCpuTimes } from "./machine.ts";
+import { compile } from "./native.ts";
 import { stopAll } from "./processes.ts";
-import { renderSection, type Section } from "./report.ts";
+import type { Section } from "./report.ts";
 import type { Stage } from "./targets.ts";
+import { bulk } from "./workloads/bulk.ts";
 import { cancel } from "./workloads/cancel.ts";
+import { flood } from "./workloads/flood.ts";
 import { memory } from "./workloads/memory.ts";
-import { refusals } from "./workloads/refusals.ts";
-import { requests } from "./workloads/requests.ts";
-import { tokens } from "./workloads/tokens.ts";
+import { refusals, requests } from "./workloads/requests.ts";
+import { scale } from "./workloads/scale.ts";
+import { startup } from "./workloads/startup.ts";
+import { streams } from "./workloads/streams.ts";
 
 const workloads: Record<string, (stage: Stage) => Promise<Section[]>> = {
 	requests,
-	tokens,
+	streams,
+	bulk,
 	refusals,
-	memory,
+	flood,
 	cancel,
+	memory,
+	startup,
+	scale,
 };
 
 const help = `
-Usage: npm run bench -- [--quick] [--only NAME] [--json FILE] [--against DIR] [--no-peer-log]
+Usage: npm run bench -- [--quick] [--only NAME] [--docs] [--json FILE] [--against DIR] [--no-peer-log]
 
-Measures the gate beside no gate and, where they are installed, nginx and Caddy,
-over loopback. A Markdown report goes to stdout, progress to stderr.
+Measures the gate beside no gate and, where they are installed, nginx, HAProxy
+and Caddy, over loopback. Load and upstream are C: it takes gcc and libc6-dev.
+A Markdown report goes to stdout, progress to stderr.
 
-  --quick        short rounds: under a minute, and noisier
+  --quick        short rounds: some three minutes, and noisier
   --only NAME    one of ${Object.keys(workloads).join(", ")}; may stand twice
+  --docs         writes docs/performance.md, its plots and its figures
   --json FILE    the figures behind the tables as well
   --against DIR  another llamagate tree, measured in the same rounds
-  --no-peer-log  nginx and Caddy write no access log (the gate always writes its own)
+  --no-peer-log  the peers write no access log (the gate always writes its own)
 `;
 
 function readOptions() {
@@ -39,6 +51,7 @@ function readOptions() {
 		options: {
 			quick: { type: "boolean", default: false },
 			only: { type: "string", multiple: true },
+			docs: { type: "boolean", default: false },
 			json: { type: "string" },
 			against: { type: "string" },
 			"no-peer-log": { type: "boolean", default: false },
@@ -70,6 +83,7 @@ async function main(): Promise<number> {
 	const stage: Stage = {
 		quick: values.quick,
 		folder,
+		native: compile(folder),
 		against: values.against,
 		peerLog: !values["no-peer-log"],
 		progress(text) {
@@ -89,10 +103,12 @@ async function main(): Promise<number> {
 			} catch (error) {
 				const why = error instanceof Error ? error.message : String(error);
 				sections.push({
+					name,
 					title: name,
 					notes: [`not measured: ${why}`],
 					head: [],
 					rows: [],
+					figures: {},
 					data: null,
 				});
 			}
@@ -107,10 +123,15 @@ async function main(): Promise<number> {
 		["CPU used by others meanwhile", foreignCpuShare(cpuBefore)],
 	);
 	process.stdout.write(
-		`# llamagate bench\n\n${machine.map(([name, value]) => `- ${name}: ${value}`).join("\n")}\n`,
+		`# llamagate bench\n\n${renderReport(machine, sections)}`,
 	);
-	for (const section of sections)
-		process.stdout.write(`\n${renderSection(section)}`);
+	if (values.docs)
+		await writeDocuments(
+			fileURLToPath(new URL("../docs", import.meta.url)),
+			machine,
+			sections,
+			(file) => readFile(file, "utf8"),
+		);
 	if (values.json !== undefined)
 		await writeFile(
 			values.json,

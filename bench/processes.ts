@@ -6,7 +6,6 @@ import {
 } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 
 const running = new Set<ChildProcess>();
 process.on("exit", () => {
@@ -61,48 +60,6 @@ export function start(
 	return child;
 }
 
-/** Starts a file of helpers/ with one argument, as a process that talks by messages. */
-export function startHelper(file: string, argument: unknown): ChildProcess {
-	const script = fileURLToPath(new URL(`helpers/${file}`, import.meta.url));
-	return start([process.execPath, script, JSON.stringify(argument)], {
-		stdio: ["ignore", "inherit", "inherit", "ipc"],
-	});
-}
-
-/** The next message of a helper. @throws if it ends without one, or none comes in time */
-export async function nextMessage<T>(
-	helper: ChildProcess,
-	timeoutMs: number,
-): Promise<T> {
-	const { promise, resolve, reject } = Promise.withResolvers<T>();
-	const onExit = () => reject(new Error("a helper process ended early"));
-	const timer = setTimeout(
-		() => reject(new Error(`nothing was heard for ${timeoutMs} ms`)),
-		timeoutMs,
-	);
-	helper.once("message", resolve);
-	helper.once("exit", onExit);
-	return promise.finally(() => {
-		clearTimeout(timer);
-		helper.off("message", resolve);
-		helper.off("exit", onExit);
-	});
-}
-
-/** Runs a helper that does one thing and reports once. */
-export async function runHelper<T>(
-	file: string,
-	argument: unknown,
-	timeoutMs: number,
-): Promise<T> {
-	const helper = startHelper(file, argument);
-	try {
-		return await nextMessage<T>(helper, timeoutMs);
-	} finally {
-		await stop(helper);
-	}
-}
-
 /** Ends a process that was started here. */
 export async function stop(child: ChildProcess): Promise<void> {
 	if (!running.has(child)) return;
@@ -138,14 +95,21 @@ function statFields(pid: number): string[] | undefined {
 export const ticksPerSecond =
 	Number(spawnSync("getconf", ["CLK_TCK"], { encoding: "utf8" }).stdout) || 100;
 
-/** User and system time that processes have used so far. */
+/** Time on a core that processes have used so far, from the scheduler's own account (ns). */
 export function cpuSeconds(pids: readonly number[]): number {
-	let ticks = 0;
-	for (const pid of pids) {
-		const fields = statFields(pid);
-		ticks += Number(fields?.[11] ?? 0) + Number(fields?.[12] ?? 0);
-	}
-	return ticks / ticksPerSecond;
+	let nanoseconds = 0;
+	for (const pid of pids)
+		for (const thread of readdirSync(`/proc/${pid}/task`))
+			try {
+				const account = readFileSync(
+					`/proc/${pid}/task/${thread}/schedstat`,
+					"latin1",
+				);
+				nanoseconds += Number(account.split(" ")[0]);
+			} catch {
+				// The thread has just ended.
+			}
+	return nanoseconds / 1e9;
 }
 
 /** `VmRSS` (now) or `VmHWM` (peak) of processes together, in bytes. */

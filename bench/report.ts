@@ -1,11 +1,15 @@
 /** A table of the report. */
 export interface Section {
+	/** What the figures are found by. */
+	readonly name: string;
 	readonly title: string;
 	/** What was done and how far it can be believed. */
 	readonly notes: readonly string[];
 	readonly head: readonly string[];
 	readonly rows: readonly (readonly string[])[];
-	/** The figures behind it, for `--json`. */
+	/** Each target's figures by name: what goals and plots are made from. */
+	readonly figures: Readonly<Record<string, Readonly<Record<string, number>>>>;
+	/** Every sample behind them. */
 	readonly data: unknown;
 }
 

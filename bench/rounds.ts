@@ -44,6 +44,11 @@ export async function freshStarts<T>(
 ): Promise<Samples<T>[]> {
 	const all: Samples<T>[] = [];
 	for (let round = 0; round < count; round++) all.push(...(await work(round)));
+	return mergeRounds(all);
+}
+
+/** One entry for each target, with what every round measured of it; one that failed once has failed. */
+export function mergeRounds<T>(all: readonly Samples<T>[]): Samples<T>[] {
 	const names = new Set(all.map(({ target }) => target.name));
 	return [...names].flatMap((name) => {
 		const same = all.filter(({ target }) => target.name === name);

@@ -6,22 +6,17 @@ import { connect, createServer } from "node:net";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { digestOf } from "../src/keys/newKey.ts";
+import { digestOf, generateKey } from "../src/keys/newKey.ts";
 import { versionOf } from "./machine.ts";
-import {
-	nextMessage,
-	pinning,
-	start,
-	startHelper,
-	stop,
-	withChildren,
-} from "./processes.ts";
+import { type Native, startUpstream, type Upstream } from "./native.ts";
+import { pinning, start, stop, withChildren } from "./processes.ts";
 
 /** What every workload needs to know of this run. */
 export interface Stage {
 	readonly quick: boolean;
 	/** Temporary, gone at the end of the run. */
 	readonly folder: string;
+	readonly native: Native;
 	/** Another llamagate tree to measure. */
 	readonly against: string | undefined;
 	readonly peerLog: boolean;
@@ -34,36 +29,44 @@ export interface Target {
 	readonly port: number;
 	/** The processes whose CPU time and memory count; none for `direct`. */
 	readonly pids: readonly number[];
+	/** From the start of its process until it listened. */
+	readonly readyMs: number;
 }
 
 /** A key of 256 bits, known to the gate and its peers while the bench runs. */
 export const key = `lg_${"0123456789abcdef".repeat(4)}`;
 export const wrongKey = `lg_${"fedcba9876543210".repeat(4)}`;
 
+/** Loopback addresses that may use what is measured; its clients come from 127.0.1.1 and on. */
+export const sources = "127.0.0.0/16";
+/** A client's address that is not among them. */
+export const foreignSource = "127.1.0.1";
+
 const startTimeoutMs = 15_000;
 let opened = 0;
 
 /**
- * Starts an upstream of helpers/ and every way to it, and stops them all when
- * the work is done or has failed. `notes` names what would not start.
+ * Starts the upstream and every way to it, and stops them all when the work is
+ * done or has failed. `notes` names what would not start.
  */
 export async function withTargets<T>(
 	stage: Stage,
-	upstreamFile: string,
 	work: (
 		targets: readonly Target[],
 		notes: readonly string[],
-		upstream: ChildProcess,
+		upstream: Upstream,
 	) => Promise<T>,
+	{ names = everyName, gate = {} }: Wanted = {},
 ): Promise<T> {
 	const children: ChildProcess[] = [];
 	try {
-		const upstream = startHelper(upstreamFile, null);
-		children.push(upstream);
-		const { port } = await nextMessage<{ port: number }>(upstream, 5_000);
-		const targets: Target[] = [{ name: "direct", port, pids: [] }];
+		const upstream = await startUpstream(stage.native);
+		children.push(upstream.child);
+		const { port } = upstream;
+		const targets: Target[] = [{ name: "direct", port, pids: [], readyMs: 0 }];
 		const notes: string[] = [];
-		for (const { name, open } of ways(stage)) {
+		for (const { name, open } of ways(stage, gate)) {
+			if (!names.includes(name)) continue;
 			const folder = path.join(stage.folder, `${name}-${++opened}`);
 			await mkdir(folder);
 			try {
@@ -80,15 +83,34 @@ export async function withTargets<T>(
 	}
 }
 
+const peers = ["nginx", "haproxy", "caddy"] as const;
+type Peer = (typeof peers)[number];
+const everyName = ["gate", "against", ...peers];
+
 type Open = (
 	folder: string,
 	upstreamPort: number,
 	children: ChildProcess[],
 ) => Promise<Omit<Target, "name">>;
 
-function ways(stage: Stage): { name: string; open: Open }[] {
+interface Wanted {
+	/** The ways that are measured; all if nothing is said. */
+	readonly names?: readonly string[];
+	readonly gate?: GateOptions;
+}
+
+/** What a workload wants of the gate's configuration. */
+export interface GateOptions {
+	/** Its limits as they come, where all others are out of reach. */
+	readonly defaultLimits?: boolean;
+	/** Keys in the file beside the one that is used. */
+	readonly moreKeys?: number;
+	readonly logLevel?: "info" | "error";
+}
+
+function ways(stage: Stage, gate: GateOptions): { name: string; open: Open }[] {
 	const gateAt = (root: string): Open => {
-		return (...args) => openGate(root, ...args);
+		return (...args) => openGate(root, gate, ...args);
 	};
 	const found: { name: string; open: Open }[] = [
 		{
@@ -98,7 +120,7 @@ function ways(stage: Stage): { name: string; open: Open }[] {
 	];
 	if (stage.against !== undefined)
 		found.push({ name: "against", open: gateAt(path.resolve(stage.against)) });
-	for (const name of ["nginx", "caddy"] as const)
+	for (const name of peers)
 		if (versionOf(name) !== undefined)
 			found.push({
 				name,
@@ -107,9 +129,10 @@ function ways(stage: Stage): { name: string; open: Open }[] {
 	return found;
 }
 
-/** The real program with a configuration that limits nothing; its log goes to a file. */
+/** The real program; its log goes to a file. */
 async function openGate(
 	root: string,
+	options: GateOptions,
 	folder: string,
 	upstreamPort: number,
 	children: ChildProcess[],
@@ -120,19 +143,23 @@ async function openGate(
 		configFile,
 		JSON.stringify({
 			listen: { address: "127.0.0.1", port: 0 },
-			sources: ["127.0.0.0/8"],
+			sources: [sources],
 			upstream: {
 				url: `http://127.0.0.1:${upstreamPort}`,
 				maxConnections: 4096,
 			},
 			limits: {
 				perKey: { requestsPerMinute: unlimited, concurrent: unlimited },
-				perSource: { requestsPerMinute: unlimited },
-				authFailures: { max: unlimited },
+				...(options.defaultLimits === true
+					? undefined
+					: {
+							perSource: { requestsPerMinute: unlimited },
+							authFailures: { max: unlimited },
+						}),
 			},
 			admin: { socket: "off", metrics: "off" },
 			drainTimeout: "1s",
-			log: { level: "info" },
+			log: { level: options.logLevel ?? "info" },
 		}),
 	);
 	await writeFile(
@@ -144,12 +171,18 @@ async function openGate(
 					sha256: digestOf(key),
 					scopes: ["read", "infer", "manage"],
 				},
+				...Array.from({ length: options.moreKeys ?? 0 }, (_, index) => ({
+					name: `other-${index}`,
+					sha256: digestOf(generateKey()),
+					scopes: ["read"],
+				})),
 			],
 		}),
 		{ mode: 0o600 },
 	);
 	const logFile = path.join(folder, "log");
 	const log = openSync(logFile, "a");
+	const startedAtMs = performance.now();
 	const child = start(
 		[
 			...pinning.measured,
@@ -171,13 +204,14 @@ async function openGate(
 	});
 	return {
 		port: Number(address.split(":").at(-1)),
+		readyMs: performance.now() - startedAtMs,
 		pids: withChildren(pidOf(child)),
 	};
 }
 
-/** nginx or Caddy for the same job: key check, streaming, keep-alive to the upstream. */
+/** A peer configured for the same job by its file in peers/. */
 async function openPeer(
-	name: "nginx" | "caddy",
+	name: Peer,
 	log: boolean,
 	folder: string,
 	upstreamPort: number,
@@ -189,10 +223,15 @@ async function openPeer(
 		port: String(port),
 		upstreamPort: String(upstreamPort),
 		key,
+		sources,
 		log: log ? "on" : "off",
 		user: process.getuid?.() === 0 ? "user root;" : "",
 	};
-	const templateName = { nginx: "nginx.conf", caddy: "Caddyfile" }[name];
+	const templateName = {
+		nginx: "nginx.conf",
+		haproxy: "haproxy.cfg",
+		caddy: "Caddyfile",
+	}[name];
 	const template = await readFile(
 		new URL(`peers/${templateName}`, import.meta.url),
 		"utf8",
@@ -211,8 +250,10 @@ async function openPeer(
 	const errors = openSync(errorFile, "a");
 	const command = {
 		nginx: ["nginx", "-p", folder, "-e", "stderr", "-c", configFile],
+		haproxy: ["haproxy", "-db", "-f", configFile],
 		caddy: ["caddy", "run", "--adapter", "caddyfile", "--config", configFile],
 	}[name];
+	const startedAtMs = performance.now();
 	const child = start([...pinning.measured, ...command], {
 		stdio: ["ignore", errors, errors],
 		cwd: folder,
@@ -227,7 +268,8 @@ async function openPeer(
 	await started(child, errorFile, async () =>
 		(await accepts(port)) ? port : undefined,
 	);
-	return { port, pids: withChildren(pidOf(child)) };
+	const readyMs = performance.now() - startedAtMs;
+	return { port, readyMs, pids: withChildren(pidOf(child)) };
 }
 
 /** Waits until `look` finds something. @throws with the end of the output file when it does not */
@@ -240,7 +282,7 @@ async function started<T>(
 	while (performance.now() < deadline && child.exitCode === null) {
 		const found = await look();
 		if (found !== undefined) return found;
-		await delay(20);
+		await delay(5);
 	}
 	const output = readFileSync(outputFile, "utf8").trim().split("\n").at(-1);
 	throw new Error(

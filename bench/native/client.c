@@ -10,7 +10,8 @@
  *   mode=upload    bytes= path=
  *   mode=cancel    tries= after=tokens (0: before anything has come)
  *
- * Everywhere: port= key= sources= (spreads connections over 127.0.1.1 and on).
+ * Everywhere: port= key= from=ADDRESS sources=COUNT (spreads connections over
+ * so many loopback addresses, from that one on).
  * Prints one JSON object; times are nanoseconds.
  */
 #include "common.h"
@@ -66,6 +67,7 @@ struct client {
 };
 
 static int epoll, port, sources, argc;
+static uint32_t from_address;
 static char **argv;
 static const char *key;
 static int64_t connects, errors;
@@ -76,11 +78,11 @@ static void connect_client(struct client *c)
 	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (c->fd < 0) die("client: %s", strerror(errno));
 	no_delay(c->fd);
-	if (sources > 1) {
+	if (sources > 0) {
 		int on = 1;
 		setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
 		struct sockaddr_in from = {.sin_family = AF_INET,
-			.sin_addr.s_addr = htonl(0x7f000101 + c->number % sources)};
+			.sin_addr.s_addr = htonl(from_address + c->number % sources)};
 		if (bind(c->fd, (struct sockaddr *)&from, sizeof from) != 0) die("client: %s", strerror(errno));
 	}
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -438,7 +440,13 @@ int main(int count, char **values)
 	raise_descriptor_limit();
 	epoll = epoll_create1(EPOLL_CLOEXEC);
 	port = number_option(argc, argv, "port", 0);
-	sources = number_option(argc, argv, "sources", 1);
+	const char *from = option(argc, argv, "from", "");
+	struct in_addr first;
+	sources = from[0] == '\0' ? 0 : number_option(argc, argv, "sources", 1);
+	if (sources > 0) {
+		if (inet_pton(AF_INET, from, &first) != 1) die("client: from is no address: %s", from);
+		from_address = ntohl(first.s_addr);
+	}
 	key = option(argc, argv, "key", "");
 	const char *mode = option(argc, argv, "mode", "");
 	if (strcmp(mode, "streams") == 0) run_streams();

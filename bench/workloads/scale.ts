@@ -1,0 +1,259 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { type RequestCounts, runLoad, type StreamTimes } from "../native.ts";
+import { cpuSeconds } from "../processes.ts";
+import { fixed, mebibytes, type Section, whole } from "../report.ts";
+import {
+	type GateOptions,
+	key,
+	type Stage,
+	type Target,
+	withTargets,
+} from "../targets.ts";
+import { download, measureBulk, upload } from "./bulk.ts";
+import { openStreams } from "./memory.ts";
+
+/** What the gate alone costs as its work grows: each line should be flat, or linear where it is a sum. */
+export async function scale(stage: Stage): Promise<Section[]> {
+	return [
+		await byKeys(stage),
+		await byStreams(stage),
+		await byBodySize(stage, "down"),
+		await byBodySize(stage, "up"),
+		await byRoute(stage),
+		await byLog(stage),
+	];
+}
+
+/** Runs work with one gate that has been started for it. */
+function withGate<T>(
+	stage: Stage,
+	label: string,
+	gate: GateOptions,
+	work: (target: Target) => Promise<T>,
+): Promise<T> {
+	stage.progress(label);
+	return withTargets(
+		stage,
+		async (targets) => {
+			const target = targets.find(({ name }) => name === "gate");
+			if (target === undefined) throw new Error("the gate did not start");
+			return work(target);
+		},
+		{ names: ["gate"], gate },
+	);
+}
+
+/** CPU of a small request, after as many as it takes to compile the way of it. */
+async function cpuOfRequest(
+	{ native, quick }: Stage,
+	{ port, pids }: Target,
+	path = "/api/tags",
+): Promise<number> {
+	const options = { mode: "requests", port, key, path, connections: 32 };
+	await runLoad(native, { ...options, seconds: quick ? 1 : 3 });
+	const before = cpuSeconds(pids);
+	const { answered } = await runLoad<RequestCounts>(native, {
+		...options,
+		seconds: quick ? 1 : 2,
+	});
+	if (answered === 0) throw new Error("no request was answered");
+	return (1e6 * (cpuSeconds(pids) - before)) / answered;
+}
+
+/** A table and its figures: one row for each size. */
+function sectionOf(
+	name: string,
+	title: string,
+	notes: readonly string[],
+	head: readonly string[],
+	rows: readonly {
+		size: string;
+		cells: string[];
+		figures: Record<string, number>;
+	}[],
+): Section {
+	return {
+		name,
+		title,
+		notes,
+		head,
+		rows: rows.map(({ size, cells }) => [size, ...cells]),
+		figures: Object.fromEntries(
+			rows.map(({ size, figures }) => [size, figures]),
+		),
+		data: null,
+	};
+}
+
+async function byKeys(stage: Stage): Promise<Section> {
+	const rows = [];
+	for (const count of [1, 10, 100, 1_000, 10_000]) {
+		const found = await withGate(
+			stage,
+			`scale: ${count} keys`,
+			{ moreKeys: count - 1 },
+			async (target) => ({
+				cpu: await cpuOfRequest(stage, target),
+				startMs: target.readyMs,
+			}),
+		);
+		rows.push({
+			size: String(count),
+			cells: [fixed(found.cpu), whole(found.startMs)],
+			figures: { x: count, ...found },
+		});
+	}
+	return sectionOf(
+		"scale, keys",
+		"Keys in the file",
+		["a request's CPU must not depend on them; a start reads each once"],
+		["keys", "CPU µs a request", "start-up ms"],
+		rows,
+	);
+}
+
+async function byStreams(stage: Stage): Promise<Section> {
+	const rows = [];
+	const counts = stage.quick
+		? [1, 100, 500]
+		: [1, 10, 100, 500, 1_000, 2_000, 5_000];
+	for (const count of counts) {
+		const found = await withGate(
+			stage,
+			`scale: ${count} streams`,
+			{},
+			async (target) => {
+				const { baseBytes, openBytes } = await openStreams(
+					stage,
+					target,
+					count,
+				);
+				await delay(500);
+				const before = cpuSeconds(target.pids);
+				const times = await runLoad<StreamTimes>(stage.native, {
+					mode: "streams",
+					port: target.port,
+					key,
+					streams: count,
+					tokens: 10,
+					// 2,000 tokens a second together, however many streams they are.
+					intervalUs: Math.max(1_000, count * 500),
+					warmUpMs: Math.max(500, count * 5),
+					measureMs: 1_000,
+				});
+				return {
+					bytes: openBytes - baseBytes,
+					cpu: (1e6 * (cpuSeconds(target.pids) - before)) / times.received,
+				};
+			},
+		);
+		rows.push({
+			size: String(count),
+			cells: [
+				mebibytes(found.bytes),
+				fixed(found.bytes / 1024 / count),
+				fixed(found.cpu),
+			],
+			figures: { x: count, memory: found.bytes / 2 ** 20, cpu: found.cpu },
+		});
+	}
+	return sectionOf(
+		"scale, streams",
+		"Open streams",
+		[
+			"CPU: of a token where all streams together have 2,000 a second; a few streams' is that of a core that sleeps in between",
+		],
+		["streams", "memory grown by", "KiB a stream", "CPU µs a token"],
+		rows,
+	);
+}
+
+async function byBodySize(
+	stage: Stage,
+	direction: "up" | "down",
+): Promise<Section> {
+	const rows = [];
+	const sizes = stage.quick
+		? [1e3, 1e6, 1e8]
+		: [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 2e10];
+	for (const bytes of sizes) {
+		const found = await withGate(
+			stage,
+			`scale: ${whole(bytes)} bytes ${direction}`,
+			{},
+			(target) =>
+				measureBulk(stage, target, () =>
+					direction === "up"
+						? upload(stage, target, bytes)
+						: download(stage, target, bytes),
+				),
+		);
+		rows.push({
+			size: whole(bytes),
+			cells: [
+				fixed(found.cpuPerGigabyte, 2),
+				mebibytes(found.grownBytes),
+				whole(found.megabytesPerSecond),
+			],
+			figures: {
+				x: bytes,
+				cpu: found.cpuPerGigabyte * (bytes / 1e9),
+				memory: found.grownBytes / 2 ** 20,
+			},
+		});
+	}
+	return sectionOf(
+		`scale, body ${direction}`,
+		direction === "up" ? "Size of a request's body" : "Size of a reply",
+		["memory: how much the process's highest residence grew meanwhile"],
+		["bytes", "CPU s a GB", "memory grown by", "MB/s"],
+		rows,
+	);
+}
+
+/** The first and the last of the route table, and one that has a name in it. */
+async function byRoute(stage: Stage): Promise<Section> {
+	const rows = [];
+	for (const path of [
+		"/api/version",
+		"/api/tags",
+		"/v1/models",
+		"/v1/models/bench",
+	]) {
+		const cpu = await withGate(stage, `scale: ${path}`, {}, (target) =>
+			cpuOfRequest(stage, target, path),
+		);
+		rows.push({ size: path, cells: [fixed(cpu)], figures: { cpu } });
+	}
+	return sectionOf(
+		"scale, routes",
+		"Place in the route table",
+		["a path is looked up by its text, so its place is no matter"],
+		["route", "CPU µs a request"],
+		rows,
+	);
+}
+
+async function byLog(stage: Stage): Promise<Section> {
+	const rows = [];
+	for (const level of ["error", "info"] as const) {
+		const cpu = await withGate(
+			stage,
+			`scale: log level ${level}`,
+			{ logLevel: level },
+			(target) => cpuOfRequest(stage, target),
+		);
+		rows.push({
+			size: level === "info" ? "a line a request" : "none",
+			cells: [fixed(cpu)],
+			figures: { cpu },
+		});
+	}
+	return sectionOf(
+		"scale, log",
+		"Log lines",
+		["written to a file"],
+		["log", "CPU µs a request"],
+		rows,
+	);
+}
