@@ -30,6 +30,7 @@ import { type Authentication, authenticate } from "./key.ts";
 import { createLimits, WindowStore } from "./limit.ts";
 import { Lockout } from "./lockout.ts";
 import { checkModelInPath } from "./modelPolicy.ts";
+import { RefusalPace } from "./pace.ts";
 import { checkOrigin, checkPolicy } from "./policy.ts";
 import {
 	lingerForBody,
@@ -120,6 +121,7 @@ export async function createGate(
 		roomForClients(descriptors, upstream.maxConnections),
 	);
 	const lockout = new Lockout();
+	const pace = new RefusalPace();
 	const signatureUses = new SignatureUses();
 	const relays = new Set<Relay>();
 	const judgedBodies = { bytes: 0 };
@@ -228,8 +230,10 @@ export async function createGate(
 	): void {
 		const connection = connections.of(req.socket);
 		if (connection === undefined) return void req.socket.destroy();
-		// Replies wait in memory for the one before them, so there may be only so many.
-		if (req.socket.destroyed || ++connection.unanswered > maxPipelined) {
+		// Replies wait in memory for the one before them, so there may be only so many,
+		// and none behind a refusal that is held back.
+		const mostUnanswered = connection.waits ? 1 : maxPipelined;
+		if (req.socket.destroyed || ++connection.unanswered > mostUnanswered) {
 			cutOff(req.socket);
 			return;
 		}
@@ -273,7 +277,7 @@ export async function createGate(
 		);
 		const refusal = decide(exchange, preflight !== undefined);
 		if (refusal !== undefined) {
-			sendRefusal(exchange, refusal);
+			refuse(exchange, refusal);
 			return;
 		}
 		if (preflight !== undefined) {
@@ -315,6 +319,24 @@ export async function createGate(
 				checkModelInPath(authentication.credential.key, match.route, match.path)
 			);
 		}
+	}
+
+	/** Sends a refusal, later to an address without a good key that collects very many. */
+	function refuse(exchange: Exchange, refusal: Refusal): void {
+		const { connection } = exchange;
+		const waitMs = connection.authenticated
+			? 0
+			: pace.take(connection.address, performance.now());
+		if (waitMs === 0) {
+			sendRefusal(exchange, refusal);
+			return;
+		}
+		connection.waits = true;
+		const timer = setTimeout(() => {
+			connection.waits = false;
+			sendRefusal(exchange, refusal);
+		}, waitMs);
+		exchange.atEnd(() => clearTimeout(timer));
 	}
 
 	function accept(socket: Socket, local: boolean): void {
@@ -467,6 +489,7 @@ export async function createGate(
 	}
 
 	const sweeper = setInterval(() => {
+		pace.sweep(performance.now());
 		for (const relay of relays) relay.sweep(sweepIntervalMs);
 		const nowMs = Date.now();
 		for (const { exchange } of relays) {

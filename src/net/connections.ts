@@ -17,6 +17,8 @@ export interface Connection {
 	refusals: number;
 	/** Requests whose replies have not left yet: with more than one, the client pipelines. */
 	unanswered: number;
+	/** A refusal on it is held back. */
+	waits: boolean;
 	/** The reply that closes it has been written: whatever comes behind is not looked at. */
 	closing: boolean;
 	/** The requests on it that have not ended; more than one when the client pipelines. */
@@ -76,6 +78,7 @@ export class ConnectionTable {
 			authenticated: false,
 			refusals: 0,
 			unanswered: 0,
+			waits: false,
 			closing: false,
 			exchanges: new Set(),
 		};

@@ -121,6 +121,52 @@ t.test("connections that were refused and stay are bounded too", async (t) => {
 	t.equal(await honestStatus(gate, flooder), 200, "places are given back");
 });
 
+t.test(
+	"one address's flood of bad requests is answered ever later, and a good key from the same address at once",
+	async (t) => {
+		const gate = await spawnGate(t);
+		const keyless = head("GET /api/tags HTTP/1.1", "Host: gate");
+		const clients: RawClient[] = [];
+		t.teardown(() => {
+			for (const client of clients) client.destroy();
+		});
+		let answered = 0;
+		let over = false;
+		const flood = Array.from({ length: 60 }, async () => {
+			const client = await openRaw(gate.port, flooder);
+			clients.push(client);
+			// The gate closes a stranger's connection behind its hundredth refusal.
+			for (let count = 1; count < 90 && !over; count++) {
+				client.write(keyless);
+				await client.untilReplies(count);
+				answered += 1;
+			}
+		});
+		await eventually(() => answered >= 1_500);
+		const order: string[] = [];
+		const stranger = await openRaw(gate.port, flooder);
+		clients.push(stranger);
+		stranger.write(keyless);
+		const refused = stranger
+			.untilReplies(1)
+			.then(([reply]) => order.push(`stranger ${reply?.status}`));
+		order.push(`good key ${await honestStatus(gate, flooder)}`);
+		await refused;
+		t.strictSame(order, ["good key 200", "stranger 401"]);
+
+		const impatient = await openRaw(gate.port, flooder);
+		clients.push(impatient);
+		impatient.write(keyless.repeat(2));
+		await within(impatient.closed, "the gate to cut one that does not wait");
+		t.strictSame(impatient.replies(), []);
+		over = true;
+		await Promise.all(flood);
+		for (const client of clients) client.destroy();
+		await eventually(async () => (await statusOf(gate)).connections === 0);
+		t.equal(await honestStatus(gate, honest), 200);
+	},
+);
+
 t.test("an upload that nobody has allowed is cut off", async (t) => {
 	const gate = await startGate(t);
 	const framings = [
