@@ -31,10 +31,14 @@ type Statement = Readonly<Record<string, unknown>>;
 
 const families = { ip: "ipv4", ip6: "ipv6", inet: "both" } as const;
 
-/** Statements that say nothing about where a packet ends. */
+/**
+ * Statements that say nothing about where a packet ends. A limit, a quota or an
+ * entry that is added to a set is none of them: the rule ends there for packets
+ * that go past the limit, or find the set full.
+ */
 const passing = [
-	...["counter", "log", "mangle", "comment", "notrack", "quota"],
-	...["meter", "set", "map", "ct helper", "ct timeout", "flow", "tcp option"],
+	...["counter", "log", "mangle", "comment", "notrack"],
+	...["ct helper", "ct timeout", "flow", "tcp option"],
 ];
 
 /**

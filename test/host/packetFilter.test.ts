@@ -8,6 +8,11 @@ import {
 	wayIn,
 } from "../../src/host/packetFilter.ts";
 import { rangeOf } from "../../src/host/ufwPackets.ts";
+import {
+	makeNamespace,
+	type Namespace,
+	network,
+} from "../support/namespaces.ts";
 
 const packets = (port: number, more: Partial<Packets> = {}): Packets => ({
 	...{ family: "ipv4", interfaceIn: "eth0", protocol: "tcp", port },
@@ -297,3 +302,54 @@ t.test("a translated port goes where FORWARD lets it", async (t) => {
 		[],
 	);
 });
+
+/** Runs commands of a shell in a namespace. */
+async function sh(namespace: Namespace, script: string): Promise<string> {
+	const { code, stdout, stderr } = await namespace.run("sh", "-euc", script);
+	if (code !== 0) throw new Error(`${script}: ${stderr}`);
+	return stdout;
+}
+
+t.test(
+	"what nft counts or remembers is true of some packets only",
+	network(),
+	async (t) => {
+		const namespace = await makeNamespace(t);
+		for (const [statement, after] of [
+			["quota over 10 mbytes drop", "accept"],
+			["quota until 10 mbytes accept", "drop"],
+			["quota name q drop", "accept"],
+			["limit rate over 3/minute drop", "accept"],
+			["limit name l accept", "drop"],
+			["add @seen { ip saddr } accept", "drop"],
+			["update @seen { ip saddr limit rate over 3/minute } drop", "accept"],
+			["delete @seen { ip saddr } accept", "drop"],
+			["meter m { ip saddr limit rate 3/second } accept", "drop"],
+			["ct count over 2 drop", "accept"],
+			["numgen random mod 2 0 drop", "accept"],
+		] as const) {
+			const printed = await sh(
+				namespace,
+				`nft -f - <<'end'
+				flush ruleset
+				table inet own {
+					quota q { over 5 mbytes }
+					limit l { rate 5/second }
+					set seen { type ipv4_addr; flags dynamic,timeout; timeout 1m; }
+					chain in {
+						type filter hook input priority 0; policy drop;
+						${statement}
+						${after}
+					}
+				}
+end
+				nft -j list ruleset`,
+			);
+			t.equal(
+				wayIn({ baseChains: parseNftables(printed) }, packets(22)).share,
+				"some",
+				statement,
+			);
+		}
+	},
+);
