@@ -22,20 +22,13 @@ import { hasProgram } from "../host/program.ts";
 import { sshPorts } from "../host/ssh.ts";
 import {
 	contains,
-	fitsSome,
-	isLettingIn,
 	isOpen,
 	rangeOf,
 	tailnet,
 	tailnetPeers,
 	tailnetRange,
 } from "../host/ufwPackets.ts";
-import {
-	anywhere,
-	commandOf,
-	parseRuleFile,
-	type RuleList,
-} from "../host/ufwRules.ts";
+import { anywhere, parseRuleFile } from "../host/ufwRules.ts";
 import { lookUpUnit } from "../host/units.ts";
 import {
 	type Address,
@@ -53,19 +46,25 @@ import {
 	oncePerPatient,
 	unknown,
 } from "./examination.ts";
+import {
+	type Firewall,
+	fixFor,
+	isUfws,
+	peers,
+	setupUfw,
+	strangers,
+	takeOut,
+	ufwInputs,
+	unique,
+} from "./firewallFixes.ts";
 
 const gatePort = 11434;
 const webPorts = [3000, 8080];
-const setupUfw = "sudo llamagate setup --only ufw";
 
 /** What the checks look at; read once, since all of them are made at the same time. */
-interface Look {
-	readonly filter: KernelFilter;
+interface Look extends Firewall {
 	readonly sockets: readonly ListeningSocket[];
-	readonly sshPorts: readonly number[];
 	readonly hasTailnet: boolean;
-	/** UFW's rules as it keeps them: a fix is written in its words. */
-	readonly ufwRules: readonly RuleList[];
 }
 
 const look = oncePerPatient(lookAnew);
@@ -84,6 +83,7 @@ async function lookAnew(): Promise<Look> {
 		filter,
 		sockets,
 		sshPorts: ports,
+		tailnet,
 		hasTailnet: Object.hasOwn(networkInterfaces(), tailnet),
 		ufwRules: [
 			{ kind: "ipv4", rules: rules4 },
@@ -94,30 +94,6 @@ async function lookAnew(): Promise<Look> {
 
 const familyName = { ipv4: "IPv4", ipv6: "IPv6" } as const;
 
-/** Packets of others than the tailnet's, by each way in. */
-function strangers(
-	{ families, outside }: KernelFilter,
-	port: number | undefined,
-	protocol: "tcp" | "udp" = "tcp",
-): Packets[] {
-	return families.flatMap((family) =>
-		outside.map((interfaceIn) => ({
-			...{ family, interfaceIn, protocol, port },
-			from: rangeOf(anywhere[family]),
-		})),
-	);
-}
-
-const peers = (family: Family, port: number | undefined): Packets => ({
-	...{ family, interfaceIn: tailnet, protocol: "tcp", port },
-	from: tailnetRange(family),
-});
-
-const unique = (lines: readonly string[]) => [...new Set(lines)];
-
-const isUfwChain = (name: string) => /^ufw6?-/.test(name);
-const isUfws = ({ path }: Ending) => path.some(isUfwChain);
-
 /** What lets packets in, for people. */
 function describe({ rule, chain, packets }: Ending): string {
 	const by =
@@ -125,65 +101,6 @@ function describe({ rule, chain, packets }: Ending): string {
 			? `${familyName[packets.family]}: no rule speaks of it, and ${chain.name} accepts what is left`
 			: rule.text;
 	return `on ${packets.interfaceIn}: ${by}`;
-}
-
-/** What takes the rules out again that let packets to a port in. */
-function fixFor(
-	{ ufwRules }: Look,
-	endings: readonly Ending[],
-	port: number,
-): string {
-	const removals = endings.flatMap((ending) =>
-		ending.rule === undefined || isUfws(ending) ? [] : ending.rule.removal,
-	);
-	const [first] = endings;
-	if (first === undefined || endings.some(({ rule }) => rule === undefined))
-		return setupUfw;
-	const { protocol } = first.packets;
-	const deletions = ufwRules.flatMap(({ kind, rules }) =>
-		rules
-			.filter(
-				(rule) =>
-					isLettingIn(rule) &&
-					endings.some(({ packets: { interfaceIn } }) =>
-						fitsSome(rule, {
-							...{ port, protocol, interfaceIn },
-							from: rangeOf(anywhere[kind]),
-						}),
-					),
-			)
-			.map((rule) => `sudo ufw delete ${commandOf(rule)}`),
-	);
-	const isByUfw = endings.some(isUfws);
-	return unique([
-		...removals,
-		...(isByUfw && deletions.length === 0
-			? [`sudo ufw prepend deny ${port}/${protocol}`]
-			: deletions),
-	]).join(" && ");
-}
-
-/**
- * The base chains of INPUT that lead to UFW's rules. The hooks alone say
- * nothing: "ufw disable" leaves them, and the chains behind them empty.
- */
-function ufwInputs({ baseChains }: KernelFilter, family: Family): BaseChain[] {
-	const type = family === "ipv4" ? "" : "6";
-	const leadsTo = (rules: readonly FilterRule[] | undefined, chain: string) =>
-		rules?.some(
-			({ verdict, conditions }) =>
-				verdict.kind === "jump" &&
-				verdict.chain === chain &&
-				conditions.length === 0,
-		) === true;
-	return baseChains.filter(
-		({ family: own, hook, rules, chains }) =>
-			own === family &&
-			hook === "input" &&
-			leadsTo(rules, `ufw${type}-before-input`) &&
-			leadsTo(chains.get(`ufw${type}-before-input`), `ufw${type}-user-input`) &&
-			chains.has(`ufw${type}-user-input`),
-	);
 }
 
 /** Whether nothing of a family gets in but what a rule allows by name. */
@@ -320,7 +237,8 @@ function judgeGatePort(seen: Look): Outcome {
 		);
 	}
 	const shut = filter.families.filter(
-		(family) => wayIn(filter, peers(family, gatePort)).share === "none",
+		(family) =>
+			wayIn(filter, peers(tailnet, family, gatePort)).share === "none",
 	);
 	if (shut.length > 0)
 		return finding(
@@ -380,7 +298,8 @@ function isTailscaleds({ path, packets }: Ending): boolean {
 	return path.includes("ts-input") && packets.protocol === "udp";
 }
 
-function judgeOrder({ filter }: Look): Outcome {
+function judgeOrder(seen: Look): Outcome {
+	const { filter } = seen;
 	const inputs = filter.families.flatMap((family) => ufwInputs(filter, family));
 	if (inputs.length === 0)
 		return absent("UFW is not in force (see firewall.active)");
@@ -407,7 +326,7 @@ function judgeOrder({ filter }: Look): Outcome {
 		rules.map(({ text }) => text),
 		{
 			severity: all ? "critical" : "high",
-			fix: rules.map(({ removal }) => removal).join(" && "),
+			fix: takeOut(seen, rules) ?? setupUfw,
 		},
 	);
 }

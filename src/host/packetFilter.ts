@@ -397,6 +397,24 @@ export function wayIn(filter: PacketFilter, packets: Packets): Passage {
 	return { share, by: inInput.length > 0 ? inInput : atInput };
 }
 
+/** The filter as it is once some commands have taken their rules out. */
+export function without(
+	{ baseChains }: PacketFilter,
+	removals: readonly string[],
+): PacketFilter {
+	const left = (rules: readonly FilterRule[]) =>
+		rules.filter(({ removal }) => !removals.includes(removal));
+	return {
+		baseChains: baseChains.map((chain) => ({
+			...chain,
+			rules: left(chain.rules),
+			chains: new Map(
+				[...chain.chains].map(([name, rules]) => [name, left(rules)]),
+			),
+		})),
+	};
+}
+
 /** Packets that are sent on to somewhere else. */
 export interface Translation {
 	readonly ending: Ending;

@@ -73,7 +73,9 @@ t.test(
 		await t.test("rules ahead of UFW's, and behind them", async (t) => {
 			const id = "firewall.order";
 			const end = await listen("0.0.0.0", 9999);
+			await host.must("ufw", "delete", "allow", "22/tcp");
 			for (const [rule, severity] of [
+				["-I INPUT 1 -s 192.168.77.0/24 -j ACCEPT", "high"],
 				["-I INPUT 1 -j ACCEPT", "critical"],
 				["-I INPUT 1 -i eth0 -p tcp --dport 9999 -j ACCEPT", "high"],
 				[
@@ -86,7 +88,13 @@ t.test(
 				t.equal(statesOf(found)[id], severity, rule);
 				t.equal(await probePort(neighbour, lan, 9999), "open", "for real");
 				await mend(t, found, id);
+				t.equal(await probePort(neighbour, lan, 22), "open", "SSH stays");
 			}
+			t.match(await host.sh("ufw show added"), /allow 22\/tcp$/m);
+			for (const device of ["eth0", "eth1"])
+				await host.sh(
+					`ufw delete allow in on ${device} from 192.168.77.0/24 to any port 22 proto tcp`,
+				);
 			// A chain of one's own, with an accept that a drop ahead of it makes useless.
 			await host.sh(`iptables -N mine
 				iptables -A mine -p tcp --dport 9999 -j DROP

@@ -43,6 +43,10 @@ t.test(
 			t.equal(statesOf(some)[id], "warn", "some of the LAN");
 			t.equal(await probePort(neighbour, lan, 9999), "open", "for real");
 			await host.must("ufw", "allow", "5432/tcp");
+			// The neighbour has this rule for SSH, and the ports come with it.
+			await host.must("ufw", "allow", "from", "192.168.77.0/24");
+			await host.must("ufw", "delete", "allow", "22/tcp");
+			await host.must("ufw", "deny", "9999/tcp");
 			const found = await one(id);
 			t.equal(statesOf(found)[id], "high", "a database");
 			t.match(
@@ -53,6 +57,10 @@ t.test(
 			await mend(t, found, id);
 			for (const port of [5432, 9999])
 				t.equal(await probePort(neighbour, lan, port), "filtered");
+			t.equal(await probePort(neighbour, lan, 22), "open", "SSH stays");
+			await host.sh(`ufw allow 22/tcp
+				ufw delete deny 9999/tcp
+				ufw delete allow from 192.168.77.0/24`);
 			for (const end of ends) await end();
 		});
 
