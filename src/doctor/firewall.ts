@@ -563,7 +563,12 @@ async function judgeDocker({ filter }: Look): Promise<Outcome> {
 	const severities: Severity[] = [];
 	const fixes: string[] = [];
 	for (const { ending, packets, to, port } of open) {
-		const where = to === undefined ? "this host" : to.toString();
+		const where =
+			to === undefined
+				? "this host"
+				: to === "unknown"
+					? "where the rule looks it up"
+					: to.toString();
 		const container = published.find(
 			({ hostPort, containerPort }) =>
 				hostPort === packets.port &&

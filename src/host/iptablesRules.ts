@@ -83,10 +83,9 @@ export function parseIptables(
 	});
 }
 
-function parseRule(words: readonly string[]): {
-	conditions: Condition[];
-	verdict: Verdict;
-} {
+function parseRule(
+	words: readonly string[],
+): Pick<FilterRule, "conditions" | "setsMark" | "verdict"> {
 	const conditions: Condition[] = [];
 	let index = 0;
 	let negated = false;
@@ -154,19 +153,29 @@ function parseRule(words: readonly string[]): {
 				if (!silent.includes(value())) conditions.push({ on: "other" });
 				break;
 			case "-j":
-			case "-g":
+			case "-g": {
+				const target = value();
+				const options = words.slice(index + 1);
 				return {
 					conditions,
-					verdict: verdictOf(word, value(), words.slice(index + 1)),
+					setsMark: setsMark(target, options),
+					verdict: verdictOf(word, target, options),
 				};
+			}
 			default:
 				// An option of a match that is not known: it may hold or not.
 				if (word.startsWith("-")) add({ on: "other" });
 		}
 	}
 	// Without a target it only counts.
-	return { conditions, verdict: { kind: "continue" } };
+	return { conditions, setsMark: false, verdict: { kind: "continue" } };
 }
+
+/** What is saved only is as it was before. */
+const setsMark = (target: string, options: readonly string[]) =>
+	["MARK", "HMARK"].includes(target) ||
+	(target === "CONNMARK" && !options.includes("--save-mark")) ||
+	(target === "SET" && options.includes("--map-mark"));
 
 /** A number in place of the name where /etc/protocols has none. */
 function protocols(name: string): string[] {
@@ -202,6 +211,8 @@ function verdictOf(
 			return { kind: "unsure" };
 		case "DNAT":
 			return destination(option("--to-destination"));
+		case "NETMAP":
+			return { kind: "translate", to: "unknown", port: undefined };
 		case "REDIRECT": {
 			const port = Number.parseInt(option("--to-ports"), 10);
 			return {
@@ -218,10 +229,11 @@ function verdictOf(
 /** Reads `172.17.0.2:8080`, `[fd00::2]:8080`, `172.17.0.2-172.17.0.9:80-90`, `:8080`. */
 function destination(text: string): Verdict {
 	const [, bracketed, plain, port] =
-		/^(?:\[(.+)\]|([^:]*|.*:.*:.*?))(?::(\d+)(?:-\d+)?)?$/.exec(text) ?? [];
+		/^(?:\[(.+)\]|([^:]*|.*:.*:.*?))(?::(\d+))?$/.exec(text) ?? [];
+	const address = bracketed ?? plain;
 	return {
 		kind: "translate",
-		to: parseAddress((bracketed ?? plain)?.split("-")[0]),
+		to: address === "" ? undefined : (parseAddress(address) ?? "unknown"),
 		port: port === undefined ? undefined : Number(port),
 	};
 }

@@ -116,9 +116,10 @@ export function tablesOfXt(output: string): string[] {
 /** One rule, or for a map of verdicts one for each of its entries. */
 function parseStatements(
 	statements: readonly Statement[],
-): { conditions: Condition[]; verdict: Verdict }[] {
+): Pick<FilterRule, "conditions" | "setsMark" | "verdict">[] {
+	const setsMark = statements.some(isMarking);
 	const conditions: Condition[] = [];
-	const parts: { conditions: Condition[]; verdict: Verdict }[] = [];
+	const parts: ReturnType<typeof parseStatements> = [];
 	for (const statement of statements) {
 		const [name = ""] = Object.keys(statement);
 		const value = statement[name];
@@ -133,13 +134,14 @@ function parseStatements(
 			const entries = (data as { set?: readonly [unknown, Statement][] }).set;
 			if (!Array.isArray(entries)) {
 				parts.push({
-					conditions: [...conditions],
+					...{ conditions: [...conditions], setsMark },
 					verdict: { kind: "unsure" },
 				});
 				continue;
 			}
 			for (const [right, verdict] of entries)
 				parts.push({
+					setsMark,
 					conditions: [
 						...conditions,
 						...parseMatch({ op: "==", left: key, right }),
@@ -150,10 +152,18 @@ function parseStatements(
 		}
 		const verdict = verdictOf(statement);
 		if (verdict !== undefined)
-			return [...parts, { conditions: [...conditions], verdict }];
+			return [...parts, { conditions, setsMark, verdict }];
 		if (!passing.includes(name)) conditions.push({ on: "other" });
 	}
-	return [...parts, { conditions, verdict: { kind: "continue" } }];
+	return [...parts, { conditions, setsMark, verdict: { kind: "continue" } }];
+}
+
+/** Whether a statement is `meta mark set …` or `ct mark set …`. */
+function isMarking({ mangle }: Statement): boolean {
+	const { key } = (mangle ?? {}) as {
+		key?: { meta?: { key: string }; ct?: { key: string } };
+	};
+	return (key?.meta ?? key?.ct)?.key === "mark";
 }
 
 function verdictOf(statement: Statement): Verdict | undefined {
@@ -174,26 +184,29 @@ function verdictOf(statement: Statement): Verdict | undefined {
 		case "goto":
 			return { kind: name, chain: value?.target ?? "" };
 		case "dnat":
-			return {
-				kind: "translate",
-				to:
-					typeof value?.addr === "string"
-						? parseAddress(value.addr)
-						: undefined,
-				port: typeof value?.port === "number" ? value.port : undefined,
-			};
 		case "redirect":
-			return {
-				kind: "translate",
-				to: undefined,
-				port: typeof value?.port === "number" ? value.port : undefined,
-			};
+			return destination(value?.addr, value?.port);
 		case "queue":
 		case "tproxy":
 		case "synproxy":
 			return { kind: "unsure" };
 	}
 	return undefined;
+}
+
+/** What is neither a plain address nor a plain port is looked up: in a map, a range or by chance. */
+function destination(addr: unknown, port: unknown): Verdict {
+	const isPlain =
+		["string", "undefined"].includes(typeof addr) &&
+		["number", "undefined"].includes(typeof port);
+	return {
+		kind: "translate",
+		to:
+			isPlain && addr === undefined
+				? undefined
+				: ((isPlain ? parseAddress(String(addr)) : undefined) ?? "unknown"),
+		port: typeof port === "number" ? port : undefined,
+	};
 }
 
 function parseMatch({
@@ -242,8 +255,8 @@ function parseMatch({
 				},
 			];
 		case "mark": {
-			const [value] = values;
-			return typeof value === "number"
+			const [value, ...others] = values;
+			return typeof value === "number" && others.length === 0
 				? [{ on: "mark", value, mask: mask ?? 0xffff_ffff, negated }]
 				: unknown;
 		}

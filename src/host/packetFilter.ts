@@ -45,6 +45,8 @@ export interface FilterRule {
 	/** The command that takes it out. */
 	readonly removal: string;
 	readonly conditions: readonly Condition[];
+	/** Whether it marks the packet or its connection, or restores a mark. */
+	readonly setsMark: boolean;
 	readonly verdict: Verdict;
 }
 
@@ -55,11 +57,13 @@ export type Verdict =
 	| { readonly kind: "jump" | "goto"; readonly chain: string }
 	| {
 			readonly kind: "translate";
-			/** `undefined`: this host's own. */
-			readonly to: Address | undefined;
+			readonly to: Destination;
 			/** `undefined`: as it was. */
 			readonly port: number | undefined;
 	  };
+
+/** Where a translation leads. `undefined`: to this host. `unknown`: to one of several, or what a map says. */
+export type Destination = Address | "unknown" | undefined;
 
 /** What a rule looks at. All of its conditions have to hold. */
 export type Condition = { readonly negated?: boolean } & (
@@ -254,10 +258,19 @@ const both = (one: Share, other: Share): Share =>
 			? "all"
 			: "some";
 
-/** Follows packets through a base chain: where they end, if not by a drop. */
-function endingsIn(chain: BaseChain, packets: Packets): Ending[] {
+/**
+ * Follows packets through a base chain: where they end, if not by a drop, and
+ * whether some were marked until then.
+ *
+ * @param wasMarked whether some may have come with a mark
+ */
+function follow(
+	chain: BaseChain,
+	packets: Packets,
+	wasMarked: boolean,
+): { endings: Ending[]; isMarked: boolean } {
 	const endings: Ending[] = [];
-	let isMarked = false;
+	let isMarked = wasMarked;
 	/** @returns how many come back out of the rules, undecided */
 	const walk = (
 		rules: readonly FilterRule[],
@@ -271,11 +284,11 @@ function endingsIn(chain: BaseChain, packets: Packets): Ending[] {
 			const fitting = fitAll(rule, entering, isMarked);
 			const decided = both(left, fitting.share);
 			if (decided === "none") continue;
+			if (rule.setsMark) isMarked = true;
 			let gone: Share = fitting.share;
 			const { verdict } = rule;
 			switch (verdict.kind) {
 				case "continue":
-					if (/\bMARK\b|mark set/.test(rule.text)) isMarked = true;
 					continue;
 				case "accept":
 				case "translate":
@@ -325,7 +338,7 @@ function endingsIn(chain: BaseChain, packets: Packets): Ending[] {
 		endings.push({
 			...{ chain, rule: undefined, path: [chain.name], packets, share: left },
 		});
-	return endings;
+	return { endings, isMarked };
 }
 
 function chainsFor(
@@ -342,6 +355,19 @@ function chainsFor(
 	);
 }
 
+/**
+ * Whether some of the packets may bear a mark, or their connection, by a rule of
+ * any table at a hook that they pass. Which hook comes first is not looked at.
+ */
+function areMarked({ baseChains }: PacketFilter, packets: Packets): boolean {
+	return baseChains.some(
+		(chain) =>
+			["prerouting", "input", "forward"].includes(chain.hook) &&
+			(chain.family === "both" || chain.family === packets.family) &&
+			follow(chain, packets, false).isMarked,
+	);
+}
+
 const isSameEnding = (one: Ending, other: Ending) =>
 	one.chain === other.chain && one.rule === other.rule;
 
@@ -353,7 +379,13 @@ export interface Passage {
 	readonly by: readonly Ending[];
 }
 
-function passage(chains: readonly BaseChain[], packets: Packets): Passage {
+function passage(
+	chains: readonly BaseChain[],
+	packets: Packets,
+	isMarked: boolean,
+): Passage {
+	const endingsIn = (chain: BaseChain, sent: Packets) =>
+		follow(chain, sent, isMarked).endings;
 	let share: Share = "all";
 	const by: Ending[] = [];
 	for (const chain of chains) {
@@ -385,10 +417,19 @@ function passage(chains: readonly BaseChain[], packets: Packets): Passage {
  * hangs at its hook.
  */
 export function wayIn(filter: PacketFilter, packets: Packets): Passage {
+	return wayOfMarked(filter, packets, areMarked(filter, packets));
+}
+
+function wayOfMarked(
+	filter: PacketFilter,
+	packets: Packets,
+	isMarked: boolean,
+): Passage {
 	const input = chainsFor(filter, "input", "filter", packets.family);
 	const { share, by } = passage(
 		[...chainsFor(filter, "prerouting", "filter", packets.family), ...input],
 		packets,
+		isMarked,
 	);
 	const atInput = by.filter(({ chain }) => input.includes(chain));
 	const inInput = atInput.filter(
@@ -420,7 +461,8 @@ export interface Translation {
 	readonly ending: Ending;
 	/** As they were sent. */
 	readonly packets: Packets;
-	readonly to: Address | undefined;
+	readonly to: Destination;
+	/** `undefined`: as it was, or not known. */
 	readonly port: number | undefined;
 	/** How many of them are let through to there. */
 	readonly share: Share;
@@ -437,21 +479,36 @@ export function translations(
 	packets: Packets,
 	isOwn: (address: Address) => boolean,
 ): Translation[] {
+	const isMarked = areMarked(filter, packets);
 	return chainsFor(filter, "prerouting", "nat", packets.family)
-		.flatMap((chain) => endingsIn(chain, packets))
+		.flatMap((chain) => follow(chain, packets, isMarked).endings)
 		.flatMap((ending) => {
-			const verdict = ending.rule?.verdict;
-			if (verdict?.kind !== "translate") return [];
+			const { packets: sent, rule } = ending;
+			// What is not known may lead to a rule that translates.
+			const verdict: Verdict =
+				rule?.verdict.kind === "unsure"
+					? { kind: "translate", to: "unknown", port: undefined }
+					: (rule?.verdict ?? { kind: "accept" });
+			if (verdict.kind !== "translate") return [];
 			const { to } = verdict;
-			const port = verdict.port ?? ending.packets.port;
-			const goesOn = to !== undefined && !isOwn(to);
+			const isUnknown = to === "unknown";
+			const port = isUnknown ? undefined : (verdict.port ?? sent.port);
+			const forwarded = to !== undefined && (isUnknown || !isOwn(to));
 			const after: Packets = {
-				...ending.packets,
-				...{ port, to, originalPort: ending.packets.port, forwarded: goesOn },
+				...sent,
+				...{ port, to: isUnknown ? undefined : to, forwarded },
+				originalPort: sent.port,
 			};
-			const { share } = goesOn
-				? passage(chainsFor(filter, "forward", "filter", packets.family), after)
-				: wayIn(filter, after);
-			return [{ ending, packets: ending.packets, to, port, share }];
+			const { share } = forwarded
+				? passage(
+						chainsFor(filter, "forward", "filter", packets.family),
+						after,
+						isMarked,
+					)
+				: wayOfMarked(filter, after, isMarked);
+			return {
+				...{ ending, packets: sent, to, port },
+				share: isUnknown ? both(share, "some") : share,
+			};
 		});
 }

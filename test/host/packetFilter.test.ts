@@ -9,10 +9,14 @@ import {
 } from "../../src/host/packetFilter.ts";
 import { rangeOf } from "../../src/host/ufwPackets.ts";
 import {
+	addresses,
+	becomes,
+	joinLan,
 	makeNamespace,
 	type Namespace,
 	network,
 } from "../support/namespaces.ts";
+import { probePort } from "../support/setupHost.ts";
 
 const packets = (port: number, more: Partial<Packets> = {}): Packets => ({
 	...{ family: "ipv4", interfaceIn: "eth0", protocol: "tcp", port },
@@ -349,6 +353,143 @@ end
 				wayIn({ baseChains: parseNftables(printed) }, packets(22)).share,
 				"some",
 				statement,
+			);
+		}
+	},
+);
+
+/** Asks in a namespace, where the rules are read as doctor reads them. */
+async function inForce(namespace: Namespace, expression: string) {
+	const { stdout, stderr } = await namespace.run(
+		...[process.execPath, "--input-type=module", "--eval"],
+		`import { kernelFilter } from "./src/host/kernelFilter.ts";
+		import { translations, wayIn } from "./src/host/packetFilter.ts";
+		import { rangeOf } from "./src/host/ufwPackets.ts";
+		const filter = await kernelFilter();
+		const packets = (port) => ({ family: "ipv4", interfaceIn: "eth0", protocol: "tcp", port, from: rangeOf("0.0.0.0/0") });
+		console.log(JSON.stringify(${expression}));`,
+	);
+	if (stdout === "") throw new Error(stderr);
+	return JSON.parse(stdout) as unknown;
+}
+
+t.test(
+	"a mark counts that another table or chain has set",
+	network(),
+	async (t) => {
+		const host = await makeNamespace(t);
+		const neighbour = await makeNamespace(t);
+		await joinLan(host, neighbour);
+		host.start("python3", "-m", "http.server", "9999");
+		await becomes(
+			t,
+			async () => (await host.listeners()).includes("0.0.0.0:9999"),
+			true,
+			"something listens",
+		);
+		for (const [rules, wanted] of [
+			["iptables -t mangle -A PREROUTING -i eth0 -j MARK --set-mark 1", "open"],
+			[
+				"iptables -t mangle -A PREROUTING -i tailscale0 -j MARK --set-mark 1",
+				"filtered",
+			],
+			[
+				"iptables -t mangle -A PREROUTING -p tcp --dport 9998 -j MARK --set-mark 1",
+				"filtered",
+			],
+			[
+				`iptables -t raw -A PREROUTING -p tcp --dport 9999 -j MARK --set-mark 1
+				iptables -t mangle -A PREROUTING -j CONNMARK --save-mark
+				iptables -t mangle -A PREROUTING -j MARK --set-mark 0
+				iptables -t mangle -A INPUT -j CONNMARK --restore-mark`,
+				"open",
+			],
+			[
+				`iptables -t mangle -A PREROUTING -j CONNMARK --set-mark 1
+				iptables -A INPUT -m connmark --mark 1 -j ACCEPT`,
+				"open",
+			],
+			[
+				`nft add table inet own
+				nft 'add chain inet own pre { type filter hook prerouting priority -10; }'
+				nft add rule inet own pre tcp dport 9999 meta mark set 1 accept`,
+				"open",
+			],
+		] as const) {
+			await sh(
+				host,
+				`nft flush ruleset
+				iptables -P INPUT DROP
+				${rules}
+				iptables -A INPUT -m mark --mark 1 -j ACCEPT`,
+			);
+			const { v4 } = addresses.lanServer;
+			t.equal(await probePort(neighbour, v4, 9999), wanted, rules);
+			t.equal(
+				await inForce(host, "wayIn(filter, packets(9999)).share"),
+				wanted === "open" ? "some" : "none",
+				rules,
+			);
+		}
+	},
+);
+
+t.test(
+	"a translation to what a map says may lead anywhere",
+	network(),
+	async (t) => {
+		const namespace = await makeNamespace(t);
+		for (const [rule, forward, wanted] of [
+			["dnat ip to tcp dport map { 81 : 172.17.0.2 }", "ACCEPT", "some"],
+			["dnat ip to tcp dport map @places", "ACCEPT", "some"],
+			["dnat ip to 172.17.0.2-172.17.0.9", "ACCEPT", "some"],
+			["tcp dport vmap @ways", "ACCEPT", "some"],
+			["dnat ip to tcp dport map @places", "DROP", "none"],
+		] as const) {
+			await sh(
+				namespace,
+				`nft flush ruleset
+				iptables -P INPUT DROP
+				iptables -P FORWARD ${forward}
+				nft -f - <<'end'
+				table inet own {
+					map places { type inet_service : ipv4_addr; }
+					map ways { type inet_service : verdict; }
+					chain pre {
+						type nat hook prerouting priority -100; policy accept;
+						${rule}
+					}
+				}
+end`,
+			);
+			t.strictSame(
+				await inForce(
+					namespace,
+					"translations(filter, packets(81), () => false).map(({ to, share }) => [to, share])",
+				),
+				[["unknown", wanted]],
+				`${rule}, FORWARD ${forward}`,
+			);
+		}
+		for (const [rule, wanted] of [
+			["-p tcp -j DNAT --to-destination 172.17.0.2-172.17.0.9", "some"],
+			["-p tcp -j DNAT --to-destination 172.17.0.2:80-90", "some"],
+			["-p tcp -j NETMAP --to 172.17.0.0/24", "some"],
+		] as const) {
+			await sh(
+				namespace,
+				`nft flush ruleset
+				iptables -P FORWARD DROP
+				iptables -A FORWARD -d 172.17.0.3 -p tcp --dport 85 -j ACCEPT
+				iptables -t nat -A PREROUTING ${rule}`,
+			);
+			t.strictSame(
+				await inForce(
+					namespace,
+					"translations(filter, packets(undefined), () => false).map(({ to, share }) => [to, share])",
+				),
+				[["unknown", wanted]],
+				rule,
 			);
 		}
 	},
