@@ -574,9 +574,21 @@ async function judgeDocker({ filter }: Look): Promise<Outcome> {
 				hostPort === packets.port &&
 				Number.parseInt(containerPort, 10) === port,
 		);
-		lines.push(
-			`on ${packets.interfaceIn}: port ${packets.port ?? "any"} leads ahead of UFW to ${port === undefined ? where : formatHostPort(where, port)}${container === undefined ? "" : `, the container ${container.name}`}: ${ending.rule?.text ?? ""}`,
-		);
+		const leads = `leads ahead of UFW to ${port === undefined ? where : formatHostPort(where, port)}${container === undefined ? "" : `, the container ${container.name}`}: ${ending.rule?.text ?? ""}`;
+		const sent = `on ${packets.interfaceIn}: port ${packets.port ?? "any"}`;
+		const address = packets.to;
+		if (address?.range() === "loopback") {
+			lines.push(
+				`${sent} of ${address} ${leads}`,
+				`a neighbour on the same link reaches it by sending there what is for ${address}`,
+			);
+			severities.push("warn");
+			fixes.push(
+				`upgrade Docker: since version 28 it drops what others send to ${address}`,
+			);
+			continue;
+		}
+		lines.push(`${sent} ${leads}`);
 		severities.push(
 			severityOf(
 				unguardedService(port ?? 0) ?? unguardedService(packets.port ?? 0),
@@ -610,7 +622,7 @@ async function judgeDocker({ filter }: Look): Promise<Outcome> {
 		return absent("Docker does not run here, and no rule translates addresses");
 	return ok(
 		led.length > 0
-			? `${unique(led.map(({ packets }) => String(packets.port ?? "any"))).length} ports are translated, and FORWARD drops what comes from outside for them`
+			? `${unique(led.map(({ packets }) => String(packets.port ?? "any"))).length} ports are translated, and what comes from outside for them is dropped`
 			: "no container is published on more than loopback",
 	);
 }

@@ -17,6 +17,11 @@ const hooks: Readonly<Record<string, string>> = {
 	POSTROUTING: "postrouting",
 };
 
+/** When the base chains of a table are asked; but for POSTROUTING of nat. */
+const priorities: Readonly<Record<string, number>> = {
+	...{ raw: -300, mangle: -150, nat: -100, filter: 0 },
+};
+
 /** Rules that say nothing about where a packet ends. */
 const passing = [
 	...["LOG", "NFLOG", "ULOG", "MARK", "CONNMARK", "TCPMSS", "TOS", "DSCP"],
@@ -77,6 +82,7 @@ export function parseIptables(
 			: {
 					...{ family, table, name, hook, chains },
 					type: table === "nat" ? ("nat" as const) : ("filter" as const),
+					priority: priorities[table] ?? 0,
 					accepts: policy !== "DROP",
 					rules: chains.get(name) ?? [],
 				};

@@ -97,7 +97,13 @@ export async function kernelFilter(): Promise<KernelFilter> {
 /** What holds where nothing hangs at the hook: everything is let in. */
 const noFirewall = (family: Family): BaseChain => ({
 	...{ family, table: "filter", name: "INPUT", type: "filter" },
-	...{ hook: "input", accepts: true, rules: [], chains: new Map() },
+	...{
+		hook: "input",
+		priority: 0,
+		accepts: true,
+		rules: [],
+		chains: new Map(),
+	},
 });
 
 /** What `-S` prints; `undefined` where the command or the table does not exist. */

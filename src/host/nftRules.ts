@@ -15,6 +15,7 @@ interface Ruleset {
 			readonly name: string;
 			readonly type?: string;
 			readonly hook?: string;
+			readonly prio?: number;
 			readonly policy?: string;
 		};
 		readonly rule?: {
@@ -75,12 +76,13 @@ export function parseNftables(output: string, written = ""): BaseChain[] {
 	}
 	return nftables.flatMap(({ chain }) => {
 		if (chain?.hook === undefined || !(chain.family in families)) return [];
-		const { table, name, hook, policy } = chain;
+		const { table, name, hook, policy, prio = 0 } = chain;
 		if (chain.type !== "filter" && chain.type !== "nat") return [];
 		const own = tableOf(chain);
 		return {
 			...{ table, name, hook, type: chain.type, chains: own },
 			family: families[chain.family as keyof typeof families],
+			priority: prio,
 			accepts: policy !== "drop",
 			rules: own.get(name) ?? [],
 		};

@@ -31,6 +31,8 @@ export interface BaseChain {
 	readonly name: string;
 	readonly type: "filter" | "nat";
 	readonly hook: string;
+	/** The lower ones of a hook come first. */
+	readonly priority: number;
 	/** Whether what no rule decides is let through. */
 	readonly accepts: boolean;
 	readonly rules: readonly FilterRule[];
@@ -159,7 +161,8 @@ function fit(
 		}
 		case "to": {
 			const { to } = packets;
-			if (to === undefined)
+			const [only] = condition.ranges;
+			if (to === undefined) {
 				share = condition.ranges.some(
 					([base, bits]) =>
 						base.kind() === packets.family &&
@@ -169,7 +172,14 @@ function fit(
 						? "all"
 						: "some"
 					: "none";
-			else
+				if (
+					only !== undefined &&
+					condition.ranges.length === 1 &&
+					contains(rangeOf(only[0].toString()), only) &&
+					!condition.negated
+				)
+					fitting = { ...packets, to: only[0] };
+			} else
 				share = condition.ranges.some((range) =>
 					contains(range, rangeOf(to.toString())),
 				)
@@ -417,20 +427,22 @@ function passage(
  * hangs at its hook.
  */
 export function wayIn(filter: PacketFilter, packets: Packets): Passage {
-	return wayOfMarked(filter, packets, areMarked(filter, packets));
+	return wayToHost(
+		filter,
+		chainsFor(filter, "prerouting", "filter", packets.family),
+		packets,
+		areMarked(filter, packets),
+	);
 }
 
-function wayOfMarked(
+function wayToHost(
 	filter: PacketFilter,
+	prerouting: readonly BaseChain[],
 	packets: Packets,
 	isMarked: boolean,
 ): Passage {
 	const input = chainsFor(filter, "input", "filter", packets.family);
-	const { share, by } = passage(
-		[...chainsFor(filter, "prerouting", "filter", packets.family), ...input],
-		packets,
-		isMarked,
-	);
+	const { share, by } = passage([...prerouting, ...input], packets, isMarked);
 	const atInput = by.filter(({ chain }) => input.includes(chain));
 	const inInput = atInput.filter(
 		({ chain: { table, name } }) => table === "filter" && name === "INPUT",
@@ -479,11 +491,13 @@ export function translations(
 	packets: Packets,
 	isOwn: (address: Address) => boolean,
 ): Translation[] {
-	const isMarked = areMarked(filter, packets);
-	return chainsFor(filter, "prerouting", "nat", packets.family)
-		.flatMap((chain) => follow(chain, packets, isMarked).endings)
+	const { family } = packets;
+	const wasMarked = areMarked(filter, packets);
+	const prerouting = chainsFor(filter, "prerouting", "filter", family);
+	return chainsFor(filter, "prerouting", "nat", family)
+		.flatMap((chain) => follow(chain, packets, wasMarked).endings)
 		.flatMap((ending) => {
-			const { packets: sent, rule } = ending;
+			const { packets: sent, rule, chain } = ending;
 			// What is not known may lead to a rule that translates.
 			const verdict: Verdict =
 				rule?.verdict.kind === "unsure"
@@ -499,16 +513,20 @@ export function translations(
 				...{ port, to: isUnknown ? undefined : to, forwarded },
 				originalPort: sent.port,
 			};
+			const isMarked = areMarked(filter, sent) || areMarked(filter, after);
+			const isBefore = ({ priority }: BaseChain) => priority < chain.priority;
+			const before = passage(prerouting.filter(isBefore), sent, isMarked);
+			const late = prerouting.filter((one) => !isBefore(one));
 			const { share } = forwarded
 				? passage(
-						chainsFor(filter, "forward", "filter", packets.family),
+						[...late, ...chainsFor(filter, "forward", "filter", family)],
 						after,
 						isMarked,
 					)
-				: wayOfMarked(filter, after, isMarked);
+				: wayToHost(filter, late, after, isMarked);
 			return {
 				...{ ending, packets: sent, to, port },
-				share: isUnknown ? both(share, "some") : share,
+				share: both(before.share, isUnknown ? both(share, "some") : share),
 			};
 		});
 }

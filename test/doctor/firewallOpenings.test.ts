@@ -13,7 +13,7 @@ import { probePort } from "../support/setupHost.ts";
 
 t.test(
 	"what gets past UFW on a booted host",
-	{ ...booting(), timeout: 110_000 },
+	{ ...booting(), timeout: 200_000 },
 	async (t) => {
 		const { host, neighbour, peer, listen, mend, stateOf } = await lockHost(t);
 		const one = (id: string) => examine(host, [id]);
@@ -68,7 +68,7 @@ t.test(
 			"a port that leads around UFW, as Docker makes it",
 			async (t) => {
 				const id = "firewall.docker";
-				await publishLikeDocker(t, host);
+				const container = await publishLikeDocker(t, host);
 				const port = (from: Namespace) => probePort(from, lan, 3000);
 				t.equal(await port(neighbour), "open", "though UFW denies 3000");
 				const found = await one(id);
@@ -88,6 +88,40 @@ t.test(
 				await host.sh(commandOf(found, id));
 				t.equal(await port(neighbour), "filtered", "mended");
 				t.equal(await stateOf(id), "absent");
+
+				// On 127.0.0.1 alone, as Docker did before version 28.
+				await host.sh(
+					"iptables -t nat -A DOCKER -d 127.0.0.1/32 ! -i docker0 -p tcp -m tcp --dport 3000 -j DNAT --to-destination 172.17.0.2:8080",
+				);
+				await neighbour.ip(
+					"route del table local local 127.0.0.1",
+					"route del table local local 127.0.0.0/8",
+					`route add 127.0.0.1/32 via ${lan}`,
+				);
+				/** How many connections of the neighbour's have got as far as the container. */
+				const begun = async () => {
+					await neighbour.run("curl", "-s", "-m", "1", "http://127.0.0.1:3000");
+					const { stdout } = await container.run(
+						...["ss", "-Htn", "state", "syn-recv"],
+					);
+					return stdout
+						.split("\n")
+						.filter((line) => line.includes(addresses.lanNeighbour.v4)).length;
+				};
+				t.equal(await begun(), 1, "a neighbour sends 127.0.0.1 here");
+				const local = await one(id);
+				t.equal(statesOf(local)[id], "warn");
+				t.match(
+					evidenceOf(local, id),
+					/port 3000 of 127\.0\.0\.1 [\s\S]*a neighbour/,
+				);
+				t.match(commandOf(local, id), /^upgrade Docker/);
+				// As it does since.
+				await host.sh(
+					"iptables -t raw -A PREROUTING -d 127.0.0.1/32 ! -i lo -p tcp -m tcp --dport 3000 -j DROP",
+				);
+				t.equal(await begun(), 1, "no further one");
+				t.equal(await stateOf(id), "ok");
 			},
 		);
 
@@ -147,7 +181,10 @@ t.test(
 );
 
 /** A container at 172.17.0.2:8080, and the rules by which Docker publishes it on port 3000. */
-async function publishLikeDocker(t: Test, host: BootedHost): Promise<void> {
+async function publishLikeDocker(
+	t: Test,
+	host: BootedHost,
+): Promise<Namespace> {
 	const container = await makeNamespace(t);
 	await connect(host.network, container, "veth0");
 	await host.network.ip(
@@ -178,4 +215,5 @@ async function publishLikeDocker(t: Test, host: BootedHost): Promise<void> {
 		iptables -I FORWARD -i docker0 ! -o docker0 -j ACCEPT
 		iptables -I FORWARD -j DOCKER-USER
 		iptables -A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 8080 -j ACCEPT`);
+	return container;
 }
