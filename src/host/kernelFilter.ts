@@ -1,5 +1,4 @@
-import { access, readdir, readFile } from "node:fs/promises";
-import { networkInterfaces } from "node:os";
+import { access, readFile } from "node:fs/promises";
 import { parseIptables } from "./iptablesRules.ts";
 import { parseNftables, tablesOfXt } from "./nftRules.ts";
 import type { BaseChain, Family, PacketFilter } from "./packetFilter.ts";
@@ -91,7 +90,12 @@ export async function kernelFilter(): Promise<KernelFilter> {
 			)
 		)
 			baseChains.push(noFirewall(family));
-	return { baseChains, families, unread, outside: await outsideInterfaces() };
+	return {
+		baseChains,
+		families,
+		unread,
+		outside: await outsideInterfaces(families),
+	};
 }
 
 /** What holds where nothing hangs at the hook: everything is let in. */
@@ -124,33 +128,58 @@ async function rulesOf(
 	throw new Error(`${command} -t ${table} -S: ${stderr.trim()}`);
 }
 
+/** What `ip -json -details link show` prints, as far as it is read here. */
+interface Link {
+	readonly ifname: string;
+	/** The interface that it is part of. */
+	readonly master?: string;
+	readonly linkinfo?: { readonly info_kind?: string };
+}
+
+/** Kinds of interfaces behind which there is a container, a virtual machine or a program. */
+const inner = ["veth", "tun"];
+
 /**
  * The interfaces but for loopback, the tailnet's, those that are part of
  * another, and bridges that have nothing but virtual machines or containers on
- * them. Where there are none, one that may come.
+ * them. A bridge on a bond or a VLAN is the LAN's, and so is one that leads to
+ * the default route: in a container that may be a veth. Where there are none,
+ * one that may come.
+ *
+ * @throws if `ip` does not tell
  */
-async function outsideInterfaces(): Promise<string[]> {
-	const folder = "/sys/class/net";
-	const seen = await readdir(folder).catch(() =>
-		Object.keys(networkInterfaces()),
+async function outsideInterfaces(
+	families: readonly Family[],
+): Promise<string[]> {
+	const links = (await askIp("-details", "link", "show")) as Link[];
+	const ways: unknown[] = [];
+	for (const family of families)
+		for (const { dev, nexthops = [] } of (await askIp(
+			...[family === "ipv4" ? "-4" : "-6", "route", "show", "default"],
+		)) as { dev?: string; nexthops?: readonly { dev?: string }[] }[])
+			ways.push(dev, ...nexthops.map((hop) => hop.dev));
+	const isInner = ({ linkinfo }: Link) =>
+		inner.includes(linkinfo?.info_kind ?? "");
+	const outside = links.filter(
+		({ ifname, master, linkinfo }) =>
+			!["lo", tailnet].includes(ifname) &&
+			master === undefined &&
+			(linkinfo?.info_kind !== "bridge" ||
+				ways.includes(ifname) ||
+				!links.filter((port) => port.master === ifname).every(isInner)),
 	);
-	const exists = (file: string) =>
-		access(`${folder}/${file}`).then(
-			() => true,
-			() => false,
+	return outside.length > 0
+		? outside.map(({ ifname }) => ifname).sort()
+		: ["eth0"];
+}
+
+async function askIp(...question: string[]): Promise<readonly unknown[]> {
+	const { code, stdout, stderr } = await runProgram([
+		...["ip", "-json", ...question],
+	]);
+	if (code !== 0)
+		throw new Error(
+			`ip does not tell this host's interfaces (${stderr.trim()}): install iproute2`,
 		);
-	const outside: string[] = [];
-	for (const name of seen) {
-		if (["lo", tailnet].includes(name) || (await exists(`${name}/master`)))
-			continue;
-		if (await exists(`${name}/bridge`)) {
-			const ports = await readdir(`${folder}/${name}/brif`).catch(() => []);
-			const isPhysical = await Promise.all(
-				ports.map((port) => exists(`${port}/device`)),
-			);
-			if (!isPhysical.includes(true)) continue;
-		}
-		outside.push(name);
-	}
-	return outside.length > 0 ? outside.sort() : ["eth0"];
+	return JSON.parse(stdout) as readonly unknown[];
 }

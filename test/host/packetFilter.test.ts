@@ -390,11 +390,8 @@ t.test(
 		for (const [rules, wanted] of [
 			["iptables -t mangle -A PREROUTING -i eth0 -j MARK --set-mark 1", "open"],
 			[
-				"iptables -t mangle -A PREROUTING -i tailscale0 -j MARK --set-mark 1",
-				"filtered",
-			],
-			[
-				"iptables -t mangle -A PREROUTING -p tcp --dport 9998 -j MARK --set-mark 1",
+				`iptables -t mangle -A PREROUTING -i tailscale0 -j MARK --set-mark 1
+				iptables -t mangle -A PREROUTING -p tcp --dport 9998 -j MARK --set-mark 1`,
 				"filtered",
 			],
 			[
@@ -492,5 +489,48 @@ end`,
 				rule,
 			);
 		}
+	},
+);
+
+t.test(
+	"a bridge is the LAN's unless only machines and containers are on it",
+	network(),
+	async (t) => {
+		const namespace = await makeNamespace(t);
+		const outside = async () =>
+			((await inForce(namespace, "filter.outside")) as string[]).filter(
+				(name) => /^(br-|eth)/.test(name),
+			);
+		await sh(
+			namespace,
+			`ip link add eth0 type veth peer name veth0
+			for name in none veth tap; do ip link add br-$name type bridge; done
+			ip link set veth0 master br-veth
+			ip tuntap add tap0 mode tap
+			ip link set tap0 master br-tap`,
+		);
+		t.strictSame(await outside(), ["eth0"]);
+		// What has no machine's end, and which of them a kernel has differs.
+		const made = await sh(
+			namespace,
+			`for port in 'bond type bond' 'vlan link eth0 type vlan id 7' 'vxlan type vxlan id 7 dstport 4789' 'ifb type ifb'; do
+				name=\${port%% *}
+				ip link add "p-$name" \${port#* } 2>/dev/null || continue
+				ip link add "br-$name" type bridge
+				ip link set "p-$name" master "br-$name"
+				echo "br-$name"
+			done`,
+		);
+		const bridges = made.trim().split("\n");
+		t.not(bridges.length, 0);
+		t.strictSame(await outside(), [...bridges, "eth0"].sort());
+		// In a container the way out may be a veth.
+		await sh(
+			namespace,
+			`ip link set br-veth up
+			ip addr add 192.168.7.2/24 dev br-veth
+			ip route add default via 192.168.7.1`,
+		);
+		t.ok((await outside()).includes("br-veth"), "the default route's");
 	},
 );
