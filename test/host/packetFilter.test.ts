@@ -363,7 +363,7 @@ async function inForce(namespace: Namespace, expression: string) {
 	const { stdout, stderr } = await namespace.run(
 		...[process.execPath, "--input-type=module", "--eval"],
 		`import { kernelFilter } from "./src/host/kernelFilter.ts";
-		import { translations, wayIn } from "./src/host/packetFilter.ts";
+		import { wayIn } from "./src/host/packetFilter.ts";
 		import { rangeOf } from "./src/host/ufwPackets.ts";
 		const filter = await kernelFilter();
 		const packets = (port) => ({ family: "ipv4", interfaceIn: "eth0", protocol: "tcp", port, from: rangeOf("0.0.0.0/0") });
@@ -436,19 +436,21 @@ t.test(
 	network(),
 	async (t) => {
 		const namespace = await makeNamespace(t);
+		const ways = (baseChains: BaseChain[]) =>
+			translations({ baseChains }, packets(81), () => false).map(
+				({ to, share }) => [to, share],
+			);
 		for (const [rule, forward, wanted] of [
-			["dnat ip to tcp dport map { 81 : 172.17.0.2 }", "ACCEPT", "some"],
-			["dnat ip to tcp dport map @places", "ACCEPT", "some"],
-			["dnat ip to 172.17.0.2-172.17.0.9", "ACCEPT", "some"],
-			["tcp dport vmap @ways", "ACCEPT", "some"],
-			["dnat ip to tcp dport map @places", "DROP", "none"],
+			["dnat ip to tcp dport map { 81 : 172.17.0.2 }", "accept", "some"],
+			["dnat ip to tcp dport map @places", "accept", "some"],
+			["dnat ip to 172.17.0.2-172.17.0.9", "accept", "some"],
+			["tcp dport vmap @ways", "accept", "some"],
+			["dnat ip to tcp dport map @places", "drop", "none"],
 		] as const) {
-			await sh(
+			const printed = await sh(
 				namespace,
-				`nft flush ruleset
-				iptables -P INPUT DROP
-				iptables -P FORWARD ${forward}
-				nft -f - <<'end'
+				`nft -f - <<'end'
+				flush ruleset
 				table inet own {
 					map places { type inet_service : ipv4_addr; }
 					map ways { type inet_service : verdict; }
@@ -456,36 +458,39 @@ t.test(
 						type nat hook prerouting priority -100; policy accept;
 						${rule}
 					}
+					chain forward {
+						type filter hook forward priority 0; policy ${forward};
+					}
 				}
-end`,
+end
+				nft -j list ruleset`,
 			);
 			t.strictSame(
-				await inForce(
-					namespace,
-					"translations(filter, packets(81), () => false).map(({ to, share }) => [to, share])",
-				),
+				ways(parseNftables(printed)),
 				[["unknown", wanted]],
 				`${rule}, FORWARD ${forward}`,
 			);
 		}
-		for (const [rule, wanted] of [
-			["-p tcp -j DNAT --to-destination 172.17.0.2-172.17.0.9", "some"],
-			["-p tcp -j DNAT --to-destination 172.17.0.2:80-90", "some"],
-			["-p tcp -j NETMAP --to 172.17.0.0/24", "some"],
-		] as const) {
-			await sh(
+		for (const rule of [
+			"-p tcp -j DNAT --to-destination 172.17.0.2-172.17.0.9",
+			"-p tcp -j DNAT --to-destination 172.17.0.2:80-90",
+			"-p tcp -j NETMAP --to 172.17.0.0/24",
+		]) {
+			const printed = await sh(
 				namespace,
-				`nft flush ruleset
-				iptables -P FORWARD DROP
-				iptables -A FORWARD -d 172.17.0.3 -p tcp --dport 85 -j ACCEPT
-				iptables -t nat -A PREROUTING ${rule}`,
+				`iptables -t nat -F PREROUTING
+				iptables -t nat -A PREROUTING ${rule}
+				iptables -t nat -S`,
 			);
 			t.strictSame(
-				await inForce(
-					namespace,
-					"translations(filter, packets(undefined), () => false).map(({ to, share }) => [to, share])",
-				),
-				[["unknown", wanted]],
+				ways([
+					...parseIptables(printed, "iptables", "nat", "ipv4"),
+					...parseIptables(
+						"-P FORWARD DROP\n-A FORWARD -d 172.17.0.3/32 -p tcp -m tcp --dport 85 -j ACCEPT",
+						...(["iptables", "filter", "ipv4"] as const),
+					),
+				]),
+				[["unknown", "some"]],
 				rule,
 			);
 		}
