@@ -24,9 +24,9 @@ import {
 	contains,
 	isOpen,
 	rangeOf,
-	tailnet,
 	tailnetPeers,
 	tailnetRange,
+	tailnet as usualTailnet,
 } from "../host/ufwPackets.ts";
 import { anywhere, parseRuleFile } from "../host/ufwRules.ts";
 import { lookUpUnit } from "../host/units.ts";
@@ -57,12 +57,14 @@ import {
 	ufwInputs,
 	unique,
 } from "./firewallFixes.ts";
+import { gatePlace } from "./runningGate.ts";
 
-const gatePort = 11434;
+const ollamaPort = 11434;
 const webPorts = [3000, 8080];
 
 /** What the checks look at; read once, since all of them are made at the same time. */
 interface Look extends Firewall {
+	readonly gatePort: number;
 	readonly sockets: readonly ListeningSocket[];
 	readonly hasTailnet: boolean;
 }
@@ -70,10 +72,12 @@ interface Look extends Firewall {
 const look = oncePerPatient(lookAnew);
 
 async function lookAnew(): Promise<Look> {
+	const place = await gatePlace();
+	const tailnet = tailnetInterface(place.device);
 	const kept = (file: string) =>
 		readFile(`/etc/ufw/${file}`, "utf8").then(parseRuleFile, () => []);
 	const [filter, sockets, ports, rules4, rules6] = await Promise.all([
-		kernelFilter(),
+		kernelFilter(tailnet),
 		listeningSockets(),
 		sshPorts(),
 		kept("user.rules"),
@@ -84,12 +88,22 @@ async function lookAnew(): Promise<Look> {
 		sockets,
 		sshPorts: ports,
 		tailnet,
+		gatePort: place.port,
 		hasTailnet: Object.hasOwn(networkInterfaces(), tailnet),
 		ufwRules: [
 			{ kind: "ipv4", rules: rules4 },
 			{ kind: "ipv6", rules: rules6 },
 		],
 	};
+}
+
+/** The interface that the gate follows, where that is in the tailnet: on another there are strangers. */
+function tailnetInterface(followed: string): string {
+	return networkInterfaces()[followed]?.some(({ address }) =>
+		isTailscaleAddress(address),
+	)
+		? followed
+		: usualTailnet;
 }
 
 const familyName = { ipv4: "IPv4", ipv6: "IPv6" } as const;
@@ -214,7 +228,10 @@ function judgeDefault({ filter }: Look): Outcome {
 }
 
 /** Those that listen on a port where others may reach it. */
-function listenersOn({ sockets }: Look, port: number): ListeningSocket[] {
+function listenersOn(
+	{ sockets, tailnet }: Look,
+	port: number,
+): ListeningSocket[] {
 	return sockets.filter(
 		(socket) =>
 			socket.port === port && !isLocalOnly(socket) && socket.device !== tailnet,
@@ -222,41 +239,61 @@ function listenersOn({ sockets }: Look, port: number): ListeningSocket[] {
 }
 
 function judgeGatePort(seen: Look): Outcome {
-	const { filter } = seen;
-	const open = strangers(filter, gatePort).flatMap(
-		(packets) => wayIn(filter, packets).by,
-	);
-	if (open.length > 0) {
-		const listening = listenersOn(seen, gatePort);
-		return finding(
-			[
-				...unique(open.map(describe)),
-				...listening.map((socket) => `and ${formatSocket(socket)} listens`),
-			],
-			{ severity: listening.length > 0 ? "critical" : "high" },
+	const { filter, tailnet, gatePort } = seen;
+	const open = [...new Set([ollamaPort, gatePort])].flatMap((port) => {
+		const endings = strangers(filter, port).flatMap(
+			(packets) => wayIn(filter, packets).by,
 		);
-	}
+		const listening = listenersOn(seen, port);
+		return endings.length > 0 ? { port, endings, listening } : [];
+	});
+	if (open.length > 0)
+		return finding(
+			open.flatMap(({ port, endings, listening }) => [
+				...unique(endings.map((ending) => `${port} ${describe(ending)}`)),
+				...listening.map((socket) => `and ${formatSocket(socket)} listens`),
+			]),
+			{
+				severity: open.some(({ listening }) => listening.length > 0)
+					? "critical"
+					: "high",
+				// Setup knows Ollama's alone.
+				...(open.every(({ port }) => port === ollamaPort)
+					? {}
+					: {
+							fix: unique(
+								open.map(({ port, endings }) => fixFor(seen, endings, port)),
+							).join(" && "),
+						}),
+			},
+		);
 	const shut = filter.families.filter(
 		(family) =>
 			wayIn(filter, peers(tailnet, family, gatePort)).share === "none",
 	);
-	if (shut.length > 0)
+	if (shut.length > 0) {
+		// Where UFW allows it already, tailscaled's own rules are what is missing.
+		const isAllowed = seen.ufwRules.every(({ kind, rules }) =>
+			isOpen(rules, { ...tailnetPeers(kind, gatePort), interfaceIn: tailnet }),
+		);
 		return finding(
 			[
 				`${shut.map((family) => familyName[family]).join(" and ")}: the tailnet does not get to the gate, ${tailnet} is shut for port ${gatePort}`,
 			],
 			{
 				severity: "warn",
-				// Where UFW allows it already, tailscaled's own rules are what is missing.
-				...(seen.ufwRules.every(({ kind, rules }) =>
-					isOpen(rules, tailnetPeers(kind, gatePort)),
-				)
+				...(isAllowed
 					? { fix: "sudo systemctl restart tailscaled" }
-					: {}),
+					: gatePort === ollamaPort && tailnet === usualTailnet
+						? {}
+						: {
+								fix: `sudo ufw prepend allow in on ${tailnet} to any port ${gatePort} proto tcp`,
+							}),
 			},
 		);
+	}
 	return ok(
-		`open on ${tailnet}, dropped on ${filter.outside.join(" and ")}, for ${filter.families.map((family) => familyName[family]).join(" and ")}`,
+		`${gatePort} is open on ${tailnet}, ${unique([ollamaPort, gatePort].map(String)).join(" and ")} dropped on ${filter.outside.join(" and ")}, for ${filter.families.map((family) => familyName[family]).join(" and ")}`,
 	);
 }
 
@@ -432,7 +469,7 @@ function judgeListeners(seen: Look): Outcome {
 }
 
 function judgeTailnet(seen: Look): Outcome {
-	const { sockets, hasTailnet } = seen;
+	const { sockets, hasTailnet, tailnet, gatePort } = seen;
 	if (!hasTailnet) return absent(`there is no ${tailnet}`);
 	const reached = sockets
 		.filter(
@@ -480,7 +517,8 @@ function rulesReached({ rules, chains }: BaseChain): FilterRule[] {
 	);
 }
 
-function judgeForged({ filter, sockets, hasTailnet }: Look): Outcome {
+function judgeForged(seen: Look): Outcome {
+	const { filter, sockets, hasTailnet, tailnet, gatePort } = seen;
 	if (!hasTailnet) return absent(`there is no ${tailnet}`);
 	const range = tailnetRange("ipv4");
 	const drop = filter.baseChains
@@ -693,7 +731,7 @@ export const firewallExaminations: readonly Examination[] = [
 	{
 		...common,
 		id: "firewall.ollama-port",
-		title: `Port ${gatePort} is open on ${tailnet} and nowhere else`,
+		title: "The gate's port and Ollama's are shut for all but the tailnet",
 		severity: "high",
 		why: "Ollama lets in whoever reaches it: should it ever listen on all addresses again, the firewall is what is left.",
 		fix: setupUfw,

@@ -20,9 +20,12 @@ export interface KernelFilter extends PacketFilter {
 /**
  * Reads every rule that is in force. Needs root.
  *
+ * @param ownTailnet the tailnet's interface, where it is another than usual
  * @throws if something that may let packets in cannot be read, with the reason
  */
-export async function kernelFilter(): Promise<KernelFilter> {
+export async function kernelFilter(
+	ownTailnet = tailnet,
+): Promise<KernelFilter> {
 	const baseChains: BaseChain[] = [];
 	const unread: string[] = [];
 	const hasIpv6 = await access("/proc/net/if_inet6").then(
@@ -94,7 +97,7 @@ export async function kernelFilter(): Promise<KernelFilter> {
 		baseChains,
 		families,
 		unread,
-		outside: await outsideInterfaces(families),
+		outside: await outsideInterfaces(families, [tailnet, ownTailnet]),
 	};
 }
 
@@ -150,6 +153,7 @@ const inner = ["veth", "tun"];
  */
 async function outsideInterfaces(
 	families: readonly Family[],
+	tailnets: readonly string[],
 ): Promise<string[]> {
 	const links = (await askIp("-details", "link", "show")) as Link[];
 	const ways: unknown[] = [];
@@ -162,7 +166,7 @@ async function outsideInterfaces(
 		inner.includes(linkinfo?.info_kind ?? "");
 	const outside = links.filter(
 		({ ifname, master, linkinfo }) =>
-			!["lo", tailnet].includes(ifname) &&
+			!["lo", ...tailnets].includes(ifname) &&
 			master === undefined &&
 			(linkinfo?.info_kind !== "bridge" ||
 				ways.includes(ifname) ||

@@ -6,7 +6,7 @@ import { probePort } from "../support/setupHost.ts";
 
 t.test(
 	"whether UFW is in force on a booted host",
-	{ ...booting(), timeout: 110_000 },
+	{ ...booting(), timeout: 200_000 },
 	async (t) => {
 		const { host, neighbour, listen, mend, stateOf } = await lockHost(t);
 		const one = (id: string) => examine(host, [id]);
@@ -68,6 +68,36 @@ t.test(
 				...["iptables", "-D", "INPUT", "-i", "tailscale0", "-j", "DROP"],
 			);
 			t.equal(await stateOf(id), "ok");
+		});
+
+		await t.test("a gate at another port and interface", async (t) => {
+			const id = "firewall.ollama-port";
+			const follow = (device: string) =>
+				host.sh(`mkdir -p /run/systemd/system/llamagate-listen.service.d
+					printf '[Service]\nEnvironment=INTERFACE=${device} PORT=11500\n' >/run/systemd/system/llamagate-listen.service.d/place.conf
+					systemctl daemon-reload`);
+			await host.network.ip(
+				"link add tailscale1 type veth peer name elsewhere",
+				"addr add 100.101.102.120/32 dev tailscale1",
+				"link set elsewhere up",
+				"link set tailscale1 up",
+			);
+			await follow("tailscale1");
+			const shut = await one(id);
+			t.equal(statesOf(shut)[id], "warn");
+			t.match(evidenceOf(shut, id), /tailscale1 is shut for port 11500/);
+			await mend(t, shut, id);
+			// No tailnet is on this one.
+			await follow("eth0");
+			await host.must("ufw", "allow", "11500/tcp");
+			const open = await one(id);
+			t.equal(statesOf(open)[id], "high");
+			t.match(evidenceOf(open, id), /11500 on eth0: iptables/);
+			await mend(t, open, id);
+			await host.network.ip("link del tailscale1");
+			await host.sh(`rm -r /run/systemd/system/llamagate-listen.service.d
+				systemctl daemon-reload
+				ufw delete allow in on tailscale1 to any port 11500 proto tcp`);
 		});
 
 		await t.test("rules ahead of UFW's, and behind them", async (t) => {
