@@ -187,7 +187,7 @@ export function takeOut(
 		? [...kept.flatMap((rule) => prepend(firewall, rule)), ...removals].join(
 				" && ",
 			)
-		: `once UFW lets you in by SSH, since these do now (sudo ufw allow from YOUR_ADDRESS to any port ${unique(lost.map(({ packets }) => String(packets.port))).join(" and ")} proto tcp), with this session still open: ${removals.join(" && ")}`;
+		: `once UFW itself lets you in by SSH (sudo ufw allow from YOUR_ADDRESS to any port ${unique(lost.map(({ packets }) => String(packets.port))).join(" and ")} proto tcp), with this session still open: ${removals.join(" && ")}`;
 }
 
 /**

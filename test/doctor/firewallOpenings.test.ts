@@ -1,4 +1,6 @@
 import t, { type Test } from "tap";
+import { takeOut } from "../../src/doctor/firewallFixes.ts";
+import { parseIptables } from "../../src/host/iptablesRules.ts";
 import { type BootedHost, booting } from "../support/bootedHost.ts";
 import { commandOf, evidenceOf, examine, statesOf } from "../support/doctor.ts";
 import { lan, lockHost } from "../support/lockedHost.ts";
@@ -177,6 +179,45 @@ t.test(
 			t.equal(await probePort(neighbour, lan, 9999, forged), "filtered");
 			await end();
 		});
+	},
+);
+
+t.test(
+	"a rule by which somebody gets in by SSH is not just taken out",
+	async (t) => {
+		const fix = (own: string, ufw: string) => {
+			const baseChains = parseIptables(
+				`-P INPUT DROP\n-N ufw-before-input\n-N ufw-user-input\n-A INPUT ${own} -j ACCEPT\n${ufw}`,
+				...(["iptables", "filter", "ipv4"] as const),
+			);
+			const firewall = {
+				filter: {
+					...{ baseChains, outside: ["eth0"], unread: [] },
+					families: ["ipv4" as const],
+				},
+				...{ sshPorts: [22], ufwRules: [], tailnet: "tailscale0" },
+			};
+			const [rule] = baseChains[0]?.rules ?? [];
+			return rule && takeOut(firewall, [rule]);
+		};
+		const hooks =
+			"-A INPUT -j ufw-before-input\n-A ufw-before-input -j ufw-user-input\n";
+		const ssh = "-A ufw-user-input -p tcp -m tcp --dport 22 -j ACCEPT";
+		t.equal(
+			fix("-i eth0", hooks + ssh),
+			"sudo iptables -D INPUT -i eth0 -j ACCEPT",
+			"UFW lets in who gets in now",
+		);
+		t.match(
+			fix("-s 10.0.0.0/8", hooks),
+			/prepend allow in on eth0 from 10\.0\.0\.0\/8 to any port 22 proto tcp && .*sudo iptables -D/,
+		);
+		t.match(
+			fix("-m set --match-set friends src", hooks),
+			/^once UFW itself lets you in by SSH .*: sudo iptables -D/,
+			"UFW has no words for those",
+		);
+		t.equal(fix("-i eth0", ""), undefined, "UFW has nothing to say");
 	},
 );
 
