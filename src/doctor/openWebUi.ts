@@ -2,14 +2,10 @@ import {
 	type Container,
 	containers,
 	nameOf,
+	openPorts,
 	publishedPorts,
 } from "../host/docker.ts";
-import {
-	formatSocket,
-	isLocalOnly,
-	type ListeningSocket,
-	listeningSockets,
-} from "../host/listeningSockets.ts";
+import { formatSocket, isLocalOnly } from "../host/listeningSockets.ts";
 import {
 	isOpenWebUi,
 	oldName,
@@ -20,7 +16,6 @@ import {
 import { hasProgram } from "../host/program.ts";
 import { localPortOf, type ServedPort, servedPorts } from "../host/serve.ts";
 import { formatHostPort, isLoopbackAddress } from "../net/ranges.ts";
-import { readSmallJson } from "../net/smallReply.ts";
 import { visible } from "../visible.ts";
 import {
 	absent,
@@ -32,6 +27,8 @@ import {
 	type Patient,
 	unknown,
 } from "./examination.ts";
+import { askEach, callAddress, isWildcard, knock } from "./knock.ts";
+import { type OwnedSocket, ownedSockets } from "./sockets.ts";
 
 const setupStep = "sudo llamagate setup --only open-webui";
 
@@ -53,74 +50,153 @@ interface WebUi {
 	/** Of this host; `undefined` for a container that publishes none. */
 	readonly port: number | undefined;
 	/** What takes connections for it, by the kernel. */
-	readonly sockets: readonly ListeningSocket[];
+	readonly sockets: readonly OwnedSocket[];
 	/** Where Docker publishes it; with or without a program that listens there. */
 	readonly published: readonly string[];
-	/** What it says of itself; `undefined` if it does not answer. */
-	readonly config: WebUiConfig | undefined;
+	/** What it says of itself at each of its places that answers. */
+	readonly configs: readonly WebUiConfig[];
+	/** Whether none of its places answers, or one that others reach does not. */
+	readonly isSilent: boolean;
 }
 
 interface Look {
 	readonly all: readonly WebUi[];
+	/** What may be one and does not let it be seen. */
+	readonly strangers: readonly OwnedSocket[];
 	/** `undefined` where Docker does not run, or not for this user. */
 	readonly containers: readonly Container[] | undefined;
 }
 
 const look = oncePerPatient(lookAnew);
 
+/** What a socket answers as; any user may have one beside an Open WebUI's, on the same port. */
+interface Asked {
+	readonly socket: OwnedSocket;
+	readonly answer: WebUiConfig | "another program" | undefined;
+}
+
+/** How many sockets are asked. Any user may have many. */
+const mostAsked = 200;
+
 async function lookAnew(): Promise<Look> {
-	const [sockets, known] = await Promise.all([
-		listeningSockets(),
-		containers(),
-	]);
+	const [sockets, known] = await Promise.all([ownedSockets(), containers()]);
 	const running = (known ?? []).filter(
 		(container) => container.State.Running && isOpenWebUi(container),
 	);
+	const places = new Map(
+		running.map((container) => [container, placesOf(container)]),
+	);
+	const isOf = (socket: OwnedSocket, container: Container) =>
+		(places.get(container) ?? []).some((place) => isAt(socket, place));
+	const candidates = sockets
+		.filter(
+			(socket) =>
+				mayBe(socket) || running.some((container) => isOf(socket, container)),
+		)
+		// Those that others reach first.
+		.toSorted((a, b) => Number(isLocalOnly(a)) - Number(isLocalOnly(b)));
+	const asked = await askEach(
+		candidates,
+		async (socket, index): Promise<Asked> => {
+			const at = callAddress(socket, sockets);
+			const answer =
+				at === undefined || index >= mostAsked
+					? undefined
+					: await configAt(at, socket.port);
+			return { socket, answer };
+		},
+	);
 	const inContainers = await Promise.all(
-		running.map(async (container): Promise<WebUi> => {
-			const places = placesOf(container);
-			const [port] = places.map((place) => place.port);
-			const own = sockets.filter((socket) =>
-				places.some((place) => place.port === socket.port),
-			);
-			return {
-				...{ name: nameOf(container), port, sockets: own },
-				published: places.flatMap((place) =>
-					place.address === undefined || isLoopbackAddress(place.address)
-						? []
-						: formatHostPort(place.address, place.port),
-				),
-				config: port === undefined ? undefined : await configAt(own, port),
-			};
-		}),
-	);
-	const others = [
-		...new Set(
-			sockets
-				.filter(({ port, programs }) => mayBe(port, programs))
-				.map(({ port }) => port),
+		running.map((container) =>
+			lookAtContainer(
+				container,
+				places.get(container) ?? [],
+				asked.filter(({ socket }) => isOf(socket, container)),
+			),
 		),
-	].filter((port) => !inContainers.some((one) => one.port === port));
-	const programs = await Promise.all(
-		others.map(async (port): Promise<WebUi[]> => {
-			const own = sockets.filter((socket) => socket.port === port);
-			const config = await configAt(own, port);
-			const [first] = own;
-			return config === undefined || first === undefined
-				? []
-				: [
-						{
-							...{ name: formatSocket(first), port, sockets: own },
-							...{ published: [], config },
-						},
-					];
-		}),
 	);
-	return { all: [...inContainers, ...programs.flat()], containers: known };
+	const others = asked.filter(
+		({ socket }) => !running.some((container) => isOf(socket, container)),
+	);
+	return {
+		all: [...inContainers, ...programsAmong(others)],
+		strangers: others.filter(isStranger).map(({ socket }) => socket),
+		containers: known,
+	};
+}
+
+async function lookAtContainer(
+	container: Container,
+	places: readonly Place[],
+	asked: readonly Asked[],
+): Promise<WebUi> {
+	const [place] = places;
+	// Without docker-proxy the kernel alone passes on what is sent there.
+	const answers =
+		asked.length > 0 || place === undefined
+			? asked.map(({ answer }) => answer)
+			: [await configAt(loopbackFor(place), place.port)];
+	const configs = answers.filter(isConfig);
+	return {
+		...{ name: nameOf(container), port: place?.port, configs },
+		sockets: asked.map(({ socket }) => socket),
+		published: places.flatMap(({ address, port }) =>
+			address === undefined || isLoopbackAddress(address)
+				? []
+				: formatHostPort(address, port),
+		),
+		isSilent:
+			place !== undefined &&
+			(configs.length === 0 ||
+				asked.some(
+					({ socket, answer }) => !isLocalOnly(socket) && !isConfig(answer),
+				)),
+	};
+}
+
+function loopbackFor({ address = "0.0.0.0" }: Place): string {
+	return { "0.0.0.0": "127.0.0.1", "::": "::1" }[address] ?? address;
+}
+
+/** Programs that answer as one; the sockets of one port that the same processes hold are one's. */
+function programsAmong(asked: readonly Asked[]): WebUi[] {
+	const speaking = asked.flatMap(({ socket, answer }) =>
+		isConfig(answer) ? { socket, answer } : [],
+	);
+	const holders = Map.groupBy(
+		speaking,
+		({ socket: { port, pids } }) => `${port} ${pids.join(" ")}`,
+	);
+	return [...holders.values()].flatMap((own) => {
+		const [first] = own;
+		return first === undefined
+			? []
+			: {
+					...{ name: formatSocket(first.socket), port: first.socket.port },
+					...{ published: [], isSilent: false },
+					sockets: own.map(({ socket }) => socket),
+					configs: own.map(({ answer }) => answer),
+				};
+	});
+}
+
+function isConfig(answer: Asked["answer"]): answer is WebUiConfig {
+	return typeof answer === "object";
+}
+
+/** Whether it may be an Open WebUI that cannot be seen; one that starts, or asks for a password before all. */
+function isStranger({ socket, answer }: Asked): boolean {
+	if (isConfig(answer)) return false;
+	if (socket.programs.includes("open-webui")) return true;
+	return (
+		answer === undefined &&
+		usualPorts.includes(socket.port) &&
+		!isLocalOnly(socket)
+	);
 }
 
 /** Whether a program is asked if it is one; the others are left alone. */
-function mayBe(port: number, programs: readonly string[]): boolean {
+function mayBe({ port, programs }: OwnedSocket): boolean {
 	return (
 		usualPorts.includes(port) ||
 		programs.some((name) => /^(open-webui|uvicorn|python)/.test(name))
@@ -128,14 +204,17 @@ function mayBe(port: number, programs: readonly string[]): boolean {
 }
 
 /** Where a container of Open WebUI is to be found on this host. */
-function placesOf(
-	container: Container,
-): { address: string | undefined; port: number }[] {
+interface Place {
+	/** In the host's network the kernel alone knows on which address. */
+	readonly address: string | undefined;
+	readonly port: number;
+}
+
+function placesOf(container: Container): Place[] {
 	const inside = Number(variable(container, "PORT") ?? usualPort);
-	// In the host's network the kernel alone knows on which address.
 	if (container.HostConfig.NetworkMode === "host")
 		return [{ address: undefined, port: inside }];
-	return publishedPorts(container)
+	return openPorts(container)
 		.filter(({ containerPort }) => containerPort === `${inside}/tcp`)
 		.map(({ hostAddress, hostPort }) => ({
 			address: hostAddress,
@@ -143,23 +222,21 @@ function placesOf(
 		}));
 }
 
-async function configAt(
-	sockets: readonly ListeningSocket[],
-	port: number,
-): Promise<WebUiConfig | undefined> {
-	const socket = sockets.find(isLocalOnly) ?? sockets[0];
-	const host =
-		socket === undefined || ["*", "0.0.0.0"].includes(socket.address)
-			? "127.0.0.1"
-			: socket.address === "::"
-				? "::1"
-				: socket.address;
+function isAt(socket: OwnedSocket, { address, port }: Place): boolean {
+	if (socket.port !== port) return false;
+	// Docker opens one for each family where it was told none.
+	if (address === "0.0.0.0" || address === "::") return isWildcard(socket);
+	return address === undefined || address === socket.address;
+}
+
+/** What it says of itself; `undefined` where it cannot be told who answers there. */
+async function configAt(at: string, port: number): Promise<Asked["answer"]> {
+	const came = await knock(at, port, "/api/config", 5_000);
+	if (came.kind !== "answer") return undefined;
+	// Every Open WebUI has it, for everybody.
+	if (came.status === 404) return "another program";
 	try {
-		const reply = await fetch(
-			`http://${formatHostPort(host, port)}/api/config`,
-			{ signal: AbortSignal.timeout(5_000), redirect: "error" },
-		);
-		const config = (await readSmallJson(reply)) as Partial<WebUiConfig> | null;
+		const config = JSON.parse(came.body) as Partial<WebUiConfig> | null;
 		return typeof config?.features?.auth === "boolean"
 			? { ...config, features: config.features }
 			: undefined;
@@ -175,6 +252,7 @@ async function each(
 ): Promise<Outcome> {
 	const seen = await look(patient);
 	if (seen.all.length > 0) return judge(seen.all, seen);
+	if (seen.strangers.length > 0) return unidentified(seen);
 	if (!patient.isRoot)
 		return unknown(
 			"none was found, and only root sees every program and container; run: sudo llamagate doctor",
@@ -187,39 +265,47 @@ async function each(
 	);
 }
 
-function judgeLoopback(found: readonly WebUi[]): Outcome {
-	const open = found.flatMap(({ name, sockets, published, config }) => {
+function unidentified({ strangers }: Look): Outcome {
+	return unknown(
+		...strangers.map(
+			(socket) =>
+				`${formatSocket(socket)} listens and does not say whether it is an Open WebUI`,
+		),
+	);
+}
+
+function judgeLoopback(found: readonly WebUi[], seen: Look): Outcome {
+	const open = found.flatMap(({ name, sockets, published, configs }) => {
 		const wide = sockets.filter((socket) => !isLocalOnly(socket));
 		return wide.length === 0 && published.length === 0
 			? []
 			: {
-					isUnguarded: config?.features.auth === false,
+					isUnguarded: configs.some(({ features }) => features.auth === false),
 					says: [
 						...wide.map((socket) => `${formatSocket(socket)} listens`),
 						...published.map((place) => `Docker publishes ${name} on ${place}`),
 					],
 				};
 	});
-	return open.length > 0
-		? finding(
-				open.flatMap(({ says }) => says),
-				open.some(({ isUnguarded }) => isUnguarded)
-					? { severity: "critical" }
-					: {},
-			)
-		: ok(
-				...found.map(({ name, sockets }) =>
-					sockets.length === 0
-						? `${name} publishes no port`
-						: `${name}: ${sockets.map(formatSocket).join(", ")}`,
-				),
-			);
+	if (open.length > 0)
+		return finding(
+			open.flatMap(({ says }) => says),
+			open.some(({ isUnguarded }) => isUnguarded)
+				? { severity: "critical" }
+				: {},
+		);
+	if (seen.strangers.length > 0) return unidentified(seen);
+	return ok(
+		...found.map(({ name, port, sockets }) =>
+			port === undefined
+				? `${name} publishes no port`
+				: `${name}: ${sockets.map(formatSocket).join(", ") || `port ${port}`}`,
+		),
+	);
 }
 
 function judgeAnswers(found: readonly WebUi[]): Outcome {
-	const silent = found.filter(
-		({ port, config }) => port !== undefined && config === undefined,
-	);
+	const silent = found.filter(({ isSilent }) => isSilent);
 	return silent.length > 0
 		? finding(
 				silent.map(({ name, port }) => `${name} does not answer on ${port}`),
@@ -227,56 +313,70 @@ function judgeAnswers(found: readonly WebUi[]): Outcome {
 			)
 		: ok(
 				...found.map(
-					({ name, config }) =>
+					({ name, configs: [config] }) =>
 						`${name}: version ${visible(config?.version ?? "not told")}`,
 				),
 			);
 }
 
-/** Those that told what they are; a check of that is unknown where none did. */
-function speaking(
+/** Each thing that one of them told of itself. */
+function told(
 	found: readonly WebUi[],
-): (WebUi & { config: WebUiConfig })[] {
-	return found.flatMap((one) =>
-		one.config === undefined ? [] : [{ ...one, config: one.config }],
+): { readonly name: string; readonly config: WebUiConfig }[] {
+	return found.flatMap(({ name, configs }) =>
+		configs.map((config) => ({ name, config })),
 	);
 }
 
-const silence = () => unknown("it does not answer, so it was not to be seen");
+/** Why what was told is not all, or `undefined` where it is. */
+function silence(found: readonly WebUi[], seen: Look): Outcome | undefined {
+	if (found.some(({ configs, isSilent }) => isSilent || configs.length === 0))
+		return unknown("it does not answer, so it was not to be seen");
+	return seen.strangers.length > 0 ? unidentified(seen) : undefined;
+}
 
-function judgeAuth(found: readonly WebUi[]): Outcome {
-	const open = speaking(found).filter(
+function judgeAuth(found: readonly WebUi[], seen: Look): Outcome {
+	const open = told(found).filter(
 		({ config }) => config.features.auth !== true,
 	);
 	if (open.length > 0)
 		return finding(
-			open.map(
-				({ name }) =>
-					`${name} asks nobody to log in (features.auth is false in /api/config)`,
+			unique(
+				open.map(
+					({ name }) =>
+						`${name} asks nobody to log in (features.auth is false in /api/config)`,
+				),
 			),
 		);
-	if (speaking(found).length < found.length) return silence();
-	return ok("/api/config has features.auth");
+	return silence(found, seen) ?? ok("/api/config has features.auth");
 }
 
-function judgeSignup(found: readonly WebUi[]): Outcome {
-	const open = speaking(found).filter(
+function judgeSignup(found: readonly WebUi[], seen: Look): Outcome {
+	const open = told(found).filter(
 		({ config }) =>
 			config.onboarding === true ||
 			(config.features.auth === true && config.features.enable_signup === true),
 	);
 	if (open.length > 0)
 		return finding(
-			open.map(({ name, config }) =>
-				config.onboarding === true
-					? `${name} has no account yet: whoever opens it first is made its administrator`
-					: `${name} lets whoever opens it make an account (features.enable_signup in /api/config)`,
+			unique(
+				open.map(({ name, config }) =>
+					config.onboarding === true
+						? `${name} has no account yet: whoever opens it first is made its administrator`
+						: `${name} lets whoever opens it make an account (features.enable_signup in /api/config)`,
+				),
 			),
 		);
-	if (speaking(found).length < found.length) return silence();
-	return speaking(found).every(({ config }) => !config.features.auth)
-		? absent("there are no accounts (see open-webui.auth)")
-		: ok("/api/config has no features.enable_signup");
+	return (
+		silence(found, seen) ??
+		(told(found).every(({ config }) => !config.features.auth)
+			? absent("there are no accounts (see open-webui.auth)")
+			: ok("/api/config has no features.enable_signup"))
+	);
+}
+
+function unique(lines: readonly string[]): string[] {
+	return [...new Set(lines)];
 }
 
 function leadsToPort({ target }: ServedPort, port: number | undefined) {

@@ -7,6 +7,7 @@ export interface Container {
 	/** With a slash before it. */
 	readonly Name: string;
 	readonly State: { readonly Running: boolean };
+	readonly NetworkSettings?: { readonly Ports?: PortBindings | null };
 	readonly Config: ImageConfig & {
 		readonly Image: string;
 	};
@@ -76,19 +77,34 @@ export function nameOf({ Name }: Container): string {
 	return Name.replace(/^\//, "");
 }
 
-/** What a container publishes, `0.0.0.0` where it did not say. */
-export function publishedPorts({ HostConfig }: Container): {
+/** A port of a container's, and where it is published on the host. */
+export interface PublishedPort {
+	/** `8080/tcp` */
 	readonly containerPort: string;
 	readonly hostAddress: string;
 	readonly hostPort: number;
-}[] {
-	return Object.entries(HostConfig.PortBindings ?? {}).flatMap(
-		([containerPort, bindings]) =>
-			(bindings ?? []).map(({ HostIp, HostPort }) => ({
-				containerPort,
-				hostAddress: HostIp === undefined || HostIp === "" ? "0.0.0.0" : HostIp,
-				hostPort: Number(HostPort),
-			})),
+}
+
+/** What a container was told to publish, `0.0.0.0` where it did not say. */
+export function publishedPorts({ HostConfig }: Container): PublishedPort[] {
+	return readBindings(HostConfig.PortBindings);
+}
+
+/** What a running container publishes now; Docker may have chosen the ports itself (`-P`). */
+export function openPorts({
+	HostConfig,
+	NetworkSettings,
+}: Container): PublishedPort[] {
+	return readBindings(NetworkSettings?.Ports ?? HostConfig.PortBindings);
+}
+
+function readBindings(bindings: PortBindings | null): PublishedPort[] {
+	return Object.entries(bindings ?? {}).flatMap(([containerPort, places]) =>
+		(places ?? []).map(({ HostIp, HostPort }) => ({
+			containerPort,
+			hostAddress: HostIp === undefined || HostIp === "" ? "0.0.0.0" : HostIp,
+			hostPort: Number(HostPort),
+		})),
 	);
 }
 

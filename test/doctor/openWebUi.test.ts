@@ -1,4 +1,5 @@
 import t from "tap";
+import { formatHostPort } from "../../src/net/ranges.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import {
 	asNobody,
@@ -34,6 +35,24 @@ t.test(
 				...["always", "-v", "open-webui:/app/backend/data", ...options, image],
 			);
 			await becomes(t, () => stateOf("open-webui.answers"), "ok", "it answers");
+		};
+
+		/** A program on port 8080 that does no more than this with a connection. */
+		const start = async (unit: string, at: string, answer: string) => {
+			await host.must(
+				...["systemd-run", "--quiet", `--unit=${unit}`, "/opt/stand-ins/node"],
+				...[
+					"-e",
+					`require("net").createServer(${answer}).listen(8080, "${at}")`,
+				],
+			);
+			const place = formatHostPort(at, 8080);
+			await becomes(
+				t,
+				async () => (await host.must("ss", "-Hltn")).includes(` ${place} `),
+				true,
+				`${unit} listens`,
+			);
 		};
 
 		await t.test("as its README has it started", async (t) => {
@@ -185,8 +204,29 @@ t.test(
 				"high",
 				"a program is seen, too",
 			);
-			await host.must("systemctl", "stop", "webui");
+			// Its holder may be any user.
+			await start("beside", "::1", "(socket) => socket.destroy()");
+			t.equal(await stateOf("open-webui.loopback"), "high");
+			await host.must("systemctl", "stop", "webui", "beside");
 			t.equal(await stateOf("open-webui.loopback"), "absent");
+
+			await start("mute", "0.0.0.0", "(socket) => socket.destroy()");
+			t.match(statesOf(await all()), {
+				"open-webui.loopback": "unknown",
+				"open-webui.auth": "unknown",
+				"open-webui.https": "unknown",
+			});
+			await host.must("systemctl", "stop", "mute");
+			await start(
+				...["another", "0.0.0.0"],
+				'(socket) => socket.end("HTTP/1.1 404 Not Found\\r\\n\\r\\n")',
+			);
+			t.equal(
+				await stateOf("open-webui.loopback"),
+				"absent",
+				"what has no /api/config is another program",
+			);
+			await host.must("systemctl", "stop", "another");
 		});
 	},
 );
