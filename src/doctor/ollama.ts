@@ -1,14 +1,9 @@
-import { readdir, readFile, readlink } from "node:fs/promises";
-import { request } from "node:http";
+import { readFile } from "node:fs/promises";
 import { networkInterfaces } from "node:os";
 import { formatSocket, isLocalOnly } from "../host/listeningSockets.ts";
 import { runProgram } from "../host/program.ts";
 import { lookUpUnit, parseUnit, type Unit } from "../host/units.ts";
-import {
-	formatHostPort,
-	isLoopbackAddress,
-	isTailscaleAddress,
-} from "../net/ranges.ts";
+import { formatHostPort, isLoopbackAddress } from "../net/ranges.ts";
 import { visible } from "../visible.ts";
 import {
 	absent,
@@ -19,11 +14,16 @@ import {
 	type Patient,
 	unknown,
 } from "./examination.ts";
+import { askEach, type Knock, knock } from "./knock.ts";
 import { advisoriesAsOf, advisoriesFor } from "./ollamaAdvisories.ts";
-import { findGateOwner, isHeldByGate, propertiesOf } from "./runningGate.ts";
-import { type OwnedSocket, ownedSockets, runsProgram } from "./sockets.ts";
+import {
+	longestValue,
+	lookForOllama,
+	usualPort as port,
+	type Server,
+} from "./ollamaServers.ts";
+import { propertiesOf } from "./runningGate.ts";
 
-const port = 11434;
 const group = "ollama";
 const layer = "ollama";
 const bind = "sudo llamagate setup --only ollama";
@@ -138,129 +138,62 @@ export const ollamaExaminations: readonly Examination[] = [
 	},
 ];
 
-/** A process that serves as Ollama. */
-interface Server {
-	readonly pid: number;
-	/** Where it listens, as far as this network's sockets tell. */
-	readonly sockets: readonly OwnedSocket[];
-	/** Not in this network, as in a container. */
-	readonly isElsewhere: boolean;
-	/** As it was started; `undefined` where this user may not see it. */
-	readonly environment: ReadonlyMap<string, string> | undefined;
-}
-
-async function isOllamas(socket: OwnedSocket): Promise<boolean> {
-	if (socket.port === port || socket.programs.includes("ollama")) return true;
-	const held = await Promise.all(
-		socket.pids.map((pid) => runsProgram(pid, "ollama")),
-	);
-	return held.includes(true);
-}
-
-/** The sockets of the port and of programs that are Ollama, without the gate's own. */
-async function ollamaSockets(patient: Patient): Promise<OwnedSocket[]> {
-	const [sockets, gate] = await Promise.all([
-		ownedSockets(),
-		findGateOwner(patient),
-	]);
-	const found: OwnedSocket[] = [];
-	for (const socket of sockets) {
-		const isGates =
-			socket.device !== undefined && isTailscaleAddress(socket.address);
-		// Without root its owners are not to be seen, and its form is what there is.
-		if (isGates && (isHeldByGate(socket, gate) || !patient.isRoot)) continue;
-		// A gate that opened its sockets itself, which gate.listening looks at.
-		if (isTailscaleAddress(socket.address) && isHeldByGate(socket, gate))
-			continue;
-		if (await isOllamas(socket)) found.push(socket);
-	}
-	return found;
-}
-
 async function examineListening(patient: Patient): Promise<Outcome> {
-	const sockets = await ollamaSockets(patient);
+	const seen = await lookForOllama(patient);
+	const { sockets, led, servers } = seen;
 	const open = sockets.filter((socket) => !isLocalOnly(socket));
-	if (open.length > 0) {
-		const evidence = open.map(
-			(socket) => `open to others: ${formatSocket(socket)}`,
-		);
+	const ways = led.filter(({ isLocal }) => !isLocal);
+	const foreign = seen.foreign.map(
+		(socket) =>
+			`${formatSocket(socket)} is held by ${socket.pids.map((pid) => `process ${pid}`).join(", ")}, which is ${seen.hasUnit ? "not ollama.service" : "no Ollama"}: what is sent there, prompts too, goes to that program`,
+	);
+	if (open.length > 0 || ways.length > 0) {
 		const isForwarder = open.every(
 			({ programs }) => programs.length > 0 && !programs.includes("ollama"),
 		);
+		const removals = ways.flatMap(({ removal }) => removal ?? []);
 		return finding(
-			evidence,
-			isForwarder
-				? {
-						fix: `stop that program, or have it take 127.0.0.1 alone (in a container: publish 127.0.0.1:${port}:${port})`,
-					}
-				: {},
+			[
+				...open.map((socket) => `open to others: ${formatSocket(socket)}`),
+				...ways.map(({ says }) => `open to others: ${says}`),
+				...foreign,
+			],
+			open.length === 0 && removals.length === ways.length
+				? { fix: removals.join(" && ") }
+				: isForwarder
+					? {
+							fix: `stop that program, or have it take 127.0.0.1 alone (in a container: publish 127.0.0.1:${port}:${port})`,
+						}
+					: {},
 		);
 	}
+	if (foreign.length > 0)
+		return finding(foreign, {
+			severity: seen.hasUnit ? "high" : "warn",
+			fix: `end that program (sudo ss -ltnp sport = :${port}), then: sudo systemctl restart ollama`,
+		});
 	if (!patient.isRoot)
 		return unknown(
 			`port ${port} is open on loopback at most; whether a program named ollama has another port, only root can see`,
 		);
-	const elsewhere = (await findServers(sockets)).filter(
-		({ isElsewhere }) => isElsewhere,
-	);
-	const notes = elsewhere.map(
+	const unseen = seen.unseen.map(
 		({ pid }) =>
-			`process ${pid} is an Ollama in a network of its own (a container); what leads to it is seen here by port ${port} alone`,
+			`process ${pid} is an Ollama in a network of its own (a container); whether others get there is not to be seen here`,
 	);
-	if (sockets.length === 0 && elsewhere.length === 0)
+	if (unseen.length > 0 || seen.missed.length > 0)
+		return unknown(...unseen, ...seen.missed);
+	if (sockets.length === 0 && servers.length === 0)
 		return absent(`no program has port ${port}, and none is named ollama`);
-	return ok(...sockets.map(formatSocket), ...notes);
-}
-
-/** What a call without a key was answered with. */
-type Knock =
-	| { readonly kind: "refused" }
-	| { readonly kind: "silent" }
-	| { readonly kind: "failed"; readonly code: string }
-	| { readonly kind: "answer"; readonly status: number; readonly body: string };
-
-/** GET /api/version of an address, as somebody asks who knows that Ollama wants a Host of its own. */
-function knock(host: string, at: number, path: string): Promise<Knock> {
-	return new Promise((resolve) => {
-		const req = request(
-			{
-				host,
-				port: at,
-				path,
-				headers: { host: `127.0.0.1:${port}` },
-				agent: false,
-				timeout: 3_000,
-			},
-			(res) => {
-				let body = "";
-				res.setEncoding("utf8");
-				res.on("data", (text: string) => {
-					body += text;
-					if (body.length > 65_536) req.destroy();
-				});
-				res.on("end", () =>
-					resolve({ kind: "answer", status: res.statusCode ?? 0, body }),
-				);
-				res.on("error", () =>
-					resolve({ kind: "answer", status: res.statusCode ?? 0, body }),
-				);
-			},
-		);
-		req.on("timeout", () => {
-			resolve({ kind: "silent" });
-			req.destroy();
-		});
-		req.on("error", ({ code = "" }: NodeJS.ErrnoException) =>
-			resolve(
-				code === "ECONNREFUSED"
-					? { kind: "refused" }
-					: code === "ETIMEDOUT"
-						? { kind: "silent" }
-						: { kind: "failed", code },
+	return ok(
+		...sockets.map(formatSocket),
+		...led.map(({ says }) => says),
+		...servers
+			.filter(({ isElsewhere }) => isElsewhere)
+			.map(
+				({ pid }) =>
+					`process ${pid} is an Ollama in a container that Docker publishes on loopback at most`,
 			),
-		);
-		req.end();
-	});
+	);
 }
 
 /** Every address of this host but loopback's; a link-local one with its link. */
@@ -282,12 +215,15 @@ async function examineReachable(patient: Patient): Promise<Outcome> {
 	const addresses = otherAddresses(networkInterfaces());
 	if (addresses.length === 0)
 		return ok("this host has no address but loopback's");
-	const sockets = await ollamaSockets(patient);
+	const { sockets, led } = await lookForOllama(patient);
 	const ports = new Set([
 		port,
 		...sockets
 			.filter((socket) => !isLocalOnly(socket))
 			.map((open) => open.port),
+		...led.flatMap(({ isLocal, entrance }) =>
+			isLocal ? [] : (entrance ?? []),
+		),
 	]);
 	const knocks = await Promise.all(
 		addresses.flatMap((address) =>
@@ -345,86 +281,13 @@ function says(came: Knock): string {
 	}
 }
 
-/** Ollama's servers among the processes of this host. */
-async function findServers(sockets: readonly OwnedSocket[]): Promise<Server[]> {
-	const servers: Server[] = [];
-	const own = await networkOf("self");
-	for (const pid of await processesNamed("ollama")) {
-		const held = sockets.filter(({ pids }) => pids.includes(pid));
-		const network = await networkOf(pid);
-		const isElsewhere =
-			network !== undefined && own !== undefined && network !== own;
-		// The command listens nowhere.
-		if (held.length === 0 && !(isElsewhere && (await isServing(pid)))) continue;
-		servers.push({
-			pid,
-			sockets: held,
-			isElsewhere,
-			environment: await environmentOf(pid),
-		});
-	}
-	return servers;
-}
-
-async function processesNamed(name: string): Promise<number[]> {
-	const found: number[] = [];
-	for (const entry of await readdir("/proc")) {
-		if (!/^\d+$/.test(entry)) continue;
-		const pid = Number(entry);
-		const comm = await readFile(`/proc/${pid}/comm`, "utf8").catch(() => "");
-		if (comm.trim() === name || (await runsProgram(pid, name))) found.push(pid);
-	}
-	return found;
-}
-
-/** Whether a process holds a TCP socket that listens, in whichever network. */
-async function isServing(pid: number): Promise<boolean> {
-	const tables = await Promise.all(
-		["tcp", "tcp6"].map((table) =>
-			readFile(`/proc/${pid}/net/${table}`, "utf8").catch(() => ""),
-		),
-	);
-	const listening = new Set(tables.flatMap(listeningInodes));
-	const open = await readdir(`/proc/${pid}/fd`).catch(() => []);
-	for (const fd of open) {
-		const file = await readlink(`/proc/${pid}/fd/${fd}`).catch(() => "");
-		const [, inode = ""] = /^socket:\[(\d+)\]$/.exec(file) ?? [];
-		if (listening.has(inode)) return true;
-	}
-	return false;
-}
-
-/** The inodes of the listening sockets in a text of `/proc/net/tcp` (proc_net_tcp.txt: the state is 0A). */
-function listeningInodes(table: string): string[] {
-	return table.split("\n").flatMap((line) => {
-		const columns = line.trim().split(/\s+/);
-		return columns[3] === "0A" && columns[9] !== undefined ? [columns[9]] : [];
-	});
-}
-
-function networkOf(pid: number | "self"): Promise<string | undefined> {
-	return readlink(`/proc/${pid}/ns/net`).catch(() => undefined);
-}
-
-async function environmentOf(
-	pid: number,
-): Promise<ReadonlyMap<string, string> | undefined> {
-	const text = await readFile(`/proc/${pid}/environ`, "utf8").catch(
-		() => undefined,
-	);
-	return text === undefined ? undefined : parseEnvironment(text);
-}
-
-/** Reads `/proc/PID/environ`. Of a name that stands twice, the first counts, as it does for getenv(3). */
-export function parseEnvironment(text: string): Map<string, string> {
-	const environment = new Map<string, string>();
-	for (const word of text.split("\0")) {
-		const equals = word.indexOf("=");
-		if (equals <= 0) continue;
-		const name = word.slice(0, equals);
-		if (!environment.has(name)) environment.set(name, word.slice(equals + 1));
-	}
-	return environment;
+/** As envconfig/config.go:Var takes a value. */
+function trimQuotes(value: string): string {
+	const text = value.trim();
+	let [start, end] = [0, text.length];
+	while (start < end && `"'`.includes(text.charAt(start))) start += 1;
+	while (end > start && `"'`.includes(text.charAt(end - 1))) end -= 1;
+	return text.slice(start, end);
 }
 
 /**
@@ -432,7 +295,8 @@ export function parseEnvironment(text: string): Map<string, string> {
  * A name other than localhost may be any address, so it does not.
  */
 export function keepsToLoopback(value: string | undefined): boolean {
-	const text = (value ?? "").trim().replace(/^["']+|["']+$/g, "");
+	const text = trimQuotes(value ?? "");
+	if (text.length > longestValue) return false;
 	const [authority = ""] = text.replace(/^[^/]*?:\/\//, "").split("/");
 	if (authority === "") return text === "";
 	const [, v6, v4 = authority] =
@@ -446,11 +310,15 @@ export function keepsToLoopback(value: string | undefined): boolean {
 async function runningServers(
 	patient: Patient,
 ): Promise<(Server & Required<Pick<Server, "environment">>)[] | Outcome> {
-	const servers = await findServers(await ollamaSockets(patient));
-	if (servers.length > 0) return servers;
-	return patient.isRoot
+	const { servers, answering } = await lookForOllama(patient);
+	if (servers.length > 0) return [...servers];
+	if (!patient.isRoot)
+		return unknown("only root can see whether Ollama runs, and with what");
+	return answering.length === 0
 		? absent("no Ollama runs here")
-		: unknown("only root can see whether Ollama runs, and with what");
+		: unknown(
+				`an Ollama answers on ${answering.join(", ")}, and none of the programs here is named ollama`,
+			);
 }
 
 async function examineHost(patient: Patient): Promise<Outcome> {
@@ -568,7 +436,12 @@ async function examineVariable(
 		where: string,
 	): void => {
 		const value = environment.get(name);
-		const found = value === undefined ? undefined : judge(value);
+		const found =
+			value === undefined
+				? undefined
+				: value.length > longestValue
+					? [`${name} is longer than ${longestValue} characters`]
+					: judge(value);
 		if (found === undefined)
 			seen.push(
 				`${where}: ${value === undefined ? `no ${name}` : `${name} is set, and in order`}`,
@@ -598,33 +471,34 @@ export function isEveryOrigin(entry: string): boolean {
 
 /** Go's strconv.ParseBool, and Ollama's word that what it cannot read is on (envconfig/config.go:Bool). */
 function isTrue(value: string): boolean {
-	const text = value.trim().replace(/^["']+|["']+$/g, "");
+	const text = trimQuotes(value);
 	return text !== "" && !/^(?:0|f|F|false|FALSE|False)$/.test(text);
 }
 
-/** Where the running Ollama is asked: on loopback, as this host's programs do. */
-async function askOllama(
+/** One place where an Ollama is to answer, and what it said there. */
+interface Told {
+	readonly where: string;
+	/** `undefined` where it did not answer with 200. */
+	readonly body: string | undefined;
+	readonly said: string;
+}
+
+/** Asks every Ollama that can be asked from here. */
+async function askOllamas(
 	patient: Patient,
 	path: string,
-): Promise<{ readonly body: string; readonly where: string } | Outcome> {
-	const local = (await ollamaSockets(patient)).filter(
-		(socket) => socket.port === port || socket.programs.includes("ollama"),
-	);
-	const [first] = local.toSorted(
-		(a, b) => Math.abs(a.port - port) - Math.abs(b.port - port),
-	);
-	if (first === undefined) return absent("no Ollama listens here");
-	const anyV4 = ["*", "0.0.0.0"].includes(first.address);
-	const host = anyV4
-		? "127.0.0.1"
-		: first.address === "::"
-			? "::1"
-			: first.address;
-	const came = await knock(host, first.port, path);
-	const where = formatHostPort(host, first.port);
-	return came.kind === "answer" && came.status === 200
-		? { body: came.body, where }
-		: unknown(`${where}${path}: ${says(came)}`);
+): Promise<readonly Told[]> {
+	const { places } = await lookForOllama(patient);
+	return askEach(places, async ({ address, port: at }) => {
+		const came = await knock(address, at, path);
+		const where = formatHostPort(address, at);
+		return {
+			where,
+			body:
+				came.kind === "answer" && came.status === 200 ? came.body : undefined,
+			said: `${where}${path}: ${says(came)}`,
+		};
+	});
 }
 
 function readVersion(body: string): string | undefined {
@@ -639,9 +513,26 @@ function readVersion(body: string): string | undefined {
 }
 
 async function examineVersion(patient: Patient): Promise<Outcome> {
-	const asked = await askOllama(patient, "/api/version");
-	if ("state" in asked) return asked;
-	return judgeVersion(readVersion(asked.body), asked.where);
+	const told = await askOllamas(patient, "/api/version");
+	const { unasked } = await lookForOllama(patient);
+	const outcomes = [
+		...told.map(({ where, body, said }) =>
+			body === undefined
+				? unknown(said)
+				: judgeVersion(readVersion(body), where),
+		),
+		...unasked.map(({ pid }) =>
+			unknown(
+				`process ${pid} is an Ollama in a network of its own, and is not to be asked from here`,
+			),
+		),
+	];
+	for (const state of ["finding", "unknown", "ok"] as const) {
+		const such = outcomes.filter((outcome) => outcome.state === state);
+		const evidence = [...new Set(such.flatMap((outcome) => outcome.evidence))];
+		if (such.length > 0) return { state, evidence };
+	}
+	return absent("no Ollama listens here");
 }
 
 /** What is known of the version that an Ollama says it is. */
@@ -667,14 +558,19 @@ export function judgeVersion(
 }
 
 async function examineCloud(patient: Patient): Promise<Outcome> {
-	const asked = await askOllama(patient, "/api/status");
-	if (!("state" in asked)) {
-		const disabled = readCloud(asked.body);
-		if (disabled !== undefined) {
-			const seen = `${asked.where}/api/status says that cloud features are ${disabled ? "off" : "on"}`;
-			return disabled ? ok(seen) : finding([seen]);
-		}
-	} else if (asked.state === "absent") return asked;
+	const told = (await askOllamas(patient, "/api/status")).map((one) => ({
+		...one,
+		isOff: one.body === undefined ? undefined : readCloud(one.body),
+	}));
+	const { unasked } = await lookForOllama(patient);
+	const say = ({ where, isOff }: (typeof told)[0]) =>
+		`${where}/api/status says that cloud features are ${isOff ? "off" : "on"}`;
+	const open = told.filter(({ isOff }) => isOff === false);
+	if (open.length > 0) return finding(open.map(say));
+	if (told.length === 0 && unasked.length === 0)
+		return absent("no Ollama listens here");
+	if (unasked.length === 0 && told.every(({ isOff }) => isOff))
+		return ok(...told.map(say));
 	// Versions before /api/status: what the process was started with.
 	const servers = await runningServers(patient);
 	if (!Array.isArray(servers)) return servers as Outcome;

@@ -1,10 +1,10 @@
 import { readFile } from "node:fs/promises";
-import { listeningSockets } from "../host/listeningSockets.ts";
 import { hasProgram, outputOf } from "../host/program.ts";
 import {
 	goesAroundGate,
 	guardedBehind,
 	type LocalPlaces,
+	localPortOf,
 	offCommand,
 	type ServedPort,
 	servedPorts,
@@ -23,6 +23,8 @@ import {
 	type Patient,
 	unknown,
 } from "./examination.ts";
+import { askEach } from "./knock.ts";
+import { answersAsOllama, lookForOllama } from "./ollamaServers.ts";
 import { gatePlace } from "./runningGate.ts";
 
 const socket = "/var/run/tailscale/tailscaled.sock";
@@ -138,7 +140,7 @@ export const tailscaleExaminations: readonly Examination[] = [
 			if (!(await isInstalled())) return notInstalled();
 			const served = await servedPorts();
 			if (served === undefined) return unknown(serveNotSeen);
-			return judgeFunnel(served, await localPlaces(patient));
+			return judgeFunnel(served, await localPlaces(patient, served));
 		},
 	},
 	{
@@ -152,7 +154,7 @@ export const tailscaleExaminations: readonly Examination[] = [
 			if (!(await isInstalled())) return notInstalled();
 			const served = await servedPorts();
 			if (served === undefined) return unknown(serveNotSeen);
-			const outcome = judgeServe(served, await localPlaces(patient));
+			const outcome = judgeServe(served, await localPlaces(patient, served));
 			return outcome.state === "ok" && served.length > 0 && !patient.isRoot
 				? unknown(
 						"only root can see whether Ollama is behind what is served; run: sudo llamagate doctor",
@@ -260,16 +262,29 @@ async function preferences(): Promise<Preferences | undefined> {
 	return typeof prefs === "object" && prefs !== null ? prefs : undefined;
 }
 
-async function localPlaces(patient: Patient): Promise<LocalPlaces> {
-	const sockets = await listeningSockets();
-	const { port } = await gatePlace();
-	const answer = await askStatus(patient);
+async function localPlaces(
+	patient: Patient,
+	served: readonly ServedPort[],
+): Promise<LocalPlaces> {
+	const [{ sockets, places }, { port }, answer] = await Promise.all([
+		lookForOllama(patient),
+		gatePlace(),
+		askStatus(patient),
+	]);
+	const targets = [
+		...new Set(served.flatMap(({ target }) => localPortOf(target) ?? [])),
+	];
+	const answers = await askEach(
+		targets,
+		async (target) =>
+			(await answersAsOllama("127.0.0.1", target)) ||
+			answersAsOllama("::1", target),
+	);
 	return {
 		ollamaPorts: [
 			11434,
-			...sockets
-				.filter(({ programs }) => programs.includes("ollama"))
-				.map((one) => one.port),
+			...[...sockets, ...places].map((one) => one.port),
+			...targets.filter((_, index) => answers[index]),
 		],
 		webUiPorts: [3000, 8080],
 		gatePort: port,

@@ -6,8 +6,16 @@ export interface Container {
 	readonly Id: string;
 	/** With a slash before it. */
 	readonly Name: string;
-	readonly State: { readonly Running: boolean };
-	readonly NetworkSettings?: { readonly Ports?: PortBindings | null };
+	readonly State: {
+		readonly Running: boolean;
+		/** Of its first process; 0 while it does not run. */
+		readonly Pid?: number;
+	};
+	readonly NetworkSettings?: {
+		readonly Ports?: PortBindings | null;
+		/** By the networks' names. */
+		readonly Networks?: Readonly<Record<string, unknown>> | null;
+	};
 	readonly Config: ImageConfig & {
 		readonly Image: string;
 	};
@@ -106,6 +114,23 @@ function readBindings(bindings: PortBindings | null): PublishedPort[] {
 			hostPort: Number(HostPort),
 		})),
 	);
+}
+
+/** What kind each of Docker's networks is: `bridge`, `macvlan`; `undefined` if it does not say. */
+export async function networkDrivers(): Promise<
+	ReadonlyMap<string, string> | undefined
+> {
+	const output = await outputOf(
+		...["docker", "network", "ls", "--format", "{{.Name}} {{.Driver}}"],
+	);
+	return output === undefined
+		? undefined
+		: new Map(
+				output
+					.split("\n")
+					.filter(Boolean)
+					.map((line) => line.split(" ") as [string, string]),
+			);
 }
 
 /** The settings of an image, by its name. */

@@ -11,6 +11,7 @@ import {
 	advisories,
 	advisoriesFor,
 } from "../../src/doctor/ollamaAdvisories.ts";
+import { parseEnvironment } from "../../src/doctor/ollamaServers.ts";
 import { parseOwnedSockets } from "../../src/doctor/sockets.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import {
@@ -32,6 +33,7 @@ t.test(
 		const host = await bootHost(t, {
 			llamagate: "installed",
 			ollama: "everywhere",
+			docker: "empty",
 		});
 		await host.plugPublic();
 		await host.plugLan();
@@ -212,9 +214,12 @@ t.test(
 		});
 
 		await t.test("a second Ollama, on another port by IPv6", async (t) => {
-			const ids = ["ollama.listening", "ollama.reachable", "ollama.host"];
+			const ids = ["listening", "reachable", "host", "version", "cloud"].map(
+				(name) => `ollama.${name}`,
+			);
 			await host.sh(
-				"systemd-run --quiet --unit=second --setenv=OLLAMA_HOST=[::]:12345 ollama serve",
+				`systemd-run --quiet --unit=second --setenv=OLLAMA_HOST=[::]:12345 \
+					--setenv=STAND_IN_VERSION=0.17.0 ollama serve`,
 			);
 			await becomes(
 				t,
@@ -223,8 +228,10 @@ t.test(
 					"ollama.listening": "critical",
 					"ollama.reachable": "critical",
 					"ollama.host": "high",
+					"ollama.version": "high",
+					"ollama.cloud": "info",
 				},
-				"is found",
+				"is found, and asked like the first",
 			);
 			t.match(
 				evidenceOf(await examine(host, ids), "ollama.reachable"),
@@ -238,7 +245,9 @@ t.test(
 		});
 
 		await t.test("an Ollama in a network of its own", async (t) => {
-			const ids = ["ollama.listening", "ollama.host", "ollama.origins"];
+			const ids = ["listening", "host", "origins", "version"].map(
+				(name) => `ollama.${name}`,
+			);
 			await host.sh(
 				`systemd-run --quiet --unit=boxed --property=PrivateNetwork=yes \
 					--setenv=OLLAMA_HOST=0.0.0.0 --setenv=OLLAMA_ORIGINS=* ollama serve`,
@@ -247,15 +256,44 @@ t.test(
 				t,
 				async () => statesOf(await examine(host, ids)),
 				{
-					"ollama.listening": "ok",
+					"ollama.listening": "unknown",
 					"ollama.host": "ok",
 					"ollama.origins": "high",
+					"ollama.version": "unknown",
 				},
 				"may take all of that network's addresses, and not every web page",
 			);
 			const found = await examine(host, ids);
 			t.match(evidenceOf(found, "ollama.listening"), /network of its own/);
 			t.match(evidenceOf(found, "ollama.host"), /0\.0\.0\.0, in a network/);
+
+			// Its processes are a container's.
+			const wrap = async (...options: string[]) => {
+				await host.must("docker", "rm", "-f", "box");
+				await host.must(
+					...["docker", "run", "-d", "--name", "box", ...options],
+					"ghcr.io/open-webui/open-webui:main",
+				);
+				await host.sh(`sed -i "s/\\"Pid\\": *4242/\\"Pid\\": $(systemctl show -P MainPID boxed)/" \
+					/var/lib/docker-stand-in/state.json`);
+				return statesOf(await examine(host, ["ollama.listening"]));
+			};
+			await host.sh(
+				"docker create --name box ghcr.io/open-webui/open-webui:main",
+			);
+			const local = ["-p", "127.0.0.1:12345:11434"];
+			t.match(await wrap(...local), { "ollama.listening": "ok" });
+			t.match(
+				await wrap(...local, "--network=macvlan0"),
+				{ "ollama.listening": "unknown" },
+				"the LAN may reach it there",
+			);
+			t.match(
+				await wrap("-p", "12345:11434"),
+				{ "ollama.listening": "unknown" },
+				"published to others, and answering nobody for now",
+			);
+			await host.must("docker", "rm", "-f", "box");
 			await host.sh("systemctl stop boxed");
 			t.strictSame(
 				statesOf(await examine(host, ids)),
@@ -263,23 +301,68 @@ t.test(
 			);
 		});
 
-		await t.test("a forwarder on the LAN's address", async (t) => {
+		await t.test("ways that lead to it", async (t) => {
 			const ids = ["ollama.listening", "ollama.reachable"];
-			await host.sh(
-				`systemd-run --quiet --unit=forwarder --socket-property=ListenStream=${addresses.lanServer.v4}:11434 \
-					/lib/systemd/systemd-socket-proxyd 127.0.0.1:11434`,
+			const forward = (at: string) =>
+				host.sh(
+					`systemd-run --quiet --unit=forwarder --socket-property=ListenStream=${at} \
+						/lib/systemd/systemd-socket-proxyd 127.0.0.1:11434`,
+				);
+			const stop = () =>
+				host.sh("systemctl stop forwarder.socket forwarder.service");
+			for (const port of [11434, 12345]) {
+				await forward(`${addresses.lanServer.v4}:${port}`);
+				const found = await examine(host, ids);
+				t.strictSame(
+					statesOf(found),
+					{ "ollama.listening": "critical", "ollama.reachable": "critical" },
+					`a forwarder on the LAN's address, port ${port}`,
+				);
+				t.match(commandOf(found, "ollama.listening"), /^stop that program/);
+				await stop();
+			}
+
+			await forward("127.0.0.1:12345");
+			await host.sh("tailscale serve --bg 12345");
+			const served = await examine(host, ["tailscale.serve"]);
+			t.strictSame(statesOf(served), { "tailscale.serve": "critical" });
+			await host.sh(commandOf(served, "tailscale.serve"));
+			await stop();
+
+			const rule =
+				"PREROUTING -p tcp --dport 12345 -j DNAT --to-destination 127.0.0.1:11434";
+			await host.sh(`iptables -t nat -A ${rule}`);
+			const translated = await examine(host, ["ollama.listening"]);
+			t.strictSame(statesOf(translated), { "ollama.listening": "critical" });
+			t.match(evidenceOf(translated, "ollama.listening"), /--dport 12345/);
+			await host.sh(commandOf(translated, "ollama.listening"));
+			t.strictSame(
+				statesOf(await examine(host, ids)),
+				Object.fromEntries(ids.map((id) => [id, "ok"])),
 			);
-			const found = await examine(host, ids);
-			t.strictSame(statesOf(found), {
-				"ollama.listening": "critical",
-				"ollama.reachable": "critical",
-			});
-			t.match(commandOf(found, "ollama.listening"), /^stop that program/);
-			await host.sh("systemctl stop forwarder.socket forwarder.service");
-			t.strictSame(statesOf(await examine(host, ids)), {
-				"ollama.listening": "ok",
-				"ollama.reachable": "ok",
-			});
+		});
+
+		await t.test("a user's program in Ollama's place", async (t) => {
+			const ids = ["ollama.listening", "ollama.version"];
+			await host.sh(
+				`systemd-run --quiet --unit=squatter --uid=65534 /opt/stand-ins/node \
+					-e 'require("net").createServer((s) => s.destroy()).listen(11434, "::1")'`,
+			);
+			await becomes(
+				t,
+				async () => statesOf(await examine(host, ids)),
+				{ "ollama.listening": "high", "ollama.version": "unknown" },
+				"takes what is sent to localhost",
+			);
+			t.match(
+				evidenceOf(await examine(host, ids), "ollama.listening"),
+				/^\[::1\]:11434 .*not ollama\.service/,
+			);
+			await host.sh("systemctl stop squatter");
+			t.strictSame(
+				statesOf(await examine(host, ids)),
+				Object.fromEntries(ids.map((id) => [id, "ok"])),
+			);
 		});
 
 		await t.test("without ss nothing passes", async (t) => {
@@ -340,6 +423,15 @@ t.test("what an OLLAMA_HOST means", async (t) => {
 		"127.0.0.1.example",
 	])
 		t.notOk(keepsToLoopback(value), `${value} does not`);
+});
+
+t.test("a variable that is made to keep doctor busy", async (t) => {
+	const long = `x${'"'.repeat(1_000_000)}x`;
+	t.notOk(keepsToLoopback(long));
+	t.notOk(keepsToLoopback(`127.0.0.1/${"x".repeat(2_000)}`), "nor is it read");
+	const environment = parseEnvironment(`OLLAMA_HOST=${long}\0OLLAMA_ORIGINS=*`);
+	t.equal(environment.get("OLLAMA_HOST")?.length, 1_025);
+	t.equal(environment.get("OLLAMA_ORIGINS"), "*");
 });
 
 t.test("which origins are every page's", async (t) => {

@@ -47,6 +47,9 @@ async function run(command: string, args: string[]): Promise<void> {
 		case "image":
 			if (args[0] === "inspect") return inspect(args.slice(1), state.images);
 			break;
+		case "network":
+			if (args[0] === "ls") return listNetworks(args.slice(1));
+			break;
 		case "inspect":
 			return inspect(args, [...state.containers, ...state.images]);
 		case "pull":
@@ -260,6 +263,17 @@ function list(args: string[]): void {
 			);
 		else console.log(format(template, row));
 	}
+}
+
+/** Those that Docker makes itself; a container may name another. */
+function listNetworks(args: string[]): void {
+	const template = formatIn(args) ?? "{{.Name}} {{.Driver}}";
+	for (const [Name, Driver] of [
+		["bridge", "bridge"],
+		["host", "host"],
+		["none", "null"],
+	])
+		console.log(format(template, { Name, Driver }));
 }
 
 function portsText({ NetworkSettings, Config }: Container): string {
