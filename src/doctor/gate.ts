@@ -301,6 +301,18 @@ async function examineListening(patient: Patient): Promise<Outcome> {
 			),
 			{ severity: "high" },
 		);
+	const { device } = await gatePlace();
+	const astray = own.filter(
+		(socket) => !isLocalOnly(socket) && socket.device !== device,
+	);
+	if (astray.length > 0)
+		return finding(
+			astray.map(
+				(socket) =>
+					`${formatSocket(socket)} is not bound to ${device}, which the follower follows`,
+			),
+			{ severity: "high" },
+		);
 	return ok(...own.map(formatSocket));
 }
 

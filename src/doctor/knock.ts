@@ -89,7 +89,9 @@ export function callAddress(
 }
 
 /** Whether a socket takes calls to any address, of one family or of both. */
-export function isWildcard({ address }: ListeningSocket): boolean {
+export function isWildcard({
+	address,
+}: Pick<ListeningSocket, "address">): boolean {
 	return ["*", "0.0.0.0", "::"].includes(address);
 }
 

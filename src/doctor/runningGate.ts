@@ -1,8 +1,10 @@
 import { defaultConfigPath, loadConfig } from "../config/load.ts";
 import { runProgram } from "../host/program.ts";
 import { lookUpUnit } from "../host/units.ts";
+import { formatHostPort } from "../net/ranges.ts";
 import { askDaemon } from "../net/sideDoors.ts";
 import type { Patient } from "./examination.ts";
+import { isWildcard } from "./knock.ts";
 import type { OwnedSocket } from "./sockets.ts";
 
 /** What the running gate says of itself (`GET /status` of its admin socket), as far as it is looked at. */
@@ -125,7 +127,7 @@ export async function gatePlace(): Promise<{
 export interface GateOwner {
 	/** Of the daemon, where it runs. */
 	readonly pids: ReadonlySet<number>;
-	/** What systemd opens for it: `100.101.102.104:11434`. */
+	/** What systemd opens for it, as `placeOf` writes it. */
 	readonly opened: ReadonlySet<string>;
 }
 
@@ -143,24 +145,32 @@ export async function findGateOwner(patient: Patient): Promise<GateOwner> {
 		pids: new Set(pids),
 		opened: new Set(
 			isLoaded(socket) && socket?.get("ActiveState") === "active"
-				? [
-						...(socket.get("Listen") ?? "").matchAll(/^(\S+) \(Stream\)$/gm),
-					].map(([, where]) => where ?? "")
+				? openedBy(socket.get("Listen") ?? "")
 				: [],
 		),
 	};
 }
 
-/** Whether the gate holds a socket, or systemd does so for it, and nobody else. */
+/** Reads what `systemctl show` prints as `Listen`: `[::]:11434 (Stream)`. */
+function openedBy(listen: string): string[] {
+	return [...listen.matchAll(/^\[?(\S+?)\]?:(\d+) \(Stream\)$/gm)].map(
+		([, address = "", port]) => placeOf(address, Number(port)),
+	);
+}
+
+/** systemd writes `[::]` for what the kernel has as `*`, which takes both families. */
+function placeOf(address: string, port: number): string {
+	return formatHostPort(isWildcard({ address }) ? "*" : address, port);
+}
+
+/** Whether the gate holds a socket, or systemd does so for it. */
 export function isHeldByGate(
 	{ pids, address, port }: OwnedSocket,
 	gate: GateOwner,
 ): boolean {
-	const where = `${address.includes(":") ? `[${address}]` : address}:${port}`;
-	return (
-		pids.length > 0 &&
-		pids.every(
-			(pid) => gate.pids.has(pid) || (pid === 1 && gate.opened.has(where)),
-		)
+	return pids.some(
+		(pid) =>
+			gate.pids.has(pid) ||
+			(pid === 1 && gate.opened.has(placeOf(address, port))),
 	);
 }

@@ -128,16 +128,18 @@ t.test(
 		await t.test("sockets where there should be none", async (t) => {
 			await addDropIn(
 				"llamagate.socket",
-				`[Socket]\nBindToDevice=\nListenStream=${lan}:11434\n`,
+				`[Socket]\nBindToDevice=\nListenStream=${lan}:11434\nListenStream=12345\n`,
 			);
 			const again =
 				"systemctl stop llamagate.socket llamagate.service; systemctl start llamagate.socket";
 			await host.sh(again);
 			await comeOut(t, { "gate.listening": "critical" }, "on the LAN");
-			t.match(
-				evidenceOf(await examine(host, ["gate.listening"]), "gate.listening"),
-				`${lan}:11434`,
+			const evidence = evidenceOf(
+				await examine(host, ["gate.listening"]),
+				"gate.listening",
 			);
+			t.match(evidence, `${lan}:11434`);
+			t.match(evidence, "*:12345", "and on every address");
 			await addDropIn("llamagate.socket", "[Socket]\nBindToDevice=\n");
 			await host.sh(again);
 			await comeOut(
@@ -145,6 +147,9 @@ t.test(
 				{ "gate.listening": "high" },
 				"on Tailscale's address, and bound to no interface",
 			);
+			await addDropIn("llamagate.socket", "[Socket]\nBindToDevice=eth0\n");
+			await host.sh(again);
+			await comeOut(t, { "gate.listening": "high" }, "bound to another one");
 			await removeDropIn("llamagate.socket");
 			await host.sh(`${again}; systemctl start llamagate.service`);
 			await comeOut(
