@@ -1,8 +1,8 @@
 import { styleText } from "node:util";
 import { defaultConfigPath, loadConfig } from "../config/load.ts";
 import { type LastResult, readLastResult } from "../doctor/lastResult.ts";
+import { askGateOn, type GateStatus } from "../host/gateStatus.ts";
 import { localSource } from "../net/connections.ts";
-import { askDaemon } from "../net/sideDoors.ts";
 import { headline } from "../report/headline.ts";
 import { formatJson } from "../report/json.ts";
 import {
@@ -13,19 +13,6 @@ import {
 import { toneNames, toneOf } from "../report/tone.ts";
 import { visibleLine } from "../visible.ts";
 import { type Command, exitCodes, readArgs } from "./command.ts";
-
-/** What the running gate says of itself (`GET /status`), as far as it is told here. */
-interface GateStatus {
-	readonly version: string;
-	readonly pid: number;
-	readonly startedAt: string;
-	readonly listening: readonly string[];
-	readonly keys: readonly string[];
-	readonly lastReload: { readonly at: string; readonly ok: boolean };
-	readonly connections: number;
-	readonly streams: number;
-	readonly lockedOut: number;
-}
 
 interface Line {
 	readonly subject: string;
@@ -96,37 +83,17 @@ async function askGate(
 ): Promise<GateStatus | string> {
 	if (socket === undefined)
 		return 'admin.socket is "off", so the gate cannot be asked; see: systemctl status llamagate';
-	const { status, body, code } = await askDaemon(socket, "GET /status");
-	if (code === "EACCES")
-		return `only root may ask on ${socket}; run: sudo llamagate status`;
-	if (status === 0)
-		return `no gate answers on ${socket} (${code}); see: systemctl status llamagate`;
-	if (status !== 200)
-		return `what answers on ${socket} is no gate of this version (status ${status})`;
-	try {
-		const said = JSON.parse(body) as GateStatus;
-		if (isGateStatus(said)) return said;
-	} catch {
-		// What is no JSON is not the gate's.
+	const asked = await askGateOn(socket);
+	switch (asked.kind) {
+		case "status":
+			return asked.status;
+		case "denied":
+			return `${asked.why}; run: sudo llamagate status`;
+		case "silent":
+			return `${asked.why}; see: systemctl status llamagate`;
+		case "strange":
+			return asked.why;
 	}
-	return `what answers on ${socket} is no gate of this version`;
-}
-
-function isGateStatus(said: GateStatus): boolean {
-	const { version, pid, startedAt, listening, keys, lastReload } = said;
-	return (
-		[version, startedAt, lastReload?.at].every(isText) &&
-		[listening, keys].every(
-			(list) => Array.isArray(list) && list.every(isText),
-		) &&
-		[pid, said.connections, said.streams, said.lockedOut].every(
-			(number) => typeof number === "number",
-		)
-	);
-}
-
-function isText(value: unknown): value is string {
-	return typeof value === "string";
 }
 
 function describeGate(gate: GateStatus, nowMs: number): Line[] {

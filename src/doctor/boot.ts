@@ -1,6 +1,7 @@
 import { access, readdir, readFile, realpath, statfs } from "node:fs/promises";
 import { release } from "node:os";
 import path from "node:path";
+import { unitNames } from "../host/gate.ts";
 import { hasProgram, outputOf, runProgram } from "../host/program.ts";
 import { lookUpUnit } from "../host/units.ts";
 import {
@@ -14,14 +15,6 @@ import {
 
 const both = { group: "boot", layer: "host" } as const;
 
-/** What is to be there after a reboot as well. */
-const gateUnits = [
-	"llamagate-ollama.socket",
-	"llamagate.socket",
-	"llamagate.service",
-	"llamagate-listen.service",
-];
-const timer = "llamagate-doctor.timer";
 const otherUnits = [
 	"ollama.service",
 	"ufw.service",
@@ -31,24 +24,9 @@ const otherUnits = [
 	"ssh.socket",
 	"sshd.service",
 ];
-const startedUnits = ["llamagate-ollama.service", "llamagate-doctor.service"];
-const allUnits = [...gateUnits, timer, ...startedUnits, ...otherUnits];
+const allUnits = [...unitNames, ...otherUnits];
 
 export const bootExaminations: readonly Examination[] = [
-	{
-		...both,
-		id: "boot.gate",
-		layer: "gate",
-		title: "The gate starts at boot",
-		severity: "high",
-		why: "Otherwise nobody reaches Ollama after the next restart.",
-		fix: "sudo llamagate setup --only gate",
-		step: "gate",
-		async examine() {
-			const units = await unitStates([...gateUnits, timer]);
-			return judgeGateUnits(units);
-		},
-	},
 	{
 		...both,
 		id: "boot.others",
@@ -83,7 +61,7 @@ export const bootExaminations: readonly Examination[] = [
 		why: "A line that systemd does not understand is passed over, and what it was to hold off is not held off; a cycle in the order leaves a unit out at boot.",
 		fix: "systemd-analyze verify --man=no llamagate.service",
 		async examine() {
-			const units = await unitStates([...gateUnits, timer, ...startedUnits]);
+			const units = await unitStates(unitNames);
 			const there = units.filter(({ exists }) => exists);
 			if (there.length === 0)
 				return absent("there are no units of llamagate's here");
@@ -218,20 +196,6 @@ async function hasUnreadDropIn(
 		}
 	}
 	return false;
-}
-
-export function judgeGateUnits(units: readonly UnitState[]): Outcome {
-	if (units.every(({ exists }) => !exists))
-		return absent("there are no units of llamagate's here");
-	const missing = units.filter(({ isEnabled }) => !isEnabled);
-	if (missing.length === 0)
-		return ok(`enabled: ${units.map(({ name }) => name).join(", ")}`);
-	const says = missing.map(({ name, exists }) =>
-		exists ? `${name} is not enabled` : `${name} is not there`,
-	);
-	return missing.every(({ name }) => name === timer)
-		? finding([...says, "doctor does not look every day"], { severity: "warn" })
-		: finding(says);
 }
 
 /** @param ufwIsOn whether UFW's own settings have it on */

@@ -1,8 +1,8 @@
 import { isIP } from "node:net";
 import { networkInterfaces } from "node:os";
+import { gatePlace } from "../host/gate.ts";
 import { readPackaged } from "../host/installation.ts";
 import { hasProgram, outputOf, runProgram } from "../host/program.ts";
-import { lookUpUnit } from "../host/units.ts";
 import { becomesTrue } from "../host/waiting.ts";
 import {
 	absent,
@@ -77,13 +77,10 @@ export const fail2banExaminations: readonly Examination[] = [
 						port: await told("get", jail, "action", name, "port"),
 					})),
 				);
-				const gatePort =
-					(await lookUpUnit("llamagate-listen.service"))?.environment.get(
-						"PORT",
-					) ?? "11434";
+				const { port } = await gatePlace();
 				const banned = words(await told("get", jail, "banip"));
 				const rules = await outputOf("nft", "list", "ruleset");
-				return judgeAction(actions, gatePort, banned, rules);
+				return judgeAction(actions, String(port), banned, rules);
 			}),
 	},
 	{

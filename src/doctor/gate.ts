@@ -5,6 +5,7 @@ import { Agent } from "undici";
 import { tryOut } from "../clients/tryOut.ts";
 import { BadFileError } from "../config/strictJson.ts";
 import { loadRules } from "../gate/daemon.ts";
+import { gatePlace } from "../host/gate.ts";
 import { formatSocket, isLocalOnly } from "../host/listeningSockets.ts";
 import { runProgram } from "../host/program.ts";
 import { formatMode, loadKeys } from "../keys/keyFile.ts";
@@ -37,7 +38,6 @@ import {
 import {
 	askGate,
 	findGateOwner,
-	gatePlace,
 	isHeldByGate,
 	isLoaded,
 	mainPidOf,
@@ -56,9 +56,10 @@ export const gateExaminations: readonly Examination[] = [
 		id: "gate.units",
 		group,
 		layer,
-		title: "The gate, its follower and its bridge run, and start at boot",
+		title:
+			"The gate, its follower, its bridge and doctor's timer run, and start at boot",
 		severity: "high",
-		why: "Without the follower the gate loses tailscale0 when it changes, and without the bridge it answers 502.",
+		why: "What does not start at boot is gone after the next restart; without the follower the gate loses tailscale0 when it changes, and without the bridge it answers 502.",
 		fix: "sudo llamagate setup --only gate",
 		step: "gate",
 		examine: examineUnits,
@@ -221,6 +222,7 @@ async function noUnit(): Promise<Outcome | undefined> {
 	return isLoaded(properties) ? undefined : absent(`there is no ${service}`);
 }
 
+const timer = "llamagate-doctor.timer";
 const units = [
 	{ name: service, role: "the gate", boots: true },
 	{ name: "llamagate.socket", role: "the gate's sockets", boots: true },
@@ -236,6 +238,7 @@ const units = [
 		role: "the bridge to Ollama",
 		boots: false,
 	},
+	{ name: timer, role: "doctor's daily look", boots: true },
 ] as const;
 
 async function examineUnits(): Promise<Outcome> {
@@ -243,6 +246,7 @@ async function examineUnits(): Promise<Outcome> {
 	if (missing !== undefined) return missing;
 	const wrong: string[] = [];
 	const seen: string[] = [];
+	let isTimerAlone = true;
 	for (const { name, role, boots } of units) {
 		const properties = await propertiesOf(name);
 		if (properties === undefined) return unknown("systemctl does not answer");
@@ -253,8 +257,15 @@ async function examineUnits(): Promise<Outcome> {
 			? state === "active" && file === "enabled"
 			: isLoaded(properties) && state !== "failed";
 		(isWell ? seen : wrong).push(line);
+		if (!isWell && name !== timer) isTimerAlone = false;
 	}
-	return wrong.length > 0 ? finding(wrong) : ok(...seen);
+	if (wrong.length === 0) return ok(...seen);
+	return finding(
+		wrong,
+		isTimerAlone
+			? { severity: "warn", fix: `sudo systemctl enable --now ${timer}` }
+			: {},
+	);
 }
 
 async function examineListening(patient: Patient): Promise<Outcome> {

@@ -1,6 +1,6 @@
+import type { GateStatus } from "../host/gateStatus.ts";
 import { type KeyEntry, parseTime } from "../keys/keyFile.ts";
 import { absent, finding, type Outcome, ok, unknown } from "./examination.ts";
-import type { GateStatus } from "./runningGate.ts";
 
 const dayMs = 86_400_000;
 const expiryNoticeMs = 7 * dayMs;

@@ -1,25 +1,10 @@
 import { defaultConfigPath, loadConfig } from "../config/load.ts";
+import { type Asked, askGateOn } from "../host/gateStatus.ts";
 import { runProgram } from "../host/program.ts";
-import { lookUpUnit } from "../host/units.ts";
 import { formatHostPort } from "../net/ranges.ts";
-import { askDaemon } from "../net/sideDoors.ts";
 import type { Patient } from "./examination.ts";
 import { isWildcard } from "./knock.ts";
 import type { OwnedSocket } from "./sockets.ts";
-
-/** What the running gate says of itself (`GET /status` of its admin socket), as far as it is looked at. */
-export interface GateStatus {
-	readonly version: string;
-	readonly pid: number;
-	/** ISO 8601. */
-	readonly startedAt: string;
-	readonly listening: readonly string[];
-	readonly keys: readonly string[];
-	readonly keyUse: Readonly<
-		Record<string, { readonly lastUsed: string; readonly lastFrom: string }>
-	>;
-	readonly lastReload: { readonly at: string; readonly ok: boolean };
-}
 
 /** A unit's properties as systemd has them in force, by name; a property that stands twice is joined by a line break. */
 export type Properties = ReadonlyMap<string, string>;
@@ -61,13 +46,6 @@ export function mainPidOf(
 	return Number.isInteger(pid) && pid > 0 ? pid : undefined;
 }
 
-/** What became of asking the running gate. */
-export type Asked =
-	| { readonly kind: "status"; readonly status: GateStatus }
-	/** Its socket is not there, or nobody answers on it. */
-	| { readonly kind: "silent"; readonly why: string }
-	| { readonly kind: "unknown"; readonly why: string };
-
 /** Asks the running gate about itself, on the socket that its configuration names. */
 export async function askGate({ configFile }: Patient): Promise<Asked> {
 	// A configuration that has been broken since the gate started does not tell where it is.
@@ -78,49 +56,12 @@ export async function askGate({ configFile }: Patient): Promise<Asked> {
 				? "/run/llamagate/admin.sock"
 				: undefined,
 	);
-	if (socket === undefined)
-		return {
-			kind: "unknown",
-			why: `${configFile} names no admin.socket to ask the gate on`,
-		};
-	const { status, body, code } = await askDaemon(socket, "GET /status");
-	if (code === "EACCES")
-		return { kind: "unknown", why: `only root may ask the gate on ${socket}` };
-	if (status === 0)
-		return { kind: "silent", why: `no gate answers on ${socket} (${code})` };
-	const told = readStatus(body);
-	return status === 200 && told !== undefined
-		? { kind: "status", status: told }
-		: {
-				kind: "unknown",
-				why: `what answers on ${socket} is no gate (status ${status})`,
-			};
-}
-
-function readStatus(body: string): GateStatus | undefined {
-	try {
-		const status = JSON.parse(body) as GateStatus;
-		return Array.isArray(status.keys) &&
-			typeof status.pid === "number" &&
-			typeof status.lastReload?.at === "string"
-			? status
-			: undefined;
-	} catch {
-		return undefined;
-	}
-}
-
-/** Where the gate listens, as its follower was told. */
-export async function gatePlace(): Promise<{
-	readonly device: string;
-	readonly port: number;
-}> {
-	const environment = (await lookUpUnit("llamagate-listen.service"))
-		?.environment;
-	return {
-		device: environment?.get("INTERFACE") ?? "tailscale0",
-		port: Number(environment?.get("PORT") ?? 11434),
-	};
+	return socket === undefined
+		? {
+				kind: "denied",
+				why: `${configFile} names no admin.socket to ask the gate on`,
+			}
+		: askGateOn(socket);
 }
 
 /** Who the gate's sockets belong to. */

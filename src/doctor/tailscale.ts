@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import { gatePlace } from "../host/gate.ts";
 import { hasProgram, outputOf } from "../host/program.ts";
 import {
 	goesAroundGate,
@@ -25,7 +26,6 @@ import {
 } from "./examination.ts";
 import { askEach } from "./knock.ts";
 import { answersAsOllama, lookForOllama } from "./ollamaServers.ts";
-import { gatePlace } from "./runningGate.ts";
 
 const socket = "/var/run/tailscale/tailscaled.sock";
 const dayMs = 86_400_000;

@@ -25,20 +25,34 @@ import { lookUpUnit } from "./units.ts";
 import { becomesTrue } from "./waiting.ts";
 
 /** What runs from boot on, in the order in which it is started. */
-const enabled = [
+const bootUnits = [
 	"llamagate-ollama.socket",
 	"llamagate.socket",
 	"llamagate.service",
 	"llamagate-listen.service",
 	"llamagate-doctor.timer",
 ];
-const unitNames = [
-	...enabled,
+/** All of them. */
+export const unitNames = [
+	...bootUnits,
 	"llamagate-ollama.service",
 	"llamagate-doctor.service",
 ];
 const rootFolder = "/usr/lib/llamagate/root";
 const localSocket = "/run/llamagate-local/gate.sock";
+
+/** Where the gate listens, as its follower was told. */
+export async function gatePlace(): Promise<{
+	readonly device: string;
+	readonly port: number;
+}> {
+	const environment = (await lookUpUnit("llamagate-listen.service"))
+		?.environment;
+	return {
+		device: environment?.get("INTERFACE") ?? "tailscale0",
+		port: Number(environment?.get("PORT") ?? 11434),
+	};
+}
 
 /** The daemon and what leads to it, from boot on. */
 export function gate(installation: Installation): Step {
@@ -80,7 +94,7 @@ export function gate(installation: Installation): Step {
 				if (actions.length > 0)
 					actions.push({ kind: "command", command: reload });
 			}
-			const missing = enabled.filter((name) => {
+			const missing = bootUnits.filter((name) => {
 				const unit = units.find((known) => known?.name === name);
 				return !unit?.isActive || !unit.isEnabled;
 			});
@@ -179,9 +193,7 @@ async function proveGate({ configFile }: Installation): Promise<Proof[]> {
 			advice: "run: llamagate reload",
 		});
 	}
-	const follower = (await lookUpUnit("llamagate-listen.service"))?.environment;
-	const device = follower?.get("INTERFACE") ?? "tailscale0";
-	const port = Number(follower?.get("PORT") ?? 11434);
+	const { device, port } = await gatePlace();
 	const addresses = tailscaleAddressesOf(device);
 	if (addresses.length === 0) return proofs;
 	const listens = async () => {

@@ -2,7 +2,6 @@ import t, { type Test } from "tap";
 import {
 	judgeClock,
 	judgeFailed,
-	judgeGateUnits,
 	judgeOthers,
 	judgeRestart,
 	judgeRoom,
@@ -76,23 +75,6 @@ t.test("a host that setup has locked", booting(), async (t) => {
 	});
 
 	await t.test("units that would not be there after a restart", async (t) => {
-		await seesFault(
-			t,
-			host,
-			"boot.gate",
-			"warn",
-			/llamagate-doctor\.timer is not enabled/,
-			"systemctl --quiet disable llamagate-doctor.timer",
-			"systemctl --quiet enable llamagate-doctor.timer",
-		);
-		await seesFault(
-			t,
-			host,
-			"boot.gate",
-			"high",
-			/^llamagate-listen\.service is not enabled$/,
-			"systemctl --quiet disable llamagate-listen.service",
-		);
 		await seesFault(
 			t,
 			host,
@@ -206,14 +188,6 @@ const unit = (name: string, state: Partial<UnitState> = {}): UnitState => ({
 const gone = { exists: false, isActive: false, isEnabled: false };
 
 t.test("units that are not there are no fault of theirs", async (t) => {
-	t.equal(judgeGateUnits([unit("llamagate.service", gone)]).state, "absent");
-	t.match(
-		judgeGateUnits([
-			unit("llamagate.service"),
-			unit("llamagate-doctor.timer", gone),
-		]),
-		{ state: "finding", severity: "warn" },
-	);
 	t.equal(judgeOthers([unit("ufw.service", gone)], true).state, "absent");
 	t.equal(
 		judgeOthers([unit("ufw.service", { isEnabled: false })], false).state,

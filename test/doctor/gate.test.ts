@@ -102,6 +102,14 @@ t.test(
 		});
 
 		await t.test("units that do not run", async (t) => {
+			await host.sh("systemctl disable --now --quiet llamagate-doctor.timer");
+			const idle = await examine(host, ["gate.units"]);
+			t.match(statesOf(idle), { "gate.units": "warn" });
+			t.match(evidenceOf(idle, "gate.units"), /^llamagate-doctor\.timer/);
+			await host.sh(commandOf(idle, "gate.units"));
+			t.match(statesOf(await examine(host, ["gate.units"])), {
+				"gate.units": "ok",
+			});
 			await host.sh("systemctl disable --now --quiet llamagate-listen");
 			const found = await examine(host, ["gate.units"]);
 			t.match(statesOf(found), { "gate.units": "high" });
