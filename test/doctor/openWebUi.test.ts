@@ -1,4 +1,7 @@
+import type { NetworkInterfaceInfo } from "node:os";
 import t from "tap";
+import { callAddress } from "../../src/doctor/knock.ts";
+import type { ListeningSocket } from "../../src/host/listeningSockets.ts";
 import { formatHostPort } from "../../src/net/ranges.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import {
@@ -230,3 +233,32 @@ t.test(
 		});
 	},
 );
+
+t.test("a socket is asked where no other of its port answers", async (t) => {
+	const at = (address: string, device?: string): ListeningSocket => ({
+		...{ address, device, port: 8080, programs: [] },
+	});
+	const one = (address: string, family: "IPv4" | "IPv6", internal = false) =>
+		({ address, family, internal }) as NetworkInterfaceInfo;
+	const interfaces = {
+		eth0: [one("192.0.2.1", "IPv4"), one("fe80::1", "IPv6")],
+		lo: [one("127.0.0.1", "IPv4", true), one("::1", "IPv6", true)],
+	};
+	for (const [socket, others, wanted] of [
+		[at("0.0.0.0"), [at("::1")], "127.0.0.1"],
+		[at("::"), [at("0.0.0.0")], "::1"],
+		[at("*"), [], "127.0.0.1"],
+		[at("0.0.0.0"), [at("127.0.0.1")], "192.0.2.1"],
+		[at("0.0.0.0", "eth0"), [at("127.0.0.1")], "192.0.2.1"],
+		[at("::", "eth0"), [], "fe80::1%eth0"],
+		[at("0.0.0.0"), [at("127.0.0.1"), at("0.0.0.0", "eth0")], undefined],
+		[at("0.0.0.0", "wlan0"), [], undefined],
+		[at("192.0.2.1"), [at("127.0.0.1")], "192.0.2.1"],
+		[at("fe80::1", "eth0"), [], "fe80::1%eth0"],
+	] as const)
+		t.equal(
+			callAddress(socket, [socket, ...others], interfaces),
+			wanted,
+			`${socket.address} ${socket.device ?? ""} beside ${others.length}`,
+		);
+});
