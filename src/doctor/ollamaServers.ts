@@ -23,6 +23,7 @@ import { askEach, callAddress, isWildcard, knock } from "./knock.ts";
 import {
 	findGateOwner,
 	isHeldByGate,
+	isLoaded,
 	mainPidOf,
 	propertiesOf,
 } from "./runningGate.ts";
@@ -70,7 +71,7 @@ interface OllamaLook {
 		readonly address: string;
 		readonly port: number;
 	}[];
-	/** Those of them, and of the ones that only programs of this host reach, that did answer. */
+	/** What did answer as one, for people. */
 	readonly answering: readonly string[];
 	/** Servers elsewhere to which none of these leads. */
 	readonly unasked: readonly Server[];
@@ -130,7 +131,7 @@ async function lookAnew(patient: Patient): Promise<OllamaLook> {
 	const homes = new Map<Server, Container[]>();
 	for (const server of elsewhere)
 		homes.set(server, await homesOf(server, running));
-	const hasUnit = unit?.get("LoadState") === "loaded";
+	const hasUnit = isLoaded(unit);
 	const isSame = (container: Container, place: LedPlace) =>
 		place.container?.Id === container.Id;
 	const askable = sockets.flatMap((socket) => {
