@@ -378,10 +378,7 @@ export class Relay implements Dispatcher.DispatchHandler {
 		if (piece.length === 0) return !res.writableNeedDrain;
 		const size = piece.length.toString(16);
 		if (isSmall)
-			return res.write(
-				`${size}\r\n${piece.toString("latin1")}\r\n`,
-				"latin1",
-			);
+			return res.write(`${size}\r\n${piece.toString("latin1")}\r\n`, "latin1");
 		res.write(`${size}\r\n`, "latin1");
 		res.write(piece);
 		return res.write("\r\n", "latin1");
