@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { networkInterfaces } from "node:os";
 import { containers, nameOf, publishedPorts } from "../host/docker.ts";
+import { gatePlace } from "../host/gate.ts";
 import { type KernelFilter, kernelFilter } from "../host/kernelFilter.ts";
 import { unguardedService } from "../host/knownServices.ts";
 import {
@@ -57,7 +58,6 @@ import {
 	ufwInputs,
 	unique,
 } from "./firewallFixes.ts";
-import { gatePlace } from "./runningGate.ts";
 
 const ollamaPort = 11434;
 const webPorts = [3000, 8080];
