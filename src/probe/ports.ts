@@ -13,8 +13,10 @@ export const publicPorts: readonly number[] = [22, 443, 3000, 8080, 11434];
 export interface Knock {
 	readonly address: string;
 	readonly port: number;
-	/** `closed`: refused. `filtered`: no answer, or a router's. `unreachable`: this device has no way there. */
+	/** `closed`: refused. `filtered`: no answer, or a firewall's. `unreachable`: it is not known that anything was asked there. */
 	readonly state: "open" | "closed" | "filtered" | "unreachable";
+	/** Why there was no connection, where one was refused. */
+	readonly code?: string;
 	/** The version that an Ollama without a key told. */
 	readonly ollama?: string;
 	/** What else answered to the question for it, in short. */
@@ -25,7 +27,7 @@ export interface Knock {
  * Opens one connection, and on it asks for Ollama's version if that is wanted.
  * It is closed again at once, or after 5 s.
  */
-export function knock(
+function knock(
 	address: string,
 	port: number,
 	asksForOllama: boolean,
@@ -34,7 +36,7 @@ export function knock(
 		const socket = connect({ host: address, port });
 		let isOpen = false;
 		let said = "";
-		const end = (state: Knock["state"]) => {
+		const end = (state: Knock["state"], code?: string) => {
 			clearTimeout(timer);
 			socket.destroy();
 			const version = /\r\n\r\n[\s\S]*"version"\s*:\s*"([^"]+)"/.exec(
@@ -45,6 +47,7 @@ export function knock(
 				address,
 				port,
 				state,
+				...(code === undefined ? {} : { code }),
 				...(version !== undefined && status === "200"
 					? { ollama: excerpt(version) }
 					: status !== undefined
@@ -70,27 +73,54 @@ export function knock(
 		});
 		socket.once("error", (error) => {
 			if (isOpen) return end("open");
-			end(stateOf(codeOf(error)));
+			end(stateOf(codeOf(error)), codeOf(error));
 		});
-		socket.once("close", () => end("open"));
+		socket.once("close", () => end(isOpen ? "open" : "unreachable"));
 	});
 }
 
+/** Only what the other side can have said, or silence, says anything about a port. */
 function stateOf(code: string): Knock["state"] {
 	switch (code) {
 		case "ECONNREFUSED":
 		case "ECONNRESET":
 			return "closed";
-		case "ENETUNREACH":
-		case "EADDRNOTAVAIL":
-		case "EAFNOSUPPORT":
-		case "EINVAL":
-		// A firewall of this device's own.
-		case "EPERM":
-			return "unreachable";
-		default:
+		case "ETIMEDOUT":
 			return "filtered";
+		default:
+			return "unreachable";
 	}
+}
+
+/** Knocks at each of these ports of these addresses, all at once, one connection each. */
+export async function knockAtAll(
+	addresses: readonly string[],
+	ports: readonly number[],
+	asksForOllama: (port: number) => boolean,
+): Promise<Knock[]> {
+	const knocks = await Promise.all(
+		addresses.flatMap((address) =>
+			ports.map((port) => knock(address, port, asksForOllama(port))),
+		),
+	);
+	const hasAnswered = answered(knocks);
+	// These codes are a missing route's and a firewall's refusal (firewalld sends
+	// the latter); where other ports answer there is a route.
+	return knocks.map((one) =>
+		/^(EHOSTUNREACH|EACCES)$/.test(one.code ?? "") &&
+		hasAnswered.has(one.address)
+			? { ...one, state: "filtered" }
+			: one,
+	);
+}
+
+/** The addresses of which at least one port gave an answer. */
+export function answered(knocks: readonly Knock[]): Set<string> {
+	return new Set(
+		knocks
+			.filter(({ state }) => state === "open" || state === "closed")
+			.map(({ address }) => address),
+	);
 }
 
 /** Knocks at these ports of these addresses, all at once, one connection each. */
@@ -98,10 +128,10 @@ export async function checkPublic(
 	ways: readonly Way[],
 	ports: readonly number[],
 ): Promise<Result[]> {
-	const knocks = await Promise.all(
-		ways.flatMap(({ address }) =>
-			ports.map((port) => knock(address, port, port !== 22 && port !== 443)),
-		),
+	const knocks = await knockAtAll(
+		ways.map(({ address }) => address),
+		ports,
+		(port) => port !== 22 && port !== 443,
 	);
 	const at = (...wanted: number[]) =>
 		knocks.filter(({ port }) => wanted.includes(port));
@@ -134,14 +164,15 @@ export async function checkPublic(
 	];
 }
 
-function describe({ address, port, state, ollama, other }: Knock): string {
+function describe(knock: Knock): string {
+	const { address, port, state, code, ollama, other } = knock;
 	const answer =
 		ollama !== undefined
 			? `, and Ollama ${ollama} answers`
 			: other !== undefined
 				? `, and answers ${other}`
 				: "";
-	return `${formatHostPort(address, port)} is ${state === "unreachable" ? "out of this device's reach" : state}${answer}`;
+	return `${formatHostPort(address, port)} is ${state === "unreachable" ? `out of this device's reach${code === undefined ? "" : ` (${code})`}` : state}${answer}`;
 }
 
 export function judgeShut(
@@ -195,21 +226,29 @@ function judgeOllama(knocks: readonly Knock[]): Result {
 }
 
 function judgeAnswers(knocks: readonly Knock[]): Result {
+	const check = checks.publicAnswers;
+	const hasAnswered = answered(knocks);
+	const addresses = [...new Set(knocks.map(({ address }) => address))];
+	const silent = addresses.filter((address) => !hasAnswered.has(address));
+	if (silent.length > 0)
+		return unknown(
+			check,
+			`not one port of ${silent.join(", ")} gave an answer: the firewall drops everything, or this is not the server's address, or the network here lets nothing out`,
+		);
+	const trusting = addresses.filter((address) => {
+		const own = knocks.filter((one) => one.address === address);
+		return own.length > 3 && own.every(({ state }) => state === "open");
+	});
+	if (trusting.length > 0)
+		return unknown(
+			check,
+			`every port of ${trusting.join(", ")} is open: that may be the network here, which answers in the server's place`,
+		);
 	const heard = knocks.filter(
 		({ state }) => state === "open" || state === "closed",
 	);
-	if (heard.length === 0)
-		return unknown(
-			checks.publicAnswers,
-			"not one port gave an answer: the firewall drops everything, or this is not the server's address, or the network here lets nothing out",
-		);
-	if (heard.length > 3 && heard.every(({ state }) => state === "open"))
-		return unknown(
-			checks.publicAnswers,
-			"every port is open: that may be the network here, which answers in the server's place",
-		);
 	return ok(
-		checks.publicAnswers,
+		check,
 		`${heard.length} of ${knocks.length} connections were answered, the others met silence`,
 	);
 }

@@ -6,7 +6,7 @@ import type { Result } from "../report/result.ts";
 import { excerpt } from "../visible.ts";
 import { checks, finding, ok, unknown } from "./checks.ts";
 import { resolve } from "./place.ts";
-import { judgeShut, knock } from "./ports.ts";
+import { answered, judgeShut, type Knock, knockAtAll } from "./ports.ts";
 
 const timeoutMs = 10_000;
 const dayMs = 24 * 3_600_000;
@@ -43,22 +43,35 @@ export async function checkWebUi(webUi: WebUi): Promise<Result[]> {
 			unknown(checks.webUiRawPorts, reason),
 		];
 	}
-	const knocks = Promise.all(
-		addresses.flatMap((address) =>
-			rawPorts
-				.filter((port) => port !== webUi.port)
-				.map((port) => knock(address, port, false)),
-		),
+	// The page's own port tells a port that is shut from an address that nobody has.
+	const knocking = knockAtAll(
+		addresses,
+		[...new Set([webUi.port, ...rawPorts])],
+		() => false,
 	);
 	const seen = await look(webUi, addresses);
 	return [
 		...judgeTls(webUi, seen, Date.now()),
-		judgeShut(
-			checks.webUiRawPorts,
-			await knocks,
-			"On the server: sudo llamagate setup --only open-webui. It has to listen on 127.0.0.1 alone, behind tailscale serve.",
-		),
+		judgeRawPorts(webUi, await knocking),
 	];
+}
+
+function judgeRawPorts({ port }: WebUi, knocks: readonly Knock[]): Result {
+	const raw = knocks.filter((knock) => knock.port !== port);
+	const hasAnswered = answered(knocks);
+	const silent = new Set(
+		raw.map(({ address }) => address).filter((one) => !hasAnswered.has(one)),
+	);
+	if (silent.size > 0 && raw.every(({ state }) => state !== "open"))
+		return unknown(
+			checks.webUiRawPorts,
+			`${[...silent].join(", ")} gave no answer at all, not at port ${port} either`,
+		);
+	return judgeShut(
+		checks.webUiRawPorts,
+		raw,
+		"On the server: sudo llamagate setup --only open-webui. It has to listen on 127.0.0.1 alone, behind tailscale serve.",
+	);
 }
 
 interface Seen {

@@ -24,6 +24,9 @@ type Tap = Parameters<typeof makeNamespace>[0];
 /** Addresses of the internet, in a network that has none of it. */
 const server4 = "20.30.40.50";
 const server6 = "2606:4700:30::50";
+/** Of the same server, but its device has no route to them. */
+const prohibited = "20.30.40.51";
+const noWay = "20.30.40.52";
 const outside4 = "21.31.41.51";
 const outside6 = "2606:4700:31::51";
 
@@ -193,10 +196,28 @@ t.test(
 		});
 		t.match(open.results["public.11434"], { state: "finding" });
 		await filter(server, 11434);
+		// As firewalld turns away: this device sees EHOSTUNREACH, and knows that there is a way.
+		await must(
+			server,
+			...["nft", "add", "rule", "inet", "probe", "input"],
+			...[
+				"tcp",
+				"dport",
+				"3000",
+				"reject",
+				"with",
+				"icmpx",
+				"admin-prohibited",
+			],
+		);
 		const shut = await probe(device, ["--public", server4]);
 		t.equal(shut.code, 0);
 		t.match(shut.results["public.ollama"], { state: "ok" });
 		t.match(shut.results["public.11434"], { state: "ok" });
+		t.match(shut.results["public.open-webui"], {
+			state: "ok",
+			evidence: [`${server4}:3000 is filtered`],
+		});
 		// By IPv6 this device has no way there, which is no pass.
 		const other = await probe(device, ["--public", server6]);
 		t.match(other.results["public.11434"], {
@@ -215,10 +236,17 @@ t.test(
 		if (!requireTool(t, "nft")) return;
 		const { server, device } = await makeInternet(t, { v4: outside4 });
 		await filter(server, 22, 443, 3000, 8080, 11434);
-		const { results } = await probe(device, ["--public", server4]);
+		const [{ results }, webUi] = await Promise.all([
+			probe(device, ["--public", server4]),
+			probe(device, ["--webui", `https://${server4}`]),
+		]);
 		t.match(results["public.answers"], {
 			state: "unknown",
-			evidence: [/not one port gave an answer/],
+			evidence: [/not one port of 20\.30\.40\.50 gave an answer/],
+		});
+		t.match(webUi.results["webui.raw-ports"], {
+			state: "unknown",
+			evidence: [/20\.30\.40\.50 gave no answer/],
 		});
 	},
 );
@@ -234,7 +262,13 @@ t.test(
 		t.teardown(() => rm(folder, { recursive: true }));
 		await writeFile(
 			path.join(folder, "hosts"),
-			`${server4} box.example\n${server6} box.example\n10.0.0.7 box.example\n`,
+			[server4, server6, prohibited, noWay, "10.0.0.7"]
+				.map((address) => `${address} box.example\n`)
+				.join(""),
+		);
+		await device.ip(
+			`route add prohibit ${prohibited}/32`,
+			`route add unreachable ${noWay}/32`,
 		);
 		const { code, stderr, results } = await probe(device, [
 			...["--public", "box.example", "--ports", "22,7777"],
@@ -248,13 +282,22 @@ t.test(
 			evidence: [`${server4}:7777 is open`],
 		});
 		// Closed by IPv4, out of reach by IPv6: that is not known to be shut.
-		t.match(results["public.22"], {
-			state: "unknown",
-			evidence: [
-				`[${server6}]:22 is out of this device's reach`,
-				`${server4}:22 is closed`,
-			],
-		});
+		t.match(results["public.22"], { state: "unknown" });
+		t.strictSame(results["public.22"]?.evidence.toSorted(), [
+			`${server4}:22 is closed`,
+			`${prohibited}:22 is out of this device's reach (EACCES)`,
+			`${noWay}:22 is out of this device's reach (EHOSTUNREACH)`,
+			`[${server6}]:22 is out of this device's reach (ENETUNREACH)`,
+		]);
+		// One address that answers says nothing about the others.
+		t.match(results["public.answers"], { state: "unknown" });
+		for (const address of [prohibited, noWay, server6])
+			t.ok(
+				results["public.answers"]?.evidence.some((line) =>
+					line.includes(address),
+				),
+				address,
+			);
 		t.match(results["public.11434"], { state: "absent" });
 		t.equal(code, 0);
 	},

@@ -223,9 +223,11 @@ t.test(
 		t.match(await look(`https://localhost:${broken}`, authority.file), {
 			answers: { state: "finding", evidence: [/: 502$/] },
 		});
-		const plain = createTcpServer((socket) =>
-			socket.end("HTTP/1.1 200 OK\r\n\r\n"),
-		);
+		const plain = createTcpServer((socket) => {
+			// A connection that is only to see whether the port is open ends in a reset.
+			socket.on("error", () => {});
+			socket.end("HTTP/1.1 200 OK\r\n\r\n");
+		});
 		await new Promise<void>((resolve) =>
 			plain.listen(0, "127.0.0.1", () => resolve()),
 		);
