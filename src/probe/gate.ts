@@ -83,14 +83,36 @@ export async function checkGate(
 			],
 		};
 	}
-	const caller = openCaller(
-		origin,
-		ways.map(({ address }) => address),
+	return checkWays(question, ways, progress);
+}
+
+/** One address of the gate, and what it said to the first call. */
+interface Door {
+	readonly address: string;
+	readonly caller: Caller;
+	readonly first: Reply | NoReply;
+}
+
+/**
+ * Probes a gate that has these addresses. Each is knocked at without a key; the
+ * key goes to one of them alone, the first that answers.
+ */
+export async function checkWays(
+	question: GateQuestion,
+	ways: readonly Way[],
+	progress: Progress,
+): Promise<{ results: Result[]; timings?: Timings }> {
+	const doors = await Promise.all(
+		ways.map(async ({ address }): Promise<Door> => {
+			const caller = openCaller(question.origin, [address]);
+			const first = await caller.call({ method: "GET", path: "/api/version" });
+			return { address, caller, first };
+		}),
 	);
 	try {
-		return await checkFound(question, caller, ways, progress);
+		return await checkDoors(question, doors, ways, progress);
 	} finally {
-		await caller.close();
+		await Promise.all(doors.map(({ caller }) => caller.close()));
 	}
 }
 
@@ -109,43 +131,66 @@ function rest(
 	return left.map((check) => unknown(check, reason));
 }
 
-async function checkFound(
+async function checkDoors(
 	{ origin, key, model, waitMs, lockout }: GateQuestion,
-	caller: Caller,
+	doors: readonly Door[],
 	ways: readonly Way[],
 	progress: Progress,
 ): Promise<{ results: Result[]; timings?: Timings }> {
-	const first = await caller.call({ method: "GET", path: "/api/version" });
-	const reachable = judgeFirst(first, origin, ways);
+	const main = doors.find(({ first }) => isReply(first)) ?? doors[0];
+	if (main === undefined) throw new Error("a gate without an address");
+	const { caller, first } = main;
+	progress("knocking at every call without a key");
+	const isOnly = doors.length === 1;
+	const atMain = await checkDoor(main, origin, isOnly);
+	const seen = [atMain];
+	const shut: string[] = [];
+	for (const door of doors) {
+		if (door === main) continue;
+		if (isReply(door.first) || !isReply(first))
+			seen.push(await checkDoor(door, origin, isOnly));
+		// Where others answer, a port at which nothing listens lets nobody in.
+		else if (door.first.code === "ECONNREFUSED") shut.push(door.address);
+		// Clients go on to the next address, so it is no finding of its own.
+		else {
+			const reason = `no answer from ${door.address} (${door.first.code})`;
+			seen.push({
+				reachable: unknown(checks.reachable, reason),
+				withoutKey: rest(reason, ...withoutKeyChecks),
+			});
+		}
+	}
+	const reachable = worst(seen.map((at) => at.reachable));
+	const withoutKey = withoutKeyChecks.map((_, i) =>
+		worst(seen.flatMap((at) => at.withoutKey[i] ?? [])),
+	);
 	const encrypted = judgeWay(origin, ways);
-	const results = [reachable, judgePlace(ways), encrypted];
-	const lockoutChecks = lockout ? [checks.lockout] : [];
-	if (!isReply(first) || first.status === 429 || reachable.state !== "ok") {
-		// An Ollama that answers everybody is worth the whole list.
-		const isBare = isReply(first) && isOllama(first);
-		if (isBare) {
-			progress("knocking at every call without a key");
-			results.push(...(await checkWithoutKey(caller)));
-			results.push(unknown(checks.wrongKey, "nobody asks for a key here"));
-		} else results.push(...rest(noGate(first), ...withoutKeyChecks));
+	const results = [
+		{
+			...reachable,
+			evidence: [
+				...reachable.evidence,
+				...shut.map((address) => `nothing listens at ${address}`),
+			],
+		},
+		judgePlace(ways),
+		encrypted,
+		...withoutKey,
+	];
+	if (atMain.reachable.state !== "ok") {
 		results.push(
 			...rest(
-				isBare
+				isReply(first) && isOllama(first)
 					? "the key was not sent: nobody asks for one here"
 					: noGate(first),
 				...keyChecks,
 				...streamChecks,
-				...lockoutChecks,
+				...(lockout ? [checks.lockout] : []),
 			),
 		);
 		return { results };
 	}
-
-	progress("knocking at every call without a key");
-	results.push(...(await checkWithoutKey(caller)));
-
-	const wrongKey = await checkWrongKey(caller);
-	results.push(wrongKey);
+	const wrongKey = withoutKey.at(-1);
 
 	let timings: Timings | undefined;
 	const obstacle =
@@ -153,7 +198,7 @@ async function checkFound(
 			? "no key was given: --key-stdin, or LLAMAGATE_KEY"
 			: encrypted.state === "finding"
 				? "the key was not sent: the way is not encrypted"
-				: wrongKey.state === "finding"
+				: wrongKey?.state === "finding"
 					? "the key was not sent: any would be taken"
 					: undefined;
 	if (key === undefined || obstacle !== undefined)
@@ -189,6 +234,51 @@ async function checkFound(
 	return { results, ...(timings === undefined ? {} : { timings }) };
 }
 
+/** What strangers see at one address. */
+interface Seen {
+	readonly reachable: Result;
+	/** In the order of `withoutKeyChecks`. */
+	readonly withoutKey: readonly Result[];
+}
+
+async function checkDoor(
+	{ address, caller, first }: Door,
+	origin: string,
+	isOnly: boolean,
+): Promise<Seen> {
+	const reachable = judgeFirst(first, origin, address);
+	// An Ollama that answers everybody is worth the whole list.
+	const isBare = isReply(first) && isOllama(first);
+	if (!isBare && reachable.state !== "ok")
+		return { reachable, withoutKey: rest(noGate(first), ...withoutKeyChecks) };
+	const results = [
+		...(await checkWithoutKey(caller)),
+		isBare
+			? unknown(checks.wrongKey, "nobody asks for a key here")
+			: await checkWrongKey(caller),
+	];
+	const withoutKey = results.map((result) => ({
+		...result,
+		evidence: isOnly
+			? result.evidence
+			: result.evidence.map((line) => `${address}: ${line}`),
+	}));
+	return { reachable, withoutKey };
+}
+
+/** One check's results at several addresses: the worst of them, with what was seen at each. */
+function worst(results: readonly Result[]): Result {
+	const states = ["finding", "unknown", "absent", "ok"];
+	const [first, ...others] = results.toSorted(
+		(a, b) => states.indexOf(a.state) - states.indexOf(b.state),
+	);
+	if (first === undefined) throw new Error("a check without a result");
+	return {
+		...first,
+		evidence: [first, ...others].flatMap(({ evidence }) => evidence),
+	};
+}
+
 function noGate(first: Reply | NoReply): string {
 	if (!isReply(first)) return `the server did not answer (${first.code})`;
 	return first.status === 429
@@ -203,10 +293,10 @@ function isOllama({ status, body }: Reply): boolean {
 function judgeFirst(
 	first: Reply | NoReply,
 	origin: string,
-	ways: readonly Way[],
+	address: string,
 ): Result {
 	const check = checks.reachable;
-	const where = `${origin} (${ways.map(({ address }) => address).join(", ")})`;
+	const where = `${origin} (${address})`;
 	if (!isReply(first))
 		return finding(
 			check,

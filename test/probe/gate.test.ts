@@ -2,7 +2,12 @@ import { createServer } from "node:http";
 import t from "tap";
 import { routes } from "../../src/ollama/routes.ts";
 import { startStandIn } from "../../src/ollama/standIn.ts";
-import { checkGate, type GateQuestion } from "../../src/probe/gate.ts";
+import {
+	checkGate,
+	checkWays,
+	type GateQuestion,
+} from "../../src/probe/gate.ts";
+import { wayTo } from "../../src/probe/place.ts";
 import type { Result } from "../../src/report/result.ts";
 import { startGate, testEntries, testKeys } from "../support/gate.ts";
 import { startMiddleman } from "./middlemen.ts";
@@ -20,6 +25,10 @@ async function probe(
 		},
 		() => {},
 	);
+	return byId(results);
+}
+
+function byId(results: readonly Result[]): Record<string, Result> {
 	return Object.fromEntries(
 		results.map((result) => [result.id.replace("probe.", ""), result]),
 	);
@@ -132,6 +141,63 @@ t.test(
 		t.match(results["wrong-key"], { state: "finding", severity: "critical" });
 		t.match(results["key-accepted"], { state: "unknown" });
 		t.notOk(shown.some((value) => value?.includes(testKeys.owner)));
+	},
+);
+
+t.test(
+	"each address of a name is knocked at, and the key goes to one alone",
+	async (t) => {
+		if (process.platform !== "linux")
+			return t.comment("127.0.0.2 is an address on Linux alone");
+		const gate = await startGate(t, { standIn: { tokenIntervalMs: 10 } });
+		const open = await startStandIn({ host: "127.0.0.2", port: gate.port });
+		t.teardown(() => open.close());
+		const ways = await Promise.all(
+			["127.0.0.1", "127.0.0.2", "127.0.0.3"].map(wayTo),
+		);
+		const question = {
+			...{ key: testKeys.user, model: undefined, waitMs: 60_000 },
+			...{ origin: `http://gate.localhost:${gate.port}`, lockout: false },
+		};
+		const both = await checkWays(question, ways, () => {});
+		const seen = byId(both.results);
+		t.match(seen["no-key"], {
+			state: "finding",
+			evidence: [/^127\.0\.0\.2: \d+ of \d+ calls were not refused/],
+		});
+		t.equal(
+			seen["no-key"]?.evidence.at(-1),
+			`127.0.0.1: ${routes.length} calls, each refused with 401`,
+		);
+		t.match(seen.reachable, {
+			state: "finding",
+			evidence: [
+				/\(127\.0\.0\.2\): Ollama/,
+				/\(127\.0\.0\.1\)$/,
+				/127\.0\.0\.3/,
+			],
+		});
+		t.match(seen.stream, { state: "ok" });
+		for (const { headers } of open.calls)
+			t.equal(headers.authorization, undefined);
+
+		// The order of the addresses decides nothing about what is found.
+		const other = await checkWays(question, ways.toReversed(), () => {});
+		t.match(byId(other.results)["no-key"], { state: "finding" });
+		for (const { headers } of open.calls)
+			t.equal(headers.authorization, undefined);
+
+		await open.close();
+		const shut = await checkWays(question, ways, () => {});
+		t.match(byId(shut.results).reachable, {
+			state: "ok",
+			evidence: [
+				/\(127\.0\.0\.1\)$/,
+				"nothing listens at 127.0.0.2",
+				"nothing listens at 127.0.0.3",
+			],
+		});
+		t.match(byId(shut.results)["no-key"], { state: "ok" });
 	},
 );
 
