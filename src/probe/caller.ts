@@ -25,10 +25,12 @@ export interface Reply {
 	readonly headers: Readonly<Record<string, string>>;
 	/** Up to 4 MiB. */
 	readonly body: string;
+	/** Why the body is not whole, if it is not. */
+	readonly broken?: string;
 	readonly durationMs: number;
 }
 
-/** There was no answer, or no whole one. */
+/** There was no answer. */
 export interface NoReply {
 	readonly code: string;
 }
@@ -123,22 +125,18 @@ export function openCaller(
 				return { code: "not tried, the server was silent too often" };
 			const startedAt = performance.now();
 			try {
-				const reply = await begin(
+				const { statusCode, headers, body } = await begin(
 					request,
 					callTimeoutMs,
 					callTimeoutMs,
 					AbortSignal.timeout(callTimeoutMs),
 				);
-				let body = "";
-				const decoder = new TextDecoder();
-				for await (const chunk of reply.body as AsyncIterable<Buffer>) {
-					body += decoder.decode(chunk, { stream: true });
-					if (body.length > maxReplyBytes) return { code: "too long a reply" };
-				}
+				const read = await readBody(body, maxReplyBytes);
+				if (read.broken !== undefined) lostMs += performance.now() - startedAt;
 				return {
-					status: reply.statusCode,
-					headers: plain(reply.headers),
-					body,
+					status: statusCode,
+					headers: plain(headers),
+					...read,
 					durationMs: performance.now() - startedAt,
 				};
 			} catch (error) {
@@ -162,6 +160,30 @@ export function openCaller(
 		},
 		close: () => agent.destroy(),
 	};
+}
+
+/** Reads so much of a body and no more, and says why where it is not whole. */
+export async function readBody(
+	chunks: AsyncIterable<Buffer>,
+	maxBytes: number,
+): Promise<{ body: string; broken?: string }> {
+	const parts: Buffer[] = [];
+	let sizeBytes = 0;
+	let broken: string | undefined;
+	try {
+		for await (const chunk of chunks) {
+			sizeBytes += chunk.length;
+			if (sizeBytes > maxBytes) {
+				broken = "too long a reply";
+				break;
+			}
+			parts.push(chunk);
+		}
+	} catch (error) {
+		broken = codeOf(error);
+	}
+	const body = Buffer.concat(parts).toString();
+	return broken === undefined ? { body } : { body, broken };
 }
 
 function plain(

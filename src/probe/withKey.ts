@@ -177,6 +177,8 @@ async function checkReads(
 			wrong.push(
 				`${method} ${path}: ${reply.status} ${excerpt(readError(familyOf(path), reply.body) ?? "", key)}`.trim(),
 			);
+		else if (reply.broken !== undefined)
+			wrong.push(`${method} ${path}: 200, but it broke off (${reply.broken})`);
 		else if (!isRight(reply.body))
 			wrong.push(`${method} ${path}: 200, but not what Ollama answers`);
 		else if (method === "GET" && path === "/api/version")

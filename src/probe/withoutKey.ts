@@ -66,7 +66,7 @@ export async function checkWithoutKey(caller: Caller): Promise<Result[]> {
 	for (const scopes of waves) {
 		const wave = routes.filter(({ scope }) => scopes.includes(scope));
 		const isHarmless = scopes.includes("read") || scopes.includes("infer");
-		if (!isHarmless && answered.some((call) => !isRefused(call)))
+		if (!isHarmless && answered.some(isLetThrough))
 			held.push(...wave.map(({ id }) => id));
 		else
 			answered.push(
@@ -151,6 +151,10 @@ function isRefused({ reply }: Answered): boolean {
 	return isReply(reply) && reply.status === 401;
 }
 
+function isLetThrough({ reply }: Answered): boolean {
+	return isReply(reply) && reply.status !== 401;
+}
+
 function describe({ method, path, reply }: Answered): string {
 	const said = isReply(reply) ? String(reply.status) : reply.code;
 	return `${method} ${path}: ${said} in place of 401`;
@@ -210,9 +214,14 @@ function judgeRefusals(refused: readonly Answered[]): Result[] {
 	const name = ({ method, path }: Call) => `${method} ${path}`;
 	// A reply to HEAD has no body.
 	const withBody = refused.filter(({ method }) => method !== "HEAD");
+	const broken = withBody.filter(
+		({ reply }) => isReply(reply) && reply.broken !== undefined,
+	);
 	const misshapen = withBody.filter(
 		({ family, reply }) =>
-			isReply(reply) && readError(family, reply.body) === undefined,
+			isReply(reply) &&
+			reply.broken === undefined &&
+			readError(family, reply.body) === undefined,
 	);
 	return [
 		bare.length === 0
@@ -228,23 +237,39 @@ function judgeRefusals(refused: readonly Answered[]): Result[] {
 					],
 					"The gate sends it always. Have the proxy that stands before it leave this header alone.",
 				),
-		misshapen.length === 0
-			? ok(
-					checks.refusalShape,
-					`${withBody.length} of them, each one line of JSON in the shape of its API`,
-				)
-			: finding(
-					checks.refusalShape,
-					[
-						`not so for ${misshapen.length} of ${withBody.length}`,
-						...firstFew(
-							misshapen.map(
-								(call) => `${name(call)}: no error of the ${call.family} API`,
-							),
-							3,
-						),
-					],
-					"The gate sends them so. Have the proxy that stands before it leave replies alone, error pages in particular.",
-				),
+		judgeShapes(withBody.length, misshapen, broken),
 	];
+}
+
+function judgeShapes(
+	asked: number,
+	misshapen: readonly Answered[],
+	broken: readonly Answered[],
+): Result {
+	const check = checks.refusalShape;
+	const name = ({ method, path }: Call) => `${method} ${path}`;
+	if (misshapen.length > 0)
+		return finding(
+			check,
+			[
+				`not so for ${misshapen.length} of ${asked}`,
+				...firstFew(
+					misshapen.map(
+						(call) => `${name(call)}: no error of the ${call.family} API`,
+					),
+					3,
+				),
+			],
+			"The gate sends them so. Have the proxy that stands before it leave replies alone, error pages in particular.",
+		);
+	if (broken.length > 0)
+		return unknown(
+			check,
+			`${broken.length} of ${asked} did not come to their end`,
+			...firstFew(broken.map(name), 3),
+		);
+	return ok(
+		check,
+		`${asked} of them, each one line of JSON in the shape of its API`,
+	);
 }

@@ -1,4 +1,4 @@
-import { createServer } from "node:http";
+import { createServer, type ServerResponse } from "node:http";
 import t from "tap";
 import { routes } from "../../src/ollama/routes.ts";
 import { startStandIn } from "../../src/ollama/standIn.ts";
@@ -243,6 +243,50 @@ t.test(
 		t.match(results["no-key"], { state: "ok" });
 	},
 );
+
+t.test(
+	"a call that is let through without a key is found, whether or not its body ends",
+	async (t) => {
+		const gate = await startGate(t);
+		for (const [end, name] of [
+			[(res: ServerResponse) => res.write("x", () => res.destroy()), "cut"],
+			[(res: ServerResponse) => res.end("x".repeat(5 * 2 ** 20)), "too long"],
+		] as const) {
+			const url = await startMiddleman(t, gate.url, {
+				answers: (req, res) => {
+					if (req.url !== "/api/ps") return false;
+					end(res);
+					return true;
+				},
+			});
+			t.match(
+				(await probe(url, undefined))["no-key"],
+				{
+					state: "finding",
+					evidence: [/^1 of \d+ calls/, "GET /api/ps: 200 in place of 401"],
+				},
+				name,
+			);
+		}
+	},
+);
+
+t.test("a call that was lost is not taken for an open one", async (t) => {
+	const gate = await startGate(t);
+	const asked: (string | undefined)[] = [];
+	const url = await startMiddleman(t, gate.url, {
+		answers: (req) => {
+			asked.push(req.url);
+			if (req.url !== "/v1/embeddings") return false;
+			req.socket.destroy();
+			return true;
+		},
+	});
+	const found = (await probe(url, undefined))["no-key"];
+	t.match(found, { state: "unknown", evidence: [/^1 of \d+ calls/] });
+	t.notMatch(found?.evidence.join("\n"), /nobody guards here/);
+	t.ok(asked.includes("/api/pull"));
+});
 
 t.test(
 	"a call that manages models and is open to all is found, and asks for nothing",
