@@ -5,8 +5,8 @@ import type { Family } from "../ollama/routes.ts";
 const connectTimeoutMs = 5_000;
 /** For calls that need no model. */
 const callTimeoutMs = 10_000;
-/** Waiting for a server that no longer answers comes to an end. */
-const maxLostMs = 20_000;
+/** Waiting for a server that no longer answers comes to an end: after one call and three connections, at the earliest. */
+const maxLostMs = 25_000;
 const maxReplyBytes = 4 * 2 ** 20;
 
 export interface Request {

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { generateKey } from "../keys/newKey.ts";
 import type { Result } from "../report/result.ts";
 import { excerpt } from "../visible.ts";
@@ -7,23 +8,59 @@ import { checks, finding, ok, unknown } from "./checks.ts";
 /** As many as fail2ban's jail for the gate takes, and three times what the gate does by itself. */
 export const maxTries = 30;
 
+/** A server that is gone after so few may have died just then. */
+const maxShownByAccident = 5;
+const pauseMs = 200;
+
+/** Codes of a connection that did not come about. */
+const connectCodes = new Set([
+	...["ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH", "EACCES", "ETIMEDOUT"],
+	"UND_ERR_CONNECT_TIMEOUT",
+]);
+
+/** Asks three times without a key. @returns `undefined` if an answer came */
+async function listen(
+	caller: Caller,
+): Promise<{ code: string; isShut: boolean } | undefined> {
+	const codes: string[] = [];
+	for (let i = 0; i < 3; i += 1) {
+		await delay(pauseMs);
+		const reply = await caller.call({ method: "GET", path: "/api/version" });
+		if (isReply(reply)) return undefined;
+		codes.push(reply.code);
+	}
+	return {
+		code: [...new Set(codes)].join(", "),
+		isShut: codes.every((code) => connectCodes.has(code)),
+	};
+}
+
 /** Shows wrong keys until the gate has enough of it. They are made for this and belong to nobody. */
 export async function checkLockout(caller: Caller): Promise<Result> {
 	const check = checks.lockout;
+	let lost = 0;
 	for (let tried = 1; tried <= maxTries; tried += 1) {
 		const reply = await caller.call({
 			method: "GET",
 			path: "/api/version",
 			key: generateKey(),
 		});
-		if (!isReply(reply))
-			return tried > 1
+		if (!isReply(reply)) {
+			const shown = tried - 1 - lost;
+			const silence = await listen(caller);
+			lost += 1;
+			if (silence === undefined) continue;
+			return silence.isShut && shown > maxShownByAccident
 				? ok(
 						check,
-						`after ${tried - 1} wrong keys this device is not answered any more (${reply.code}): the host has banned it, as fail2ban does`,
+						`after ${shown} wrong keys this device is not answered any more (${silence.code}): the host has banned it, as fail2ban does`,
 						"on the server: sudo fail2ban-client set llamagate unbanip ADDRESS",
 					)
-				: unknown(check, `no answer (${reply.code})`);
+				: unknown(
+						check,
+						`after ${shown} wrong keys there is no answer any more, which need not be a ban (${silence.code})`,
+					);
+		}
 		if (reply.status === 401) continue;
 		if (reply.status !== 429)
 			return finding(
@@ -33,12 +70,12 @@ export async function checkLockout(caller: Caller): Promise<Result> {
 			);
 		const after = reply.headers["retry-after"] ?? "";
 		const said = excerpt(readError("native", reply.body) ?? "");
-		const seen = `after ${tried - 1} wrong keys: 429, "${said}"`;
+		const seen = `after ${tried - 1 - lost} wrong keys: 429, "${said}"`;
 		if (!/^[1-9]\d*$/.test(after) || said === "")
 			return finding(
 				check,
 				[
-					said === "" ? `after ${tried - 1} wrong keys: 429` : seen,
+					said === "" ? `after ${tried - 1 - lost} wrong keys: 429` : seen,
 					said === ""
 						? "the refusal is no error of Ollama's API"
 						: "Retry-After is missing, so clients do not know how long to wait",
@@ -53,7 +90,9 @@ export async function checkLockout(caller: Caller): Promise<Result> {
 	}
 	return finding(
 		check,
-		[`${maxTries} wrong keys within a minute, and each was answered 401`],
+		[
+			`${maxTries - lost} wrong keys within a minute, and each was answered 401`,
+		],
 		"On the server, set limits.authFailures.max to 10; if a proxy stands before the gate, it sees the proxy's address alone.",
 	);
 }

@@ -1,3 +1,4 @@
+import type { Server } from "node:http";
 import t from "tap";
 import { openCaller } from "../../src/probe/caller.ts";
 import { checkLockout } from "../../src/probe/lockout.ts";
@@ -67,20 +68,57 @@ t.test("a lockout that does not say for how long is found", async (t) => {
 	);
 });
 
-t.test("a host that bans is a lockout as well", async (t) => {
-	const gate = await startGate(t, { config: lenient });
-	let tries = 0;
-	const url = await startMiddleman(t, gate.url, {
+/** Hangs up on the calls with these numbers, from 1; from the last of them on it also stops listening, if it is to. */
+async function hangUpOn(
+	t: Tap,
+	gate: { url: string },
+	calls: readonly number[],
+	stopsListening = false,
+): Promise<string> {
+	let made = 0;
+	return startMiddleman(t, gate.url, {
 		answers: (req) => {
-			tries += 1;
-			if (tries <= 5) return false;
+			made += 1;
+			if (!calls.includes(made)) return false;
+			if (stopsListening) {
+				const { server } = req.socket as unknown as { server: Server };
+				server.close();
+				server.closeAllConnections();
+			}
 			req.socket.destroy();
 			return true;
 		},
 	});
-	t.match(await lockOut(t, url), {
+}
+
+t.test("a host that bans is a lockout as well", async (t) => {
+	const gate = await startGate(t, { config: lenient });
+	t.match(await lockOut(t, await hangUpOn(t, gate, [8], true)), {
 		state: "ok",
-		evidence: [/^after 5 wrong keys .* banned/, /unbanip/],
+		evidence: [/^after 7 wrong keys .* banned/, /unbanip/],
+	});
+	// That early it may as well be a server that has died.
+	t.match(await lockOut(t, await hangUpOn(t, gate, [4], true)), {
+		state: "unknown",
+		evidence: [/after 3 wrong keys.*ECONNREFUSED/],
+	});
+});
+
+t.test("a lost connection is no ban", async (t) => {
+	const lockingOut = await startGate(t);
+	t.match(await lockOut(t, await hangUpOn(t, lockingOut, [8])), {
+		state: "ok",
+		evidence: [/^after 10 wrong keys: 429/],
+	});
+	const gate = await startGate(t, { config: lenient });
+	t.match(await lockOut(t, await hangUpOn(t, gate, [8])), {
+		state: "finding",
+		evidence: [/^29 wrong keys .* 401/],
+	});
+	// Whoever takes connections and hangs up bans nobody.
+	t.match(await lockOut(t, await hangUpOn(t, gate, [8, 9, 10, 11])), {
+		state: "unknown",
+		evidence: [/^after 7 wrong keys/],
 	});
 });
 
