@@ -44,19 +44,21 @@ export interface OpenReply {
 	leave(): void;
 }
 
+/** How long a reply may take. */
+export interface Patience {
+	/** Until its head is there. */
+	readonly waitMs: number;
+	/** Between two pieces of its body. */
+	readonly silenceMs: number;
+	/** Until all of it is there. */
+	readonly wholeMs: number;
+}
+
 /** Makes HTTP calls to one server, always to the addresses that were looked at before. */
 export interface Caller {
 	readonly origin: string;
 	call(request: Request): Promise<Reply | NoReply>;
-	/**
-	 * @param waitMs how long the reply's head may take
-	 * @param silenceMs how long its body may pause
-	 */
-	open(
-		request: Request,
-		waitMs: number,
-		silenceMs: number,
-	): Promise<OpenReply | NoReply>;
+	open(request: Request, patience: Patience): Promise<OpenReply | NoReply>;
 	close(): Promise<void>;
 }
 
@@ -144,10 +146,15 @@ export function openCaller(
 				return { code: codeOf(error) };
 			}
 		},
-		async open(request, waitMs, silenceMs) {
+		async open(request, { waitMs, silenceMs, wholeMs }) {
 			const leaving = new AbortController();
 			try {
-				const reply = await begin(request, waitMs, silenceMs, leaving.signal);
+				const reply = await begin(
+					request,
+					waitMs,
+					silenceMs,
+					AbortSignal.any([leaving.signal, AbortSignal.timeout(wholeMs)]),
+				);
 				return {
 					status: reply.statusCode,
 					headers: plain(reply.headers),

@@ -8,6 +8,7 @@ import {
 	isReply,
 	type NoReply,
 	type OpenReply,
+	readBody,
 	readError,
 	readObject,
 } from "./caller.ts";
@@ -37,6 +38,13 @@ const leftTokens = 400;
 const fastTokenMs = 4;
 /** Silence in a stream that has begun. */
 const maxSilenceMs = 60_000;
+/** From its first token to its end. */
+const maxStreamMs = 180_000;
+const maxStreamBytes = 4 * 2 ** 20;
+const maxLineLength = 256 * 2 ** 10;
+/** A cloud model may make more than it was asked for. */
+const maxTokens = 1_000;
+const maxRefusalBytes = 64 * 2 ** 10;
 const afterLeavingMs = 5_000;
 const secondStreamMs = 30_000;
 
@@ -105,8 +113,7 @@ async function ask(
 				options: { num_predict: tokens },
 			}),
 		},
-		waitMs,
-		maxSilenceMs,
+		{ waitMs, silenceMs: maxSilenceMs, wholeMs: waitMs + maxStreamMs },
 	);
 	return isReply(reply) ? { ...reply, askedAt } : reply;
 }
@@ -115,10 +122,15 @@ async function ask(
 async function* readArrivals(chunks: AsyncIterable<Buffer>) {
 	const decoder = new TextDecoder();
 	let rest = "";
+	let sizeBytes = 0;
 	for await (const chunk of chunks) {
 		const at = performance.now();
+		sizeBytes += chunk.length;
+		if (sizeBytes > maxStreamBytes) throw new Error("more than 4 MiB");
 		const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
 		rest = lines.pop() ?? "";
+		if (rest.length > maxLineLength)
+			throw new Error("a line of more than 256 KiB");
 		let tokens = 0;
 		let last: Record<string, unknown> | undefined;
 		let problem: string | undefined;
@@ -156,6 +168,10 @@ async function readWhole(
 			if (arrival.tokens > 0) arrivedAt.push(arrival.at);
 			tokens += arrival.tokens;
 			last ??= arrival.last;
+			if (tokens > maxTokens)
+				throw new Error(
+					`more than ${maxTokens} tokens, and ${askedTokens} were asked for`,
+				);
 		}
 	} catch (error) {
 		const { message } = error as Error;
@@ -230,16 +246,9 @@ async function judgeRefusal(
 					[`no answer (${reply.code})`],
 					"On the server: journalctl -u llamagate -n 50",
 				);
-	const parts: Buffer[] = [];
-	try {
-		for await (const chunk of reply.chunks) parts.push(chunk);
-	} catch {
-		// What came says enough, or nothing does.
-	}
-	const said = excerpt(
-		readError("native", Buffer.concat(parts).toString()) ?? "",
-		key,
-	);
+	// What came says enough, or nothing does.
+	const { body } = await readBody(reply.chunks, maxRefusalBytes);
+	const said = excerpt(readError("native", body) ?? "", key);
 	const evidence = `POST /api/chat for ${excerpt(model, key)}: ${reply.status}${said === "" ? "" : `, "${said}"`}`;
 	if (reply.status === 429 || reply.status === 503)
 		return unknown(checks.stream, evidence);

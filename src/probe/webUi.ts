@@ -9,6 +9,7 @@ import { resolve } from "./place.ts";
 import { answered, judgeShut, type Knock, knockAtAll } from "./ports.ts";
 
 const timeoutMs = 10_000;
+const maxHeadLength = 16 * 2 ** 10;
 const dayMs = 24 * 3_600_000;
 /** Tailscale renews its certificates when a third of their ninety days is left. */
 const warnDays = 14;
@@ -135,7 +136,7 @@ function look(
 		});
 		socket.on("data", (text: string) => {
 			said += text;
-			if (said.includes("\r\n")) end();
+			if (said.includes("\r\n") || said.length > maxHeadLength) end();
 		});
 		socket.once("error", (error) => end(codeOf(error)));
 		socket.once("close", () => end("closed"));

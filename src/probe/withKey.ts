@@ -79,6 +79,9 @@ export async function checkWithKey(
 	};
 }
 
+/** The gate's own are a line. */
+const maxRefusalLength = 1_000;
+
 type CallWithKey = (request: Request) => Promise<Reply | NoReply>;
 
 /** @returns what is wrong with the key, if anything */
@@ -119,8 +122,13 @@ function judgeScopes(
 ): Result {
 	// A refusal names all that the key has; without one nothing does.
 	const listed = replies
-		.map((reply) => (isReply(reply) ? readError("native", reply.body) : ""))
-		.map((said) => /needs the scope .* has ([a-z, ]+)$/.exec(said ?? "")?.[1])
+		.flatMap((reply) =>
+			isReply(reply) && reply.status === 403
+				? (readError("native", reply.body) ?? "")
+				: [],
+		)
+		.filter((said) => said.length < maxRefusalLength)
+		.map((said) => /needs the scope .* has ([a-z, ]+)$/.exec(said)?.[1])
 		.find((list) => list !== undefined);
 	if (reads && infers)
 		return ok(

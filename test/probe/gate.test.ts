@@ -396,6 +396,33 @@ t.test("what a key may not do is told from the gate's answers", async (t) => {
 	t.match(named["after-leaving"], { state: "ok" });
 });
 
+t.test("what a key may do is told by refusals alone", async (t) => {
+	const gate = await startGate(t);
+	const long = `needs the scope read; it has ${"read, ".repeat(300)}read`;
+	for (const [path, status, error] of [
+		["/api/embed", 400, "needs the scope infer; it has manage"],
+		["/api/tags", 403, long],
+	] as const) {
+		const url = await startMiddleman(t, gate.url, {
+			answers: (req, res) => {
+				const { url, headers } = req;
+				if (headers.authorization === undefined) return false;
+				if (url !== "/api/tags" && url !== path) return false;
+				res.statusCode = url === path ? status : 403;
+				res.end(
+					JSON.stringify({
+						error: url === path ? error : "needs the scope read",
+					}),
+				);
+				return true;
+			},
+		});
+		t.strictSame((await probe(url, testKeys.worker)).scopes?.evidence, [
+			"it may not read",
+		]);
+	}
+});
+
 t.test("a key that has run out is told apart from a wrong one", async (t) => {
 	const [first] = testEntries;
 	if (first === undefined) throw new Error("there are no keys");

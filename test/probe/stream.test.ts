@@ -1,3 +1,4 @@
+import { Readable } from "node:stream";
 import t from "tap";
 import type { StandInOptions } from "../../src/ollama/standIn.ts";
 import { openCaller } from "../../src/probe/caller.ts";
@@ -97,6 +98,63 @@ t.test(
 		}
 	},
 );
+
+/** Replies to a chat with these parts, and nothing between them. */
+function replying(
+	status: number,
+	part: string,
+	count: number,
+): Required<Pick<Meddling, "answers">> {
+	return {
+		answers: (req, res) => {
+			if (req.url !== "/api/chat") return false;
+			res.statusCode = status;
+			Readable.from(Array<string>(count).fill(part)).pipe(res);
+			return true;
+		},
+	};
+}
+
+t.test("a stream without an end or a measure is left", async (t) => {
+	const token = '{"message":{"content":"x"}}\n';
+	for (const [part, count, evidence] of [
+		["x".repeat(2 ** 16), 2 ** 7, /a line of more than 256 KiB/],
+		[`${'{"message":{}}\n'.repeat(2 ** 12)}`, 2 ** 7, /more than 4 MiB/],
+		[token.repeat(100), 100, /more than 1000 tokens, and 48 were asked for/],
+	] as const) {
+		const url = await behind(t, replying(200, part, count));
+		t.match((await streamThrough(t, url)).stream, {
+			state: "finding",
+			evidence: [evidence],
+		});
+	}
+	const refusal = `{"error":"${"x".repeat(2 ** 17)}"}`;
+	const url = await behind(t, replying(404, refusal, 1));
+	t.strictSame((await streamThrough(t, url)).stream?.evidence, [
+		"POST /api/chat for qwen3:8b: 404",
+	]);
+});
+
+t.test("a stream that trickles has its time and no more", async (t) => {
+	const url = await behind(t, {
+		answers: (_req, res) => {
+			const timer = setInterval(() => res.write("\n"), 50);
+			res.once("close", () => clearInterval(timer));
+			return true;
+		},
+	});
+	const caller = openCaller(url, ["127.0.0.1"]);
+	t.teardown(() => caller.close());
+	const reply = await caller.open(
+		{ method: "GET", path: "/" },
+		{ waitMs: 5_000, silenceMs: 5_000, wholeMs: 500 },
+	);
+	if (!("status" in reply)) throw new Error(reply.code);
+	const readAll = async () => {
+		for await (const _ of reply.chunks);
+	};
+	await t.rejects(readAll(), { name: "TimeoutError" });
+});
 
 t.test(
 	"a model that takes longer to load than the timeout is found",

@@ -7,6 +7,8 @@ import {
 import { createServer } from "node:https";
 import { type AddressInfo, createServer as createTcpServer } from "node:net";
 import path from "node:path";
+import { pipeline } from "node:stream/promises";
+import { createServer as createTlsServer } from "node:tls";
 import { promisify } from "node:util";
 import t from "tap";
 import { checkWebUi, parseWebUi } from "../../src/probe/webUi.ts";
@@ -242,6 +244,34 @@ t.test(
 				expiry: { state: "unknown" },
 				answers: { state: "finding" },
 			});
+	},
+);
+
+t.test(
+	"what says no HTTP is listened to for a while and no more",
+	async (t) => {
+		if (!requireTool(t, "openssl")) return;
+		const authority = await makeAuthority(t);
+		let sentBytes = 0;
+		const allBytes = 2 ** 24;
+		const babbler = createTlsServer(await authority.sign("localhost", 90));
+		babbler.on("secureConnection", (socket) => {
+			socket.on("error", () => {});
+			const babble = function* () {
+				for (; sentBytes < allBytes; sentBytes += 2 ** 14)
+					yield "x".repeat(2 ** 14);
+			};
+			pipeline(babble, socket).catch(() => {});
+		});
+		await new Promise<void>((resolve) =>
+			babbler.listen(0, "127.0.0.1", () => resolve()),
+		);
+		t.teardown(() => babbler.close());
+		const { port } = babbler.address() as AddressInfo;
+		t.match(await look(`https://localhost:${port}`, authority.file), {
+			answers: { state: "finding", evidence: [/no HTTP came/] },
+		});
+		t.ok(sentBytes < allBytes);
 	},
 );
 
