@@ -5,6 +5,7 @@ import {
 	type ServerResponse,
 } from "node:http";
 import type { AddressInfo } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
 
 /** What this needs of tap: a place to say what must be closed at a test's end. */
 interface Teardown {
@@ -27,6 +28,8 @@ export interface Meddling {
 	readonly isDeaf?: boolean;
 	/** One request for a reply at a time, the next when it is whole. */
 	readonly isSlow?: boolean;
+	/** With `isSlow`, how long the first has to wait, as for a model that is loaded. */
+	readonly coldMs?: number;
 }
 
 /** A proxy in front of `target` that passes everything on but for what it meddles with. */
@@ -36,7 +39,7 @@ export async function startMiddleman(
 	meddling: Meddling = {},
 ): Promise<string> {
 	const upstream = new URL(target);
-	let queue = Promise.resolve();
+	let queue: Promise<void> | undefined;
 	const server = createServer((req, res) => {
 		if (meddling.answers?.(req, res) === true) return;
 		const pass = () =>
@@ -79,7 +82,7 @@ export async function startMiddleman(
 				req.pipe(forward);
 			});
 		if (meddling.isSlow === true && req.url === "/api/chat")
-			queue = queue.then(pass);
+			queue = (queue ?? delay(meddling.coldMs ?? 0)).then(pass);
 		else void pass();
 	});
 	await new Promise<void>((resolve) =>

@@ -187,10 +187,12 @@ t.test("a model that is not there, or a busy server, is said", async (t) => {
 t.test(
 	"an Ollama that goes on for nobody makes the next stream wait, which is found",
 	async (t) => {
-		const plain = await startGate(t, { standIn: { tokenIntervalMs: 10 } });
+		const plain = await startGate(t, { standIn: { tokenIntervalMs: 6 } });
 		const deaf = await startMiddleman(t, plain.standIn.url, {
 			isDeaf: true,
 			isSlow: true,
+			// Longer than half of what is left of the stream that nobody reads.
+			coldMs: 1_500,
 		});
 		const gate = await startGate(t, { upstreamUrl: deaf });
 		const seen = await streamThrough(t, gate.url);
@@ -268,9 +270,15 @@ t.test(
 	"a wait for the next stream is judged by what was left to do",
 	async (t) => {
 		t.match(judgeCancel(300, 250, 20_000), { state: "ok" });
+		// So short a wait says nothing, also where it is a hundred times another.
+		t.match(judgeCancel(300, 3, 20_000), { state: "ok" });
 		t.match(judgeCancel(18_000, 250, 20_000), { state: "finding" });
+		// It waited for something, but not for all that was left.
+		t.match(judgeCancel(8_000, 250, 20_000), { state: "unknown" });
 		// A slow model is slow for the next one, too.
-		t.match(judgeCancel(18_000, 15_000, 20_000), { state: "ok" });
+		t.match(judgeCancel(12_000, 10_000, 20_000), { state: "ok" });
+		t.match(judgeCancel(18_000, 15_000, 20_000), { state: "unknown" });
+		t.match(judgeCancel(18_000, 15_000, 3_000), { state: "unknown" });
 		t.match(judgeCancel(300, 250, 500), { state: "unknown" });
 	},
 );
