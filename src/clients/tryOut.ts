@@ -45,7 +45,11 @@ export async function tryOut(
 ): Promise<Success | Failure> {
 	// A model may take minutes to load, and Ollama sends nothing before its first token.
 	const agent = new Agent({
-		connectTimeout: 10_000,
+		connect: {
+			timeout: 10_000,
+			// Else NODE_TLS_REJECT_UNAUTHORIZED in the environment would switch it off.
+			rejectUnauthorized: true,
+		},
 		headersTimeout: 15 * 60_000,
 		bodyTimeout: 5 * 60_000,
 	});

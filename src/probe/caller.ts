@@ -85,6 +85,8 @@ export function openCaller(
 		connect: {
 			timeout: connectTimeoutMs,
 			autoSelectFamily: true,
+			// Else NODE_TLS_REJECT_UNAUTHORIZED in the environment would switch it off.
+			rejectUnauthorized: true,
 			lookup: (_host, { all }, done) => {
 				const [first] = known;
 				if (all === true || first === undefined) done(null, known);

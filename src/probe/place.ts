@@ -38,12 +38,14 @@ export async function resolve(host: string): Promise<string[]> {
 /** How this device would reach an address. Nothing is sent: a UDP socket is connected, which asks the kernel for the route alone. */
 export async function wayTo(address: string): Promise<Way> {
 	const from = await localAddressTo(address);
-	const own = ownInterfaces();
+	const own = ownAddresses();
 	const parsed = parseAddress(address);
 	const isOwn =
 		isLoopbackAddress(address) ||
 		own.some((entry) => entry.address === address);
-	const viaTailnet = from !== undefined && isTailscaleAddress(from) && !isOwn;
+	const viaTailnet =
+		!isOwn &&
+		own.some((entry) => entry.address === from && isTailscales(entry));
 	return {
 		address,
 		from,
@@ -58,7 +60,7 @@ export async function wayTo(address: string): Promise<Way> {
 				return (
 					range !== undefined &&
 					!entry.internal &&
-					!isTailscaleAddress(entry.address) &&
+					!isTailscales(entry) &&
 					liesIn(parsed, [range])
 				);
 			}),
@@ -67,16 +69,40 @@ export async function wayTo(address: string): Promise<Way> {
 
 /** The addresses that Tailscale has given to this device, each with its interface. */
 export function tailnetAddresses(): string[] {
+	return ownAddresses()
+		.filter(isTailscales)
+		.map(({ address, name }) => `${address} on ${name}`);
+}
+
+type OwnAddress = NetworkInterfaceInfo & { readonly name: string };
+
+function ownAddresses(): OwnAddress[] {
 	return Object.entries(networkInterfaces()).flatMap(([name, entries = []]) =>
-		entries
-			.filter(({ address }) => isTailscaleAddress(address))
-			.map(({ address }) => `${address} on ${name}`),
+		entries.map((entry) => ({ ...entry, name })),
 	);
 }
 
-function ownInterfaces(): NetworkInterfaceInfo[] {
-	return Object.values(networkInterfaces()).flatMap((entries = []) => entries);
+/**
+ * Whether Tailscale gave this device the address. Providers give out addresses
+ * of 100.64.0.0/10 too (RFC 6598), so it also goes by the interface, and by the
+ * netmask: a node's address stands for itself alone. By IPv6 some systems show
+ * the whole network of Tailscale's, which is nobody else's.
+ */
+function isTailscales({ name, address, cidr }: OwnAddress): boolean {
+	const bits = cidr?.split("/")[1] ?? "";
+	return (
+		isTailscaleAddress(address) &&
+		(address.includes(":") ? ["128", "48"] : ["32"]).includes(bits) &&
+		tailscaleInterface.test(name)
+	);
 }
+
+const tailscaleInterface =
+	process.platform === "darwin"
+		? /^utun\d+$/
+		: process.platform === "win32"
+			? /^Tailscale/
+			: /^tailscale\d*$/;
 
 async function localAddressTo(address: string): Promise<string | undefined> {
 	const socket = createSocket(address.includes(":") ? "udp6" : "udp4");

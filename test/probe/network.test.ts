@@ -2,6 +2,7 @@ import { mkdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
 import { routes } from "../../src/ollama/routes.ts";
+import type { Way } from "../../src/probe/place.ts";
 import type { Result } from "../../src/report/result.ts";
 import { eventually, testKeys } from "../support/gate.ts";
 import {
@@ -98,6 +99,32 @@ async function listensOn(namespace: Namespace, address: string) {
 async function must(namespace: Namespace, ...command: string[]) {
 	const { code, stderr } = await namespace.run(...command);
 	if (code !== 0) throw new Error(`${command.join(" ")}: ${stderr}`);
+}
+
+/** Has the addresses in the tailnet as Tailscale gives them: each by itself, with a route to the others. */
+async function addressAsTailscale(server: Namespace, peer: Namespace) {
+	for (const [machine, { v4, v6 }] of [
+		[server, addresses.server],
+		[peer, addresses.peer],
+	] as const)
+		await machine.ip(
+			`addr del ${v4}/10 dev tailscale0`,
+			`addr del ${v6}/64 dev tailscale0`,
+			`addr add ${v4}/32 dev tailscale0`,
+			`addr add ${v6}/128 dev tailscale0 nodad`,
+			"route add 100.64.0.0/10 dev tailscale0",
+			"route add fd7a:115c:a1e0::/48 dev tailscale0",
+		);
+}
+
+/** How a namespace's device would reach the server. */
+async function wayFrom(namespace: Namespace, address: string): Promise<Way> {
+	const { stdout } = await namespace.run(
+		...[process.execPath, "--input-type=module", "--eval"],
+		`import { wayTo } from "./src/probe/place.ts";
+		console.log(JSON.stringify(await wayTo(${JSON.stringify(address)})))`,
+	);
+	return JSON.parse(stdout) as Way;
 }
 
 /** Drops what comes for these ports, and remembers every port that is asked for. */
@@ -321,6 +348,7 @@ t.test(
 		});
 
 		await joinTailnet(server, device);
+		await addressAsTailscale(server, device);
 		const besides = await probe(device, ["--public", server4]);
 		t.match(besides.results["public.outside"], {
 			state: "unknown",
@@ -353,6 +381,7 @@ t.test(
 		const peer = await makeNamespace(t);
 		const neighbour = await makeNamespace(t);
 		await joinTailnet(server, peer);
+		await addressAsTailscale(server, peer);
 		await joinLan(server, neighbour);
 		await startStandInProcess(server, { tokenIntervalMs: 10 });
 		const gate = await startDaemon(t, server, {
@@ -395,6 +424,37 @@ t.test(
 		);
 		const own = await probe(server, [gateV4], testKeys.user);
 		t.match(own.results.elsewhere, { state: "finding", severity: "warn" });
+	},
+);
+
+t.test(
+	"an address of 100.64.0.0/10 that is a provider's is no way through the tailnet",
+	network(),
+	async (t) => {
+		const server = await makeNamespace(t);
+		const customer = await makeNamespace(t);
+		await joinTailnet(server, customer);
+		await addressAsTailscale(server, customer);
+		const to = addresses.server.v4;
+		const own = addresses.peer.v4;
+		t.match(await wayFrom(customer, to), { isPrivate: true, from: own });
+		t.match(await wayFrom(customer, addresses.server.v6), { isPrivate: true });
+		// Carrier-grade NAT (RFC 6598) has a network of many.
+		await customer.ip(
+			`addr del ${own}/32 dev tailscale0`,
+			`addr add ${own}/10 dev tailscale0`,
+		);
+		t.match(await wayFrom(customer, to), { isPrivate: false, from: own });
+		// Or a line to one customer, on an interface that is not Tailscale's.
+		await customer.ip(
+			`addr del ${own}/10 dev tailscale0`,
+			`addr add ${own}/32 dev tailscale0`,
+			"link set tailscale0 down",
+			"link set tailscale0 name ppp0",
+			"link set ppp0 up",
+			"route add 100.64.0.0/10 dev ppp0",
+		);
+		t.match(await wayFrom(customer, to), { isPrivate: false, from: own });
 	},
 );
 

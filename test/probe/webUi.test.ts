@@ -11,9 +11,11 @@ import { pipeline } from "node:stream/promises";
 import { createServer as createTlsServer } from "node:tls";
 import { promisify } from "node:util";
 import t from "tap";
+import { tryOut } from "../../src/clients/tryOut.ts";
+import { checkGate } from "../../src/probe/gate.ts";
 import { checkWebUi, parseWebUi } from "../../src/probe/webUi.ts";
 import type { Result } from "../../src/report/result.ts";
-import { runCli, temporaryFolder } from "../support/gate.ts";
+import { runCli, temporaryFolder, testKeys } from "../support/gate.ts";
 import { requireTool } from "../support/tools.ts";
 
 type Tap = Parameters<typeof temporaryFolder>[0];
@@ -272,6 +274,44 @@ t.test(
 			answers: { state: "finding", evidence: [/no HTTP came/] },
 		});
 		t.ok(sentBytes < allBytes);
+	},
+);
+
+t.test(
+	"a certificate that is not trusted gets no key, whatever the environment says",
+	async (t) => {
+		if (!requireTool(t, "openssl")) return;
+		const authority = await makeAuthority(t);
+		let calls = 0;
+		const port = await serve(
+			t,
+			await authority.selfSign("localhost"),
+			(_req, res) => {
+				calls += 1;
+				res.writeHead(401).end();
+			},
+		);
+		const origin = `https://localhost:${port}`;
+		process.env.NODE_TLS_REJECT_UNAUTHORIZED = "0";
+		t.teardown(() => {
+			delete process.env.NODE_TLS_REJECT_UNAUTHORIZED;
+		});
+		const { results } = await checkGate(
+			{
+				...{ origin, key: testKeys.user, model: undefined },
+				...{ waitMs: 1_000, lockout: false },
+			},
+			() => {},
+		);
+		t.match(results[0], {
+			state: "finding",
+			evidence: [/DEPTH_ZERO_SELF_SIGNED_CERT/],
+		});
+		const ignore = () => {};
+		t.match(await tryOut(origin, testKeys.user, "m", ignore, ignore), {
+			ok: false,
+		});
+		t.equal(calls, 0);
 	},
 );
 
