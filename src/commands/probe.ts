@@ -344,7 +344,7 @@ async function probePublic(
 		say(`${host} is ${tested.join(" and ")}.`);
 	for (const address of left)
 		say(`Left out: ${address} is ${kindOf(address)}.`);
-	return checkPublic(await Promise.all(tested.map(wayTo)), ports);
+	return checkPublic(host, await Promise.all(tested.map(wayTo)), ports);
 }
 
 function isPrivateAddress(text: string): boolean {

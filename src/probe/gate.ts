@@ -91,6 +91,8 @@ interface Door {
 	readonly address: string;
 	readonly caller: Caller;
 	readonly first: Reply | NoReply;
+	/** An Ollama that answers everybody. */
+	readonly isBare: boolean;
 }
 
 /**
@@ -106,7 +108,7 @@ export async function checkWays(
 		ways.map(async ({ address }): Promise<Door> => {
 			const caller = openCaller(question.origin, [address]);
 			const first = await caller.call({ method: "GET", path: "/api/version" });
-			return { address, caller, first };
+			return { address, caller, first, isBare: await isBare(caller, first) };
 		}),
 	);
 	try {
@@ -180,7 +182,7 @@ async function checkDoors(
 	if (atMain.reachable.state !== "ok") {
 		results.push(
 			...rest(
-				isReply(first) && isOllama(first)
+				main.isBare
 					? "the key was not sent: nobody asks for one here"
 					: noGate(first),
 				...keyChecks,
@@ -248,13 +250,12 @@ interface Seen {
 }
 
 async function checkDoor(
-	{ address, caller, first }: Door,
+	{ address, caller, first, isBare }: Door,
 	origin: string,
 	isOnly: boolean,
 ): Promise<Seen> {
-	const reachable = judgeFirst(first, origin, address);
+	const reachable = judgeFirst(first, isBare, origin, address);
 	// An Ollama that answers everybody is worth the whole list.
-	const isBare = isReply(first) && isOllama(first);
 	if (!isBare && reachable.state !== "ok")
 		return { reachable, withoutKey: rest(noGate(first), ...withoutKeyChecks) };
 	const results = [
@@ -292,12 +293,26 @@ function noGate(first: Reply | NoReply): string {
 		: "no gate answers here";
 }
 
-function isOllama({ status, body }: Reply): boolean {
-	return status === 200 && typeof readObject(body)?.version === "string";
+/**
+ * Open WebUI has an /api/version of its own; the words at / are Ollama's. Where
+ * only these are guarded, there is an Ollama behind it all the same.
+ */
+async function isBare(
+	caller: Caller,
+	first: Reply | NoReply,
+): Promise<boolean> {
+	if (!isReply(first) || first.status !== 200) return false;
+	if (typeof readObject(first.body)?.version !== "string") return false;
+	const root = await caller.call({ method: "GET", path: "/" });
+	return (
+		isReply(root) &&
+		(root.status === 401 || /^Ollama is running/.test(root.body))
+	);
 }
 
 function judgeFirst(
 	first: Reply | NoReply,
+	isBare: boolean,
 	origin: string,
 	address: string,
 ): Result {
@@ -322,7 +337,7 @@ function judgeFirst(
 			seen,
 			`wait ${excerpt(headers["retry-after"] ?? "some")} s and try again`,
 		);
-	if (isOllama(first))
+	if (isBare)
 		return finding(
 			check,
 			[

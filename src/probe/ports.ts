@@ -1,4 +1,5 @@
-import { connect } from "node:net";
+import { connect, isIP } from "node:net";
+import { connect as connectTls } from "node:tls";
 import { codeOf } from "../net/errorCode.ts";
 import { formatHostPort } from "../net/ranges.ts";
 import type { Check, Result } from "../report/result.ts";
@@ -7,6 +8,7 @@ import { absent, checks, finding, ok, unknown } from "./checks.ts";
 import { isPublicAddress, tailnetAddresses, type Way } from "./place.ts";
 
 const timeoutMs = 5_000;
+const maxSaid = 16 * 2 ** 10;
 export const publicPorts: readonly number[] = [22, 443, 3000, 8080, 11434];
 
 /** What became of one connection. */
@@ -23,14 +25,22 @@ export interface Knock {
 	readonly other?: string;
 }
 
+/** How a port is asked for Ollama. */
+export interface Asking {
+	/** The name that was given, for servers that know several. */
+	readonly host: string;
+	/** `undefined` for a port that is not asked. */
+	language(port: number): "http" | "https" | undefined;
+}
+
 /**
- * Opens one connection, and on it asks for Ollama's version if that is wanted.
- * It is closed again at once, or after 5 s.
+ * Opens one connection, and on it asks whether Ollama is there if that is
+ * wanted. It is closed again at once, or after 5 s.
  */
 function knock(
 	address: string,
 	port: number,
-	asksForOllama: boolean,
+	{ host, language }: Asking,
 ): Promise<Knock> {
 	return new Promise((resolve) => {
 		const socket = connect({ host: address, port });
@@ -39,44 +49,62 @@ function knock(
 		const end = (state: Knock["state"], code?: string) => {
 			clearTimeout(timer);
 			socket.destroy();
-			const version = /\r\n\r\n[\s\S]*"version"\s*:\s*"([^"]+)"/.exec(
-				said,
-			)?.[1];
-			const status = /^HTTP\/1\.[01] (\d{3})/.exec(said)?.[1];
 			resolve({
 				address,
 				port,
 				state,
 				...(code === undefined ? {} : { code }),
-				...(version !== undefined && status === "200"
-					? { ollama: excerpt(version) }
-					: status !== undefined
-						? { other: `HTTP ${status}` }
-						: {}),
+				...recognise(said),
 			});
 		};
 		const timer = setTimeout(
 			() => end(isOpen ? "open" : "filtered"),
 			timeoutMs,
 		);
-		socket.setEncoding("latin1");
 		socket.once("connect", () => {
 			isOpen = true;
-			if (!asksForOllama) return end("open");
-			socket.write(
-				`GET /api/version HTTP/1.1\r\nhost: ${formatHostPort(address, port)}\r\nconnection: close\r\n\r\n`,
+			const spoken = language(port);
+			if (spoken === undefined) return end("open");
+			const stream =
+				spoken === "http"
+					? socket
+					: connectTls({
+							socket,
+							...(isIP(host) === 0 ? { servername: host } : {}),
+							// Whoever comes for Ollama does not mind, and nothing secret is sent.
+							rejectUnauthorized: false,
+						});
+			stream.setEncoding("latin1");
+			stream.on("data", (text: string) => {
+				said += text;
+				if (said.length > maxSaid) end("open");
+			});
+			stream.on("error", () => end("open"));
+			stream.once("close", () => end("open"));
+			const name = formatHostPort(host, port);
+			stream.write(
+				`GET / HTTP/1.1\r\nhost: ${name}\r\n\r\nGET /api/version HTTP/1.1\r\nhost: ${name}\r\nconnection: close\r\n\r\n`,
 			);
-		});
-		socket.on("data", (text: string) => {
-			said += text;
-			if (said.length > 16_384) end("open");
 		});
 		socket.once("error", (error) => {
 			if (isOpen) return end("open");
 			end(stateOf(codeOf(error)), codeOf(error));
 		});
-		socket.once("close", () => end(isOpen ? "open" : "unreachable"));
 	});
+}
+
+/** Open WebUI has an /api/version of its own; the words at / are Ollama's. */
+function recognise(said: string): Pick<Knock, "ollama" | "other"> {
+	const status = /^HTTP\/1\.[01] (\d{3})/.exec(said)?.[1];
+	if (status === undefined) return {};
+	const start = said.indexOf("\r\n\r\n") + 4;
+	// Before them stands the length at the most, where a proxy sends chunks.
+	const isOllama = said.slice(start, start + 32).includes("Ollama is running");
+	if (status !== "200" || !isOllama) return { other: `HTTP ${status}` };
+	const version = /"version"\s{0,9}:\s{0,9}"([^"]{1,99})"/.exec(
+		said.slice(start),
+	)?.[1];
+	return { ollama: excerpt(version ?? "of an unknown version") };
 }
 
 /** Only what the other side can have said, or silence, says anything about a port. */
@@ -96,11 +124,11 @@ function stateOf(code: string): Knock["state"] {
 export async function knockAtAll(
 	addresses: readonly string[],
 	ports: readonly number[],
-	asksForOllama: (port: number) => boolean,
+	asking: Asking,
 ): Promise<Knock[]> {
 	const knocks = await Promise.all(
 		addresses.flatMap((address) =>
-			ports.map((port) => knock(address, port, asksForOllama(port))),
+			ports.map((port) => knock(address, port, asking)),
 		),
 	);
 	const hasAnswered = answered(knocks);
@@ -125,13 +153,18 @@ export function answered(knocks: readonly Knock[]): Set<string> {
 
 /** Knocks at these ports of these addresses, all at once, one connection each. */
 export async function checkPublic(
+	host: string,
 	ways: readonly Way[],
 	ports: readonly number[],
 ): Promise<Result[]> {
 	const knocks = await knockAtAll(
 		ways.map(({ address }) => address),
 		ports,
-		(port) => port !== 22 && port !== 443,
+		{
+			host,
+			language: (port) =>
+				port === 22 ? undefined : port === 443 ? "https" : "http",
+		},
 	);
 	const at = (...wanted: number[]) =>
 		knocks.filter(({ port }) => wanted.includes(port));
@@ -213,7 +246,7 @@ function judgeOllama(knocks: readonly Knock[]): Result {
 			bare.map(describe),
 			"On the server, at once: sudo llamagate setup. Until then: sudo systemctl stop ollama",
 		);
-	const asked = knocks.filter(({ port }) => port !== 22 && port !== 443);
+	const asked = knocks.filter(({ port }) => port !== 22);
 	if (asked.length === 0)
 		return absent(checks.publicOllama, "not among the ports asked for");
 	const open = asked.filter(({ state }) => state === "open");

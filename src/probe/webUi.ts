@@ -48,7 +48,7 @@ export async function checkWebUi(webUi: WebUi): Promise<Result[]> {
 	const knocking = knockAtAll(
 		addresses,
 		[...new Set([webUi.port, ...rawPorts])],
-		() => false,
+		{ host: webUi.host, language: () => undefined },
 	);
 	const seen = await look(webUi, addresses);
 	return [

@@ -119,6 +119,25 @@ t.test("a bare Ollama is critical, and nothing of it is touched", async (t) => {
 	}
 });
 
+t.test("Open WebUI is not taken for Ollama, nor knocked at", async (t) => {
+	const asked: (string | undefined)[] = [];
+	const url = await startMiddleman(t, "http://127.0.0.1:1", {
+		answers: (req, res) => {
+			asked.push(req.url);
+			if (req.url === "/api/version") res.end('{"version":"0.6.5"}');
+			else res.end("<!doctype html><title>Open WebUI</title>");
+			return true;
+		},
+	});
+	const results = await probe(url, testKeys.user);
+	t.match(results.reachable, {
+		state: "finding",
+		evidence: [/200/, /neither a gate nor Ollama/],
+	});
+	t.match(results["no-key"], { state: "unknown" });
+	t.strictSame(asked, ["/api/version", "/"]);
+});
+
 t.test(
 	"a proxy that only asks whether there is a key is critical, and gets none",
 	async (t) => {
