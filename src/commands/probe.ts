@@ -69,7 +69,7 @@ purpose; it never calls what could change a model with a key.
   --key-stdin        read the key from standard input; or put it into the
                      environment as ${keyVariable}. Without a key, only what
                      strangers see is tried
-  --model NAME       the model to ask (default: the first that the server has)
+  --model NAME       the model to ask (default: one that the server runs itself)
   --timeout TIME     how long it may take to load (default: 5m)
   --lockout          show wrong keys, ${maxTries} at the most, until the gate locks this
                      device out: for minutes it is then refused, whatever its key

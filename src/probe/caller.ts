@@ -68,6 +68,18 @@ export function isReply<T extends { readonly status: number }>(
 	return "status" in outcome;
 }
 
+/** Makes a call that changes nothing, and once more if the connection was lost: that happens on any way. */
+export async function callTwice(
+	caller: Caller,
+	request: Request,
+): Promise<Reply | NoReply> {
+	const reply = await caller.call(request);
+	const loss = isReply(reply) ? reply.broken : reply.code;
+	return loss !== undefined && /^(ECONNRESET|EPIPE|UND_ERR_SOCKET)$/.test(loss)
+		? caller.call(request)
+		: reply;
+}
+
 /**
  * @param origin `http://host:port`
  * @param addresses those that the host has; no other is connected to

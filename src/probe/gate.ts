@@ -210,10 +210,13 @@ async function checkDoors(
 		const use = await checkWithKey(caller, key);
 		results.push(...use.results);
 		const asked =
-			model ?? use.models.find((name) => !/embed|bge-|minilm/i.test(name));
+			model === undefined
+				? use.models.filter((name) => !/embed|bge-|minilm/i.test(name))
+				: [model];
+		const [likeliest] = asked;
 		if (use.obstacle !== undefined)
 			results.push(...rest(use.obstacle, ...streamChecks));
-		else if (asked === undefined)
+		else if (likeliest === undefined)
 			results.push(
 				...rest(
 					"no model is known here that could be asked: name one with --model",
@@ -222,7 +225,7 @@ async function checkDoors(
 			);
 		else {
 			progress(
-				`waiting for ${excerpt(asked, key)}; loading it can take minutes`,
+				`waiting for ${excerpt(likeliest, key)}; loading it can take minutes`,
 			);
 			const streamed = await checkStream(caller, key, asked, waitMs);
 			results.push(...streamed.results);

@@ -31,6 +31,7 @@ export interface Timings {
 	readonly madePerTokenMs: number | undefined;
 }
 
+const maxModels = 3;
 const askedTokens = 48;
 /** Long enough that leaving it early makes a difference, short enough to end by itself. */
 const leftTokens = 400;
@@ -48,11 +49,15 @@ const maxRefusalBytes = 64 * 2 ** 10;
 const afterLeavingMs = 5_000;
 const maxNextStreamMs = 60_000;
 
-/** Makes one short reply, measures how it comes, leaves another in the middle. */
+/**
+ * Makes one short reply, measures how it comes, leaves another in the middle.
+ *
+ * @param models the first of them that can chat is asked, of three at the most
+ */
 export async function checkStream(
 	caller: Caller,
 	key: string,
-	model: string,
+	models: readonly string[],
 	waitMs: number,
 ): Promise<{ results: Result[]; timings?: Timings }> {
 	const stop = (result: Result, reason: string) => ({
@@ -63,9 +68,14 @@ export async function checkStream(
 			),
 		],
 	});
+	const [model = "", ...others] = models.slice(0, maxModels);
 	const reply = await ask(caller, key, model, askedTokens, waitMs);
-	if (!isReply(reply) || reply.status !== 200)
-		return stop(await judgeRefusal(reply, key, model), "no stream began");
+	if (!isReply(reply) || reply.status !== 200) {
+		const refusal = await judgeRefusal(reply, key, model);
+		return isReply(reply) && isForModel(reply) && others.length > 0
+			? checkStream(caller, key, others, waitMs)
+			: stop(refusal, "no stream began");
+	}
 	const outcome = await readWhole(reply, model, reply.askedAt);
 	if (typeof outcome === "string")
 		return stop(
@@ -83,10 +93,36 @@ export async function checkStream(
 				checks.stream,
 				`first token after ${formatMs(outcome.firstTokenMs)}, ${outcome.tokens} tokens in ${formatMs(outcome.spanMs)}, from ${excerpt(model, key)}`,
 			),
-			judgeCollecting(outcome),
+			await checkCollecting(caller, key, outcome),
 			...(await checkLeaving(caller, key, outcome)),
 		],
 	};
+}
+
+/** Whether a refusal is for this model, which cannot chat or is not for this key. */
+function isForModel({ status }: OpenReply): boolean {
+	return status === 400 || status === 403 || status === 404;
+}
+
+/** One pause on the way looks like a proxy that collects; two in a row are none. */
+async function checkCollecting(
+	caller: Caller,
+	key: string,
+	timings: Timings,
+): Promise<Result> {
+	const judged = judgeCollecting(timings);
+	if (judged.state !== "finding") return judged;
+	const { model } = timings;
+	const reply = await ask(caller, key, model, askedTokens, maxSilenceMs);
+	if (!isReply(reply)) return judged;
+	const again = await readWhole(reply, model, reply.askedAt);
+	if (typeof again === "string" || judgeCollecting(again).state === "finding")
+		return judged;
+	return unknown(
+		judged,
+		...judged.evidence,
+		"another stream came as it was made, so this one may have stalled on the way",
+	);
 }
 
 type Asked = OpenReply & { askedAt: number };
@@ -255,7 +291,7 @@ async function judgeRefusal(
 	return finding(
 		checks.stream,
 		[evidence],
-		reply.status === 400 || reply.status === 403 || reply.status === 404
+		isForModel(reply)
 			? "Name a model that can chat and that the key may use: --model NAME"
 			: "On the server: systemctl status ollama, then sudo llamagate check",
 	);

@@ -3,6 +3,7 @@ import type { Result } from "../report/result.ts";
 import { excerpt } from "../visible.ts";
 import {
 	type Caller,
+	callTwice,
 	isObject,
 	isReply,
 	type NoReply,
@@ -19,7 +20,7 @@ export interface KeyUse {
 	readonly results: readonly Result[];
 	/** Whether it may make replies. */
 	readonly infers: boolean;
-	/** Models that the server lists, unless the key may not read. */
+	/** Models that the server lists and runs itself, those that are loaded first; none if the key may not read. */
 	readonly models: readonly string[];
 	/** Why no stream can be asked for, where that is so. */
 	readonly obstacle: string | undefined;
@@ -34,7 +35,7 @@ export async function checkWithKey(
 	caller: Caller,
 	key: string,
 ): Promise<KeyUse> {
-	const call = (request: Request) => caller.call({ ...request, key });
+	const call = (request: Request) => callTwice(caller, { ...request, key });
 	const tags = await call({ method: "GET", path: "/api/tags" });
 	const refused = judgeKey(tags, key);
 	if (refused !== undefined) {
@@ -74,7 +75,7 @@ export async function checkWithKey(
 			await checkErrorShapes(call, reads, infers),
 		],
 		infers,
-		models,
+		models: reads ? await ownModels(call, models) : [],
 		obstacle: infers ? undefined : "the key may not infer",
 	};
 }
@@ -83,6 +84,21 @@ export async function checkWithKey(
 const maxRefusalLength = 1_000;
 
 type CallWithKey = (request: Request) => Promise<Reply | NoReply>;
+
+/** Models that are loaded answer at once; those in the cloud cost somebody money. */
+async function ownModels(
+	call: CallWithKey,
+	models: readonly string[],
+): Promise<string[]> {
+	const running = await call({ method: "GET", path: "/api/ps" });
+	const loaded = isReply(running) ? readModels(running.body) : [];
+	const [first, later] = [true, false].map((isLoaded) =>
+		models.filter((name) => loaded.includes(name) === isLoaded),
+	);
+	return [...(first ?? []), ...(later ?? [])].filter(
+		(name) => !name.endsWith("cloud"),
+	);
+}
 
 /** @returns what is wrong with the key, if anything */
 function judgeKey(tags: Reply | NoReply, key: string): Result | undefined {
@@ -177,16 +193,17 @@ async function checkReads(
 				]),
 	];
 	const wrong: string[] = [];
+	const lost: string[] = [];
 	let version = "";
 	for (const [method, path, isRight] of calls) {
 		const reply = path === "/api/tags" ? tags : await call({ method, path });
-		if (!isReply(reply)) wrong.push(`${method} ${path}: ${reply.code}`);
+		if (!isReply(reply)) lost.push(`${method} ${path}: ${reply.code}`);
 		else if (reply.status !== 200)
 			wrong.push(
 				`${method} ${path}: ${reply.status} ${excerpt(readError(familyOf(path), reply.body) ?? "", key)}`.trim(),
 			);
 		else if (reply.broken !== undefined)
-			wrong.push(`${method} ${path}: 200, but it broke off (${reply.broken})`);
+			lost.push(`${method} ${path}: 200, but it broke off (${reply.broken})`);
 		else if (!isRight(reply.body))
 			wrong.push(`${method} ${path}: 200, but not what Ollama answers`);
 		else if (method === "GET" && path === "/api/version")
@@ -195,8 +212,18 @@ async function checkReads(
 	if (wrong.length > 0)
 		return finding(
 			checks.reads,
-			[`${wrong.length} of ${calls.length} calls went wrong`, ...wrong],
+			[
+				`${wrong.length + lost.length} of ${calls.length} calls went wrong`,
+				...wrong,
+				...lost,
+			],
 			"On the server: systemctl status ollama, then sudo llamagate check",
+		);
+	if (lost.length > 0)
+		return unknown(
+			checks.reads,
+			`${lost.length} of ${calls.length} calls got no whole answer`,
+			...lost,
 		);
 	return ok(
 		checks.reads,
@@ -283,6 +310,7 @@ async function checkErrorShapes(
 			: []),
 	];
 	const wrong: string[] = [];
+	const lost: string[] = [];
 	for (const [method, path, status, body] of cases) {
 		const reply = await call({
 			method,
@@ -290,9 +318,11 @@ async function checkErrorShapes(
 			...(body === undefined ? {} : { body }),
 		});
 		const name = `${method} ${path}${body === undefined ? "" : " with a body that is no JSON"}`;
-		if (!isReply(reply)) wrong.push(`${name}: ${reply.code}`);
+		if (!isReply(reply)) lost.push(`${name}: ${reply.code}`);
 		else if (reply.status !== status)
 			wrong.push(`${name}: ${reply.status} in place of ${status}`);
+		else if (reply.broken !== undefined)
+			lost.push(`${name}: ${status}, but it broke off (${reply.broken})`);
 		else if (readError(familyOf(path), reply.body) === undefined)
 			wrong.push(
 				`${name}: ${status}, but no error of the ${familyOf(path)} API`,
@@ -303,8 +333,14 @@ async function checkErrorShapes(
 	if (wrong.length > 0)
 		return finding(
 			checks.errorShapes,
-			[`${wrong.length} of ${cases.length} wrong requests`, ...wrong],
+			[`${wrong.length} of ${cases.length} wrong requests`, ...wrong, ...lost],
 			"Have the proxy that stands before the gate leave replies alone; without one, compare the versions of llamagate and Ollama.",
+		);
+	if (lost.length > 0)
+		return unknown(
+			checks.errorShapes,
+			`${lost.length} of ${cases.length} wrong requests got no whole answer`,
+			...lost,
 		);
 	return ok(
 		checks.errorShapes,

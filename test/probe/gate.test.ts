@@ -475,6 +475,84 @@ t.test("an Ollama that is down behind the gate is found", async (t) => {
 	t.match(results["no-key"], { state: "ok" });
 });
 
+t.test("a connection that is lost is no finding", async (t) => {
+	const gate = await startGate(t);
+	for (const [losses, state] of [
+		[1, "ok"],
+		[9, "unknown"],
+	] as const) {
+		const left = new Map<string, number>([
+			["/api/ps", losses],
+			["/llamagate-probe", losses],
+		]);
+		const url = await startMiddleman(t, gate.url, {
+			answers: (req) => {
+				const path = req.url ?? "";
+				const more = left.get(path) ?? 0;
+				if (req.headers.authorization === undefined || more === 0) return false;
+				left.set(path, more - 1);
+				req.socket.resetAndDestroy();
+				return true;
+			},
+		});
+		const results = await probe(url, testKeys.reader);
+		for (const id of ["reads", "error-shapes"])
+			t.match(results[id], { state }, `${id} after ${losses}`);
+	}
+});
+
+t.test(
+	"the model to ask is one that runs here: loaded ones first, and others if it cannot chat",
+	async (t) => {
+		const gate = await startGate(t, {
+			standIn: {
+				tokenIntervalMs: 10,
+				models: [
+					"big:cloud",
+					"huge:120b-cloud",
+					"a:1b",
+					"b:1b",
+					"c:1b",
+					"d:1b",
+				],
+			},
+		});
+		const able = new Set<string>();
+		const asked: string[] = [];
+		const url = await startMiddleman(t, gate.url, {
+			answers: (req, res) => {
+				if (req.headers.authorization === undefined) return false;
+				if (req.url === "/api/ps") {
+					res.end('{"models":[{"name":"big:cloud"},{"name":"c:1b"}]}');
+					return true;
+				}
+				if (req.url !== "/api/chat" || able.size > 0) return false;
+				let body = "";
+				req.setEncoding("utf8").on("data", (text: string) => {
+					body += text;
+				});
+				req.once("end", () => {
+					const { model } = JSON.parse(body) as { model?: string };
+					if (model !== undefined) asked.push(model);
+					res.statusCode = 400;
+					res.end('{"error":"this model does not support chat"}');
+				});
+				return true;
+			},
+		});
+		const none = await probe(url, testKeys.user);
+		t.match(none.stream, { state: "finding", evidence: [/for b:1b: 400/] });
+		t.strictSame(asked, ["c:1b", "a:1b", "b:1b"]);
+		// A model that was named is the one.
+		asked.length = 0;
+		await probe(url, testKeys.user, { model: "d:1b" });
+		t.strictSame(asked, ["d:1b"]);
+		able.add("all");
+		const some = await probe(url, testKeys.user);
+		t.match(some.stream, { state: "ok", evidence: [/from c:1b$/] });
+	},
+);
+
 t.test(
 	"where no gate is, the key is not sent and nothing is called fine",
 	async (t) => {

@@ -22,7 +22,7 @@ async function streamThrough(t: Tap, url: string, waitMs = 60_000) {
 	const { results, timings } = await checkStream(
 		caller,
 		testKeys.user,
-		"qwen3:8b",
+		["qwen3:8b"],
 		waitMs,
 	);
 	const of = (id: string): Result | undefined =>
@@ -74,6 +74,24 @@ t.test("a proxy that collects the stream is found", async (t) => {
 			String(chunks),
 		);
 	}
+});
+
+t.test("one stream that stalled on the way was not collected", async (t) => {
+	let streams = 0;
+	const url = await behind(t, {
+		body: (reply, res) => {
+			const isFirst =
+				reply.headers["content-type"]?.includes("ndjson") && streams++ === 0;
+			if (isFirst) collecting(Number.POSITIVE_INFINITY)(reply, res);
+			else reply.pipe(res);
+		},
+	});
+	const seen = await streamThrough(t, url);
+	t.match(seen.stream, { state: "ok" });
+	t.match(seen.uncollected, {
+		state: "unknown",
+		evidence: [/^48 tokens in 1 arrivals/, String, /another stream/],
+	});
 });
 
 t.test(
