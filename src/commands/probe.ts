@@ -215,6 +215,13 @@ function readProbeArgs(args: string[]): Given {
 		`, or ${keyVariable}`,
 	);
 	const [url] = positionals;
+	if (
+		[url, values.public, values.webui, values.model].some(isKey) ||
+		[url, values.public].some(isNoName)
+	)
+		throw new UsageError(
+			"that looks like a key, not like an address or a model: a key goes on standard input, with --key-stdin",
+		);
 	const server = url === undefined ? undefined : parseServer(url);
 	if (url !== undefined && server === undefined)
 		throw new UsageError(
@@ -268,6 +275,16 @@ function readProbeArgs(args: string[]): Given {
 		html: values.html,
 		json: values.json,
 	};
+}
+
+/** Keys of llamagate begin so. */
+function isKey(text: string | undefined): boolean {
+	return /^(\w+:\/\/)?([^/]*@)?lg_/i.test(text ?? "");
+}
+
+/** No part of a name is that long (RFC 1035, 2.3.4), but 256 random bits in hex are. */
+function isNoName(text: string | undefined): boolean {
+	return /[^./:]{64}/.test(text ?? "");
 }
 
 /** @throws {UsageError} */

@@ -207,7 +207,7 @@ async function checkReads(
 		else if (!isRight(reply.body))
 			wrong.push(`${method} ${path}: 200, but not what Ollama answers`);
 		else if (method === "GET" && path === "/api/version")
-			version = excerpt(String(readObject(reply.body)?.version));
+			version = excerpt(String(readObject(reply.body)?.version), key);
 	}
 	if (wrong.length > 0)
 		return finding(

@@ -90,10 +90,20 @@ t.test(
 			["box", "--key", testKeys.user],
 			["box", `--token=${testKeys.user}`],
 			["box", testKeys.user],
+			[testKeys.user],
+			[testKeys.user.toUpperCase()],
+			[`http://${testKeys.user}`],
+			[`${testKeys.user}:11434`],
+			["--public", testKeys.user],
+			["--webui", testKeys.user],
+			["--webui", `https://${testKeys.user}/`],
+			["box", "--model", testKeys.user],
+			["--public", "f".repeat(64)],
 		]) {
 			const message = await refusalOf(args);
 			t.match(message, /key/);
-			t.notOk(message.includes(testKeys.user));
+			t.notOk(message.toLowerCase().includes(testKeys.user));
+			t.notMatch(message, /ffff/);
 		}
 		const gate = await startGate(t, { standIn: { tokenIntervalMs: 10 } });
 		for (const more of [[], ["--json"]]) {

@@ -475,6 +475,38 @@ t.test("an Ollama that is down behind the gate is found", async (t) => {
 	t.match(results["no-key"], { state: "ok" });
 });
 
+t.test("a server that knows the key cannot have it shown", async (t) => {
+	const gate = await startGate(t, { standIn: { tokenIntervalMs: 10 } });
+	const { user } = testKeys;
+	const url = await startMiddleman(t, gate.url, {
+		answers: (req, res) => {
+			if (req.headers.authorization !== `Bearer ${user}`) return false;
+			const answer = new Map<string, object>([
+				// Cut off in its middle, a key is still half a key.
+				["/api/version", { version: `${"x".repeat(170)}${user}` }],
+				["/api/tags", { models: [{ name: user }] }],
+				[`/v1/models/${user}`, { id: user }],
+			]).get(req.url ?? "");
+			if (answer !== undefined) res.end(JSON.stringify(answer));
+			else if (req.url === "/api/chat")
+				res.end(
+					`${'{"message":{"content":"x"}}\n'.repeat(8)}{"message":{},"done":true}\n`,
+				);
+			else return false;
+			return true;
+		},
+	});
+	const question = { origin: url, key: user, model: undefined };
+	const seen = await checkGate(
+		{ ...question, waitMs: 60_000, lockout: false },
+		(what) => t.notOk(what.includes(user), "the progress"),
+	);
+	t.equal(seen.timings?.model, "KEY");
+	t.notOk(JSON.stringify(seen).includes(user.slice(0, 16)));
+	const reads = byId(seen.results).reads?.evidence.join("\n");
+	t.match(reads, /Ollama x+KEY/);
+});
+
 t.test("a connection that is lost is no finding", async (t) => {
 	const gate = await startGate(t);
 	for (const [losses, state] of [
