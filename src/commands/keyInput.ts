@@ -1,3 +1,5 @@
+import { createInterface } from "node:readline";
+import { Writable } from "node:stream";
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import { readArgs, UsageError } from "./command.ts";
 
@@ -35,18 +37,40 @@ export function readArgsWithoutKey<
 	return parsed;
 }
 
-/** Tells a person at a terminal what is waited for. */
+/** Tells a person at a terminal what is waited for; `readStandardInput` comes next. */
 export function promptForKey(): void {
-	if (process.stdin.isTTY)
-		process.stderr.write(
-			"Type or paste the key, then press Enter and Ctrl-D.\n",
-		);
+	if (!process.stdin.isTTY) return;
+	// Before the question, or what comes at once would stand on the screen.
+	process.stdin.setRawMode(true);
+	process.stderr.write(
+		"Type or paste the key, then press Enter. It is not shown.\n",
+	);
 }
 
-/** All of standard input, without the space around it. */
+/** All of standard input, of a terminal one line; without the space around it. */
 export async function readStandardInput(): Promise<string> {
+	if (process.stdin.isTTY) return readUnseenLine();
 	let text = "";
 	process.stdin.setEncoding("utf8");
 	for await (const chunk of process.stdin) text += String(chunk);
 	return text.trim();
+}
+
+/** What is typed up to Enter. Nothing of it stands on the screen; Ctrl-C or Ctrl-D makes it empty. */
+function readUnseenLine(): Promise<string> {
+	const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
+	const terminal = createInterface({
+		input: process.stdin,
+		output: nowhere,
+		terminal: true,
+		historySize: 0,
+	});
+	return new Promise((resolve) => {
+		let line = "";
+		terminal.once("line", (typed) => {
+			line = typed;
+			terminal.close();
+		});
+		terminal.once("close", () => resolve(line.trim()));
+	});
 }

@@ -90,10 +90,11 @@ Example: llamagate probe my-server --key-stdin < laptop.key
 `,
 	async run(args) {
 		const given = readProbeArgs(args);
-		const key =
-			given.server === undefined ? undefined : await readKey(given.readsKey);
+		// Before the key is read, which may be all that standard input has.
 		if (given.lockout && !(await agreeToLockout(given.agreed)))
 			return exitCodes.finding;
+		const key =
+			given.server === undefined ? undefined : await readKey(given.readsKey);
 
 		const startedAt = performance.now();
 		const results: Result[] = [];
@@ -132,7 +133,6 @@ Example: llamagate probe my-server --key-stdin < laptop.key
 			.filter((part) => part !== undefined)
 			.join(", ");
 		const report = { version, at: new Date(), target, results };
-		if (given.html !== undefined) await writePage(given.html, report, timings);
 		if (given.json) process.stdout.write(formatJson(toJson(report)));
 		else {
 			const seconds = ((performance.now() - startedAt) / 1_000).toFixed(1);
@@ -140,6 +140,7 @@ Example: llamagate probe my-server --key-stdin < laptop.key
 				`${styleText("bold", `Probe of ${target}`)}, ${seconds} s\n\n${formatResults(results)}\n${formatDetails(results)}${formatTimings(timings)}${headline(results)}\n`,
 			);
 		}
+		if (given.html !== undefined) await writePage(given.html, report, timings);
 		return hasSeriousFindings(results) ? exitCodes.finding : exitCodes.ok;
 	},
 };

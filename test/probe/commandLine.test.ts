@@ -171,6 +171,7 @@ t.test(
 		]);
 		t.equal(nowhere.code, 1);
 		t.match(nowhere.stderr, /cannot be written \(ENOENT\)/);
+		t.match(nowhere.stdout, /^ok +probe\.no-key/m);
 	},
 );
 

@@ -1,8 +1,10 @@
+import { execFile } from "node:child_process";
 import type { Server } from "node:http";
 import t from "tap";
 import { openCaller } from "../../src/probe/caller.ts";
 import { checkLockout } from "../../src/probe/lockout.ts";
 import { runCli, startGate, testKeys } from "../support/gate.ts";
+import { requireTool } from "../support/tools.ts";
 import { startMiddleman } from "./middlemen.ts";
 
 type Tap = Parameters<typeof startGate>[0];
@@ -165,3 +167,41 @@ t.test(
 		);
 	},
 );
+
+t.test(
+	"at a terminal it asks first, and reads the key to Enter without showing it",
+	async (t) => {
+		if (!requireTool(t, "python3")) return;
+		const gate = await startGate(t, { standIn: { tokenIntervalMs: 10 } });
+		const at = (...typed: readonly (readonly [string, string])[]) =>
+			run("python3", [
+				...["test/probe/atTerminal.py", JSON.stringify(typed)],
+				...[process.execPath, "src/main.ts", "probe", gate.url],
+				...["--key-stdin", "--lockout"],
+			]);
+		const refused = await at(["[y/N]", "n\r"]);
+		t.equal(refused.code, 1);
+		t.notMatch(refused.stdout, /paste the key/);
+
+		const { code, stdout } = await at(
+			["[y/N]", "y\r"],
+			["paste the key", `${testKeys.user}\r`],
+		);
+		t.equal(code, 0, stdout);
+		t.match(stdout, /probe\.key-accepted/);
+		t.match(stdout, /this device is locked out for/);
+		t.notOk(stdout.includes(testKeys.user));
+	},
+);
+
+/** A program's output and exit code, also where that is not 0. */
+function run(
+	file: string,
+	args: readonly string[],
+): Promise<{ code: unknown; stdout: string }> {
+	return new Promise((resolve) => {
+		execFile(file, args, (error, stdout) =>
+			resolve({ code: error?.code ?? 0, stdout }),
+		);
+	});
+}
