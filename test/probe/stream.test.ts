@@ -60,7 +60,8 @@ t.test(
 
 t.test("a proxy that collects the stream is found", async (t) => {
 	for (const chunks of [8, Number.POSITIVE_INFINITY]) {
-		const url = await behind(t, { body: collecting(chunks) });
+		const meddling = { body: collecting(chunks) };
+		const url = await behind(t, meddling, { tokenIntervalMs: 10 });
 		const seen = await streamThrough(t, url);
 		t.match(seen.stream, { state: "ok" });
 		t.match(
