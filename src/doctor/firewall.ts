@@ -20,7 +20,7 @@ import {
 	wayIn,
 } from "../host/packetFilter.ts";
 import { hasProgram } from "../host/program.ts";
-import { sshPorts } from "../host/ssh.ts";
+import { sshPorts, sshSockets } from "../host/ssh.ts";
 import {
 	contains,
 	isOpen,
@@ -66,6 +66,8 @@ const webPorts = [3000, 8080];
 interface Look extends Firewall {
 	readonly gatePort: number;
 	readonly sockets: readonly ListeningSocket[];
+	/** Those of the sockets that are sshd's, and not somebody's beside it. */
+	readonly sshSockets: ReadonlySet<ListeningSocket>;
 	readonly hasTailnet: boolean;
 }
 
@@ -87,6 +89,7 @@ async function lookAnew(): Promise<Look> {
 		filter,
 		sockets,
 		sshPorts: ports,
+		sshSockets: new Set(await sshSockets(sockets)),
 		tailnet,
 		gatePort: place.port,
 		hasTailnet: Object.hasOwn(networkInterfaces(), tailnet),
@@ -299,7 +302,11 @@ function judgeGatePort(seen: Look): Outcome {
 
 function judgeWebPorts(seen: Look): Outcome {
 	const { filter } = seen;
-	const ports = webPorts.filter((port) => !seen.sshPorts.includes(port));
+	const ports = webPorts.filter(
+		(port) =>
+			!seen.sshPorts.includes(port) ||
+			listenersOn(seen, port).some((socket) => !seen.sshSockets.has(socket)),
+	);
 	const open = ports.map((port) => ({
 		port,
 		endings: strangers(filter, port).flatMap(
@@ -437,7 +444,7 @@ function nameSocket(socket: ListeningSocket): string {
 function judgeListeners(seen: Look): Outcome {
 	const { filter, sockets } = seen;
 	const others = sockets.filter(
-		(socket) => !isLocalOnly(socket) && !seen.sshPorts.includes(socket.port),
+		(socket) => !isLocalOnly(socket) && !seen.sshSockets.has(socket),
 	);
 	const open = others.flatMap((socket) => {
 		const ways = waysTo(seen, socket, filter.outside, (family) =>

@@ -6,7 +6,11 @@ import { tryOut } from "../clients/tryOut.ts";
 import { BadFileError } from "../config/strictJson.ts";
 import { loadRules } from "../gate/daemon.ts";
 import { gatePlace } from "../host/gate.ts";
-import { formatSocket, isLocalOnly } from "../host/listeningSockets.ts";
+import {
+	formatSocket,
+	isLocalOnly,
+	listeningSockets,
+} from "../host/listeningSockets.ts";
 import { runProgram } from "../host/program.ts";
 import { formatMode, loadKeys } from "../keys/keyFile.ts";
 import { formatHostPort, isTailscaleAddress } from "../net/ranges.ts";
@@ -43,7 +47,6 @@ import {
 	mainPidOf,
 	propertiesOf,
 } from "./runningGate.ts";
-import { ownedSockets } from "./sockets.ts";
 
 const group = "gate";
 const layer = "gate";
@@ -270,7 +273,7 @@ async function examineUnits(): Promise<Outcome> {
 
 async function examineListening(patient: Patient): Promise<Outcome> {
 	const [sockets, owner] = await Promise.all([
-		ownedSockets(),
+		listeningSockets(),
 		findGateOwner(patient),
 	]);
 	const own = sockets.filter((socket) => isHeldByGate(socket, owner));

@@ -8,7 +8,13 @@ import {
 	openPorts,
 } from "../host/docker.ts";
 import { kernelFilter } from "../host/kernelFilter.ts";
-import { formatSocket, isLocalOnly } from "../host/listeningSockets.ts";
+import {
+	formatSocket,
+	isLocalOnly,
+	type ListeningSocket,
+	listeningSockets,
+	runsProgram,
+} from "../host/listeningSockets.ts";
 import { type Packets, translations } from "../host/packetFilter.ts";
 import { rangeOf, tailnet } from "../host/ufwPackets.ts";
 import { anywhere } from "../host/ufwRules.ts";
@@ -27,7 +33,6 @@ import {
 	mainPidOf,
 	propertiesOf,
 } from "./runningGate.ts";
-import { type OwnedSocket, ownedSockets, runsProgram } from "./sockets.ts";
 
 /** Where Ollama listens unless it was told otherwise. */
 export const usualPort = 11434;
@@ -39,7 +44,7 @@ const patienceMs = 2_000;
 export interface Server {
 	readonly pid: number;
 	/** Where it listens, as far as this network's sockets tell. */
-	readonly sockets: readonly OwnedSocket[];
+	readonly sockets: readonly ListeningSocket[];
 	/** Not in this network, as in a container. */
 	readonly isElsewhere: boolean;
 	/** As it was started; `undefined` where this user may not see it. */
@@ -63,7 +68,7 @@ export interface LedPlace {
 /** All that is, or answers as, Ollama here. */
 interface OllamaLook {
 	/** Of the port, of programs named so, and of whatever answers so to others; without the gate's own. */
-	readonly sockets: readonly OwnedSocket[];
+	readonly sockets: readonly ListeningSocket[];
 	readonly led: readonly LedPlace[];
 	readonly servers: readonly Server[];
 	/** Where an Ollama can be asked. The helpers that it starts have sockets that are none. */
@@ -78,7 +83,7 @@ interface OllamaLook {
 	/** Servers elsewhere that may be reached in ways that are not seen here. */
 	readonly unseen: readonly Server[];
 	/** Sockets of the port that are held by something else than the Ollama that was set up. */
-	readonly foreign: readonly OwnedSocket[];
+	readonly foreign: readonly ListeningSocket[];
 	/** Whether there is an `ollama.service`. */
 	readonly hasUnit: boolean;
 	/** Why not all was looked at. */
@@ -89,7 +94,7 @@ export const lookForOllama = oncePerPatient(lookAnew);
 
 async function lookAnew(patient: Patient): Promise<OllamaLook> {
 	const [all, gate, known = []] = await Promise.all([
-		ownedSockets(),
+		listeningSockets(),
 		findGateOwner(patient),
 		containers(),
 	]);
@@ -103,7 +108,7 @@ async function lookAnew(patient: Patient): Promise<OllamaLook> {
 		// A gate that opened its sockets itself, which gate.listening looks at.
 		return !(isTailscaleAddress(socket.address) && isHeldByGate(socket, gate));
 	});
-	const named = new Set<OwnedSocket>();
+	const named = new Set<ListeningSocket>();
 	for (const socket of others) if (await isOllamas(socket)) named.add(socket);
 	// sshd would write each call down.
 	const candidates = others
@@ -181,7 +186,7 @@ function uniquePlaces<P extends { address: string; port: number }>(
 	];
 }
 
-async function isOllamas(socket: OwnedSocket): Promise<boolean> {
+async function isOllamas(socket: ListeningSocket): Promise<boolean> {
 	if (socket.port === usualPort || socket.programs.includes("ollama"))
 		return true;
 	const held = await Promise.all(
@@ -329,7 +334,7 @@ function isShutIn(
 
 /** Sockets of the port that neither the unit's processes, nor a container, nor the gate hold. */
 async function foreignAmong(
-	sockets: readonly OwnedSocket[],
+	sockets: readonly ListeningSocket[],
 	{
 		gate,
 		running,
@@ -341,12 +346,12 @@ async function foreignAmong(
 		readonly mainPid: number | undefined;
 		readonly hasUnit: boolean;
 	},
-): Promise<OwnedSocket[]> {
+): Promise<ListeningSocket[]> {
 	const mains = [mainPid, ...running.map(({ State }) => State.Pid)];
 	const groups = new Set(
 		(await Promise.all(mains.map(controlGroupOf))).filter(Boolean),
 	);
-	const foreign: OwnedSocket[] = [];
+	const foreign: ListeningSocket[] = [];
 	for (const socket of sockets) {
 		// systemd may have opened it for another.
 		const holders = socket.pids.filter((pid) => pid !== 1);
@@ -371,7 +376,7 @@ async function foreignAmong(
 	return foreign;
 }
 
-function isPublishedAt(container: Container, socket: OwnedSocket): boolean {
+function isPublishedAt(container: Container, socket: ListeningSocket): boolean {
 	return openPorts(container).some(
 		({ hostAddress, hostPort }) =>
 			hostPort === socket.port &&
@@ -390,7 +395,9 @@ async function controlGroupOf(
 }
 
 /** Ollama's servers among the processes of this host. */
-async function findServers(sockets: readonly OwnedSocket[]): Promise<Server[]> {
+async function findServers(
+	sockets: readonly ListeningSocket[],
+): Promise<Server[]> {
 	const servers: Server[] = [];
 	const own = await networkOf("self");
 	for (const pid of await processesNamed("ollama")) {

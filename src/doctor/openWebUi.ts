@@ -5,7 +5,12 @@ import {
 	openPorts,
 	publishedPorts,
 } from "../host/docker.ts";
-import { formatSocket, isLocalOnly } from "../host/listeningSockets.ts";
+import {
+	formatSocket,
+	isLocalOnly,
+	type ListeningSocket,
+	listeningSockets,
+} from "../host/listeningSockets.ts";
 import {
 	isOpenWebUi,
 	oldName,
@@ -28,7 +33,6 @@ import {
 	unknown,
 } from "./examination.ts";
 import { askEach, callAddress, isWildcard, knock } from "./knock.ts";
-import { type OwnedSocket, ownedSockets } from "./sockets.ts";
 
 const setupStep = "sudo llamagate setup --only open-webui";
 
@@ -50,7 +54,7 @@ interface WebUi {
 	/** Of this host; `undefined` for a container that publishes none. */
 	readonly port: number | undefined;
 	/** What takes connections for it, by the kernel. */
-	readonly sockets: readonly OwnedSocket[];
+	readonly sockets: readonly ListeningSocket[];
 	/** Where Docker publishes it; with or without a program that listens there. */
 	readonly published: readonly string[];
 	/** What it says of itself at each of its places that answers. */
@@ -62,7 +66,7 @@ interface WebUi {
 interface Look {
 	readonly all: readonly WebUi[];
 	/** What may be one and does not let it be seen. */
-	readonly strangers: readonly OwnedSocket[];
+	readonly strangers: readonly ListeningSocket[];
 	/** `undefined` where Docker does not run, or not for this user. */
 	readonly containers: readonly Container[] | undefined;
 }
@@ -71,7 +75,7 @@ const look = oncePerPatient(lookAnew);
 
 /** What a socket answers as; any user may have one beside an Open WebUI's, on the same port. */
 interface Asked {
-	readonly socket: OwnedSocket;
+	readonly socket: ListeningSocket;
 	readonly answer: WebUiConfig | "another program" | undefined;
 }
 
@@ -79,14 +83,17 @@ interface Asked {
 const mostAsked = 200;
 
 async function lookAnew(): Promise<Look> {
-	const [sockets, known] = await Promise.all([ownedSockets(), containers()]);
+	const [sockets, known] = await Promise.all([
+		listeningSockets(),
+		containers(),
+	]);
 	const running = (known ?? []).filter(
 		(container) => container.State.Running && isOpenWebUi(container),
 	);
 	const places = new Map(
 		running.map((container) => [container, placesOf(container)]),
 	);
-	const isOf = (socket: OwnedSocket, container: Container) =>
+	const isOf = (socket: ListeningSocket, container: Container) =>
 		(places.get(container) ?? []).some((place) => isAt(socket, place));
 	const candidates = sockets
 		.filter(
@@ -196,7 +203,7 @@ function isStranger({ socket, answer }: Asked): boolean {
 }
 
 /** Whether a program is asked if it is one; the others are left alone. */
-function mayBe({ port, programs }: OwnedSocket): boolean {
+function mayBe({ port, programs }: ListeningSocket): boolean {
 	return (
 		usualPorts.includes(port) ||
 		programs.some((name) => /^(open-webui|uvicorn|python)/.test(name))
@@ -222,7 +229,7 @@ function placesOf(container: Container): Place[] {
 		}));
 }
 
-function isAt(socket: OwnedSocket, { address, port }: Place): boolean {
+function isAt(socket: ListeningSocket, { address, port }: Place): boolean {
 	if (socket.port !== port) return false;
 	// Docker opens one for each family where it was told none.
 	if (address === "0.0.0.0" || address === "::") return isWildcard(socket);

@@ -1,10 +1,10 @@
 import { defaultConfigPath, loadConfig } from "../config/load.ts";
 import { type Asked, askGateOn } from "../host/gateStatus.ts";
+import type { ListeningSocket } from "../host/listeningSockets.ts";
 import { runProgram } from "../host/program.ts";
 import { formatHostPort } from "../net/ranges.ts";
 import type { Patient } from "./examination.ts";
 import { isWildcard } from "./knock.ts";
-import type { OwnedSocket } from "./sockets.ts";
 
 /** A unit's properties as systemd has them in force, by name; a property that stands twice is joined by a line break. */
 export type Properties = ReadonlyMap<string, string>;
@@ -106,7 +106,7 @@ function placeOf(address: string, port: number): string {
 
 /** Whether the gate holds a socket, or systemd does so for it. */
 export function isHeldByGate(
-	{ pids, address, port }: OwnedSocket,
+	{ pids, address, port }: ListeningSocket,
 	gate: GateOwner,
 ): boolean {
 	return pids.some(

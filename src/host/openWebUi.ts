@@ -58,13 +58,7 @@ export function openWebUi(): Step {
 					? []
 					: publishedPorts(other)
 							.filter(
-								({ hostAddress }) =>
-									!isLocalOnly({
-										address: hostAddress,
-										device: undefined,
-										port: 0,
-										programs: [],
-									}),
+								({ hostAddress }) => !isLocalOnly({ address: hostAddress }),
 							)
 							.map(
 								({ hostAddress, hostPort }) =>

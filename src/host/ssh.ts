@@ -1,53 +1,78 @@
 import { readFile, stat } from "node:fs/promises";
-import { listeningSockets } from "./listeningSockets.ts";
+import { formatHostPort } from "../net/ranges.ts";
+import {
+	type ListeningSocket,
+	listeningSockets,
+	runsProgram,
+} from "./listeningSockets.ts";
 import { outputOf } from "./program.ts";
 
 /** The ports that sshd has open, or would open; by its sockets, its configuration and its socket unit. */
 export async function sshPorts(): Promise<number[]> {
-	const ports = new Set<number>();
-	const roots = await portsOfRoot();
-	// Any user may call a program so, and would have a port opened for it.
-	for (const { port, programs } of await listeningSockets())
-		if (programs.includes("sshd") && roots.has(port)) ports.add(port);
+	const open = await sshSockets(await listeningSockets());
+	const ports = new Set(open.map(({ port }) => port));
 	const settings = await outputOf("sshd", "-T");
 	for (const [, port] of settings?.matchAll(/^port (\d+)$/gm) ?? [])
 		ports.add(Number(port));
 	// Where systemd listens for sshd, its configuration has no say.
-	for (const name of ["ssh.socket", "sshd.socket"]) {
-		const shown = await outputOf(
-			"systemctl",
-			"show",
-			name,
-			"--property=Listen",
-		);
-		const active = await outputOf("systemctl", "is-active", name);
-		if (active?.trim() !== "active") continue;
-		for (const [, port] of shown?.matchAll(/:(\d+) \(Stream\)/g) ?? [])
-			ports.add(Number(port));
-	}
+	for (const place of await socketUnitPlaces())
+		ports.add(Number(place.slice(place.lastIndexOf(":") + 1)));
 	// Whatever is named so there: a rule that lets SSH in must never open Ollama's port.
 	ports.delete(11434);
 	return [...ports].sort((a, b) => a - b);
 }
 
-async function portsOfRoot(): Promise<Set<number>> {
-	const tables = await Promise.all(
-		["/proc/net/tcp", "/proc/net/tcp6"].map((file) =>
-			// A kernel without IPv6 has no second one.
-			readFile(file, "latin1").catch(() => ""),
-		),
-	);
-	return new Set(tables.flatMap(parsePortsOfRoot));
+/**
+ * Those of some sockets that take connections for root's sshd: it holds them
+ * itself, or systemd does by a unit for it. Any user may call a program so, and
+ * listen beside it on another address of the same port.
+ */
+export async function sshSockets(
+	sockets: readonly ListeningSocket[],
+): Promise<ListeningSocket[]> {
+	const places = await socketUnitPlaces();
+	const found: ListeningSocket[] = [];
+	for (const socket of sockets) {
+		if (socket.uid !== 0 || socket.protocol !== "tcp") continue;
+		const { address, port, pids } = socket;
+		// The kernel has `*` where systemd opened [::].
+		const place = formatHostPort(address === "*" ? "::" : address, port);
+		const isSystemds = pids.includes(1) && places.includes(place);
+		if (isSystemds || (await Promise.all(pids.map(isRootsSshd))).includes(true))
+			found.push(socket);
+	}
+	return found;
 }
 
-/** Reads from /proc/net/tcp the ports on which root listens; proc_pid_net(5) has its columns. */
-export function parsePortsOfRoot(table: string): number[] {
-	return table.split("\n").flatMap((line) => {
-		const [, local, , state, , , , user] = line.trim().split(/\s+/);
-		return state === "0A" && user === "0"
-			? Number.parseInt(local?.split(":")[1] ?? "", 16)
-			: [];
-	});
+/** Where systemd listens for sshd: `[::]:22`. */
+async function socketUnitPlaces(): Promise<string[]> {
+	const places: string[] = [];
+	for (const name of ["ssh.socket", "sshd.socket"]) {
+		const active = await outputOf("systemctl", "is-active", name);
+		if (active?.trim() !== "active") continue;
+		const shown = await outputOf(
+			...["systemctl", "show", name, "--property=Listen"],
+		);
+		for (const [, place] of shown?.matchAll(/(\S+:\d+) \(Stream\)/g) ?? [])
+			places.push((place ?? "").replace(/^Listen=/, ""));
+	}
+	return places;
+}
+
+/** Whether a process of root's runs an sshd that nobody but root may change. */
+async function isRootsSshd(pid: number): Promise<boolean> {
+	const folder = `/proc/${pid}`;
+	const [owner, program, isNamedSo] = await Promise.all([
+		stat(folder).catch(() => undefined),
+		stat(`${folder}/exe`).catch(() => undefined),
+		runsProgram(pid, "sshd"),
+	]);
+	return (
+		isNamedSo &&
+		owner?.uid === 0 &&
+		program?.uid === 0 &&
+		(program.mode & 0o022) === 0
+	);
 }
 
 /** The SSH connection that a person sits on. */

@@ -12,7 +12,6 @@ import {
 	advisoriesFor,
 } from "../../src/doctor/ollamaAdvisories.ts";
 import { parseEnvironment } from "../../src/doctor/ollamaServers.ts";
-import { parseOwnedSockets } from "../../src/doctor/sockets.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import {
 	asNobody,
@@ -511,25 +510,5 @@ t.test("an address that does not answer is no pass", async (t) => {
 			eth0: [at("192.0.2.1", "IPv4"), at("fe80::1", "IPv6")],
 		}),
 		["192.0.2.1", "fe80::1%eth0"],
-	);
-});
-
-t.test("what ss prints in another form is no empty list", async (t) => {
-	t.throws(() => parseOwnedSockets("LISTEN 0 128\n"), /cannot be read/);
-	t.match(
-		parseOwnedSockets(
-			'LISTEN 0 511 [fd7a::1]%tailscale0:11434 [::]:* users:(("a b",pid=29,fd=5),("systemd",pid=1,fd=46))\n',
-		),
-		[{ address: "fd7a::1", device: "tailscale0", port: 11434, pids: [29, 1] }],
-	);
-	t.strictSame(
-		parseOwnedSockets(
-			`LISTEN 0 1 127.0.0.1:9 0.0.0.0:* users:(("x
-y",pid=7,fd=3))
-LISTEN 0 511 0.0.0.0:11434 0.0.0.0:* users:(("ollama",pid=29,fd=3))
-`,
-		).map(({ address, port }) => `${address}:${port}`),
-		["127.0.0.1:9", "0.0.0.0:11434"],
-		"a name with a line break hides nothing",
 	);
 });

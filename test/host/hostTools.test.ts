@@ -1,11 +1,11 @@
+import { copyFile } from "node:fs/promises";
 import t from "tap";
 import {
 	formatSocket,
 	isLocalOnly,
-	parseListeningSockets,
+	parseSockets,
 } from "../../src/host/listeningSockets.ts";
 import { formatCommand } from "../../src/host/program.ts";
-import { parsePortsOfRoot } from "../../src/host/ssh.ts";
 import {
 	isKeyEnough,
 	parseSettings,
@@ -14,6 +14,7 @@ import {
 } from "../../src/host/sshd.ts";
 import { parseUnit } from "../../src/host/units.ts";
 import { makeNamespace, network } from "../support/namespaces.ts";
+import { temporaryFolder } from "../support/temporaryFolder.ts";
 
 // What the tools of Debian 12 really printed, on a host made to be odd.
 
@@ -21,89 +22,110 @@ t.test(
 	"every socket that listens is found, by whatever address ss writes",
 	async (t) => {
 		const sockets =
-			parseListeningSockets(`LISTEN 0      128     127.0.0.1:45672 0.0.0.0:* users:(("odd "",pid=7555,fd=4))
-LISTEN 0      128    0.0.0.0%lo:45674 0.0.0.0:* users:(("python3",pid=7555,fd=6))
-LISTEN 0      128         [::1]:45673    [::]:* users:(("python3",pid=7555,fd=5))
-LISTEN 0      128          *%lo:45675       *:* users:(("python3",pid=7555,fd=7))
-LISTEN 0      128          [::]:45676    [::]:* users:(("python3",pid=7555,fd=8))
-LISTEN 0      128             *:45671       *:* users:(("python3",pid=7555,fd=3))
-LISTEN 0      4096   [fd7a:115c:a1e0::104]%tailscale0:11434 [::]:* users:(("node",pid=9,fd=21),("systemd",pid=1,fd=50),("node",pid=10,fd=21))
-LISTEN 0      511    100.101.102.104:443 0.0.0.0:*
+			parseSockets(`udp UNCONN 0      0         0.0.0.0:45677 0.0.0.0:* ino:1062 sk:9 cgroup:/user.slice/a uid:5 ino:6 <->
+tcp LISTEN 0      128     127.0.0.1:45672 0.0.0.0:* ino:1060 sk:1 cgroup:/ <->
+tcp LISTEN 0      128    0.0.0.0%lo:45674 0.0.0.0:* uid:65534 ino:7555 sk:1001 cgroup:/ <->
+tcp LISTEN 0      128         [::1]:45673    [::]:* ino:7556 sk:2 cgroup:/ v6only:1 <->
+tcp LISTEN 0      128          *%lo:45675       *:* ino:7557 sk:3 cgroup:/ v6only:0 <->
+tcp LISTEN 0      128          [::]:45676    [::]:* ino:7558 sk:4 cgroup:/ v6only:1 <->
+tcp LISTEN 0      128             *:45671       *:* ino:7559 sk:5 cgroup:/ v6only:0 <->
+tcp LISTEN 0      4096   [fd7a:115c:a1e0::104]%tailscale0:11434 [::]:* ino:0 sk:6 cgroup:unreachable:e1 v6only:1 <->
+tcp LISTEN 0      511    100.101.102.104:443 0.0.0.0:*      uid:1000 ino:7560 sk:7 <->
 `);
-		t.strictSame(sockets.map(formatSocket), [
-			"127.0.0.1:45672",
-			"0.0.0.0%lo:45674 (python3)",
-			"[::1]:45673 (python3)",
-			"*%lo:45675 (python3)",
-			"[::]:45676 (python3)",
-			"*:45671 (python3)",
-			"[fd7a:115c:a1e0::104]%tailscale0:11434 (node, systemd)",
-			"100.101.102.104:443",
-		]);
+		t.strictSame(
+			sockets.map((socket) => formatSocket({ ...socket, programs: [] })),
+			[
+				"0.0.0.0:45677/udp",
+				"127.0.0.1:45672",
+				"0.0.0.0%lo:45674",
+				"[::1]:45673",
+				"*%lo:45675",
+				"[::]:45676",
+				"*:45671",
+				"[fd7a:115c:a1e0::104]%tailscale0:11434",
+				"100.101.102.104:443",
+			],
+		);
 		t.strictSame(
 			sockets.filter(isLocalOnly).map(({ port }) => port),
 			[45672, 45673],
 			"of which only these are for this host alone",
 		);
-		t.strictSame(parseListeningSockets(""), []);
+		t.strictSame(
+			sockets.map(({ uid, inode }) => `${uid} ${inode}`),
+			[
+				...["0 1062", "0 1060", "65534 7555", "0 7556", "0 7557"],
+				...["0 7558", "0 7559", "0 0", "1000 7560"],
+			],
+		);
+		t.strictSame(parseSockets(""), []);
+		for (const line of [
+			"tcp LISTEN 0 128",
+			"tcp LISTEN 0 128 0.0.0.0:22 0.0.0.0:* sk:1 <->",
+		])
+			t.throws(() => parseSockets(`${line}\n`), /cannot be read/);
 	},
 );
 
-t.test(
-	"a port counts as sshd's only where root listens, whatever a program calls itself",
-	async (t) => {
-		t.strictSame(
-			parsePortsOfRoot(`  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1060 1 0000000000000000 100 0 0 10 0
-   1: 0100007F:B3AF 00000000:0000 0A 00000000:00000000 00:00000000 00000000 65534        0 6158495 1 0000000000000000 100 0 0 10 0
-   2: 0100007F:08AE 0100007F:D2F0 01 00000000:00000000 00:00000000 00000000     0        0 2 1 0000000000000000 100 0 0 10 0
-`),
-			[22],
-		);
-		t.strictSame(
-			parsePortsOfRoot(`  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 00000000000000000000000000000000:08AE 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0000000000000000 100 0 0 10 0`),
-			[2222],
-		);
-	},
-);
+/** Listens until it is killed: `PROGRAM FILE ADDRESS PORT USER NAME`. */
+const listener = `import os, socket, sys, time
+address, port, user, name = sys.argv[1:]
+open("/proc/self/comm", "w").write(name)
+os.setuid(int(user))
+held = socket.create_server((address, int(port)))
+print("listening")
+time.sleep(3600)`;
 
 t.test(
-	"a program of a user's that calls itself sshd gets no port opened",
+	"what a program calls itself changes neither whose its socket is nor what is let in",
 	network(),
 	async (t) => {
 		const server = await makeNamespace(t);
-		for (const [port, user] of [
-			["2222", "0"],
-			["4444", "65534"],
-		] as const) {
-			const { stdout } = server.start(
-				...["python3", "-uc"],
-				`import os, socket, sys, time
-open("/proc/self/comm", "w").write("sshd")
-os.setuid(int(sys.argv[2]))
-held = socket.create_server(("", int(sys.argv[1])))
-print("listening")
-time.sleep(3600)`,
-				port,
-				user,
+		const folder = await temporaryFolder(t);
+		const { stdout: python } = await server.run(
+			...["python3", "-c", "import sys; print(sys.executable, end='')"],
+		);
+		const sshd = `${folder}/sshd`;
+		await copyFile(python, sshd);
+		const own: string[] = [];
+		const start = async (
+			program: string,
+			place: readonly [address: string, port: string],
+			user: string,
+			name: string,
+		) => {
+			const child = server.start(
+				...[program, "-uc", listener, ...place, user, name],
 			);
-			await new Promise((resolve) => stdout.once("data", resolve));
-		}
-		const { stdout } = await server.run(
+			await new Promise((resolve) => child.stdout.once("data", resolve));
+			own.push(`${place.join(":")} ${child.pid}`);
+		};
+		await start(sshd, ["127.0.0.1", "2222"], "0", "sshd");
+		await start(python, ["127.0.0.2", "2222"], "65534", "sshd");
+		await start(sshd, ["127.0.0.1", "3333"], "65534", "sshd");
+		await start(python, ["127.0.0.1", "4444"], "0", "sshd");
+		await start(python, ["127.0.0.1", "5555"], "65534", 'a",pid=1,fd=3');
+		await start(python, ["127.0.0.1", "6666"], "65534", "x\ny");
+		const { stdout, stderr } = await server.run(
 			...[process.execPath, "--input-type=module", "--eval"],
 			`import { listeningSockets } from "${import.meta.resolve("../../src/host/listeningSockets.ts")}";
-			import { sshPorts } from "${import.meta.resolve("../../src/host/ssh.ts")}";
-			const named = await listeningSockets();
+			import { sshPorts, sshSockets } from "${import.meta.resolve("../../src/host/ssh.ts")}";
+			const sockets = await listeningSockets();
+			const place = ({ address, port }) => address + ":" + port;
 			console.log(JSON.stringify({
-				named: named.filter(({ programs }) => programs.includes("sshd")).map(({ port }) => port),
+				owners: sockets.map((one) => [place(one), ...one.pids].join(" ")),
+				names: Object.fromEntries(sockets.map(({ port, programs }) => [port, programs])),
+				ssh: (await sshSockets(sockets)).map(place),
 				ports: await sshPorts(),
 			}));`,
 		);
-		const { named, ports } = JSON.parse(stdout);
-		t.strictSame(named.sort(), [2222, 4444], "both are called so");
+		const { owners, names, ssh, ports } = JSON.parse(stdout || stderr);
+		t.strictSame(owners.sort(), own.sort(), "each has its one owner");
+		t.strictSame(names["5555"], ['a",pid=1,fd=3']);
+		t.strictSame(names["6666"], ["x y"]);
+		t.strictSame(ssh, ["127.0.0.1:2222"], "a socket of root's own sshd");
 		t.ok(ports.includes(2222));
-		t.notOk(ports.includes(4444));
+		for (const port of [3333, 4444]) t.notOk(ports.includes(port));
 	},
 );
 
