@@ -66,6 +66,36 @@ t.test(
 			for (const end of ends) await end();
 		});
 
+		await t.test("a program beside sshd that calls itself so", async (t) => {
+			const id = "firewall.listeners";
+			await host.write(
+				"/etc/ssh/sshd_config.d/00-where.conf",
+				`ListenAddress 0.0.0.0:22\nListenAddress ${lan}:3000\n`,
+			);
+			await host.sh(`systemctl reload ssh
+				until ss -Hltn sport = 3000 | grep -q .; do sleep 0.05; done`);
+			await host.must("ufw", "prepend", "allow", "3000/tcp");
+			t.strictSame(statesOf(await examine(host, [id, "firewall.web-ports"])), {
+				[id]: "ok",
+				"firewall.web-ports": "ok",
+			});
+			await startFake(host);
+			const found = await examine(host, [id, "firewall.web-ports"]);
+			t.strictSame(statesOf(found), {
+				[id]: "high",
+				"firewall.web-ports": "high",
+			});
+			t.match(
+				evidenceOf(found, id),
+				/203\.0\.113\.10:3000 \(sshd\).*UFW lets in/,
+			);
+			t.notMatch(evidenceOf(found, id), `${lan}:3000`, "sshd's own is meant");
+			await host.sh(`systemctl stop fake
+				rm /etc/ssh/sshd_config.d/00-where.conf
+				systemctl reload ssh
+				ufw delete allow 3000/tcp`);
+		});
+
 		await t.test(
 			"a port that leads around UFW, as Docker makes it",
 			async (t) => {
@@ -220,6 +250,21 @@ t.test(
 		t.equal(fix("-i eth0", ""), undefined, "UFW has nothing to say");
 	},
 );
+
+/** Nobody's program, which calls itself sshd, on another address of a port of sshd's. */
+async function startFake(host: BootedHost): Promise<void> {
+	await host.must(
+		...["systemd-run", "--quiet", "--collect", "--unit=fake"],
+		...["--property=User=nobody", "python3", "-c"],
+		`import socket, time
+open("/proc/self/comm", "w").write("sshd")
+held = socket.create_server(("203.0.113.10", 3000))
+time.sleep(3600)`,
+	);
+	await host.sh(
+		"until ss -Hltn src 203.0.113.10:3000 | grep -q .; do systemctl is-active --quiet fake; sleep 0.05; done",
+	);
+}
 
 /** A container at 172.17.0.2:8080, and the rules by which Docker publishes it on port 3000. */
 async function publishLikeDocker(
