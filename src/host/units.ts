@@ -58,9 +58,7 @@ export function parseUnit(name: string, output: string): Unit {
 		name,
 		exists: one("LoadState") === "loaded",
 		isActive: one("ActiveState") === "active",
-		isEnabled: ["enabled", "enabled-runtime", "alias", "static"].includes(
-			one("UnitFileState"),
-		),
+		isEnabled: ["enabled", "alias", "static"].includes(one("UnitFileState")),
 		file: one("FragmentPath"),
 		dropIns: splitWords(one("DropInPaths")),
 		environment,

@@ -203,6 +203,7 @@ t.test(
 				await mend(t, open, "firewall.default");
 
 				await host.must("systemctl", "disable", "ufw.service");
+				await host.must("systemctl", "enable", "--runtime", "ufw.service");
 				await mend(t, await one("firewall.boot"), "firewall.boot");
 				await host.sh("sed -i 's/^ENABLED=.*/ENABLED=no/' /etc/ufw/ufw.conf");
 				const off = await one("firewall.boot");

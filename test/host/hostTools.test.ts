@@ -193,6 +193,17 @@ t.test(
 			false,
 			"nor does one that is masked",
 		);
+		for (const [state, wanted] of [
+			["enabled", true],
+			["enabled-runtime", false],
+			["linked-runtime", false],
+			["disabled", false],
+		] as const)
+			t.equal(
+				parseUnit("x", `LoadState=loaded\nUnitFileState=${state}\n`).isEnabled,
+				wanted,
+				`${state}: what lies in /run is gone after a boot`,
+			);
 	},
 );
 
