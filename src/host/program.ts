@@ -5,7 +5,7 @@ import { becomesTrue } from "./waiting.ts";
 
 /** How a program of the host ended. */
 export interface Ended {
-	/** Its exit code; 127 if it does not exist, 124 if it took too long. */
+	/** Its exit code; 127 if it does not exist, 124 if it took too long, 125 if it printed too much. */
 	readonly code: number;
 	readonly stdout: string;
 	readonly stderr: string;
@@ -13,6 +13,9 @@ export interface Ended {
 
 /** What is looked at takes no longer; what changes something is given more. */
 const defaultTimeoutMs = 30_000;
+
+/** Characters; what is longer was made so by somebody. */
+const mostOutputMiB = 16;
 
 /** What a program of a run that was killed is known by. */
 const marker = "LLAMAGATE_STARTED_BY_SETUP=1";
@@ -42,17 +45,30 @@ export function runProgram(
 		});
 		let stdout = "";
 		let stderr = "";
+		let killed: { code: number; why: string } | undefined;
+		const kill = (code: number, why: string) => {
+			killed ??= { code, why };
+			child.kill("SIGKILL");
+			// What it has started may hold them open, and goes on.
+			child.stdout.destroy();
+			child.stderr.destroy();
+		};
+		const keep = (kept: string, text: string) => {
+			if (kept.length + text.length <= mostOutputMiB * 2 ** 20)
+				return kept + text;
+			kill(125, `more than ${mostOutputMiB} MiB of output`);
+			return kept;
+		};
 		child.stdout.setEncoding("utf8").on("data", (text: string) => {
-			stdout += text;
+			stdout = keep(stdout, text);
 		});
 		child.stderr.setEncoding("utf8").on("data", (text: string) => {
-			stderr += text;
+			stderr = keep(stderr, text);
 		});
-		let timedOut = false;
-		const timer = setTimeout(() => {
-			timedOut = true;
-			child.kill("SIGKILL");
-		}, timeoutMs);
+		const timer = setTimeout(
+			() => kill(124, `no end after ${timeoutMs / 1000} s`),
+			timeoutMs,
+		);
 		const end = (code: number) => {
 			clearTimeout(timer);
 			resolve({ code, stdout, stderr });
@@ -62,8 +78,8 @@ export function runProgram(
 			end(127);
 		});
 		child.on("close", (code) => {
-			if (timedOut) stderr += `no end after ${timeoutMs / 1000} s\n`;
-			end(timedOut ? 124 : (code ?? 1));
+			if (killed !== undefined) stderr += `${killed.why}\n`;
+			end(killed?.code ?? code ?? 1);
 		});
 	});
 }

@@ -47,6 +47,11 @@ t.test(
 			shell.map((result) => `${result.id} ${stateOf(result)}`),
 		);
 
+		t.match(
+			await host.sh("systemctl show llamagate-doctor -p MemoryMax,TasksMax"),
+			/^MemoryMax=536870912\nTasksMax=256$/m,
+			"whatever it reads, the host goes on",
+		);
 		await host.sh(run);
 		t.strictSame(await said(), first, "it is silent where nothing changes");
 		await host.sh(`tailscale funnel --bg 9000 >/dev/null; ${run}; ${run}`);

@@ -5,7 +5,7 @@ import {
 	isLocalOnly,
 	parseSockets,
 } from "../../src/host/listeningSockets.ts";
-import { formatCommand } from "../../src/host/program.ts";
+import { formatCommand, runProgram } from "../../src/host/program.ts";
 import {
 	isKeyEnough,
 	parseSettings,
@@ -273,6 +273,21 @@ t.test("sshd may ask for more than a key", async (t) => {
 	t.ok(isKeyEnough("publickey,keyboard-interactive publickey"));
 	t.notOk(isKeyEnough("publickey,keyboard-interactive"));
 	t.notOk(isKeyEnough("password"));
+});
+
+t.test("what a program prints is kept within bounds", async (t) => {
+	for (const where of ["", " >&2"]) {
+		const much = await runProgram([
+			...["sh", "-c", `head -c 40000000 /dev/zero${where}; exec sleep 3600`],
+		]);
+		t.equal(much.code, 125);
+		t.ok(much.stdout.length + much.stderr.length < 20 * 2 ** 20);
+		t.match(much.stderr.slice(-40), /more than 16 MiB of output\n$/);
+	}
+	t.strictSame(
+		await runProgram(["sh", "-c", "head -c 1000000 /dev/zero | tr '\\0' x"]),
+		{ code: 0, stdout: "x".repeat(1_000_000), stderr: "" },
+	);
 });
 
 t.test("a command is shown without a container's secrets", async (t) => {
