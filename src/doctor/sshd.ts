@@ -1,9 +1,10 @@
 import { glob, readFile, stat } from "node:fs/promises";
 import { networkInterfaces } from "node:os";
 import path from "node:path";
+import { installedKey } from "../host/authorizedKeys.ts";
 import { hasProgram, outputOf, runProgram } from "../host/program.ts";
 import { sshPorts } from "../host/ssh.ts";
-import { installedKey, parseSettings, serviceName } from "../host/sshd.ts";
+import { parseSettings, serviceName } from "../host/sshd.ts";
 import { lookUpUnit } from "../host/units.ts";
 import { isLoopbackAddress, isTailscaleAddress } from "../net/ranges.ts";
 import {

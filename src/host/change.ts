@@ -90,10 +90,9 @@ export async function perform(
 			break;
 		}
 		case "command": {
-			const ended = await runProgram(
-				action.command,
-				action.timeoutMs ?? 120_000,
-			);
+			const ended = await runProgram(action.command, {
+				timeoutMs: action.timeoutMs ?? 120_000,
+			});
 			if (ended.code !== 0)
 				throw new ActionError(
 					complaintOf(action.command, ended) +
@@ -140,7 +139,7 @@ export async function takeBack(
 	const instead =
 		foreign && action.kind === "command" ? action.undoIfChanged : undefined;
 	for (const command of [...(instead ?? []), ...(action.undo ?? [])]) {
-		const ended = await runProgram(command, 120_000);
+		const ended = await runProgram(command, { timeoutMs: 120_000 });
 		// What was cut off may not have got so far that there is something to undo.
 		if (ended.code !== 0 && after !== undefined) {
 			left.push(complaintOf(command, ended));

@@ -30,19 +30,27 @@ const environment = {
 	LLAMAGATE_STARTED_BY_SETUP: "1",
 };
 
+interface RunOptions {
+	readonly timeoutMs?: number | undefined;
+	/** What it is given to read; by default nothing. */
+	readonly input?: string;
+}
+
 /**
  * Runs a program of the host to its end. No shell takes part, and it never
  * throws: a program that is not there has ended with 127.
  */
 export function runProgram(
 	[name = "", ...args]: readonly string[],
-	timeoutMs = defaultTimeoutMs,
+	{ timeoutMs = defaultTimeoutMs, input }: RunOptions = {},
 ): Promise<Ended> {
 	return new Promise((resolve) => {
 		const child = spawn(name, args, {
 			env: environment,
-			stdio: ["ignore", "pipe", "pipe"],
+			stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
 		});
+		// One that ends before it has read all of it says why by its exit code.
+		child.stdin?.on("error", () => {}).end(input);
 		let stdout = "";
 		let stderr = "";
 		let killed: { code: number; why: string } | undefined;
@@ -50,8 +58,8 @@ export function runProgram(
 			killed ??= { code, why };
 			child.kill("SIGKILL");
 			// What it has started may hold them open, and goes on.
-			child.stdout.destroy();
-			child.stderr.destroy();
+			child.stdout?.destroy();
+			child.stderr?.destroy();
 		};
 		const keep = (kept: string, text: string) => {
 			if (kept.length + text.length <= mostOutputMiB * 2 ** 20)
@@ -59,10 +67,10 @@ export function runProgram(
 			kill(125, `more than ${mostOutputMiB} MiB of output`);
 			return kept;
 		};
-		child.stdout.setEncoding("utf8").on("data", (text: string) => {
+		child.stdout?.setEncoding("utf8").on("data", (text: string) => {
 			stdout = keep(stdout, text);
 		});
-		child.stderr.setEncoding("utf8").on("data", (text: string) => {
+		child.stderr?.setEncoding("utf8").on("data", (text: string) => {
 			stderr = keep(stderr, text);
 		});
 		const timer = setTimeout(

@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import path from "node:path";
+import { installedKey } from "./authorizedKeys.ts";
 import { hasProgram, outputOf, runProgram } from "./program.ts";
 import { takeSnapshot } from "./snapshot.ts";
 import { loginUser } from "./ssh.ts";
@@ -60,29 +60,6 @@ export function shortcomings(settings: ReadonlyMap<string, string>): string[] {
 /** Whether a key alone lets in, by what `sshd -T` prints for AuthenticationMethods: `any`, or lists of what is asked for together. */
 export function isKeyEnough(methods: string): boolean {
 	return methods.split(" ").some((list) => ["any", "publickey"].includes(list));
-}
-
-const mostKeyFileLength = 262_144;
-/** Three times what an RSA key of 16,384 bits takes. */
-const mostKeyLineLength = 8_192;
-
-/** The lines of an authorized_keys that give a shell to whoever has the key, wherever they come from (sshd(8)). */
-export function plainKeys(text: string): string[] {
-	// A user's own file: what no key would be is not looked at for long.
-	const lines = text.slice(0, mostKeyFileLength).split("\n");
-	return lines.filter((untrimmed) => {
-		const line = untrimmed.trimStart();
-		if (line.length > mostKeyLineLength) return false;
-		const [, options] =
-			/^\s*(?:(.*?)\s)?(?:ssh|ecdsa|sk)-[\w@.-]+\s+AAAA[\w+/=]{40,}/.exec(
-				line,
-			) ?? [];
-		return (
-			/^\s*[^#\s]/.test(line) &&
-			/\sAAAA/.test(line) &&
-			!/\b(command|from|expiry-time|cert-authority)\b/i.test(options ?? "")
-		);
-	});
 }
 
 const wanted = `# Written by "llamagate setup": who logs in here does so by a key.
@@ -193,34 +170,4 @@ async function readsDropIns(): Promise<boolean> {
 	return /^include\s+(\/etc\/ssh\/)?sshd_config\.d\/\*\.conf\b/i.test(
 		first ?? "",
 	);
-}
-
-/** The file of a user's that holds a key that sshd would take. */
-export async function installedKey(
-	user: string,
-	settings: ReadonlyMap<string, string>,
-): Promise<string | undefined> {
-	const [, , uid, , , home] =
-		(await outputOf("getent", "passwd", user))?.split(":") ?? [];
-	if (home === undefined) return undefined;
-	const patterns = settings.get("authorizedkeysfile")?.split(" ") ?? [];
-	for (const pattern of patterns) {
-		const expanded = pattern
-			.replaceAll("%h", home)
-			.replaceAll("%u", user)
-			.replaceAll("%%", "%");
-		const file = path.resolve(home, expanded);
-		const { snapshot, content } = await takeSnapshot(file);
-		// sshd's StrictModes refuses one that others own or may write to.
-		if (
-			snapshot.kind !== "file" ||
-			(snapshot.mode & 0o022) !== 0 ||
-			![0, Number(uid)].includes(snapshot.uid) ||
-			plainKeys(content?.toString("latin1") ?? "").length === 0
-		)
-			continue;
-		if ((await outputOf("ssh-keygen", "-l", "-f", file)) !== undefined)
-			return file;
-	}
-	return undefined;
 }

@@ -151,7 +151,10 @@ t.test("doctor looks at sshd", booting(), async (t) => {
 	});
 
 	await t.test("nobody has a key", async (t) => {
-		await host.sh("mv /root/.ssh/authorized_keys /root/.ssh/kept");
+		await host.sh(`mv /root/.ssh/authorized_keys /root/.ssh/kept
+			install -d -o bob -m 0700 /home/bob/.ssh
+			mkfifo /home/bob/.ssh/authorized_keys`);
+		// What one user puts there says nothing of the others.
 		const found = await lookAt(host, "sshd.way-in");
 		t.equal(found.state, "high", found.evidence);
 		t.match(found.fix, /ssh-copy-id/);
@@ -161,8 +164,12 @@ t.test("doctor looks at sshd", booting(), async (t) => {
 			evidence: /Tailscale SSH is on/,
 		});
 		await host.sh(`tailscale set --ssh=false
-			install -d -o bob -m 0700 /home/bob/.ssh
-			install -o bob -m 0600 /root/.ssh/kept /home/bob/.ssh/authorized_keys`);
+			install -o bob -m 0600 /root/.ssh/kept /home/bob/keys
+			ln -sf /home/bob/keys /home/bob/.ssh/authorized_keys
+			chmod g+w /home/bob`);
+		const loose = await lookAt(host, "sshd.way-in");
+		t.equal(loose.state, "high", "sshd takes no key that others may change");
+		await host.sh("chmod g-w /home/bob");
 		t.match(await lookAt(host, "sshd.way-in"), {
 			state: "ok",
 			evidence: /^bob has a key in \/home\/bob/,

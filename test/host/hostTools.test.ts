@@ -1,5 +1,6 @@
 import { copyFile } from "node:fs/promises";
 import t from "tap";
+import { plainKeys } from "../../src/host/authorizedKeys.ts";
 import {
 	formatSocket,
 	isLocalOnly,
@@ -9,7 +10,6 @@ import { formatCommand, runProgram } from "../../src/host/program.ts";
 import {
 	isKeyEnough,
 	parseSettings,
-	plainKeys,
 	shortcomings,
 } from "../../src/host/sshd.ts";
 import { parseUnit } from "../../src/host/units.ts";
