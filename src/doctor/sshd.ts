@@ -1,24 +1,24 @@
-import { glob, readFile, stat } from "node:fs/promises";
-import { networkInterfaces } from "node:os";
-import path from "node:path";
 import { installedKey } from "../host/authorizedKeys.ts";
-import { hasProgram, outputOf, runProgram } from "../host/program.ts";
-import { sshPorts } from "../host/ssh.ts";
-import { parseSettings, serviceName } from "../host/sshd.ts";
+import { hasProgram, outputOf } from "../host/program.ts";
+import { serviceName } from "../host/sshd.ts";
 import { lookUpUnit } from "../host/units.ts";
-import { isLoopbackAddress, isTailscaleAddress } from "../net/ranges.ts";
 import {
 	absent,
 	type Examination,
 	finding,
 	type Outcome,
 	ok,
-	oncePerPatient,
 	type Patient,
 	unknown,
 } from "./examination.ts";
+import {
+	configFiles,
+	everySetting,
+	loginUsers,
+	mainFile,
+	type SettingsFor,
+} from "./sshdSettings.ts";
 
-const mainFile = "/etc/ssh/sshd_config";
 const both = {
 	group: "sshd",
 	layer: "host",
@@ -26,15 +26,6 @@ const both = {
 	needsRoot: true,
 } as const;
 const reload = "sudo systemctl reload ssh";
-
-/** sshd's settings for one person who comes from one place. */
-export interface SettingsFor {
-	readonly user: string;
-	/** Where from, for people: `203.0.113.77 (the internet)`. */
-	readonly from: string;
-	/** As `sshd -T` has them, lower-case names. */
-	readonly settings: ReadonlyMap<string, string>;
-}
 
 export const sshdExaminations: readonly Examination[] = [
 	{
@@ -141,132 +132,6 @@ async function withSettings(
 	return look(await everySetting(patient));
 }
 
-/** For everybody who has a shell, from everywhere that Match blocks could tell apart. @throws if sshd does not say */
-const everySetting = oncePerPatient(async () => {
-	const { stdout, stderr, code } = await runProgram(["sshd", "-T"]);
-	if (code !== 0)
-		throw new Error(
-			`sshd does not accept its own configuration: ${stderr.trim()}`,
-		);
-	const general = parseSettings(stdout);
-	const { files } = await configFiles();
-	const texts = await Promise.all(files.map((file) => readFile(file, "utf8")));
-	const places = placesFor(texts.flatMap(addressesMatched));
-	const ports = await sshPorts();
-	const all: SettingsFor[] = [];
-	for (const user of loginUsers((await outputOf("getent", "passwd")) ?? "")) {
-		const found = await Promise.all(
-			places.map(async ({ addr, laddr, name }) => {
-				const output = await outputOf(
-					...["sshd", "-T", "-C"],
-					`user=${user},host=elsewhere.example,addr=${addr},laddr=${laddr},lport=${ports[0] ?? general.get("port") ?? 22}`,
-				);
-				if (output === undefined)
-					throw new Error(`sshd -T does not say what holds for ${user}`);
-				return {
-					user,
-					from: `${addr} (${name})`,
-					settings: parseSettings(output),
-				};
-			}),
-		);
-		all.push(...found);
-	}
-	return all;
-});
-
-/** Names from `getent passwd` of those who have a shell to log in to. */
-export function loginUsers(passwd: string): string[] {
-	return passwd.split("\n").flatMap((line) => {
-		const [name = "", , , , , , shell] = line.split(":");
-		if (name === "" || shell === undefined) return [];
-		const program = path.basename(shell);
-		return ["nologin", "false", "sync", "halt", "shutdown"].includes(program)
-			? []
-			: [name];
-	});
-}
-
-interface Place {
-	readonly addr: string;
-	/** This host's address that such a connection comes to. */
-	readonly laddr: string;
-	readonly name: string;
-}
-
-/** One connection of each kind, and one for each address that a Match block names. */
-function placesFor(matched: readonly string[]): Place[] {
-	const own = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
-	const outer = own.filter(({ internal }) => !internal);
-	const lan = outer.find(
-		({ family, address }) => family === "IPv4" && !isTailscaleAddress(address),
-	);
-	const tailnet = outer.find(({ address }) => isTailscaleAddress(address));
-	const lanAddress = lan?.address ?? "192.0.2.1";
-	return [
-		{ addr: "203.0.113.77", laddr: lanAddress, name: "the internet" },
-		{ addr: "2001:db8::77", laddr: lanAddress, name: "the internet" },
-		{
-			addr: lanAddress.replace(/\d+$/, (last) => (last === "77" ? "78" : "77")),
-			laddr: lanAddress,
-			name: "the LAN",
-		},
-		{
-			addr: "100.101.102.177",
-			laddr: tailnet?.address ?? "100.101.102.104",
-			name: "the tailnet",
-		},
-		{ addr: "127.0.0.1", laddr: "127.0.0.1", name: "this host" },
-		...[...new Set(matched)].map((addr) => ({
-			addr,
-			laddr: isLoopbackAddress(addr) ? "127.0.0.1" : lanAddress,
-			name: "a Match block names it",
-		})),
-	];
-}
-
-/** An address out of each pattern of `Match Address`, of those that are not negated (ssh_config(5), PATTERNS). */
-export function addressesMatched(text: string): string[] {
-	return text.split("\n").flatMap((line) => {
-		const [, criteria] = /^\s*match\s+(.*)$/i.exec(line) ?? [];
-		const [, list] = /\baddress\s+"?([^\s"]+)/i.exec(criteria ?? "") ?? [];
-		return (list ?? "")
-			.split(",")
-			.filter((pattern) => /^[\da-f:.*?]+(\/\d+)?$/i.test(pattern))
-			.map((pattern) =>
-				pattern
-					.replace(/\/\d+$/, "")
-					.replaceAll("*", "7")
-					.replaceAll("?", "7"),
-			);
-	});
-}
-
-/** The files that sshd reads, includes first to last, and when the newest of them or of their folders was changed. */
-async function configFiles(): Promise<{
-	files: string[];
-	newest: { file: string; atMs: number };
-}> {
-	const files = [mainFile];
-	const folders = new Set<string>();
-	for (const file of files) {
-		const text = await readFile(file, "utf8");
-		for (const [, patterns] of text.matchAll(/^\s*include\s+(.*)$/gim))
-			for (const pattern of patterns?.trim().split(/\s+/) ?? []) {
-				const full = path.resolve("/etc/ssh", pattern);
-				folders.add(path.dirname(full));
-				for await (const found of glob(full))
-					if (!files.includes(found)) files.push(found);
-			}
-	}
-	let newest = { file: mainFile, atMs: 0 };
-	for (const file of [...files, ...folders]) {
-		const atMs = (await stat(file).catch(() => undefined))?.mtimeMs ?? 0;
-		if (atMs > newest.atMs) newest = { file, atMs };
-	}
-	return { files, newest };
-}
-
 /** When the running sshd read its files last. */
 export type LastRead =
 	| { readonly kind: "at"; readonly atMs: number }
@@ -365,6 +230,8 @@ function judge(
 	return whereWrong(all, wrong, name);
 }
 
+const mostLines = 20;
+
 function whereWrong(
 	all: readonly SettingsFor[],
 	wrong: readonly SettingsFor[],
@@ -377,10 +244,15 @@ function whereWrong(
 			`${name} is ${[...new Set(wrong.map(value))].join(" or ")} ${forWhom(all)}`,
 		]);
 	// Only for some: that is a Match block, which setup's own file does not undo.
+	const lines = wrong.map(
+		(one) => `${name} is ${value(one)} for ${one.user} from ${one.from}`,
+	);
+	const rest = lines.length - mostLines;
 	return finding(
-		wrong.map(
-			(one) => `${name} is ${value(one)} for ${one.user} from ${one.from}`,
-		),
+		[
+			...lines.slice(0, mostLines),
+			...(rest > 0 ? [`and for ${rest} more`] : []),
+		],
 		{
 			fix: `look for the Match block that says so: sudo grep -rniE "^[[:space:]]*(match|${name})" ${mainFile} ${mainFile}.d/`,
 		},
@@ -440,7 +312,8 @@ export interface WayIn {
 
 async function waysIn(all: readonly SettingsFor[]): Promise<WayIn[]> {
 	const ways: WayIn[] = [];
-	for (const user of new Set(all.map((one) => one.user))) {
+	// The others get no shell by whatever they have.
+	for (const user of loginUsers((await outputOf("getent", "passwd")) ?? "")) {
 		// What somebody can use who comes from anywhere at all.
 		const usable = all.filter(
 			(one) => one.user === user && mayLogIn(one.user, one.settings),

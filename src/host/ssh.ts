@@ -5,14 +5,14 @@ import {
 	listeningSockets,
 	runsProgram,
 } from "./listeningSockets.ts";
-import { outputOf } from "./program.ts";
+import { type Ended, outputOf, runProgram } from "./program.ts";
 
 /** The ports that sshd has open, or would open; by its sockets, its configuration and its socket unit. */
 export async function sshPorts(): Promise<number[]> {
 	const open = await sshSockets(await listeningSockets());
 	const ports = new Set(open.map(({ port }) => port));
-	const settings = await outputOf("sshd", "-T");
-	for (const [, port] of settings?.matchAll(/^port (\d+)$/gm) ?? [])
+	const { stdout: settings } = await askSshd({ user: "root" });
+	for (const [, port] of settings.matchAll(/^port (\d+)$/gm))
 		ports.add(Number(port));
 	// Where systemd listens for sshd, its configuration has no say.
 	for (const place of await socketUnitPlaces())
@@ -20,6 +20,29 @@ export async function sshPorts(): Promise<number[]> {
 	// Whatever is named so there: a rule that lets SSH in must never open Ollama's port.
 	ports.delete(11434);
 	return [...ports].sort((a, b) => a - b);
+}
+
+/** A connection that sshd is asked about; the rest is of somebody from far away. */
+export interface Asked {
+	readonly user: string;
+	readonly host?: string;
+	readonly addr?: string;
+	readonly laddr?: string;
+	readonly lport?: number;
+}
+
+/** Has sshd print its settings for a connection. All of it is told: it prints nothing where a Match block looks at what is not. */
+export function askSshd({
+	user,
+	host = "elsewhere.example",
+	addr = "203.0.113.1",
+	laddr = "192.0.2.1",
+	lport = 22,
+}: Asked): Promise<Ended> {
+	return runProgram([
+		...["sshd", "-T", "-C"],
+		`user=${user},host=${host},addr=${addr},laddr=${laddr},lport=${lport}`,
+	]);
 }
 
 /**

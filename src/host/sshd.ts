@@ -1,8 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { installedKey } from "./authorizedKeys.ts";
-import { hasProgram, outputOf, runProgram } from "./program.ts";
+import { hasProgram, runProgram } from "./program.ts";
 import { takeSnapshot } from "./snapshot.ts";
-import { loginUser } from "./ssh.ts";
+import { askSshd, loginUser } from "./ssh.ts";
 import {
 	absent,
 	done,
@@ -24,13 +24,12 @@ const origins = ["203.0.113.1", "192.168.1.2", "10.1.1.2", "100.101.102.105"];
 /** sshd's settings in force, lower-case names; those of a connection of this user's. */
 async function settingsFor(
 	user: string,
-	origin = "203.0.113.1",
+	addr?: string,
 ): Promise<ReadonlyMap<string, string> | undefined> {
-	const output = await outputOf(
-		...["sshd", "-T", "-C"],
-		`user=${user},host=elsewhere.example,addr=${origin},laddr=192.0.2.1,lport=22`,
+	const { code, stdout } = await askSshd(
+		addr === undefined ? { user } : { user, addr },
 	);
-	return output === undefined ? undefined : parseSettings(output);
+	return code === 0 ? parseSettings(stdout) : undefined;
 }
 
 /** Reads what `sshd -T` prints. */

@@ -1,13 +1,16 @@
 import t, { type Test } from "tap";
 import {
-	addressesMatched,
 	isPasswordEnough,
 	judgeLoaded,
 	judgeWayIn,
-	loginUsers,
 	mayLogIn,
 	parseLastRead,
 } from "../../src/doctor/sshd.ts";
+import {
+	loginUsers,
+	passwordUsers,
+	readMatches,
+} from "../../src/doctor/sshdSettings.ts";
 import { parseSettings } from "../../src/host/sshd.ts";
 import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
 import { follow, lookAt, runDoctor, stateOf } from "../support/doctor.ts";
@@ -39,7 +42,10 @@ t.test("doctor looks at sshd", booting(), async (t) => {
 	const host = await bootHost(t, { llamagate: "installed", ollama: "none" });
 	await host.plugLan();
 	await host.plugTailnet();
+	// With nologin sshd gives no shell, and forwards ports all the same.
 	await host.sh(`useradd --create-home --shell /bin/bash bob
+		useradd --shell /usr/sbin/nologin tunnel
+		echo tunnel:guessed | chpasswd
 		mkdir -p -m 0700 /root/.ssh
 		ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
 		cp /root/.ssh/id_ed25519.pub /root/.ssh/authorized_keys`);
@@ -49,7 +55,7 @@ t.test("doctor looks at sshd", booting(), async (t) => {
 		t.equal(before.state, "high");
 		t.match(
 			before.evidence,
-			/PasswordAuthentication is yes for root, bob, from everywhere/,
+			/PasswordAuthentication is yes for root, bob, tunnel, from everywhere/,
 		);
 		await follow(host, before.fix);
 		for (const result of await runDoctor(host, "sshd"))
@@ -60,7 +66,7 @@ t.test("doctor looks at sshd", booting(), async (t) => {
 		const off = {
 			passwords: [
 				"high",
-				/^PasswordAuthentication is yes for root from 10\.20\.0\.0 \(a Match block names it\)\nPass.* for bob from/,
+				/^PasswordAuthentication is yes for root from 10\.20\.0\.0 \(a Match block names it\)\n(Pass.*\n)*Pass.* for bob from/,
 			],
 		} as const;
 		await withFile(
@@ -68,9 +74,23 @@ t.test("doctor looks at sshd", booting(), async (t) => {
 			host,
 			{
 				name: "50-lan",
-				text: "Match Address 10.20.0.0/16\n  PasswordAuthentication yes\n",
+				text: 'Match Address="10.20.0.0/16"\n  PasswordAuthentication yes\n',
 			},
 			off,
+		);
+		await withFile(
+			t,
+			host,
+			{
+				name: "50-port",
+				text: "Port 22\nPort 2222\nMatch LocalPort=2222 User tunnel\n  PasswordAuthentication yes\n",
+			},
+			{
+				passwords: [
+					"high",
+					/^PasswordAuthentication is yes for tunnel from 203\.0\.113\.77 \(the internet\) to \S+:2222\n/,
+				],
+			},
 		);
 		await withFile(
 			t,
@@ -97,7 +117,7 @@ t.test("doctor looks at sshd", booting(), async (t) => {
 			{
 				"empty-passwords": [
 					"warn",
-					/PermitEmptyPasswords is yes for root, bob/,
+					/PermitEmptyPasswords is yes for root, bob, tunnel/,
 				],
 				root: ["warn", /PermitRootLogin is yes/],
 			},
@@ -208,16 +228,50 @@ me:x:1000:1000:,,,:/home/me:/usr/bin/zsh
 	);
 });
 
-t.test("an address is taken from each pattern of a Match block", async (t) => {
+t.test("who has a password, with a shell or without", async (t) => {
 	t.strictSame(
-		addressesMatched(`# Match Address 1.2.3.4
-Match Address 192.168.0.0/16,!192.168.9.0/24,10.*.0.?
-	match user bob address "fd00::/8"
-Match User bob
-Match Group admin
-`),
-		["192.168.0.0", "10.7.0.7", "fd00::"],
+		passwordUsers(
+			`root:x:0:0:root:/root:/bin/bash
+daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
+tunnel:x:998:998::/:/usr/sbin/nologin
+open:x:997:997::/:/bin/false
+old:$1$a$b:996:996::/:/bin/false
+locked:x:995:995::/:/bin/bash
+elsewhere:*:994:994::/:/bin/bash
+`,
+			`root:*:19000:0:99999:7:::
+daemon:!*:19000:0:99999:7:::
+tunnel:$y$j9T$x$y:19000:0:99999:7:::
+open::19000:0:99999:7:::
+locked:!$y$j9T$x$y:19000:0:99999:7:::
+`,
+		),
+		["tunnel", "open", "old"],
 	);
+});
+
+t.test("what Match blocks look at, however they are written", async (t) => {
+	t.strictSame(
+		readMatches(`# Match Address 1.2.3.4
+Match Address 192.168.0.0/16,!192.168.9.9,10.*.0.?
+	match user bob address "fd00::/120"
+Match Address="172.16.0.0/30,10.9.*" Group=admin
+Match=Host 10.8.0.1,*.example
+Match User bob
+`),
+		{
+			isThere: true,
+			isByEntrance: false,
+			addresses: [
+				...["192.168.0.0", "192.168.255.255", "10.7.0.7"],
+				...["fd00::", "fd00::ff", "172.16.0.0", "172.16.0.3"],
+				...["10.9.7.7", "10.8.0.1"],
+			],
+		},
+	);
+	for (const line of ["Match LocalPort 2222", 'match "localaddress"=10.0.0.1'])
+		t.ok(readMatches(line).isByEntrance, line);
+	t.notOk(readMatches("# Match all\nPort 22").isThere);
 });
 
 t.test("names that sshd lets in", async (t) => {
