@@ -8,7 +8,7 @@ import {
 	formatSocket,
 	isLocalOnly,
 	type ListeningSocket,
-	listeningSockets,
+	waitingSockets,
 } from "../host/listeningSockets.ts";
 import {
 	type BaseChain,
@@ -58,6 +58,7 @@ import {
 	ufwInputs,
 	unique,
 } from "./firewallFixes.ts";
+import { mainPidOf, propertiesOf } from "./runningGate.ts";
 
 const ollamaPort = 11434;
 const webPorts = [3000, 8080];
@@ -65,7 +66,11 @@ const webPorts = [3000, 8080];
 /** What the checks look at; read once, since all of them are made at the same time. */
 interface Look extends Firewall {
 	readonly gatePort: number;
+	/** TCP's. */
 	readonly sockets: readonly ListeningSocket[];
+	readonly udpSockets: readonly ListeningSocket[];
+	/** tailscaled's process, by systemd's account. */
+	readonly tailscaled: number | undefined;
 	/** Those of the sockets that are sshd's, and not somebody's beside it. */
 	readonly sshSockets: ReadonlySet<ListeningSocket>;
 	readonly hasTailnet: boolean;
@@ -78,16 +83,20 @@ async function lookAnew(): Promise<Look> {
 	const tailnet = tailnetInterface(place.device);
 	const kept = (file: string) =>
 		readFile(`/etc/ufw/${file}`, "utf8").then(parseRuleFile, () => []);
-	const [filter, sockets, ports, rules4, rules6] = await Promise.all([
+	const [filter, all, service, ports, rules4, rules6] = await Promise.all([
 		kernelFilter(tailnet),
-		listeningSockets(),
+		waitingSockets(),
+		propertiesOf("tailscaled.service"),
 		sshPorts(),
 		kept("user.rules"),
 		kept("user6.rules"),
 	]);
+	const sockets = all.filter(({ protocol }) => protocol === "tcp");
 	return {
 		filter,
 		sockets,
+		udpSockets: all.filter(({ protocol }) => protocol === "udp"),
+		tailscaled: mainPidOf(service),
 		sshPorts: ports,
 		sshSockets: new Set(await sshSockets(sockets)),
 		tailnet,
@@ -418,7 +427,7 @@ function waysTo(
 			.flatMap(
 				(interfaceIn) =>
 					wayIn(filter, {
-						...{ family, interfaceIn, protocol: "tcp", to },
+						...{ family, interfaceIn, protocol: socket.protocol, to },
 						...{ port: socket.port, from: from(family) },
 					}).by,
 			),
@@ -436,26 +445,59 @@ const worst = (severities: readonly Severity[]): Severity =>
 		severities.includes(one),
 	) ?? "info";
 
+/** tailscaled's own, which any program may call itself. */
+function isOfTailscaled(
+	{ tailscaled }: Look,
+	{ uid, pids }: ListeningSocket,
+): boolean {
+	return (
+		uid === 0 && pids.length > 0 && pids.every((pid) => pid === tailscaled)
+	);
+}
+
+/** Of the services that are known by their port, those that take UDP on it. */
+const udpServices = [111, 2049, 11211];
+
+function serviceOf({ protocol, port, programs }: ListeningSocket) {
+	const isItsPort = protocol === "tcp" || udpServices.includes(port);
+	return unguardedService(isItsPort ? port : 0, programs);
+}
+
+/** Where a host gets its address, for which its answers have to come in; no user's program can have these ports. */
+const isDhcpClient = ({ protocol, port, uid }: ListeningSocket) =>
+	protocol === "udp" && [68, 546].includes(port) && uid < 1000;
+
+/** By mDNS, LLMNR and SSDP neighbours find each other; each desktop has it, and UFW lets their multicast in. */
+const isDiscovery = ({ protocol, port }: ListeningSocket) =>
+	protocol === "udp" && [5353, 5355, 1900].includes(port);
+
+const isUfwsOwn = ({ path }: Ending) =>
+	path.some((name) => /^ufw6?-before-input$/.test(name));
+
 function nameSocket(socket: ListeningSocket): string {
-	const service = unguardedService(socket.port, socket.programs);
+	const service = serviceOf(socket);
 	return `${formatSocket(socket)}${service === undefined ? "" : `, which is ${service}'s`}`;
 }
 
 function judgeListeners(seen: Look): Outcome {
-	const { filter, sockets } = seen;
-	const others = sockets.filter(
-		(socket) => !isLocalOnly(socket) && !seen.sshSockets.has(socket),
+	const { filter, sockets, udpSockets } = seen;
+	const others = [...sockets, ...udpSockets].filter(
+		(socket) =>
+			!isLocalOnly(socket) &&
+			!seen.sshSockets.has(socket) &&
+			!isOfTailscaled(seen, socket) &&
+			!isDhcpClient(socket),
 	);
 	const open = others.flatMap((socket) => {
 		const ways = waysTo(seen, socket, filter.outside, (family) =>
 			rangeOf(anywhere[family]),
-		);
+		).filter((way) => !(isDiscovery(socket) && isUfwsOwn(way)));
 		return ways.length === 0 ? [] : { socket, ways };
 	});
 	const [first] = open;
 	if (first === undefined)
 		return ok(
-			`${others.length} sockets listen on more than loopback, SSH's aside, and nothing from outside the tailnet gets to them`,
+			`${others.length} sockets listen on more than loopback (SSH's, tailscaled's and DHCP's aside), and nothing from outside the tailnet gets to them`,
 		);
 	return finding(
 		open.flatMap(({ socket, ways }) => [
@@ -465,7 +507,7 @@ function judgeListeners(seen: Look): Outcome {
 		{
 			severity: worst(
 				open.map(({ socket }) =>
-					severityOf(unguardedService(socket.port, socket.programs), "warn"),
+					severityOf(serviceOf(socket), isDiscovery(socket) ? "info" : "warn"),
 				),
 			),
 			fix: unique(
@@ -484,7 +526,7 @@ function judgeTailnet(seen: Look): Outcome {
 				(isWildcard(socket) || isTailscaleAddress(socket.address)) &&
 				// The gate's, and tailscaled's own, which answers for itself and for Serve.
 				!(socket.device === tailnet && socket.port === gatePort) &&
-				!socket.programs.includes("tailscaled"),
+				!isOfTailscaled(seen, socket),
 		)
 		.filter(
 			(socket) => waysTo(seen, socket, [tailnet], tailnetRange).length > 0,
@@ -492,7 +534,9 @@ function judgeTailnet(seen: Look): Outcome {
 		.toSorted((a, b) => a.port - b.port);
 	const [first] = reached;
 	if (first === undefined)
-		return ok("every device of the tailnet reaches the gate, and nothing else");
+		return ok(
+			"every device of the tailnet reaches the gate by TCP, and nothing else",
+		);
 	const services = reached.flatMap(
 		({ port, programs }) => unguardedService(port, programs) ?? [],
 	);

@@ -27,7 +27,15 @@ t.test(
 			await mend(t, web, "firewall.web-ports");
 
 			const id = "firewall.listeners";
-			const ends = [await listen("0.0.0.0", 5432), await listen("::", 9999)];
+			const ends = [
+				await listen("0.0.0.0", 5432),
+				await listen("::", 9999),
+				await hold(host, "tailscaled", ["udp", "0.0.0.0", 7000]),
+				// UFW lets these in on every host, for their own ends.
+				await hold(host, "dhclient", ["udp", "0.0.0.0", 68], "root"),
+				await hold(host, "avahi-daemon", ["udp", "224.0.0.251", 5353]),
+			];
+			t.match(await host.must("ss", "-Hlnu"), /0\.0\.0\.0:41641/);
 			t.equal(await stateOf(id), "ok", "listening alone is nothing");
 			await host.must(
 				"ufw",
@@ -49,12 +57,18 @@ t.test(
 			await host.must("ufw", "allow", "from", "192.168.77.0/24");
 			await host.must("ufw", "delete", "allow", "22/tcp");
 			await host.must("ufw", "deny", "9999/tcp");
+			await host.must("ufw", "allow", "7000/udp");
 			const found = await one(id);
 			t.equal(statesOf(found)[id], "high", "a database");
 			t.match(
 				evidenceOf(found, id),
 				/0\.0\.0\.0:5432 .*PostgreSQL's: UFW lets in/,
 			);
+			t.match(
+				evidenceOf(found, id),
+				/0\.0\.0\.0:7000\/udp \(tailscaled\): UFW lets in/,
+			);
+			t.notMatch(evidenceOf(found, id), /41641/, "the real one's is meant");
 			t.equal(await probePort(neighbour, lan, 5432), "open", "for real");
 			await mend(t, found, id);
 			for (const port of [5432, 9999])
@@ -79,7 +93,7 @@ t.test(
 				[id]: "ok",
 				"firewall.web-ports": "ok",
 			});
-			await startFake(host);
+			const end = await hold(host, "sshd", ["tcp", "203.0.113.10", 3000]);
 			const found = await examine(host, [id, "firewall.web-ports"]);
 			t.strictSame(statesOf(found), {
 				[id]: "high",
@@ -90,8 +104,8 @@ t.test(
 				/203\.0\.113\.10:3000 \(sshd\).*UFW lets in/,
 			);
 			t.notMatch(evidenceOf(found, id), `${lan}:3000`, "sshd's own is meant");
-			await host.sh(`systemctl stop fake
-				rm /etc/ssh/sshd_config.d/00-where.conf
+			await end();
+			await host.sh(`rm /etc/ssh/sshd_config.d/00-where.conf
 				systemctl reload ssh
 				ufw delete allow 3000/tcp`);
 		});
@@ -160,9 +174,14 @@ t.test(
 		await t.test("what the whole tailnet reaches", async (t) => {
 			const id = "firewall.tailnet";
 			const end = await listen("0.0.0.0", 6379);
+			const endFake = await hold(host, "tailscaled", ["tcp", "0.0.0.0", 7777]);
 			const found = await one(id);
+			await endFake();
 			t.equal(statesOf(found)[id], "warn");
-			t.match(evidenceOf(found, id), /reaches .*22 sshd.*6379 python3/);
+			t.match(
+				evidenceOf(found, id),
+				/reaches .*22 sshd.*6379 python3.*7777 tailscaled/,
+			);
 			t.match(evidenceOf(found, id), /0\.0\.0\.0:6379 .*Redis's/);
 			t.notMatch(evidenceOf(found, id), /11434/, "the gate is meant");
 			t.equal(
@@ -251,19 +270,29 @@ t.test(
 	},
 );
 
-/** Nobody's program, which calls itself sshd, on another address of a port of sshd's. */
-async function startFake(host: BootedHost): Promise<void> {
+/** Starts a program that calls itself as it likes. @returns what ends it */
+async function hold(
+	host: BootedHost,
+	name: string,
+	place: readonly ["tcp" | "udp", address: string, port: number],
+	user = "nobody",
+): Promise<() => Promise<unknown>> {
+	const [protocol, address, port] = place;
+	const unit = `held-${port}`;
 	await host.must(
-		...["systemd-run", "--quiet", "--collect", "--unit=fake"],
-		...["--property=User=nobody", "python3", "-c"],
+		...["systemd-run", "--quiet", "--collect", `--unit=${unit}`],
+		...[`--property=User=${user}`, "python3", "-c"],
 		`import socket, time
-open("/proc/self/comm", "w").write("sshd")
-held = socket.create_server(("203.0.113.10", 3000))
+open("/proc/self/comm", "w").write("${name}")
+held = socket.socket(type=socket.SOCK_${protocol === "tcp" ? "STREAM" : "DGRAM"})
+held.bind(("${address}", ${port}))
+${protocol === "tcp" ? "held.listen()" : ""}
 time.sleep(3600)`,
 	);
 	await host.sh(
-		"until ss -Hltn src 203.0.113.10:3000 | grep -q .; do systemctl is-active --quiet fake; sleep 0.05; done",
+		`until ss -Hlntu src ${address}:${port} | grep -q .; do systemctl is-active --quiet ${unit}; sleep 0.05; done`,
 	);
+	return () => host.run("systemctl", "stop", unit);
 }
 
 /** A container at 172.17.0.2:8080, and the rules by which Docker publishes it on port 3000. */

@@ -236,7 +236,8 @@ t.test(
 
 t.test("a socket is asked where no other of its port answers", async (t) => {
 	const at = (address: string, device?: string): ListeningSocket => ({
-		...{ address, device, port: 8080, programs: [] },
+		...{ protocol: "tcp", address, device, port: 8080 },
+		...{ uid: 0, inode: 7, pids: [], programs: [] },
 	});
 	const one = (address: string, family: "IPv4" | "IPv6", internal = false) =>
 		({ address, family, internal }) as NetworkInterfaceInfo;

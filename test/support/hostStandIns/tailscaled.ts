@@ -1,10 +1,12 @@
+import { createSocket } from "node:dgram";
 import { chmodSync, mkdirSync, rmSync } from "node:fs";
 import { startLocalApi } from "../localApi.ts";
 import { readState, statusOf, whoIsOf } from "./tailscaleState.ts";
 
 /**
  * What a host that is booted for a test has as `tailscaled`: LocalAPI, as far
- * as whois and status go. The interface is plugged in by the test.
+ * as whois and status go, and the port that other devices send to. The interface
+ * is plugged in by the test.
  */
 process.title = "tailscaled";
 const folder = "/run/tailscale";
@@ -12,6 +14,8 @@ const socket = `${folder}/tailscaled.sock`;
 mkdirSync(folder, { recursive: true, mode: 0o755 });
 // Made anew at each start, as tailscaled does it (safesocket/unixsocket.go).
 rmSync(socket, { force: true });
+createSocket("udp4").bind(41641);
+createSocket({ type: "udp6", ipv6Only: true }).bind(41641);
 const api = await startLocalApi({ teardown: () => {} }, socket);
 chmodSync(socket, 0o666);
 // The state may have changed since the last call.
