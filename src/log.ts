@@ -13,28 +13,35 @@ export interface LogSink extends DestinationStream {
 	readonly lostLines?: number;
 }
 
+/** So many characters of lines are handed on together, or what there is after so long. */
+const batchLength = 16 * 1024;
+const batchMs = 50;
+
 /**
  * Standard output, written in the background and at most 50 ms late: a reader that hangs must not
  * stop the streams. What it does not take is kept up to 16 MiB, then dropped and counted.
  */
 export function standardOutput(): LogSink {
-	const sink = pino.destination({
+	let batch = "";
+	let timer: NodeJS.Timeout | undefined;
+	// Heard before pino's own handler, which writes what pino has.
+	process.once("exit", handOn);
+	const out = pino.destination({
 		dest: 1,
 		sync: false,
-		// A system call for each line costs more than making it.
-		minLength: 4096,
-		periodicFlush: 50,
+		// With 0, its flush would wait for nothing.
+		minLength: 1,
 		maxLength: 16 * 2 ** 20,
 	});
 	// A closed pipe (journald restarting, `| head`) is no reason to stop serving.
-	sink.on("error", () => {});
+	out.on("error", () => {});
 	let lostLines = 0;
 	let saidLostLines = 0;
-	sink.on("drop", () => {
-		lostLines += 1;
+	out.on("drop", (lines: string) => {
+		lostLines += lines.split("\n").length - 1;
 	});
 	// All that was kept has been written.
-	sink.on("drain", () => {
+	out.on("drain", () => {
 		if (lostLines === saidLostLines) return;
 		const line = {
 			level: "warn",
@@ -43,9 +50,37 @@ export function standardOutput(): LogSink {
 			msg: "log lines were lost: nobody took them",
 		};
 		saidLostLines = lostLines;
-		sink.write(`${JSON.stringify(line)}\n`);
+		out.write(`${JSON.stringify(line)}\n`);
 	});
-	return Object.defineProperty(sink, "lostLines", { get: () => lostLines });
+
+	/** pino's destination measures all that it holds with each line, so it gets few large pieces. */
+	function handOn(): void {
+		clearTimeout(timer);
+		timer = undefined;
+		const lines = batch;
+		batch = "";
+		if (lines !== "") out.write(lines);
+	}
+
+	return {
+		write(line) {
+			batch += line;
+			if (batch.length >= batchLength) handOn();
+			else timer ??= setTimeout(handOn, batchMs).unref();
+		},
+		flush(done) {
+			handOn();
+			out.flush(done);
+		},
+		destroy() {
+			batch = "";
+			clearTimeout(timer);
+			out.destroy();
+		},
+		get lostLines() {
+			return lostLines;
+		},
+	};
 }
 
 /** Makes a log of a level on a sink. Lines carry ISO times and level names. */
