@@ -101,8 +101,8 @@ interface Wanted {
 
 /** What a workload wants of the gate's configuration. */
 export interface GateOptions {
-	/** Its limits as they come, where all others are out of reach. */
-	readonly defaultLimits?: boolean;
+	/** Its lockout as it comes; all other limits are always out of reach. */
+	readonly defaultLockout?: boolean;
 	/** Keys in the file beside the one that is used. */
 	readonly moreKeys?: number;
 	readonly logLevel?: "info" | "error";
@@ -150,12 +150,10 @@ async function openGate(
 			},
 			limits: {
 				perKey: { requestsPerMinute: unlimited, concurrent: unlimited },
-				...(options.defaultLimits === true
+				perSource: { requestsPerMinute: unlimited },
+				...(options.defaultLockout === true
 					? undefined
-					: {
-							perSource: { requestsPerMinute: unlimited },
-							authFailures: { max: unlimited },
-						}),
+					: { authFailures: { max: unlimited } }),
 			},
 			admin: { socket: "off", metrics: "off" },
 			drainTimeout: "1s",

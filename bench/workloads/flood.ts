@@ -44,7 +44,7 @@ export async function flood(stage: Stage): Promise<Section[]> {
 						kind.name,
 						(target) => measure(stage, target, kind.key),
 					),
-				{ gate: { defaultLimits: true } },
+				{ gate: { defaultLockout: true } },
 			),
 		);
 		const figures: Record<string, Record<string, number>> = {};
@@ -68,7 +68,7 @@ export async function flood(stage: Stage): Promise<Section[]> {
 			name: kind.name,
 			title: `${streamCount} streams of 20 tokens/s while one address sends ${whole(floodRate)} requests/s with ${kind.key === "" ? "no key" : "a wrong key"} over 64 connections`,
 			notes: [
-				`milliseconds from the upstream's write of a token to its arrival; median of ${starts} fresh start(s); the gate with its default limits`,
+				`milliseconds from the upstream's write of a token to its arrival; median of ${starts} fresh start(s); the gate with its lockout as it comes`,
 				"a connection sends its next request when it has had its answer: who answers slowly is sent less",
 			],
 			head: [
