@@ -42,6 +42,9 @@ export const sources = "127.0.0.0/16";
 /** A client's address that is not among them. */
 export const foreignSource = "127.1.0.1";
 
+/** As in systemd/llamagate.service. */
+const nodeOptions = ["--max-semi-space-size=2", "--single-threaded-gc"];
+
 const startTimeoutMs = 15_000;
 let opened = 0;
 
@@ -185,6 +188,7 @@ async function openGate(
 		[
 			...pinning.measured,
 			process.execPath,
+			...nodeOptions,
 			path.join(root, "src/main.ts"),
 			"serve",
 			"--config",

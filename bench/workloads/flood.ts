@@ -110,12 +110,17 @@ async function measure(
 		key,
 		from: "127.0.2.1",
 		streams: streamCount,
-		tokens: 20,
+		tokens: 100,
 		intervalUs: 50_000,
-		warmUpMs: 1_500,
-		measureMs: quick ? 1_000 : 3_000,
+		// So that they do not all begin and end together.
+		warmUpMs: 6_000,
+		measureMs: quick ? 1_000 : 5_000,
 	};
-	await runLoad<StreamTimes>(native, { ...streams, measureMs: 500 });
+	await runLoad<StreamTimes>(native, {
+		...streams,
+		warmUpMs: 1_000,
+		measureMs: 500,
+	});
 	const calm = await runLoad<StreamTimes>(native, streams);
 	const attack = startLoad(native, {
 		mode: "requests",
@@ -125,7 +130,7 @@ async function measure(
 		connections: 64,
 		rate: floodRate,
 		// It ends behind the streams.
-		seconds: quick ? 4 : 6,
+		seconds: quick ? 10 : 14,
 	});
 	const flooded = await runLoad<StreamTimes>(native, streams);
 	const refused = JSON.parse(

@@ -15,6 +15,8 @@ interface Level {
 	readonly tokens: number;
 	readonly intervalUs: number;
 	readonly cold?: boolean;
+	/** Longer than usual, so that not all begin and end together. */
+	readonly warmUpMs?: number;
 }
 
 /** Short streams where there are few, so that there are enough first tokens. */
@@ -23,8 +25,8 @@ const levels: readonly Level[] = [
 	{ streams: 16, tokens: 25, intervalUs: 20_000 },
 	{ streams: 64, tokens: 25, intervalUs: 20_000 },
 	{ streams: 64, tokens: 25, intervalUs: 20_000, cold: true },
-	{ streams: 500, tokens: 25, intervalUs: 50_000 },
-	{ streams: 2_000, tokens: 25, intervalUs: 50_000 },
+	{ streams: 500, tokens: 100, intervalUs: 50_000, warmUpMs: 6_000 },
+	{ streams: 2_000, tokens: 100, intervalUs: 50_000, warmUpMs: 6_000 },
 ];
 
 interface Sample {
@@ -80,7 +82,7 @@ export async function streams(stage: Stage): Promise<Section[]> {
 async function measure(
 	{ native }: Stage,
 	{ port, pids }: Target,
-	{ streams, tokens, intervalUs, cold }: Level,
+	{ streams, tokens, intervalUs, cold, warmUpMs }: Level,
 	times: Duration,
 ): Promise<Sample> {
 	const before = cpuSeconds(pids);
@@ -94,6 +96,7 @@ async function measure(
 		intervalUs,
 		cold: cold === true ? 1 : 0,
 		...times,
+		...(warmUpMs === undefined ? undefined : { warmUpMs }),
 	});
 	if (result.lost > 0) throw new Error(`${result.lost} streams were cut`);
 	const cpu = cpuSeconds(pids) - before;
