@@ -33,6 +33,7 @@ import { checkModelInPath } from "./modelPolicy.ts";
 import { RefusalPace } from "./pace.ts";
 import { checkOrigin, checkPolicy } from "./policy.ts";
 import {
+	endSocket,
 	lingerForBody,
 	type Refusal,
 	refuseOnSocket,
@@ -232,6 +233,7 @@ export async function createGate(
 		if (connection === undefined) return void req.socket.destroy();
 		// Replies wait in memory for the one before them, so there may be only so many,
 		// and none behind a refusal that is held back.
+		connection.latest = req;
 		const mostUnanswered = connection.waits ? 1 : maxPipelined;
 		if (req.socket.destroyed || ++connection.unanswered > mostUnanswered) {
 			cutOff(req.socket);
@@ -419,6 +421,16 @@ export async function createGate(
 			error.code === "ECONNRESET"
 		) {
 			socket.destroy();
+			return;
+		}
+		// Its reply is out, be it that of the request whose body these bytes break off.
+		// Another would be taken for the next request's.
+		if (
+			connection.closing ||
+			connection.latest?.complete === false ||
+			error.code === "HPE_CLOSED_CONNECTION"
+		) {
+			endSocket(socket);
 			return;
 		}
 		const { address } = connection;

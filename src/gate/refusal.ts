@@ -80,6 +80,12 @@ export function refuseOnSocket(
 	];
 	for (let i = 0; i < (refusal.headers?.length ?? 0); i += 2)
 		head.push(`${refusal.headers?.[i]}: ${refusal.headers?.[i + 1]}`);
-	socket.end(`${head.join("\r\n")}\r\n\r\n${body}`);
+	socket.write(`${head.join("\r\n")}\r\n\r\n${body}`);
+	endSocket(socket);
+}
+
+/** Ends a connection behind what was written, and closes it once the client has had time to read that. */
+export function endSocket(socket: Socket): void {
+	socket.end();
 	setTimeout(() => socket.destroy(), lingerMs).unref();
 }

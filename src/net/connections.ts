@@ -1,3 +1,4 @@
+import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import type { Exchange } from "../gate/account.ts";
 import { type Address, parseAddress } from "./ranges.ts";
@@ -21,6 +22,8 @@ export interface Connection {
 	waits: boolean;
 	/** The reply that closes it has been written: whatever comes behind is not looked at. */
 	closing: boolean;
+	/** The request that was read last, or is being read. */
+	latest: IncomingMessage | undefined;
 	/** The requests on it that have not ended; more than one when the client pipelines. */
 	readonly exchanges: Set<Exchange>;
 }
@@ -80,6 +83,7 @@ export class ConnectionTable {
 			unanswered: 0,
 			waits: false,
 			closing: false,
+			latest: undefined,
 			exchanges: new Set(),
 		};
 		(socket as HeldSocket)[held] = connection;

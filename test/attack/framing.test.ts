@@ -419,6 +419,32 @@ t.test(
 	},
 );
 
+t.test("a request whose body breaks off is answered once", async (t) => {
+	const gate = await startGate(t);
+	const requests: Record<string, string> = {
+		"a chunk that is none, behind a refusal": framed(
+			["Transfer-Encoding: chunked"],
+			"zz\r\nhello\r\n0\r\n\r\n",
+		),
+		"a chunk that is none, later": framed(
+			["Transfer-Encoding: chunked"],
+			`${chunk(body)}2 x\r\naa\r\n0\r\n\r\n`,
+		),
+		"a coding that is none": framed(["Transfer-Encoding: xchunked"], body),
+		"bytes behind the last request": `${head("GET /api/tags HTTP/1.1", "Host: x", "Connection: close")}GET`,
+	};
+	for (const [what, bytes] of Object.entries(requests)) {
+		const client = await openRaw(gate.port);
+		client.write(bytes);
+		await client.closed;
+		t.strictSame(
+			client.replies().map(({ status }) => status),
+			[401],
+			what,
+		);
+	}
+});
+
 t.test("each request on a connection is judged by its own key", async (t) => {
 	const gate = await startGate(t);
 	const get = (...lines: string[]) =>
