@@ -154,8 +154,15 @@ function finalReplies(replies: readonly RawReply[]): RawReply[] {
 	return replies.filter(({ status }) => status >= 200);
 }
 
-/** Splits what a server sent into the replies that are whole. Requests by HEAD are not for it. */
-export function parseReplies(text: string): RawReply[] {
+/**
+ * Splits what a server sent into the replies that are whole.
+ *
+ * @param methods of the requests, in order, where HEAD is among them: its replies have no body
+ */
+export function parseReplies(
+	text: string,
+	methods: readonly string[] = [],
+): RawReply[] {
 	const replies: RawReply[] = [];
 	let rest = text;
 	for (;;) {
@@ -172,7 +179,10 @@ export function parseReplies(text: string): RawReply[] {
 				headers[name] === undefined ? value : `${headers[name]}, ${value}`;
 		}
 		const afterHead = rest.slice(headEnd + 4);
-		const found = readBody(status, headers, afterHead);
+		const found =
+			methods[finalReplies(replies).length] === "HEAD"
+				? { body: "", size: 0 }
+				: readBody(status, headers, afterHead);
 		if (found === undefined) return replies;
 		replies.push({ status, headers, body: found.body });
 		rest = afterHead.slice(found.size);
