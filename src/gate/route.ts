@@ -29,6 +29,9 @@ export function checkFraming(
 		transferEncoding.length > 1
 	)
 		return bad("a header that describes the body stands twice");
+	// Past this, two readers may count differently, or overflow.
+	if (Number(contentLength[0] ?? 0) > Number.MAX_SAFE_INTEGER)
+		return bad("the Content-Length is too large to be one");
 	const [coding] = transferEncoding;
 	if (
 		coding !== undefined &&
