@@ -40,7 +40,7 @@ import {
 	sendRefusal,
 } from "./refusal.ts";
 import { Relay } from "./relay.ts";
-import { checkFraming, checkRoute } from "./route.ts";
+import { checkFraming, checkRoute, hasMeaninglessBody } from "./route.ts";
 import { checkSource } from "./source.ts";
 
 /** How often running relays are looked at: for silence, and for keys that expire. */
@@ -266,7 +266,10 @@ export async function createGate(
 		const misframed = checkFraming(head, req.httpVersion);
 		// Where such a request ends, two readers may not agree. Node itself does not
 		// read what came in one packet behind a request for an upgrade.
-		connection.closing = misframed !== undefined || head.upgrade.length > 0;
+		connection.closing =
+			misframed !== undefined ||
+			head.upgrade.length > 0 ||
+			hasMeaninglessBody(req.method, head);
 		exchange.closing = draining || connection.closing;
 		const [origin] = head.origin;
 		exchange.replyHeaders.push(...corsHeaders(origin, settings.corsOrigins));

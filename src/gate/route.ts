@@ -45,6 +45,17 @@ export function checkFraming(
 	return undefined;
 }
 
+/**
+ * Whether a request has a body that its method gives no meaning to. To a reader
+ * that does not expect one it is the next request (RFC 9110, 9.3.1).
+ */
+export function hasMeaninglessBody(
+	method: string | undefined,
+	head: Head,
+): boolean {
+	return (method === "GET" || method === "HEAD") && bodyLengthOf(head) !== 0;
+}
+
 /** Step 3: a request must be one entry of the route table, written the plain way. */
 export function checkRoute(match: Match, head: Head): Refusal | undefined {
 	const { contentEncoding, expect } = head;

@@ -89,6 +89,8 @@ t.test(
 			"a list of different ones": ["Content-Length: 5, 50"],
 			"a trailing comma": ["Content-Length: 5,"],
 			"past 64 bits": ["Content-Length: 18446744073709551621"],
+			"past 63 bits": ["Content-Length: 9223372036854775808"],
+			"past what is counted exactly": ["Content-Length: 9007199254740992"],
 			"a wall of digits": [`Content-Length: ${"9".repeat(400)}`],
 			"twice the same": ["Content-Length: 5", "Content-Length: 5"],
 			"twice, different": ["Content-Length: 5", "Content-Length: 50"],
@@ -444,6 +446,34 @@ t.test("a request whose body breaks off is answered once", async (t) => {
 		);
 	}
 });
+
+t.test(
+	"nothing is read behind a body where there should be none (RFC 9110, 9.3.1)",
+	async (t) => {
+		const gate = await startGate(t);
+		for (const method of ["GET", "HEAD"])
+			for (const key of [undefined, testKeys.owner]) {
+				const client = await openRaw(gate.port);
+				client.write(
+					head(
+						`${method} /api/tags HTTP/1.1`,
+						"Host: gate",
+						...(key === undefined ? [] : [shows(key)]),
+						`Content-Length: ${hidden.length}`,
+					) +
+						hidden +
+						hidden,
+				);
+				await client.closed;
+				t.match(
+					client.text(),
+					key === undefined ? /^HTTP\/1.1 401 / : /^HTTP\/1.1 400 /,
+				);
+				t.equal(client.text().split("HTTP/1.1 ").length, 2, "one reply");
+			}
+		t.strictSame(strayCalls(gate), [], "nothing hidden ran");
+	},
+);
 
 t.test("each request on a connection is judged by its own key", async (t) => {
 	const gate = await startGate(t);
