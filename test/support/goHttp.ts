@@ -4,8 +4,10 @@
  * behaviour of readRequest, textproto's ReadMIMEHeader, readTransfer and the
  * chunked reader. Text is Latin-1, a character a byte.
  *
- * It departs from Go where a reader may be more patient: empty lines in front
- * of any request are skipped (RFC 9112, 2.2), and lines have no greatest length.
+ * It departs from Go where Node's parser is more patient and nothing hangs on
+ * it: empty lines in front of any request are skipped (RFC 9112, 2.2), spaces
+ * behind the method are one (RFC 9112, 3), a chunk's size may have any number
+ * of zeros in front, and lines have no greatest length.
  */
 export interface GoRequest {
 	readonly method: string;
@@ -104,7 +106,7 @@ class Reader {
 function readHead(reader: Reader): GoRequest {
 	const line = reader.plainLine();
 	const [, method = "", target = "", version = ""] =
-		/^([^ ]*) ([^ ]*) HTTP\/(\d\.\d)$/.exec(line) ?? [];
+		/^([^ ]*) +([^ ]*) HTTP\/(\d\.\d)$/.exec(line) ?? [];
 	if (!token.test(method)) throw new Refused("malformed request line");
 	if (!version.startsWith("1.")) throw new Refused("unsupported version");
 	if (controlByte.test(target) || target.includes("\t"))
@@ -182,7 +184,7 @@ function readChunks(reader: Reader, soFar: (body: string) => void): string {
 		if (line.indexOf("\r") !== line.length - 2)
 			throw new Refused("a chunk's line does not end in CR LF");
 		const size = trim(line.slice(0, -2).split(";", 1)[0] ?? "");
-		if (!/^[0-9A-Fa-f]{1,16}$/.test(size))
+		if (!/^0*[0-9A-Fa-f]{1,16}$/.test(size))
 			throw new Refused("an invalid chunk size");
 		const sizeBytes = Number.parseInt(size, 16);
 		if (sizeBytes === 0) break;
