@@ -40,7 +40,12 @@ import {
 	sendRefusal,
 } from "./refusal.ts";
 import { Relay } from "./relay.ts";
-import { checkFraming, checkRoute, hasMeaninglessBody } from "./route.ts";
+import {
+	bodyLengthOf,
+	checkFraming,
+	checkRoute,
+	hasMeaninglessBody,
+} from "./route.ts";
 import { checkSource } from "./source.ts";
 
 /** How often running relays are looked at: for silence, and for keys that expire. */
@@ -269,7 +274,10 @@ export async function createGate(
 		connection.closing =
 			misframed !== undefined ||
 			head.upgrade.length > 0 ||
-			hasMeaninglessBody(req.method, head);
+			hasMeaninglessBody(req.method, head) ||
+			// Node closes the first behind its reply, and HTTP/1.0 may ask for both.
+			(expectsContinue && bodyLengthOf(head) === 0) ||
+			head.connectionOptions.has("close");
 		exchange.closing = draining || connection.closing;
 		const [origin] = head.origin;
 		exchange.replyHeaders.push(...corsHeaders(origin, settings.corsOrigins));

@@ -39,6 +39,8 @@ export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 	const { connection } = exchange;
 	if (!connection.authenticated && ++connection.refusals >= maxRefusals)
 		exchange.closing = true;
+	// Whoever expects leave to send a body may send the next request where it was due.
+	if (exchange.head.expect.length > 0) exchange.closing = true;
 	if (exchange.closing) headers.push(...exchange.closeBehind());
 	res.writeHead(refusal.status, headers);
 	res.end(body);

@@ -475,6 +475,50 @@ t.test(
 	},
 );
 
+t.test("nothing runs behind a reply that closes the connection", async (t) => {
+	const gate = await startGate(t);
+	const owner = shows(testKeys.owner);
+	const expectation = "Expect: 100-continue";
+	const first: Record<string, [string, string[]]> = {
+		"to a body that was not waited for": [
+			post("/api/embed", body, expectation),
+			[],
+		],
+		"to a body in chunks that was not waited for": [
+			framed(
+				[expectation, "Transfer-Encoding: chunked"],
+				`${chunk(body)}0\r\n\r\n`,
+			),
+			[],
+		],
+		"to an odd Expect": [post("/api/embed", body, owner, "Expect: x"), []],
+		"to an Expect without a body": [
+			head("GET /api/ps HTTP/1.1", "Host: gate", owner, expectation),
+			["GET /api/ps"],
+		],
+		"to HTTP/1.0 that would both close and go on": [
+			head(
+				"GET /api/ps HTTP/1.0",
+				owner,
+				"Connection: close",
+				"Connection: keep-alive",
+			),
+			["GET /api/ps"],
+		],
+	};
+	for (const [what, [bytes, calls]] of Object.entries(first)) {
+		const client = await openRaw(gate.port);
+		client.write(bytes + hidden + hidden);
+		await client.closed;
+		const replies = client.replies();
+		t.equal(replies.length, 1, `${what}: one reply`);
+		t.equal(replies[0]?.headers.connection, "close", what);
+		t.equal(await honestStatus(gate), 200, "an honest request is served");
+		t.strictSame(strayCalls(gate), calls, `${what}: nothing else ran`);
+		gate.standIn.calls.length = 0;
+	}
+});
+
 t.test("each request on a connection is judged by its own key", async (t) => {
 	const gate = await startGate(t);
 	const get = (...lines: string[]) =>
