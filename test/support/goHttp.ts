@@ -6,7 +6,7 @@
  *
  * It departs from Go where Node's parser is more patient and nothing hangs on
  * it: empty lines in front of any request are skipped (RFC 9112, 2.2), spaces
- * behind the method are one (RFC 9112, 3), a chunk's size may have any number
+ * around the target are one (RFC 9112, 3), a chunk's size may have any number
  * of zeros in front, and lines have no greatest length.
  */
 export interface GoRequest {
@@ -106,7 +106,7 @@ class Reader {
 function readHead(reader: Reader): GoRequest {
 	const line = reader.plainLine();
 	const [, method = "", target = "", version = ""] =
-		/^([^ ]*) +([^ ]*) HTTP\/(\d\.\d)$/.exec(line) ?? [];
+		/^([^ ]*) +([^ ]*) +HTTP\/(\d\.\d)$/.exec(line) ?? [];
 	if (!token.test(method)) throw new Refused("malformed request line");
 	if (!version.startsWith("1.")) throw new Refused("unsupported version");
 	if (controlByte.test(target) || target.includes("\t"))

@@ -40,7 +40,11 @@ const isHonest = ({ target }: GoRequest) => target === "/api/version";
 /** Starts it. GET /api/version is what it asks for itself. */
 export async function startWire(t: Pick<Test, "teardown">): Promise<Wire> {
 	const upstream = await startRecordingUpstream(t);
-	const gate = await startGate(t, { upstreamUrl: upstream.url });
+	const gate = await startGate(t, {
+		upstreamUrl: upstream.url,
+		// A key with a byte changed is a wrong one, and this is about other things.
+		config: { limits: { authFailures: { max: 1_000_000 } } },
+	});
 	return { gate, send: (bytes) => send(gate, upstream, bytes) };
 }
 
@@ -89,6 +93,7 @@ async function send(
 	faults.push(
 		...disagreements(bytes, forwarded, cutOff),
 		...repliesTooMany(reading, replies),
+		...unanswered(forwarded, replies),
 	);
 	return { replies, closed, forwarded, faults };
 }
@@ -154,6 +159,18 @@ function repliesTooMany(
 		return ["a reply behind one that closes the connection"];
 	return replies.length > asked
 		? [`${replies.length} replies to ${asked} requests`]
+		: [];
+}
+
+/** Behind a reply that closes the connection nothing may run: who is not answered asks again. */
+function unanswered(
+	forwarded: readonly GoRequest[],
+	replies: readonly RawReply[],
+): string[] {
+	const answered = replies.filter(({ status }) => status < 300).length;
+	return replies.at(-1)?.headers.connection === "close" &&
+		forwarded.length > answered
+		? [`${forwarded.length} requests ran, and ${answered} were answered`]
 		: [];
 }
 
