@@ -1,0 +1,394 @@
+import { readHead } from "../../src/gate/head.ts";
+import { authenticate } from "../../src/gate/key.ts";
+import { checkFraming, checkRoute } from "../../src/gate/route.ts";
+import { Keyring } from "../../src/keys/keyring.ts";
+import { BodyScan } from "../../src/ollama/bodyScan.ts";
+import { SignatureUses } from "../../src/ollama/cliSignature.ts";
+import { readFormModel } from "../../src/ollama/formScan.ts";
+import { matchRoute, type Route, routes } from "../../src/ollama/routes.ts";
+import { ReplyEnds } from "../../src/ollama/usage.ts";
+import { testEntries, testKeys } from "../support/gate.ts";
+import { readFormLikeGo } from "../support/goForm.ts";
+import { readLikeGo } from "../support/goJson.ts";
+
+/** A piece of the daemon that reads what strangers send, and what must hold whatever they send. */
+export interface Target {
+	readonly name: string;
+	/** Ends of the paths whose blocks guide the search. */
+	readonly files: readonly string[];
+	/** What the search begins with, beside its corpus; text in Latin-1, a character a byte. */
+	readonly seeds: readonly string[];
+	readonly dictionary: readonly string[];
+	/** What it is given at most: a head is bounded by Node. */
+	readonly maxBytes: number;
+	/** @throws if something does not hold */
+	run(input: string): void;
+}
+
+function must(holds: boolean, what: string): void {
+	if (!holds) throw new Error(what);
+}
+
+const anySegment: Route["parameter"] = /(?!)/;
+
+/** The table read the slow way: each route as one expression. */
+function routeOf(method: string, path: string): Route | undefined {
+	return routes.find((route) => {
+		if (route.method !== method) return false;
+		if (route.parameter === undefined) return route.path === path;
+		const prefix = route.path.slice(0, route.path.indexOf(":"));
+		return (
+			path.startsWith(prefix) &&
+			(route.parameter ?? anySegment).test(path.slice(prefix.length))
+		);
+	});
+}
+
+const routeTarget: Target = {
+	name: "route",
+	files: ["src/ollama/routes.ts"],
+	seeds: [
+		...routes.map(({ method, path }) => `${method} ${path}`),
+		"GET /v1/models/qwen3:8b",
+		`POST /api/blobs/sha256:${"0a".repeat(32)}`,
+		"DELETE /api/user/keys/abc_-==",
+		"GET /api/tags?x=/api/delete",
+	],
+	dictionary: [
+		"/",
+		"//",
+		"/..",
+		"%2f",
+		"%00",
+		"?",
+		"#",
+		"/v1/",
+		"/v1/messages",
+		"/api/",
+		"sha256-",
+		"\n",
+	],
+	maxBytes: 16_384,
+	run(input) {
+		const [, method = "", target = ""] = /^([^ ]*) ?(.*)$/s.exec(input) ?? [];
+		const path = target.split("?", 1)[0] ?? "";
+		const match = matchRoute(method, target);
+		const wanted = routeOf(method, path);
+		must(
+			(match.kind === "route" ? match.route : undefined) === wanted,
+			`the table says ${wanted?.id}, the look-up ${match.kind}`,
+		);
+		if (match.kind === "route") {
+			must(match.path === path, "another path goes on than was asked for");
+			must(
+				/^\/[A-Za-z0-9._:@=/-]*$/.test(path) && !/\/\/|\/\.+(\/|$)/.test(path),
+				"a path that Ollama's router could read otherwise",
+			);
+		}
+		if (match.kind === "wrong-method")
+			must(!match.allow.some((one) => one === method), "its method is allowed");
+	},
+};
+
+const keyring = new Keyring(testEntries);
+const goodKeys = [
+	testKeys.user,
+	testKeys.owner,
+	testKeys.reader,
+	testKeys.worker,
+];
+
+/** Whether a value carries a good key in one of the ways there are. */
+function carriesKey(name: string, value: string): boolean {
+	if (name === "x-api-key") return goodKeys.some((key) => key === value);
+	const [, basic] = /^basic +(.*)$/i.exec(value) ?? [];
+	const text =
+		basic === undefined
+			? value
+			: Buffer.from(basic, "base64").toString("latin1");
+	return goodKeys.some((key) => text.endsWith(key));
+}
+
+const headTarget: Target = {
+	name: "head",
+	files: [
+		"src/gate/head.ts",
+		"src/gate/key.ts",
+		"src/gate/route.ts",
+		"src/ollama/cliSignature.ts",
+	],
+	seeds: [
+		`GET /api/tags\nHost: x\nAuthorization: Bearer ${testKeys.user}`,
+		`POST /api/chat\nx-api-key: ${testKeys.worker}\nContent-Length: 5`,
+		`POST /api/chat\nAuthorization: Basic ${btoa(`x:${testKeys.owner}`)}\nTransfer-Encoding: chunked`,
+		`GET /api/tags?ts=1700000000\nAuthorization: ${"A".repeat(68)}:${"A".repeat(86)}==`,
+		"GET /\nConnection: close, accept\nAccept: x\nUser-Agent: y\nExpect: 100-continue",
+		"POST /api/chat\nContent-Encoding: gzip\nUpgrade: h2c\nOrigin: http://x",
+	],
+	dictionary: [
+		"\nAuthorization: ",
+		"\nx-api-key: ",
+		"\nConnection: ",
+		"\nContent-Length: 0",
+		"\nTransfer-Encoding: chunked",
+		"\nHost: a",
+		"\nExpect: ",
+		"Bearer ",
+		"Basic ",
+		"?ts=1",
+		...goodKeys,
+	],
+	maxBytes: 16_384,
+	run(input) {
+		const [line = "", ...lines] = input.split("\n");
+		const [method = "", target = ""] = line.split(" ");
+		const raw = lines.flatMap((one) => {
+			const colonAt = one.indexOf(":");
+			return [
+				one.slice(0, Math.max(0, colonAt)),
+				one.slice(colonAt + 1).trim(),
+			];
+		});
+		const head = readHead(raw);
+		const keys = raw.flatMap((name, index) =>
+			index % 2 === 0 && /^(authorization|x-api-key)$/i.test(name)
+				? [[name.toLowerCase(), raw[index + 1] ?? ""] as const]
+				: [],
+		);
+		const found = authenticate(
+			head,
+			{ method, target },
+			keyring,
+			new SignatureUses(),
+			1_700_000_000_000,
+		);
+		if (found.kind === "known")
+			must(
+				keys.some(([name, value]) => carriesKey(name, value)),
+				"somebody is let in who shows no key",
+			);
+		else if (keys.length === 1 && keys[0] !== undefined) {
+			const [name, value] = keys[0];
+			const plain =
+				name === "x-api-key" ? value : value.replace(/^Bearer /, "");
+			must(
+				plain === value && name !== "x-api-key"
+					? true
+					: !goodKeys.some((key) => key === plain),
+				"a good key, plainly shown, is refused",
+			);
+		}
+		for (let i = 0; i < head.forwarded.length; i += 2)
+			must(
+				!head.connectionOptions.has(head.forwarded[i] ?? ""),
+				"a hop-by-hop header is passed on",
+			);
+		if (
+			checkFraming(head, "1.1") === undefined &&
+			checkRoute(matchRoute(method, target), head) === undefined
+		)
+			must(
+				head.contentLength.length + head.transferEncoding.length < 2 &&
+					head.host.length === 1,
+				"a request that ends in two ways is let through",
+			);
+	},
+};
+
+const watched = ["model", "name", "keep_alive", "options"];
+
+const bodyTarget: Target = {
+	name: "body",
+	files: ["src/ollama/bodyScan.ts"],
+	seeds: [
+		'{"model":"qwen3:8b","messages":[{"role":"user","content":"x"}],"stream":true}',
+		'{"\\u006dodel":"a","options":{"num_ctx":1,"stop":["x"]},"keep_alive":-1.5e3}',
+		'{"a":[[],{},null,true,false,0,-1],"name":"\\ud83d\\ude00"} ',
+		'{"MODEL":"x"}',
+		'{"model":"a"}{"model":"b"}',
+	],
+	dictionary: [
+		'"model":',
+		'"name":"x"',
+		'"options":{',
+		'"num_ctx":1',
+		'"keep_alive":0',
+		"\\u006d",
+		"\xe2\x84\xaa",
+		"\xc5\xbf",
+		"\xef\xbb\xbf",
+		'\\"',
+		"null",
+		"{}",
+		"[[[[",
+		"1e9",
+	],
+	maxBytes: 262_144,
+	run(input) {
+		const bytes = Buffer.from(input, "latin1");
+		const scan = (pieceBytes: number) => {
+			const reader = new BodyScan(watched, ["num_ctx", "num_gpu"]);
+			for (let at = 0; at < bytes.length; at += pieceBytes)
+				reader.push(bytes.subarray(at, at + pieceBytes));
+			return reader.finish();
+		};
+		const whole = scan(Math.max(1, bytes.length));
+		const inPieces = scan(bytes.length > 4096 ? 1000 : 3);
+		must(whole.kind === inPieces.kind, "the pieces make a difference");
+		const text = bytes.toString("utf8");
+		if (whole.kind === "unclear") {
+			if (/valid JSON|not complete/.test(whole.message))
+				must(!isJson(text), `JSON is refused: ${whole.message}`);
+			return;
+		}
+		const go = readLikeGo(bytes, watched);
+		// What Go refuses it does not act on.
+		if (go.error) return;
+		for (const name of watched) {
+			const seen = go.fields.get(name);
+			const here = whole.fields.get(name);
+			must(
+				whole.fields.has(name) === go.fields.has(name),
+				`only one has ${name}`,
+			);
+			must(
+				typeof seen === "object" && seen !== null
+					? here === undefined
+					: Object.is(seen, here),
+				`${name}: Go reads ${JSON.stringify(seen)}, the scan ${JSON.stringify(here)}`,
+			);
+		}
+	},
+};
+
+function isJson(text: string): boolean {
+	try {
+		JSON.parse(text);
+		return true;
+	} catch {
+		return false;
+	}
+}
+
+const formTarget: Target = {
+	name: "form",
+	files: ["src/ollama/formScan.ts"],
+	seeds: [
+		'multipart/form-data; boundary=x\n--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper\r\n--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\nContent-Type: audio/wav\r\n\r\nab\r\n--x--\r\n',
+		'multipart/form-data; boundary="a-b"\n--a-b\r\ncontent-disposition: form-data; name="Model"\r\n\r\nw\r\n--a-b--',
+		"application/json\n{}",
+	],
+	dictionary: [
+		"--x",
+		"\r\n--x\r\n",
+		"\r\n--x--\r\n",
+		"\r\n\r\n",
+		'Content-Disposition: form-data; name="model"',
+		'; filename="x"',
+		"; name*=utf-8''model",
+		"Content-Type: x",
+		"boundary=",
+		"boundary*=",
+	],
+	maxBytes: 262_144,
+	run(input) {
+		const lineEnd = input.indexOf("\n");
+		const type = input.slice(0, Math.max(0, lineEnd));
+		const text = input.slice(lineEnd + 1);
+		const found = readFormModel(type, Buffer.from(text, "latin1"));
+		if (found.kind === "unclear") return;
+		const [, , boundary = ""] = /boundary=("?)([^"]*)\1$/i.exec(type) ?? [];
+		const parts = readFormLikeGo(text, boundary);
+		must(parts !== undefined, "Go refuses the form");
+		const models = (parts ?? []).filter(
+			({ name }) => name.toLowerCase() === "model",
+		);
+		must(
+			models.length === 1 && models[0]?.value === found.value,
+			`Go reads ${JSON.stringify(models)}, the scan ${JSON.stringify(found.value)}`,
+		);
+	},
+};
+
+// One for each way in which replies end.
+const replyRoutes = routes.filter(({ path }) =>
+	[
+		"/api/chat",
+		"/api/embed",
+		"/v1/completions",
+		"/v1/messages",
+		"/v1/responses",
+	].includes(path),
+);
+const formats = ["ndjson", "sse", "json", "opaque"] as const;
+
+const usageTarget: Target = {
+	name: "usage",
+	files: ["src/ollama/usage.ts"],
+	seeds: [
+		'{"model":"qwen3:8b","response":"a","done":false}\n{"model":"qwen3:8b","done":true,"total_duration":9,"prompt_eval_count":11,"eval_count":22}\n',
+		'data: {"model":"q","usage":{"prompt_tokens":1,"completion_tokens":2}}\n\ndata: [DONE]\n\n',
+		'event: message_delta\ndata: {"usage":{"input_tokens":1,"output_tokens":2}}\n\nevent: message_stop\ndata: {}\n\n',
+		'event: response.completed\ndata: {"response":{"model":"m"}}\n\n',
+		'{"error":"x"}\n',
+		'{"done":true,"context":[1,2,3],"total_duration":1,"eval_count":3}',
+	],
+	dictionary: [
+		'"model":"',
+		'"eval_count":7',
+		'"prompt_eval_count":8',
+		'\\"eval_count\\":9',
+		'"done":true',
+		'{"error":',
+		"data: ",
+		"event: error\n",
+		"[DONE]",
+		',"total_duration":1',
+		"}\n",
+		"x".repeat(1024),
+	],
+	maxBytes: 262_144,
+	run(input) {
+		const bytes = Buffer.from(input, "latin1");
+		const read = (pieceBytes: number) => {
+			const ends = new ReplyEnds();
+			for (let at = 0; at < bytes.length; at += pieceBytes)
+				ends.push(bytes.subarray(at, at + pieceBytes));
+			return replyRoutes
+				.map((route) =>
+					JSON.stringify([
+						ends.usage(route),
+						...formats.map((format) => [
+							ends.isComplete(route, format as never),
+							ends.endsWithError(format as never),
+						]),
+						ends.lastByte,
+					]),
+				)
+				.join("\n");
+		};
+		const whole = read(Math.max(1, bytes.length));
+		must(
+			whole === read(bytes.length > 8192 ? 999 : 7),
+			"the pieces make a difference",
+		);
+		for (const [, count] of whole.matchAll(/"tokens(?:In|Out)":([^,}]*)/g))
+			must(Number.isSafeInteger(Number(count)), `a count of ${count}`);
+		const line = input.trimEnd().slice(input.trimEnd().lastIndexOf("\n") + 1);
+		if (line.length > 3000 || !isJson(line)) return;
+		const last = JSON.parse(line) as { done?: unknown } | null;
+		const ends = new ReplyEnds();
+		ends.push(bytes);
+		const chat = replyRoutes.find(({ path }) => path === "/api/chat");
+		if (chat !== undefined && last?.done === true)
+			must(ends.isComplete(chat, "ndjson"), "an end is not seen");
+	},
+};
+
+export const targets: readonly Target[] = [
+	routeTarget,
+	headTarget,
+	bodyTarget,
+	formTarget,
+	usageTarget,
+];

@@ -1,0 +1,44 @@
+/** A field of a form, with its value in Latin-1. */
+export interface GoField {
+	readonly name: string;
+	readonly value: string;
+}
+
+/**
+ * What Go's mime/multipart makes of a form, in Latin-1: a delimiter stands at a
+ * line's start and may have spaces behind it, anything else that looks like one
+ * is data, and heads are read as textproto reads them. `undefined` for what it
+ * refuses.
+ */
+export function readFormLikeGo(
+	text: string,
+	boundary: string,
+): GoField[] | undefined {
+	const fields: GoField[] = [];
+	const first = new RegExp(`^--${boundary}[ \t]*\r\n`).exec(text);
+	if (first === null) return undefined;
+	let at = first[0].length;
+	for (;;) {
+		const head = /^(?:[^\n]+\n)*?\r?\n/.exec(text.slice(at));
+		if (head === null) return undefined;
+		at += head[0].length;
+		const delimiter = new RegExp(`\r\n--${boundary}(--)?[ \t]*(\r\n|$)`, "g");
+		// An empty part has its delimiter right behind its head.
+		delimiter.lastIndex = at - 2;
+		const end = delimiter.exec(text);
+		if (end === null || (end[1] === undefined && end[2] === ""))
+			return undefined;
+		const name = fieldName(head[0]);
+		if (name === undefined) return undefined;
+		fields.push({ name, value: text.slice(at, Math.max(at, end.index)) });
+		if (end[1] !== undefined) return fields;
+		at = delimiter.lastIndex;
+	}
+}
+
+/** The first Content-Disposition of a part counts. */
+function fieldName(head: string): string | undefined {
+	const [, parameters = ""] =
+		/^content-disposition:[ \t]*form-data((?:;.*)?)\r?$/im.exec(head) ?? [];
+	return /;[ \t]*name="([^"]*)"/i.exec(parameters)?.[1];
+}
