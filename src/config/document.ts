@@ -1,7 +1,7 @@
-import { readFileSync, writeFileSync } from "node:fs";
 import { renderDoctor } from "../doctor/document.ts";
 import { routes } from "../ollama/routes.ts";
 import { checks } from "../probe/checks.ts";
+import { writeOrCheck } from "./madeFiles.ts";
 import { configSchema, defaultsOf, type SchemaNode } from "./schema.ts";
 
 /**
@@ -109,24 +109,4 @@ const files: Readonly<Record<string, string>> = {
 	"config.example.json": `${JSON.stringify(defaultsOf(configSchema), undefined, 2)}\n`,
 };
 
-const root = new URL("../../", import.meta.url);
-const stale: string[] = [];
-for (const [name, content] of Object.entries(files)) {
-	const file = new URL(name, root);
-	if (!process.argv.includes("--check")) writeFileSync(file, content);
-	else if (readIfThere(file) !== content) stale.push(name);
-}
-if (stale.length > 0) {
-	process.stderr.write(
-		`Not as the code says: ${stale.join(", ")}. Run: npm run docs\n`,
-	);
-	process.exitCode = 1;
-}
-
-function readIfThere(file: URL): string | undefined {
-	try {
-		return readFileSync(file, "utf8");
-	} catch {
-		return undefined;
-	}
-}
+writeOrCheck(files);

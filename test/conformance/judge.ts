@@ -29,6 +29,16 @@ export interface Verdict {
 	readonly account: string;
 }
 
+/** Of one suite: how many cases of a label ended in which way. */
+export interface Score {
+	readonly commit: string;
+	readonly counts: Readonly<
+		Partial<Record<Label, Partial<Record<Outcome, number>>>>
+	>;
+	readonly held: number;
+	readonly total: number;
+}
+
 /**
  * Sends a case twice: as it is, and made into what the gate would let through
  * if only its framing were good, with a key, a Host and a route that exists.

@@ -4,23 +4,13 @@ import path from "node:path";
 import { startWire } from "../support/wire.ts";
 import { suites } from "./checkouts.ts";
 import { exceptions } from "./exceptions.ts";
-import { judgeBoth, type Label, type Outcome } from "./judge.ts";
+import { judgeBoth, type Score } from "./judge.ts";
 
 /**
  * Runs the suites of other projects against the gate and writes down how it
  * did: `npm run conformance -- FOLDER`, where FOLDER has a checkout of each
  * repository under its own name.
  */
-
-/** Of one suite: how many cases of a label ended in which way. */
-export interface Score {
-	readonly commit: string;
-	readonly counts: Readonly<
-		Partial<Record<Label, Partial<Record<Outcome, number>>>>
-	>;
-	readonly held: number;
-	readonly total: number;
-}
 
 const [folder] = process.argv.slice(2);
 if (folder === undefined) {
@@ -42,15 +32,18 @@ for (const [name, suite] of Object.entries(suites)) {
 		process.stdout.write(`${name}: not there, its score stays as it was\n`);
 		continue;
 	}
-	const counts: Partial<Record<Label, Partial<Record<Outcome, number>>>> = {};
+	const counts: { -readonly [K in keyof Score["counts"]]: Score["counts"][K] } =
+		{};
 	const excused = new Map(Object.entries(exceptions[name] ?? {}));
 	let held = 0;
 	const cases = suite.read(checkout);
 	for (const one of cases) {
 		const verdict = await judgeBoth(wire, one, suite.leavesHostOut);
-		const count = counts[one.label] ?? {};
-		count[verdict.outcome] = (count[verdict.outcome] ?? 0) + 1;
-		counts[one.label] = count;
+		const count = counts[one.label];
+		counts[one.label] = {
+			...count,
+			[verdict.outcome]: (count?.[verdict.outcome] ?? 0) + 1,
+		};
 		if (verdict.held) held += 1;
 		else if (!excused.delete(one.id)) {
 			unexplained += 1;

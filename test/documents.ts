@@ -1,0 +1,3 @@
+/** Every file that is made from the code: `npm run docs`. */
+import "../src/config/document.ts";
+import "./conformance/document.ts";
