@@ -69,6 +69,9 @@ async function send(
 	);
 	if ((await honestStatus(gate)) !== 200)
 		throw new Error("an honest request was not served");
+	// Whoever says that it closes the connection does so soon, and not at once.
+	if (finalReplies(client.text()).at(-1)?.headers.connection === "close")
+		await within(client.closed, "the end that was announced");
 	const closed = client.isClosed();
 	// What the gate still says to a client that leaves in the middle is not about its bytes.
 	const replies = finalReplies(client.text());
