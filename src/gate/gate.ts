@@ -236,9 +236,9 @@ export async function createGate(
 	): void {
 		const connection = connections.of(req.socket);
 		if (connection === undefined) return void req.socket.destroy();
+		connection.latest = req;
 		// Replies wait in memory for the one before them, so there may be only so many,
 		// and none behind a refusal that is held back.
-		connection.latest = req;
 		const mostUnanswered = connection.waits ? 1 : maxPipelined;
 		if (req.socket.destroyed || ++connection.unanswered > mostUnanswered) {
 			cutOff(req.socket);
