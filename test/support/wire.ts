@@ -45,16 +45,25 @@ export async function startWire(t: Pick<Test, "teardown">): Promise<Wire> {
 		// A key with a byte changed is a wrong one, and this is about other things.
 		config: { limits: { authFailures: { max: 1_000_000 } } },
 	});
-	return { gate, send: (bytes) => send(gate, upstream, bytes) };
+	let sent = 0;
+	return {
+		gate,
+		send(bytes) {
+			// An address that collects very many refusals has to wait for the next.
+			sent += 1;
+			return send(gate, upstream, bytes, `127.0.1.${sent % 250}`);
+		},
+	};
 }
 
 async function send(
 	gate: TestGate,
 	upstream: RecordingUpstream,
 	bytes: string,
+	from: string,
 ): Promise<Traffic> {
 	const reading = readRequestsLikeGo(bytes);
-	const client = await openRaw(gate.port);
+	const client = await openRaw(gate.port, from);
 	client.write(bytes);
 	// A whole request gets a reply, or its connection an end; half a one may get neither.
 	const methods = reading.requests.map(({ method }) => method);
