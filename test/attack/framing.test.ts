@@ -433,6 +433,7 @@ t.test("a request whose body breaks off is answered once", async (t) => {
 			`${chunk(body)}2 x\r\naa\r\n0\r\n\r\n`,
 		),
 		"a coding that is none": framed(["Transfer-Encoding: xchunked"], body),
+		"bytes behind HTTP/1.0": `${head("GET /api/tags HTTP/1.0")}GET`,
 		"bytes behind the last request": `${head("GET /api/tags HTTP/1.1", "Host: x", "Connection: close")}GET`,
 	};
 	for (const [what, bytes] of Object.entries(requests)) {
