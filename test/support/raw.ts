@@ -61,6 +61,22 @@ export function shows(key: string): string {
 	return `Authorization: Bearer ${key}`;
 }
 
+/** A POST that goes on, with these header lines, and what follows its head as it is. */
+export function framed(
+	lines: readonly string[],
+	rest: string,
+	key?: string,
+	version = "1.1",
+): string {
+	return `${head(
+		`POST /api/embed HTTP/${version}`,
+		"Host: gate",
+		"Connection: keep-alive",
+		...(key === undefined ? [] : [shows(key)]),
+		...lines,
+	)}${rest}`;
+}
+
 /**
  * Waits for something that must come; a test that waits for ever says nothing.
  *
