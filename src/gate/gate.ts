@@ -45,6 +45,7 @@ import {
 	checkFraming,
 	checkRoute,
 	hasMeaninglessBody,
+	keepsConnection,
 } from "./route.ts";
 import { checkSource } from "./source.ts";
 
@@ -275,9 +276,9 @@ export async function createGate(
 			misframed !== undefined ||
 			head.upgrade.length > 0 ||
 			hasMeaninglessBody(req.method, head) ||
-			// Node closes the first behind its reply, and HTTP/1.0 may ask for both.
+			// Node closes it behind its reply.
 			(expectsContinue && bodyLengthOf(head) === 0) ||
-			head.connectionOptions.has("close");
+			!keepsConnection(req.httpVersion, head);
 		exchange.closing = draining || connection.closing;
 		const [origin] = head.origin;
 		exchange.replyHeaders.push(...corsHeaders(origin, settings.corsOrigins));

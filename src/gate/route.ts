@@ -56,6 +56,17 @@ export function hasMeaninglessBody(
 	return (method === "GET" || method === "HEAD") && bodyLengthOf(head) !== 0;
 }
 
+/**
+ * Whether a request leaves its connection open for the next. HTTP/1.0 has to ask
+ * for that, may ask for both, and a `Proxy-Connection` that Node's parser heeds is
+ * not asking.
+ */
+export function keepsConnection(httpVersion: string, head: Head): boolean {
+	const { connectionOptions } = head;
+	if (connectionOptions.has("close")) return false;
+	return httpVersion === "1.1" || connectionOptions.has("keep-alive");
+}
+
 /** Step 3: a request must be one entry of the route table, written the plain way. */
 export function checkRoute(match: Match, head: Head): Refusal | undefined {
 	const { contentEncoding, expect } = head;

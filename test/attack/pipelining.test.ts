@@ -97,6 +97,10 @@ t.test("nothing runs behind a reply that closes the connection", async (t) => {
 			head("GET /api/ps HTTP/1.1", "Host: gate", owner, expectation),
 			["GET /api/ps"],
 		],
+		"to HTTP/1.0 that asks some proxy to keep the connection": [
+			head("GET /api/ps HTTP/1.0", owner, "Proxy-Connection: keep-alive"),
+			["GET /api/ps"],
+		],
 		"to HTTP/1.0 that would both close and go on": [
 			head(
 				"GET /api/ps HTTP/1.0",

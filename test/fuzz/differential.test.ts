@@ -6,7 +6,8 @@ import { chooseSeed } from "./random.ts";
 t.test(
 	"the gate and a reader like Go's end every mutated request in the same place",
 	async (t) => {
-		const seed = chooseSeed();
+		// The same in every run; `npm run fuzz` takes another each time.
+		const seed = chooseSeed(1);
 		t.comment(`seed ${seed}`);
 		const wire = await startWire(t);
 		const run = await fuzzRequests(wire, seed, (cases) => cases >= 1_200);

@@ -21,7 +21,7 @@ export class Random {
 	}
 }
 
-/** The seed of this run: FUZZ_SEED, or another one each time. */
-export function chooseSeed(): number {
-	return Number(process.env.FUZZ_SEED ?? Date.now() % 2 ** 31);
+/** The seed of this run: FUZZ_SEED, or else the given one, by default another each time. */
+export function chooseSeed(otherwise = Date.now() % 2 ** 31): number {
+	return Number(process.env.FUZZ_SEED ?? otherwise);
 }
