@@ -5,7 +5,7 @@ import type { Case, Label } from "./judge.ts";
 /**
  * What the tests of nginx, HAProxy and llhttp and the write-ups of request
  * smuggling go through, made anew from what they are about; what
- * test/attack/framing.test.ts has is not repeated. Each has a good key, so that
+ * test/attack has is not repeated. Each has a good key, so that
  * nothing but its framing keeps it from Ollama.
  */
 const key = shows(testKeys.owner);
