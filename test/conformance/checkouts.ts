@@ -62,26 +62,29 @@ function llhttpLabel({ type, skipBody }: LlhttpMeta, log: string): Label {
 	return log.includes("message complete") ? "valid" : "unfinished";
 }
 
-/** As llhttp's own runner reads an input (test/md-test.ts). */
+const letters: Readonly<Record<string, string>> = {
+	r: "\r",
+	n: "\n",
+	t: "\t",
+	f: "\f",
+};
+
+/** A line's end stands for CR LF, unless a backslash takes it away; other bytes are escaped as in C. */
 function readInput(input: string): string {
-	return input
-		.replace(/\n$/, "")
-		.replace(/\\\n/g, "")
-		.replace(/\n/g, "\r\n")
-		.replace(/\\([rntf])/g, (_all, letter: string) =>
-			letter === "r"
-				? "\r"
-				: letter === "n"
-					? "\n"
-					: letter === "t"
-						? "\t"
-						: "\f",
-		)
-		.replace(/\\x([0-9a-fA-F]+)/g, (_all, hex: string) =>
-			String.fromCharCode(Number.parseInt(hex, 16) & 0xff),
-		)
-		.replace(/\\([0-7]{1,3})/g, (_all, octal: string) =>
-			String.fromCharCode(Number.parseInt(octal, 8)),
+	const lines = input.slice(0, -1).split("\\\n").join("");
+	return lines
+		.replaceAll("\n", "\r\n")
+		.replace(
+			/\\(?:x(?<hex>[\da-f]+)|(?<octal>[0-7]{1,3})|(?<letter>[rntf]))/gi,
+			(...found) => {
+				const { hex, octal, letter } = found.at(-1) as Record<
+					string,
+					string | undefined
+				>;
+				if (letter !== undefined) return letters[letter] ?? letter;
+				const code = Number.parseInt(hex ?? octal ?? "", hex ? 16 : 8);
+				return String.fromCharCode(code & 0xff);
+			},
 		);
 }
 
