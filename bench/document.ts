@@ -1,4 +1,4 @@
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { judgeGoals } from "./goals.ts";
 import { bars, lines } from "./plot.ts";
@@ -112,6 +112,7 @@ const plots: readonly Plot[] = [
 		["bytes", "s"],
 		true,
 	),
+	linePlot("soak", "memory", "Memory by streams so far", ["streams", "MiB"]),
 	linePlot("scale, body up", "memory", "Memory by a body's size", [
 		"bytes",
 		"MiB",
@@ -151,26 +152,56 @@ function plotsOf({ name, figures }: Section): Plot[] {
 		: plots.filter(({ section }) => section === name);
 }
 
-/** Puts a run's report, its plots and its figures into the documents. */
+/**
+ * Puts a run's report, its plots and its figures into the documents. Sections
+ * that this run did not measure stay as they were.
+ */
 export async function writeDocuments(
 	docs: string,
 	machine: readonly (readonly [string, string])[],
-	sections: readonly Section[],
-	readText: (file: string) => Promise<string>,
+	measured: readonly Section[],
 ): Promise<void> {
 	const folder = path.join(docs, "performance");
 	await mkdir(folder, { recursive: true });
-	for (const section of sections)
+	const figuresFile = path.join(folder, "figures.json");
+	const sections = replaceSections(await readSections(figuresFile), measured);
+	for (const section of measured)
 		for (const plot of plotsOf(section))
 			await writeFile(path.join(folder, plot.file), plot.draw(section));
 	await writeFile(
-		path.join(folder, "figures.json"),
+		figuresFile,
 		`${JSON.stringify({ machine: Object.fromEntries(machine), sections }, undefined, "\t")}\n`,
 	);
 	const file = path.join(docs, "performance.md");
-	const [written = ""] = (await readText(file)).split(begin);
+	const [written = ""] = (await readFile(file, "utf8")).split(begin);
 	await writeFile(
 		file,
 		`${written}${begin}\n\n${renderReport(machine, sections, "performance")}`,
 	);
+}
+
+async function readSections(file: string): Promise<Section[]> {
+	try {
+		const { sections } = JSON.parse(await readFile(file, "utf8")) as {
+			sections: Section[];
+		};
+		return sections;
+	} catch (error) {
+		if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+		throw error;
+	}
+}
+
+/** Each in its old place, and what is new behind them. */
+function replaceSections(
+	before: readonly Section[],
+	measured: readonly Section[],
+): Section[] {
+	const anew = new Map(measured.map((section) => [section.name, section]));
+	const kept = before.map((section) => {
+		const replaced = anew.get(section.name) ?? section;
+		anew.delete(section.name);
+		return replaced;
+	});
+	return [...kept, ...anew.values()];
 }

@@ -1,5 +1,5 @@
 import { rmSync } from "node:fs";
-import { mkdtemp, readFile, writeFile } from "node:fs/promises";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -16,6 +16,7 @@ import { flood } from "./workloads/flood.ts";
 import { memory } from "./workloads/memory.ts";
 import { refusals, requests } from "./workloads/requests.ts";
 import { scale } from "./workloads/scale.ts";
+import { soak } from "./workloads/soak.ts";
 import { startup } from "./workloads/startup.ts";
 import { streams } from "./workloads/streams.ts";
 
@@ -29,6 +30,7 @@ const workloads: Record<string, (stage: Stage) => Promise<Section[]>> = {
 	memory,
 	startup,
 	scale,
+	soak,
 };
 
 const help = `
@@ -40,7 +42,8 @@ A Markdown report goes to stdout, progress to stderr.
 
   --quick        short rounds: some three minutes, and noisier
   --only NAME    one of ${Object.keys(workloads).join(", ")}; may stand twice
-  --docs         writes docs/performance.md, its plots and its figures
+  --docs         writes docs/performance.md, its plots and its figures; what was
+                 not measured this time stays
   --json FILE    the figures behind the tables as well
   --against DIR  another llamagate tree, measured in the same rounds
   --no-peer-log  the peers write no access log (the gate always writes its own)
@@ -130,7 +133,6 @@ async function main(): Promise<number> {
 			fileURLToPath(new URL("../docs", import.meta.url)),
 			machine,
 			sections,
-			(file) => readFile(file, "utf8"),
 		);
 	if (values.json !== undefined)
 		await writeFile(

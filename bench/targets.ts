@@ -149,7 +149,7 @@ async function openGate(
 			sources: [sources],
 			upstream: {
 				url: `http://127.0.0.1:${upstreamPort}`,
-				maxConnections: 4096,
+				maxConnections: 8192,
 			},
 			limits: {
 				perKey: { requestsPerMinute: unlimited, concurrent: unlimited },

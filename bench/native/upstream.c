@@ -152,7 +152,8 @@ static int send_fast(struct stream *s, int first)
 
 static int answer(struct stream *s, const char *body)
 {
-	s->tokens_left = number_in(body, "tokens", 1);
+	s->tokens_left = number_in(body, "tokens", -1);
+	if (s->tokens_left < 0) die("upstream: a POST that asks for nothing: %.200s", s->in);
 	s->interval_ns = number_in(body, "intervalUs", 0) * 1000;
 	s->size = number_in(body, "size", 0);
 	s->report = number_in(body, "report", 0) != 0;

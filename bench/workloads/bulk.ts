@@ -25,7 +25,7 @@ interface Kind {
 
 /** Much at once, and what of it stands in memory meanwhile. */
 export async function bulk(stage: Stage): Promise<Section[]> {
-	const starts = stage.quick ? 1 : 3;
+	const starts = stage.quick ? 1 : 2;
 	const gigabytes = stage.quick ? 0.25 : 2;
 	const kinds: Kind[] = [
 		{

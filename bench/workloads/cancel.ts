@@ -27,8 +27,12 @@ export function cancel(stage: Stage): Promise<Section[]> {
 		}
 		const cells = (results: readonly Samples<number[]>[], name: string) => {
 			const all = valuesOf(results, name);
+			const failed = results.find(({ target }) => target.name === name);
 			return all.length === 0
-				? ["not measured", ""]
+				? [
+						failed !== undefined && "failure" in failed ? failed.failure : "",
+						"",
+					]
 				: [fixed(quantile(all, 0.5), 2), fixed(Math.max(...all), 2)];
 		};
 		return [

@@ -30,7 +30,7 @@ const kinds = [
 
 /** What running streams feel of an address that sends as many bad requests as it can. */
 export async function flood(stage: Stage): Promise<Section[]> {
-	const starts = stage.quick ? 1 : 3;
+	const starts = stage.quick ? 1 : 2;
 	const sections: Section[] = [];
 	for (const kind of kinds) {
 		const results = await freshStarts(starts, (round) =>
@@ -110,11 +110,11 @@ async function measure(
 		key,
 		from: "127.0.2.1",
 		streams: streamCount,
-		tokens: 100,
+		tokens: 40,
 		intervalUs: 50_000,
 		// So that they do not all begin and end together.
-		warmUpMs: 6_000,
-		measureMs: quick ? 1_000 : 5_000,
+		warmUpMs: 2_500,
+		measureMs: quick ? 1_000 : 2_000,
 	};
 	await runLoad<StreamTimes>(native, {
 		...streams,
@@ -130,7 +130,7 @@ async function measure(
 		connections: 64,
 		rate: floodRate,
 		// It ends behind the streams.
-		seconds: quick ? 10 : 14,
+		seconds: quick ? 6 : 7,
 	});
 	const flooded = await runLoad<StreamTimes>(native, streams);
 	const refused = JSON.parse(

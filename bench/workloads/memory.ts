@@ -14,7 +14,7 @@ interface Opening {
 
 /** What open streams that say little take in memory. */
 export async function memory(stage: Stage): Promise<Section[]> {
-	const starts = stage.quick ? 1 : 5;
+	const starts = stage.quick ? 1 : 3;
 	// Each time from fresh processes: freed memory stays resident.
 	const results = await freshStarts(starts, (round) =>
 		withTargets(stage, (all) =>

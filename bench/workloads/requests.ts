@@ -79,7 +79,7 @@ async function measureKinds(
 	kinds: readonly Kind[],
 	withDirect: boolean,
 ): Promise<Section[]> {
-	const starts = stage.quick ? 1 : 5;
+	const starts = stage.quick ? 1 : 3;
 	const seconds = stage.quick ? 1 : 2;
 	// Node compiles the hot path for good only after some 40,000 requests.
 	const warmUpSeconds = stage.quick ? 1 : 3;

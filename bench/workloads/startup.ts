@@ -5,7 +5,7 @@ import { key, type Stage, withTargets } from "../targets.ts";
 
 /** From the start of the process to the first answer that it relays. */
 export async function startup(stage: Stage): Promise<Section[]> {
-	const starts = stage.quick ? 2 : 7;
+	const starts = stage.quick ? 2 : 5;
 	const results = await freshStarts(starts, (round) =>
 		withTargets(stage, (all) =>
 			measureEach(

@@ -25,8 +25,8 @@ const levels: readonly Level[] = [
 	{ streams: 16, tokens: 25, intervalUs: 20_000 },
 	{ streams: 64, tokens: 25, intervalUs: 20_000 },
 	{ streams: 64, tokens: 25, intervalUs: 20_000, cold: true },
-	{ streams: 500, tokens: 100, intervalUs: 50_000, warmUpMs: 6_000 },
-	{ streams: 2_000, tokens: 100, intervalUs: 50_000, warmUpMs: 6_000 },
+	{ streams: 500, tokens: 60, intervalUs: 50_000, warmUpMs: 4_000 },
+	{ streams: 2_000, tokens: 60, intervalUs: 50_000, warmUpMs: 4_000 },
 ];
 
 interface Sample {
@@ -45,7 +45,7 @@ const nameOf = ({ streams, cold }: Level) =>
 
 /** How much later tokens arrive through a gate than without one. */
 export async function streams(stage: Stage): Promise<Section[]> {
-	const starts = stage.quick ? 1 : 5;
+	const starts = stage.quick ? 1 : 3;
 	const measured = stage.quick
 		? levels.filter(({ streams }) => streams <= 64)
 		: levels;

@@ -1,7 +1,7 @@
 /** Refusals that an address gets at once before it has to wait for the next. */
 const burst = 1_000;
 /** Refusals a second that an address gets from then on. */
-const perSecond = 500;
+const perSecond = 200;
 /** The longest that a refusal is held back. */
 const longestWaitMs = 2_000;
 
