@@ -65,5 +65,5 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["/usr/local/bin/
 # Node refuses threads, addons and the inspector. `serve` gives up starting programs
 # before it does anything, and writing once it has started; other commands need both.
 # From Node 25 on it takes --allow-net too.
-ENTRYPOINT ["/usr/local/bin/node", "--max-semi-space-size=2", "--single-threaded-gc", "--permission", "--disable-warning=PERM0002", "--allow-fs-read=*", "--allow-fs-write=*", "--allow-child-process", "/app/bin/llamagate.js"]
+ENTRYPOINT ["/usr/local/bin/node", "--max-semi-space-size=4", "--single-threaded-gc", "--permission", "--disable-warning=PERM0002", "--allow-fs-read=*", "--allow-fs-write=*", "--allow-child-process", "/app/bin/llamagate.js"]
 CMD ["serve", "--config", "/etc/llamagate/config.json"]

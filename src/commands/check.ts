@@ -2,12 +2,13 @@ import { stat } from "node:fs/promises";
 import { createServer } from "node:net";
 import { userInfo } from "node:os";
 import { styleText } from "node:util";
+import { Agent, request } from "undici";
 import {
 	defaultConfigPath,
 	formatUpstream,
 	type Settings,
 } from "../config/load.ts";
-import { loadRules } from "../gate/daemon.ts";
+import { loadRules } from "../gate/rules.ts";
 import {
 	formatMode,
 	isForServiceGroup,
@@ -24,7 +25,7 @@ import {
 	parseRange,
 } from "../net/ranges.ts";
 import { createWhois } from "../net/tailscale.ts";
-import { openUpstream } from "../net/upstream.ts";
+import { hostHeaderOf } from "../net/upstream.ts";
 import { type Command, exitCodes, readArgs } from "./command.ts";
 
 interface Line {
@@ -211,13 +212,16 @@ function describeSources({ listen, sources }: Settings): Line[] {
 async function describeUpstream({ upstream }: Settings): Promise<Line> {
 	const subject = "upstream";
 	const where = formatUpstream(upstream.target);
-	const { pool, origin, hostHeader } = openUpstream(upstream);
+	const { target } = upstream;
+	const agent = new Agent(
+		target.kind === "unix"
+			? { connect: { socketPath: target.socketPath } }
+			: undefined,
+	);
 	try {
-		const { statusCode, body } = await pool.request({
-			origin,
-			path: "/api/version",
-			method: "GET",
-			headers: { host: hostHeader },
+		const url = `http://${hostHeaderOf(target)}/api/version`;
+		const { statusCode, body } = await request(url, {
+			dispatcher: agent,
 			signal: AbortSignal.timeout(5_000),
 		});
 		const answer = (await body.json()) as { version?: unknown };
@@ -240,7 +244,7 @@ async function describeUpstream({ upstream }: Settings): Promise<Line> {
 			says: `Ollama does not answer at ${where} (${code ?? name}); see: systemctl status ollama`,
 		};
 	} finally {
-		await pool.destroy();
+		await agent.destroy();
 	}
 }
 

@@ -1,5 +1,6 @@
 import { defaultConfigPath } from "../config/load.ts";
-import { loadRules, startDaemon } from "../gate/daemon.ts";
+import { startDaemon } from "../gate/daemon.ts";
+import { loadRules } from "../gate/rules.ts";
 import { endProcess, standardOutput } from "../log.ts";
 import { ListenError } from "../net/listener.ts";
 import { giveUp } from "../permission.ts";

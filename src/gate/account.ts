@@ -55,6 +55,7 @@ export class Exchange {
 	/** Why no device was found. */
 	identityFault: string | undefined;
 	ended = false;
+	place = -1;
 	/** What must be given back or stopped at the end: a slot, an upstream request. */
 	readonly #atEnd: ((outcome: Outcome) => void)[] = [];
 	readonly #ledger: Ledger;
@@ -153,7 +154,6 @@ export class Ledger {
 		const durationMs = performance.now() - exchange.startedAtMs;
 		const key = exchange.credential?.key.name ?? null;
 		const route = exchange.route?.id ?? null;
-		const { usage } = exchange;
 		if (key !== null)
 			this.keyUses.record(
 				key,
@@ -161,37 +161,10 @@ export class Ledger {
 				Date.now(),
 			);
 		this.#count(key ?? "", route ?? "", exchange, outcome, durationMs);
-		const line = {
-			key,
-			node: exchange.node?.name || null,
-			route,
-			model: usage?.model ?? null,
-			status: exchange.status,
-			ttftMs: exchange.ttftMs === undefined ? null : round(exchange.ttftMs),
-			durationMs: round(durationMs),
-			bytesIn: exchange.bytesIn,
-			bytesOut: exchange.bytesOut,
-			tokensIn: usage?.tokensIn ?? null,
-			tokensOut: usage?.tokensOut ?? null,
-			outcome,
-			reqId: exchange.id,
-			ip: exchange.connection.address,
-			...(exchange.reason === undefined
-				? undefined
-				: { reason: exchange.reason }),
-			...(exchange.node === undefined
-				? undefined
-				: { user: exchange.node.user ?? null, tags: exchange.node.tags }),
-			...(exchange.grants === undefined
-				? undefined
-				: { grants: exchange.grants }),
-			...(exchange.identityFault === undefined
-				? undefined
-				: { identity: exchange.identityFault }),
-		};
-		if (outcome === "upstream_error" || outcome === "cut")
-			this.#log.warn(line, "request");
-		else this.#log.info(line, "request");
+		const level =
+			outcome === "upstream_error" || outcome === "cut" ? "warn" : "info";
+		if (this.#log.isLevelEnabled(level))
+			this.#sink.write(requestLine(exchange, outcome, level, durationMs));
 	}
 
 	/** Bytes that were no request at all; they have a line too. */
@@ -220,16 +193,10 @@ export class Ledger {
 		lockedOut: boolean,
 	): void {
 		this.authFailures += 1;
-		const line = {
-			event: "auth_failed",
-			ip: address,
-			level: "warn",
-			time: new Date().toISOString(),
-			reqId: requestId ?? null,
-			lockedOut,
-			msg: "wrong key",
-		};
-		this.#sink.write(`${JSON.stringify(line)}\n`);
+		const reqId = requestId === undefined ? null : `"${requestId}"`;
+		this.#sink.write(
+			`{"event":"auth_failed","ip":"${address}","level":"warn","time":"${isoTime(Date.now())}","reqId":${reqId},"lockedOut":${lockedOut},"msg":"wrong key"}\n`,
+		);
 	}
 
 	/** Somebody has found a key that was laid out to be found. */
@@ -275,6 +242,40 @@ export class Ledger {
 		tally.tokensOut += exchange.usage?.tokensOut ?? 0;
 		tally.durationMs += durationMs;
 	}
+}
+
+/** A request's line, as pino writes its own; pino takes three times as long to put it together. */
+function requestLine(
+	exchange: Exchange,
+	outcome: Outcome,
+	level: "info" | "warn",
+	durationMs: number,
+): string {
+	const { usage, node } = exchange;
+	const key = exchange.credential?.key.name ?? null;
+	const ttftMs = exchange.ttftMs === undefined ? null : round(exchange.ttftMs);
+	let line = `{"level":"${level}","time":"${isoTime(Date.now())}","key":${JSON.stringify(key)},"node":${JSON.stringify(node?.name || null)},"route":${JSON.stringify(exchange.route?.id ?? null)},"model":${JSON.stringify(usage?.model ?? null)},"status":${exchange.status},"ttftMs":${ttftMs},"durationMs":${round(durationMs)},"bytesIn":${exchange.bytesIn},"bytesOut":${exchange.bytesOut},"tokensIn":${usage?.tokensIn ?? null},"tokensOut":${usage?.tokensOut ?? null},"outcome":"${outcome}","reqId":"${exchange.id}","ip":"${exchange.connection.address}"`;
+	if (exchange.reason !== undefined)
+		line += `,"reason":${JSON.stringify(exchange.reason)}`;
+	if (node !== undefined)
+		line += `,"user":${JSON.stringify(node.user ?? null)},"tags":${JSON.stringify(node.tags)}`;
+	if (exchange.grants !== undefined)
+		line += `,"grants":${JSON.stringify(exchange.grants)}`;
+	if (exchange.identityFault !== undefined)
+		line += `,"identity":${JSON.stringify(exchange.identityFault)}`;
+	return `${line},"msg":"request"}\n`;
+}
+
+let latestMs = 0;
+let latestTime = "";
+
+/** Made once for each millisecond. */
+function isoTime(epochMs: number): string {
+	if (epochMs !== latestMs) {
+		latestMs = epochMs;
+		latestTime = new Date(epochMs).toISOString();
+	}
+	return latestTime;
 }
 
 function round(milliseconds: number): number {

@@ -1,7 +1,5 @@
-import { loadConfig, type Settings } from "../config/load.ts";
+import type { Settings } from "../config/load.ts";
 import { BadFileError } from "../config/strictJson.ts";
-import { loadKeys } from "../keys/keyFile.ts";
-import { Keyring } from "../keys/keyring.ts";
 import { createLog, flushLog, type LogSink } from "../log.ts";
 import { localSource } from "../net/connections.ts";
 import {
@@ -14,8 +12,9 @@ import { openSideDoor, type SideDoorReply } from "../net/sideDoors.ts";
 import { notifySystemd, stopNotifier, watchdogMs } from "../net/systemd.ts";
 import { version } from "../version.ts";
 import { Ledger } from "./account.ts";
-import { createGate, type Gate, type Rules } from "./gate.ts";
+import { createGate, type Gate } from "./gate.ts";
 import { renderMetrics } from "./metrics.ts";
+import type { Rules } from "./rules.ts";
 
 /** How long before its end a key's expiry is told of. */
 const expiryNoticeMs = 7 * 86_400_000;
@@ -37,25 +36,6 @@ export type ReloadResult =
 			readonly file: string;
 			readonly mistakes: BadFileError["mistakes"];
 	  };
-
-/**
- * Reads the configuration and the keys that it names.
- *
- * @throws {BadFileError} if either would not load
- */
-export async function loadRules(configFile: string): Promise<Rules> {
-	const settings = await loadConfig(configFile);
-	const keys = await loadKeys(settings.keysFile);
-	const bound = keys.find(({ bind }) => bind !== undefined);
-	if (bound !== undefined && settings.identity.mode === "off")
-		throw new BadFileError(configFile, [
-			{
-				path: "identity.mode",
-				message: `is "off", and the key "${bound.name}" is bound to devices; set "log" or "require"`,
-			},
-		]);
-	return { settings, keyring: new Keyring(keys) };
-}
 
 /**
  * Starts a daemon.

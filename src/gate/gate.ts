@@ -10,7 +10,6 @@ import httpProxy from "@fastify/http-proxy";
 import rateLimit from "@fastify/rate-limit";
 import fastify, { type FastifyReply, type FastifyRequest } from "fastify";
 import type { Settings } from "../config/load.ts";
-import type { Keyring } from "../keys/keyring.ts";
 import type { Log } from "../log.ts";
 import {
 	type Connection,
@@ -18,8 +17,9 @@ import {
 	cutOff,
 } from "../net/connections.ts";
 import { descriptorLimit, roomForClients } from "../net/descriptors.ts";
+import { Roster } from "../net/roster.ts";
 import { createWhois, type Whois } from "../net/tailscale.ts";
-import { openUpstream, type UpstreamPool } from "../net/upstream.ts";
+import { Upstream } from "../net/upstream.ts";
 import { SignatureUses } from "../ollama/cliSignature.ts";
 import { matchRoute, routes } from "../ollama/routes.ts";
 import { Exchange, type Ledger } from "./account.ts";
@@ -47,6 +47,7 @@ import {
 	hasMeaninglessBody,
 	keepsConnection,
 } from "./route.ts";
+import type { Rules } from "./rules.ts";
 import { checkSource } from "./source.ts";
 
 /** How often running relays are looked at: for silence, and for keys that expire. */
@@ -80,12 +81,6 @@ const shuttingDown: Refusal = {
 const held = Symbol("exchange");
 type HeldRequest = IncomingMessage & { [held]?: Exchange };
 
-/** What is in force; replaced whole on a reload. */
-export interface Rules {
-	readonly settings: Settings;
-	readonly keyring: Keyring;
-}
-
 /** The gate without its listeners: it makes HTTP servers that the listener binds. */
 export interface Gate {
 	/**
@@ -118,7 +113,7 @@ export async function createGate(
 	log: Log,
 ): Promise<Gate> {
 	let rules = first;
-	let upstream: UpstreamPool = openUpstream(rules.settings.upstream);
+	let upstream = new Upstream(rules.settings.upstream);
 	let whois = openWhois(rules.settings);
 	let draining = false;
 	/** When each was said last. */
@@ -130,7 +125,7 @@ export async function createGate(
 	const lockout = new Lockout();
 	const pace = new RefusalPace();
 	const signatureUses = new SignatureUses();
-	const relays = new Set<Relay>();
+	const relays = new Roster<Relay>();
 	const judgedBodies = { bytes: 0 };
 
 	// Fastify sees only what the first five steps let through. Its own routing then
@@ -152,15 +147,14 @@ export async function createGate(
 
 	app.addHook("onRequest", async (request, reply) => {
 		const exchange = exchangeOf(request);
+		const { mode } = rules.settings.identity;
 		const refusal =
-			(await checkIdentity(exchange, rules.settings.identity.mode, whois)) ??
+			(mode === "off"
+				? undefined
+				: await checkIdentity(exchange, mode, whois)) ??
 			(await limits.check(request));
 		// The client may have left while the limits were counted.
-		if (refusal === undefined && !exchange.ended) {
-			// Whatever its type says, a body is passed on as it is. Without one Fastify does not parse it.
-			delete request.raw.headers["content-type"];
-			return;
-		}
+		if (refusal === undefined && !exchange.ended) return;
 		reply.hijack();
 		if (refusal !== undefined) sendRefusal(exchange, refusal);
 	});
@@ -247,6 +241,9 @@ export async function createGate(
 		}
 		res.once("finish", () => {
 			connection.unanswered -= 1;
+			// All of a request hangs on it, and an idle connection has no need of it.
+			if (req.complete && connection.latest === req)
+				connection.latest = undefined;
 		});
 		// A reply has been written that closes the connection behind itself.
 		if (connection.closing) return;
@@ -305,6 +302,9 @@ export async function createGate(
 			exchange.end("ok");
 			return;
 		}
+		// The gate has read them. Whatever type and length they tell of, a body is passed
+		// on as it is: Fastify would parse it.
+		req.headers = {};
 		toFastify(req, res);
 
 		function decide(
@@ -313,7 +313,6 @@ export async function createGate(
 		): Refusal | undefined {
 			const { address } = exchange.connection;
 			const turnedAway = turnAway(exchange.connection);
-			exchange.closing ||= turnedAway?.reason === "foreign_source";
 			if (turnedAway !== undefined || isPreflight) return turnedAway;
 
 			const authentication = identify(address, req, head, exchange.id);
@@ -514,6 +513,7 @@ export async function createGate(
 
 	const sweeper = setInterval(() => {
 		pace.sweep(performance.now());
+		upstream.sweep(performance.now());
 		for (const relay of relays) relay.sweep(sweepIntervalMs);
 		const nowMs = Date.now();
 		for (const { exchange } of relays) {
@@ -565,17 +565,8 @@ export async function createGate(
 				JSON.stringify(previous.settings.upstream) !==
 				JSON.stringify(next.settings.upstream)
 			) {
-				const { pool } = upstream;
-				upstream = openUpstream(next.settings.upstream);
-				// Ends its connections once what runs on them has ended.
-				pool
-					.close()
-					.catch((error: unknown) =>
-						log.warn(
-							{ err: error },
-							"closing connections to the previous upstream failed",
-						),
-					);
+				upstream.retire();
+				upstream = new Upstream(next.settings.upstream);
 			}
 			cutUnwanted();
 		},
@@ -590,7 +581,8 @@ export async function createGate(
 			await wait(relays.size > 0 ? cutGraceMs : 0);
 			clearInterval(sweeper);
 			for (const server of servers) server.closeAllConnections();
-			await Promise.all([upstream.pool.destroy(), app.close()]);
+			upstream.destroy();
+			await app.close();
 		},
 
 		stats() {

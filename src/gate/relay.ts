@@ -1,7 +1,14 @@
-import { Readable } from "node:stream";
-import type { Dispatcher } from "undici";
 import type { Settings } from "../config/load.ts";
-import type { UpstreamPool } from "../net/upstream.ts";
+import { localSource } from "../net/connections.ts";
+import type { ReplyHead } from "../net/replyReader.ts";
+import {
+	OddRequest,
+	type Upstream,
+	type UpstreamCall,
+	type UpstreamFault,
+	type UpstreamRequest,
+	type UpstreamSink,
+} from "../net/upstream.ts";
 import {
 	type ReplyFormat,
 	replyFormatOf,
@@ -17,7 +24,12 @@ import {
 	guardBody,
 	type ReplyFilter,
 } from "./modelPolicy.ts";
-import { lingerForBody, type Refusal, sendRefusal } from "./refusal.ts";
+import {
+	endReply,
+	lingerForBody,
+	type Refusal,
+	sendRefusal,
+} from "./refusal.ts";
 import { bodyLengthOf, bodyLimitOf } from "./route.ts";
 
 /** A body up to this size is read whole before a connection to Ollama is taken for it. */
@@ -46,11 +58,10 @@ const notForwarded = new Set([
 	"vary",
 ]);
 
-type ReplyHeaders = Record<string, string | string[] | undefined>;
-
 /** A reply that waits for its end. */
 interface Held {
-	readonly headers: ReplyHeaders;
+	/** Names and values in turn. */
+	readonly headers: readonly string[];
 	readonly chunks: Buffer[];
 	bytes: number;
 }
@@ -63,18 +74,20 @@ export interface JudgedBodies {
 /**
  * Step 7: one request to Ollama and its reply, bytes both ways.
  *
- * It speaks undici's dispatch protocol itself, because `reply.from` gives
- * undici nothing to abort by: a client that leaves while a model loads would
- * keep the GPU busy, and its headers would wait for the first byte of the body.
+ * Not `reply.from`'s, which has nothing to abort by: a client that leaves while
+ * a model loads would keep the GPU busy, and its headers would wait for the
+ * first byte of the body.
  */
-export class Relay implements Dispatcher.DispatchHandler {
+export class Relay implements UpstreamSink {
 	readonly exchange: Exchange;
+	place = -1;
 	readonly #judged: JudgedBodies;
 	/** This relay's part of it. */
 	#judgedBytes = 0;
-	/** The pool in force: a reload may change it until the request goes out. */
-	readonly #upstreamNow: () => UpstreamPool;
-	#upstream: UpstreamPool | undefined;
+	/** The one in force: a reload may change it until the request goes out. */
+	readonly #upstreamNow: () => Upstream;
+	#upstream: Upstream | undefined;
+	#request: UpstreamRequest | undefined;
 	readonly #settings: Settings;
 	readonly #route: Route;
 	readonly #ends = new ReplyEnds();
@@ -83,13 +96,16 @@ export class Relay implements Dispatcher.DispatchHandler {
 	/** Takes models out of a list that the key may not see. */
 	readonly #filter: ReplyFilter | undefined;
 	#held: Held | undefined;
-	#controller: Dispatcher.DispatchController | undefined;
 	#format: ReplyFormat = "opaque";
 	/** The reply came with a length or in chunks, so that a client sees when it is broken off. */
 	#framed = true;
-	/** The reply is sent in chunks, which the relay writes itself: see `#send`. */
+	/** An error behind what it announces would pass for the next reply, or for a part of this one. */
+	#hasLength = false;
+	/** The reply is sent in chunks, which the relay writes itself: see `#write`. */
 	#chunked = false;
 	#bodySent = false;
+	/** It is passed on as it comes. */
+	#bodyFlows = false;
 	#replyStarted = false;
 	#clientIsSlow = false;
 	#ollamaIsSlow = false;
@@ -100,7 +116,7 @@ export class Relay implements Dispatcher.DispatchHandler {
 	constructor(
 		exchange: Exchange,
 		route: Route,
-		upstream: () => UpstreamPool,
+		upstream: () => Upstream,
 		settings: Settings,
 		judged: JudgedBodies,
 	) {
@@ -117,7 +133,9 @@ export class Relay implements Dispatcher.DispatchHandler {
 		// However the exchange ends, nothing goes on upstream.
 		exchange.atEnd(() => {
 			this.#noteUsage();
-			this.#stopUpstream();
+			this.#ends.release();
+			this.#request?.abort();
+			this.#dropRestOfBody();
 			judged.bytes -= this.#judgedBytes;
 		});
 	}
@@ -130,10 +148,13 @@ export class Relay implements Dispatcher.DispatchHandler {
 			// Nothing follows the head, but the parser must reach the message's end for the next request.
 			exchange.req.resume();
 			this.#bodySent = true;
-			this.#dispatch(path, null);
+			this.#send(path, undefined);
 		} else if (this.#guard !== undefined || length <= wholeBodyBytes)
 			this.#readWhole(path);
-		else this.#dispatch(path, this.#bodyStream());
+		else
+			this.#send(path, {
+				length: exchange.head.contentLength[0] ?? "chunked",
+			});
 	}
 
 	/** A small body, and one that a rule of the key's must see before Ollama does. */
@@ -167,7 +188,7 @@ export class Relay implements Dispatcher.DispatchHandler {
 					: Buffer.concat(chunks);
 			this.#bodySent = true;
 			const refusal = this.#guard?.finish(body);
-			if (refusal === undefined) this.#dispatch(path, body);
+			if (refusal === undefined) this.#send(path, body);
 			else this.#refuse(refusal);
 		});
 	}
@@ -197,43 +218,44 @@ export class Relay implements Dispatcher.DispatchHandler {
 		);
 	}
 
-	/**
-	 * The request's body as undici reads it. A stream of its own, since undici
-	 * destroys the body of a request that fails, and with an incoming message
-	 * goes the client's connection before it has had an answer.
-	 */
-	#bodyStream(): Readable {
+	/** There is a connection to Ollama, or room in it again: the client's body flows. */
+	ready(): void {
+		if (this.exchange.ended) return;
+		if (!this.#bodyFlows) this.#passBody();
+		this.#ollamaIsSlow = false;
+		this.exchange.req.resume();
+	}
+
+	#passBody(): void {
 		const { req } = this.exchange;
 		const limit = this.#bodyLimit();
-		let begun = false;
-		const body = new Readable({
-			highWaterMark: wholeBodyBytes,
-			read: () => {
-				if (!begun) {
-					begun = true;
-					this.#continue();
-					req.on("data", (chunk: Buffer) => {
-						this.#quietSweeps = 0;
-						this.exchange.bytesIn += chunk.length;
-						if (this.exchange.bytesIn > limit)
-							this.#refuse(bodyTooLarge(limit));
-						else if (!body.push(chunk)) {
-							this.#ollamaIsSlow = true;
-							req.pause();
-						}
-					});
-					req.on("end", () => {
-						this.#bodySent = true;
-						body.push(null);
-					});
-				}
-				this.#ollamaIsSlow = false;
-				req.resume();
-			},
+		this.#bodyFlows = true;
+		this.#continue();
+		req.on("data", (chunk: Buffer) => {
+			this.#quietSweeps = 0;
+			// Read to its end all the same, for the next request on the connection.
+			if (this.exchange.ended || this.#request === undefined) return;
+			this.exchange.bytesIn += chunk.length;
+			if (this.exchange.bytesIn > limit) this.#refuse(bodyTooLarge(limit));
+			else if (!this.#request.write(chunk)) {
+				this.#ollamaIsSlow = true;
+				req.pause();
+			}
 		});
-		// undici destroys it when the request is aborted; that is no news.
-		body.on("error", () => {});
-		return body;
+		req.on("end", () => {
+			this.#bodySent = true;
+			if (!this.exchange.ended) this.#request?.endBody();
+		});
+	}
+
+	/**
+	 * Nobody wants the rest of a body that is held back. It is read all the same for
+	 * as long as the connection lingers: closed with bytes unread, it would be reset,
+	 * and the answer lost.
+	 */
+	#dropRestOfBody(): void {
+		if (this.#ollamaIsSlow) this.exchange.req.resume();
+		this.#ollamaIsSlow = false;
 	}
 
 	/** Only now is the client told to send: whoever was refused before never had to. */
@@ -242,7 +264,7 @@ export class Relay implements Dispatcher.DispatchHandler {
 			this.exchange.res.writeContinue();
 	}
 
-	#dispatch(path: string, body: Buffer | Readable | null): void {
+	#send(path: string, body: UpstreamCall["body"]): void {
 		const { exchange } = this;
 		if (exchange.ended) return;
 		const upstream = this.#upstreamNow();
@@ -250,38 +272,26 @@ export class Relay implements Dispatcher.DispatchHandler {
 			this.#refuse(busy(upstream.maxConnections));
 			return;
 		}
-		upstream.active += 1;
-		exchange.atEnd(() => {
-			upstream.active -= 1;
-		});
 		this.#upstream = upstream;
-		const { origin, hostHeader } = upstream;
-		const headers = ["host", hostHeader, ...exchange.head.forwarded];
-		const [length] = exchange.head.contentLength;
-		if (body instanceof Readable && length !== undefined)
-			headers.push("content-length", length);
 		const { method } = this.#route;
+		const { forwarded: headers } = exchange.head;
 		try {
-			upstream.pool.dispatch({ origin, path, method, headers, body }, this);
+			this.#request = upstream.send({ method, path, headers, body }, this);
 		} catch (error) {
-			this.onResponseError(undefined, error as Error);
+			if (!(error instanceof OddRequest)) throw error;
+			// Node's parser lets no such character in. Should it ever, it gets no further.
+			this.#refuse({
+				status: 400,
+				reason: "malformed",
+				message: "a header of this request cannot be passed on",
+			});
 		}
-	}
-
-	onRequestStart(controller: Dispatcher.DispatchController): void {
-		this.#controller = controller;
 		this.#quietSweeps = 0;
-		// The client left while a connection was being made.
-		if (this.exchange.ended) controller.abort(new Error("the client is gone"));
 	}
 
-	onResponseStart(
-		_controller: Dispatcher.DispatchController,
-		status: number,
-		headers: ReplyHeaders,
-	): void {
+	head({ status, headers }: ReplyHead): void {
 		const { exchange } = this;
-		if (exchange.ended || status < 200) return;
+		if (exchange.ended) return;
 		this.#quietSweeps = 0;
 		if (status >= 300 && status < 400) {
 			this.#refuse(
@@ -298,14 +308,13 @@ export class Relay implements Dispatcher.DispatchHandler {
 		else this.#beginReply(headers);
 	}
 
-	#beginReply(headers: ReplyHeaders): void {
+	#beginReply(headers: readonly string[], length?: number): void {
 		const { exchange } = this;
 		const { res, status } = exchange;
-		this.#format = replyFormatOf(single(headers["content-type"]));
-		this.#framed =
-			headers["content-length"] !== undefined ||
-			exchange.req.httpVersion === "1.1";
-		const replyHeaders = forwardedHeaders(headers);
+		const replyHeaders = forwardedHeaders(headers, length);
+		this.#format = replyFormatOf(firstOf(replyHeaders, "content-type"));
+		this.#hasLength = firstOf(replyHeaders, "content-length") !== undefined;
+		this.#framed = this.#hasLength || exchange.req.httpVersion === "1.1";
 		replyHeaders.push(...exchange.replyHeaders);
 		if (exchange.closing) replyHeaders.push(...exchange.closeBehind());
 		try {
@@ -329,59 +338,61 @@ export class Relay implements Dispatcher.DispatchHandler {
 		});
 	}
 
-	onResponseData(
-		controller: Dispatcher.DispatchController,
-		chunk: Buffer,
-	): void {
+	data(buffer: Buffer, start: number, end: number): boolean {
 		const { exchange } = this;
-		if (exchange.ended) return;
+		if (exchange.ended) return true;
 		this.#quietSweeps = 0;
 		if (this.#held !== undefined) {
-			this.#hold(this.#held, chunk);
-			return;
+			this.#hold(this.#held, Buffer.from(buffer.subarray(start, end)));
+			return true;
 		}
-		if (this.#write(chunk)) return;
+		if (this.#pass(buffer, start, end)) return true;
 		this.#clientIsSlow = true;
-		controller.pause();
 		exchange.res.once("drain", () => {
 			this.#clientIsSlow = false;
 			this.#quietSweeps = 0;
-			controller.resume();
+			this.#request?.resume();
 		});
+		return false;
 	}
 
 	/** Passes a piece on. Returns false if the client does not keep up. */
-	#write(chunk: Buffer): boolean {
+	#pass(buffer: Buffer, start: number, end: number): boolean {
 		const { exchange } = this;
 		if (exchange.bytesOut === 0)
 			exchange.ttftMs = performance.now() - exchange.startedAtMs;
-		const isFirst = exchange.bytesOut === 0;
-		exchange.bytesOut += chunk.length;
-		this.#ends.push(chunk);
-		return this.#send(chunk, isFirst);
+		exchange.bytesOut += end - start;
+		this.#ends.push(buffer, start, end);
+		return this.#write(buffer, start, end);
 	}
 
 	/**
-	 * Sends a piece of the reply's body. Node would write a chunk as four pieces
-	 * (size, line end, data, line end); a small one as one string costs a good
-	 * part less, and is joined to the headers where it is the first. Latin-1 keeps
-	 * every byte.
+	 * Writes a piece of the reply's body as one string or buffer. Node would write
+	 * a chunk as four pieces (size, line end, data, line end), and a small string
+	 * costs less than a buffer, and is joined to the headers where it is the first.
+	 * Latin-1 keeps every byte.
 	 */
-	#send(piece: Buffer, joins = false): boolean {
+	#write(buffer: Buffer, start: number, end: number): boolean {
 		const { res } = this.exchange;
-		const isSmall = piece.length <= 4096;
+		const length = end - start;
+		const isSmall = length <= 4096;
 		if (!this.#chunked)
-			return isSmall && joins
-				? res.write(piece.toString("latin1"), "latin1")
-				: res.write(piece);
+			return isSmall
+				? res.write(buffer.toString("latin1", start, end), "latin1")
+				: res.write(Buffer.from(buffer.subarray(start, end)));
 		// A chunk without data would be the reply's end.
-		if (piece.length === 0) return !res.writableNeedDrain;
-		const size = piece.length.toString(16);
+		if (length === 0) return !res.writableNeedDrain;
+		const size = `${length.toString(16)}\r\n`;
 		if (isSmall)
-			return res.write(`${size}\r\n${piece.toString("latin1")}\r\n`, "latin1");
-		res.write(`${size}\r\n`, "latin1");
-		res.write(piece);
-		return res.write("\r\n", "latin1");
+			return res.write(
+				`${size}${buffer.toString("latin1", start, end)}\r\n`,
+				"latin1",
+			);
+		const chunk = Buffer.allocUnsafe(size.length + length + 2);
+		chunk.write(size, "latin1");
+		buffer.copy(chunk, size.length, start, end);
+		chunk.write("\r\n", size.length + length, "latin1");
+		return res.write(chunk);
 	}
 
 	/** A list is short, and must be whole before what the key may not see is taken out. */
@@ -400,11 +411,12 @@ export class Relay implements Dispatcher.DispatchHandler {
 			);
 			return;
 		}
-		this.#beginReply({ ...headers, "content-length": String(body.length) });
-		this.#write(body);
+		this.#beginReply(headers, body.length);
+		if (this.exchange.ended) return;
+		this.#pass(body, 0, body.length);
 	}
 
-	onResponseEnd(): void {
+	end(): void {
 		const { exchange } = this;
 		if (exchange.ended) return;
 		if (this.#held !== undefined) this.#sendHeld(this.#held);
@@ -426,17 +438,15 @@ export class Relay implements Dispatcher.DispatchHandler {
 		const failed = this.#ends.endsWithError(this.#format);
 		if (failed) exchange.reason = "upstream_stream_error";
 		const ended = () => exchange.end(failed ? "upstream_error" : "ok");
-		if (this.#chunked) exchange.res.end("0\r\n\r\n", "latin1", ended);
-		else exchange.res.end(ended);
+		if (this.#chunked) exchange.res.write("0\r\n\r\n", "latin1");
+		endReply(exchange.res, ended);
+		this.#dropRestOfBody();
 		lingerForBody(exchange.req);
 	}
 
-	onResponseError(
-		_controller: Dispatcher.DispatchController | undefined,
-		error: Error,
-	): void {
+	failed(fault: UpstreamFault): void {
 		if (this.exchange.ended) return;
-		this.#fail(describeFault(error, this.#upstream?.name ?? "upstream.url"));
+		this.#fail(describeFault(fault, this.#upstream?.name ?? "upstream.url"));
 	}
 
 	/**
@@ -530,10 +540,15 @@ export class Relay implements Dispatcher.DispatchHandler {
 			message,
 			this.#ends.lastByte,
 		);
-		if (text !== undefined && exchange.req.method !== "HEAD" && graceMs > 0) {
+		if (
+			text !== undefined &&
+			!this.#hasLength &&
+			exchange.req.method !== "HEAD" &&
+			graceMs > 0
+		) {
 			const last = Buffer.from(text);
 			exchange.bytesOut += last.length;
-			this.#send(last);
+			this.#write(last, 0, last.length);
 		} else if (graceMs > 0) res.flushHeaders();
 		exchange.end(outcome);
 		this.#closeSoon(graceMs);
@@ -547,16 +562,15 @@ export class Relay implements Dispatcher.DispatchHandler {
 		if (this.#framed) socket.destroySoon();
 		else {
 			// Without a length a clean close would be the reply's regular end (RFC 9112, 6.3).
-			socket.write("", () => socket.resetAndDestroy());
+			// A Unix socket knows no reset, and Node throws.
+			const isLocal = this.exchange.connection.parsedAddress === localSource;
+			socket.write("", () =>
+				isLocal ? socket.destroy() : socket.resetAndDestroy(),
+			);
 		}
 		const timer = setTimeout(() => socket.destroy(), graceMs);
 		timer.unref();
 		socket.once("close", () => clearTimeout(timer));
-	}
-
-	#stopUpstream(): void {
-		if (!this.#finished)
-			this.#controller?.abort(new Error("the exchange has ended"));
 	}
 }
 
@@ -573,71 +587,63 @@ function badGateway(reason: string, message: string): Refusal {
 	return { status: 502, reason, message };
 }
 
-/** Puts a fault of undici's or the system's into words. */
-function describeFault(
-	error: Error & { code?: string },
-	name: string,
-): Refusal {
-	switch (error.code) {
-		case "ECONNREFUSED":
-		case "ENOENT":
-		case "EACCES":
-		case "UND_ERR_CONNECT_TIMEOUT":
-			return badGateway(
-				"upstream_unreachable",
-				`llamagate cannot reach Ollama at ${name} (${error.code}); is it running?`,
-			);
-		case "EMFILE":
-		case "ENFILE":
-			return badGateway(
-				"upstream_unreachable",
-				`llamagate has no file descriptor left to reach Ollama by (${error.code})`,
-			);
-		case "UND_ERR_HEADERS_OVERFLOW":
-		case "UND_ERR_RES_CONTENT_LENGTH_MISMATCH":
-			return badGateway(
-				"upstream_garbage",
-				"Ollama's answer was not valid HTTP",
-			);
-		default:
-			// undici's words for a 100 and for an upgrade that nobody has asked for
-			return error.name === "HTTPParserError" ||
-				error.message === "bad response" ||
-				error.message === "bad upgrade"
-				? badGateway("upstream_garbage", "Ollama's answer was not valid HTTP")
-				: badGateway(
-						"upstream_died",
-						"Ollama closed the connection in the middle of the request",
-					);
-	}
+/** Puts what became of a request into words. */
+function describeFault({ kind, detail }: UpstreamFault, name: string): Refusal {
+	if (kind === "garbage")
+		return badGateway(
+			"upstream_garbage",
+			`Ollama's answer was not valid HTTP: ${detail}`,
+		);
+	if (kind === "died")
+		return badGateway(
+			"upstream_died",
+			"Ollama closed the connection in the middle of the request",
+		);
+	return badGateway(
+		"upstream_unreachable",
+		detail === "EMFILE" || detail === "ENFILE"
+			? `llamagate has no file descriptor left to reach Ollama by (${detail})`
+			: `llamagate cannot reach Ollama at ${name} (${detail}); is it running?`,
+	);
 }
 
-function single(value: string | string[] | undefined): string | undefined {
-	return Array.isArray(value) ? value[0] : value;
+/** The first value of a header. */
+function firstOf(
+	headers: readonly string[],
+	wanted: string,
+): string | undefined {
+	for (let at = 0; at < headers.length; at += 2)
+		if (headers[at] === wanted) return headers[at + 1];
+	return undefined;
 }
 
-function forwardedHeaders(headers: ReplyHeaders): string[] {
+/** @param length of a body that is not Ollama's own */
+function forwardedHeaders(
+	headers: readonly string[],
+	length: number | undefined,
+): string[] {
 	const forwarded: string[] = [];
-	const named = headers.connection;
-	const connectionOptions =
-		named === undefined
-			? undefined
-			: new Set(
-					String(named)
-						.toLowerCase()
-						.split(/[\s,]+/),
-				);
-	for (const [name, value] of Object.entries(headers)) {
+	let options: Set<string> | undefined;
+	for (let at = 0; at < headers.length; at += 2)
+		if (headers[at] === "connection") {
+			options ??= new Set();
+			for (const option of (headers[at + 1] ?? "")
+				.toLowerCase()
+				.split(/[\s,]+/))
+				options.add(option);
+		}
+	for (let at = 0; at < headers.length; at += 2) {
+		const name = headers[at] ?? "";
 		if (
-			value === undefined ||
 			notForwarded.has(name) ||
-			connectionOptions?.has(name) === true
+			options?.has(name) === true ||
+			(length !== undefined && name === "content-length") ||
+			name.startsWith("access-control-") ||
+			name.startsWith("ratelimit-")
 		)
 			continue;
-		if (name.startsWith("access-control-") || name.startsWith("ratelimit-"))
-			continue;
-		if (typeof value === "string") forwarded.push(name, value);
-		else for (const one of value) forwarded.push(name, one);
+		forwarded.push(name, headers[at + 1] ?? "");
 	}
+	if (length !== undefined) forwarded.push("content-length", String(length));
 	return forwarded;
 }

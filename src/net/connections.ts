@@ -2,6 +2,7 @@ import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import type { Exchange } from "../gate/account.ts";
 import { type Address, parseAddress } from "./ranges.ts";
+import { Roster } from "./roster.ts";
 
 /** Where a connection over the Unix socket comes from: a program of this host that may open its file. */
 export const localSource = "local";
@@ -25,7 +26,7 @@ export interface Connection {
 	/** The request that was read last, or is being read. */
 	latest: IncomingMessage | undefined;
 	/** The requests on it that have not ended; more than one when the client pipelines. */
-	readonly exchanges: Set<Exchange>;
+	readonly exchanges: Roster<Exchange>;
 }
 
 /**
@@ -84,7 +85,7 @@ export class ConnectionTable {
 			waits: false,
 			closing: false,
 			latest: undefined,
-			exchanges: new Set(),
+			exchanges: new Roster(),
 		};
 		(socket as HeldSocket)[held] = connection;
 		// Node stops listening for errors once it has handed a socket over (CONNECT),

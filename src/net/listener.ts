@@ -30,14 +30,15 @@ export interface Listener {
 /** The Tailscale addresses of an interface; none if it does not exist or may not be seen. */
 export function tailscaleAddressesOf(name: string): string[] {
 	try {
-		return readAddresses(name);
+		return readTailscaleAddresses(name);
 	} catch {
 		// A sandbox may forbid netlink. What cannot be seen is not listened on.
 		return [];
 	}
 }
 
-function readAddresses(name: string): string[] {
+/** The same. @throws where they cannot be seen */
+export function readTailscaleAddresses(name: string): string[] {
 	return (networkInterfaces()[name] ?? [])
 		.map(({ address }) => address)
 		.filter(isTailscaleAddress);
@@ -83,7 +84,7 @@ export async function openListener(
 	function addressesOf(where: Listen): string[] | undefined {
 		if (where.kind === "address") return [where.address];
 		try {
-			const addresses = readAddresses(where.name);
+			const addresses = readTailscaleAddresses(where.name);
 			saidBlind = false;
 			return addresses;
 		} catch (error) {

@@ -1,48 +1,350 @@
-import { Pool } from "undici";
+import { connect, type Socket } from "node:net";
 import type { Settings } from "../config/load.ts";
+import { codeOf } from "./errorCode.ts";
 import { formatHostPort } from "./ranges.ts";
+import { BrokenReply, ReplyReader, type ReplySink } from "./replyReader.ts";
+import { Roster } from "./roster.ts";
 
-/** Connections to Ollama, and what a request over them must say. */
-export interface UpstreamPool {
-	readonly pool: Pool;
-	readonly origin: string;
-	/** Bound to loopback, Ollama answers 403 to any other Host. */
-	readonly hostHeader: string;
-	/** For messages: `127.0.0.1:11434`, or the socket's path. */
-	readonly name: string;
-	readonly maxConnections: number;
-	/** Requests that are with Ollama. */
-	active: number;
+/** Ollama never closes an idle connection; one that nobody needs is closed after so long. */
+const maxIdleMs = 60_000;
+/** Bytes read at once: what the system has, in the usual case a token. */
+const readBytes = 64 * 1024;
+
+/** Why a request came to nothing. */
+export interface UpstreamFault {
+	readonly kind: "unreachable" | "garbage" | "died";
+	/** The system's code, or what is wrong with the reply. */
+	readonly detail: string;
 }
 
-/** Opens a pool; connections are made when they are needed. */
-export function openUpstream({
-	target,
-	connectTimeoutMs,
-	maxConnections,
-}: Settings["upstream"]): UpstreamPool {
-	const hostPort =
-		target.kind === "tcp"
-			? formatHostPort(target.host, target.port)
-			: "127.0.0.1:11434";
-	const origin = `http://${hostPort}`;
-	const pool = new Pool(origin, {
-		connections: maxConnections,
-		pipelining: 1,
-		connectTimeout: connectTimeoutMs,
-		// The relay keeps its own time: silence is normal while a model loads.
-		headersTimeout: 0,
-		bodyTimeout: 0,
-		// Ollama never closes an idle connection.
-		keepAliveTimeout: 60_000,
-		...(target.kind === "unix" ? { socketPath: target.socketPath } : undefined),
-	});
-	return {
-		pool,
-		origin,
-		hostHeader: hostPort,
-		name: target.kind === "tcp" ? hostPort : target.socketPath,
+/** Something in a request would be read as another line of it. */
+export class OddRequest extends Error {
+	readonly code = "ODD_REQUEST";
+}
+
+/** Takes what becomes of a request. */
+export interface UpstreamSink extends ReplySink {
+	/** A body that is written later may be written now, or on after `write` returned false. */
+	ready(): void;
+	/** Instead of `end`. Nothing follows. */
+	failed(fault: UpstreamFault): void;
+}
+
+/** What is asked of Ollama. */
+export interface UpstreamCall {
+	readonly method: string;
+	readonly path: string;
+	/** Names and values in turn; `Host` and the body's framing are added. */
+	readonly headers: readonly string[];
+	/** The body; `undefined` if there is none, a length or "chunked" if it is written later. */
+	readonly body: Buffer | undefined | { readonly length: string | "chunked" };
+}
+
+/**
+ * Every read's bytes, of whatever connection: they are decoded and handed on
+ * before the next read. Without it Node would set 64 KiB aside for each token.
+ */
+const readBuffer = Buffer.allocUnsafeSlow(readBytes);
+
+/** Neither a line's end nor any other control character may come out of a request's headers. */
+const plainValue = /^[\t\x20-\x7e\x80-\xff]*$/;
+const plainPath = /^\/[\x21-\x7e]*$/;
+
+/** What a request must name as its `Host`: bound to loopback, Ollama answers 403 to any other. */
+export function hostHeaderOf(target: Settings["upstream"]["target"]): string {
+	return target.kind === "tcp"
+		? formatHostPort(target.host, target.port)
+		: "127.0.0.1:11434";
+}
+
+/** Connections to one Ollama, each with one request at a time. */
+export class Upstream {
+	/** For messages: `127.0.0.1:11434`, or the socket's path. */
+	readonly name: string;
+	/** Requests that may be with Ollama at once. */
+	readonly maxConnections: number;
+	readonly #target: Settings["upstream"]["target"];
+	readonly #hostHeader: string;
+	readonly #connectTimeoutMs: number;
+	readonly #all = new Roster<Connection>();
+	/** The one that was used last is last. */
+	readonly #idle: Connection[] = [];
+	#retired = false;
+
+	constructor({
+		target,
+		connectTimeoutMs,
 		maxConnections,
-		active: 0,
-	};
+	}: Settings["upstream"]) {
+		this.#target = target;
+		this.#connectTimeoutMs = connectTimeoutMs;
+		this.maxConnections = maxConnections;
+		this.#hostHeader = hostHeaderOf(target);
+		this.name = target.kind === "tcp" ? this.#hostHeader : target.socketPath;
+	}
+
+	/** Requests that are with Ollama. */
+	get active(): number {
+		return this.#all.size - this.#idle.length;
+	}
+
+	/** Sends a request; the sink hears nothing before this has returned. @throws OddRequest */
+	send(call: UpstreamCall, sink: UpstreamSink): UpstreamRequest {
+		const head = headOf(call, this.#hostHeader);
+		const connection = this.#idle.pop() ?? this.#open();
+		return connection.begin(call, head, sink);
+	}
+
+	/** Closes what nobody has needed for a minute. */
+	sweep(nowMs: number): void {
+		while (
+			this.#idle[0] !== undefined &&
+			nowMs - this.#idle[0].idleSinceMs > maxIdleMs
+		)
+			this.#idle[0].destroy();
+	}
+
+	/** Takes no connection back any more: each ends with its request. */
+	retire(): void {
+		this.#retired = true;
+		for (const connection of [...this.#idle]) connection.destroy();
+	}
+
+	/** Ends all connections, whatever runs on them. */
+	destroy(): void {
+		this.#retired = true;
+		for (const connection of this.#all) connection.destroy();
+	}
+
+	#open(): Connection {
+		const connection = new Connection(this.#target, this.#connectTimeoutMs, {
+			free: () => {
+				if (this.#retired) connection.destroy();
+				else this.#idle.push(connection);
+			},
+			closed: () => {
+				this.#all.delete(connection);
+				const at = this.#idle.indexOf(connection);
+				if (at !== -1) this.#idle.splice(at, 1);
+			},
+		});
+		this.#all.add(connection);
+		return connection;
+	}
+}
+
+/** One request on its connection. */
+export class UpstreamRequest {
+	readonly reader: ReplyReader;
+	readonly sink: UpstreamSink;
+	/** The body has been written whole. */
+	bodyEnded: boolean;
+	readonly #chunked: boolean;
+	/** Until its end. */
+	connection: Connection | undefined;
+
+	constructor(
+		connection: Connection,
+		{ method, body }: UpstreamCall,
+		sink: UpstreamSink,
+	) {
+		this.connection = connection;
+		this.sink = sink;
+		this.reader = new ReplyReader(method === "HEAD", sink);
+		this.bodyEnded = body === undefined || Buffer.isBuffer(body);
+		this.#chunked = body?.length === "chunked";
+	}
+
+	/**
+	 * Writes a piece of the body.
+	 *
+	 * @returns whether more may come now; else `ready` says when
+	 */
+	write(piece: Buffer): boolean {
+		if (this.connection === undefined) return true;
+		const { socket } = this.connection;
+		if (!this.#chunked) return socket.write(piece);
+		// A chunk without data would be the body's end.
+		if (piece.length === 0) return true;
+		socket.cork();
+		socket.write(`${piece.length.toString(16)}\r\n`, "latin1");
+		socket.write(piece);
+		const room = socket.write("\r\n", "latin1");
+		socket.uncork();
+		return room;
+	}
+
+	/** The body is whole. */
+	endBody(): void {
+		this.bodyEnded = true;
+		if (this.#chunked) this.connection?.socket.write("0\r\n\r\n", "latin1");
+	}
+
+	/** Reads on, after the sink wanted no more. */
+	resume(): void {
+		this.connection?.socket.resume();
+	}
+
+	/** Ends it at once, so that Ollama stops too. The sink hears no more of it. */
+	abort(): void {
+		const { connection } = this;
+		this.connection = undefined;
+		connection?.destroy();
+	}
+}
+
+interface Owner {
+	free(): void;
+	closed(): void;
+}
+
+/** A connection and the request on it, if any. */
+class Connection {
+	place = -1;
+	readonly socket: Socket;
+	idleSinceMs = 0;
+	readonly #owner: Owner;
+	#request: UpstreamRequest | undefined;
+	#connected = false;
+
+	constructor(
+		target: Settings["upstream"]["target"],
+		connectTimeoutMs: number,
+		owner: Owner,
+	) {
+		this.#owner = owner;
+		this.socket = connect({
+			...(target.kind === "tcp"
+				? { host: target.host, port: target.port, noDelay: true }
+				: { path: target.socketPath }),
+			onread: {
+				buffer: readBuffer,
+				callback: (length) => this.#read(length),
+			},
+		});
+		const { socket } = this;
+		const timer = setTimeout(
+			() => this.#fail({ kind: "unreachable", detail: "ETIMEDOUT" }),
+			connectTimeoutMs,
+		);
+		socket.once("connect", () => {
+			clearTimeout(timer);
+			this.#connected = true;
+			this.#letWrite();
+		});
+		socket.on("drain", () => this.#letWrite());
+		socket.on("error", (error) =>
+			this.#fail({
+				kind: this.#connected ? "died" : "unreachable",
+				detail: codeOf(error),
+			}),
+		);
+		socket.once("end", () => this.#closedByPeer());
+		socket.once("close", () => {
+			clearTimeout(timer);
+			this.#closedByPeer();
+		});
+	}
+
+	begin(call: UpstreamCall, head: string, sink: UpstreamSink): UpstreamRequest {
+		const request = new UpstreamRequest(this, call, sink);
+		this.#request = request;
+		const { socket } = this;
+		const { body } = call;
+		if (!Buffer.isBuffer(body)) socket.write(head, "latin1");
+		// One string is one write. Latin-1 keeps every byte.
+		else if (body.length <= 4096)
+			socket.write(head + body.toString("latin1"), "latin1");
+		else {
+			socket.cork();
+			socket.write(head, "latin1");
+			socket.write(body);
+			socket.uncork();
+		}
+		if (this.#connected && !request.bodyEnded)
+			process.nextTick(() => this.#letWrite());
+		return request;
+	}
+
+	destroy(): void {
+		this.#request = undefined;
+		this.#owner.closed();
+		this.socket.destroy();
+	}
+
+	#letWrite(): void {
+		if (this.#request?.bodyEnded === false) this.#request.sink.ready();
+	}
+
+	/** Returns whether more is wanted now (net.connect, `onread.callback`). */
+	#read(length: number): boolean {
+		const request = this.#request;
+		if (request === undefined) {
+			// Whatever it is, it is nobody's answer.
+			this.destroy();
+			return false;
+		}
+		let wantsMore: boolean;
+		try {
+			wantsMore = request.reader.read(readBuffer, length);
+		} catch (error) {
+			if (!(error instanceof BrokenReply)) throw error;
+			this.#fail({ kind: "garbage", detail: error.message });
+			return false;
+		}
+		if (!request.reader.ended) return wantsMore;
+		this.#finish(request);
+		return true;
+	}
+
+	#finish(request: UpstreamRequest): void {
+		request.connection = undefined;
+		if (this.#request !== request) return;
+		this.#request = undefined;
+		// What is left of a body would be taken for the next request, or keep it waiting.
+		if (
+			!request.reader.reusable ||
+			!request.bodyEnded ||
+			this.socket.writableLength > 0
+		)
+			this.destroy();
+		else {
+			this.idleSinceMs = performance.now();
+			this.#owner.free();
+		}
+	}
+
+	#closedByPeer(): void {
+		const request = this.#request;
+		if (request?.reader.close() === true) this.#finish(request);
+		else this.#fail({ kind: "died", detail: "ECONNRESET" });
+	}
+
+	#fail(fault: UpstreamFault): void {
+		const request = this.#request;
+		this.destroy();
+		if (request?.connection === undefined) return;
+		request.connection = undefined;
+		request.sink.failed(fault);
+	}
+}
+
+/** @throws OddRequest */
+function headOf(
+	{ method, path, headers, body }: UpstreamCall,
+	hostHeader: string,
+): string {
+	if (!plainPath.test(path))
+		throw new OddRequest("the path has odd characters");
+	let head = `${method} ${path} HTTP/1.1\r\nhost: ${hostHeader}\r\n`;
+	for (let at = 0; at < headers.length; at += 2) {
+		const value = headers[at + 1] ?? "";
+		if (!plainValue.test(value))
+			throw new OddRequest(`the header ${headers[at]} has odd characters`);
+		head += `${headers[at]}: ${value}\r\n`;
+	}
+	if (body?.length === "chunked") head += "transfer-encoding: chunked\r\n";
+	else if (body !== undefined) head += `content-length: ${body.length}\r\n`;
+	else if (method === "POST") head += "content-length: 0\r\n";
+	return `${head}\r\n`;
 }

@@ -18,60 +18,78 @@ const tokensInPattern =
 const tokensOutPattern =
 	/(?<!\\)"(?:eval_count|completion_tokens|output_tokens)"\s*:\s*(\d{1,15})/g;
 
+/** Buffers of replies that are over, for those that come. */
+const spares: Buffer[] = [];
+const maxSpares = 256;
+
 /**
- * Keeps the first and the last bytes of a reply by reference, so that a chunk
- * costs the same whatever its size: Ollama names the model first and the
- * counts last, with megabytes of `context` between them at times.
+ * Keeps the first and the last bytes of a reply, whatever its length: Ollama
+ * names the model first and the counts last, with megabytes of `context` between
+ * them at times. They are copied, as the chunks themselves would be a dozen
+ * objects each that live as long as the stream, and that every garbage
+ * collection meanwhile would have to move.
  */
 export class ReplyEnds {
-	readonly #head: Buffer[] = [];
+	/** The reply's head, and behind that its tail. */
+	#kept: Buffer | undefined;
 	#headLength = 0;
-	#tail: Buffer[] = [];
 	#tailLength = 0;
 
-	/** Takes note of the next chunk; it must not be written to afterwards. */
-	push(chunk: Buffer): void {
-		if (this.#headLength < headBytes) {
-			this.#head.push(chunk);
-			this.#headLength += chunk.length;
-		}
-		if (chunk.length >= tailBytes) {
-			this.#tail = [chunk];
-			this.#tailLength = chunk.length;
-			return;
-		}
-		this.#tail.push(chunk);
-		this.#tailLength += chunk.length;
-		// Merged rather than shifted: a stream of tiny chunks must not hold a long list.
-		if (this.#tailLength >= 2 * tailBytes) {
-			this.#tail = [Buffer.from(this.#tailText(), "latin1")];
+	/** Takes note of the next bytes. */
+	push(bytes: Buffer, start = 0, end = bytes.length): void {
+		this.#kept ??=
+			spares.pop() ?? Buffer.allocUnsafeSlow(headBytes + 2 * tailBytes);
+		const kept = this.#kept;
+		if (this.#headLength < headBytes)
+			this.#headLength += bytes.copy(
+				kept,
+				this.#headLength,
+				start,
+				Math.min(end, start + headBytes - this.#headLength),
+			);
+		const from = Math.max(start, end - tailBytes);
+		if (this.#tailLength + end - from > 2 * tailBytes) {
+			const tailAt = headBytes + this.#tailLength - tailBytes;
+			kept.copyWithin(headBytes, tailAt, tailAt + tailBytes);
 			this.#tailLength = tailBytes;
 		}
+		this.#tailLength += bytes.copy(
+			kept,
+			headBytes + this.#tailLength,
+			from,
+			end,
+		);
+	}
+
+	/** Gives up what it kept; from then on the reply has said nothing. */
+	release(): void {
+		if (this.#kept !== undefined && spares.length < maxSpares)
+			spares.push(this.#kept);
+		this.#kept = undefined;
+		this.#headLength = 0;
+		this.#tailLength = 0;
 	}
 
 	/** The last byte of the reply so far. */
 	get lastByte(): number | undefined {
-		const last = this.#tail.at(-1);
-		return last?.[last.length - 1];
+		return this.#tailLength === 0
+			? undefined
+			: this.#kept?.[headBytes + this.#tailLength - 1];
 	}
 
 	#tailText(): string {
-		let text = "";
-		for (
-			let index = this.#tail.length - 1;
-			index >= 0 && text.length < tailBytes;
-			index--
-		)
-			text =
-				(this.#tail[index]?.toString(
-					"latin1",
-					Math.max(0, (this.#tail[index]?.length ?? 0) - tailBytes),
-				) ?? "") + text;
-		return text.slice(-tailBytes);
+		const end = headBytes + this.#tailLength;
+		return (
+			this.#kept?.toString(
+				"latin1",
+				Math.max(headBytes, end - tailBytes),
+				end,
+			) ?? ""
+		);
 	}
 
 	#headText(): string {
-		return Buffer.concat(this.#head).toString("utf8", 0, headBytes);
+		return this.#kept?.toString("utf8", 0, this.#headLength) ?? "";
 	}
 
 	/** The model and the token counts, as far as the reply names them. */

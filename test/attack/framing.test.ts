@@ -6,6 +6,7 @@ import {
 	chunk,
 	framed,
 	head,
+	hiddenRequest as hidden,
 	honestStatus,
 	isTurnedAway,
 	openRaw,
@@ -15,12 +16,6 @@ import {
 } from "../support/raw.ts";
 
 const body = '{"model":"qwen3:8b","stream":false}';
-/** What an attacker would hide behind a request that two readers frame differently. */
-const hidden = head(
-	"GET /api/tags HTTP/1.1",
-	"Host: gate",
-	shows(testKeys.owner),
-);
 
 /** Every request with and without a key: turned away, and what hides behind it never runs. */
 async function proveTurnedAway(

@@ -6,6 +6,7 @@ import {
 	chunk,
 	framed,
 	head,
+	hiddenRequest as hidden,
 	honestStatus,
 	openRaw,
 	post,
@@ -14,12 +15,6 @@ import {
 } from "../support/raw.ts";
 
 const body = '{"model":"qwen3:8b","stream":false}';
-/** What stands behind a request on its connection. */
-const hidden = head(
-	"GET /api/tags HTTP/1.1",
-	"Host: gate",
-	shows(testKeys.owner),
-);
 
 t.test("a request whose body breaks off is answered once", async (t) => {
 	const gate = await startGate(t);

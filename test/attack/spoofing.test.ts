@@ -160,7 +160,7 @@ t.test(
 			t.equal(call?.body.toString(), body, claim);
 			for (const name of Object.keys(call?.headers ?? {}))
 				t.ok(known.has(name), `${claim}: ${name} is one of ours`);
-			t.equal(call?.headers.connection, "keep-alive", claim);
+			t.equal(call?.headers.connection, undefined, claim);
 		}
 		t.equal(
 			gate.standIn.calls.length,
@@ -281,7 +281,7 @@ t.test(
 			t.equal(call?.body.toString(), body);
 			t.equal(call?.headers["content-length"], String(body.length));
 			t.equal(call?.headers.host, `127.0.0.1:${gate.standIn.port}`);
-			t.equal(call?.headers.connection, "keep-alive");
+			t.equal(call?.headers.connection, undefined);
 			t.equal(
 				call?.headers["content-type"],
 				/(^|[ ,])content-type/.test(option) ? undefined : "application/json",

@@ -10,6 +10,7 @@ import { ReplyEnds } from "../../src/ollama/usage.ts";
 import { testEntries, testKeys } from "../support/gate.ts";
 import { readFormLikeGo } from "../support/goForm.ts";
 import { readLikeGo } from "../support/goJson.ts";
+import { readReply, readReplySlowly } from "../support/replies.ts";
 
 /** A piece of the daemon that reads what strangers send, and what must hold whatever they send. */
 export interface Target {
@@ -397,10 +398,54 @@ const usageTarget: Target = {
 	},
 };
 
+const chunkedHead = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+const replyTarget: Target = {
+	name: "reply",
+	files: ["src/net/replyReader.ts"],
+	seeds: [
+		"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+		`${chunkedHead}2\r\n{}\r\na\r\n0123456789\r\n0\r\n\r\n`,
+		`${chunkedHead}0\r\n\r\nHTTP/1.1 200 OK\r\n`,
+		"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+		"HTTP/1.0 200 OK\r\nConnection: close\r\n\r\nto the end",
+		"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+		"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+	],
+	dictionary: [
+		"\r\n",
+		"\r\n\r\n",
+		"\n",
+		"Content-Length: 3\r\n",
+		"Transfer-Encoding: chunked\r\n",
+		"Connection: close\r\n",
+		"HTTP/1.1 100 Continue\r\n\r\n",
+		"0\r\n\r\n",
+		"5;x=y\r\n",
+		"fffffffffff\r\n",
+		"\0",
+		": ",
+	],
+	maxBytes: 65_536,
+	run(input) {
+		for (const answersHead of [false, true]) {
+			const whole = readReply(input, answersHead, 65_536);
+			for (const pieceBytes of input.length > 4096 ? [997] : [1, 7])
+				must(
+					readReply(input, answersHead, pieceBytes) === whole,
+					"the pieces make a difference",
+				);
+			const slow = readReplySlowly(input, answersHead);
+			must(whole === slow, `read as ${whole}, and slowly as ${slow}`);
+		}
+	},
+};
+
 export const targets: readonly Target[] = [
 	routeTarget,
 	headTarget,
 	bodyTarget,
 	formTarget,
 	usageTarget,
+	replyTarget,
 ];

@@ -2,8 +2,16 @@ import { once } from "node:events";
 import { createServer, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import t from "tap";
+import { localSocketName } from "../../src/net/listener.ts";
 import type { Misbehaviour } from "../../src/ollama/standIn.ts";
-import { bearer, eventually, startGate, testKeys } from "../support/gate.ts";
+import {
+	bearer,
+	eventually,
+	spawnGate,
+	startGate,
+	temporaryFolder,
+	testKeys,
+} from "../support/gate.ts";
 
 const chatBody = (more: object = {}) =>
 	JSON.stringify({ model: "qwen3:8b", messages: [], ...more });
@@ -201,6 +209,27 @@ t.test(
 	},
 );
 
+t.test(
+	"a client that is answered in the middle of its upload can send the rest, and reads the answer",
+	async (t) => {
+		const gate = await startGate(t, {
+			config: { upstream: { idleTimeout: "500ms" } },
+			standIn: { misbehave: () => "never-read" },
+		});
+		const req = request(`${gate.url}/api/blobs/sha256:${"0".repeat(64)}`, {
+			method: "POST",
+			headers: bearer(testKeys.owner),
+		});
+		req.end(Buffer.alloc(64 << 20));
+		const sent = once(req, "finish");
+		const [res] = await once(req, "response");
+		t.equal(res.statusCode, 504);
+		res.resume();
+		await sent;
+		t.pass("nobody cut it off");
+	},
+);
+
 function drainsWithin(
 	req: ReturnType<typeof request>,
 	durationMs: number,
@@ -348,7 +377,6 @@ t.test(
 			Object.fromEntries(Object.entries(call?.headers ?? {}).sort()),
 			{
 				"anthropic-version": "2023-06-01",
-				connection: "keep-alive",
 				"content-length": String(call?.bodyBytes),
 				"content-type": "application/json",
 				host: `127.0.0.1:${gate.standIn.port}`,
@@ -549,6 +577,11 @@ t.test(
 	},
 );
 
+function http10Chat(): string {
+	const body = chatBody();
+	return `POST /api/chat HTTP/1.0\r\nhost: x\r\nauthorization: Bearer ${testKeys.user}\r\ncontent-length: ${body.length}\r\n\r\n${body}`;
+}
+
 t.test(
 	"over HTTP/1.0, where a close is an end, a broken stream is reset",
 	async (t) => {
@@ -557,16 +590,48 @@ t.test(
 			standIn: { misbehave: () => "die-mid-stream", tokenIntervalMs: 5 },
 		});
 		const socket = connect(gate.port, "127.0.0.1");
-		const body = chatBody();
-		socket.write(
-			`POST /api/chat HTTP/1.0\r\nhost: x\r\nauthorization: Bearer ${testKeys.user}\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
-		);
+		socket.write(http10Chat());
 		socket.resume();
 		const code = await new Promise((resolve) => {
 			socket.on("error", (error: NodeJS.ErrnoException) => resolve(error.code));
 			socket.on("end", () => resolve("clean end"));
 		});
 		t.equal(code, "ECONNRESET");
+	},
+);
+
+t.test(
+	"over HTTP/1.0 on a Unix socket, which knows no reset, it is closed, and the gate goes on",
+	async (t) => {
+		const { connect } = await import("node:net");
+		const folder = await temporaryFolder(t);
+		const socketPath = `${folder}/gate.sock`;
+		const gate = await spawnGate(t, {
+			launcher: [
+				"env",
+				`LISTEN_FDNAMES=${localSocketName}`,
+				"python3",
+				"test/support/inheritSocket.py",
+				"--address",
+				socketPath,
+			],
+			standIn: { misbehave: () => "die-mid-stream", tokenIntervalMs: 5 },
+		});
+		for (let turn = 1; turn <= 2; turn++) {
+			const socket = connect(socketPath);
+			socket.write(http10Chat());
+			let text = "";
+			socket.on("data", (data) => {
+				text += data;
+			});
+			await once(socket, "close");
+			t.match(
+				text,
+				/^HTTP\/1\.1 200 [\s\S]*\n\{"error":"Ollama /,
+				`call ${turn}`,
+			);
+		}
+		t.equal(gate.child.exitCode, null);
 	},
 );
 

@@ -5,7 +5,8 @@ import { rename, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { type Daemon, loadRules, startDaemon } from "../../src/gate/daemon.ts";
+import { type Daemon, startDaemon } from "../../src/gate/daemon.ts";
+import { loadRules } from "../../src/gate/rules.ts";
 import type { KeyEntry } from "../../src/keys/keyFile.ts";
 import { digestOf } from "../../src/keys/newKey.ts";
 import { type Scope, scopes } from "../../src/ollama/routes.ts";
@@ -204,9 +205,12 @@ export async function spawnGate(
 		await exited;
 	});
 	child.stdout?.setEncoding("utf8").on("data", write);
-	await logged(({ msg }) => msg === "started");
-	const listening = await logged(({ msg }) => msg === "listening");
-	const address = String(listening.address);
+	const started = await logged(({ msg }) => msg === "started");
+	// What it inherits it listens on from the start.
+	const [inherited] = (started.listening ?? []) as string[];
+	const address =
+		inherited ??
+		String((await logged(({ msg }) => msg === "listening")).address);
 	return {
 		...files,
 		log,

@@ -61,6 +61,13 @@ export function shows(key: string): string {
 	return `Authorization: Bearer ${key}`;
 }
 
+/** What an attacker would hide behind a request that two readers frame differently. */
+export const hiddenRequest = head(
+	"GET /api/tags HTTP/1.1",
+	"Host: gate",
+	shows(testKeys.owner),
+);
+
 /** A POST that goes on, with these header lines, and what follows its head as it is. */
 export function framed(
 	lines: readonly string[],

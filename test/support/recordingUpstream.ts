@@ -1,6 +1,5 @@
-import { once } from "node:events";
-import { type AddressInfo, createServer, type Socket } from "node:net";
 import { readRequestsLikeGo } from "./goHttp.ts";
+import { startRawServer } from "./rawServer.ts";
 
 /** An upstream that keeps every byte it is sent. */
 export interface RecordingUpstream {
@@ -24,18 +23,15 @@ export async function startRecordingUpstream(t: {
 	teardown(action: () => unknown): unknown;
 }): Promise<RecordingUpstream> {
 	let connections: Recorded[] = [];
-	const sockets = new Set<Socket>();
 	let changed = Promise.withResolvers<void>();
 	const change = () => {
 		changed.resolve();
 		changed = Promise.withResolvers();
 	};
-	const server = createServer((socket) => {
+	const { port } = await startRawServer(t, (socket) => {
 		const recorded = { text: "", taken: 0, answered: 0, open: true };
 		connections.push(recorded);
-		sockets.add(socket);
 		socket.setEncoding("latin1");
-		socket.on("error", () => {});
 		socket.on("data", (text: string) => {
 			recorded.text += text;
 			const { requests, end } = readRequestsLikeGo(
@@ -51,20 +47,13 @@ export async function startRecordingUpstream(t: {
 		});
 		socket.on("close", () => {
 			recorded.open = false;
-			sockets.delete(socket);
 			change();
 		});
-	});
-	server.listen(0, "127.0.0.1");
-	await once(server, "listening");
-	t.teardown(() => {
-		for (const socket of sockets) socket.destroy();
-		server.close();
 	});
 	const isBusy = ({ open, text, taken }: Recorded) =>
 		open && readRequestsLikeGo(text.slice(taken)).end === "incomplete";
 	return {
-		url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+		url: `http://127.0.0.1:${port}`,
 		async take() {
 			while (connections.some(isBusy)) await changed.promise;
 			const found = connections.map(({ text, taken }) => text.slice(taken));
