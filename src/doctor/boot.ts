@@ -3,7 +3,7 @@ import { release } from "node:os";
 import path from "node:path";
 import { unitNames } from "../host/gate.ts";
 import { hasProgram, outputOf, runProgram } from "../host/program.ts";
-import { lookUpUnit } from "../host/units.ts";
+import { lookUpUnits } from "../host/units.ts";
 import {
 	absent,
 	type Examination,
@@ -151,18 +151,15 @@ export interface UnitState {
 
 /** Each unit once, by whatever names it is asked for. @throws if systemd does not answer */
 async function unitStates(names: readonly string[]): Promise<UnitState[]> {
+	const units = await lookUpUnits(
+		names,
+		...["Id", "NeedDaemonReload", "Result"],
+	);
+	if (units === undefined) throw new Error("systemd does not answer here");
 	const states = new Map<string, UnitState>();
-	for (const asked of names) {
-		const unit = await lookUpUnit(asked);
-		const output = await outputOf(
-			...["systemctl", "show", asked],
-			"--property=Id,ActiveState,NeedDaemonReload,Result",
-		);
-		if (unit === undefined || output === undefined)
-			throw new Error("systemd does not answer here");
+	for (const { exists, isActive, isEnabled, dropIns, said } of units) {
 		const value = (property: string) =>
-			new RegExp(`^${property}=(.*)$`, "m").exec(output)?.[1] ?? "";
-		const { exists, isActive, isEnabled, dropIns } = unit;
+			new RegExp(`^${property}=(.*)$`, "m").exec(said)?.[1] ?? "";
 		const name = value("Id");
 		states.set(name, {
 			...{ name, exists, isActive, isEnabled },

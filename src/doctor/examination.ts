@@ -1,3 +1,4 @@
+import { askedOnce, inOneLook } from "../host/askedOnce.ts";
 import type { Installation } from "../host/installation.ts";
 import type { stepIds } from "../host/steps.ts";
 import type { Check, Result } from "../report/result.ts";
@@ -54,41 +55,43 @@ export function unknown(...why: string[]): Outcome {
 	return { state: "unknown", evidence: why };
 }
 
-/** A look that several checks share: the first that asks takes it, for all of one patient. */
-export function oncePerPatient<T>(
-	look: (patient: Patient) => Promise<T>,
+/** What several checks want to know of a host: the first that asks finds it out, for all in a look. */
+export function oncePerLook<T>(
+	find: (patient: Patient) => Promise<T>,
 ): (patient: Patient) => Promise<T> {
-	const looks = new WeakMap<Patient, Promise<T>>();
-	return (patient) => {
-		const known = looks.get(patient) ?? look(patient);
-		looks.set(patient, known);
-		return known;
-	};
+	return (patient) => askedOnce(find, () => find(patient));
 }
 
 /** How long one check may take. */
 const patienceMs = 45_000;
 
 /**
- * Makes all checks at once. One that throws, takes too long, or needs root where
- * there is none is `unknown`, with the reason: it never passes.
+ * Makes all checks at once, in one look at the host. One that throws, takes too
+ * long, or needs root where there is none is `unknown`, with the reason: it
+ * never passes.
  */
 export function examineAll(
 	examinations: readonly Examination[],
 	patient: Patient,
 ): Promise<Result[]> {
-	return Promise.all(
-		examinations.map(async (examination) => {
-			const { examine, needsRoot, step: _, ...check } = examination;
-			const outcome =
-				needsRoot && !patient.isRoot
-					? unknown("only root can see this; run: sudo llamagate doctor")
-					: await inTime(examine(patient)).catch((error: unknown) =>
-							unknown(error instanceof Error ? error.message : String(error)),
-						);
-			return { ...check, ...outcome };
-		}),
+	return inOneLook(() =>
+		Promise.all(
+			examinations.map((examination) => examineOne(examination, patient)),
+		),
 	);
+}
+
+async function examineOne(
+	{ examine, needsRoot, step: _, ...check }: Examination,
+	patient: Patient,
+): Promise<Result> {
+	const outcome =
+		needsRoot && !patient.isRoot
+			? unknown("only root can see this; run: sudo llamagate doctor")
+			: await inTime(examine(patient)).catch((error: unknown) =>
+					unknown(error instanceof Error ? error.message : String(error)),
+				);
+	return { ...check, ...outcome };
 }
 
 async function inTime(looking: Promise<Outcome>): Promise<Outcome> {
@@ -104,4 +107,9 @@ async function inTime(looking: Promise<Outcome>): Promise<Outcome> {
 	} finally {
 		clearTimeout(timer);
 	}
+}
+
+/** Lines of evidence or commands, each once. */
+export function unique(lines: readonly string[]): string[] {
+	return [...new Set(lines)];
 }

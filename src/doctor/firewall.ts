@@ -44,7 +44,8 @@ import {
 	finding,
 	type Outcome,
 	ok,
-	oncePerPatient,
+	oncePerLook,
+	unique,
 	unknown,
 } from "./examination.ts";
 import {
@@ -56,7 +57,6 @@ import {
 	strangers,
 	takeOut,
 	ufwInputs,
-	unique,
 } from "./firewallFixes.ts";
 import { mainPidOf, propertiesOf } from "./runningGate.ts";
 
@@ -76,7 +76,7 @@ interface Look extends Firewall {
 	readonly hasTailnet: boolean;
 }
 
-const look = oncePerPatient(lookAnew);
+const look = oncePerLook(lookAnew);
 
 async function lookAnew(): Promise<Look> {
 	const place = await gatePlace();

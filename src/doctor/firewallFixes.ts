@@ -22,6 +22,7 @@ import {
 	type Rule,
 	type RuleList,
 } from "../host/ufwRules.ts";
+import { unique } from "./examination.ts";
 
 export const setupUfw = "sudo llamagate setup --only ufw";
 
@@ -34,8 +35,6 @@ export interface Firewall {
 	/** The tailnet's interface. */
 	readonly tailnet: string;
 }
-
-export const unique = (lines: readonly string[]) => [...new Set(lines)];
 
 const isUfwChain = (name: string) => /^ufw6?-/.test(name);
 export const isUfws = ({ path }: Ending) => path.some(isUfwChain);

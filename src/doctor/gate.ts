@@ -1,10 +1,7 @@
 import { readFile, readlink, realpath, stat } from "node:fs/promises";
-import { networkInterfaces } from "node:os";
 import path from "node:path";
-import { Agent } from "undici";
-import { tryOut } from "../clients/tryOut.ts";
 import { BadFileError } from "../config/strictJson.ts";
-import { loadRules } from "../gate/daemon.ts";
+import { loadRules } from "../gate/rules.ts";
 import { gatePlace } from "../host/gate.ts";
 import {
 	formatSocket,
@@ -13,9 +10,7 @@ import {
 } from "../host/listeningSockets.ts";
 import { runProgram } from "../host/program.ts";
 import { formatMode, loadKeys } from "../keys/keyFile.ts";
-import { formatHostPort, isTailscaleAddress } from "../net/ranges.ts";
-import { type Caller, openCaller } from "../probe/caller.ts";
-import { checkWithoutKey } from "../probe/withoutKey.ts";
+import { isTailscaleAddress } from "../net/ranges.ts";
 import { version } from "../version.ts";
 import {
 	absent,
@@ -42,17 +37,18 @@ import {
 import {
 	askGate,
 	findGateOwner,
+	followed,
 	isHeldByGate,
 	isLoaded,
 	mainPidOf,
+	noUnit,
 	propertiesOf,
+	gateService as service,
 } from "./runningGate.ts";
 
 const group = "gate";
 const layer = "gate";
 const restart = "sudo systemctl restart llamagate";
-const service = "llamagate.service";
-const localSocket = "/run/llamagate-local/gate.sock";
 
 export const gateExaminations: readonly Examination[] = [
 	{
@@ -87,7 +83,8 @@ export const gateExaminations: readonly Examination[] = [
 		why: "One call that is let through without a key is open to the whole tailnet.",
 		fix: "sudo systemctl stop llamagate.socket llamagate.service, and report it",
 		needsRoot: true,
-		examine: examineRefusals,
+		examine: async (patient) =>
+			(await import("./gateCalls.ts")).examineRefusals(patient),
 	},
 	{
 		id: "gate.key",
@@ -97,7 +94,8 @@ export const gateExaminations: readonly Examination[] = [
 		severity: "high",
 		why: "It shows the whole way to Ollama and back, as a client takes it.",
 		fix: "journalctl -u llamagate -n 50",
-		examine: examineKey,
+		examine: async (patient) =>
+			(await import("./gateCalls.ts")).examineKey(patient),
 	},
 	{
 		id: "gate.in-force",
@@ -218,13 +216,6 @@ export const gateExaminations: readonly Examination[] = [
 	},
 ];
 
-/** Why there is no unit to look at, or `undefined` if there is one. */
-async function noUnit(): Promise<Outcome | undefined> {
-	const properties = await propertiesOf(service);
-	if (properties === undefined) return unknown("systemctl does not answer");
-	return isLoaded(properties) ? undefined : absent(`there is no ${service}`);
-}
-
 const timer = "llamagate-doctor.timer";
 const units = [
 	{ name: service, role: "the gate", boots: true },
@@ -328,134 +319,6 @@ async function examineListening(patient: Patient): Promise<Outcome> {
 			{ severity: "high" },
 		);
 	return ok(...own.map(formatSocket));
-}
-
-/** The interface that the follower follows, its Tailscale addresses and the gate's port. */
-async function followed(): Promise<{
-	readonly device: string;
-	readonly port: number;
-	readonly addresses: readonly string[];
-}> {
-	const { device, port } = await gatePlace();
-	const addresses = (networkInterfaces()[device] ?? [])
-		.map(({ address }) => address)
-		.filter(isTailscaleAddress);
-	return { device, port, addresses };
-}
-
-/** Calls over root's own socket, as `openCaller` makes them over TCP. */
-function openLocalCaller(): Pick<Caller, "call" | "origin" | "close"> {
-	const agent = new Agent({ connect: { socketPath: localSocket } });
-	return {
-		origin: "http://localhost",
-		async call({ method, path, headers, body }) {
-			const startedAt = performance.now();
-			try {
-				const reply = await agent.request({
-					origin: "http://localhost",
-					path,
-					method: method as "GET",
-					headers: { "content-type": "application/json", ...headers },
-					headersTimeout: 10_000,
-					bodyTimeout: 10_000,
-					...(body === undefined ? {} : { body }),
-				});
-				return {
-					status: reply.statusCode,
-					headers: Object.fromEntries(
-						Object.entries(reply.headers).map(([name, value]) => [
-							name,
-							String(value ?? ""),
-						]),
-					),
-					body: await reply.body.text(),
-					durationMs: performance.now() - startedAt,
-				};
-			} catch (error) {
-				const { code, message } = error as NodeJS.ErrnoException;
-				return { code: code ?? message };
-			}
-		},
-		close: () => agent.destroy(),
-	};
-}
-
-/** With the one Host that Ollama takes from anybody; whoever wants in says so. */
-function asLocal(caller: Caller): Caller {
-	const host = "127.0.0.1:11434";
-	return {
-		...caller,
-		call: (request) =>
-			caller.call({ ...request, headers: { host, ...request.headers } }),
-	};
-}
-
-async function examineRefusals(patient: Patient): Promise<Outcome> {
-	const missing = await noUnit();
-	if (missing !== undefined && (await askGate(patient)).kind !== "status")
-		return missing;
-	const { port, addresses } = await followed();
-	const ways: { readonly name: string; readonly caller: Caller }[] =
-		addresses.map((address) => ({
-			name: formatHostPort(address, port),
-			caller: openCaller(`http://${formatHostPort(address, port)}`, [address]),
-		}));
-	const hasLocal = await stat(localSocket).then(
-		() => true,
-		() => false,
-	);
-	if (hasLocal)
-		ways.push({ name: localSocket, caller: openLocalCaller() as Caller });
-	if (ways.length === 0)
-		return unknown(
-			`the gate is not to be reached: ${localSocket} is not there, and there is no Tailscale address`,
-		);
-	const outcomes = await Promise.all(
-		ways.map(async ({ name, caller }) => {
-			try {
-				const [known, strange] = await checkWithoutKey(asLocal(caller));
-				return { name, results: [known, strange] };
-			} finally {
-				await caller.close();
-			}
-		}),
-	);
-	const evidenceOf = (state: Outcome["state"]) =>
-		outcomes.flatMap(({ name, results }) =>
-			results
-				.filter((result) => result?.state === state)
-				.flatMap((result) => result?.evidence ?? [])
-				.map((line) => `${name}: ${line}`),
-		);
-	const states = outcomes.flatMap(({ results }) =>
-		results.map((result) => result?.state ?? "unknown"),
-	);
-	if (states.includes("finding")) return finding(evidenceOf("finding"));
-	return states.every((state) => state === "ok")
-		? ok(...evidenceOf("ok"))
-		: unknown(...evidenceOf("unknown"));
-}
-
-async function examineKey({ key }: Patient): Promise<Outcome> {
-	if (key === undefined)
-		return unknown("give a key with --key-stdin to try it");
-	const { device, port, addresses } = await followed();
-	const [address] = addresses;
-	if (address === undefined)
-		return unknown(`${device} has no Tailscale address to call`);
-	const server = `http://${formatHostPort(address, port)}`;
-	const tried = await tryOut(
-		server,
-		key,
-		undefined,
-		() => {},
-		() => {},
-	);
-	return tried.ok
-		? ok(
-				`${server} answered with ${tried.model}: first token after ${Math.round(tried.firstTokenMs)} ms, ${tried.tokens} tokens in ${tried.arrivals} arrivals`,
-			)
-		: finding([`${server}: ${tried.problem}`], { fix: tried.advice });
 }
 
 /** Judges the keys of the configured file. */

@@ -12,6 +12,7 @@ import {
 	type Outcome,
 	ok,
 	type Patient,
+	unique,
 	unknown,
 } from "./examination.ts";
 import { askEach, type Knock, knock } from "./knock.ts";
@@ -529,7 +530,7 @@ async function examineVersion(patient: Patient): Promise<Outcome> {
 	];
 	for (const state of ["finding", "unknown", "ok"] as const) {
 		const such = outcomes.filter((outcome) => outcome.state === state);
-		const evidence = [...new Set(such.flatMap((outcome) => outcome.evidence))];
+		const evidence = unique(such.flatMap((outcome) => outcome.evidence));
 		if (such.length > 0) return { state, evidence };
 	}
 	return absent("no Ollama listens here");

@@ -24,7 +24,7 @@ import {
 	isLoopbackAddress,
 	isTailscaleAddress,
 } from "../net/ranges.ts";
-import { oncePerPatient, type Patient } from "./examination.ts";
+import { oncePerLook, type Patient } from "./examination.ts";
 import { askEach, callAddress, isWildcard, knock } from "./knock.ts";
 import {
 	findGateOwner,
@@ -90,7 +90,7 @@ interface OllamaLook {
 	readonly missed: readonly string[];
 }
 
-export const lookForOllama = oncePerPatient(lookAnew);
+export const lookForOllama = oncePerLook(lookAnew);
 
 async function lookAnew(patient: Patient): Promise<OllamaLook> {
 	const [all, gate, known = []] = await Promise.all([

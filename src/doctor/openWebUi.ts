@@ -28,8 +28,9 @@ import {
 	finding,
 	type Outcome,
 	ok,
-	oncePerPatient,
+	oncePerLook,
 	type Patient,
+	unique,
 	unknown,
 } from "./examination.ts";
 import { askEach, callAddress, isWildcard, knock } from "./knock.ts";
@@ -71,7 +72,7 @@ interface Look {
 	readonly containers: readonly Container[] | undefined;
 }
 
-const look = oncePerPatient(lookAnew);
+const look = oncePerLook(lookAnew);
 
 /** What a socket answers as; any user may have one beside an Open WebUI's, on the same port. */
 interface Asked {
@@ -380,10 +381,6 @@ function judgeSignup(found: readonly WebUi[], seen: Look): Outcome {
 			? absent("there are no accounts (see open-webui.auth)")
 			: ok("/api/config has no features.enable_signup"))
 	);
-}
-
-function unique(lines: readonly string[]): string[] {
-	return [...new Set(lines)];
 }
 
 function leadsToPort({ target }: ServedPort, port: number | undefined) {

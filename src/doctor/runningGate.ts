@@ -1,10 +1,14 @@
 import { defaultConfigPath, loadConfig } from "../config/load.ts";
+import { gatePlace } from "../host/gate.ts";
 import { type Asked, askGateOn } from "../host/gateStatus.ts";
 import type { ListeningSocket } from "../host/listeningSockets.ts";
 import { runProgram } from "../host/program.ts";
+import { readTailscaleAddresses } from "../net/listener.ts";
 import { formatHostPort } from "../net/ranges.ts";
-import type { Patient } from "./examination.ts";
+import { absent, type Outcome, type Patient, unknown } from "./examination.ts";
 import { isWildcard } from "./knock.ts";
+
+export const gateService = "llamagate.service";
 
 /** A unit's properties as systemd has them in force, by name; a property that stands twice is joined by a line break. */
 export type Properties = ReadonlyMap<string, string>;
@@ -74,7 +78,7 @@ export interface GateOwner {
 
 export async function findGateOwner(patient: Patient): Promise<GateOwner> {
 	const [service, socket, asked] = await Promise.all([
-		propertiesOf("llamagate.service"),
+		propertiesOf(gateService),
 		propertiesOf("llamagate.socket"),
 		askGate(patient),
 	]);
@@ -114,4 +118,23 @@ export function isHeldByGate(
 			gate.pids.has(pid) ||
 			(pid === 1 && gate.opened.has(placeOf(address, port))),
 	);
+}
+
+/** Why there is no unit to look at, or `undefined` if there is one. */
+export async function noUnit(): Promise<Outcome | undefined> {
+	const properties = await propertiesOf(gateService);
+	if (properties === undefined) return unknown("systemctl does not answer");
+	return isLoaded(properties)
+		? undefined
+		: absent(`there is no ${gateService}`);
+}
+
+/** The interface that the follower follows, its Tailscale addresses and the gate's port. */
+export async function followed(): Promise<{
+	readonly device: string;
+	readonly port: number;
+	readonly addresses: readonly string[];
+}> {
+	const { device, port } = await gatePlace();
+	return { device, port, addresses: readTailscaleAddresses(device) };
 }

@@ -13,7 +13,7 @@ import {
 	parseAddress,
 	parseRange,
 } from "../net/ranges.ts";
-import { oncePerPatient } from "./examination.ts";
+import { oncePerLook } from "./examination.ts";
 
 export const mainFile = "/etc/ssh/sshd_config";
 
@@ -30,7 +30,7 @@ export interface SettingsFor {
 const mostAsked = 1_000;
 
 /** For everybody who could log in, by every way that Match blocks could tell apart. @throws if sshd does not say */
-export const everySetting = oncePerPatient(async () => {
+export const everySetting = oncePerLook(async () => {
 	const { stdout, stderr, code } = await askSshd({ user: "root" });
 	if (code !== 0)
 		throw new Error(

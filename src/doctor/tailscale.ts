@@ -20,7 +20,7 @@ import {
 	finding,
 	type Outcome,
 	ok,
-	oncePerPatient,
+	oncePerLook,
 	type Patient,
 	unknown,
 } from "./examination.ts";
@@ -221,7 +221,7 @@ async function isInstalled(): Promise<boolean> {
 }
 
 /** What tailscaled says of itself. */
-const askStatus = oncePerPatient(() =>
+const askStatus = oncePerLook(() =>
 	createWhois({ socket, timeoutMs: 5_000 }).status(),
 );
 

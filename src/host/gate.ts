@@ -39,7 +39,8 @@ export const unitNames = [
 	"llamagate-doctor.service",
 ];
 const rootFolder = "/usr/lib/llamagate/root";
-const localSocket = "/run/llamagate-local/gate.sock";
+/** Root's own way to the gate. */
+export const localSocket = "/run/llamagate-local/gate.sock";
 
 /** Where the gate listens, as its follower was told. */
 export async function gatePlace(): Promise<{
@@ -157,13 +158,15 @@ function askGate(method: string, path: string): Promise<number> {
 }
 
 async function proveGate({ configFile }: Installation): Promise<Proof[]> {
-	const proofs: Proof[] = [];
 	const { admin } = await loadConfig(configFile);
+	// First, since the follower takes the gate down for a moment to put its sockets there.
+	const proofs = await proveSockets();
 	const answers = await becomesTrue(
 		async () => (await askGate("GET", "/api/tags")) !== 0,
 	);
 	if (!answers)
 		return [
+			...proofs,
 			{
 				ok: false,
 				says: "the gate does not answer",
@@ -193,10 +196,15 @@ async function proveGate({ configFile }: Installation): Promise<Proof[]> {
 			advice: "run: llamagate reload",
 		});
 	}
+	return proofs;
+}
+
+/** That the gate's sockets are on the tailnet's addresses; says nothing while there are none. */
+async function proveSockets(): Promise<Proof[]> {
 	const { device, port } = await gatePlace();
 	const addresses = tailscaleAddressesOf(device);
-	if (addresses.length === 0) return proofs;
-	const listens = async () => {
+	if (addresses.length === 0) return [];
+	const ok = await becomesTrue(async () => {
 		const sockets = await listeningSockets();
 		return addresses.every((address) =>
 			sockets.some(
@@ -206,16 +214,16 @@ async function proveGate({ configFile }: Installation): Promise<Proof[]> {
 					socket.port === port,
 			),
 		);
-	};
-	const ok = await becomesTrue(listens);
-	const where = addresses.map((address) => `${address} port ${port}`);
-	proofs.push({
-		ok,
-		says: ok
-			? `the kernel has its sockets on ${where.join(" and ")}, bound to ${device}`
-			: `nothing listens on ${where.join(" and ")}`,
-		advice:
-			"see: systemctl status llamagate.socket llamagate-listen; a program that holds the port on all addresses keeps the gate from it",
 	});
-	return proofs;
+	const where = addresses.map((address) => `${address} port ${port}`);
+	return [
+		{
+			ok,
+			says: ok
+				? `the kernel has its sockets on ${where.join(" and ")}, bound to ${device}`
+				: `nothing listens on ${where.join(" and ")}`,
+			advice:
+				"see: systemctl status llamagate.socket llamagate-listen; a program that holds the port on all addresses keeps the gate from it",
+		},
+	];
 }

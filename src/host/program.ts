@@ -1,6 +1,7 @@
 import { spawn } from "node:child_process";
-import { readdir, readFile, stat } from "node:fs/promises";
+import { access, constants, readdir, readFile, stat } from "node:fs/promises";
 import { visible } from "../visible.ts";
+import { askedOnce } from "./askedOnce.ts";
 import { becomesTrue } from "./waiting.ts";
 
 /** How a program of the host ended. */
@@ -37,12 +38,22 @@ interface RunOptions {
 }
 
 /**
- * Runs a program of the host to its end. No shell takes part, and it never
- * throws: a program that is not there has ended with 127.
+ * Runs a program of the host to its end, once in a look (see inOneLook). No
+ * shell takes part, and it never throws: a program that is not there has ended
+ * with 127.
  */
 export function runProgram(
+	command: readonly string[],
+	options: RunOptions = {},
+): Promise<Ended> {
+	return askedOnce(JSON.stringify([command, options]), () =>
+		runAnew(command, options),
+	);
+}
+
+function runAnew(
 	[name = "", ...args]: readonly string[],
-	{ timeoutMs = defaultTimeoutMs, input }: RunOptions = {},
+	{ timeoutMs = defaultTimeoutMs, input }: RunOptions,
 ): Promise<Ended> {
 	return new Promise((resolve) => {
 		const child = spawn(name, args, {
@@ -128,10 +139,17 @@ export async function outputOf(
 
 /** Whether the host has a program of that name. */
 export async function hasProgram(name: string): Promise<boolean> {
-	return (
-		(await runProgram(["sh", "-c", 'command -v "$0" >/dev/null', name]))
-			.code === 0
-	);
+	for (const folder of environment.PATH.split(":")) {
+		const file = `${folder}/${name}`;
+		const isProgram = await access(file, constants.X_OK)
+			.then(() => stat(file))
+			.then(
+				(found) => found.isFile(),
+				() => false,
+			);
+		if (isProgram) return true;
+	}
+	return false;
 }
 
 /** What a container is started with is shown by name: a URL or a label may hold a password, too. */

@@ -16,23 +16,30 @@ export interface Unit {
 	readonly environmentFiles: readonly string[];
 }
 
-const properties = [
-	"LoadState",
-	"ActiveState",
-	"UnitFileState",
-	"FragmentPath",
-	"DropInPaths",
-	"Environment",
-	"EnvironmentFiles",
-];
+const properties =
+	"LoadState,ActiveState,UnitFileState,FragmentPath,DropInPaths,Environment,EnvironmentFiles";
 
 /** Asks systemd about a unit; `undefined` if this host has no systemd that answers. */
 export async function lookUpUnit(name: string): Promise<Unit | undefined> {
+	return (await lookUpUnits([name]))?.[0];
+}
+
+/** The same for several; `said` is all that systemd says of one, with other properties that are wanted. */
+export async function lookUpUnits(
+	names: readonly string[],
+	...others: readonly string[]
+): Promise<readonly (Unit & { readonly said: string })[] | undefined> {
 	const output = await outputOf(
-		...["systemctl", "show", name],
-		`--property=${properties.join(",")}`,
+		...["systemctl", "show", ...names],
+		`--property=${[properties, ...others].join(",")}`,
 	);
-	return output === undefined ? undefined : parseUnit(name, output);
+	// An empty line stands between two.
+	const parts = output?.split("\n\n") ?? [];
+	if (parts.length !== names.length) return undefined;
+	return parts.map((said, index) => ({
+		...parseUnit(names[index] ?? "", said),
+		said,
+	}));
 }
 
 /** Reads what `systemctl show` prints. */

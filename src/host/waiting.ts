@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { outsideOfLooks } from "./askedOnce.ts";
 
 /** How long a service that has just been started is given to show its effect. */
 const patienceMs = 20_000;
@@ -10,7 +11,7 @@ export async function becomesTrue(
 ): Promise<boolean> {
 	const deadline = Date.now() + withinMs;
 	for (;;) {
-		if (await look()) return true;
+		if (await outsideOfLooks(look)) return true;
 		if (Date.now() > deadline) return false;
 		await delay(250);
 	}

@@ -19,7 +19,7 @@ const override = "/etc/fail2ban/jail.d/zz-test.local";
 
 async function restart(host: BootedHost): Promise<void> {
 	await host.sh(`systemctl restart fail2ban
-		for try in $(seq 100); do fail2ban-client ping >/dev/null 2>&1 && break; sleep 0.1; done`);
+		for try in $(seq 600); do fail2ban-client ping >/dev/null 2>&1 && break; sleep 0.1; done`);
 }
 
 /** What doctor finds while fail2ban is told something else. */
@@ -96,7 +96,7 @@ t.test("doctor looks at fail2ban", booting(), async (t) => {
 
 	await t.test("bans", async (t) => {
 		await host.sh(`fail2ban-client set llamagate banip 192.0.2.9
-			for try in $(seq 100); do nft list ruleset | grep -q 192.0.2.9 && break; sleep 0.1; done`);
+			for try in $(seq 600); do nft list ruleset | grep -q 192.0.2.9 && break; sleep 0.1; done`);
 		const banned = await lookAt(host, "fail2ban.banned");
 		t.match(banned, {
 			state: "info",
@@ -112,7 +112,7 @@ t.test("doctor looks at fail2ban", booting(), async (t) => {
 		t.match(lost, { state: "warn", evidence: /192\.0\.2\.9: banned, and not/ });
 		await follow(host, lost.fix);
 		await host.sh(
-			"for try in $(seq 100); do nft list ruleset | grep -q 192.0.2.9 && break; sleep 0.1; done",
+			"for try in $(seq 600); do nft list ruleset | grep -q 192.0.2.9 && break; sleep 0.1; done",
 		);
 		t.equal((await lookAt(host, "fail2ban.action")).state, "ok");
 		await follow(host, banned.fix);

@@ -46,7 +46,7 @@ function alarms(found: Findings): string[] {
 
 t.test(
 	"doctor finds a host open, and locked once setup has run",
-	{ ...booting(), timeout: 300_000 },
+	booting(),
 	async (t) => {
 		const host = await bootHost(t, {
 			llamagate: "installed",
@@ -72,7 +72,7 @@ t.test(
 		});
 
 		const { code, report } = await runSetup(host, "--yes");
-		t.equal(code, 0);
+		t.equal(code, 0, JSON.stringify(report, undefined, 2));
 		const { key } = report;
 		if (key === undefined) throw new Error("setup made no key");
 		await makeFirstAccount(host);

@@ -15,6 +15,7 @@ import { parseEnvironment } from "../../src/doctor/ollamaServers.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import {
 	asNobody,
+	comesOut,
 	commandOf,
 	evidenceOf,
 	examine,
@@ -25,374 +26,370 @@ import { runSetup } from "../support/setupHost.ts";
 
 const dropIns = "/etc/systemd/system/ollama.service.d";
 
-t.test(
-	"Ollama on a booted host",
-	{ ...booting(), timeout: 180_000 },
-	async (t) => {
-		const host = await bootHost(t, {
-			llamagate: "installed",
-			ollama: "everywhere",
-			docker: "empty",
+t.test("Ollama on a booted host", booting(), async (t) => {
+	const host = await bootHost(t, {
+		llamagate: "installed",
+		ollama: "everywhere",
+		docker: "empty",
+	});
+	await host.plugPublic();
+	await host.plugLan();
+	await host.plugTailnet();
+
+	const answers = (t: Test) =>
+		becomes(
+			t,
+			async () =>
+				(await host.run("curl", "-s", "http://127.0.0.1:11434/api/version"))
+					.code,
+			0,
+			"Ollama answers again",
+		);
+	/** Ollama with other variables, from now on. */
+	const setVariables = async (t: Test, ...variables: string[]) => {
+		await host.write(
+			`${dropIns}/override.conf`,
+			`[Service]\n${variables.map((set) => `Environment="${set}"\n`).join("")}`,
+		);
+		await host.sh("systemctl daemon-reload; systemctl restart ollama");
+		await answers(t);
+	};
+
+	await t.test("open to everybody, as people open it", async (t) => {
+		const ids = ["listening", "reachable", "host", "restart"].map(
+			(name) => `ollama.${name}`,
+		);
+		const found = await examine(host, ["ollama"]);
+		t.match(statesOf(found), {
+			"ollama.listening": "critical",
+			"ollama.reachable": "critical",
+			"ollama.host": "high",
+			"ollama.restart": "high",
+			"ollama.api-key": "warn",
 		});
-		await host.plugPublic();
-		await host.plugLan();
-		await host.plugTailnet();
+		t.match(evidenceOf(found, "ollama.listening"), /\*:11434 \(ollama\)/);
+		for (const address of [
+			"203.0.113.10:11434",
+			`[${addresses.lanServer.v6}]:11434`,
+			`${addresses.server.v4}:11434`,
+		])
+			t.ok(
+				evidenceOf(found, "ollama.reachable").includes(
+					`${address} answers /api/version without a key`,
+				),
+				`reached at ${address}`,
+			);
+		t.match(
+			statesOf(await examine(host, ids, asNobody)),
+			{
+				"ollama.listening": "critical",
+				"ollama.reachable": "critical",
+				"ollama.host": "unknown",
+				"ollama.restart": "high",
+			},
+			"and without root, what any user sees",
+		);
+		t.notMatch(
+			[...found.values()].map(({ evidence }) => evidence).join(),
+			"secret-that-protects-nothing",
+			"a variable that may be secret is not shown",
+		);
+		for (const id of ids)
+			t.match(commandOf(found, id), /^llamagate setup --only ollama/);
+		await host.sh("llamagate setup --only ollama --yes");
+		t.strictSame(
+			statesOf(await examine(host, ids)),
+			Object.fromEntries(ids.map((id) => [id, "ok"])),
+			"mended by its fix",
+		);
+		await setVariables(t);
+		t.match(statesOf(await examine(host, ["ollama.api-key"])), {
+			"ollama.api-key": "ok",
+		});
+	});
 
-		const answers = (t: Test) =>
-			becomes(
-				t,
-				async () =>
-					(await host.run("curl", "-s", "http://127.0.0.1:11434/api/version"))
-						.code,
-				0,
-				"Ollama answers again",
-			);
-		/** Ollama with other variables, from now on. */
-		const setVariables = async (t: Test, ...variables: string[]) => {
-			await host.write(
-				`${dropIns}/override.conf`,
-				`[Service]\n${variables.map((set) => `Environment="${set}"\n`).join("")}`,
-			);
-			await host.sh("systemctl daemon-reload; systemctl restart ollama");
-			await answers(t);
-		};
+	await t.test("freshly set up", async (t) => {
+		const { code, report } = await runSetup(host, "--yes", "--skip", "sshd");
+		t.equal(code, 0, JSON.stringify(report));
+		t.strictSame(statesOf(await examine(host, ["ollama"])), {
+			"ollama.listening": "ok",
+			"ollama.reachable": "ok",
+			"ollama.host": "ok",
+			"ollama.restart": "ok",
+			"ollama.api-key": "ok",
+			"ollama.origins": "ok",
+			"ollama.request-log": "ok",
+			"ollama.version": "ok",
+			"ollama.cloud": "info",
+		});
+		const nobodys = await examine(host, ["ollama"], asNobody);
+		t.strictSame(statesOf(nobodys), {
+			"ollama.listening": "unknown",
+			"ollama.reachable": "ok",
+			"ollama.host": "unknown",
+			"ollama.restart": "ok",
+			"ollama.api-key": "unknown",
+			"ollama.origins": "unknown",
+			"ollama.request-log": "unknown",
+			"ollama.version": "ok",
+			"ollama.cloud": "info",
+		});
+		for (const { id, state, evidence } of nobodys.values())
+			if (state === "unknown") t.match(evidence.join(), /root/, id);
+	});
 
-		await t.test("open to everybody, as people open it", async (t) => {
-			const ids = ["listening", "reachable", "host", "restart"].map(
-				(name) => `ollama.${name}`,
-			);
-			const found = await examine(host, ["ollama"]);
-			t.match(statesOf(found), {
+	await t.test("a drop-in that waits for the next start", async (t) => {
+		const ids = ["ollama.host", "ollama.restart"];
+		const only = (state: string) => ({
+			"ollama.host": "ok",
+			"ollama.restart": state,
+		});
+		await host.sh(`mv ${dropIns}/zz-llamagate.conf /root/kept`);
+		await host.write(
+			`${dropIns}/override.conf`,
+			'[Service]\nEnvironment="OLLAMA_HOST=0.0.0.0"\n',
+		);
+		const found = await examine(host, ids);
+		t.strictSame(statesOf(found), only("high"), "not read yet");
+		t.match(evidenceOf(found, "ollama.restart"), /after a daemon-reload/);
+		await host.sh("systemctl daemon-reload");
+		t.strictSame(
+			statesOf(await examine(host, ids)),
+			only("high"),
+			"read, and not in force yet",
+		);
+		await host.sh("llamagate setup --only ollama --yes");
+		t.strictSame(statesOf(await examine(host, ids)), only("ok"));
+
+		await host.write("/etc/default/ollama", "OLLAMA_HOST=0.0.0.0\n");
+		await host.write(
+			`${dropIns}/override.conf`,
+			"[Service]\nEnvironmentFile=-/etc/default/ollama\n",
+		);
+		t.strictSame(
+			statesOf(await examine(host, ids)),
+			only("high"),
+			"a file that counts more than the drop-ins, not read yet",
+		);
+		await host.sh("systemctl daemon-reload");
+		t.strictSame(statesOf(await examine(host, ids)), only("high"));
+		await host.sh(`rm ${dropIns}/override.conf; systemctl daemon-reload`);
+		t.strictSame(statesOf(await examine(host, ids)), only("ok"));
+	});
+
+	await t.test("variables, and a version with known faults", async (t) => {
+		const ids = ["origins", "request-log", "version", "cloud"].map(
+			(name) => `ollama.${name}`,
+		);
+		await setVariables(
+			t,
+			"OLLAMA_ORIGINS=https://chat.example,*",
+			"OLLAMA_DEBUG_LOG_REQUESTS=1",
+			"STAND_IN_VERSION=0.17.0",
+		);
+		const found = await examine(host, ids);
+		t.strictSame(statesOf(found), {
+			"ollama.origins": "high",
+			"ollama.request-log": "warn",
+			"ollama.version": "high",
+			"ollama.cloud": "info",
+		});
+		t.match(evidenceOf(found, "ollama.version"), /CVE-2026-7482/);
+		t.notMatch(evidenceOf(found, "ollama.version"), /CVE-2025-51471/);
+		t.match(
+			evidenceOf(found, "ollama.version"),
+			/known on \d{4}-\d\d-\d\d/,
+			"it says how old its table is",
+		);
+		await setVariables(t, "OLLAMA_ORIGINS=https://*.example");
+		await host.sh(`${commandOf(found, "ollama.cloud")} --yes`);
+		await answers(t);
+		t.strictSame(
+			statesOf(await examine(host, ids)),
+			Object.fromEntries(ids.map((id) => [id, "ok"])),
+		);
+	});
+
+	await t.test("a second Ollama, on another port by IPv6", async (t) => {
+		const ids = ["listening", "reachable", "host", "version", "cloud"].map(
+			(name) => `ollama.${name}`,
+		);
+		await host.sh(
+			`systemd-run --quiet --unit=second --setenv=OLLAMA_HOST=[::]:12345 \
+					--setenv=STAND_IN_VERSION=0.17.0 ollama serve`,
+		);
+		await comesOut(
+			t,
+			host,
+			{
 				"ollama.listening": "critical",
 				"ollama.reachable": "critical",
 				"ollama.host": "high",
-				"ollama.restart": "high",
-				"ollama.api-key": "warn",
-			});
-			t.match(evidenceOf(found, "ollama.listening"), /\*:11434 \(ollama\)/);
-			for (const address of [
-				"203.0.113.10:11434",
-				`[${addresses.lanServer.v6}]:11434`,
-				`${addresses.server.v4}:11434`,
-			])
-				t.ok(
-					evidenceOf(found, "ollama.reachable").includes(
-						`${address} answers /api/version without a key`,
-					),
-					`reached at ${address}`,
-				);
-			t.match(
-				statesOf(await examine(host, ids, asNobody)),
-				{
-					"ollama.listening": "critical",
-					"ollama.reachable": "critical",
-					"ollama.host": "unknown",
-					"ollama.restart": "high",
-				},
-				"and without root, what any user sees",
-			);
-			t.notMatch(
-				[...found.values()].map(({ evidence }) => evidence).join(),
-				"secret-that-protects-nothing",
-				"a variable that may be secret is not shown",
-			);
-			for (const id of ids)
-				t.match(commandOf(found, id), /^llamagate setup --only ollama/);
-			await host.sh("llamagate setup --only ollama --yes");
-			t.strictSame(
-				statesOf(await examine(host, ids)),
-				Object.fromEntries(ids.map((id) => [id, "ok"])),
-				"mended by its fix",
-			);
-			await setVariables(t);
-			t.match(statesOf(await examine(host, ["ollama.api-key"])), {
-				"ollama.api-key": "ok",
-			});
-		});
-
-		await t.test("freshly set up", async (t) => {
-			const { code, report } = await runSetup(host, "--yes", "--skip", "sshd");
-			t.equal(code, 0, JSON.stringify(report));
-			t.strictSame(statesOf(await examine(host, ["ollama"])), {
-				"ollama.listening": "ok",
-				"ollama.reachable": "ok",
-				"ollama.host": "ok",
-				"ollama.restart": "ok",
-				"ollama.api-key": "ok",
-				"ollama.origins": "ok",
-				"ollama.request-log": "ok",
-				"ollama.version": "ok",
-				"ollama.cloud": "info",
-			});
-			const nobodys = await examine(host, ["ollama"], asNobody);
-			t.strictSame(statesOf(nobodys), {
-				"ollama.listening": "unknown",
-				"ollama.reachable": "ok",
-				"ollama.host": "unknown",
-				"ollama.restart": "ok",
-				"ollama.api-key": "unknown",
-				"ollama.origins": "unknown",
-				"ollama.request-log": "unknown",
-				"ollama.version": "ok",
-				"ollama.cloud": "info",
-			});
-			for (const { id, state, evidence } of nobodys.values())
-				if (state === "unknown") t.match(evidence.join(), /root/, id);
-		});
-
-		await t.test("a drop-in that waits for the next start", async (t) => {
-			const ids = ["ollama.host", "ollama.restart"];
-			const only = (state: string) => ({
-				"ollama.host": "ok",
-				"ollama.restart": state,
-			});
-			await host.sh(`mv ${dropIns}/zz-llamagate.conf /root/kept`);
-			await host.write(
-				`${dropIns}/override.conf`,
-				'[Service]\nEnvironment="OLLAMA_HOST=0.0.0.0"\n',
-			);
-			const found = await examine(host, ids);
-			t.strictSame(statesOf(found), only("high"), "not read yet");
-			t.match(evidenceOf(found, "ollama.restart"), /after a daemon-reload/);
-			await host.sh("systemctl daemon-reload");
-			t.strictSame(
-				statesOf(await examine(host, ids)),
-				only("high"),
-				"read, and not in force yet",
-			);
-			await host.sh("llamagate setup --only ollama --yes");
-			t.strictSame(statesOf(await examine(host, ids)), only("ok"));
-
-			await host.write("/etc/default/ollama", "OLLAMA_HOST=0.0.0.0\n");
-			await host.write(
-				`${dropIns}/override.conf`,
-				"[Service]\nEnvironmentFile=-/etc/default/ollama\n",
-			);
-			t.strictSame(
-				statesOf(await examine(host, ids)),
-				only("high"),
-				"a file that counts more than the drop-ins, not read yet",
-			);
-			await host.sh("systemctl daemon-reload");
-			t.strictSame(statesOf(await examine(host, ids)), only("high"));
-			await host.sh(`rm ${dropIns}/override.conf; systemctl daemon-reload`);
-			t.strictSame(statesOf(await examine(host, ids)), only("ok"));
-		});
-
-		await t.test("variables, and a version with known faults", async (t) => {
-			const ids = ["origins", "request-log", "version", "cloud"].map(
-				(name) => `ollama.${name}`,
-			);
-			await setVariables(
-				t,
-				"OLLAMA_ORIGINS=https://chat.example,*",
-				"OLLAMA_DEBUG_LOG_REQUESTS=1",
-				"STAND_IN_VERSION=0.17.0",
-			);
-			const found = await examine(host, ids);
-			t.strictSame(statesOf(found), {
-				"ollama.origins": "high",
-				"ollama.request-log": "warn",
 				"ollama.version": "high",
 				"ollama.cloud": "info",
-			});
-			t.match(evidenceOf(found, "ollama.version"), /CVE-2026-7482/);
-			t.notMatch(evidenceOf(found, "ollama.version"), /CVE-2025-51471/);
-			t.match(
-				evidenceOf(found, "ollama.version"),
-				/known on \d{4}-\d\d-\d\d/,
-				"it says how old its table is",
-			);
-			await setVariables(t, "OLLAMA_ORIGINS=https://*.example");
-			await host.sh(`${commandOf(found, "ollama.cloud")} --yes`);
-			await answers(t);
-			t.strictSame(
-				statesOf(await examine(host, ids)),
-				Object.fromEntries(ids.map((id) => [id, "ok"])),
-			);
-		});
+			},
+			"is found, and asked like the first",
+		);
+		t.match(
+			evidenceOf(await examine(host, ids), "ollama.reachable"),
+			`${addresses.lanServer.v4}:12345`,
+		);
+		await host.sh("systemctl stop second");
+		t.strictSame(
+			statesOf(await examine(host, ids)),
+			Object.fromEntries(ids.map((id) => [id, "ok"])),
+		);
+	});
 
-		await t.test("a second Ollama, on another port by IPv6", async (t) => {
-			const ids = ["listening", "reachable", "host", "version", "cloud"].map(
-				(name) => `ollama.${name}`,
-			);
-			await host.sh(
-				`systemd-run --quiet --unit=second --setenv=OLLAMA_HOST=[::]:12345 \
-					--setenv=STAND_IN_VERSION=0.17.0 ollama serve`,
-			);
-			await becomes(
-				t,
-				async () => statesOf(await examine(host, ids)),
-				{
-					"ollama.listening": "critical",
-					"ollama.reachable": "critical",
-					"ollama.host": "high",
-					"ollama.version": "high",
-					"ollama.cloud": "info",
-				},
-				"is found, and asked like the first",
-			);
-			t.match(
-				evidenceOf(await examine(host, ids), "ollama.reachable"),
-				`${addresses.lanServer.v4}:12345`,
-			);
-			await host.sh("systemctl stop second");
-			t.strictSame(
-				statesOf(await examine(host, ids)),
-				Object.fromEntries(ids.map((id) => [id, "ok"])),
-			);
-		});
-
-		await t.test("an Ollama in a network of its own", async (t) => {
-			const ids = ["listening", "host", "origins", "version"].map(
-				(name) => `ollama.${name}`,
-			);
-			await host.sh(
-				`systemd-run --quiet --unit=boxed --property=PrivateNetwork=yes \
+	await t.test("an Ollama in a network of its own", async (t) => {
+		const ids = ["listening", "host", "origins", "version"].map(
+			(name) => `ollama.${name}`,
+		);
+		await host.sh(
+			`systemd-run --quiet --unit=boxed --property=PrivateNetwork=yes \
 					--setenv=OLLAMA_HOST=0.0.0.0 --setenv=OLLAMA_ORIGINS=* ollama serve`,
-			);
-			await becomes(
-				t,
-				async () => statesOf(await examine(host, ids)),
-				{
-					"ollama.listening": "unknown",
-					"ollama.host": "ok",
-					"ollama.origins": "high",
-					"ollama.version": "unknown",
-				},
-				"may take all of that network's addresses, and not every web page",
-			);
-			const found = await examine(host, ids);
-			t.match(evidenceOf(found, "ollama.listening"), /network of its own/);
-			t.match(evidenceOf(found, "ollama.host"), /0\.0\.0\.0, in a network/);
+		);
+		await comesOut(
+			t,
+			host,
+			{
+				"ollama.listening": "unknown",
+				"ollama.host": "ok",
+				"ollama.origins": "high",
+				"ollama.version": "unknown",
+			},
+			"may take all of that network's addresses, and not every web page",
+		);
+		const found = await examine(host, ids);
+		t.match(evidenceOf(found, "ollama.listening"), /network of its own/);
+		t.match(evidenceOf(found, "ollama.host"), /0\.0\.0\.0, in a network/);
 
-			// Its processes are a container's.
-			const wrap = async (...options: string[]) => {
-				await host.must("docker", "rm", "-f", "box");
-				await host.must(
-					...["docker", "run", "-d", "--name", "box", ...options],
-					"ghcr.io/open-webui/open-webui:main",
-				);
-				await host.sh(`sed -i "s/\\"Pid\\": *4242/\\"Pid\\": $(systemctl show -P MainPID boxed)/" \
-					/var/lib/docker-stand-in/state.json`);
-				return statesOf(await examine(host, ["ollama.listening"]));
-			};
-			await host.sh(
-				"docker create --name box ghcr.io/open-webui/open-webui:main",
-			);
-			const local = ["-p", "127.0.0.1:12345:11434"];
-			t.match(await wrap(...local), { "ollama.listening": "ok" });
-			t.match(
-				await wrap(...local, "--network=macvlan0"),
-				{ "ollama.listening": "unknown" },
-				"the LAN may reach it there",
-			);
-			t.match(
-				await wrap("-p", "12345:11434"),
-				{ "ollama.listening": "unknown" },
-				"published to others, and answering nobody for now",
-			);
+		// Its processes are a container's.
+		const wrap = async (...options: string[]) => {
 			await host.must("docker", "rm", "-f", "box");
-			await host.sh("systemctl stop boxed");
-			t.strictSame(
-				statesOf(await examine(host, ids)),
-				Object.fromEntries(ids.map((id) => [id, "ok"])),
+			await host.must(
+				...["docker", "run", "-d", "--name", "box", ...options],
+				"ghcr.io/open-webui/open-webui:main",
 			);
-		});
+			await host.sh(`sed -i "s/\\"Pid\\": *4242/\\"Pid\\": $(systemctl show -P MainPID boxed)/" \
+					/var/lib/docker-stand-in/state.json`);
+			return statesOf(await examine(host, ["ollama.listening"]));
+		};
+		await host.sh(
+			"docker create --name box ghcr.io/open-webui/open-webui:main",
+		);
+		const local = ["-p", "127.0.0.1:12345:11434"];
+		t.match(await wrap(...local), { "ollama.listening": "ok" });
+		t.match(
+			await wrap(...local, "--network=macvlan0"),
+			{ "ollama.listening": "unknown" },
+			"the LAN may reach it there",
+		);
+		t.match(
+			await wrap("-p", "12345:11434"),
+			{ "ollama.listening": "unknown" },
+			"published to others, and answering nobody for now",
+		);
+		await host.must("docker", "rm", "-f", "box");
+		await host.sh("systemctl stop boxed");
+		t.strictSame(
+			statesOf(await examine(host, ids)),
+			Object.fromEntries(ids.map((id) => [id, "ok"])),
+		);
+	});
 
-		await t.test("ways that lead to it", async (t) => {
-			const ids = ["ollama.listening", "ollama.reachable"];
-			const forward = (at: string) =>
-				host.sh(
-					`systemd-run --quiet --unit=forwarder --socket-property=ListenStream=${at} \
+	await t.test("ways that lead to it", async (t) => {
+		const ids = ["ollama.listening", "ollama.reachable"];
+		const forward = (at: string) =>
+			host.sh(
+				`systemd-run --quiet --unit=forwarder --socket-property=ListenStream=${at} \
 						/lib/systemd/systemd-socket-proxyd 127.0.0.1:11434`,
-				);
-			const stop = () =>
-				host.sh("systemctl stop forwarder.socket forwarder.service");
-			for (const port of [11434, 12345]) {
-				await forward(`${addresses.lanServer.v4}:${port}`);
-				const found = await examine(host, ids);
-				t.strictSame(
-					statesOf(found),
-					{ "ollama.listening": "critical", "ollama.reachable": "critical" },
-					`a forwarder on the LAN's address, port ${port}`,
-				);
-				t.match(commandOf(found, "ollama.listening"), /^stop that program/);
-				await stop();
-			}
-
-			await forward("127.0.0.1:12345");
-			await host.sh("tailscale serve --bg 12345");
-			const served = await examine(host, ["tailscale.serve"]);
-			t.strictSame(statesOf(served), { "tailscale.serve": "critical" });
-			await host.sh(commandOf(served, "tailscale.serve"));
+			);
+		const stop = () =>
+			host.sh("systemctl stop forwarder.socket forwarder.service");
+		for (const port of [11434, 12345]) {
+			await forward(`${addresses.lanServer.v4}:${port}`);
+			const found = await examine(host, ids);
+			t.strictSame(
+				statesOf(found),
+				{ "ollama.listening": "critical", "ollama.reachable": "critical" },
+				`a forwarder on the LAN's address, port ${port}`,
+			);
+			t.match(commandOf(found, "ollama.listening"), /^stop that program/);
 			await stop();
+		}
 
-			const rule =
-				"PREROUTING -p tcp --dport 12345 -j DNAT --to-destination 127.0.0.1:11434";
-			await host.sh(`iptables -t nat -A ${rule}`);
-			const translated = await examine(host, ["ollama.listening"]);
-			t.strictSame(statesOf(translated), { "ollama.listening": "critical" });
-			t.match(evidenceOf(translated, "ollama.listening"), /--dport 12345/);
-			await host.sh(commandOf(translated, "ollama.listening"));
-			t.strictSame(
-				statesOf(await examine(host, ids)),
-				Object.fromEntries(ids.map((id) => [id, "ok"])),
-			);
-		});
+		await forward("127.0.0.1:12345");
+		await host.sh("tailscale serve --bg 12345");
+		const served = await examine(host, ["tailscale.serve"]);
+		t.strictSame(statesOf(served), { "tailscale.serve": "critical" });
+		await host.sh(commandOf(served, "tailscale.serve"));
+		await stop();
 
-		await t.test("a user's program in Ollama's place", async (t) => {
-			const ids = ["ollama.listening", "ollama.version"];
-			await host.sh(
-				`systemd-run --quiet --unit=squatter --uid=65534 /opt/stand-ins/node \
+		const rule =
+			"PREROUTING -p tcp --dport 12345 -j DNAT --to-destination 127.0.0.1:11434";
+		await host.sh(`iptables -t nat -A ${rule}`);
+		const translated = await examine(host, ["ollama.listening"]);
+		t.strictSame(statesOf(translated), { "ollama.listening": "critical" });
+		t.match(evidenceOf(translated, "ollama.listening"), /--dport 12345/);
+		await host.sh(commandOf(translated, "ollama.listening"));
+		t.strictSame(
+			statesOf(await examine(host, ids)),
+			Object.fromEntries(ids.map((id) => [id, "ok"])),
+		);
+	});
+
+	await t.test("a user's program in Ollama's place", async (t) => {
+		const ids = ["ollama.listening", "ollama.version"];
+		await host.sh(
+			`systemd-run --quiet --unit=squatter --uid=65534 /opt/stand-ins/node \
 					-e 'require("net").createServer((s) => s.destroy()).listen(11434, "::1")'`,
-			);
-			await becomes(
-				t,
-				async () => statesOf(await examine(host, ids)),
-				{ "ollama.listening": "high", "ollama.version": "unknown" },
-				"takes what is sent to localhost",
-			);
-			t.match(
-				evidenceOf(await examine(host, ids), "ollama.listening"),
-				/^\[::1\]:11434 .*not ollama\.service/,
-			);
-			await host.sh("systemctl stop squatter");
-			t.strictSame(
-				statesOf(await examine(host, ids)),
-				Object.fromEntries(ids.map((id) => [id, "ok"])),
-			);
-		});
+		);
+		await comesOut(
+			t,
+			host,
+			{ "ollama.listening": "high", "ollama.version": "unknown" },
+			"takes what is sent to localhost",
+		);
+		t.match(
+			evidenceOf(await examine(host, ids), "ollama.listening"),
+			/^\[::1\]:11434 .*not ollama\.service/,
+		);
+		await host.sh("systemctl stop squatter");
+		t.strictSame(
+			statesOf(await examine(host, ids)),
+			Object.fromEntries(ids.map((id) => [id, "ok"])),
+		);
+	});
 
-		await t.test("without ss nothing passes", async (t) => {
-			await host.sh("mv /usr/bin/ss /usr/bin/ss.away");
-			const found = await examine(host, [
-				"ollama.listening",
-				"ollama.reachable",
-				"ollama.host",
-				"ollama.version",
-			]);
-			await host.sh("mv /usr/bin/ss.away /usr/bin/ss");
-			for (const { id, state, evidence } of found.values()) {
-				t.equal(state, "unknown", id);
-				t.match(evidence.join(), /iproute2/);
-			}
-		});
+	await t.test("without ss nothing passes", async (t) => {
+		await host.sh("mv /usr/bin/ss /usr/bin/ss.away");
+		const found = await examine(host, [
+			"ollama.listening",
+			"ollama.reachable",
+			"ollama.host",
+			"ollama.version",
+		]);
+		await host.sh("mv /usr/bin/ss.away /usr/bin/ss");
+		for (const { id, state, evidence } of found.values()) {
+			t.equal(state, "unknown", id);
+			t.match(evidence.join(), /iproute2/);
+		}
+	});
 
-		await t.test("no Ollama", async (t) => {
-			await host.sh("systemctl stop ollama");
-			t.match(statesOf(await examine(host, ["ollama"])), {
-				"ollama.listening": "absent",
-				"ollama.reachable": "ok",
-				"ollama.host": "absent",
-				"ollama.restart": "ok",
-				"ollama.origins": "ok",
-				"ollama.version": "absent",
-				"ollama.cloud": "absent",
-			});
+	await t.test("no Ollama", async (t) => {
+		await host.sh("systemctl stop ollama");
+		t.match(statesOf(await examine(host, ["ollama"])), {
+			"ollama.listening": "absent",
+			"ollama.reachable": "ok",
+			"ollama.host": "absent",
+			"ollama.restart": "ok",
+			"ollama.origins": "ok",
+			"ollama.version": "absent",
+			"ollama.cloud": "absent",
 		});
-	},
-);
+	});
+});
 
 t.test("what an OLLAMA_HOST means", async (t) => {
 	for (const value of [
