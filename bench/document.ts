@@ -12,6 +12,9 @@ interface Plot {
 	draw(section: Section): string;
 }
 
+const fileOf = (section: string, figure: string) =>
+	`${section.replace(/\W+/g, "-")}-${figure}.svg`;
+
 /** A bar for each target's figure. */
 function barPlot(
 	section: string,
@@ -20,7 +23,7 @@ function barPlot(
 	unit: string,
 ): Plot {
 	return {
-		file: `${section.replace(/\W+/g, "-")}-${figure}.svg`,
+		file: fileOf(section, figure),
 		section,
 		title,
 		draw: ({ figures }) =>
@@ -44,21 +47,16 @@ function linePlot(
 	logarithmic = false,
 ): Plot {
 	return {
-		file: `${section.replace(/\W+/g, "-")}-${figure}.svg`,
+		file: fileOf(section, figure),
 		section,
 		title,
 		draw: ({ figures }) =>
 			lines(
 				title,
 				units,
-				[
-					{
-						name: title,
-						points: Object.values(figures).map(
-							(values) => [values.x ?? 0, values[figure] ?? 0] as const,
-						),
-					},
-				],
+				Object.values(figures).map(
+					(values) => [values.x ?? 0, values[figure] ?? 0] as const,
+				),
 				logarithmic,
 			),
 	};
@@ -113,6 +111,12 @@ const plots: readonly Plot[] = [
 		true,
 	),
 	linePlot("soak", "memory", "Memory by streams so far", ["streams", "MiB"]),
+	linePlot(
+		"soak, small heap",
+		"memory",
+		"Memory by streams so far, small heap",
+		["streams", "MiB"],
+	),
 	linePlot("scale, body up", "memory", "Memory by a body's size", [
 		"bytes",
 		"MiB",

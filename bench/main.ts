@@ -29,7 +29,7 @@ const workloads: Record<string, (stage: Stage) => Promise<Section[]>> = {
 	cancel,
 	memory,
 	startup,
-	scale,
+	...scale,
 	soak,
 };
 

@@ -1,9 +1,3 @@
-/** One line or bar row of a plot. */
-interface Series {
-	readonly name: string;
-	readonly points: readonly (readonly [x: number, y: number])[];
-}
-
 const width = 640;
 const rowHeight = 26;
 const labelWidth = 130;
@@ -47,23 +41,22 @@ function label(value: number): string {
 export function lines(
 	title: string,
 	[xUnit, yUnit]: readonly [string, string],
-	series: readonly Series[],
+	points: readonly (readonly [x: number, y: number])[],
 	logarithmic = false,
 ): string {
-	const all = series.flatMap(({ points }) => points);
 	const [left, top, right, bottom] = [70, 34, width - 20, 250];
-	const xs = all.map(([x]) => Math.log10(x));
+	const xs = points.map(([x]) => Math.log10(x));
 	const [xLow, xHigh] = [Math.min(...xs), Math.max(...xs)];
 	const toScale = (y: number) =>
 		logarithmic ? Math.log10(Math.max(y, 1e-6)) : y;
-	const ys = all.map(([, y]) => toScale(y));
+	const ys = points.map(([, y]) => toScale(y));
 	const yLow = logarithmic ? Math.min(...ys) : 0;
 	const yHigh = Math.max(...ys) * (logarithmic ? 1 : 1.1) || 1;
 	const xAt = (x: number) =>
 		left + ((right - left) * (Math.log10(x) - xLow)) / (xHigh - xLow || 1);
 	const yAt = (y: number) =>
 		bottom - ((bottom - top) * (toScale(y) - yLow)) / (yHigh - yLow || 1);
-	const marks = [...new Set(all.map(([x]) => x))].map(
+	const marks = [...new Set(points.map(([x]) => x))].map(
 		(x) =>
 			`<text x="${xAt(x).toFixed(1)}" y="${bottom + 18}" text-anchor="middle">${short(x)}</text>\n`,
 	);
@@ -73,21 +66,18 @@ export function lines(
 		const at = yAt(y).toFixed(1);
 		return `<line x1="${left}" x2="${right}" y1="${at}" y2="${at}" stroke="${ink}" stroke-opacity=".2"/><text x="${left - 6}" y="${Number(at) + 4}" text-anchor="end">${short(y)}</text>\n`;
 	});
-	const drawn = series.map(({ name, points }, index) => {
-		const colour = index === 0 ? colours.gate : otherColour;
-		const path = points
-			.map(([x, y]) => `${xAt(x).toFixed(1)},${yAt(y).toFixed(1)}`)
-			.join(" ");
-		const dots = points.map(
-			([x, y]) =>
-				`<circle cx="${xAt(x).toFixed(1)}" cy="${yAt(y).toFixed(1)}" r="3" fill="${colour}"/>`,
-		);
-		return `<polyline points="${path}" fill="none" stroke="${colour}" stroke-width="2"><title>${escapeXml(name)}</title></polyline>${dots.join("")}\n`;
-	});
+	const path = points
+		.map(([x, y]) => `${xAt(x).toFixed(1)},${yAt(y).toFixed(1)}`)
+		.join(" ");
+	const dots = points.map(
+		([x, y]) =>
+			`<circle cx="${xAt(x).toFixed(1)}" cy="${yAt(y).toFixed(1)}" r="3" fill="${colours.gate}"/>`,
+	);
+	const drawn = `<polyline points="${path}" fill="none" stroke="${colours.gate}" stroke-width="2"><title>${escapeXml(title)}</title></polyline>${dots.join("")}\n`;
 	return page(
 		290,
 		`${title} (${yUnit})`,
-		`${levels.join("")}${marks.join("")}<text x="${right}" y="${bottom + 36}" text-anchor="end">${escapeXml(xUnit)}</text>\n${drawn.join("")}`,
+		`${levels.join("")}${marks.join("")}<text x="${right}" y="${bottom + 36}" text-anchor="end">${escapeXml(xUnit)}</text>\n${drawn}`,
 	);
 }
 

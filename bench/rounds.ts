@@ -2,7 +2,12 @@ import type { Stage, Target } from "./targets.ts";
 
 /** What was measured of one target, or why it was not. */
 export type Samples<T> =
-	| { readonly target: Target; readonly samples: readonly T[] }
+	| {
+			readonly target: Target;
+			readonly samples: readonly T[];
+			/** Why it was not measured in the rounds that gave no sample. */
+			readonly failures?: readonly string[];
+	  }
 	| { readonly target: Target; readonly failure: string };
 
 /**
@@ -47,19 +52,33 @@ export async function freshStarts<T>(
 	return mergeRounds(all);
 }
 
-/** One entry for each target, with what every round measured of it; one that failed once has failed. */
+/** One entry for each target, with what every round measured of it; it has failed if all rounds have. */
 export function mergeRounds<T>(all: readonly Samples<T>[]): Samples<T>[] {
 	const names = new Set(all.map(({ target }) => target.name));
 	return [...names].flatMap((name) => {
 		const same = all.filter(({ target }) => target.name === name);
-		const failed = same.find((one) => "failure" in one);
 		const [first] = same;
-		if (failed !== undefined || first === undefined) return failed ?? [];
+		if (first === undefined) return [];
 		const samples = same.flatMap((one) =>
 			"samples" in one ? one.samples : [],
 		);
-		return { target: first.target, samples };
+		if (samples.length === 0) return first;
+		const failures = same.flatMap((one) =>
+			"failure" in one ? [one.failure] : [],
+		);
+		return { target: first.target, samples, failures };
 	});
+}
+
+/** A note for each target that some rounds could not measure. */
+export function failureNotes(all: readonly Samples<unknown>[]): string[] {
+	return all.flatMap((one) =>
+		"samples" in one && one.failures?.[0] !== undefined
+			? [
+					`${one.target.name}: ${one.failures.length} start(s) left out, ${one.failures[0]}`,
+				]
+			: [],
+	);
 }
 
 /** The figures of one target by name, if it was measured. */
@@ -69,6 +88,18 @@ export function samplesOf<T>(
 ): readonly T[] | undefined {
 	const found = all.find(({ target }) => target.name === name);
 	return found !== undefined && "samples" in found ? found.samples : undefined;
+}
+
+/** What the samples of each measured target come to, by the target's name. */
+export function figuresOf<T>(
+	all: readonly Samples<T>[],
+	summarize: (samples: readonly T[]) => Record<string, number>,
+): Record<string, Record<string, number>> {
+	return Object.fromEntries(
+		all.flatMap((one) =>
+			"samples" in one ? [[one.target.name, summarize(one.samples)]] : [],
+		),
+	);
 }
 
 /** For `--json`. */

@@ -43,7 +43,7 @@ export const sources = "127.0.0.0/16";
 export const foreignSource = "127.1.0.1";
 
 /** As in systemd/llamagate.service. */
-const nodeOptions = ["--max-semi-space-size=2", "--single-threaded-gc"];
+const nodeOptions = ["--max-semi-space-size=4", "--single-threaded-gc"];
 
 const startTimeoutMs = 15_000;
 let opened = 0;
@@ -109,6 +109,8 @@ export interface GateOptions {
 	/** Keys in the file beside the one that is used. */
 	readonly moreKeys?: number;
 	readonly logLevel?: "info" | "error";
+	/** The most that V8 may take for what has survived; by default what it finds right. */
+	readonly oldHeapMiB?: number;
 }
 
 function ways(stage: Stage, gate: GateOptions): { name: string; open: Open }[] {
@@ -141,11 +143,12 @@ async function openGate(
 	children: ChildProcess[],
 ): Promise<Omit<Target, "name">> {
 	const unlimited = 1_000_000_000;
+	const port = await freePort();
 	const configFile = path.join(folder, "config.json");
 	await writeFile(
 		configFile,
 		JSON.stringify({
-			listen: { address: "127.0.0.1", port: 0 },
+			listen: { address: "127.0.0.1", port },
 			sources: [sources],
 			upstream: {
 				url: `http://127.0.0.1:${upstreamPort}`,
@@ -189,6 +192,9 @@ async function openGate(
 			...pinning.measured,
 			process.execPath,
 			...nodeOptions,
+			...(options.oldHeapMiB === undefined
+				? []
+				: [`--max-old-space-size=${options.oldHeapMiB}`]),
 			path.join(root, "src/main.ts"),
 			"serve",
 			"--config",
@@ -197,15 +203,9 @@ async function openGate(
 		{ stdio: ["ignore", log, log], cwd: root },
 	);
 	children.push(child);
-	const address = await started(child, logFile, () => {
-		for (const line of readFileSync(logFile, "utf8").split("\n")) {
-			if (!line.includes('"msg":"listening"')) continue;
-			return (JSON.parse(line) as { address: string }).address;
-		}
-		return undefined;
-	});
+	await started(child, logFile, port);
 	return {
-		port: Number(address.split(":").at(-1)),
+		port,
 		readyMs: performance.now() - startedAtMs,
 		pids: withChildren(pidOf(child)),
 	};
@@ -267,23 +267,20 @@ async function openPeer(
 		},
 	});
 	children.push(child);
-	await started(child, errorFile, async () =>
-		(await accepts(port)) ? port : undefined,
-	);
+	await started(child, errorFile, port);
 	const readyMs = performance.now() - startedAtMs;
 	return { port, readyMs, pids: withChildren(pidOf(child)) };
 }
 
-/** Waits until `look` finds something. @throws with the end of the output file when it does not */
-async function started<T>(
+/** Waits until it listens; a log may be told to hold its tongue. @throws with the end of the output file when it does not */
+async function started(
 	child: ChildProcess,
 	outputFile: string,
-	look: () => T | undefined | Promise<T | undefined>,
-): Promise<T> {
+	port: number,
+): Promise<void> {
 	const deadline = performance.now() + startTimeoutMs;
 	while (performance.now() < deadline && child.exitCode === null) {
-		const found = await look();
-		if (found !== undefined) return found;
+		if (await accepts(port)) return;
 		await delay(5);
 	}
 	const output = readFileSync(outputFile, "utf8").trim().split("\n").at(-1);

@@ -105,7 +105,8 @@ static void close_client(struct client *c)
 	c->state = closed;
 }
 
-static void send_request(struct client *c, const char *request, size_t length)
+/* Returns 0 if the connection was closed before it could ask. */
+static int send_request(struct client *c, const char *request, size_t length)
 {
 	c->received = 0;
 	c->checked = 0;
@@ -117,7 +118,9 @@ static void send_request(struct client *c, const char *request, size_t length)
 	if (send(c->fd, request, length, MSG_NOSIGNAL) != (ssize_t)length) {
 		errors += 1;
 		close_client(c);
+		return 0;
 	}
+	return 1;
 }
 
 static size_t make_head(char *into, size_t room, const char *method, const char *path, int64_t length)
@@ -257,8 +260,14 @@ static void run_streams(void)
 	int64_t running = streams, lost = 0;
 	int64_t counted_from_ns = 0, counted_tokens = 0, counted_bytes = 0;
 	static struct epoll_event events[512];
+	int64_t heard_ns = start_ns, heard_bytes = 0;
 	while (running > 0) {
-		if (now_ns() > end_ns + 20LL * 1000000000) die("client: %lld streams did not end", (long long)running);
+		if (bytes_in_all != heard_bytes) {
+			heard_bytes = bytes_in_all;
+			heard_ns = now_ns();
+		}
+		/* Bytes may take their time: what tells that a stream will not end is silence. */
+		if (now_ns() > heard_ns + 20LL * 1000000000 + spread_ns + interval_us * 1000) die("client: %lld streams did not end", (long long)running);
 		int count = wait_until_due(epoll, events, 512, &heap, now_ns() + 100000000);
 		while (heap.count > 0 && heap.all[0].at_ns <= now_ns()) {
 			struct client *c = heap_pop(&heap).owner;
@@ -274,7 +283,10 @@ static void run_streams(void)
 			struct client *c = events[i].data.ptr;
 			if (c->state == connecting && (events[i].events & EPOLLOUT)) {
 				if (!cold) c->asked_ns = now_ns();
-				send_request(c, request, request_length);
+				if (!send_request(c, request, request_length)) {
+					lost += 1;
+					running -= 1;
+				}
 			}
 			if (c->state == closed || !(events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))) continue;
 			int end = read_stream(c, tokens, c->asked_ns >= measure_ns);
@@ -295,7 +307,10 @@ static void run_streams(void)
 				connect_client(c);
 			} else {
 				c->asked_ns = now_ns();
-				send_request(c, request, request_length);
+				if (!send_request(c, request, request_length)) {
+					lost += 1;
+					running -= 1;
+				}
 			}
 		}
 	}
@@ -397,8 +412,7 @@ static void run_requests(void)
 			struct client *c = ready[--ready_count];
 			c->asked_ns = now_ns();
 			sent += 1;
-			send_request(c, request, request_length);
-			if (c->state == closed) connect_client(c);
+			if (!send_request(c, request, request_length)) connect_client(c);
 		}
 		/* What could not be sent in time is not made up for. */
 		if (rate > 0 && sent < allowed) sent = allowed;

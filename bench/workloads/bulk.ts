@@ -1,7 +1,13 @@
 import { runLoad, type StreamTimes } from "../native.ts";
 import { cpuSeconds, resetPeak, residentBytes } from "../processes.ts";
 import { fixed, mebibytes, median, type Section, whole } from "../report.ts";
-import { freshStarts, measureEach, samplesOf, toData } from "../rounds.ts";
+import {
+	failureNotes,
+	figuresOf,
+	freshStarts,
+	measureEach,
+	toData,
+} from "../rounds.ts";
 import { key, type Stage, type Target, withTargets } from "../targets.ts";
 
 interface Bulk {
@@ -60,11 +66,8 @@ export async function bulk(stage: Stage): Promise<Section[]> {
 				),
 			),
 		);
-		const figures: Record<string, Record<string, number>> = {};
-		for (const { target } of results) {
-			const samples = samplesOf(results, target.name);
-			if (samples === undefined) continue;
-			figures[target.name] = {
+		const figures = figuresOf(results, (samples) => {
+			return {
 				megabytesPerSecond: median(
 					samples.map((one) => one.megabytesPerSecond),
 				),
@@ -72,12 +75,13 @@ export async function bulk(stage: Stage): Promise<Section[]> {
 				cpu: median(samples.map((one) => one.cpuPerGigabyte)),
 				grown: Math.max(...samples.map((one) => one.grownBytes)),
 			};
-		}
+		});
 		sections.push({
 			name: kind.name,
 			title: kind.title,
 			notes: [
 				`median of ${starts} fresh start(s); memory: the most that VmHWM grew in any of them`,
+				...failureNotes(results),
 			],
 			head: ["", "MB/s", "lines/s", "CPU s a GB", "memory grown by"],
 			rows: results.map((result) => {

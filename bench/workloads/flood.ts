@@ -5,7 +5,13 @@ import {
 	startLoad,
 } from "../native.ts";
 import { fixed, median, type Section, whole } from "../report.ts";
-import { freshStarts, measureEach, samplesOf, toData } from "../rounds.ts";
+import {
+	failureNotes,
+	figuresOf,
+	freshStarts,
+	measureEach,
+	toData,
+} from "../rounds.ts";
 import {
 	key,
 	type Stage,
@@ -47,15 +53,12 @@ export async function flood(stage: Stage): Promise<Section[]> {
 				{ gate: { defaultLockout: true } },
 			),
 		);
-		const figures: Record<string, Record<string, number>> = {};
-		for (const { target } of results) {
-			const samples = samplesOf(results, target.name);
-			if (samples === undefined) continue;
+		const figures = figuresOf(results, (samples) => {
 			const middle = (value: (one: Flood) => number | undefined) =>
 				median(samples.map((one) => value(one) ?? Number.NaN));
 			const calm99 = middle(({ calm }) => calm.chunk.p99) / 1e6;
 			const flooded99 = middle(({ flooded }) => flooded.chunk.p99) / 1e6;
-			figures[target.name] = {
+			return {
 				calm50: middle(({ calm }) => calm.chunk.p50) / 1e6,
 				flooded50: middle(({ flooded }) => flooded.chunk.p50) / 1e6,
 				calm99,
@@ -63,13 +66,14 @@ export async function flood(stage: Stage): Promise<Section[]> {
 				moved99: flooded99 - calm99,
 				answered: middle(({ refused }) => refused.answeredPerSecond),
 			};
-		}
+		});
 		sections.push({
 			name: kind.name,
 			title: `${streamCount} streams of 20 tokens/s while one address sends ${whole(floodRate)} requests/s with ${kind.key === "" ? "no key" : "a wrong key"} over 64 connections`,
 			notes: [
 				`milliseconds from the upstream's write of a token to its arrival; median of ${starts} fresh start(s); the gate with its lockout as it comes`,
 				"a connection sends its next request when it has had its answer: who answers slowly is sent less",
+				...failureNotes(results),
 			],
 			head: [
 				"",

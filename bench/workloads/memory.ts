@@ -2,7 +2,13 @@ import { setTimeout as delay } from "node:timers/promises";
 import { runLoad, type StreamTimes, startLoad } from "../native.ts";
 import { residentBytes, stop } from "../processes.ts";
 import { fixed, mebibytes, median, type Section } from "../report.ts";
-import { freshStarts, measureEach, samplesOf, toData } from "../rounds.ts";
+import {
+	failureNotes,
+	figuresOf,
+	freshStarts,
+	measureEach,
+	toData,
+} from "../rounds.ts";
 import { key, type Stage, type Target, withTargets } from "../targets.ts";
 
 const streamCount = 500;
@@ -27,11 +33,8 @@ export async function memory(stage: Stage): Promise<Section[]> {
 			),
 		),
 	);
-	const figures: Record<string, Record<string, number>> = {};
-	for (const { target } of results) {
-		const samples = samplesOf(results, target.name);
-		if (samples === undefined) continue;
-		figures[target.name] = {
+	const figures = figuresOf(results, (samples) => {
+		return {
 			base: median(samples.map(({ baseBytes }) => baseBytes)),
 			open: median(samples.map(({ openBytes }) => openBytes)),
 			perStream: median(
@@ -41,13 +44,14 @@ export async function memory(stage: Stage): Promise<Section[]> {
 				),
 			),
 		};
-	}
+	});
 	return [
 		{
 			name: "memory",
 			title: `Memory: ${streamCount} open streams`,
 			notes: [
 				`resident memory after some requests, and with ${streamCount} streams of 2 tokens/s open; median of ${starts} fresh start(s); garbage that is not collected yet is among it`,
+				...failureNotes(results),
 			],
 			head: ["", "before", `with ${streamCount}`, "KiB a stream"],
 			rows: results.map((result) => {

@@ -2,10 +2,11 @@ import { type RequestCounts, runLoad } from "../native.ts";
 import { cpuSeconds } from "../processes.ts";
 import { fixed, median, ratio, type Section, whole } from "../report.ts";
 import {
+	failureNotes,
+	figuresOf,
 	freshStarts,
 	measureEach,
 	type Samples,
-	samplesOf,
 	toData,
 } from "../rounds.ts";
 import {
@@ -103,6 +104,7 @@ async function measureKinds(
 				`median of ${starts} fresh start(s), each ${warmUpSeconds} s to warm up and ${seconds} s measured`,
 				"a target whose core was not busy was held back by the load's side; its CPU a request counts then, not its rate",
 				...notes,
+				...failureNotes(results),
 			],
 			...rateTable(results),
 		});
@@ -141,16 +143,13 @@ async function measure(
 function rateTable(
 	results: readonly Samples<Rate>[],
 ): Pick<Section, "head" | "rows" | "data" | "figures"> {
-	const figures: Record<string, Record<string, number>> = {};
-	for (const { target } of results) {
-		const samples = samplesOf(results, target.name);
-		if (samples === undefined) continue;
-		figures[target.name] = {
+	const figures = figuresOf(results, (samples) => {
+		return {
 			rate: median(samples.map((one) => one.requestsPerSecond)),
 			cpu: median(samples.map((one) => one.cpuMicroseconds)),
 			busy: median(samples.map((one) => one.coreShare)),
 		};
-	}
+	});
 	return {
 		figures,
 		head: [

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { type RequestCounts, runLoad, type StreamTimes } from "../native.ts";
 import { cpuSeconds } from "../processes.ts";
-import { fixed, mebibytes, type Section, whole } from "../report.ts";
+import { fixed, mebibytes, median, type Section, whole } from "../report.ts";
 import {
 	type GateOptions,
 	key,
@@ -13,16 +13,14 @@ import { download, measureBulk, upload } from "./bulk.ts";
 import { openStreams } from "./memory.ts";
 
 /** What the gate alone costs as its work grows: each line should be flat, or linear where it is a sum. */
-export async function scale(stage: Stage): Promise<Section[]> {
-	return [
-		await byKeys(stage),
-		await byStreams(stage),
-		await byBodySize(stage, "down"),
-		await byBodySize(stage, "up"),
-		await byRoute(stage),
-		await byLog(stage),
-	];
-}
+export const scale = {
+	"scale-keys": byKeys,
+	"scale-streams": byStreams,
+	"scale-down": (stage: Stage) => byBodySize(stage, "down"),
+	"scale-up": (stage: Stage) => byBodySize(stage, "up"),
+	"scale-routes": byRoute,
+	"scale-log": byLog,
+};
 
 /** Runs work with one gate that has been started for it. */
 function withGate<T>(
@@ -43,21 +41,39 @@ function withGate<T>(
 	);
 }
 
-/** CPU of a small request, after as many as it takes to compile the way of it. */
+/** The same with a gate that has had the way of a small request compiled. */
+function withWarmGate<T>(
+	stage: Stage,
+	label: string,
+	gate: GateOptions,
+	work: (target: Target) => Promise<T>,
+): Promise<T> {
+	return withGate(stage, label, gate, async (target) => {
+		await runLoad(stage.native, {
+			...requestsOf(target, "/api/tags"),
+			seconds: stage.quick ? 1 : 3,
+		});
+		return work(target);
+	});
+}
+
+/** CPU of a small request. */
 async function cpuOfRequest(
 	{ native, quick }: Stage,
-	{ port, pids }: Target,
+	target: Target,
 	path = "/api/tags",
 ): Promise<number> {
-	const options = { mode: "requests", port, key, path, connections: 32 };
-	await runLoad(native, { ...options, seconds: quick ? 1 : 3 });
-	const before = cpuSeconds(pids);
+	const before = cpuSeconds(target.pids);
 	const { answered } = await runLoad<RequestCounts>(native, {
-		...options,
+		...requestsOf(target, path),
 		seconds: quick ? 1 : 2,
 	});
 	if (answered === 0) throw new Error("no request was answered");
-	return (1e6 * (cpuSeconds(pids) - before)) / answered;
+	return (1e6 * (cpuSeconds(target.pids) - before)) / answered;
+}
+
+function requestsOf({ port }: Target, path: string) {
+	return { mode: "requests", port, key, path, connections: 32 };
 }
 
 /** A table and its figures: one row for each size. */
@@ -71,24 +87,26 @@ function sectionOf(
 		cells: string[];
 		figures: Record<string, number>;
 	}[],
-): Section {
-	return {
-		name,
-		title,
-		notes,
-		head,
-		rows: rows.map(({ size, cells }) => [size, ...cells]),
-		figures: Object.fromEntries(
-			rows.map(({ size, figures }) => [size, figures]),
-		),
-		data: null,
-	};
+): Section[] {
+	return [
+		{
+			name,
+			title,
+			notes,
+			head,
+			rows: rows.map(({ size, cells }) => [size, ...cells]),
+			figures: Object.fromEntries(
+				rows.map(({ size, figures }) => [size, figures]),
+			),
+			data: null,
+		},
+	];
 }
 
-async function byKeys(stage: Stage): Promise<Section> {
+async function byKeys(stage: Stage): Promise<Section[]> {
 	const rows = [];
 	for (const count of [1, 10, 100, 1_000, 10_000]) {
-		const found = await withGate(
+		const found = await withWarmGate(
 			stage,
 			`scale: ${count} keys`,
 			{ moreKeys: count - 1 },
@@ -112,7 +130,7 @@ async function byKeys(stage: Stage): Promise<Section> {
 	);
 }
 
-async function byStreams(stage: Stage): Promise<Section> {
+async function byStreams(stage: Stage): Promise<Section[]> {
 	const rows = [];
 	const counts = stage.quick
 		? [1, 100, 500]
@@ -171,7 +189,7 @@ async function byStreams(stage: Stage): Promise<Section> {
 async function byBodySize(
 	stage: Stage,
 	direction: "up" | "down",
-): Promise<Section> {
+): Promise<Section[]> {
 	const rows = [];
 	const sizes = stage.quick
 		? [1e3, 1e6, 1e8]
@@ -211,49 +229,71 @@ async function byBodySize(
 	);
 }
 
+/** Several, so that a machine that slows down meanwhile slows all of them down. */
+const turns = 3;
+
 /** The first and the last of the route table, and one that has a name in it. */
-async function byRoute(stage: Stage): Promise<Section> {
-	const rows = [];
-	for (const path of [
-		"/api/version",
-		"/api/tags",
-		"/v1/models",
-		"/v1/models/bench",
-	]) {
-		const cpu = await withGate(stage, `scale: ${path}`, {}, (target) =>
-			cpuOfRequest(stage, target, path),
-		);
-		rows.push({ size: path, cells: [fixed(cpu)], figures: { cpu } });
-	}
-	return sectionOf(
+async function byRoute(stage: Stage): Promise<Section[]> {
+	const costs = new Map<string, number[]>(
+		["/api/version", "/api/tags", "/v1/models", "/v1/models/bench"].map(
+			(path) => [path, []],
+		),
+	);
+	await withWarmGate(stage, "scale: routes", {}, async (target) => {
+		for (let turn = 0; turn < turns; turn++)
+			for (const [path, found] of costs)
+				found.push(await cpuOfRequest(stage, target, path));
+	});
+	return costSection(
 		"scale, routes",
 		"Place in the route table",
-		["a path is looked up by its text, so its place is no matter"],
-		["route", "CPU µs a request"],
-		rows,
+		"route",
+		"a path is looked up by its text, so its place is no matter; one gate, by turns",
+		costs,
 	);
 }
 
-async function byLog(stage: Stage): Promise<Section> {
-	const rows = [];
-	for (const level of ["error", "info"] as const) {
-		const cpu = await withGate(
-			stage,
-			`scale: log level ${level}`,
-			{ logLevel: level },
-			(target) => cpuOfRequest(stage, target),
-		);
-		rows.push({
-			size: level === "info" ? "a line a request" : "none",
-			cells: [fixed(cpu)],
-			figures: { cpu },
-		});
-	}
-	return sectionOf(
+async function byLog(stage: Stage): Promise<Section[]> {
+	const costs = new Map<string, number[]>([
+		["none", []],
+		["a line a request", []],
+	]);
+	for (let turn = 0; turn < turns; turn++)
+		for (const [log, found] of costs)
+			found.push(
+				await withWarmGate(
+					stage,
+					`scale: log, ${log}`,
+					{ logLevel: log === "none" ? "error" : "info" },
+					(target) => cpuOfRequest(stage, target),
+				),
+			);
+	return costSection(
 		"scale, log",
 		"Log lines",
-		["written to a file"],
-		["log", "CPU µs a request"],
+		"log",
+		"written to a file; gates by turns",
+		costs,
+	);
+}
+
+function costSection(
+	name: string,
+	title: string,
+	what: string,
+	note: string,
+	costs: ReadonlyMap<string, readonly number[]>,
+): Section[] {
+	const rows = [...costs].map(([size, found]) => ({
+		size,
+		cells: [fixed(median(found))],
+		figures: { cpu: median(found) },
+	}));
+	return sectionOf(
+		name,
+		title,
+		[`${note}; median of ${turns}`],
+		[what, "CPU µs a request"],
 		rows,
 	);
 }

@@ -1,6 +1,12 @@
 import { type RequestCounts, runLoad } from "../native.ts";
 import { fixed, median, range, type Section, whole } from "../report.ts";
-import { freshStarts, measureEach, samplesOf, toData } from "../rounds.ts";
+import {
+	failureNotes,
+	figuresOf,
+	freshStarts,
+	measureEach,
+	toData,
+} from "../rounds.ts";
 import { key, type Stage, withTargets } from "../targets.ts";
 
 /** From the start of the process to the first answer that it relays. */
@@ -32,20 +38,20 @@ export async function startup(stage: Stage): Promise<Section[]> {
 			),
 		),
 	);
-	const figures: Record<string, Record<string, number>> = {};
-	for (const { target } of results) {
-		const samples = samplesOf(results, target.name);
-		if (samples !== undefined)
-			figures[target.name] = {
-				ready: median(samples.map(({ readyMs }) => readyMs)),
-				first: median(samples.map(({ firstMs }) => firstMs)),
-			};
-	}
+	const figures = figuresOf(results, (samples) => {
+		return {
+			ready: median(samples.map(({ readyMs }) => readyMs)),
+			first: median(samples.map(({ firstMs }) => firstMs)),
+		};
+	});
 	return [
 		{
 			name: "start-up",
 			title: "Start-up: until it listens, and the first request it ever relays",
-			notes: [`milliseconds; median of ${starts} starts; looked at every 5 ms`],
+			notes: [
+				`milliseconds; median of ${starts} starts; looked at every 5 ms`,
+				...failureNotes(results),
+			],
 			head: ["", "until it listens", "lowest–highest", "first request"],
 			rows: results.map((result) => {
 				const { name } = result.target;

@@ -2,10 +2,11 @@ import { runLoad, type StreamTimes } from "../native.ts";
 import { cpuSeconds } from "../processes.ts";
 import { fixed, median, type Section, whole } from "../report.ts";
 import {
+	failureNotes,
+	figuresOf,
 	measureEach,
 	mergeRounds,
 	type Samples,
-	samplesOf,
 	toData,
 } from "../rounds.ts";
 import { key, type Stage, type Target, withTargets } from "../targets.ts";
@@ -68,15 +69,19 @@ export async function streams(stage: Stage): Promise<Section[]> {
 			for (const [level, all] of found)
 				all.push(...(await each(level, nameOf(level))));
 		});
-	return [...found].map(([level, all]) => ({
-		name: nameOf(level),
-		title: `${level.streams} stream(s) of ${1e6 / level.intervalUs} tokens/s over ${level.cold === true ? "new" : "warm"} connections`,
-		notes: [
-			`microseconds; median of ${starts} fresh start(s) of ${times.measureMs / 1000} s; starts and tokens of the streams are spread out`,
-			...notes,
-		],
-		...timesTable(mergeRounds(all)),
-	}));
+	return [...found].map(([level, all]) => {
+		const results = mergeRounds(all);
+		return {
+			name: nameOf(level),
+			title: `${level.streams} stream(s) of ${1e6 / level.intervalUs} tokens/s over ${level.cold === true ? "new" : "warm"} connections`,
+			notes: [
+				`microseconds; median of ${starts} fresh start(s) of ${times.measureMs / 1000} s; starts and tokens of the streams are spread out`,
+				...notes,
+				...failureNotes(results),
+			],
+			...timesTable(results),
+		};
+	});
 }
 
 async function measure(
@@ -117,10 +122,7 @@ const columns = [
 function timesTable(
 	results: readonly Samples<Sample>[],
 ): Pick<Section, "head" | "rows" | "data" | "figures"> {
-	const figures: Record<string, Record<string, number>> = {};
-	for (const { target } of results) {
-		const samples = samplesOf(results, target.name);
-		if (samples === undefined) continue;
+	const figures = figuresOf(results, (samples) => {
 		const figure: Record<string, number> = {
 			cpu: median(samples.map(({ cpuMicroseconds }) => cpuMicroseconds)),
 			busy: median(samples.map(({ coreShare }) => coreShare)),
@@ -128,8 +130,8 @@ function timesTable(
 		for (const [name, what, quantile] of columns)
 			figure[name] =
 				median(samples.map(({ times }) => times[what][quantile] ?? 0)) / 1000;
-		figures[target.name] = figure;
-	}
+		return figure;
+	});
 	const { direct } = figures;
 	for (const [name, figure] of Object.entries(figures))
 		if (name !== "direct")
