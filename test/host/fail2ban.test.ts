@@ -35,7 +35,6 @@ if (!requireTool(t, "fail2ban-server", "nft", "iptables")) process.exit();
 
 // Most of each test is waiting.
 t.jobs = 4;
-t.setTimeout(120_000);
 
 const { server: serverAddresses, peer: peerAddresses } = addresses;
 const { owner, wrong } = testKeys;

@@ -1,18 +1,25 @@
 import { copyFile } from "node:fs/promises";
+import path from "node:path";
 import t from "tap";
+import { inOneLook } from "../../src/host/askedOnce.ts";
 import { plainKeys } from "../../src/host/authorizedKeys.ts";
 import {
 	formatSocket,
 	isLocalOnly,
 	parseSockets,
 } from "../../src/host/listeningSockets.ts";
-import { formatCommand, runProgram } from "../../src/host/program.ts";
+import {
+	formatCommand,
+	hasProgram,
+	runProgram,
+} from "../../src/host/program.ts";
 import {
 	isKeyEnough,
 	parseSettings,
 	shortcomings,
 } from "../../src/host/sshd.ts";
 import { parseUnit } from "../../src/host/units.ts";
+import { becomesTrue } from "../../src/host/waiting.ts";
 import { makeNamespace, network } from "../support/namespaces.ts";
 import { temporaryFolder } from "../support/temporaryFolder.ts";
 
@@ -288,6 +295,29 @@ t.test("what a program prints is kept within bounds", async (t) => {
 		await runProgram(["sh", "-c", "head -c 1000000 /dev/zero | tr '\\0' x"]),
 		{ code: 0, stdout: "x".repeat(1_000_000), stderr: "" },
 	);
+});
+
+t.test("one look asks a program once", async (t) => {
+	const file = path.join(await temporaryFolder(t), "runs");
+	const command = ["sh", "-c", 'echo run >>"$0"; wc -l <"$0"', file];
+	const count = async () => Number((await runProgram(command)).stdout);
+	await inOneLook(async () => {
+		t.strictSame(await Promise.all([count(), count()]), [1, 1]);
+		t.equal(await count(), 1);
+		t.ok(
+			await becomesTrue(async () => (await count()) === 3),
+			"what waits for a change sees it",
+		);
+		t.equal(await count(), 1, "and the look goes on as it was");
+	});
+	t.equal(await count(), 4, "no look, nothing is kept");
+	t.equal(await inOneLook(count), 5, "nor for the next look");
+});
+
+t.test("a program is one that can be run", async (t) => {
+	t.ok(await hasProgram("sh"));
+	t.notOk(await hasProgram("no-such-program"));
+	t.notOk(await hasProgram("."), "a folder is none");
 });
 
 t.test("a command is shown without a container's secrets", async (t) => {

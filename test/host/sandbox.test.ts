@@ -5,10 +5,6 @@ import { bootHost, booting } from "../support/bootedHost.ts";
 import { testKeys } from "../support/gate.ts";
 import { addresses, ask, becomes, gateV4 } from "../support/namespaces.ts";
 
-t.setTimeout(900_000);
-
-t.setTimeout(120_000);
-
 const key = testKeys.user;
 const unit = "llamagate.service";
 const unitFile = `/lib/systemd/system/${unit}`;

@@ -6,8 +6,6 @@ import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
 import type { RunResult } from "../support/gate.ts";
 import { fingerprint, runSetup } from "../support/setupHost.ts";
 
-t.setTimeout(900_000);
-
 const steps = [
 	...["account", "ollama", "gate", "ufw"],
 	...["open-webui", "sshd", "fail2ban"],
@@ -60,7 +58,7 @@ async function comparable(host: BootedHost): Promise<string> {
 
 t.test(
 	"killed in the middle of every change and run again, setup ends the same, and undo gives the host back",
-	{ ...booting(), timeout: 400_000 },
+	booting(),
 	async (t) => {
 		const host = await bootHost(t, {
 			llamagate: "installed",

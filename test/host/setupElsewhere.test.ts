@@ -6,8 +6,6 @@ import { copyDependencies } from "../support/installTree.ts";
 import { addresses, ask, gateV4 } from "../support/namespaces.ts";
 import { fingerprint, runSetup } from "../support/setupHost.ts";
 
-t.setTimeout(900_000);
-
 const project = path.join(import.meta.dirname, "../..");
 
 /** A checkout and a Node, as one has them who does without the package. */
@@ -41,7 +39,7 @@ async function withoutBackups(host: BootedHost): Promise<string> {
 
 t.test(
 	"without the package, setup writes units of its own and takes them back",
-	{ ...booting(), timeout: 120_000 },
+	booting(),
 	async (t) => {
 		const host = await bootHost(t, {
 			llamagate: "none",
@@ -92,7 +90,7 @@ t.test(
 
 t.test(
 	"below a home folder, which services do not see, setup says so and starts nothing",
-	{ ...booting(), timeout: 120_000 },
+	booting(),
 	async (t) => {
 		const host = await bootHost(t, {
 			llamagate: "none",

@@ -14,10 +14,6 @@ import {
 	statesOf,
 } from "../support/setupHost.ts";
 
-t.setTimeout(900_000);
-
-const patience = { timeout: 120_000 };
-
 /** A person's key, at home on the host so that nothing of this machine is used. */
 async function installSshKey(host: BootedHost): Promise<string> {
 	await host.sh(`mkdir -p -m 0700 /root/.ssh
@@ -62,7 +58,7 @@ function openSession(from: Namespace, key: string, port: number) {
 
 t.test(
 	"whoever is logged in by SSH stays so, on whatever port, and can log in again",
-	{ ...booting(), ...patience },
+	booting(),
 	async (t) => {
 		const host = await bootHost(t, {
 			llamagate: "installed",
@@ -107,7 +103,7 @@ t.test(
 
 t.test(
 	"a UFW that would drop all of IPv6 is not turned on",
-	{ ...booting(), ...patience },
+	booting(),
 	async (t) => {
 		const host = await bootHost(t, { llamagate: "installed" });
 		const key = await installSshKey(host);
@@ -132,7 +128,7 @@ t.test(
 
 t.test(
 	"passwords stay on where the person behind root needs them",
-	{ ...booting(), ...patience },
+	booting(),
 	async (t) => {
 		const host = await bootHost(t, { llamagate: "installed" });
 		await installSshKey(host);
@@ -178,7 +174,7 @@ t.test(
 
 t.test(
 	"Tailscale Serve that leads past the gate is told of",
-	{ ...booting(), ...patience },
+	booting(),
 	async (t) => {
 		const host = await bootHost(t, { llamagate: "installed" });
 		for (const how of [
@@ -208,7 +204,7 @@ t.test(
 
 t.test(
 	"an Ollama that is open, or will be, is told of",
-	{ ...booting(), ...patience },
+	booting(),
 	async (t) => {
 		const host = await bootHost(t, { llamagate: "installed" });
 		const only = ["--yes", "--only", "ollama"];
@@ -237,7 +233,7 @@ t.test(
 
 t.test(
 	"undo leaves a container and a Serve that are no longer setup's",
-	{ ...booting(), timeout: 240_000 },
+	booting(),
 	async (t) => {
 		const host = await bootHost(t, {
 			llamagate: "installed",
@@ -281,7 +277,7 @@ t.test(
 
 t.test(
 	"the name of a stranger's program does not steer root's terminal",
-	{ ...booting(), ...patience },
+	booting(),
 	async (t) => {
 		const host = await bootHost(t, { llamagate: "installed" });
 		await host.sh("systemctl stop ollama");
@@ -305,7 +301,7 @@ time.sleep(100)
 
 t.test(
 	"whoever is logged in is not shut out from within tmux either",
-	{ ...booting(), ...patience },
+	booting(),
 	async (t) => {
 		const host = await bootHost(t, { llamagate: "installed" });
 		const key = await installSshKey(host);
@@ -337,7 +333,7 @@ t.test(
 
 t.test(
 	"an Open WebUI whose accounts would be lost is left to the person",
-	{ ...booting(), ...patience },
+	booting(),
 	async (t) => {
 		const host = await bootHost(t, {
 			llamagate: "installed",
@@ -365,34 +361,30 @@ t.test(
 	},
 );
 
-t.test(
-	"an undo that failed can be run again",
-	{ ...booting(), ...patience },
-	async (t) => {
-		const host = await bootHost(t, {
-			llamagate: "installed",
-			docker: "open-webui",
-		});
-		const { code } = await runSetup(host, "--yes", "--only", "open-webui");
-		t.equal(code, 0);
-		// As with an engine that does not run.
-		await host.sh(`mv /usr/bin/docker /usr/bin/docker.away
+t.test("an undo that failed can be run again", booting(), async (t) => {
+	const host = await bootHost(t, {
+		llamagate: "installed",
+		docker: "open-webui",
+	});
+	const { code } = await runSetup(host, "--yes", "--only", "open-webui");
+	t.equal(code, 0);
+	// As with an engine that does not run.
+	await host.sh(`mv /usr/bin/docker /usr/bin/docker.away
 			printf '#!/bin/sh\nexit 1\n' >/usr/bin/docker
 			chmod +x /usr/bin/docker`);
-		const first = await host.run("llamagate", "setup", "--undo", "--yes");
-		t.equal(first.code, 1);
-		await host.must("mv", "/usr/bin/docker.away", "/usr/bin/docker");
-		const second = await host.run("llamagate", "setup", "--undo", "--yes");
-		t.equal(second.code, 0, second.stdout);
-		t.equal(
-			await host.must("docker", "ps", "-a", "--format", "{{.Names}}"),
-			"open-webui\n",
-		);
-		t.match(await host.must("docker", "inspect", "open-webui"), "3000");
-	},
-);
+	const first = await host.run("llamagate", "setup", "--undo", "--yes");
+	t.equal(first.code, 1);
+	await host.must("mv", "/usr/bin/docker.away", "/usr/bin/docker");
+	const second = await host.run("llamagate", "setup", "--undo", "--yes");
+	t.equal(second.code, 0, second.stdout);
+	t.equal(
+		await host.must("docker", "ps", "-a", "--format", "{{.Names}}"),
+		"open-webui\n",
+	);
+	t.match(await host.must("docker", "inspect", "open-webui"), "3000");
+});
 
-t.test("on a host", { ...booting(), timeout: 300_000 }, async (t) => {
+t.test("on a host", booting(), async (t) => {
 	const host = await bootHost(t, {
 		llamagate: "installed",
 		ollama: "none",
@@ -507,7 +499,7 @@ t.test("on a host", { ...booting(), timeout: 300_000 }, async (t) => {
 	t.test("two at once do not get in each other's way", async (t) => {
 		const first = host.run("llamagate", "setup", "--yes", "--only", "ufw");
 		await host.sh(
-			"until pgrep -f 'llamagate.js setup' >/dev/null; do :; done; sleep 0.3",
+			"until ss -Hlx | grep -q @llamagate-setup-; do sleep 0.02; done",
 		);
 		const second = await host.run(
 			"llamagate",

@@ -14,10 +14,7 @@ import {
 } from "../support/namespaces.ts";
 import { replayTailscaledRules } from "../support/tailscaledRules.ts";
 
-t.setTimeout(900_000);
-
 // The tests of a host follow its life, and some end with it being booted anew.
-t.setTimeout(180_000);
 
 const key = testKeys.user;
 /** How `ss` shows a listener that is bound to an interface. */

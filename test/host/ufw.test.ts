@@ -27,7 +27,6 @@ if (!requireTool(t, "ufw", "iptables", "python3", "shellcheck")) process.exit();
 const rulesFile = path.resolve("ufw/rules.sh");
 
 t.jobs = 4;
-t.setTimeout(120_000);
 
 /** A neighbour's addresses that pretend to be of the tailnet. */
 const spoofed = { v4: "100.99.1.2", v6: "fd7a:115c:a1e0::9" };

@@ -8,10 +8,6 @@ import {
 } from "../support/hostStandIns/tailscaleState.ts";
 import { ask, becomes, gateV4 } from "../support/namespaces.ts";
 
-t.setTimeout(900_000);
-
-t.setTimeout(120_000);
-
 const key = testKeys.user;
 
 t.test("the gate's ways out of its sandbox", booting(), async (t) => {

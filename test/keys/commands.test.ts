@@ -15,7 +15,6 @@ import {
 } from "../support/gate.ts";
 
 // Two dozen processes, one after the other, take a while on a busy machine.
-t.setTimeout(180_000);
 
 type Tap = Parameters<typeof temporaryFolder>[0];
 

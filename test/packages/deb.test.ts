@@ -14,7 +14,6 @@ import { temporaryFolder } from "../support/gate.ts";
 import { requireTool } from "../support/tools.ts";
 
 // Two Nodes are packed with xz, and a third time to see the same bytes.
-t.setTimeout(900_000);
 const root = path.join(import.meta.dirname, "../..");
 const execute = promisify(execFile);
 
@@ -59,7 +58,6 @@ for (const { debian, machine } of architectures)
 	t.test(
 		`the package for ${debian} has the program, a Node for ${debian}, and everything where the units look for it`,
 		async (t) => {
-			t.setTimeout(600_000);
 			if (!requireTool(t, ...packageTools, "readelf")) return;
 			const file = await packageFor(debian);
 			const field = (name: string) =>
@@ -119,7 +117,6 @@ for (const { debian, machine } of architectures)
 	);
 
 t.test("lintian finds no error and no warning", async (t) => {
-	t.setTimeout(600_000);
 	if (!requireTool(t, ...packageTools, "lintian")) return;
 	for (const { debian } of architectures)
 		t.equal(
@@ -136,7 +133,6 @@ t.test("lintian finds no error and no warning", async (t) => {
 t.test(
 	"the maintainer's scripts run nothing of npm's, and shellcheck finds nothing in them",
 	async (t) => {
-		t.setTimeout(600_000);
 		if (!requireTool(t, ...packageTools, "shellcheck")) return;
 		const folder = await temporaryFolder(t);
 		await output("dpkg-deb", "--control", await packageFor("amd64"), folder);
@@ -165,7 +161,6 @@ t.test(
 t.test(
 	"the bill of materials names each package that is in there, with a licence and without an install script, and the very Node",
 	async (t) => {
-		t.setTimeout(600_000);
 		if (!requireTool(t, ...packageTools, "sha256sum")) return;
 		const file = await packageFor("amd64");
 		const bom = JSON.parse(
@@ -245,7 +240,6 @@ t.test(
 );
 
 t.test("SHA256SUMS has the digest of every file beside it", async (t) => {
-	t.setTimeout(600_000);
 	if (!requireTool(t, ...packageTools, "sha256sum")) return;
 	const folder = await builtPackages();
 	const { stdout } = await execute(
@@ -265,7 +259,6 @@ t.test("SHA256SUMS has the digest of every file beside it", async (t) => {
 t.test(
 	"the same sources give the same bytes in another folder, time zone and umask",
 	async (t) => {
-		t.setTimeout(600_000);
 		if (!requireTool(t, ...packageTools)) return;
 		const first = await builtPackages();
 		const other = path.join(await temporaryFolder(t), "elsewhere");

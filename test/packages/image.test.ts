@@ -19,7 +19,6 @@ import {
 } from "../support/namespaces.ts";
 import { requireTool } from "../support/tools.ts";
 
-t.setTimeout(900_000);
 const root = path.join(import.meta.dirname, "../..");
 /** The user that the image runs as. */
 const uid = 65532;
@@ -28,7 +27,6 @@ t.test(
 	"the image, built here and run by podman and runc, serves a tailnet with a read-only root, no capability, no user's name and no shell",
 	network(),
 	async (t) => {
-		t.setTimeout(900_000);
 		if (!requireTool(t, ...imageTools)) return;
 		const store = await imageStore(t);
 		await makeNodeImage(store, "localhost/node");

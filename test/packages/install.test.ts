@@ -12,7 +12,6 @@ import { debianRoot, debianRootTools } from "../support/debianRoot.ts";
 import { requireRoot, requireTool } from "../support/tools.ts";
 
 // The first of these tests to run makes a Debian and the packages.
-t.setTimeout(900_000);
 const execute = promisify(execFile);
 
 const userConfig = `{
@@ -86,7 +85,6 @@ function possible(t: Parameters<typeof requireTool>[0]): boolean {
 t.test(
 	"installing brings a program, a user and settings, and starts and enables nothing",
 	async (t) => {
-		t.setTimeout(600_000);
 		if (!possible(t)) return;
 		const debian = await freshDebian(t);
 		const units = async () =>
@@ -120,7 +118,6 @@ t.test(
 t.test(
 	"the settings that come with the package load, and lack only a key",
 	async (t) => {
-		t.setTimeout(600_000);
 		if (!possible(t)) return;
 		const debian = await freshDebian(t);
 		await install(debian, await debianPackage());
@@ -142,7 +139,6 @@ t.test(
 t.test(
 	"an upgrade leaves keys, settings, their owners and what is enabled as they were",
 	async (t) => {
-		t.setTimeout(600_000);
 		if (!possible(t)) return;
 		const debian = await freshDebian(t);
 		const first = await debianPackage();
@@ -174,7 +170,6 @@ t.test(
 t.test(
 	"removing takes the program and disables its units; keys and settings wait for a new installation",
 	async (t) => {
-		t.setTimeout(600_000);
 		if (!possible(t)) return;
 		const debian = await freshDebian(t);
 		const file = await debianPackage();
@@ -210,7 +205,6 @@ t.test(
 t.test(
 	"purging takes keys, settings and state too, and leaves the user",
 	async (t) => {
-		t.setTimeout(600_000);
 		if (!possible(t)) return;
 		const debian = await freshDebian(t);
 		await install(debian, await debianPackage());

@@ -13,7 +13,6 @@ import { temporaryFolder } from "../support/gate.ts";
 import { requireTool } from "../support/tools.ts";
 
 // The first of these tests to run makes the packages.
-t.setTimeout(900_000);
 const execute = promisify(execFile);
 const root = path.join(import.meta.dirname, "../..");
 
@@ -27,7 +26,6 @@ async function tarball(): Promise<string> {
 t.test(
 	"the npm package has all that setup installs, and nothing of the developers'",
 	async (t) => {
-		t.setTimeout(600_000);
 		if (!requireTool(t, "tar", "flock", "dpkg-deb")) return;
 		const { stdout } = await execute("tar", ["-tzf", await tarball()]);
 		const found = stdout.trim().split("\n");
@@ -54,7 +52,6 @@ t.test(
 t.test(
 	"npx runs the demo from the npm package, in an empty folder and with nothing cached",
 	async (t) => {
-		t.setTimeout(600_000);
 		if (!requireTool(t, "npx", "flock", "dpkg-deb")) return;
 		const folder = await temporaryFolder(t);
 		const empty = path.join(folder, "empty");

@@ -13,14 +13,12 @@ import { ask, becomes, gateV4 } from "../support/namespaces.ts";
 import { requireTool } from "../support/tools.ts";
 
 // The first of these tests to run makes a Debian and the packages.
-t.setTimeout(900_000);
 const units = [
 	...["llamagate.service", "llamagate.socket"],
 	...["llamagate-listen.service", "llamagate-ollama.socket"],
 ];
 
 t.test("the package on a booted host", booting(), async (t) => {
-	t.setTimeout(900_000);
 	if (!requireTool(t, ...packageTools)) return;
 	const file = await debianPackage();
 	const later = await laterPackage(t, file);

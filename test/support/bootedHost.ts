@@ -4,7 +4,7 @@ import {
 	spawn,
 	spawnSync,
 } from "node:child_process";
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import {
@@ -27,7 +27,8 @@ import {
 	copyStandIns,
 	type StandInOptions,
 } from "./hostStandIns.ts";
-import { installDeb, installTree } from "./installTree.ts";
+import { installTree } from "./installTree.ts";
+import { madeOnce } from "./madeOnce.ts";
 import {
 	addresses,
 	connect,
@@ -205,11 +206,41 @@ async function mountOverlay(
 }
 
 /** The package that LLAMAGATE_DEB names, as people get it; or the tree, which needs no minutes to be packed. */
-function installLlamagate(root: string): Promise<void> {
+function llamagateLayer(): Promise<string> {
 	const { LLAMAGATE_DEB } = process.env;
-	return LLAMAGATE_DEB === undefined
-		? installTree(root)
-		: installDeb(root, LLAMAGATE_DEB);
+	if (LLAMAGATE_DEB === undefined) return layer("llamagate", installTree);
+	packaged ??= packageLayer(LLAMAGATE_DEB);
+	return packaged;
+}
+
+let packaged: Promise<string> | undefined;
+
+/** What a package puts into a pristine Debian; it stays for other processes and runs. */
+async function packageLayer(file: string): Promise<string> {
+	const pristine = await pristineDebianRoot();
+	const digest = createHash("sha256")
+		.update(pristine)
+		.update(await readFile(file))
+		.digest("hex");
+	const folder = path.join(
+		path.dirname(pristine),
+		`package-${digest.slice(0, 16)}`,
+	);
+	await madeOnce(
+		folder,
+		// The mount goes with the process, however that ends.
+		`unshare --mount sh -euc '
+			mkdir -p "$1/upper" "$1/work" "$1/root"
+			mount -t overlay overlay -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" "$1/root"
+			cp "$3" "$1/root/tmp/llamagate.deb"
+			chroot "$1/root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C \\
+				DEBIAN_FRONTEND=noninteractive dpkg --install /tmp/llamagate.deb
+			rm "$1/root/tmp/llamagate.deb"
+		' sh "$@"`,
+		[pristine, path.resolve(file)],
+		process.env,
+	);
+	return path.join(folder, "upper");
 }
 
 /** Layers that are made once in a process: what was installed into a pristine Debian. */
@@ -251,8 +282,7 @@ export async function bootHost(
 		await layer("stand-ins", copyStandIns),
 		await pristineDebianRoot(),
 	];
-	if (llamagate !== "none")
-		below.unshift(await layer("llamagate", installLlamagate));
+	if (llamagate !== "none") below.unshift(await llamagateLayer());
 	const { root } = await mountOverlay(folder, below);
 	t.teardown(async () => {
 		await execute("umount", ["--recursive", root]);

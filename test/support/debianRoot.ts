@@ -36,7 +36,14 @@ export const debianRootTools = ["debootstrap", "flock", "mount"];
  * whatever process; later runs find it. Nobody may write in it: copy it
  * (`cp -a --reflink=auto`), or take {@link debianRoot}.
  */
-export async function pristineDebianRoot(): Promise<string> {
+export function pristineDebianRoot(): Promise<string> {
+	pristine ??= makePristine();
+	return pristine;
+}
+
+let pristine: Promise<string> | undefined;
+
+async function makePristine(): Promise<string> {
 	const list = packages.join(",");
 	const digest = createHash("sha256").update(list).digest("hex").slice(0, 8);
 	const root = path.join(store, `${release}-${digest}`);

@@ -1,7 +1,8 @@
 import { execFile } from "node:child_process";
-import { chmod, cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
+import { compile } from "./compile.ts";
 
 const execute = promisify(execFile);
 const project = path.join(import.meta.dirname, "../..");
@@ -29,18 +30,7 @@ export async function installTree(root: string): Promise<void> {
 			recursive: true,
 		}).catch(ignoreMissing);
 	// Built here, and not taken from dist/: what is tested is what is in the tree.
-	// Whether its types are right is for others to say.
-	await execute(
-		"env",
-		[
-			// tap puts itself into every child, and the compiler does not survive that.
-			...["--unset=NODE_OPTIONS", process.execPath],
-			path.join(project, "node_modules/typescript/bin/tsc"),
-			...["-p", "tsconfig.build.json", "--noCheck"],
-			...["--outDir", path.join(app, "dist")],
-		],
-		{ cwd: project },
-	);
+	await compile("tsconfig.build.json", path.join(app, "dist"));
 	await copyDependencies(app);
 
 	await mkdir(path.join(library, "bin"));
@@ -81,17 +71,6 @@ export async function installTree(root: string): Promise<void> {
 		chmod 0750 /etc/llamagate
 		chmod 0640 /etc/llamagate/config.json`,
 	]);
-}
-
-/** Installs a Debian package of llamagate, as people get it, into a Debian that is not running. */
-export async function installDeb(root: string, file: string): Promise<void> {
-	await cp(file, path.join(root, "tmp/llamagate.deb"));
-	await execute("chroot", [
-		...[root, "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"],
-		...["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C"],
-		...["dpkg", "--install", "/tmp/llamagate.deb"],
-	]);
-	await rm(path.join(root, "tmp/llamagate.deb"));
 }
 
 /** Copies the dependencies that are no developer's alone, as package-lock.json has them. */

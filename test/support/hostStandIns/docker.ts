@@ -650,7 +650,7 @@ async function startContainer(
 			...["--quiet", "--collect", `--unit=${unitOf(container)}`],
 			...container.Config.Env.map((line) => `--setenv=${line}`),
 			process.execPath,
-			path.join(import.meta.dirname, "openWebUi.ts"),
+			path.join(import.meta.dirname, "openWebUi.js"),
 			JSON.stringify(places),
 		]);
 	// Docker's own proxy listens before the command has ended.

@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { chmodSync, mkdirSync, rmSync } from "node:fs";
 import { startLocalApi } from "../localApi.ts";
@@ -26,4 +27,5 @@ api.misbehave = () => {
 	for (const [address, whoIs] of whoIsOf(state)) api.nodes.set(address, whoIs);
 	return undefined;
 };
+execFileSync("systemd-notify", ["--ready"]);
 console.log(`LocalAPI answers on ${socket}`);
