@@ -6,6 +6,7 @@ import { styleText } from "node:util";
 import { parseDuration } from "../config/duration.ts";
 import { defaultConfigPath } from "../config/load.ts";
 import { nearest } from "../config/strictJson.ts";
+import { allUnits } from "../doctor/boot.ts";
 import {
 	type Examination,
 	examineAll,
@@ -21,6 +22,7 @@ import {
 	readLastResult,
 } from "../doctor/lastResult.ts";
 import { findInstallation } from "../host/installation.ts";
+import { untilAtRest } from "../host/units.ts";
 import { weaknessOf } from "../keys/newKey.ts";
 import { headline } from "../report/headline.ts";
 import { renderReport } from "../report/html.ts";
@@ -99,7 +101,7 @@ Example: sudo llamagate doctor
 		};
 		if (everyMs !== undefined) return watch(chosen, fixed, everyMs);
 		const patient: Patient = { ...fixed, nowMs: Date.now() };
-		const results = await examineAll(chosen, patient);
+		const results = await look(chosen, patient);
 		const report = {
 			version,
 			at: new Date(patient.nowMs),
@@ -159,6 +161,18 @@ function readEvery(
 	return everyMs;
 }
 
+/** Looks once services are at rest: one that is just being started would be found not to run. */
+async function look(
+	chosen: readonly Examination[],
+	patient: Patient,
+): Promise<Result[]> {
+	await untilAtRest(
+		// For as long as this runs in it, this one is on its way.
+		allUnits.filter((name) => name !== "llamagate-doctor.service"),
+	);
+	return examineAll(chosen, patient);
+}
+
 /** Looks again and again, and prints what changes, until it is told to stop. @returns the exit code of the last look */
 async function watch(
 	chosen: readonly Examination[],
@@ -173,7 +187,7 @@ async function watch(
 	let known: readonly Result[] | undefined;
 	while (!stopping.signal.aborted) {
 		const nowMs = Date.now();
-		const results = await examineAll(chosen, { ...fixed, nowMs });
+		const results = await look(chosen, { ...fixed, nowMs });
 		// Ctrl-C ends the programs that were asked as well, and what they did not say is no change.
 		if (stopping.signal.aborted) break;
 		if (known === undefined)

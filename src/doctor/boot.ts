@@ -24,7 +24,8 @@ const otherUnits = [
 	"ssh.socket",
 	"sshd.service",
 ];
-const allUnits = [...unitNames, ...otherUnits];
+/** The units that doctor looks at. */
+export const allUnits = [...unitNames, ...otherUnits];
 
 export const bootExaminations: readonly Examination[] = [
 	{

@@ -1,4 +1,5 @@
 import { outputOf } from "./program.ts";
+import { becomesTrue } from "./waiting.ts";
 
 /** A unit as systemd has it in force. */
 export interface Unit {
@@ -40,6 +41,22 @@ export async function lookUpUnits(
 		...parseUnit(names[index] ?? "", said),
 		said,
 	}));
+}
+
+/** Waits, for twenty seconds at most, while one of them is being started, reloaded or stopped: such a moment tells nothing of how it is. */
+export async function untilAtRest(names: readonly string[]): Promise<void> {
+	await becomesTrue(async () => {
+		const units = await lookUpUnits(names, "SubState");
+		return !units?.some(({ said }) => isOnItsWay(said));
+	});
+}
+
+function isOnItsWay(said: string): boolean {
+	return (
+		/^ActiveState=(activating|reloading|deactivating)$/m.test(said) &&
+		// One that falls again and again is on its way to nowhere.
+		!/^SubState=auto-restart/m.test(said)
+	);
 }
 
 /** Reads what `systemctl show` prints. */

@@ -15,7 +15,7 @@ import {
 	examine,
 	statesOf,
 } from "../support/doctor.ts";
-import { addresses } from "../support/namespaces.ts";
+import { addresses, becomes } from "../support/namespaces.ts";
 import { runSetup } from "../support/setupHost.ts";
 
 const lan = addresses.lanServer.v4;
@@ -120,6 +120,37 @@ t.test("the gate on a booted host", booting(), async (t) => {
 			"a gate that was stopped",
 		);
 		await host.sh(`${commandOf(found, "gate.units")} --yes`);
+		await comeOut(t, { "gate.units": "ok", "gate.listening": "ok" }, "mended");
+	});
+
+	await t.test("a gate that is being started", async (t) => {
+		const restart = "systemctl restart --no-block llamagate.service";
+		const state = () =>
+			host.sh("systemctl show -p ActiveState --value llamagate.service");
+		const first = (script: string) =>
+			addDropIn(
+				"llamagate.service",
+				`[Service]\nExecStartPre=/usr/lib/llamagate/bin/node -e "${script}"\n`,
+			);
+		await first("setTimeout(() => 0, 3_000)");
+		await host.sh(restart);
+		await becomes(t, state, "activating\n", "it is on its way");
+		t.match(
+			statesOf(await examine(host, ["gate"])),
+			{ "gate.units": "ok", "gate.refuses": "ok", "gate.in-force": "ok" },
+			"is waited for",
+		);
+		await first("process.exit(1)");
+		await host.sh(restart);
+		await comeOut(
+			t,
+			{ "gate.units": "high" },
+			"one that falls again and again is not",
+		);
+		await removeDropIn("llamagate.service");
+		await host.sh(
+			"systemctl reset-failed llamagate.service; systemctl restart llamagate.socket llamagate.service",
+		);
 		await comeOut(t, { "gate.units": "ok", "gate.listening": "ok" }, "mended");
 	});
 
