@@ -4,7 +4,7 @@ import t from "tap";
 import { routes } from "../../src/ollama/routes.ts";
 import type { Way } from "../../src/probe/place.ts";
 import type { Result } from "../../src/report/result.ts";
-import { eventually, testKeys } from "../support/gate.ts";
+import { eventually, node, testKeys } from "../support/gate.ts";
 import {
 	addresses,
 	connect,
@@ -43,7 +43,7 @@ async function probe(
 }> {
 	const { code, stdout, stderr } = await from.run(
 		...["env", ...(key === undefined ? [] : [`LLAMAGATE_KEY=${key}`])],
-		...[process.execPath, "src/main.ts", "probe", ...args, "--json"],
+		...[...node, "src/main.ts", "probe", ...args, "--json"],
 	);
 	const { results } =
 		stdout === ""

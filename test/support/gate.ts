@@ -181,6 +181,9 @@ export async function startGate(
 	};
 }
 
+/** Runs Node without what tap puts into every child, which is a third of a short run. */
+export const node = ["env", "--unset=NODE_OPTIONS", process.execPath];
+
 /** The real program in a process of its own, for what concerns signals and exit codes. */
 export async function spawnGate(
 	t: Teardown,
@@ -191,7 +194,7 @@ export async function spawnGate(
 	const { logFile } = options;
 	const [program = "", ...args] = [
 		...(options.launcher ?? []),
-		process.execPath,
+		...node,
 		...(options.nodeArgs ?? []),
 		...["src/main.ts", "serve", "--config", files.configFile],
 	];
@@ -248,9 +251,8 @@ export async function runCli(
 	args: readonly string[],
 	input = "",
 ): Promise<RunResult> {
-	const child = spawn(process.execPath, ["src/main.ts", ...args], {
-		stdio: ["pipe", "pipe", "pipe"],
-	});
+	const [file = "", ...before] = node;
+	const child = spawn(file, [...before, "src/main.ts", ...args]);
 	let stdout = "";
 	let stderr = "";
 	child.stdout.setEncoding("utf8").on("data", (text: string) => {

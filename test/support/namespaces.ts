@@ -13,6 +13,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import {
 	type LogLine,
+	node,
 	type RunResult,
 	temporaryFolder,
 	testEntries,
@@ -270,7 +271,7 @@ export async function startDaemon(
 	);
 	const child = namespace.start(
 		...launcher,
-		...[process.execPath, "src/main.ts", "serve", "--config", configFile],
+		...[...node, "src/main.ts", "serve", "--config", configFile],
 	);
 	const closed = once(child, "close");
 	let stderr = "";
@@ -301,8 +302,7 @@ export async function startStandInProcess(
 	options: { readonly tokenIntervalMs?: number } = {},
 ): Promise<StandInProcess> {
 	const child = namespace.start(
-		process.execPath,
-		"test/support/standInProcess.ts",
+		...[...node, "test/support/standInProcess.ts"],
 		JSON.stringify({ port: Number(ollama.split(":")[1]), ...options }),
 	);
 	const { all, seen } = linesOf(
