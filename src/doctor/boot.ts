@@ -10,6 +10,8 @@ import {
 	finding,
 	type Outcome,
 	ok,
+	oncePerLook,
+	type Patient,
 	unknown,
 } from "./examination.ts";
 
@@ -35,8 +37,8 @@ export const bootExaminations: readonly Examination[] = [
 		severity: "high",
 		why: "A host that is closed now and open after the next restart is not closed.",
 		fix: "sudo systemctl enable ufw tailscaled ollama fail2ban",
-		async examine() {
-			const units = await unitStates(otherUnits);
+		async examine(patient) {
+			const units = await unitStates(patient, otherUnits);
 			const ufwConf = await readFile("/etc/ufw/ufw.conf", "utf8").catch(
 				() => "",
 			);
@@ -50,8 +52,8 @@ export const bootExaminations: readonly Examination[] = [
 		severity: "high",
 		why: "systemd has given up on one that has failed; nothing starts it again by itself.",
 		fix: "systemctl --failed",
-		async examine() {
-			return judgeFailed(await unitStates(allUnits));
+		async examine(patient) {
+			return judgeFailed(await unitStates(patient, allUnits));
 		},
 	},
 	{
@@ -61,8 +63,8 @@ export const bootExaminations: readonly Examination[] = [
 		severity: "warn",
 		why: "A line that systemd does not understand is passed over, and what it was to hold off is not held off; a cycle in the order leaves a unit out at boot.",
 		fix: "systemd-analyze verify --man=no llamagate.service",
-		async examine() {
-			const units = await unitStates(unitNames);
+		async examine(patient) {
+			const units = await unitStates(patient, unitNames);
 			const there = units.filter(({ exists }) => exists);
 			if (there.length === 0)
 				return absent("there are no units of llamagate's here");
@@ -82,8 +84,8 @@ export const bootExaminations: readonly Examination[] = [
 		severity: "warn",
 		why: "What was changed since comes into force at the next restart, at a moment that nobody chose.",
 		fix: "sudo systemctl daemon-reload",
-		async examine() {
-			return judgeReload(await unitStates(allUnits));
+		async examine(patient) {
+			return judgeReload(await unitStates(patient, allUnits));
 		},
 	},
 	{
@@ -150,28 +152,42 @@ export interface UnitState {
 	readonly result: string;
 }
 
-/** Each unit once, by whatever names it is asked for. @throws if systemd does not answer */
-async function unitStates(names: readonly string[]): Promise<UnitState[]> {
+/** All of them, by the names that they are asked for. @throws if systemd does not answer */
+const everyUnitState = oncePerLook(async () => {
 	const units = await lookUpUnits(
-		names,
+		allUnits,
 		...["Id", "NeedDaemonReload", "Result"],
 	);
 	if (units === undefined) throw new Error("systemd does not answer here");
 	const states = new Map<string, UnitState>();
-	for (const { exists, isActive, isEnabled, dropIns, said } of units) {
+	for (const { name: asked, exists, isActive, isEnabled, ...unit } of units) {
 		const value = (property: string) =>
-			new RegExp(`^${property}=(.*)$`, "m").exec(said)?.[1] ?? "";
+			new RegExp(`^${property}=(.*)$`, "m").exec(unit.said)?.[1] ?? "";
 		const name = value("Id");
-		states.set(name, {
+		states.set(asked, {
 			...{ name, exists, isActive, isEnabled },
 			isFailed: value("ActiveState") === "failed",
 			needsReload:
 				value("NeedDaemonReload") === "yes" ||
-				(await hasUnreadDropIn(name, dropIns)),
+				(await hasUnreadDropIn(name, unit.dropIns)),
 			result: value("Result"),
 		});
 	}
-	return [...states.values()];
+	return states;
+});
+
+/** Each of these once, also one with several names. */
+async function unitStates(
+	patient: Patient,
+	asked: readonly string[],
+): Promise<UnitState[]> {
+	const states = await everyUnitState(patient);
+	const byName = new Map<string, UnitState>();
+	for (const name of asked) {
+		const state = states.get(name);
+		if (state !== undefined) byName.set(state.name, state);
+	}
+	return [...byName.values()];
 }
 
 const unitFolders = ["/etc", "/run", "/usr/lib", "/lib"];

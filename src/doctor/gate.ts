@@ -9,6 +9,7 @@ import {
 	listeningSockets,
 } from "../host/listeningSockets.ts";
 import { runProgram } from "../host/program.ts";
+import { lookUpUnits } from "../host/units.ts";
 import { formatMode, loadKeys } from "../keys/keyFile.ts";
 import { isTailscaleAddress } from "../net/ranges.ts";
 import { version } from "../version.ts";
@@ -42,6 +43,7 @@ import {
 	isLoaded,
 	mainPidOf,
 	noUnit,
+	parseProperties,
 	propertiesOf,
 	gateService as service,
 } from "./runningGate.ts";
@@ -241,9 +243,10 @@ async function examineUnits(): Promise<Outcome> {
 	const wrong: string[] = [];
 	const seen: string[] = [];
 	let isTimerAlone = true;
-	for (const { name, role, boots } of units) {
-		const properties = await propertiesOf(name);
-		if (properties === undefined) return unknown("systemctl does not answer");
+	const shown = await lookUpUnits(units.map(({ name }) => name));
+	if (shown === undefined) return unknown("systemctl does not answer");
+	for (const [index, { name, role, boots }] of units.entries()) {
+		const properties = parseProperties(shown[index]?.said ?? "");
 		const state = properties.get("ActiveState") ?? "";
 		const file = properties.get("UnitFileState") ?? "";
 		const line = `${name} (${role}): ${state}${boots ? `, ${file || "not there"}` : ""}`;
