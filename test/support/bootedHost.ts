@@ -20,6 +20,7 @@ import path from "node:path";
 import type { Writable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
+import { debianPackage } from "./builtPackages.ts";
 import { debianRootTools, pristineDebianRoot } from "./debianRoot.ts";
 import { type RunResult, testEntries } from "./gate.ts";
 import {
@@ -205,10 +206,11 @@ async function mountOverlay(
 	return { upper, root };
 }
 
-/** The package that LLAMAGATE_DEB names, as people get it; or the tree, which needs no minutes to be packed. */
+/** The package that LLAMAGATE_DEB names or, in CI, that this tree makes, as people get it; else the tree, which needs no minutes to be packed. */
 function llamagateLayer(): Promise<string> {
-	const { LLAMAGATE_DEB } = process.env;
-	if (LLAMAGATE_DEB === undefined) return layer("llamagate", installTree);
+	const { LLAMAGATE_DEB, CI } = process.env;
+	if (LLAMAGATE_DEB === undefined && !CI)
+		return layer("llamagate", installTree);
 	packaged ??= packageLayer(LLAMAGATE_DEB);
 	return packaged;
 }
@@ -216,7 +218,8 @@ function llamagateLayer(): Promise<string> {
 let packaged: Promise<string> | undefined;
 
 /** What a package puts into a pristine Debian; it stays for other processes and runs. */
-async function packageLayer(file: string): Promise<string> {
+async function packageLayer(given: string | undefined): Promise<string> {
+	const file = given ?? (await debianPackage());
 	const pristine = await pristineDebianRoot();
 	const digest = createHash("sha256")
 		.update(pristine)
