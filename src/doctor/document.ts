@@ -62,7 +62,8 @@ says where a host is weak.
 | not here | what it asks about is not on this host |
 
 Without root a part is unknown. A severity in the table is the usual one; what was
-seen can make it milder or worse, and the report says so.
+seen can make it milder or worse, and the report says so. While a service is being
+started, reloaded or stopped, \`doctor\` waits for it, up to 20 seconds.
 
 | exit code | meaning |
 |---|---|

@@ -16,7 +16,8 @@ t.test(
 		const host = await bootHost(t);
 		await host.plugTailnet();
 		await host.sh(
-			"until ss -Hltn sport = 11434 | grep -q 100.101.102.104; do sleep 0.1; done",
+			`until ss -Hltn sport = 11434 | grep -q 100.101.102.104 &&
+				systemctl --quiet is-active llamagate.service; do sleep 0.1; done`,
 		);
 		t.match(await host.run("llamagate", "status"), {
 			stdout: / {6}doctor: has not looked yet/,
