@@ -10,7 +10,8 @@ import {
 
 /** Node has no event for a changing interface, so its addresses are looked at this often. */
 const pollIntervalMs = 1_000;
-const backlog = 1_024;
+/** Connections that wait to be taken; as many as Linux allows by default (net.core.somaxconn). */
+const backlog = 4_096;
 
 /** A listener that cannot do what it was told, and never will. */
 export class ListenError extends Error {
@@ -226,7 +227,8 @@ function listenOn(
 ): Promise<Error | undefined> {
 	return new Promise((resolve) => {
 		server.once("error", resolve);
-		server.listen({ fd, backlog }, () => resolve(undefined));
+		// Node does not look at a `backlog` beside an fd.
+		server.listen({ fd }, backlog, () => resolve(undefined));
 		// Its address is known before the first connection can be accepted.
 		const address = server.address();
 		if (address === null || typeof address === "string") {

@@ -46,6 +46,17 @@ t.test("the gate as a unit of a booted host", booting(), async (t) => {
 		t.strictSame({ code, stdout, stderr }, { code: 0, stdout: "", stderr: "" });
 	});
 
+	await t.test("its sockets hold a burst of connections", async (t) => {
+		const sockets = (
+			await host.must("ss", "-Hltn", "sport", "=", "11434")
+		).split("\n");
+		const queues = sockets
+			.map((line) => line.split(/\s+/))
+			.filter(([, , , address]) => !address?.startsWith("127."))
+			.map(([, , length]) => length);
+		t.strictSame(queues.filter(Boolean), ["4096", "4096"]);
+	});
+
 	await t.test("a reload puts a changed file in force", async (t) => {
 		t.equal(await status(testKeys.wrong), 401, "a key that is not there yet");
 		const { keys } = JSON.parse(goodKeys) as { keys: typeof testEntries };
