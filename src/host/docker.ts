@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { outputOf } from "./program.ts";
 
-/** What `docker inspect` tells of a container, as far as setup looks at it. */
+/** What `docker container inspect` tells of a container, as far as setup looks at it. */
 export interface Container {
 	readonly Id: string;
 	/** With a slash before it. */
@@ -76,7 +76,7 @@ export async function containers(): Promise<Container[] | undefined> {
 	if (ids === undefined) return undefined;
 	const list = ids.split("\n").filter(Boolean);
 	if (list.length === 0) return [];
-	const output = await outputOf("docker", "inspect", ...list);
+	const output = await outputOf("docker", "container", "inspect", ...list);
 	return output === undefined ? undefined : (JSON.parse(output) as Container[]);
 }
 

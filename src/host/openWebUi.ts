@@ -275,25 +275,39 @@ function rebind(container: Container, port: number): Rebound {
 	};
 }
 
+// What takes a change back finds nothing left to do where an undo that was cut off has
+// done it. A plain "docker inspect" would find a volume of that name, and there mostly is one.
+
 /** Undo comes days later: by then the name may be another container's, and the old one pruned. */
-const removeOwn = `docker inspect "$1" >/dev/null && docker inspect "$0" | grep -q '"${madeBySetup}"' || {
-	echo "$0 is not the container that setup made, or $1 is gone: it stays" >&2
+const removeOwn = `docker container inspect "$1" >/dev/null || {
+	echo "$1 is gone: $0 stays" >&2
+	exit 1
+}
+now=$(docker container inspect "$0" 2>/dev/null) || exit 0
+echo "$now" | grep -q '"${madeBySetup}"' || {
+	echo "$0 is not the container that setup made: it stays" >&2
 	exit 1
 }
 docker rm -f "$0"`;
 
 /** The old one is open: where it does not come back, it is not to start by itself either. */
-const restartWhereNameIsFree = `if docker inspect "$0" >/dev/null 2>&1; then
+const restartWhereNameIsFree = `if docker container inspect "$0" >/dev/null 2>&1; then
 	echo "the name $0 is taken: $2 stays as it is" >&2
 	exit 1
 fi
 docker update "--restart=$1" "$2"`;
 
-const endOwnServe = `tailscale serve status --json | grep -qF "\\"http://127.0.0.1:$0\\"" || {
+const renameBack = `docker container inspect "$1" 2>/dev/null | grep -qF "\\"$2\\"" ||
+	docker rename "$0" "$1"`;
+
+const endOwnServe = `served=$(tailscale serve status --json) || exit
+case $served in
+*"\\"http://127.0.0.1:$0\\""*) tailscale serve --https=443 off ;;
+*'"443":'*)
 	echo "HTTPS leads elsewhere by now and stays so" >&2
 	exit 1
-}
-tailscale serve --https=443 off`;
+	;;
+esac`;
 
 function withLabel([docker = "", run = "", ...rest]: string[]): string[] {
 	return [docker, run, "--label", `${madeBySetup}=1`, ...rest];
@@ -389,7 +403,7 @@ async function planContainer(
 			{
 				kind: "command",
 				command: ["docker", "rename", name, old],
-				undo: [["docker", "rename", old, name]],
+				undo: [["sh", "-c", renameBack, old, name, container.Id]],
 			},
 			{
 				// One that is stopped comes back with Docker's own restart, open as it was.

@@ -41,8 +41,11 @@ async function runAndKill(
 		});
 	while (result === undefined && (await countLines(host, kind)) < limit)
 		await delay(2);
-	// By itself, as the kernel would: what it had started goes on.
-	await host.run("pkill", "-KILL", "-f", "llamagate.js setup");
+	// By itself, as the kernel would: what it had started goes on, and ends before somebody comes to run it again.
+	await host.sh(`setup=$(pgrep -f 'llamagate[.]js setup') || exit 0
+		started=$(pgrep -P "$setup") || :
+		kill -KILL $setup || :
+		for child in $started; do tail --pid="$child" -f /dev/null; done`);
 	await running;
 	return result?.code === 137 ? undefined : result;
 }

@@ -361,6 +361,57 @@ t.test(
 	},
 );
 
+t.test(
+	"an undo that was killed behind any of its commands is ended by the next",
+	booting(),
+	async (t) => {
+		const host = await bootHost(t, {
+			llamagate: "installed",
+			docker: "open-webui",
+		});
+		const before = await host.must("docker", "inspect", "open-webui");
+		const undo = () =>
+			host.run("sh", "-c", "llamagate setup --undo --yes; exit $?");
+		for (const program of ["docker", "tailscale"])
+			await host.sh(`mv /usr/bin/${program} /usr/bin/${program}.real
+				cat >/usr/bin/${program} <<'END'
+#!/bin/sh
+${program}.real "$@"
+code=$?
+case "${program} $*" in
+"$(cat /run/fatal 2>/dev/null || echo none)"*) pkill -KILL -f 'llamagate.js setup' ;;
+esac
+exit $code
+END
+				chmod +x /usr/bin/${program}`);
+		for (const fatal of [
+			"tailscale serve --https=443 off",
+			"docker rm -f open-webui",
+			"docker update --restart=always",
+			"docker rename open-webui-before-llamagate",
+			"docker start",
+		]) {
+			const { code } = await runSetup(host, "--yes", "--only", "open-webui");
+			t.equal(code, 0);
+			await host.sh(`echo '${fatal}' >/run/fatal`);
+			t.equal((await undo()).code, 137, fatal);
+			await host.must("rm", "/run/fatal");
+			const ended = await undo();
+			t.equal(ended.code, 0, ended.stdout);
+			const [now, then] = [
+				await host.must("docker", "inspect", "open-webui"),
+				before,
+			].map((text) => {
+				const [{ State: _, ...container }] = JSON.parse(text) as [
+					Record<string, unknown>,
+				];
+				return container;
+			});
+			t.strictSame(now, then, "the container is the one that it was");
+		}
+	},
+);
+
 t.test("an undo that failed can be run again", booting(), async (t) => {
 	const host = await bootHost(t, {
 		llamagate: "installed",

@@ -10,6 +10,7 @@ import {
 	type Image,
 	type PortBinding,
 	readState,
+	type Volume,
 	writeState,
 } from "./dockerState.ts";
 
@@ -27,8 +28,22 @@ class Failure extends Error {
 	}
 }
 
+await waitForTurn();
 const state = readState();
 const [command = "", ...rest] = process.argv.slice(2);
+
+/** The engine has a lock for each container, so two commands at once do not meet; it goes with this process. */
+async function waitForTurn(): Promise<void> {
+	for (;;) {
+		const lock = createServer().unref();
+		try {
+			await once(lock.listen("\0docker-stand-in"), "listening");
+			return;
+		} catch {
+			await delay(10);
+		}
+	}
+}
 
 async function run(command: string, args: string[]): Promise<void> {
 	switch (command) {
@@ -41,17 +56,25 @@ async function run(command: string, args: string[]): Promise<void> {
 					: "Client: Docker Engine - Community\n Version:           29.0.1\n\nServer: Docker Engine - Community\n Engine:\n  Version:          29.0.1",
 			);
 		case "container":
+			if (args[0] === "inspect")
+				return inspect(args.slice(1), state.containers, "container");
 			return run(args[0] === "ls" ? "ps" : (args[0] ?? ""), args.slice(1));
 		case "ps":
 			return list(args);
 		case "image":
-			if (args[0] === "inspect") return inspect(args.slice(1), state.images);
+			if (args[0] === "inspect")
+				return inspect(args.slice(1), state.images, "image");
 			break;
 		case "network":
 			if (args[0] === "ls") return listNetworks(args.slice(1));
 			break;
 		case "inspect":
-			return inspect(args, [...state.containers, ...state.images]);
+			// Whatever has that name.
+			return inspect(
+				args,
+				[...state.containers, ...state.images, ...state.volumes],
+				"object",
+			);
 		case "pull":
 			imageNamed(args.at(-1) ?? "");
 			return console.log(args.at(-1));
@@ -121,19 +144,21 @@ function names(args: string[]): string[] {
 	);
 }
 
-function find<T extends Container | Image>(
+function find<T extends Container | Image | Volume>(
 	all: T[],
 	name: string,
 ): T | undefined {
 	return all.find(
 		(one) =>
-			("Name" in one && one.Name === `/${name}`) ||
+			("Name" in one &&
+				one.Name === ("Mountpoint" in one ? name : `/${name}`)) ||
 			("RepoTags" in one &&
 				(one.RepoTags as string[]).some(
 					(tag) => tag === name || tag === `${name}:latest`,
 				)) ||
-			(name.length >= 4 &&
-				one.Id.replace(/^sha256:/, "").startsWith(
+			("Id" in one &&
+				name.length >= 4 &&
+				(one as Container | Image).Id.replace(/^sha256:/, "").startsWith(
 					name.replace(/^sha256:/, ""),
 				)),
 	);
@@ -193,7 +218,11 @@ function formatIn(args: string[]): string | undefined {
 		: args.splice(joined, 1)[0]?.replace(/^[^=]*=/, "");
 }
 
-function inspect(args: string[], among: (Container | Image)[]): void {
+function inspect(
+	args: string[],
+	among: (Container | Image | Volume)[],
+	kind: "container" | "image" | "object",
+): void {
 	const template = formatIn(args);
 	const wanted = args.filter((arg) => !arg.startsWith("--"));
 	const found: unknown[] = [];
@@ -207,7 +236,7 @@ function inspect(args: string[], among: (Container | Image)[]): void {
 	else for (const one of found) console.log(format(template, one));
 	if (missing.length > 0)
 		throw new Failure(
-			missing.map((name) => `Error: No such object: ${name}`).join("\n"),
+			missing.map((name) => `Error: No such ${kind}: ${name}`).join("\n"),
 		);
 }
 
@@ -289,12 +318,24 @@ function portsText({ NetworkSettings, Config }: Container): string {
 		: Object.keys((Config.ExposedPorts ?? {}) as object).join(", ");
 }
 
+function addVolume(name: string): void {
+	if (state.volumes.some(({ Name }) => Name === name)) return;
+	state.volumes.push({
+		Name: name,
+		Driver: "local",
+		Mountpoint: `/var/lib/docker/volumes/${name}/_data`,
+		Scope: "local",
+	});
+}
+
 /** `docker run` and `docker create`. */
 async function start(args: string[], runs: boolean): Promise<void> {
 	const container = parseRun(args);
 	const name = container.Name.slice(1);
 	refuseTakenName(name);
 	state.containers.unshift(container);
+	for (const { Type, Name } of container.Mounts as ReturnType<typeof mountOf>[])
+		if (Type === "volume" && Name !== undefined) addVolume(Name);
 	writeState(state);
 	if (runs) await startContainer(container, true);
 	writeState(state);

@@ -5,6 +5,16 @@ import path from "node:path";
 export interface DockerState {
 	containers: Container[];
 	images: Image[];
+	/** By name; they outlive their containers. */
+	volumes: Volume[];
+}
+
+/** GET /volumes/{name}, likewise. */
+export interface Volume {
+	Name: string;
+	Driver: "local";
+	Mountpoint: string;
+	Scope: "local";
 }
 
 type Json = Record<string, unknown>;
@@ -51,6 +61,7 @@ export const openWebUi = "ghcr.io/open-webui/open-webui:main";
 
 export const initialState: DockerState = {
 	containers: [],
+	volumes: [],
 	images: [
 		{
 			Id: `sha256:${"0b5c1e37".repeat(8)}`,
