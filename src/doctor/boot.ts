@@ -161,8 +161,7 @@ const everyUnitState = oncePerLook(async () => {
 	if (units === undefined) throw new Error("systemd does not answer here");
 	const states = new Map<string, UnitState>();
 	for (const { name: asked, exists, isActive, isEnabled, ...unit } of units) {
-		const value = (property: string) =>
-			new RegExp(`^${property}=(.*)$`, "m").exec(unit.said)?.[1] ?? "";
+		const value = (property: string) => unit.properties.get(property) ?? "";
 		const name = value("Id");
 		states.set(asked, {
 			...{ name, exists, isActive, isEnabled },

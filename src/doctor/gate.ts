@@ -43,7 +43,6 @@ import {
 	isLoaded,
 	mainPidOf,
 	noUnit,
-	parseProperties,
 	propertiesOf,
 	gateService as service,
 } from "./runningGate.ts";
@@ -246,9 +245,9 @@ async function examineUnits(): Promise<Outcome> {
 	const shown = await lookUpUnits(units.map(({ name }) => name));
 	if (shown === undefined) return unknown("systemctl does not answer");
 	for (const [index, { name, role, boots }] of units.entries()) {
-		const properties = parseProperties(shown[index]?.said ?? "");
-		const state = properties.get("ActiveState") ?? "";
-		const file = properties.get("UnitFileState") ?? "";
+		const properties = shown[index]?.properties;
+		const state = properties?.get("ActiveState") ?? "";
+		const file = properties?.get("UnitFileState") ?? "";
 		const line = `${name} (${role}): ${state}${boots ? `, ${file || "not there"}` : ""}`;
 		const isWell = boots
 			? state === "active" && file === "enabled"

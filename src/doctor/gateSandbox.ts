@@ -1,5 +1,5 @@
+import type { Properties } from "../host/units.ts";
 import { finding, type Outcome, ok, unknown } from "./examination.ts";
-import type { Properties } from "./runningGate.ts";
 
 /** What the shipped unit says of what holds the daemon, as `systemctl show` words it. */
 const shipped: Readonly<Record<string, string>> = {

@@ -3,15 +3,13 @@ import { gatePlace } from "../host/gate.ts";
 import { type Asked, askGateOn } from "../host/gateStatus.ts";
 import type { ListeningSocket } from "../host/listeningSockets.ts";
 import { runProgram } from "../host/program.ts";
+import { type Properties, parseProperties } from "../host/units.ts";
 import { readTailscaleAddresses } from "../net/listener.ts";
 import { formatHostPort } from "../net/ranges.ts";
 import { absent, type Outcome, type Patient, unknown } from "./examination.ts";
 import { isWildcard } from "./knock.ts";
 
 export const gateService = "llamagate.service";
-
-/** A unit's properties as systemd has them in force, by name; a property that stands twice is joined by a line break. */
-export type Properties = ReadonlyMap<string, string>;
 
 /** Asks systemd; `undefined` where none answers. */
 export async function propertiesOf(
@@ -21,20 +19,6 @@ export async function propertiesOf(
 		...["systemctl", "show", "--all", "--no-pager", unit],
 	]);
 	return code === 0 ? parseProperties(stdout) : undefined;
-}
-
-/** Reads what `systemctl show` prints. */
-export function parseProperties(output: string): Properties {
-	const properties = new Map<string, string>();
-	for (const line of output.split("\n")) {
-		const equals = line.indexOf("=");
-		if (equals <= 0) continue;
-		const name = line.slice(0, equals);
-		const value = line.slice(equals + 1);
-		const before = properties.get(name);
-		properties.set(name, before === undefined ? value : `${before}\n${value}`);
-	}
-	return properties;
 }
 
 /** Whether systemd has such a unit. */

@@ -17,7 +17,10 @@ export interface Unit {
 	readonly environmentFiles: readonly string[];
 }
 
-const properties =
+/** A unit's properties as systemd has them in force, by name; a property that stands twice is joined by a line break. */
+export type Properties = ReadonlyMap<string, string>;
+
+const wanted =
 	"LoadState,ActiveState,UnitFileState,FragmentPath,DropInPaths,Environment,EnvironmentFiles";
 
 /** Asks systemd about a unit; `undefined` if this host has no systemd that answers. */
@@ -25,21 +28,23 @@ export async function lookUpUnit(name: string): Promise<Unit | undefined> {
 	return (await lookUpUnits([name]))?.[0];
 }
 
-/** The same for several; `said` is all that systemd says of one, with other properties that are wanted. */
+/** The same for several, each with its properties, and others that are wanted. */
 export async function lookUpUnits(
 	names: readonly string[],
 	...others: readonly string[]
-): Promise<readonly (Unit & { readonly said: string })[] | undefined> {
+): Promise<
+	readonly (Unit & { readonly properties: Properties })[] | undefined
+> {
 	const output = await outputOf(
 		...["systemctl", "show", ...names],
-		`--property=${[properties, ...others].join(",")}`,
+		`--property=${[wanted, ...others].join(",")}`,
 	);
 	// An empty line stands between two.
 	const parts = output?.split("\n\n") ?? [];
 	if (parts.length !== names.length) return undefined;
 	return parts.map((said, index) => ({
 		...parseUnit(names[index] ?? "", said),
-		said,
+		properties: parseProperties(said),
 	}));
 }
 
@@ -47,31 +52,39 @@ export async function lookUpUnits(
 export async function untilAtRest(names: readonly string[]): Promise<void> {
 	await becomesTrue(async () => {
 		const units = await lookUpUnits(names, "SubState");
-		return !units?.some(({ said }) => isOnItsWay(said));
+		return !units?.some(({ properties }) => isOnItsWay(properties));
 	});
 }
 
-function isOnItsWay(said: string): boolean {
+function isOnItsWay(properties: Properties): boolean {
 	return (
-		/^ActiveState=(activating|reloading|deactivating)$/m.test(said) &&
+		["activating", "reloading", "deactivating"].includes(
+			properties.get("ActiveState") ?? "",
+		) &&
 		// One that falls again and again is on its way to nowhere.
-		!/^SubState=auto-restart/m.test(said)
+		properties.get("SubState")?.startsWith("auto-restart") !== true
 	);
 }
 
 /** Reads what `systemctl show` prints. */
-export function parseUnit(name: string, output: string): Unit {
-	const values = new Map<string, string[]>();
+export function parseProperties(output: string): Properties {
+	const properties = new Map<string, string>();
 	for (const line of output.split("\n")) {
 		const equals = line.indexOf("=");
-		if (equals < 0) continue;
-		const property = line.slice(0, equals);
-		values.set(property, [
-			...(values.get(property) ?? []),
-			line.slice(equals + 1),
-		]);
+		if (equals <= 0) continue;
+		const name = line.slice(0, equals);
+		const value = line.slice(equals + 1);
+		const before = properties.get(name);
+		properties.set(name, before === undefined ? value : `${before}\n${value}`);
 	}
-	const one = (property: string) => values.get(property)?.[0] ?? "";
+	return properties;
+}
+
+/** Reads what `systemctl show` prints. */
+export function parseUnit(name: string, output: string): Unit {
+	const properties = parseProperties(output);
+	const all = (property: string) => properties.get(property)?.split("\n") ?? [];
+	const one = (property: string) => all(property)[0] ?? "";
 	const environment = new Map<string, string>();
 	for (const word of splitWords(one("Environment"))) {
 		const equals = word.indexOf("=");
@@ -87,7 +100,7 @@ export function parseUnit(name: string, output: string): Unit {
 		dropIns: splitWords(one("DropInPaths")),
 		environment,
 		// `/etc/default/ollama (ignore_errors=yes)`, a line each.
-		environmentFiles: (values.get("EnvironmentFiles") ?? [])
+		environmentFiles: all("EnvironmentFiles")
 			.map((text) => text.replace(/ \(ignore_errors=(yes|no)\)$/, ""))
 			.filter(Boolean),
 	};

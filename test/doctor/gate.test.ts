@@ -4,7 +4,7 @@ import {
 	judgeProperties,
 	readProcessStatus,
 } from "../../src/doctor/gateSandbox.ts";
-import { parseProperties } from "../../src/doctor/runningGate.ts";
+import { parseProperties } from "../../src/host/units.ts";
 import { generateKey } from "../../src/keys/newKey.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import {
