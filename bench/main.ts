@@ -13,6 +13,7 @@ import type { Stage } from "./targets.ts";
 import { bulk } from "./workloads/bulk.ts";
 import { cancel } from "./workloads/cancel.ts";
 import { flood } from "./workloads/flood.ts";
+import { hostile } from "./workloads/hostile.ts";
 import { memory } from "./workloads/memory.ts";
 import { refusals, requests } from "./workloads/requests.ts";
 import { scale } from "./workloads/scale.ts";
@@ -26,6 +27,7 @@ const workloads: Record<string, (stage: Stage) => Promise<Section[]>> = {
 	bulk,
 	refusals,
 	flood,
+	hostile,
 	cancel,
 	memory,
 	startup,

@@ -20,6 +20,8 @@ export interface Stage {
 	/** Another llamagate tree to measure. */
 	readonly against: string | undefined;
 	readonly peerLog: boolean;
+	/** Which hostile loads are measured; all if nothing is said. */
+	readonly hostileOnly?: { test(name: string): boolean } | undefined;
 	progress(text: string): void;
 }
 
@@ -35,12 +37,18 @@ export interface Target {
 
 /** A key of 256 bits, known to the gate and its peers while the bench runs. */
 export const key = `lg_${"0123456789abcdef".repeat(4)}`;
+/** Keys that may name one model, `bench`: an attacker's, and another's. */
+export const ruledKey = `lg_${"02468ace13579bdf".repeat(4)}`;
+export const honestKey = `lg_${"13579bdf02468ace".repeat(4)}`;
 export const wrongKey = `lg_${"fedcba9876543210".repeat(4)}`;
 
 /** Loopback addresses that may use what is measured; its clients come from 127.0.1.1 and on. */
 export const sources = "127.0.0.0/16";
 /** A client's address that is not among them. */
 export const foreignSource = "127.1.0.1";
+
+/** An origin of the gate's `cors.origins`. */
+export const listedOrigin = "https://chat.example";
 
 /** As in systemd/llamagate.service. */
 const nodeOptions = ["--max-semi-space-size=4", "--single-threaded-gc"];
@@ -111,6 +119,8 @@ export interface GateOptions {
 	readonly logLevel?: "info" | "error";
 	/** The most that V8 may take for what has survived; by default what it finds right. */
 	readonly oldHeapMiB?: number;
+	/** Two keys beside the one that is used, with rules about models and the limits as they come. */
+	readonly ruledKeys?: boolean;
 }
 
 function ways(stage: Stage, gate: GateOptions): { name: string; open: Open }[] {
@@ -155,12 +165,17 @@ async function openGate(
 				maxConnections: 8192,
 			},
 			limits: {
-				perKey: { requestsPerMinute: unlimited, concurrent: unlimited },
+				...(options.ruledKeys === true
+					? undefined
+					: {
+							perKey: { requestsPerMinute: unlimited, concurrent: unlimited },
+						}),
 				perSource: { requestsPerMinute: unlimited },
 				...(options.defaultLockout === true
 					? undefined
 					: { authFailures: { max: unlimited } }),
 			},
+			cors: { origins: [listedOrigin] },
 			admin: { socket: "off", metrics: "off" },
 			drainTimeout: "1s",
 			log: { level: options.logLevel ?? "info" },
@@ -174,7 +189,19 @@ async function openGate(
 					name: "bench",
 					sha256: digestOf(key),
 					scopes: ["read", "infer", "manage"],
+					limits: { requestsPerMinute: unlimited, concurrent: unlimited },
 				},
+				...(options.ruledKeys === true
+					? [
+							{ name: "ruled", sha256: digestOf(ruledKey), models: ["bench"] },
+							{
+								name: "honest",
+								sha256: digestOf(honestKey),
+								models: ["bench"],
+								limits: { requestsPerMinute: unlimited },
+							},
+						]
+					: []),
 				...Array.from({ length: options.moreKeys ?? 0 }, (_, index) => ({
 					name: `other-${index}`,
 					sha256: digestOf(generateKey()),

@@ -42,7 +42,7 @@ static int by_size(const void *a, const void *b)
 static void print_times(const char *name, struct times *times)
 {
 	static const struct { const char *name; double share; } marks[] = {
-		{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p999", 0.999}, {"max", 1.0}};
+		{"p50", 0.5}, {"p90", 0.9}, {"p95", 0.95}, {"p99", 0.99}, {"p999", 0.999}, {"max", 1.0}};
 	qsort(times->all, times->count, sizeof *times->all, by_size);
 	printf("\"%s\":{\"count\":%zu", name, times->count);
 	for (size_t i = 0; i < sizeof marks / sizeof *marks && times->count > 0; i++) {
