@@ -17,6 +17,8 @@ export interface Command {
 	readonly summary: string;
 	/** What `--help` prints, an example included. */
 	readonly help: string;
+	/** What it prints in place of that for one of the command's actions, if the arguments name one. */
+	helpFor?(args: readonly string[]): string | undefined;
 	/** @returns the exit code */
 	run(args: string[]): Promise<number>;
 }
@@ -73,30 +75,32 @@ export async function runCommand(
 	args: string[],
 ): Promise<number> {
 	if (args.includes("--help") || args.includes("-h")) {
-		process.stdout.write(`${command.help.trim()}\n`);
+		const help = command.helpFor?.(args) ?? command.help;
+		process.stdout.write(`${help.trim()}\n`);
 		return exitCodes.ok;
 	}
 	try {
 		return await command.run(args);
 	} catch (error) {
-		if (error instanceof UsageError) {
-			process.stderr.write(
-				`llamagate ${name}: ${visible(error.message)}\nSee: llamagate ${name} --help\n`,
-			);
-			return exitCodes.usage;
-		}
-		if (error instanceof BadFileError) {
-			process.stderr.write(`llamagate ${name}: ${visible(error.message)}\n`);
-			return exitCodes.badConfig;
-		}
-		if (
-			error instanceof Finding ||
-			error instanceof FileBusyError ||
-			error instanceof UnwritableFileError
-		) {
-			process.stderr.write(`llamagate ${name}: ${visible(error.message)}\n`);
-			return exitCodes.finding;
-		}
-		throw error;
+		const code = exitCodeOf(error);
+		if (code === undefined) throw error;
+		const { message } = error as Error;
+		if (args.includes("--json"))
+			process.stdout.write(`${JSON.stringify({ error: message, code })}\n`);
+		process.stderr.write(
+			`llamagate ${name}: ${visible(message)}\n${code === exitCodes.usage ? `See: llamagate ${name} --help\n` : ""}`,
+		);
+		return code;
 	}
+}
+
+/** The exit code of an error that a person can do something about; `undefined` for a fault of the program's. */
+function exitCodeOf(error: unknown): number | undefined {
+	if (error instanceof UsageError) return exitCodes.usage;
+	if (error instanceof BadFileError) return exitCodes.badConfig;
+	return error instanceof Finding ||
+		error instanceof FileBusyError ||
+		error instanceof UnwritableFileError
+		? exitCodes.finding
+		: undefined;
 }

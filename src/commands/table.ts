@@ -20,3 +20,16 @@ export function formatTable(
 			.trimEnd();
 	return `${[head, ...rows].map(line).join("\n")}\n`;
 }
+
+/** The words of a text in lines of at most so many columns; a longer word stands alone. */
+export function wrap(text: string, columns: number): string[] {
+	const lines: string[] = [];
+	let line = "";
+	for (const word of text.split(" ")) {
+		if (line !== "" && line.length + 1 + word.length > columns) {
+			lines.push(line);
+			line = word;
+		} else line = line === "" ? word : `${line} ${word}`;
+	}
+	return [...lines, line];
+}

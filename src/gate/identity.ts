@@ -1,7 +1,7 @@
 import type { Settings } from "../config/load.ts";
 import type { Key } from "../keys/keyring.ts";
 import { localSource } from "../net/connections.ts";
-import type { TailscaleNode, Whois } from "../net/tailscale.ts";
+import type { TailnetNode, TailscaleNode, Whois } from "../net/tailscale.ts";
 import {
 	type ModelName,
 	type ModelPattern,
@@ -90,7 +90,7 @@ export async function checkIdentity(
 }
 
 /** Names compare as MagicDNS does, without regard to case. */
-export function isBoundTo(bind: Binding, node: TailscaleNode): boolean {
+export function isBoundTo(bind: Binding, node: TailnetNode): boolean {
 	const has = (
 		list: readonly string[] | undefined,
 		value: string | undefined,
@@ -102,6 +102,8 @@ export function isBoundTo(bind: Binding, node: TailscaleNode): boolean {
 		has(bind.nodes, node.name) ||
 		has(bind.nodes, node.fqdn) ||
 		has(bind.users, node.user) ||
+		// Headscale's own spelling of a user whose login is no e-mail.
+		has(bind.users, node.user && `${node.user}@`) ||
 		node.tags.some((tag) => has(bind.tags, tag))
 	);
 }

@@ -12,8 +12,8 @@ const maxKnownAddresses = 4096;
 const outageMs = 250;
 const maxReasonLength = 200;
 
-/** What tailscaled says about the node behind an address. */
-export interface TailscaleNode {
+/** Who a node of the tailnet is. */
+export interface TailnetNode {
 	/**
 	 * The machine's name without its tailnet, lower case: `laptop`. For a node
 	 * that another tailnet shares, it is all of `fqdn`, so that somebody else's
@@ -26,12 +26,16 @@ export interface TailscaleNode {
 	readonly name: string;
 	/** The MagicDNS name, lower case and without its last dot: `laptop.tail1234.ts.net`. */
 	readonly fqdn: string;
-	/** Given by the control server and not the peer's to choose (tailcfg/tailcfg.go:StableNodeID). */
-	readonly stableId: string;
 	/** The owner's login name, `me@example.com`; `undefined` for a tagged node, which has no owner. */
 	readonly user: string | undefined;
 	/** `tag:client` and the like. */
 	readonly tags: readonly string[];
+}
+
+/** What tailscaled says about the node behind an address. */
+export interface TailscaleNode extends TailnetNode {
+	/** Given by the control server and not the peer's to choose (tailcfg/tailcfg.go:StableNodeID). */
+	readonly stableId: string;
 	/**
 	 * What the tailnet policy's `grants` let this node do here: capability
 	 * (`domain/path`) to its values, each whatever JSON the policy has there. A
@@ -88,6 +92,11 @@ export type StatusAnswer =
 	| Refused
 	| Unreachable;
 
+export type NodesAnswer =
+	| { readonly kind: "nodes"; readonly nodes: readonly TailnetNode[] }
+	| Refused
+	| Unreachable;
+
 export interface WhoisOptions {
 	/** The path of tailscaled's socket. */
 	readonly socket: string;
@@ -122,6 +131,8 @@ export interface Whois {
 	lookup(address: string, port: number): Promise<WhoisAnswer>;
 	/** What state is this host's tailscaled in? Asked anew each time. */
 	status(): Promise<StatusAnswer>;
+	/** Which nodes does this host see, itself included? Asked anew each time. */
+	nodes(): Promise<NodesAnswer>;
 }
 
 interface Kept {
@@ -198,6 +209,13 @@ export function createWhois({
 
 		async status() {
 			return readStatus(await ask("/localapi/v0/status?peers=false"));
+		},
+
+		async nodes() {
+			return read(await ask("/localapi/v0/status"), (body) => ({
+				kind: "nodes",
+				nodes: readNodes(body),
+			}));
 		},
 	};
 }
@@ -346,6 +364,32 @@ function readWhois(reply: Reply | Silence): WhoisAnswer {
 	return read(reply, (body) => ({ kind: "node", node: readNode(body) }));
 }
 
+/** Those of ipn/ipnstate/ipnstate.go:Status; names as in {@link readNode}. */
+function readNodes(body: Fields): readonly TailnetNode[] {
+	const users = isNothing(body.User) ? {} : fieldsIn(body, "User");
+	const peers = isNothing(body.Peer) ? {} : fieldsIn(body, "Peer");
+	const tailnet = isNothing(body.CurrentTailnet)
+		? body
+		: fieldsIn(body, "CurrentTailnet");
+	const suffix = `.${hostName(textIn(tailnet, "MagicDNSSuffix"))}`;
+	return [fieldsIn(body, "Self"), ...fieldsOf(peers)].map((node) => {
+		const fqdn = hostName(textIn(node, "DNSName"));
+		const owner = String(node.UserID);
+		const tags = textsIn(node, "Tags");
+		return {
+			name: fqdn.endsWith(suffix) ? fqdn.slice(0, -suffix.length) : fqdn,
+			fqdn,
+			user: ownerOf(
+				tags,
+				isNothing(users[owner])
+					? ""
+					: textIn(fieldsIn(users, owner), "LoginName"),
+			),
+			tags,
+		};
+	});
+}
+
 function readNode(body: Fields): TailscaleNode {
 	const node = fieldsIn(body, "Node");
 	const profile = fieldsIn(body, "UserProfile");
@@ -362,13 +406,16 @@ function readNode(body: Fields): TailscaleNode {
 		name: computed === label ? label : fqdn,
 		fqdn,
 		stableId,
-		user:
-			tags.length > 0 || login === "" || login === "tagged-devices"
-				? undefined
-				: login,
+		user: ownerOf(tags, login),
 		tags,
 		capabilities: readCapabilities(body),
 	};
+}
+
+function ownerOf(tags: readonly string[], login: string): string | undefined {
+	return tags.length > 0 || login === "" || login === "tagged-devices"
+		? undefined
+		: login;
 }
 
 /** tailcfg/tailcfg.go:PeerCapMap: an object of arrays of raw JSON. Go writes nil as null, for the map and for an array. */
@@ -453,6 +500,10 @@ function fieldsIn(fields: Fields, name: string): Fields {
 	if (typeof value !== "object" || value === null || Array.isArray(value))
 		throw new UnexpectedShapeError(`${name} is no object`);
 	return value as Fields;
+}
+
+function fieldsOf(fields: Fields): Fields[] {
+	return Object.keys(fields).map((name) => fieldsIn(fields, name));
 }
 
 function textIn(fields: Fields, name: string): string {

@@ -360,7 +360,8 @@ t.test(
 			() => gate.log.filter(({ msg }) => msg === "request").length === 2,
 		);
 		const list = await runCli(["keys", "list", "--config", gate.configFile]);
-		t.match(list.stdout, /user .* \d{4}-\d\d-\d\d \d\d:\d\d {2}laptop {2}2/);
+		t.match(list.stdout, /user .* \d{4}-\d\d-\d\d \d\d:\d\dZ {2}2\n/);
+		t.match(list.stdout, /; last used by laptop\n/);
 		const json = JSON.parse(
 			(await runCli(["keys", "list", "--json", "--config", gate.configFile]))
 				.stdout,
@@ -482,7 +483,7 @@ t.test(
 		);
 		t.match(
 			(await runCli(["keys", "list", "--config", gate.configFile])).stdout,
-			/other .*laptop,me@example\.com,tag:client/,
+			/other .*\n.*from laptop, me@example\.com, tag:client/,
 		);
 	},
 );

@@ -192,7 +192,10 @@ t.test(
 			(await send("GET", "/api/tags", seconds(), { name: "desk" })).status,
 			200,
 		);
-		t.match((await keys("list")).stdout, /desk {2,}active {2,}ollama/);
+		t.match(
+			(await keys("list")).stdout,
+			/desk {2,}active .*\n.*signs by the ollama command/,
+		);
 		t.equal((await keys("add", "again", "--ollama-key", file)).code, 1);
 		t.equal((await keys("rotate", "desk")).code, 1);
 		await writeFile(file, "ssh-rsa AAAAB3NzaC1yc2E me@desk\n");

@@ -53,7 +53,10 @@ t.test(
 		t.equal((await stat(file)).mode & 0o777, 0o600);
 		const listed = await keys("list");
 		t.notOk((listed.stdout + listed.stderr).includes(key));
-		t.match(listed.stdout, /laptop {2}active {2}key {3}read,infer {2}all/);
+		t.match(
+			listed.stdout,
+			/laptop {2}active {2}never .*\n {2}read, infer; made \d/,
+		);
 	},
 );
 

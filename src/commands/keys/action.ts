@@ -1,0 +1,183 @@
+import { stat } from "node:fs/promises";
+import { defaultConfigPath } from "../../config/load.ts";
+import {
+	defaultScopes,
+	isForServiceGroup,
+	type KeyEntry,
+	parseTime,
+} from "../../keys/keyFile.ts";
+import { generateKey, weaknessOf } from "../../keys/newKey.ts";
+import { askDaemon } from "../../net/sideDoors.ts";
+import { exitCodes, Finding } from "../command.ts";
+import { promptForKey, readStandardInput } from "../keyInput.ts";
+
+/** One of the things that `llamagate keys` does. */
+export interface KeyAction {
+	/** What `llamagate keys ACTION --help` prints, an example included. */
+	readonly help: string;
+	/** @returns the exit code */
+	run(args: string[]): Promise<number>;
+}
+
+/** The options that every action has. */
+export const shared = {
+	config: { type: "string", short: "c", default: defaultConfigPath },
+	json: { type: "boolean", default: false },
+} as const;
+
+/** The options of what makes a key. */
+export const making = {
+	...shared,
+	expires: { type: "string" },
+	stdin: { type: "boolean", default: false },
+} as const;
+
+/** How `--help` of each action tells of {@link shared}. */
+export const sharedHelp = `  -c, --config FILE  the configuration that names the keys file
+                     (default: ${defaultConfigPath})
+  --json             print JSON`;
+
+export function say(text: string): void {
+	process.stderr.write(`${text}\n`);
+}
+
+export function now(): string {
+	return new Date().toISOString();
+}
+
+export async function obtainKey(fromStdin: boolean): Promise<string> {
+	if (!fromStdin) return generateKey();
+	promptForKey();
+	const key = await readStandardInput();
+	const weakness = weaknessOf(key);
+	if (weakness !== undefined) throw new Finding(weakness);
+	return key;
+}
+
+export function refuseKnownKey(keys: readonly KeyEntry[], id: string): void {
+	const holder = keys.find(
+		(known) =>
+			known.sha256 === id ||
+			known.ollamaKey === id ||
+			known.previous?.some((held) => held.sha256 === id),
+	);
+	if (holder !== undefined)
+		throw new Finding(`that key is in use already, by ${holder.name}`);
+}
+
+export function noSuchKey(name: string, keys: readonly KeyEntry[]): never {
+	const known = keys.map((key) => key.name).join(", ");
+	throw new Finding(
+		`there is no key named ${name}${known === "" ? "" : `; known: ${known}`}`,
+	);
+}
+
+/** What `--json` says of a key; the same names and types for every action. */
+export function factsOf(entry: KeyEntry) {
+	return {
+		name: entry.name,
+		kind: kindOf(entry),
+		scopes: entry.scopes ?? defaultScopes,
+		models: entry.models ?? null,
+		bind: entry.bind ?? null,
+		limits: {
+			requestsPerMinute: entry.limits?.requestsPerMinute ?? null,
+			concurrent: entry.limits?.concurrent ?? null,
+		},
+		created: entry.created ?? null,
+		expires: entry.expires ?? null,
+	};
+}
+
+export function kindOf({
+	canary,
+	ollamaKey,
+}: KeyEntry): "key" | "ollama" | "canary" {
+	if (canary === true) return "canary";
+	return ollamaKey === undefined ? "key" : "ollama";
+}
+
+/** What a key may do, in a line. */
+export function mayOf(entry: KeyEntry): string {
+	const { scopes, models, bind, limits, expires } = factsOf(entry);
+	const perMinute = limits.requestsPerMinute;
+	return [
+		entry.canary === true
+			? "a canary: it lets nobody in and raises an alarm"
+			: scopes.join(", "),
+		models === null ? "" : `models ${models.join(", ")}`,
+		bind === null ? "" : `from ${Object.values(bind).flat().join(", ")}`,
+		perMinute === null ? "" : `${perMinute} a minute`,
+		limits.concurrent === null ? "" : `${limits.concurrent} at once`,
+		expires === null ? "" : `until ${shortTime(expires)}`,
+	]
+		.filter((part) => part !== "")
+		.join("; ");
+}
+
+/** A time to the minute, with its zone: `2030-01-01 12:00Z`. */
+export function shortTime(text: string): string {
+	return `${new Date(parseTime(text) ?? 0).toISOString().slice(0, 16).replace("T", " ")}Z`;
+}
+
+/**
+ * Says what was made, and shows a made key, the only time it is seen. Only the
+ * key goes to standard output, so that it can be piped.
+ */
+export function hand(
+	entry: KeyEntry,
+	key: string | undefined,
+	json: boolean,
+): void {
+	const { name } = entry;
+	if (json) {
+		const facts = factsOf(entry);
+		process.stdout.write(
+			`${JSON.stringify(key === undefined ? facts : { ...facts, key })}\n`,
+		);
+	} else if (key === undefined)
+		say(`The key ${name} is stored (${mayOf(entry)}).`);
+	else {
+		process.stdout.write(`${key}\n`);
+		say(
+			`The key ${name} is made (${mayOf(entry)}). Store it now: it is not shown again.`,
+		);
+	}
+}
+
+/** The file is its owner's alone, and the daemon should not run as root. */
+export async function warnOfRootOwner(file: string): Promise<void> {
+	const stats = await stat(file);
+	if (stats.uid === 0 && !isForServiceGroup(stats))
+		say(
+			`${file} belongs to root. If the daemon runs as another user, give it to that one: sudo chown USER ${file}`,
+		);
+}
+
+/** Tells the running daemon, if there is one, and the user how that went. */
+export async function tellDaemon(socket: string | undefined): Promise<number> {
+	if (socket === undefined) {
+		say(
+			"The daemon has no admin socket; tell it: sudo systemctl reload llamagate",
+		);
+		return exitCodes.ok;
+	}
+	const answer = await askDaemon(socket, "POST /reload");
+	if (answer.code !== undefined) {
+		const none = answer.code === "ENOENT" || answer.code === "ECONNREFUSED";
+		say(
+			none
+				? "No daemon is running, so there is none to tell."
+				: `The running daemon could not be told (${answer.code}); tell it: sudo systemctl reload llamagate`,
+		);
+		return none ? exitCodes.ok : exitCodes.finding;
+	}
+	if (answer.status === 200) {
+		say("The running daemon has taken it over.");
+		return exitCodes.ok;
+	}
+	say(
+		`The running daemon refused to reload and keeps its old keys: ${answer.body.trim()}\nMend that, then: sudo systemctl reload llamagate`,
+	);
+	return exitCodes.finding;
+}

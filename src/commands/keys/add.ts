@@ -1,0 +1,126 @@
+import { loadConfig } from "../../config/load.ts";
+import {
+	changeKeys,
+	defaultScopes,
+	type KeyEntry,
+} from "../../keys/keyFile.ts";
+import { digestOf } from "../../keys/newKey.ts";
+import { scopes } from "../../ollama/routes.ts";
+import { Finding, readArgs, UsageError } from "../command.ts";
+import {
+	hand,
+	type KeyAction,
+	making,
+	now,
+	obtainKey,
+	refuseKnownKey,
+	sharedHelp,
+	tellDaemon,
+	warnOfRootOwner,
+} from "./action.ts";
+import { sayWhoIsMeant } from "./bound.ts";
+import {
+	readBind,
+	readExpires,
+	readLimit,
+	readModels,
+	readName,
+	readOllamaKey,
+	readScopes,
+	ruleOptions,
+} from "./rules.ts";
+
+export const add: KeyAction = {
+	help: `
+Usage: llamagate keys add NAME [options]
+
+Makes a key, or takes one made elsewhere. It is shown once; the file holds only
+its digest. A running daemon is told at once.
+
+${sharedHelp}
+  --scopes LIST      what the key may do: ${scopes.join(",")}
+                     (default: ${defaultScopes.join(",")})
+  --models LIST      patterns of models it may use, such as qwen3:*,llama3.2
+                     (default: all)
+  --expires WHEN     a duration such as 90d, a day such as 2030-01-01 (UTC), or
+                     a time such as 2030-01-01T12:00:00Z (default: never)
+  --requests-per-minute N
+                     in place of the configuration's limit
+  --concurrent N     requests at work at once, in place of the configuration's
+  --bind LIST        devices, people and tags of the tailnet that it may be used
+                     from: laptop,me@example.com,tag:client (default: all);
+                     carol@ is a headscale user without an e-mail
+  --ollama-key FILE  the client's ~/.ollama/id_ed25519.pub, in place of a key:
+                     the stock ollama command signs its requests with it
+  --canary           a key that lets nobody in and raises an alarm when used:
+                     leave it where a thief would look
+  --stdin            take a key made elsewhere from standard input
+
+Exit codes: 0 done, 1 refused, 2 usage, 78 bad configuration or keys file
+
+Example: llamagate keys add laptop --expires 90d --concurrent 2
+         llamagate keys add laptop --stdin < laptop.key
+`,
+	async run(args) {
+		const { values, positionals } = readArgs(
+			args,
+			{
+				...making,
+				...ruleOptions,
+				"ollama-key": { type: "string" },
+				canary: { type: "boolean", default: false },
+			},
+			["NAME"],
+		);
+		const name = readName(positionals[0]);
+		const granted = readScopes(values.scopes);
+		const expires = readExpires(values.expires);
+		const models = readModels(values.models);
+		const bind = values.bind === undefined ? undefined : readBind(values.bind);
+		const requestsPerMinute = readLimit(
+			"requests-per-minute",
+			values["requests-per-minute"],
+		);
+		const concurrent = readLimit("concurrent", values.concurrent);
+		const ollamaKeyFile = values["ollama-key"];
+		if (ollamaKeyFile !== undefined && values.stdin)
+			throw new UsageError("--ollama-key and --stdin are two keys; give one");
+		const settings = await loadConfig(values.config);
+		if (bind !== undefined && settings.identity.mode === "off")
+			throw new Finding(
+				`a bound key needs to know who is who: set identity.mode to "log" or "require" in ${values.config} first`,
+			);
+		const key =
+			ollamaKeyFile === undefined ? await obtainKey(values.stdin) : undefined;
+		const entry: KeyEntry = {
+			name,
+			...(key === undefined
+				? { ollamaKey: await readOllamaKey(ollamaKeyFile ?? "") }
+				: { sha256: digestOf(key) }),
+			scopes: granted,
+			...(models && { models }),
+			...(bind && { bind }),
+			...(values.canary && { canary: true }),
+			...((requestsPerMinute ?? concurrent) !== undefined && {
+				limits: {
+					...(requestsPerMinute !== undefined && { requestsPerMinute }),
+					...(concurrent !== undefined && { concurrent }),
+				},
+			}),
+			created: now(),
+			...(expires !== undefined && { expires }),
+		};
+		await changeKeys(settings.keysFile, true, (keys) => {
+			if (keys.some((known) => known.name === name))
+				throw new Finding(
+					`there is a key named ${name} already; change its rules with: llamagate keys edit ${name}, its secret with: llamagate keys rotate ${name}`,
+				);
+			refuseKnownKey(keys, entry.sha256 ?? entry.ollamaKey ?? "");
+			return [...keys, entry];
+		});
+		hand(entry, values.stdin ? undefined : key, values.json);
+		await warnOfRootOwner(settings.keysFile);
+		if (bind !== undefined) await sayWhoIsMeant(bind, settings.identity.socket);
+		return tellDaemon(settings.admin.socket);
+	},
+};

@@ -1,0 +1,41 @@
+import { loadConfig } from "../../config/load.ts";
+import { changeKeys } from "../../keys/keyFile.ts";
+import { readArgs } from "../command.ts";
+import {
+	type KeyAction,
+	noSuchKey,
+	say,
+	shared,
+	sharedHelp,
+	tellDaemon,
+} from "./action.ts";
+import { readName } from "./rules.ts";
+
+export const revoke: KeyAction = {
+	help: `
+Usage: llamagate keys revoke NAME
+
+Takes a key away. A running daemon is told at once, and cuts its streams within
+a second.
+
+${sharedHelp}
+
+Exit codes: 0 done, 1 refused, 2 usage, 78 bad configuration or keys file
+
+Example: llamagate keys revoke phone
+`,
+	async run(args) {
+		const { values, positionals } = readArgs(args, shared, ["NAME"]);
+		const name = readName(positionals[0]);
+		const settings = await loadConfig(values.config);
+		await changeKeys(settings.keysFile, false, (keys) => {
+			const old =
+				keys.find((known) => known.name === name) ?? noSuchKey(name, keys);
+			return keys.filter((known) => known !== old);
+		});
+		if (values.json)
+			process.stdout.write(`${JSON.stringify({ revoked: name })}\n`);
+		else say(`The key ${name} is revoked.`);
+		return tellDaemon(settings.admin.socket);
+	},
+};

@@ -1,0 +1,105 @@
+import { formatDuration, parseDuration } from "../../config/duration.ts";
+import { loadConfig } from "../../config/load.ts";
+import { changeKeys, type KeyEntry, parseTime } from "../../keys/keyFile.ts";
+import { digestOf } from "../../keys/newKey.ts";
+import { Finding, readArgs, UsageError } from "../command.ts";
+import {
+	hand,
+	type KeyAction,
+	making,
+	noSuchKey,
+	now,
+	obtainKey,
+	refuseKnownKey,
+	say,
+	sharedHelp,
+	tellDaemon,
+} from "./action.ts";
+import { readExpires, readName } from "./rules.ts";
+
+const maxOverlapMs = 366 * 86_400_000;
+
+export const rotate: KeyAction = {
+	help: `
+Usage: llamagate keys rotate NAME [--overlap 24h] [--expires 90d] [--stdin]
+
+Gives a key a new secret; its rules stay. The old secret works on for a while,
+so that the client can be moved over. A running daemon is told at once.
+
+${sharedHelp}
+  --overlap DURATION how long the old key goes on working (default: 24h);
+                     0 ends it now, and any that still worked before it
+  --expires WHEN     when the new key ends (default: when the old one did)
+  --stdin            take a key made elsewhere from standard input
+
+Exit codes: 0 done, 1 refused, 2 usage, 78 bad configuration or keys file
+
+Example: llamagate keys rotate laptop --overlap 7d
+`,
+	async run(args) {
+		const options = {
+			...making,
+			overlap: { type: "string", default: "24h" },
+		} as const;
+		const { values, positionals } = readArgs(args, options, ["NAME"]);
+		const name = readName(positionals[0]);
+		const overlapMs =
+			values.overlap === "0" ? 0 : parseDuration(values.overlap);
+		if (overlapMs === undefined)
+			throw new UsageError(
+				`--overlap ${values.overlap} is no duration; write one such as 24h, or 0`,
+			);
+		if (overlapMs > maxOverlapMs)
+			throw new UsageError(
+				`--overlap ${values.overlap} is longer than a year; an old key should end sooner`,
+			);
+		const newExpires = readExpires(values.expires);
+		const settings = await loadConfig(values.config);
+		const key = await obtainKey(values.stdin);
+		const nowMs = Date.now();
+		let rotated: KeyEntry | undefined;
+		await changeKeys(settings.keysFile, false, (keys) => {
+			const old =
+				keys.find((known) => known.name === name) ?? noSuchKey(name, keys);
+			if (old.sha256 === undefined)
+				throw new Finding(
+					`${name} is a key of Ollama's, made on the client; revoke it and add the new one with --ollama-key`,
+				);
+			refuseKnownKey(keys, digestOf(key));
+			const expires = newExpires ?? old.expires;
+			if (expires !== undefined && (parseTime(expires) ?? 0) <= nowMs)
+				throw new Finding(
+					`the key ${name} has expired; say how long the new one is good for, such as --expires 90d`,
+				);
+			// The old key never gains time, and what has run out is forgotten.
+			const until = Math.min(
+				nowMs + overlapMs,
+				parseTime(old.expires ?? "") ?? Number.POSITIVE_INFINITY,
+			);
+			const previous = [
+				...(overlapMs === 0 ? [] : (old.previous ?? [])),
+				{ sha256: old.sha256, expires: new Date(until).toISOString() },
+			].filter((held) => (parseTime(held.expires) ?? 0) > nowMs);
+			const { previous: _replaced, expires: _old, ...rest } = old;
+			rotated = {
+				...rest,
+				sha256: digestOf(key),
+				created: now(),
+				...(expires === undefined ? undefined : { expires }),
+				...(previous.length === 0 ? undefined : { previous }),
+			};
+			return keys.map((known) =>
+				known === old && rotated !== undefined ? rotated : known,
+			);
+		});
+		if (rotated !== undefined)
+			hand(rotated, values.stdin ? undefined : key, values.json);
+		if (!values.json)
+			say(
+				overlapMs === 0
+					? "The old key and any before it have stopped working."
+					: `The old key works for another ${formatDuration(overlapMs)} at the most.`,
+			);
+		return tellDaemon(settings.admin.socket);
+	},
+};
