@@ -10,6 +10,11 @@ import {
 } from "../host/listeningSockets.ts";
 import { runProgram } from "../host/program.ts";
 import { lookUpUnits } from "../host/units.ts";
+import {
+	describeDialer,
+	loopbackDialers,
+	tunnelFix,
+} from "../host/userspaceTailscale.ts";
 import { formatMode, loadKeys } from "../keys/keyFile.ts";
 import { isTailscaleAddress } from "../net/ranges.ts";
 import { version } from "../version.ts";
@@ -84,8 +89,14 @@ export const gateExaminations: readonly Examination[] = [
 		why: "One call that is let through without a key is open to the whole tailnet.",
 		fix: "sudo systemctl stop llamagate.socket llamagate.service, and report it",
 		needsRoot: true,
-		examine: async (patient) =>
-			(await import("./gateCalls.ts")).examineRefusals(patient),
+		async examine(patient) {
+			const { examineRefusals } = await import("./gateCalls.ts");
+			const outcome = await examineRefusals(patient);
+			const around = await waysAround();
+			return outcome.state === "ok" && around.length > 0
+				? unknown(...around, ...outcome.evidence)
+				: outcome;
+		},
 	},
 	{
 		id: "gate.key",
@@ -270,6 +281,19 @@ async function examineListening(patient: Patient): Promise<Outcome> {
 		findGateOwner(patient),
 	]);
 	const own = sockets.filter((socket) => isHeldByGate(socket, owner));
+	const around = await waysAround();
+	if (around.length > 0 && own.every(isLocalOnly))
+		return finding(
+			[
+				"no device of the tailnet meets the gate: there is no Tailscale interface for it to listen on",
+				...around,
+				...own.map(formatSocket),
+			],
+			{
+				severity: "high",
+				fix: `${tunnelFix}, then:\nsudo systemctl restart tailscaled`,
+			},
+		);
 	if (own.length === 0) {
 		if (owner.pids.size === 0)
 			return (
@@ -308,6 +332,10 @@ async function examineListening(patient: Patient): Promise<Outcome> {
 			),
 			{ severity: "high" },
 		);
+	if (own.every(isLocalOnly))
+		return absent(
+			`the gate listens on loopback alone, so no device of the tailnet reaches it: ${own.map(formatSocket).join(", ")}`,
+		);
 	const { device } = await gatePlace();
 	const astray = own.filter(
 		(socket) => !isLocalOnly(socket) && socket.device !== device,
@@ -321,6 +349,17 @@ async function examineListening(patient: Patient): Promise<Outcome> {
 			{ severity: "high" },
 		);
 	return ok(...own.map(formatSocket));
+}
+
+/** Every tailscaled that leads its peers to this host's loopback, past the gate. */
+async function waysAround(): Promise<string[]> {
+	const { dialers } = await loopbackDialers();
+	return dialers
+		.filter(({ isElsewhere }) => !isElsewhere)
+		.map(
+			(dialer) =>
+				`${describeDialer(dialer)} and leads them past the gate; see ollama.reachable`,
+		);
 }
 
 /** Judges the keys of the configured file. */

@@ -3,6 +3,13 @@ import { networkInterfaces } from "node:os";
 import { formatSocket, isLocalOnly } from "../host/listeningSockets.ts";
 import { runProgram } from "../host/program.ts";
 import { lookUpUnit, parseUnit, type Unit } from "../host/units.ts";
+import {
+	describeDialer,
+	isUp,
+	type LoopbackDialer,
+	loopbackDialers,
+	tunnelFix,
+} from "../host/userspaceTailscale.ts";
 import { formatHostPort, isLoopbackAddress } from "../net/ranges.ts";
 import { visible } from "../visible.ts";
 import {
@@ -17,12 +24,7 @@ import {
 } from "./examination.ts";
 import { askEach, type Knock, knock } from "./knock.ts";
 import { advisoriesAsOf, advisoriesFor } from "./ollamaAdvisories.ts";
-import {
-	longestValue,
-	lookForOllama,
-	usualPort as port,
-	type Server,
-} from "./ollamaServers.ts";
+import { longestValue, lookForOllama, type Server } from "./ollamaServers.ts";
 import { propertiesOf } from "./runningGate.ts";
 
 const group = "ollama";
@@ -45,12 +47,24 @@ export const ollamaExaminations: readonly Examination[] = [
 		id: "ollama.reachable",
 		group,
 		layer,
-		title: "Nothing answers as Ollama on this host's other addresses",
+		title: "No other device gets an answer from Ollama itself",
 		severity: "critical",
-		why: "Whoever reaches one of these addresses would have all of Ollama without a key.",
+		why: "Whoever gets one has all of Ollama without a key: at an address of this host other than loopback, or by a tailscaled that dials loopback for its peers.",
 		fix: bind,
 		step: "ollama",
 		examine: examineReachable,
+	},
+	{
+		id: "ollama.tunnels",
+		group,
+		layer,
+		title: "No tunnel leads others to Ollama",
+		severity: "critical",
+		why: "A program that brings a port of loopback to others (cloudflared, ngrok, ssh -R) goes past the gate and every firewall, to an Ollama that asks for no key.",
+		fix: "end that program, or have it lead to the gate's address in place of Ollama's, where a key is asked for",
+		needsRoot: true,
+		examine: async (patient) =>
+			(await import("./tunnels.ts")).examineTunnels(patient),
 	},
 	{
 		id: "ollama.host",
@@ -141,41 +155,69 @@ export const ollamaExaminations: readonly Examination[] = [
 
 async function examineListening(patient: Patient): Promise<Outcome> {
 	const seen = await lookForOllama(patient);
-	const { sockets, led, servers } = seen;
+	const { sockets, led, servers, exposed, ports } = seen;
+	const named = ports.map((port) => `port ${port}`).join(" or ");
 	const open = sockets.filter((socket) => !isLocalOnly(socket));
 	const ways = led.filter(({ isLocal }) => !isLocal);
 	const foreign = seen.foreign.map(
 		(socket) =>
 			`${formatSocket(socket)} is held by ${socket.pids.map((pid) => `process ${pid}`).join(", ")}, which is ${seen.hasUnit ? "not ollama.service" : "no Ollama"}: what is sent there, prompts too, goes to that program`,
 	);
-	if (open.length > 0 || ways.length > 0) {
-		const isForwarder = open.every(
-			({ programs }) => programs.length > 0 && !programs.includes("ollama"),
-		);
-		const removals = ways.flatMap(({ removal }) => removal ?? []);
+	if (open.length > 0 || ways.length > 0 || exposed.length > 0) {
+		const isForwarder =
+			open.length > 0 &&
+			open.every(
+				({ programs }) => programs.length > 0 && !programs.includes("ollama"),
+			);
+		const isDialed =
+			exposed.length > 0 || ways.some(({ dialer }) => dialer !== undefined);
+		const [first] = open;
+		const fixes = unique([
+			...(first === undefined
+				? []
+				: isForwarder
+					? [
+							`stop that program, or have it take 127.0.0.1 alone (in a container: publish 127.0.0.1:${first.port}:${first.port})`,
+						]
+					: [bind]),
+			...ways.flatMap(({ removal, dialer }) =>
+				dialer === undefined && open.length === 0 ? (removal ?? bind) : [],
+			),
+		]);
+		// One that is logged out or stopped leads nobody there yet.
+		const isYetToCome =
+			open.length === 0 &&
+			exposed.length === 0 &&
+			ways.every(({ dialer }) => dialer !== undefined && !isUp(dialer));
 		return finding(
 			[
 				...open.map((socket) => `open to others: ${formatSocket(socket)}`),
 				...ways.map(({ says }) => `open to others: ${says}`),
+				...exposed.map((line) => `open to others: ${line}`),
 				...foreign,
 			],
-			open.length === 0 && removals.length === ways.length
-				? { fix: removals.join(" && ") }
-				: isForwarder
-					? {
-							fix: `stop that program, or have it take 127.0.0.1 alone (in a container: publish 127.0.0.1:${port}:${port})`,
-						}
-					: {},
+			{
+				...(isYetToCome ? { severity: "high" } : {}),
+				fix: [fixes.join(" && "), ...(isDialed ? [tunnelFix] : [])]
+					.filter(Boolean)
+					.join("\n"),
+			},
 		);
 	}
 	if (foreign.length > 0)
 		return finding(foreign, {
 			severity: seen.hasUnit ? "high" : "warn",
-			fix: `end that program (sudo ss -ltnp sport = :${port}), then: sudo systemctl restart ollama`,
+			fix: `end that program (sudo ss -ltnp sport = :${seen.foreign[0]?.port}), then:\nsudo systemctl restart ollama`,
 		});
+	const { dialers } = await loopbackDialers();
+	if (dialers.some(({ isElsewhere }) => !isElsewhere))
+		return unknown(
+			...dialers.map(describeDialer),
+			"nothing answers as Ollama on 127.0.0.1 now; see ollama.reachable",
+		);
 	if (!patient.isRoot)
 		return unknown(
-			`port ${port} is open on loopback at most; whether a program named ollama has another port, only root can see`,
+			`${named} is open on loopback at most; whether a program named ollama has another port, only root can see`,
 		);
 	const unseen = seen.unseen.map(
 		({ pid }) =>
@@ -184,7 +226,7 @@ async function examineListening(patient: Patient): Promise<Outcome> {
 	if (unseen.length > 0 || seen.missed.length > 0)
 		return unknown(...unseen, ...seen.missed);
 	if (sockets.length === 0 && servers.length === 0)
-		return absent(`no program has port ${port}, and none is named ollama`);
+		return absent(`no program has ${named}, and none is named ollama`);
 	return ok(
 		...sockets.map(formatSocket),
 		...led.map(({ says }) => says),
@@ -213,28 +255,86 @@ export function otherAddresses(
 }
 
 async function examineReachable(patient: Patient): Promise<Outcome> {
+	const { sockets, led, exposed, ports } = await lookForOllama(patient);
+	const { dialers, unclear } = await loopbackDialers();
 	const addresses = otherAddresses(networkInterfaces());
-	if (addresses.length === 0)
-		return ok("this host has no address but loopback's");
-	const { sockets, led } = await lookForOllama(patient);
-	const ports = new Set([
-		port,
+	const asked = new Set([
+		...ports,
 		...sockets
 			.filter((socket) => !isLocalOnly(socket))
 			.map((open) => open.port),
-		...led.flatMap(({ isLocal, entrance }) =>
-			isLocal ? [] : (entrance ?? []),
+		...led.flatMap(({ isLocal, entrance, dialer }) =>
+			isLocal || dialer !== undefined ? [] : (entrance ?? []),
 		),
 	]);
 	const knocks = await Promise.all(
 		addresses.flatMap((address) =>
-			[...ports].map(async (at) => ({
+			[...asked].map(async (at) => ({
 				where: formatHostPort(address, at),
 				came: await knock(address, at, "/api/version"),
 			})),
 		),
 	);
-	return judgeKnocks(knocks);
+	const local = judgeKnocks(knocks);
+	const byDialer = judgeDialers(
+		dialers.filter(({ isElsewhere }) => !isElsewhere),
+		led.flatMap(({ dialer, port }) => (dialer === undefined ? [] : [port])),
+		exposed,
+	);
+	if (byDialer === undefined) {
+		if (local.state === "ok" && unclear.length > 0) return unknown(...unclear);
+		return addresses.length === 0
+			? ok("this host has no address but loopback's")
+			: local;
+	}
+	if (local.state !== "finding") return byDialer;
+	return finding([...byDialer.evidence, ...local.evidence], {
+		fix: `${byDialer.fix}\n${bind}`,
+	});
+}
+
+/**
+ * What the peers of a tailscaled without a tunnel device get to; `undefined`
+ * where there is none.
+ *
+ * @param dialers those of this network
+ * @param ports where Ollama answered when it was dialled as they dial
+ * @param exposed what they lead to in other networks
+ */
+export function judgeDialers(
+	dialers: readonly LoopbackDialer[],
+	ports: readonly number[],
+	exposed: readonly string[],
+): Outcome | undefined {
+	if (dialers.length === 0 && exposed.length === 0) return undefined;
+	const isOpen = ports.length > 0 || exposed.length > 0;
+	return finding(
+		[
+			...unique(
+				ports.map(
+					(port) =>
+						`devices of the tailnet get Ollama without a key: tailscaled passes what they send to port ${port} on to 127.0.0.1:${port}, where Ollama answers`,
+				),
+			),
+			...dialers.map(describeDialer),
+			...exposed,
+			...(isOpen
+				? [
+						"what holds off some of them is the tailnet's policy alone: the gate is not on this way, and Ollama's check of the Host header is no protection",
+					]
+				: [
+						"Ollama does not answer on 127.0.0.1 now; where it does, or starts a helper there for a model, peers get to it",
+					]),
+		],
+		{
+			fix: `${tunnelFix}, then:\nsudo systemctl restart tailscaled`,
+			// Nobody gets through one that is logged out or stopped.
+			severity:
+				isOpen && (exposed.length > 0 || dialers.some(isUp))
+					? "critical"
+					: "high",
+		},
+	);
 }
 
 /** What answers without a key on the host's own addresses. */

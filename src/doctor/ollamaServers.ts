@@ -1,5 +1,6 @@
 import { readdir, readFile, readlink } from "node:fs/promises";
 import { networkInterfaces } from "node:os";
+import { loadConfig } from "../config/load.ts";
 import {
 	type Container,
 	containers,
@@ -16,8 +17,14 @@ import {
 	runsProgram,
 } from "../host/listeningSockets.ts";
 import { type Packets, translations } from "../host/packetFilter.ts";
+import { networkOf, processesNamed } from "../host/processes.ts";
 import { rangeOf, tailnet } from "../host/ufwPackets.ts";
 import { anywhere } from "../host/ufwRules.ts";
+import {
+	describeDialer,
+	type LoopbackDialer,
+	loopbackDialers,
+} from "../host/userspaceTailscale.ts";
 import {
 	type Address,
 	formatHostPort,
@@ -35,7 +42,7 @@ import {
 } from "./runningGate.ts";
 
 /** Where Ollama listens unless it was told otherwise. */
-export const usualPort = 11434;
+const usualPort = 11434;
 /** How many sockets are asked whether they are Ollama's. Any user may have many. */
 const mostAsked = 100;
 const patienceMs = 2_000;
@@ -51,7 +58,7 @@ export interface Server {
 	readonly environment: ReadonlyMap<string, string> | undefined;
 }
 
-/** A way that the kernel or Docker leads to an Ollama. */
+/** A way that the kernel, Docker or tailscaled leads to an Ollama. */
 export interface LedPlace {
 	/** Where it was asked from here. */
 	readonly address: string;
@@ -63,6 +70,8 @@ export interface LedPlace {
 	readonly isLocal: boolean;
 	readonly removal?: string;
 	readonly container?: Container;
+	/** The tailscaled that leads its peers there. */
+	readonly dialer?: LoopbackDialer;
 }
 
 /** All that is, or answers as, Ollama here. */
@@ -82,6 +91,10 @@ interface OllamaLook {
 	readonly unasked: readonly Server[];
 	/** Servers elsewhere that may be reached in ways that are not seen here. */
 	readonly unseen: readonly Server[];
+	/** What a tailscaled dials for its peers elsewhere, in the network of one of these servers. */
+	readonly exposed: readonly string[];
+	/** The ports that may be Ollama's: its usual one, and the one that the gate's upstream leads to. */
+	readonly ports: readonly number[];
 	/** Sockets of the port that are held by something else than the Ollama that was set up. */
 	readonly foreign: readonly ListeningSocket[];
 	/** Whether there is an `ollama.service`. */
@@ -93,11 +106,16 @@ interface OllamaLook {
 export const lookForOllama = oncePerLook(lookAnew);
 
 async function lookAnew(patient: Patient): Promise<OllamaLook> {
-	const [all, gate, known = []] = await Promise.all([
-		listeningSockets(),
-		findGateOwner(patient),
-		containers(),
-	]);
+	const [all, gate, known = [], { dialers, unclear }, upstreamPort] =
+		await Promise.all([
+			listeningSockets(),
+			findGateOwner(patient),
+			containers(),
+			loopbackDialers(),
+			findUpstreamPort(patient),
+		]);
+	const ports = [...new Set([usualPort, upstreamPort ?? usualPort])];
+	const isDialed = dialers.some(({ isElsewhere }) => !isElsewhere);
 	const running = known.filter(({ State }) => State.Running);
 	const others = all.filter((socket) => {
 		const isGates =
@@ -106,15 +124,21 @@ async function lookAnew(patient: Patient): Promise<OllamaLook> {
 		if (isGates && (isHeldByGate(socket, gate) || !patient.isRoot))
 			return false;
 		// A gate that opened its sockets itself, which gate.listening looks at.
-		return !(isTailscaleAddress(socket.address) && isHeldByGate(socket, gate));
+		return !(
+			(isTailscaleAddress(socket.address) || isLocalOnly(socket)) &&
+			isHeldByGate(socket, gate)
+		);
 	});
 	const named = new Set<ListeningSocket>();
-	for (const socket of others) if (await isOllamas(socket)) named.add(socket);
+	for (const socket of others)
+		if (await isOllamas(socket, ports)) named.add(socket);
 	// sshd would write each call down.
 	const candidates = others
 		.filter(
 			(socket) =>
-				named.has(socket) || (!isLocalOnly(socket) && socket.port !== 22),
+				named.has(socket) ||
+				((!isLocalOnly(socket) || (isDialed && takesLoopback(socket))) &&
+					socket.port !== 22),
 		)
 		.toSorted((a, b) => Number(isLocalOnly(a)) - Number(isLocalOnly(b)));
 	const asked = candidates.slice(0, mostAsked);
@@ -126,8 +150,9 @@ async function lookAnew(patient: Patient): Promise<OllamaLook> {
 	const sockets = others.filter(
 		(socket) => named.has(socket) || answering.has(socket),
 	);
-	const [led, servers, unit] = await Promise.all([
+	const [led, dialed, servers, unit] = await Promise.all([
 		ledPlaces(patient, running),
+		dialedPlaces(dialers, sockets, ports),
 		findServers(others),
 		propertiesOf("ollama.service"),
 	]);
@@ -142,12 +167,13 @@ async function lookAnew(patient: Patient): Promise<OllamaLook> {
 	const askable = sockets.flatMap((socket) => {
 		const address = callAddress(socket, all);
 		return address !== undefined &&
-			(socket.port === usualPort || answering.has(socket))
+			(socket.port === (upstreamPort ?? usualPort) || answering.has(socket))
 			? { address, port: socket.port }
 			: [];
 	});
 	return {
-		...{ sockets, led, servers, hasUnit },
+		...{ sockets, servers, hasUnit, ports },
+		led: [...led, ...dialed],
 		places: uniquePlaces([...askable, ...led]),
 		answering: [...answering]
 			.map(formatSocket)
@@ -161,19 +187,96 @@ async function lookAnew(patient: Patient): Promise<OllamaLook> {
 		unseen: elsewhere.filter(
 			(server) => !isShutIn(homes.get(server) ?? [], drivers),
 		),
+		exposed: await exposedElsewhere(elsewhere, dialers),
 		foreign: await foreignAmong(sockets, {
-			gate,
+			...{ gate, ports },
 			running,
 			mainPid: mainPidOf(unit),
 			hasUnit,
 		}),
-		missed:
-			candidates.length > mostAsked
+		missed: [
+			...(candidates.length > mostAsked
 				? [
 						`${candidates.length} sockets may be Ollama's, and ${mostAsked} of them were asked`,
 					]
-				: [],
+				: []),
+			...unclear,
+		],
 	};
+}
+
+/**
+ * The port of this host that the gate's upstream leads to: by `upstream.url`, or
+ * by the shipped bridge's unit. `undefined` where neither tells.
+ */
+async function findUpstreamPort({
+	configFile,
+}: Patient): Promise<number | undefined> {
+	const target = await loadConfig(configFile).then(
+		({ upstream }) => upstream.target,
+		() => undefined,
+	);
+	if (target === undefined) return undefined;
+	if (target.kind === "tcp") return target.port;
+	const line =
+		(await propertiesOf("llamagate-ollama.service"))?.get("ExecStart") ?? "";
+	const port = /systemd-socket-proxyd [^;]*?\s\S+:(\d+) *;/.exec(line)?.[1];
+	return port === undefined ? undefined : Number(port);
+}
+
+/** Whether it takes what this host sends to 127.0.0.1. */
+function takesLoopback({ address, device }: ListeningSocket): boolean {
+	return (
+		["127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0", "*"].includes(address) &&
+		(device === undefined || device === "lo")
+	);
+}
+
+/** Where a tailscaled of this network leads its peers, of what is Ollama's: dialled as it dials for them. */
+async function dialedPlaces(
+	dialers: readonly LoopbackDialer[],
+	sockets: readonly ListeningSocket[],
+	usual: readonly number[],
+): Promise<LedPlace[]> {
+	const here = dialers.filter(({ isElsewhere }) => !isElsewhere);
+	if (here.length === 0) return [];
+	const address = "127.0.0.1";
+	const ports = [
+		...new Set([
+			...usual,
+			...sockets.filter(takesLoopback).map(({ port }) => port),
+		]),
+	];
+	const answers = await askEach(ports, (port) =>
+		answersAsOllama(address, port),
+	);
+	return ports
+		.filter((_, index) => answers[index])
+		.flatMap((port) =>
+			here.map(
+				(dialer): LedPlace => ({
+					...{ address, port, entrance: port, isLocal: false, dialer },
+					says: `${describeDialer(dialer)}, and Ollama answers on ${formatHostPort(address, port)}`,
+				}),
+			),
+		);
+}
+
+/** The servers of other networks whose tailscaled dials loopback there, as beside it in a container. */
+async function exposedElsewhere(
+	servers: readonly Server[],
+	dialers: readonly LoopbackDialer[],
+): Promise<string[]> {
+	const lines: string[] = [];
+	for (const { pid } of servers) {
+		const network = await networkOf(pid);
+		for (const dialer of dialers)
+			if (dialer.isElsewhere && dialer.network === network)
+				lines.push(
+					`process ${pid} is an Ollama in a network of its own, and there ${describeDialer(dialer)}`,
+				);
+	}
+	return lines;
 }
 
 function uniquePlaces<P extends { address: string; port: number }>(
@@ -186,8 +289,11 @@ function uniquePlaces<P extends { address: string; port: number }>(
 	];
 }
 
-async function isOllamas(socket: ListeningSocket): Promise<boolean> {
-	if (socket.port === usualPort || socket.programs.includes("ollama"))
+async function isOllamas(
+	socket: ListeningSocket,
+	ports: readonly number[],
+): Promise<boolean> {
+	if (ports.includes(socket.port) || socket.programs.includes("ollama"))
 		return true;
 	const held = await Promise.all(
 		socket.pids.map((pid) => runsProgram(pid, "ollama")),
@@ -337,10 +443,12 @@ async function foreignAmong(
 	sockets: readonly ListeningSocket[],
 	{
 		gate,
+		ports,
 		running,
 		mainPid,
 		hasUnit,
 	}: {
+		readonly ports: readonly number[];
 		readonly gate: Parameters<typeof isHeldByGate>[1];
 		readonly running: readonly Container[];
 		readonly mainPid: number | undefined;
@@ -356,7 +464,7 @@ async function foreignAmong(
 		// systemd may have opened it for another.
 		const holders = socket.pids.filter((pid) => pid !== 1);
 		if (
-			socket.port !== usualPort ||
+			!ports.includes(socket.port) ||
 			socket.pids.length === 0 ||
 			isHeldByGate(socket, gate) ||
 			running.some((container) => isPublishedAt(container, socket))
@@ -417,17 +525,6 @@ async function findServers(
 	return servers;
 }
 
-async function processesNamed(name: string): Promise<number[]> {
-	const found: number[] = [];
-	for (const entry of await readdir("/proc")) {
-		if (!/^\d+$/.test(entry)) continue;
-		const pid = Number(entry);
-		const comm = await readFile(`/proc/${pid}/comm`, "utf8").catch(() => "");
-		if (comm.trim() === name || (await runsProgram(pid, name))) found.push(pid);
-	}
-	return found;
-}
-
 /** Whether a process holds a TCP socket that listens, in whichever network. */
 async function isServing(pid: number): Promise<boolean> {
 	const tables = await Promise.all(
@@ -451,10 +548,6 @@ function listeningInodes(table: string): string[] {
 		const columns = line.trim().split(/\s+/);
 		return columns[3] === "0A" && columns[9] !== undefined ? [columns[9]] : [];
 	});
-}
-
-function networkOf(pid: number | "self"): Promise<string | undefined> {
-	return readlink(`/proc/${pid}/ns/net`).catch(() => undefined);
 }
 
 async function environmentOf(

@@ -10,8 +10,17 @@ import {
 	type ServedPort,
 	servedPorts,
 } from "../host/serve.ts";
-import { tailscaleStatus } from "../host/tailscale.ts";
+import {
+	otherControlServer,
+	preferences,
+	tailscaleStatus,
+} from "../host/tailscale.ts";
 import { lookUpUnit } from "../host/units.ts";
+import {
+	describeDialer,
+	loopbackDialers,
+	tunnelFix,
+} from "../host/userspaceTailscale.ts";
 import { tailscaleAddressesOf } from "../net/listener.ts";
 import { createWhois, type TailscaleStatus } from "../net/tailscale.ts";
 import {
@@ -34,6 +43,8 @@ const keyNoticeMs = 14 * dayMs;
 /** Where Tailscale tells everybody to be, for TS-2024-005 (its release notes). */
 const oldestVersion = [1, 66, 0] as const;
 
+const adminPage = "https://login.tailscale.com/admin";
+
 const both = { group: "tailscale", layer: "tailscale" } as const;
 
 export const tailscaleExaminations: readonly Examination[] = [
@@ -47,10 +58,11 @@ export const tailscaleExaminations: readonly Examination[] = [
 		async examine(patient) {
 			if (!(await isInstalled())) return notInstalled();
 			const answer = await askStatus(patient);
+			const control = otherControlServer(await preferences());
 			if (answer.kind === "status")
-				return judgeState(answer.status.backendState);
+				return judgeState(answer.status.backendState, control);
 			const place = await tailscaleStatus();
-			if (place !== undefined) return judgeState(place.backendState);
+			if (place !== undefined) return judgeState(place.backendState, control);
 			const unit = await lookUpUnit("tailscaled.service");
 			if (answer.kind === "refused" || unit?.isActive)
 				return unknown(answer.reason);
@@ -64,14 +76,35 @@ export const tailscaleExaminations: readonly Examination[] = [
 		id: "tailscale.tunnel",
 		title: "tailscaled has a tunnel device",
 		severity: "high",
-		why: "Without one (userspace networking) there is no tailscale0 to bind the gate to, and every peer looks like this host itself.",
-		fix: "take --tun=userspace-networking out of FLAGS in /etc/default/tailscaled, then: sudo systemctl restart tailscaled",
-		examine: (patient) =>
-			withStatus(patient, ({ userspace }) =>
-				userspace
-					? finding(["tailscaled says that it runs without a tunnel device"])
+		why: "Without one (userspace networking) there is no tailscale0 to bind the gate to, and peers get to what is on 127.0.0.1, Ollama too: see ollama.reachable.",
+		fix: `${tunnelFix}, then:\nsudo systemctl restart tailscaled`,
+		async examine(patient) {
+			const { dialers, unclear } = await loopbackDialers();
+			if (dialers.length > 0) return finding(dialers.map(describeDialer));
+			return withStatus(patient, () =>
+				unclear.length > 0
+					? unknown(...unclear)
 					: ok("tailscaled says that it has one"),
-			),
+			);
+		},
+	},
+	{
+		...both,
+		id: "tailscale.shields-up",
+		title: "Tailscale lets this host's peers begin connections",
+		severity: "high",
+		why: "With its shields up tailscaled drops what peers send, and every client of the gate waits until it gives up; tailscale ping is answered all the same.",
+		fix: "sudo tailscale set --shields-up=false",
+		examine: (patient) =>
+			withStatus(patient, async () => {
+				const prefs = await preferences();
+				if (prefs === undefined) return unknown(prefsNotSeen);
+				return prefs.ShieldsUp === true
+					? finding([
+							"tailscaled's shields are up (--shields-up): no device of the tailnet reaches the gate",
+						])
+					: ok("its shields are down");
+			}),
 	},
 	{
 		...both,
@@ -93,8 +126,18 @@ export const tailscaleExaminations: readonly Examination[] = [
 		title: "MagicDNS gives this host a name",
 		severity: "info",
 		why: "Clients that use the name go on working when the address changes.",
-		fix: "turn MagicDNS on at https://login.tailscale.com/admin/dns",
-		examine: (patient) => withStatus(patient, judgeMagicDns),
+		fix: `turn MagicDNS on at ${adminPage}/dns`,
+		examine: (patient) =>
+			withStatus(patient, async (status) => {
+				const outcome = judgeMagicDns(status);
+				const control = otherControlServer(await preferences());
+				return outcome.state === "finding" && control !== undefined
+					? {
+							...outcome,
+							fix: `turn MagicDNS on in the settings of ${control} (Headscale: dns.magic_dns)`,
+						}
+					: outcome;
+			}),
 	},
 	{
 		...both,
@@ -107,7 +150,11 @@ export const tailscaleExaminations: readonly Examination[] = [
 			if (!(await isInstalled())) return notInstalled();
 			const answer = await askStatus(patient);
 			if (answer.kind !== "status") return unknown(answer.reason);
-			return judgeKeyExpiry(answer.status, patient.nowMs);
+			return judgeKeyExpiry(
+				answer.status,
+				patient.nowMs,
+				otherControlServer(await preferences()),
+			);
 		},
 	},
 	{
@@ -241,27 +288,6 @@ async function withStatus(
 	return look(answer.status);
 }
 
-/** What a command prints as JSON; `undefined` if it failed or printed something else. */
-async function jsonOf(...command: string[]): Promise<unknown> {
-	try {
-		return JSON.parse((await outputOf(...command)) ?? "");
-	} catch {
-		return undefined;
-	}
-}
-
-/** ipn/prefs.go:Prefs, as far as it is read. */
-interface Preferences {
-	readonly RunSSH?: unknown;
-	/** 0 off, 1 nodivert, 2 on (preftype.NetfilterMode). */
-	readonly NetfilterMode?: unknown;
-}
-
-async function preferences(): Promise<Preferences | undefined> {
-	const prefs = await jsonOf("tailscale", "debug", "prefs");
-	return typeof prefs === "object" && prefs !== null ? prefs : undefined;
-}
-
 async function localPlaces(
 	patient: Patient,
 	served: readonly ServedPort[],
@@ -310,14 +336,20 @@ async function kernelRules(): Promise<string> {
 	return rules.join("\n");
 }
 
-/** @param state ipn.State */
-export function judgeState(state: string): Outcome {
+/**
+ * @param state ipn.State
+ * @param control the control server, where it is not Tailscale's
+ */
+export function judgeState(state: string, control?: string): Outcome {
 	switch (state) {
 		case "Running":
 			return ok("tailscaled is in state Running");
 		case "NeedsMachineAuth":
 			return finding(["this machine waits for the tailnet's approval"], {
-				fix: "approve it at https://login.tailscale.com/admin/machines",
+				fix:
+					control === undefined
+						? `approve it at ${adminPage}/machines`
+						: `approve it on ${control}`,
 			});
 		case "NeedsLogin":
 			return finding(["Tailscale is logged out"]);
@@ -352,12 +384,15 @@ function judgeMagicDns({ magicDns, dnsName }: TailscaleStatus): Outcome {
 		: finding(["MagicDNS is off in this tailnet: clients have to use 100.x"]);
 }
 
+/** @param control the control server, where it is not Tailscale's */
 export function judgeKeyExpiry(
 	{
 		keyExpiresAtMs,
 		backendState,
-	}: Pick<TailscaleStatus, "keyExpiresAtMs" | "backendState">,
+		isTagged,
+	}: Pick<TailscaleStatus, "keyExpiresAtMs" | "backendState" | "isTagged">,
 	nowMs: number,
+	control?: string,
 ): Outcome {
 	if (keyExpiresAtMs === undefined)
 		return backendState === "Running"
@@ -367,17 +402,28 @@ export function judgeKeyExpiry(
 					],
 					{
 						severity: "info",
-						fix: "leave it, or turn key expiry on for this machine at https://login.tailscale.com/admin/machines",
+						fix:
+							control === undefined
+								? `leave it, or turn key expiry on for this machine at ${adminPage}/machines`
+								: `leave it, or have ${control} give it an end (Headscale: headscale nodes expire)`,
 					},
 				)
 			: unknown(`Tailscale is in state ${backendState}; see tailscale.running`);
 	const end = new Date(keyExpiresAtMs).toISOString().slice(0, 10);
 	const leftMs = keyExpiresAtMs - nowMs;
-	if (leftMs <= 0) return finding([`the node key expired on ${end}`]);
+	const login =
+		control === undefined
+			? "sudo tailscale up --force-reauth"
+			: isTagged
+				? // Its own key does not bring it back: the server goes on saying that it has expired.
+					`on ${control} delete this node (Headscale: headscale nodes delete) and make an auth key with its tags, then:\nsudo tailscale up --force-reauth --login-server=${control} --auth-key=KEY`
+				: `sudo tailscale up --force-reauth --login-server=${control}`;
+	if (leftMs <= 0)
+		return finding([`the node key expired on ${end}`], { fix: login });
 	if (leftMs < keyNoticeMs)
 		return finding([`the node key expires on ${end}`], {
 			severity: "warn",
-			fix: "sudo tailscale up --force-reauth (it interrupts connections), or turn key expiry off for this machine at https://login.tailscale.com/admin/machines",
+			fix: `${control === undefined ? `turn key expiry off for this machine at ${adminPage}/machines, or log in anew, which interrupts connections:\n` : "log in anew, which interrupts connections:\n"}${login}`,
 		});
 	return ok(`the node key expires on ${end}`);
 }

@@ -84,8 +84,8 @@ export function parseSockets(output: string): KernelSocket[] {
 /** So many are looked at in a few seconds; a host has some thousands. */
 const mostOpenFiles = 1_000_000;
 
-/** The processes that hold some sockets, by the kernel's account of their open files. */
-async function holdersOf(
+/** The processes that hold some sockets, by their inodes and the kernel's account of open files. @throws if there are too many of those */
+export async function holdersOf(
 	inodes: ReadonlySet<number>,
 ): Promise<Map<number, number[]>> {
 	const holders = new Map<number, number[]>();

@@ -17,6 +17,11 @@ import {
 	unsafe,
 } from "./step.ts";
 import { lookUpUnit, type Unit } from "./units.ts";
+import {
+	describeDialer,
+	loopbackDialers,
+	tunnelFix,
+} from "./userspaceTailscale.ts";
 import { becomesTrue } from "./waiting.ts";
 
 const port = 11434;
@@ -64,8 +69,11 @@ export function ollama(noCloud: boolean): Step {
 			const inForce =
 				unit.environment.get("OLLAMA_HOST") === host &&
 				(!noCloud || unit.environment.get("OLLAMA_NO_CLOUD") === "1");
+			const past = await waysPastLoopback();
 			if (written && inForce && open.length === 0)
-				return done(`${dropIn} holds Ollama on ${host}`, notes);
+				return past.length > 0
+					? unsafe(`${past.join("; ")}. To mend it, ${tunnelFix}`, notes)
+					: done(`${dropIn} holds Ollama on ${host}`, notes);
 			const apply = [
 				["systemctl", "daemon-reload"],
 				["systemctl", "try-restart", "ollama.service"],
@@ -80,7 +88,13 @@ export function ollama(noCloud: boolean): Step {
 					rootFile(dropIn, content, apply),
 					...apply.map((command) => ({ kind: "command" as const, command })),
 				],
-				notes,
+				[
+					...past.map(
+						(line) =>
+							`${line}. Loopback alone does not hold them off, and setup stops here until that is mended: ${tunnelFix}`,
+					),
+					...notes,
+				],
 			);
 		},
 		async prove() {
@@ -105,6 +119,8 @@ export function ollama(noCloud: boolean): Step {
 						: `open to others: ${open.map(formatSocket).join(", ")}`,
 				advice: `find out who starts that program, and give it OLLAMA_HOST=127.0.0.1:PORT`,
 			});
+			for (const says of await waysPastLoopback())
+				proofs.push({ ok: false, says, advice: tunnelFix });
 			// One that does not run now is to be on loopback when it does.
 			if (unit?.exists)
 				proofs.push({
@@ -128,6 +144,17 @@ async function openSockets() {
 			!isLocalOnly(socket) &&
 			!(socket.device !== undefined && isTailscaleAddress(socket.address)),
 	);
+}
+
+/** Ways by which other devices get to what is on loopback; see LoopbackDialer. */
+async function waysPastLoopback(): Promise<string[]> {
+	const { dialers } = await loopbackDialers();
+	return dialers
+		.filter(({ isElsewhere }) => !isElsewhere)
+		.map(
+			(dialer) =>
+				`${describeDialer(dialer)}: on ${host} every device that the tailnet's policy lets through gets Ollama, without a key`,
+		);
 }
 
 async function answersOnLoopback(): Promise<boolean> {

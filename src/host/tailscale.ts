@@ -1,4 +1,5 @@
 import { createWhois } from "../net/tailscale.ts";
+import { visible } from "../visible.ts";
 import { hasProgram, outputOf } from "./program.ts";
 import {
 	goesAroundGate,
@@ -8,14 +9,37 @@ import {
 	servedPorts,
 } from "./serve.ts";
 import { absent, done, type Step, unsafe } from "./step.ts";
+import { tunnelFix } from "./userspaceTailscale.ts";
 
 const socket = "/var/run/tailscale/tailscaled.sock";
 
-/** What `tailscale debug prefs` tells, as far as it matters here. */
-interface Preferences {
-	readonly RunSSH?: boolean;
+/** What `tailscale debug prefs` tells (ipn/prefs.go:Prefs), as far as it matters here. */
+export interface Preferences {
+	readonly RunSSH?: unknown;
 	/** 0 off, 1 nodivert, 2 on (preftype.NetfilterMode). */
-	readonly NetfilterMode?: number;
+	readonly NetfilterMode?: unknown;
+	/** Whether what peers begin is dropped. */
+	readonly ShieldsUp?: unknown;
+	/** The control server; empty or Tailscale's own before the first login to another. */
+	readonly ControlURL?: unknown;
+}
+
+/** `undefined` where tailscale does not say. */
+export async function preferences(): Promise<Preferences | undefined> {
+	const prefs = await jsonOf<unknown>("tailscale", "debug", "prefs");
+	return typeof prefs === "object" && prefs !== null ? prefs : undefined;
+}
+
+/** The URL of a control server that is not Tailscale's own, such as a Headscale; `undefined` where it is Tailscale's, or not known. */
+export function otherControlServer(
+	prefs: Preferences | undefined,
+): string | undefined {
+	const url = prefs?.ControlURL;
+	if (typeof url !== "string" || !URL.canParse(url)) return undefined;
+	const { protocol, host, hostname } = new URL(url);
+	return /(^|\.)tailscale\.com$/.test(hostname)
+		? undefined
+		: visible(`${protocol}//${host}`);
 }
 
 /** This host's place in the tailnet, as far as setup asks. */
@@ -101,14 +125,13 @@ export function tailscale(): Step {
 					`Tailscale is in state ${status.backendState}; log in with: sudo tailscale up. The gate waits for its address`,
 				);
 			const notes: string[] = [];
-			const preferences =
-				(await jsonOf<Preferences>("tailscale", "debug", "prefs")) ?? {};
+			const prefs = (await preferences()) ?? {};
 			notes.push(
-				preferences.RunSSH
+				prefs.RunSSH === true
 					? "Tailscale SSH is on. Port 22 stays open in UFW all the same: close it yourself (sudo ufw delete allow 22/tcp) once you have logged in by Tailscale SSH from another device, with this session still open."
 					: "Tailscale SSH is off. It lets your devices log in without port 22 (sudo tailscale set --ssh). Try it from another device before you close port 22: whoever closes it first may be locked out.",
 			);
-			if (preferences.NetfilterMode === 0)
+			if (prefs.NetfilterMode === 0)
 				notes.push(
 					"tailscaled sets no firewall rules (--netfilter-mode=off): UFW then does filter the tailnet, and nothing drops a LAN neighbour's forged 100.x address. The gate's socket is bound to tailscale0 and is not reached that way.",
 				);
@@ -120,12 +143,17 @@ export function tailscale(): Step {
 				);
 			if (status.userspace)
 				return unsafe(
-					"tailscaled runs without a tunnel device (userspace networking), so there is no tailscale0 to listen on; run it with one",
+					`tailscaled runs without a tunnel device (userspace networking): there is no tailscale0 for the gate, and peers get to what is on 127.0.0.1, Ollama too. To mend it, ${tunnelFix}`,
+					notes,
+				);
+			if (prefs.ShieldsUp === true)
+				return unsafe(
+					"tailscaled's shields are up: it drops what other devices begin, so no client reaches the gate. Let them in with: sudo tailscale set --shields-up=false",
 					notes,
 				);
 			if (status.magicDns === false)
 				notes.push(
-					"MagicDNS is off, so clients use the address; turn it on at https://login.tailscale.com/admin/dns to use a name.",
+					`MagicDNS is off, so clients use the address; to use a name, turn it on ${otherControlServer(prefs) === undefined ? "at https://login.tailscale.com/admin/dns" : `in the settings of ${otherControlServer(prefs)}`}.`,
 				);
 			const name = status.dnsName.split(".")[0] ?? "";
 			const where = [...(name === "" ? [] : [name]), ...status.addresses];

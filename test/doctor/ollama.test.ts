@@ -12,6 +12,12 @@ import {
 	advisoriesFor,
 } from "../../src/doctor/ollamaAdvisories.ts";
 import { parseEnvironment } from "../../src/doctor/ollamaServers.ts";
+import {
+	findPlace,
+	judgeTunnels,
+	parseConnections,
+	remoteForwards,
+} from "../../src/doctor/tunnels.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import {
 	asNobody,
@@ -21,6 +27,10 @@ import {
 	examine,
 	statesOf,
 } from "../support/doctor.ts";
+import {
+	stateFile,
+	type TailscaleState,
+} from "../support/hostStandIns/tailscaleState.ts";
 import { addresses, becomes } from "../support/namespaces.ts";
 import { runSetup } from "../support/setupHost.ts";
 
@@ -114,6 +124,7 @@ t.test("Ollama on a booted host", booting(), async (t) => {
 		t.strictSame(statesOf(await examine(host, ["ollama"])), {
 			"ollama.listening": "ok",
 			"ollama.reachable": "ok",
+			"ollama.tunnels": "ok",
 			"ollama.host": "ok",
 			"ollama.restart": "ok",
 			"ollama.api-key": "ok",
@@ -126,6 +137,7 @@ t.test("Ollama on a booted host", booting(), async (t) => {
 		t.strictSame(statesOf(nobodys), {
 			"ollama.listening": "unknown",
 			"ollama.reachable": "ok",
+			"ollama.tunnels": "unknown",
 			"ollama.host": "unknown",
 			"ollama.restart": "ok",
 			"ollama.api-key": "unknown",
@@ -339,6 +351,103 @@ t.test("Ollama on a booted host", booting(), async (t) => {
 		);
 	});
 
+	await t.test("a tailscaled without a tunnel device", async (t) => {
+		const ids = ["ollama.listening", "ollama.reachable"];
+		const others = ["gate.listening", "gate.refuses", "tailscale.tunnel"];
+		const written = JSON.parse(await host.read(stateFile)) as TailscaleState;
+		const say = (status: TailscaleState["status"]) =>
+			host.write(stateFile, JSON.stringify({ ...written, status }));
+		await say({ TUN: false });
+		// Without a tunnel device there is no such interface.
+		await host.unplugTailnet();
+		const found = await examine(host, [...ids, ...others]);
+		t.match(statesOf(found), {
+			"ollama.listening": "critical",
+			"ollama.reachable": "critical",
+			"gate.listening": "high",
+			"gate.refuses": "unknown",
+			"tailscale.tunnel": "high",
+		});
+		t.match(
+			evidenceOf(found, "ollama.reachable"),
+			/get Ollama without a key.*to 127\.0\.0\.1:11434/,
+		);
+		for (const id of [...ids, "tailscale.tunnel"])
+			t.match(commandOf(found, id), /--tun=userspace-networking/, id);
+		t.match(
+			statesOf(await examine(host, ids, asNobody)),
+			{ "ollama.listening": "critical", "ollama.reachable": "critical" },
+			"which any user sees",
+		);
+
+		const only = ["--only", "ollama"];
+		for (const options of [["--dry-run"], ["--yes"]]) {
+			const { code, report } = await runSetup(host, ...only, ...options);
+			t.equal(code, 1, options.join());
+			t.match(report.steps[0]?.says, /without a key.*--tun=userspace/);
+		}
+		await host.sh(`rm ${dropIns}/zz-llamagate.conf; systemctl daemon-reload`);
+		const { code, report } = await runSetup(host, ...only, "--yes");
+		t.equal(code, 1, "what it can do it does, and calls nothing in order");
+		t.match(report.steps[0], { state: "failed", says: /without a key/ });
+		t.ok(await host.read(`${dropIns}/zz-llamagate.conf`));
+
+		await say({ TUN: false, BackendState: "NeedsLogin" });
+		t.match(
+			statesOf(await examine(host, ids)),
+			{ "ollama.listening": "high", "ollama.reachable": "high" },
+			"nobody gets there while it is logged out",
+		);
+
+		await say(undefined);
+		await host.plugTailnet();
+		await comesOut(
+			t,
+			host,
+			Object.fromEntries(ids.map((id) => [id, "ok"])),
+			"with one again, and the gate back on it",
+		);
+	});
+
+	await t.test("programs that bring loopback to others", async (t) => {
+		const tunnel = async (name: string, ...options: string[]) => {
+			await host.write(`/usr/local/bin/${name}`, "#!/bin/sh\nsleep infinity\n");
+			await host.sh(`chmod 0755 /usr/local/bin/${name}
+				systemd-run --quiet --unit=tunnel /usr/local/bin/${name} ${options.join(" ")}
+				until pgrep -x ${name}; do sleep 0.05; done`);
+			const found = await examine(host, ["ollama.tunnels"]);
+			await host.sh("systemctl stop tunnel");
+			return found;
+		};
+		for (const [name, ...options] of [
+			["cloudflared", "tunnel", "--url", "http://localhost:11434"],
+			["ngrok", "http", "11434", "--authtoken", "a-secret"],
+			["autossh", "-N", "-R", "8000:localhost:11434", "there.example"],
+		] as const) {
+			const found = await tunnel(name, ...options);
+			t.match(statesOf(found), { "ollama.tunnels": "critical" }, name);
+			t.match(evidenceOf(found, "ollama.tunnels"), `${name} (process`);
+			t.notMatch(evidenceOf(found, "ollama.tunnels"), "a-secret");
+		}
+		await host.write(
+			"/etc/frp/frpc.toml",
+			'[[proxies]]\nlocalIP = "127.0.0.1"\nlocalPort = 11434\n',
+		);
+		t.match(statesOf(await tunnel("frpc", "-c", "/etc/frp/frpc.toml")), {
+			"ollama.tunnels": "critical",
+		});
+		t.match(
+			statesOf(await tunnel("cloudflared", "tunnel", "run", "--token", "x")),
+			{ "ollama.tunnels": "unknown" },
+			"whose settings are elsewhere",
+		);
+		t.match(
+			statesOf(await tunnel("autossh", "-L", "11434:localhost:11434", "there")),
+			{ "ollama.tunnels": "ok" },
+			"to another host's Ollama",
+		);
+	});
+
 	await t.test("a user's program in Ollama's place", async (t) => {
 		const ids = ["ollama.listening", "ollama.version"];
 		await host.sh(
@@ -482,6 +591,64 @@ t.test("the table of advisories", async (t) => {
 		t.equal(advisoriesFor(version), undefined, version);
 		t.equal(judgeVersion(version, "here").state, "unknown");
 	}
+});
+
+t.test("what a text leads to", async (t) => {
+	for (const text of [
+		"http://localhost:11434",
+		"http://127.0.0.1:11434/",
+		"tcp://[::1]:11434",
+		"11434",
+		"localhost:11434",
+		"TCP:127.0.0.1:11434,reuseaddr",
+		"localPort = 11434",
+		"  service: http://0.0.0.0:11434\n",
+	])
+		t.ok(findPlace(text, [11434]), text);
+	for (const text of [
+		"http://100.101.102.104:11434",
+		"http://gpu.example:11434",
+		"114340",
+		"1.11434",
+		"a11434",
+		"11434:localhost:22",
+		"http://localhost:8080",
+	])
+		t.notOk(findPlace(text, [11434]), text);
+});
+
+t.test("what an ssh leads to this side", async (t) => {
+	t.strictSame(remoteForwards(["-N", "-R", "80:localhost:1", "-L", "x"]), [
+		"80:localhost:1",
+	]);
+	t.strictSame(remoteForwards(["-NR80:localhost:1"]), ["80:localhost:1"]);
+	t.strictSame(remoteForwards(["-o", "RemoteForward=80 localhost:1"]), [
+		"RemoteForward=80 localhost:1",
+	]);
+	t.strictSame(remoteForwards(["-L", "80:localhost:1", "host"]), []);
+});
+
+t.test("the far ends of connections", async (t) => {
+	t.strictSame(
+		parseConnections(`0 0 127.0.0.1:5000 127.0.0.1:11434 timer:(keepalive,9sec,0) uid:33 ino:77 sk:1 cgroup:/ino:9 <->
+0 0 [::1]:5001 [::1]:11434 ino:78 sk:2
+0 0 [::ffff:127.0.0.1]:5002 [::ffff:127.0.0.1]:11434 ino:79 sk:3
+`),
+		[
+			{ host: "127.0.0.1", port: 11434, inode: 77 },
+			{ host: "::1", port: 11434, inode: 78 },
+			{ host: "127.0.0.1", port: 11434, inode: 79 },
+		],
+	);
+});
+
+t.test("somebody who forwards by a login of theirs", async (t) => {
+	const sshd = { program: "sshd", pid: 5, told: undefined };
+	const connected = { ...sshd, connected: "127.0.0.1:11434" };
+	t.match(judgeTunnels([connected]), { state: "finding", severity: "warn" });
+	t.equal(judgeTunnels([{ ...sshd, connected: undefined }]).state, "ok");
+	const ngrok = { ...connected, program: "ngrok" };
+	t.equal(judgeTunnels([connected, ngrok]).severity, undefined, "critical");
 });
 
 t.test("an address that does not answer is no pass", async (t) => {

@@ -7,6 +7,7 @@ import {
 	judgeVersion,
 } from "../../src/doctor/tailscale.ts";
 import { guardedBehind, readServeConfig } from "../../src/host/serve.ts";
+import { otherControlServer } from "../../src/host/tailscale.ts";
 import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
 import { follow, lookAt, runDoctor, stateOf } from "../support/doctor.ts";
 import {
@@ -109,7 +110,7 @@ t.test("doctor looks at Tailscale", booting(), async (t) => {
 		});
 		const found = await runDoctor(host, "tailscale");
 		for (const [id, severity, evidence] of [
-			["tunnel", "high", /without a tunnel/],
+			["tunnel", "high", /no tunnel device/],
 			["address", "absent", /no tunnel/],
 			["magicdns", "info", /MagicDNS is off/],
 			["key-expiry", "high", /expired on/],
@@ -176,6 +177,12 @@ t.test("doctor looks at Tailscale", booting(), async (t) => {
 			evidence: /SSH is on/,
 			make: run("tailscale set --ssh"),
 		});
+		await seesFault(t, host, {
+			id: "tailscale.shields-up",
+			severity: "high",
+			evidence: /shields are up.*no device/,
+			make: run("tailscale set --shields-up"),
+		});
 	});
 
 	await t.test("ways around the gate", async (t) => {
@@ -240,8 +247,57 @@ t.test("a state on the way to another is unknown", async (t) => {
 		["", "unknown"],
 	] as const)
 		t.equal(judgeState(state).state, wanted, state);
-	const loggedOut = { backendState: "NeedsLogin", keyExpiresAtMs: undefined };
+	const loggedOut = {
+		backendState: "NeedsLogin",
+		keyExpiresAtMs: undefined,
+		isTagged: false,
+	};
 	t.equal(judgeKeyExpiry(loggedOut, 0).state, "unknown");
+});
+
+t.test("another control server than Tailscale's is named", async (t) => {
+	for (const url of [
+		undefined,
+		"",
+		"https://controlplane.tailscale.com",
+		"https://login.tailscale.com",
+	])
+		t.equal(otherControlServer({ ControlURL: url }), undefined, `${url}`);
+	const control = otherControlServer({
+		ControlURL: "https://hs.example:8443/",
+	});
+	t.equal(control, "https://hs.example:8443");
+	t.equal(
+		otherControlServer({ ControlURL: "https://tailscale.com.example" }),
+		"https://tailscale.com.example",
+	);
+	t.match(
+		judgeState("NeedsMachineAuth", control).fix,
+		/hs\.example/,
+		"a device is approved there",
+	);
+	const expired = { backendState: "NeedsLogin", keyExpiresAtMs: 0 };
+	const fixOf = (isTagged: boolean, control?: string) =>
+		judgeKeyExpiry({ ...expired, isTagged }, 1, control).fix;
+	t.equal(fixOf(true), "sudo tailscale up --force-reauth");
+	t.equal(
+		fixOf(false, control),
+		"sudo tailscale up --force-reauth --login-server=https://hs.example:8443",
+	);
+	t.match(
+		fixOf(true, control),
+		/delete this node.*\nsudo tailscale up .*--auth-key/,
+		"a tagged one does not come back by itself",
+	);
+	for (const keyExpiresAtMs of [undefined, 86_400_000]) {
+		const { fix } = judgeKeyExpiry(
+			{ backendState: "Running", keyExpiresAtMs, isTagged: false },
+			1,
+			control,
+		);
+		t.match(fix, /hs\.example/);
+		t.notMatch(fix, /login\.tailscale\.com/);
+	}
 });
 
 t.test("versions are compared by their numbers", async (t) => {
