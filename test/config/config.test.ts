@@ -8,7 +8,9 @@ import {
 	parseSize,
 } from "../../src/config/duration.ts";
 import { parseConfig } from "../../src/config/load.ts";
+import { configSchema } from "../../src/config/schema.ts";
 import { BadFileError, type Mistake } from "../../src/config/strictJson.ts";
+import { keyFileSchema } from "../../src/keys/keyFile.ts";
 import { runCli, temporaryFolder } from "../support/gate.ts";
 
 const parse = (value: unknown) =>
@@ -321,4 +323,10 @@ t.test("what is made from the code agrees with it", async (t) => {
 		{ encoding: "utf8" },
 	);
 	t.equal(run.status, 0, run.stderr);
+});
+
+t.test("the schemas that files are checked with are good ones", async (t) => {
+	const { Ajv } = await import("ajv");
+	for (const [name, schema] of Object.entries({ configSchema, keyFileSchema }))
+		t.ok(new Ajv({ strict: false }).validateSchema(schema), name);
 });

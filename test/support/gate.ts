@@ -252,7 +252,10 @@ export async function runCli(
 	input = "",
 ): Promise<RunResult> {
 	const [file = "", ...before] = node;
-	const child = spawn(file, [...before, "src/main.ts", ...args]);
+	const child = spawn(file, [...before, "src/main.ts", ...args], {
+		// A person who runs the tests may have files of clients in theirs.
+		env: { ...process.env, HOME: "/nonexistent" },
+	});
 	let stdout = "";
 	let stderr = "";
 	child.stdout.setEncoding("utf8").on("data", (text: string) => {

@@ -1,0 +1,19 @@
+/**
+ * Loaded into every test before anything else (.taprc): what a test and the
+ * programs that it starts find around them is the same in a terminal, over
+ * SSH, under cron and in CI. A variable that is not named here does not reach them.
+ */
+const kept = [
+	// To find programs, folders and, by way of a proxy, registries.
+	/^(PATH|HOME|TMPDIR|XDG_RUNTIME_DIR|SSL_CERT_(FILE|DIR)|NODE_EXTRA_CA_CERTS)$/,
+	/^((https?|no|all)_proxy|npm_.*)$/i,
+	// Of the test runner.
+	/^(TAP|_TAPJS_)/,
+	// What a person tells the tests.
+	/^(CI|LLAMAGATE_DEB|NODE_COMPILE_CACHE|DPKG_DEB_COMPRESSOR_(TYPE|LEVEL))$/,
+	/^(FIREWALL|FUZZ|SOAK)_/,
+];
+for (const name of Object.keys(process.env))
+	if (!kept.some((pattern) => pattern.test(name))) delete process.env[name];
+Object.assign(process.env, { LC_ALL: "C.UTF-8", TERM: "dumb", TZ: "UTC" });
+process.umask(0o022);
