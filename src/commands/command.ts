@@ -1,5 +1,6 @@
 import { type ParseArgsConfig, parseArgs } from "node:util";
-import { BadFileError, nearest } from "../config/strictJson.ts";
+import { nearest } from "../config/nearest.ts";
+import { BadFileError } from "../config/strictJson.ts";
 import { FileBusyError, UnwritableFileError } from "../keys/keyFile.ts";
 import { visible } from "../visible.ts";
 

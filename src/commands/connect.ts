@@ -10,7 +10,7 @@ import {
 } from "../clients/openClawFile.ts";
 import { parseServer } from "../clients/server.ts";
 import { type Failure, type Success, tryOut } from "../clients/tryOut.ts";
-import { nearest } from "../config/strictJson.ts";
+import { nearest } from "../config/nearest.ts";
 import { weaknessOf } from "../keys/newKey.ts";
 import { type Command, exitCodes, Finding, UsageError } from "./command.ts";
 import {

@@ -5,7 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { styleText } from "node:util";
 import { parseDuration } from "../config/duration.ts";
 import { defaultConfigPath } from "../config/load.ts";
-import { nearest } from "../config/strictJson.ts";
+import { nearest } from "../config/nearest.ts";
 import { allUnits } from "../doctor/boot.ts";
 import {
 	type Examination,

@@ -1,4 +1,4 @@
-import { nearest } from "../config/strictJson.ts";
+import { nearest } from "../config/nearest.ts";
 import { type Command, UsageError } from "./command.ts";
 import type { KeyAction } from "./keys/action.ts";
 import { sharedHelp } from "./keys/action.ts";

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { styleText } from "node:util";
 import { createTwoFilesPatch } from "diff";
-import { nearest } from "../config/strictJson.ts";
+import { nearest } from "../config/nearest.ts";
 import { ActionError, perform, takeBack } from "../host/change.ts";
 import { findInstallation } from "../host/installation.ts";
 import { Journal } from "../host/journal.ts";

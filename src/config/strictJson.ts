@@ -11,7 +11,7 @@ import {
 	parseTree,
 	printParseErrorCode,
 } from "jsonc-parser";
-import leven from "leven";
+import { nearest } from "./nearest.ts";
 import type { SchemaNode } from "./schema.ts";
 
 /** One thing that is wrong with a file: where it stands and what to do about it. */
@@ -47,7 +47,12 @@ export interface StrictJson {
 	lineOf(path: readonly (string | number)[]): number | undefined;
 }
 
-const ajv = new Ajv({ allErrors: true, strict: false, verbose: true });
+const ajv = new Ajv({
+	...{ allErrors: true, strict: false, verbose: true },
+	// The schemas are our own, a test looks whether they are good, and each is used
+	// once: to check and to polish them is two thirds of the time that this takes.
+	...{ meta: false, validateSchema: false, code: { optimize: false } },
+});
 const compiled = new WeakMap<object, ValidateFunction>();
 
 function validatorOf(schema: AnySchema & object): ValidateFunction {
@@ -243,23 +248,6 @@ function suggest(
 	if (near !== undefined) return `; did you mean "${near}"?`;
 	const shown = siblings.filter((sibling) => sibling !== "$schema");
 	return shown.length === 0 ? "" : `; known here: ${shown.join(", ")}`;
-}
-
-/** The candidate that a person most likely meant, or `undefined` if none is close. */
-export function nearest(
-	name: string,
-	candidates: readonly string[],
-): string | undefined {
-	let best: string | undefined;
-	let bestDistance = Math.max(1, Math.floor(name.length / 3)) + 1;
-	for (const candidate of candidates) {
-		const distance = leven(name.toLowerCase(), candidate.toLowerCase());
-		if (distance < bestDistance) {
-			best = candidate;
-			bestDistance = distance;
-		}
-	}
-	return best;
 }
 
 function allPaths(

@@ -1,7 +1,8 @@
 import { once } from "node:events";
-import { type IncomingMessage, request } from "node:http";
+import type { IncomingMessage } from "node:http";
 import { networkInterfaces } from "node:os";
 import type { ListeningSocket } from "../host/listeningSockets.ts";
+import { request } from "../net/http.ts";
 import { readSmallText } from "../net/smallReply.ts";
 
 /** What a call without a key was answered with. */

@@ -1,9 +1,8 @@
-import {
-	createServer,
-	type IncomingMessage,
-	type RequestListener,
-	type Server,
-	type ServerResponse,
+import type {
+	IncomingMessage,
+	RequestListener,
+	Server,
+	ServerResponse,
 } from "node:http";
 import type { Socket } from "node:net";
 import httpProxy from "@fastify/http-proxy";
@@ -17,6 +16,7 @@ import {
 	cutOff,
 } from "../net/connections.ts";
 import { descriptorLimit, roomForClients } from "../net/descriptors.ts";
+import { createServer } from "../net/http.ts";
 import { Roster } from "../net/roster.ts";
 import { createWhois, type Whois } from "../net/tailscale.ts";
 import { Upstream } from "../net/upstream.ts";

@@ -1,6 +1,6 @@
-import { request } from "node:http";
 import { loadConfig } from "../config/load.ts";
 import { lastResultFile } from "../doctor/lastResult.ts";
+import { request } from "../net/http.ts";
 import { tailscaleAddressesOf } from "../net/listener.ts";
 import { askDaemon } from "../net/sideDoors.ts";
 import {

@@ -1,12 +1,8 @@
 import { unlink } from "node:fs/promises";
-import {
-	createServer,
-	type RequestListener,
-	request,
-	type Server,
-} from "node:http";
+import type { RequestListener, Server } from "node:http";
 import { connect } from "node:net";
 import type { Log } from "../log.ts";
+import { createServer, request } from "./http.ts";
 
 /** What a handler of a side door answers with. */
 export interface SideDoorReply {

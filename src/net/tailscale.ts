@@ -1,4 +1,4 @@
-import { Agent, request } from "node:http";
+import { Agent, request } from "./http.ts";
 import { formatHostPort, isLoopbackAddress, parseAddress } from "./ranges.ts";
 
 /** The only Host that LocalAPI takes over its socket (ipn/localapi/localapi.go:validHost). */

@@ -1,10 +1,7 @@
 import { EventEmitter } from "node:events";
-import {
-	createServer,
-	type IncomingMessage,
-	type ServerResponse,
-} from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { createServer } from "../net/http.ts";
 import { formatHostPort, isLoopbackAddress } from "../net/ranges.ts";
 import { errorBody } from "./errors.ts";
 import { familyOf } from "./routes.ts";
