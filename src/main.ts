@@ -15,6 +15,7 @@ const commands: Record<string, () => Promise<Command>> = {
 	probe: async () => (await import("./commands/probe.ts")).probe,
 	doctor: async () => (await import("./commands/doctor.ts")).doctor,
 	status: async () => (await import("./commands/status.ts")).status,
+	logs: async () => (await import("./commands/logs.ts")).logs,
 	policy: async () => (await import("./commands/policy.ts")).policy,
 };
 

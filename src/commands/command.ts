@@ -35,12 +35,15 @@ type Options = NonNullable<ParseArgsConfig["options"]>;
 /**
  * Reads a command's arguments.
  *
+ * @param positionals the names of those that must be there
+ * @param optional the names of those that may follow
  * @throws {UsageError} naming the nearest known option where one is unknown
  */
 export function readArgs<const O extends Options>(
 	args: string[],
 	options: O,
 	positionals: readonly string[] = [],
+	optional: readonly string[] = [],
 ) {
 	const parsed = (() => {
 		try {
@@ -60,9 +63,10 @@ export function readArgs<const O extends Options>(
 			throw new UsageError(message.split(". ")[0] ?? message);
 		}
 	})();
-	if (parsed.positionals.length > positionals.length)
+	const most = positionals.length + optional.length;
+	if (parsed.positionals.length > most)
 		throw new UsageError(
-			`unexpected argument ${JSON.stringify(parsed.positionals[positionals.length])}`,
+			`unexpected argument ${JSON.stringify(parsed.positionals[most])}`,
 		);
 	const missing = positionals[parsed.positionals.length];
 	if (missing !== undefined) throw new UsageError(`${missing} is missing`);

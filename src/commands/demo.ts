@@ -6,6 +6,7 @@ import { digestOf, generateKey } from "../keys/newKey.ts";
 import type { LogSink } from "../log.ts";
 import { ListenError } from "../net/listener.ts";
 import { startStandIn } from "../ollama/standIn.ts";
+import { describeRequest, parseLogLine } from "../report/logLine.ts";
 import {
 	type Command,
 	exitCodes,
@@ -140,18 +141,19 @@ function introduce(
 ${bold("llamagate")} listens on ${bold(url)}
 in front of ${upstream}
 
-The key of this run: ${key}
+Try it in another terminal, with the key of this run:
 
-Try it in another terminal:
+  KEY=${key}
 
   ${bold("1. refused, without a key")}
   curl ${url}/api/tags
 
   ${bold("2. the models, with the key")}
-  curl -H "Authorization: Bearer ${key}" ${url}/api/tags
+  curl -H "Authorization: Bearer $KEY" ${url}/api/tags
 
   ${bold("3. a stream")}
-  curl -N -H "Authorization: Bearer ${key}" ${url}/api/chat -d '{"model":"${model}","messages":[{"role":"user","content":"Hello!"}]}'
+  curl -N -H "Authorization: Bearer $KEY" ${url}/api/generate \\
+    -d '{"model":"${model}","prompt":"Hello!"}'
 
 Requests show up here. Ctrl-C stops.
 
@@ -160,17 +162,7 @@ Requests show up here. Ctrl-C stops.
 
 /** One line for people from one line of the log. */
 function show(line: string): void {
-	const entry = JSON.parse(line) as Record<string, unknown>;
-	if (entry.msg !== "request") return;
-	const status = Number(entry.status);
-	const colour = status < 400 ? "green" : status < 500 ? "yellow" : "red";
-	const firstByte =
-		entry.ttftMs === null ? "" : `, first byte after ${entry.ttftMs} ms`;
-	const tokens = entry.tokensOut === null ? "" : `, ${entry.tokensOut} tokens`;
-	const what = `${entry.route ?? "(no such route)"}`;
-	const took =
-		entry.durationMs === undefined ? "" : ` in ${entry.durationMs} ms`;
-	process.stdout.write(
-		`${styleText(colour, String(status))} ${what}: ${entry.reason ?? entry.outcome}${took}${firstByte}${tokens}\n`,
-	);
+	const entry = parseLogLine(line);
+	if (entry?.msg === "request")
+		process.stdout.write(`${describeRequest(entry)}\n`);
 }

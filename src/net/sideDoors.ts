@@ -64,7 +64,9 @@ export async function openSideDoor(
 	if (failure === undefined) return server;
 	log.warn(
 		{ ...where, code: failure.code },
-		"a side door of the daemon could not be opened; it serves without it",
+		"path" in where
+			? "the admin socket could not be opened; the gate serves without it: llamagate status, reload and unlock do not work, and keys cannot tell it of changes (systemctl reload llamagate does)"
+			: "the metrics address could not be opened; the gate serves without it: counters are on the admin socket alone",
 	);
 	return undefined;
 }

@@ -1,0 +1,219 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { createReadStream } from "node:fs";
+import { access, constants } from "node:fs/promises";
+import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
+import { parseDuration } from "../config/duration.ts";
+import { parseTime } from "../keys/keyFile.ts";
+import {
+	type ModelPattern,
+	parseModelName,
+	parseModelPattern,
+} from "../ollama/modelName.ts";
+import {
+	describeLogLine,
+	type LogEntry,
+	parseLogLine,
+} from "../report/logLine.ts";
+import {
+	type Command,
+	exitCodes,
+	Finding,
+	readArgs,
+	UsageError,
+} from "./command.ts";
+
+/** What became of a request, as docs/logs.md has it. */
+const outcomes = [
+	"ok",
+	"rejected",
+	"refused",
+	"client_gone",
+	"upstream_error",
+	"cut",
+];
+
+/** How far back the journal is read where nobody says. */
+const defaultSince = "24h";
+
+export const logs: Command = {
+	summary: "show the gate's log, one line a request",
+	help: `
+Usage: sudo llamagate logs [FILE] [--follow] [--since 24h] [--key NAME]
+                           [--model PATTERN] [--outcome LIST] [--json]
+
+Reads the journal of llamagate.service, or a file (- is standard input) with the
+lines that "llamagate serve" writes. Times are UTC. Lines that are no request
+are shown too, unless you ask for a key, a model or an outcome.
+
+  -f, --follow       go on, and show what comes; Ctrl-C ends it
+  --since WHEN       a duration such as 2h, or a time such as
+                     2030-01-01T12:00:00Z (default: ${defaultSince} of the journal, all of
+                     a file)
+  --key NAME         requests of this key; - is those without a known key
+  --model PATTERN    requests for these models, such as qwen3:*
+  --outcome LIST     of ${outcomes.join(",")}
+  --json             print the lines as they stand in the log
+
+Exit codes: 0 done, 1 the log cannot be read, 2 usage
+
+Example: sudo llamagate logs --follow --outcome refused,cut
+`,
+	async run(args) {
+		const { values, positionals } = readArgs(
+			args,
+			{
+				follow: { type: "boolean", short: "f", default: false },
+				since: { type: "string" },
+				key: { type: "string" },
+				model: { type: "string" },
+				outcome: { type: "string" },
+				json: { type: "boolean", default: false },
+			},
+			[],
+			["FILE"],
+		);
+		const [file] = positionals;
+		const sinceMs = readSince(
+			values.since ?? (file === undefined ? defaultSince : undefined),
+		);
+		const wanted = readFilter(values, sinceMs);
+		const source =
+			file === undefined
+				? readJournal(sinceMs, values.follow)
+				: await readFile(file, values.follow);
+		// Whoever reads only the first lines, as head does, is no error.
+		process.stdout.on("error", () => process.exit(exitCodes.ok));
+		for await (const line of createInterface({ input: source.lines })) {
+			const entry = parseLogLine(line);
+			if (entry === undefined || !wanted(entry)) continue;
+			const text = values.json ? line : describeLogLine(entry);
+			// A terminal that is slower than the file would have all of it wait in memory.
+			if (!process.stdout.write(`${text}\n`))
+				await new Promise((resolve) => process.stdout.once("drain", resolve));
+		}
+		const failure = await source.failure();
+		if (failure !== undefined) throw new Finding(failure);
+		return exitCodes.ok;
+	},
+};
+
+/** Lines, and why there were no more of them once they are over. */
+interface Source {
+	readonly lines: Readable;
+	failure(): Promise<string | undefined>;
+}
+
+function readJournal(sinceMs: number | undefined, follow: boolean): Source {
+	return readProgram("journalctl", [
+		...["--unit=llamagate.service", "--output=cat", "--no-pager", "--quiet"],
+		...(sinceMs === undefined
+			? []
+			: [`--since=@${Math.floor(sinceMs / 1000)}`]),
+		...(follow ? ["--follow", "--lines=all"] : []),
+	]);
+}
+
+async function readFile(file: string, follow: boolean): Promise<Source> {
+	if (file === "-")
+		return { lines: process.stdin, failure: async () => undefined };
+	try {
+		await access(file, constants.R_OK);
+	} catch (error) {
+		throw new Finding(
+			`${file} cannot be read (${(error as NodeJS.ErrnoException).code})`,
+		);
+	}
+	// By its name, since a log that is rotated goes on in another file.
+	if (follow) return readProgram("tail", ["--lines=+1", "-F", "--", file]);
+	const lines = createReadStream(file);
+	let failure: string | undefined;
+	lines.on("error", ({ message }) => {
+		failure = message;
+	});
+	return { lines, failure: async () => failure };
+}
+
+function readProgram(program: string, args: readonly string[]): Source {
+	const child: ChildProcess & { readonly stdout: Readable } = spawn(
+		program,
+		args,
+		{ stdio: ["ignore", "pipe", "inherit"] },
+	);
+	const ended = new Promise<string | undefined>((resolve) => {
+		child.once("error", (error: NodeJS.ErrnoException) =>
+			resolve(
+				error.code === "ENOENT"
+					? `there is no ${program} here; give the file that the log is written to: llamagate logs FILE`
+					: error.message,
+			),
+		);
+		child.once("close", (code) =>
+			resolve(
+				code === 0 || code === null
+					? undefined
+					: `${program} could not read the log (exit code ${code})`,
+			),
+		);
+	});
+	process.once("exit", () => child.kill());
+	// A signal would end this process alone, and leave the other waiting for the next line.
+	for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+		process.once(signal, () => process.exit(exitCodes.ok));
+	return { lines: child.stdout, failure: () => ended };
+}
+
+/** @returns epoch milliseconds */
+function readSince(text: string | undefined): number | undefined {
+	if (text === undefined) return undefined;
+	const durationMs = parseDuration(text);
+	const timeMs =
+		durationMs === undefined ? parseTime(text) : Date.now() - durationMs;
+	if (timeMs === undefined)
+		throw new UsageError(
+			`--since ${text} is neither a duration such as 2h nor a time such as 2030-01-01T12:00:00Z`,
+		);
+	return timeMs;
+}
+
+function readFilter(
+	values: { key?: string; model?: string; outcome?: string },
+	sinceMs: number | undefined,
+): (entry: LogEntry) => boolean {
+	const { key } = values;
+	const pattern = readPattern(values.model);
+	const wanted = values.outcome?.split(",").map((outcome) => outcome.trim());
+	const wrong = wanted?.find((outcome) => !outcomes.includes(outcome));
+	if (wrong !== undefined)
+		throw new UsageError(
+			`${JSON.stringify(wrong)} is no outcome; known: ${outcomes.join(", ")}`,
+		);
+	const requestsOnly = [key, pattern, wanted].some(
+		(filter) => filter !== undefined,
+	);
+	return (entry) => {
+		if (sinceMs !== undefined && !(Date.parse(String(entry.time)) >= sinceMs))
+			return false;
+		if (entry.msg !== "request") return !requestsOnly;
+		return (
+			(key === undefined || (entry.key ?? "-") === key) &&
+			(wanted === undefined || wanted.includes(String(entry.outcome))) &&
+			(pattern === undefined || isModel(entry.model, pattern))
+		);
+	};
+}
+
+function readPattern(text: string | undefined): ModelPattern | undefined {
+	if (text === undefined) return undefined;
+	const pattern = parseModelPattern(text);
+	if (pattern === undefined)
+		throw new UsageError(
+			`${JSON.stringify(text)} is no pattern of models; write one such as qwen3:*`,
+		);
+	return pattern;
+}
+
+function isModel(name: unknown, pattern: ModelPattern): boolean {
+	const model = typeof name === "string" ? parseModelName(name) : undefined;
+	return model !== undefined && pattern(model);
+}
