@@ -53,6 +53,13 @@ export async function tryOut(
 		headersTimeout: 15 * 60_000,
 		bodyTimeout: 5 * 60_000,
 	});
+	const knock = (host?: string) =>
+		request(`${server}/api/tags`, {
+			dispatcher: agent,
+			// Nothing has to be loaded for this one.
+			headersTimeout: 30_000,
+			...(host === undefined ? {} : { headers: { host } }),
+		});
 	const call = (path: string, body?: object) =>
 		request(`${server}${path}`, {
 			dispatcher: agent,
@@ -64,6 +71,8 @@ export async function tryOut(
 			...(body === undefined ? {} : { body: JSON.stringify(body) }),
 		});
 	try {
+		// The key is for a gate, and an answer with it would say that all is well.
+		if (await answersAnybody(knock)) return unguarded(server);
 		if (model === undefined) {
 			const listed = await call("/api/tags");
 			if (listed.statusCode !== 200)
@@ -102,6 +111,32 @@ export async function tryOut(
 }
 
 type Reply = Awaited<ReturnType<typeof request>>;
+
+/**
+ * Whether an Ollama lists its models to whoever asks; on loopback it wants the
+ * right Host of them besides (server/routes.go:allowedHostsMiddleware).
+ */
+async function answersAnybody(
+	knock: (host?: string) => Promise<Reply>,
+): Promise<boolean> {
+	let reply = await knock();
+	let text = await reply.body.text();
+	if (reply.statusCode === 403 && text === "") {
+		reply = await knock("127.0.0.1:11434");
+		text = await reply.body.text();
+	}
+	return reply.statusCode === 200 && readModels(text) !== undefined;
+}
+
+function unguarded(server: string): Failure {
+	return {
+		ok: false,
+		status: 200,
+		problem: `${server} lists its models to whoever asks, without a key: that is Ollama itself and no gate, open to everybody who reaches it. The key was not sent`,
+		advice:
+			"On the server, at once: sudo llamagate setup, and sudo llamagate doctor, which says what leads here",
+	};
+}
 
 async function readStream(
 	body: Reply["body"],

@@ -3,7 +3,7 @@ import { Agent } from "undici";
 import { tryOut } from "../clients/tryOut.ts";
 import { localSocket } from "../host/gate.ts";
 import { formatHostPort } from "../net/ranges.ts";
-import { type Caller, openCaller } from "../probe/caller.ts";
+import { asLocal, type Caller, openCaller } from "../probe/caller.ts";
 import { checkWithoutKey } from "../probe/withoutKey.ts";
 import {
 	finding,
@@ -53,16 +53,6 @@ function openLocalCaller(): Pick<Caller, "call" | "origin" | "close"> {
 			}
 		},
 		close: () => agent.destroy(),
-	};
-}
-
-/** With the one Host that Ollama takes from anybody; whoever wants in says so. */
-function asLocal(caller: Caller): Caller {
-	const host = "127.0.0.1:11434";
-	return {
-		...caller,
-		call: (request) =>
-			caller.call({ ...request, headers: { host, ...request.headers } }),
 	};
 }
 

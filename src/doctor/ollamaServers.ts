@@ -31,6 +31,7 @@ import {
 	isLoopbackAddress,
 	isTailscaleAddress,
 } from "../net/ranges.ts";
+import { codexHealth, isCodexHealth } from "../ollama/codexHealth.ts";
 import { oncePerLook, type Patient } from "./examination.ts";
 import { askEach, callAddress, isWildcard, knock } from "./knock.ts";
 import {
@@ -311,11 +312,15 @@ export async function answersAsOllama(
 	if (root.body.trim() === "Ollama is running") return true;
 	// A proxy may have a page of its own there. Open WebUI has /api/version, too, and not this.
 	const models = await knock(address, port, "/api/ps", patienceMs);
-	return (
+	if (
 		models.kind === "answer" &&
 		models.status === 200 &&
 		/^\s*\{\s*"models"\s*:\s*(?:\[|null)/.test(models.body)
-	);
+	)
+		return true;
+	// Whatever a proxy keeps back of the rest: no gate passes this on.
+	const health = await knock(address, port, codexHealth, patienceMs);
+	return health.kind === "answer" && isCodexHealth(health.status, health.body);
 }
 
 /** Ways that are no sockets of a program: of Docker's, and of rules that translate addresses. */

@@ -183,6 +183,16 @@ export function openCaller(
 	};
 }
 
+/** With the one Host that an Ollama on loopback takes from anybody (server/routes.go:allowedHostsMiddleware): whoever wants in says so. */
+export function asLocal(caller: Caller): Caller {
+	const host = "127.0.0.1:11434";
+	return {
+		...caller,
+		call: (request) =>
+			caller.call({ ...request, headers: { host, ...request.headers } }),
+	};
+}
+
 /** Reads so much of a body and no more, and says why where it is not whole. */
 export async function readBody(
 	chunks: AsyncIterable<Buffer>,

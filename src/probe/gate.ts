@@ -1,7 +1,9 @@
 import { codeOf } from "../net/errorCode.ts";
+import { codexHealth, isCodexHealth } from "../ollama/codexHealth.ts";
 import type { Result } from "../report/result.ts";
 import { excerpt } from "../visible.ts";
 import {
+	asLocal,
 	type Caller,
 	isReply,
 	type NoReply,
@@ -93,6 +95,8 @@ interface Door {
 	readonly first: Reply | NoReply;
 	/** An Ollama that answers everybody. */
 	readonly isBare: boolean;
+	/** One that does so only for a Host of its own, which everybody can send. */
+	readonly wantsHost: boolean;
 }
 
 /**
@@ -105,11 +109,7 @@ export async function checkWays(
 	progress: Progress,
 ): Promise<{ results: Result[]; timings?: Timings }> {
 	const doors = await Promise.all(
-		ways.map(async ({ address }): Promise<Door> => {
-			const caller = openCaller(question.origin, [address]);
-			const first = await caller.call({ method: "GET", path: "/api/version" });
-			return { address, caller, first, isBare: await isBare(caller, first) };
-		}),
+		ways.map(({ address }) => openDoor(question.origin, address)),
 	);
 	try {
 		const seen = await checkDoors(question, doors, ways, progress);
@@ -183,7 +183,7 @@ async function checkDoors(
 	const withoutKey = withoutKeyChecks.map((_, i) =>
 		worst(seen.flatMap((at) => at.withoutKey[i] ?? [])),
 	);
-	const encrypted = judgeWay(origin, ways);
+	const encrypted = judgeWay(origin, ways, isReply(first) ? undefined : first);
 	const results = [
 		{
 			...reachable,
@@ -270,11 +270,12 @@ interface Seen {
 }
 
 async function checkDoor(
-	{ address, caller, first, isBare }: Door,
+	door: Door,
 	origin: string,
 	isOnly: boolean,
 ): Promise<Seen> {
-	const reachable = judgeFirst(first, isBare, origin, address);
+	const { address, caller, first, isBare } = door;
+	const reachable = judgeFirst(door, origin);
 	// An Ollama that answers everybody is worth the whole list.
 	if (!isBare && reachable.state !== "ok")
 		return { reachable, withoutKey: rest(noGate(first), ...withoutKeyChecks) };
@@ -313,9 +314,31 @@ function noGate(first: Reply | NoReply): string {
 		: "no gate answers here";
 }
 
+const firstCall = { method: "GET", path: "/api/version" };
+
+async function openDoor(origin: string, address: string): Promise<Door> {
+	const caller = openCaller(origin, [address]);
+	const first = await caller.call(firstCall);
+	// An Ollama on loopback that others are led to says so to a Host that it does not know.
+	if (isReply(first) && first.status === 403 && first.body === "") {
+		const local = asLocal(caller);
+		const again = await local.call(firstCall);
+		if (await isBare(local, again))
+			return {
+				...{ address, caller: local, first: again },
+				...{ isBare: true, wantsHost: true },
+			};
+	}
+	return {
+		...{ address, caller, first, wantsHost: false },
+		isBare: await isBare(caller, first),
+	};
+}
+
 /**
- * Open WebUI has an /api/version of its own; the words at / are Ollama's. Where
- * only these are guarded, there is an Ollama behind it all the same.
+ * Open WebUI has an /api/version of its own; the words at / are Ollama's, and so
+ * is what newer ones answer at `codexHealth`. Where only / is guarded, there is
+ * an Ollama behind it all the same.
  */
 async function isBare(
 	caller: Caller,
@@ -324,17 +347,18 @@ async function isBare(
 	if (!isReply(first) || first.status !== 200) return false;
 	if (typeof readObject(first.body)?.version !== "string") return false;
 	const root = await caller.call({ method: "GET", path: "/" });
-	return (
+	if (
 		isReply(root) &&
 		(root.status === 401 || /^Ollama is running/.test(root.body))
-	);
+	)
+		return true;
+	const health = await caller.call({ method: "GET", path: codexHealth });
+	return isReply(health) && isCodexHealth(health.status, health.body);
 }
 
 function judgeFirst(
-	first: Reply | NoReply,
-	isBare: boolean,
+	{ first, isBare, wantsHost, address }: Door,
 	origin: string,
-	address: string,
 ): Result {
 	const check = checks.reachable;
 	const where = `${origin} (${address})`;
@@ -362,8 +386,15 @@ function judgeFirst(
 			check,
 			[
 				`${where}: Ollama ${excerpt(String(readObject(body)?.version))} answers without a key`,
+				...(wantsHost
+					? [
+							"it is on the server's loopback, and something there leads others to it: tailscaled without a tunnel device (userspace networking), tailscale serve, a tunnel or a proxy. Its check of the Host header stops nobody: 127.0.0.1 was sent",
+						]
+					: []),
 			],
-			"On the server, at once: sudo llamagate setup",
+			wantsHost
+				? "On the server, at once: sudo llamagate doctor --only ollama --only tailscale, which names what leads here; until that is mended: sudo systemctl stop ollama"
+				: "On the server, at once: sudo llamagate setup",
 		);
 	if (status === 403 && /not on the gate's network/.test(said))
 		return finding(
@@ -412,16 +443,28 @@ function judgePlace(ways: readonly Way[]): Result {
 	);
 }
 
-function judgeWay(origin: string, ways: readonly Way[]): Result {
+/** @param silence why nothing answered, where nothing did: then no way was seen to be encrypted */
+function judgeWay(
+	origin: string,
+	ways: readonly Way[],
+	silence: NoReply | undefined,
+): Result {
 	const check = checks.encrypted;
-	if (origin.startsWith("https://")) return ok(check, "by HTTPS");
+	const nobody =
+		silence === undefined
+			? undefined
+			: unknown(check, `the server did not answer (${silence.code})`);
+	if (origin.startsWith("https://")) return nobody ?? ok(check, "by HTTPS");
 	const open = ways.filter(({ isPrivate }) => !isPrivate);
 	if (open.length === 0)
-		return ok(
-			check,
-			ways.every(({ isOwn }) => isOwn)
-				? "it does not leave this device"
-				: "by Tailscale",
+		return (
+			nobody ??
+			ok(
+				check,
+				ways.every(({ isOwn }) => isOwn)
+					? "it does not leave this device"
+					: "by Tailscale",
+			)
 		);
 	const inTailnet = tailnetAddresses();
 	return finding(

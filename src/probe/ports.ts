@@ -131,10 +131,21 @@ export async function knockAtAll(
 			ports.map((port) => knock(address, port, asking)),
 		),
 	);
+	// An Ollama on loopback that others are led to says so to a Host that it does not know.
+	const hosts = await Promise.all(
+		knocks.map((one) =>
+			one.other === "HTTP 403" && asking.language(one.port) === "http"
+				? knock(one.address, one.port, {
+						...asking,
+						host: "127.0.0.1",
+					}).then((again) => (again.ollama === undefined ? one : again))
+				: one,
+		),
+	);
 	const hasAnswered = answered(knocks);
 	// These codes are a missing route's and a firewall's refusal (firewalld sends
 	// the latter); where other ports answer there is a route.
-	return knocks.map((one) =>
+	return hosts.map((one) =>
 		/^(EHOSTUNREACH|EACCES)$/.test(one.code ?? "") &&
 		hasAnswered.has(one.address)
 			? { ...one, state: "filtered" }

@@ -1,4 +1,5 @@
 import { generateKey } from "../keys/newKey.ts";
+import { codexHealth } from "../ollama/codexHealth.ts";
 import {
 	type Family,
 	familyOf,
@@ -36,6 +37,8 @@ const strangePaths = [
 	["GET", "/v1/llamagate-probe"],
 	["GET", "/v1/messages/llamagate-probe"],
 	["GET", "/metrics"],
+	// Of Ollama 0.34.0 and newer, where it passes a desktop client's calls on; 200 to everybody.
+	["GET", codexHealth],
 	["PUT", "/api/tags"],
 	["OPTIONS", "/api/chat"],
 ] as const;

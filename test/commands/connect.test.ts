@@ -29,6 +29,7 @@ import { parseServer } from "../../src/clients/server.ts";
 import { tryOut } from "../../src/clients/tryOut.ts";
 import { UsageError } from "../../src/commands/command.ts";
 import { connect as command } from "../../src/commands/connect.ts";
+import { startStandIn } from "../../src/ollama/standIn.ts";
 import {
 	type RunResult,
 	runCli,
@@ -433,6 +434,36 @@ t.test(
 		});
 	},
 );
+
+t.test("--try does not call an Ollama without a gate well", async (t) => {
+	const standIn = await startStandIn();
+	t.teardown(() => standIn.close());
+	const led = await listen(
+		t,
+		// As one on loopback answers whoever calls it by another name.
+		createServer((req, res) => {
+			t.equal(req.headers.authorization, undefined);
+			if (req.headers.host === "127.0.0.1:11434") res.end('{"models":[]}');
+			else res.writeHead(403).end();
+		}),
+	);
+	for (const url of [standIn.url, parseServer(led) ?? ""]) {
+		const failure = await tryQuietly(url, testKeys.user, "qwen3:8b");
+		t.match(failure, {
+			ok: false,
+			problem: /without a key.*The key was not sent/,
+			advice: /llamagate setup/,
+		});
+	}
+	for (const { headers } of standIn.calls)
+		t.equal(headers.authorization, undefined);
+	const { code, stdout } = await connect(
+		["--server", standIn.url, "--key-stdin", "--try"],
+		testKeys.user,
+	);
+	t.equal(code, 1);
+	t.notMatch(stdout, /^ok/m);
+});
 
 t.test(
 	"--try explains where there is no server, no HTTP, no TLS or no Ollama",

@@ -1,4 +1,6 @@
+import { once } from "node:events";
 import { createServer, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
 import t from "tap";
 import { routes } from "../../src/ollama/routes.ts";
 import { startStandIn } from "../../src/ollama/standIn.ts";
@@ -135,7 +137,71 @@ t.test("Open WebUI is not taken for Ollama, nor knocked at", async (t) => {
 		evidence: [/200/, /neither a gate nor Ollama/],
 	});
 	t.match(results["no-key"], { state: "unknown" });
-	t.strictSame(asked, ["/api/version", "/"]);
+	t.strictSame(asked, ["/api/version", "/", "/api/codex/_health"]);
+});
+
+t.test(
+	"an Ollama on loopback that others are led to is critical",
+	async (t) => {
+		const standIn = await startStandIn();
+		t.teardown(() => standIn.close());
+		// As a peer calls it: by a name that Ollama's check of the Host header refuses.
+		const { results } = await checkWays(
+			{
+				origin: standIn.url.replace("127.0.0.1", "gpu-box"),
+				key: testKeys.user,
+				...{ model: undefined, waitMs: 60_000, lockout: false },
+			},
+			[await wayTo("127.0.0.1")],
+			() => {},
+		);
+		const seen = byId(results);
+		t.match(seen.reachable, {
+			state: "finding",
+			evidence: [
+				/Ollama 0\.35\.0 answers without a key/,
+				/leads others to it: tailscaled without a tunnel device/,
+			],
+			fix: /llamagate doctor/,
+		});
+		t.match(seen["no-key"], { state: "finding", severity: "critical" });
+		for (const { headers } of standIn.calls)
+			t.equal(headers.authorization, undefined);
+	},
+);
+
+t.test("an Ollama with a page in front is known by its health", async (t) => {
+	const standIn = await startStandIn();
+	t.teardown(() => standIn.close());
+	const withPage = (health: string) =>
+		startMiddleman(t, standIn.url, {
+			answers: (req, res) => {
+				if (req.url === "/api/codex/_health") res.end(health);
+				else if (req.url === "/") res.end("<title>a page</title>");
+				else return false;
+				return true;
+			},
+		});
+	const bare = await probe(await withPage('{"ok":true}'), testKeys.user);
+	t.match(bare["no-key"], { state: "finding", severity: "critical" });
+	const other = await probe(await withPage("<title>a page</title>"), undefined);
+	t.match(other.reachable?.evidence, [/200/, /neither a gate nor Ollama/]);
+});
+
+t.test("of a port at which nothing listens nothing is known", async (t) => {
+	const server = createServer().listen(0, "127.0.0.1");
+	await once(server, "listening");
+	const { port } = server.address() as AddressInfo;
+	await new Promise((resolve) => server.close(resolve));
+	for (const scheme of ["http", "https"]) {
+		const results = await probe(`${scheme}://127.0.0.1:${port}`, testKeys.user);
+		t.match(results.reachable, { state: "finding" });
+		t.match(results.encrypted, {
+			state: "unknown",
+			evidence: [/did not answer \(ECONNREFUSED\)/],
+		});
+		t.strictSame(states(results, "ok"), []);
+	}
 });
 
 t.test(

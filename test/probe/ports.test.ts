@@ -45,6 +45,19 @@ t.test(
 	},
 );
 
+t.test("an Ollama that wants a Host of its own is found", async (t) => {
+	const standIn = await startStandIn();
+	t.teardown(() => standIn.close());
+	t.match(await knockAt(portOf(standIn.url)), { ollama: "0.35.0" });
+	const guarded = await startMiddleman(t, standIn.url, {
+		answers: (_req, res) => {
+			res.writeHead(403).end();
+			return true;
+		},
+	});
+	t.match(await knockAt(portOf(guarded)), { other: "HTTP 403" });
+});
+
 t.test(
 	"an Ollama behind a proxy for one name is found, also by HTTPS",
 	async (t) => {
