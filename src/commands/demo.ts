@@ -135,7 +135,8 @@ function introduce(
 	const bold = (text: string) => styleText("bold", text);
 	const upstream =
 		ollamaVersion === undefined
-			? `a built-in stand-in, because no Ollama answers at ${ollamaUrl}. Its words are canned; the gate is real.`
+			? `a built-in stand-in, because no Ollama answers at
+${ollamaUrl}. Its words are canned; the gate is real.`
 			: `the Ollama ${ollamaVersion} on this machine (${ollamaUrl}).`;
 	process.stdout.write(`
 ${bold("llamagate")} listens on ${bold(url)}

@@ -115,7 +115,7 @@ t.test(
 		while (!out.includes("Ctrl-C stops"))
 			out += (await once(child.stdout, "data"))[0];
 		t.equal(out.match(/^ {2}curl /gm)?.length, 3);
-		for (const line of out.split("\n")) t.ok(line.length <= 90, line);
+		for (const line of out.split("\n")) t.ok(line.length <= 80, line);
 		t.match(out, /in front of (a built-in stand-in|the Ollama)/);
 		t.notMatch(
 			out,
