@@ -4,7 +4,7 @@ import {
 	spawn,
 	spawnSync,
 } from "node:child_process";
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import {
@@ -20,16 +20,11 @@ import path from "node:path";
 import type { Writable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
-import { debianPackage } from "./builtPackages.ts";
 import { debianRootTools, pristineDebianRoot } from "./debianRoot.ts";
 import { type RunResult, testEntries } from "./gate.ts";
-import {
-	addStandIns,
-	copyStandIns,
-	type StandInOptions,
-} from "./hostStandIns.ts";
-import { installTree } from "./installTree.ts";
-import { madeOnce } from "./madeOnce.ts";
+import { layerTools, llamagateLayer, standInLayer } from "./hostLayers.ts";
+import { compiledCode } from "./hostPlaces.ts";
+import { addStandIns, type StandInOptions } from "./hostStandIns.ts";
 import {
 	addresses,
 	connect,
@@ -74,6 +69,7 @@ function findObstacle(): string | undefined {
 	if (process.getuid?.() !== 0) return "booting a Debian needs root";
 	for (const tool of [
 		...debianRootTools,
+		...layerTools,
 		"systemd-nspawn",
 		"nsenter",
 		"ip",
@@ -206,74 +202,6 @@ async function mountOverlay(
 	return { upper, root };
 }
 
-/** The package that LLAMAGATE_DEB names or, in CI, that this tree makes, as people get it; else the tree, which needs no minutes to be packed. */
-function llamagateLayer(): Promise<string> {
-	const { LLAMAGATE_DEB, CI } = process.env;
-	if (LLAMAGATE_DEB === undefined && !CI)
-		return layer("llamagate", installTree);
-	packaged ??= packageLayer(LLAMAGATE_DEB);
-	return packaged;
-}
-
-let packaged: Promise<string> | undefined;
-
-/** What a package puts into a pristine Debian; it stays for other processes and runs. */
-async function packageLayer(given: string | undefined): Promise<string> {
-	const file = given ?? (await debianPackage());
-	const pristine = await pristineDebianRoot();
-	const digest = createHash("sha256")
-		.update(pristine)
-		.update(await readFile(file))
-		.digest("hex");
-	const folder = path.join(
-		path.dirname(pristine),
-		`package-${digest.slice(0, 16)}`,
-	);
-	await madeOnce(
-		folder,
-		// The mount goes with the process, however that ends.
-		`unshare --mount sh -euc '
-			mkdir -p "$1/upper" "$1/work" "$1/root"
-			mount -t overlay overlay -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" "$1/root"
-			cp "$3" "$1/root/tmp/llamagate.deb"
-			chroot "$1/root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C \\
-				DEBIAN_FRONTEND=noninteractive dpkg --install /tmp/llamagate.deb
-			rm "$1/root/tmp/llamagate.deb"
-		' sh "$@"`,
-		[pristine, path.resolve(file)],
-		process.env,
-	);
-	return path.join(folder, "upper");
-}
-
-/** Layers that are made once in a process: what was installed into a pristine Debian. */
-const layers = new Map<string, Promise<string>>();
-
-function layer(
-	name: string,
-	install: (root: string) => Promise<void>,
-): Promise<string> {
-	const made = layers.get(name) ?? makeLayer(name, install);
-	layers.set(name, made);
-	return made;
-}
-
-async function makeLayer(
-	name: string,
-	install: (root: string) => Promise<void>,
-): Promise<string> {
-	const folder = await makeFolder(`layer-${name}`);
-	const { upper, root } = await mountOverlay(folder, [
-		await pristineDebianRoot(),
-	]);
-	try {
-		await install(root);
-	} finally {
-		await execute("umount", [root]);
-	}
-	return upper;
-}
-
 /** Boots a Debian with llamagate, stand-ins for Ollama and Tailscale, and no link to anything. It goes with the test. */
 export async function bootHost(
 	t: Test,
@@ -281,10 +209,7 @@ export async function bootHost(
 ): Promise<BootedHost> {
 	const { llamagate = "enabled", install } = options;
 	const folder = await makeFolder("host");
-	const below = [
-		await layer("stand-ins", copyStandIns),
-		await pristineDebianRoot(),
-	];
+	const below = [await standInLayer(), await pristineDebianRoot()];
 	if (llamagate !== "none") below.unshift(await llamagateLayer());
 	const { root } = await mountOverlay(folder, below);
 	t.teardown(async () => {
@@ -307,7 +232,8 @@ export async function bootHost(
 
 	const inside = (command: readonly string[]) => [
 		...["-t", String(machine.init), "-m", "-u", "-i", "-n", "-p"],
-		...["env", "-i", `PATH=${insidePath}`, "HOME=/root", ...command],
+		...["env", "-i", `PATH=${insidePath}`, "HOME=/root"],
+		...[`NODE_COMPILE_CACHE=/${compiledCode}`, ...command],
 	];
 	const host: BootedHost = {
 		root,

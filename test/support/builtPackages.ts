@@ -29,18 +29,14 @@ export const packagerEnvironment: NodeJS.ProcessEnv = {
  */
 export async function builtPackages(): Promise<string> {
 	// The packages bear the time of the commit.
-	const digest = createHash("sha256").update(await commitTime());
-	for (const file of await sourceFiles())
-		digest.update(`${file}\0`).update(await readFile(path.join(root, file)));
-	const name = digest.digest("hex").slice(0, 12);
-	const folder = path.join(store, name);
+	const digest = await digestOf(await commitTime(), await sourceFiles());
+	const folder = path.join(store, digest);
 	await madeOnce(
 		folder,
 		`find "$(dirname "$1")" -mindepth 1 -maxdepth 1 -mmin +600 -exec rm -rf {} +
 		cd "$2"
 		npm run package:deb -- --out "$1"`,
-		[root],
-		packagerEnvironment,
+		async () => ({ args: [root], environment: packagerEnvironment }),
 	);
 	return folder;
 }
@@ -78,6 +74,17 @@ export async function laterPackage(
 	return later;
 }
 
+/** A short name for a text and the content of files, which are relative to the checkout. */
+export async function digestOf(
+	text: string,
+	files: readonly string[],
+): Promise<string> {
+	const digest = createHash("sha256").update(text);
+	for (const file of files)
+		digest.update(`${file}\0`).update(await readFile(path.join(root, file)));
+	return digest.digest("hex").slice(0, 12);
+}
+
 /** The time of the last commit, in seconds since 1970. */
 export async function commitTime(): Promise<string> {
 	const { stdout } = await execute("git", ["log", "-1", "--format=%ct"], {
@@ -86,13 +93,14 @@ export async function commitTime(): Promise<string> {
 	return stdout.trim();
 }
 
-/** The files that packages are made from, relative to the checkout. */
-export async function sourceFiles(): Promise<string[]> {
+/** The files of this tree as it is now, relative to it. @param given which, as git takes them; those that packages are made from if none are given */
+export async function sourceFiles(...given: string[]): Promise<string[]> {
+	const pathspecs = given.length > 0 ? given : [".", ":!test", ":!bench"];
 	const { stdout } = await execute(
 		"git",
 		[
 			...["ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-			...["--deduplicate", "--", ".", ":!test", ":!bench"],
+			...["--deduplicate", "--", ...pathspecs],
 		],
 		{ cwd: root, maxBuffer: 1 << 24 },
 	);

@@ -51,8 +51,10 @@ async function makePristine(): Promise<string> {
 		root,
 		`debootstrap --variant=minbase --include="$2" "$3" "$1" "$4"
 		rm -f "$1"/var/cache/apt/archives/*.deb`,
-		[list, release, await mirror()],
-		{ ...process.env, ...(await proxies()), LC_ALL: "C" },
+		async () => ({
+			args: [list, release, await mirror()],
+			environment: { ...process.env, ...(await proxies()), LC_ALL: "C" },
+		}),
 	);
 	return root;
 }

@@ -3,6 +3,7 @@ import { chmod, cp, mkdir, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import { compile } from "./compile.ts";
+import { standInFolder, standInNode } from "./hostPlaces.ts";
 import * as docker from "./hostStandIns/dockerState.ts";
 import {
 	initialState,
@@ -12,10 +13,6 @@ import {
 
 const execute = promisify(execFile);
 const project = path.join(import.meta.dirname, "../..");
-
-/** Where the programs are in a host, in the same folders as in this project. */
-const place = "opt/stand-ins";
-const node = `/${place}/node`;
 
 /** What stands in a host for what cannot be had in a test. */
 export interface StandInOptions {
@@ -33,11 +30,9 @@ export interface StandInOptions {
 	readonly docker?: "none" | "empty" | "open-webui";
 }
 
-/** Puts the programs into a Debian that is not running. They do nothing by themselves. */
+/** Puts the programs into a Debian that is not running and has their Node. They do nothing by themselves. */
 export async function copyStandIns(root: string): Promise<void> {
-	const target = path.join(root, place);
-	await mkdir(target, { recursive: true });
-	await cp(process.execPath, path.join(root, node));
+	const target = path.join(root, standInFolder);
 	// As JavaScript, since they start often: to leave its types out is half of a start.
 	await compile("test/support/hostStandIns", target);
 	for (const part of ["package.json", "node_modules/ipaddr.js"])
@@ -179,7 +174,7 @@ async function addCommand(
 		root,
 		file,
 		`#!/bin/sh
-exec ${node} /${place}/test/support/hostStandIns/${program}.js "$@"
+exec /${standInNode} /${standInFolder}/test/support/hostStandIns/${program}.js "$@"
 `,
 		0o755,
 	);

@@ -1,8 +1,9 @@
 import { execFile } from "node:child_process";
-import { chmod, cp, mkdir, readFile, writeFile } from "node:fs/promises";
+import { chmod, cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import { compile } from "./compile.ts";
+import { compiledCode } from "./hostPlaces.ts";
 
 const execute = promisify(execFile);
 const project = path.join(import.meta.dirname, "../..");
@@ -15,7 +16,7 @@ const config = {
 
 /**
  * Puts the program, as it is in this tree now, where its Debian package puts
- * it, into a Debian that is not running.
+ * it, into a Debian that is not running and has its Node.
  */
 export async function installTree(root: string): Promise<void> {
 	const library = path.join(root, "usr/lib/llamagate");
@@ -33,8 +34,6 @@ export async function installTree(root: string): Promise<void> {
 	await compile("tsconfig.build.json", path.join(app, "dist"));
 	await copyDependencies(app);
 
-	await mkdir(path.join(library, "bin"));
-	await cp(process.execPath, path.join(library, "bin/node"));
 	await cp(
 		path.join(project, "systemd/follow-tailscale"),
 		path.join(library, "follow-tailscale"),
@@ -70,6 +69,30 @@ export async function installTree(root: string): Promise<void> {
 		`chown -R root:llamagate /etc/llamagate
 		chmod 0750 /etc/llamagate
 		chmod 0640 /etc/llamagate/config.json`,
+	]);
+	await compileAll(root);
+}
+
+/** Installs a package of the program into such a Debian. */
+export async function installPackage(
+	root: string,
+	file: string,
+): Promise<void> {
+	await cp(file, path.join(root, "tmp/llamagate.deb"));
+	await execute("chroot", [
+		...[root, "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"],
+		...["DEBIAN_FRONTEND=noninteractive", "dpkg", "--install"],
+		"/tmp/llamagate.deb",
+	]);
+	await rm(path.join(root, "tmp/llamagate.deb"));
+	await compileAll(root);
+}
+
+/** Has Node keep what it has compiled of every command: to list them is to load them. */
+async function compileAll(root: string): Promise<void> {
+	await execute("chroot", [
+		...[root, "env", "-i", "PATH=/usr/bin:/bin"],
+		...[`NODE_COMPILE_CACHE=/${compiledCode}`, "llamagate", "--help"],
 	]);
 }
 
