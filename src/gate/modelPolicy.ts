@@ -1,6 +1,6 @@
 import type { Key } from "../keys/keyring.ts";
 import { BodyScan, type Scalar } from "../ollama/bodyScan.ts";
-import { readFormModel } from "../ollama/formScan.ts";
+import { FormScan } from "../ollama/formScan.ts";
 import {
 	type ModelName,
 	type ModelPattern,
@@ -8,6 +8,7 @@ import {
 } from "../ollama/modelName.ts";
 import { checkOptions, optionNames } from "../ollama/options.ts";
 import type { Route } from "../ollama/routes.ts";
+import { WatchList } from "../ollama/watchedNames.ts";
 import type { Refusal } from "./refusal.ts";
 
 /**
@@ -18,13 +19,15 @@ import type { Refusal } from "./refusal.ts";
 /** Reads a body as it arrives and judges it at its end. */
 export interface BodyGuard {
 	push(chunk: Buffer): void;
-	finish(body: Buffer): Refusal | undefined;
+	finish(): Refusal | undefined;
 }
 
 /** Every field by which some call of Ollama's names a model. */
 const namingFields = ["model", "name", "source", "destination", "from"];
-const watchedFields = [...namingFields, "keep_alive", "options"];
-const watchedOptions = optionNames.filter((name) => name !== "keep_alive");
+const watched = new WatchList({
+	fields: [...namingFields, "keep_alive"],
+	options: optionNames.filter((name) => name !== "keep_alive"),
+});
 
 /** Reads `Content-Type` of a multipart body for its boundary; everything else is JSON to Ollama. */
 const multipartRoute = "/v1/audio/transcriptions";
@@ -39,7 +42,7 @@ export function guardBody(
 	if (key.models === undefined && key.options === undefined) return undefined;
 	if (route.scope === "account") return undefined;
 	if (route.path === multipartRoute) return guardMultipart(key, contentType);
-	const scan = new BodyScan(watchedFields, watchedOptions);
+	const scan = new BodyScan(watched);
 	return {
 		push: (chunk) => {
 			scan.push(chunk);
@@ -115,10 +118,13 @@ function guardMultipart(
 	contentType: string | undefined,
 ): BodyGuard | undefined {
 	if (key.models === undefined) return undefined;
+	const scan = new FormScan(contentType);
 	return {
-		push: () => {},
-		finish(body) {
-			const form = readFormModel(contentType, body);
+		push: (chunk) => {
+			scan.push(chunk);
+		},
+		finish() {
+			const form = scan.finish();
 			return form.kind === "unclear"
 				? badBody(form.message)
 				: checkName(key, form.value);

@@ -187,7 +187,7 @@ export class Relay implements UpstreamSink {
 					? only
 					: Buffer.concat(chunks);
 			this.#bodySent = true;
-			const refusal = this.#guard?.finish(body);
+			const refusal = this.#guard?.finish();
 			if (refusal === undefined) this.#send(path, body);
 			else this.#refuse(refusal);
 		});

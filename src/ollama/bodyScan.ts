@@ -1,40 +1,98 @@
 import { isUtf8 } from "node:buffer";
+import {
+	backslash,
+	classOf,
+	close,
+	closeBrace,
+	colon,
+	comma,
+	endOfLiteral,
+	endOfName,
+	endOfNumber,
+	endOfString,
+	endsNumber,
+	firstOfNumber,
+	hexOf,
+	indexOf,
+	isNumberEnd,
+	letter,
+	letterU,
+	literalOf,
+	nearBytes,
+	nextOfNumber,
+	numeral,
+	open,
+	openBrace,
+	other,
+	quote,
+	quotes,
+	space,
+	unescaped,
+} from "./jsonTokens.ts";
+import {
+	anyName,
+	NameReader,
+	type NameTable,
+	type WatchedName,
+	type WatchList,
+} from "./watchedNames.ts";
 
 /** A value that stands at the top of a body, or in its `options`. */
 export type Scalar = string | number | boolean | null;
 
-/** What a scan found: the named fields, or why the body cannot be judged. */
+/** What a scan found in a body that can be judged. */
+export interface Found {
+	/** `model`, `options.num_ctx`; an object or a list is `undefined` here. */
+	readonly fields: ReadonlyMap<string, Scalar | undefined>;
+	/** The values in the watched maps; what is no string, or too long, is empty here. */
+	readonly mapped: readonly string[];
+	/** The first tool whose type begins with a watched one. */
+	readonly toolType: string | undefined;
+}
+
+/** What a scan found, or why the body cannot be judged. */
 export type ScanResult =
-	| {
-			readonly kind: "fields";
-			/** `model`, `options.num_ctx`; an object or a list is `undefined` here. */
-			readonly fields: ReadonlyMap<string, Scalar | undefined>;
-	  }
+	| ({ readonly kind: "fields" } & Found)
 	| { readonly kind: "unclear"; readonly message: string };
 
-const maxDepth = 256;
-/** A name written wholly in \u escapes is six times its length. */
-const maxKeyBytes = 512;
+/** As deep as Go reads (encoding/json/scanner.go:maxNestingDepth). */
+const maxDepth = 10_000;
 const maxScalarBytes = 4096;
+/** Values that the watched maps may have together. */
+const maxMapped = 1024;
 
-const quote = 0x22;
-const backslash = 0x5c;
-const comma = 0x2c;
-const colon = 0x3a;
-const openBrace = 0x7b;
-const closeBrace = 0x7d;
-const openBracket = 0x5b;
-const closeBracket = 0x5d;
+// What may come next.
+const value = 0;
+const valueOrEnd = 1;
+const keyOrEnd = 2;
+const key = 3;
+const aColon = 4;
+const commaOrEnd = 5;
+const nothing = 6;
 
-/** What may come next. */
-type Expecting =
-	| "value"
-	| "valueOrEnd"
-	| "keyOrEnd"
-	| "key"
-	| "colon"
-	| "commaOrEnd"
-	| "nothing";
+// What is being read.
+const between = 0;
+const inString = 1;
+const inName = 2;
+const inNumber = 3;
+const inLiteral = 4;
+
+// Where a container stands, as far as that matters.
+const elsewhere = 0;
+const atTop = 1;
+const inOptions = 2;
+const inMap = 3;
+const inTools = 4;
+const inTool = 5;
+
+/** Deeper in, all is elsewhere: the top, `tools`, one of them. */
+const maxPlaces = 4;
+
+// Why a value is wanted.
+const unwanted = 0;
+const asField = 1;
+const asMapped = 2;
+const asToolType = 3;
 
 /**
  * Reads a JSON body in pieces, without building it, as Go's encoding/json
@@ -43,62 +101,97 @@ type Expecting =
  * and what follows the first value is ignored. So a field that matters may
  * stand there once, spelt as it is documented, and nothing may follow.
  *
- * Each piece costs time in proportion to its length; memory does not depend on
- * the body's.
+ * Each piece costs time in proportion to its length, whatever is in it, and
+ * memory does not depend on the body: nothing is kept but what is watched.
  */
 export class BodyScan {
-	readonly #watched: ReadonlySet<string>;
-	readonly #watchedOptions: ReadonlySet<string>;
+	readonly #watched: WatchList;
 	readonly #fields = new Map<string, Scalar | undefined>();
-	/** One letter for each open container: `{` or `[`. */
-	readonly #stack: number[] = [];
-	#expecting: Expecting = "value";
+	readonly #mapped: string[] = [];
+	#toolType: string | undefined;
 	#problem: string | undefined;
-	/** The field whose value comes next, if it is a watched one. */
-	#field: string | undefined;
-	#inOptions = false;
-	/** Bytes of the string, number or word being read. */
-	#token: Buffer[] = [];
-	#tokenBytes = 0;
-	#mode: "between" | "string" | "word" = "between";
-	#stringIsKey = false;
-	#escaped = false;
-	/** Whether the token's bytes are wanted. */
-	#keeping = false;
-	/** Bytes of a UTF-8 character that a piece was cut in. */
-	#utf8Rest: Buffer = Buffer.alloc(0);
 
-	/** @param watched names of fields at the top that matter */
-	constructor(
-		watched: Iterable<string>,
-		watchedOptions: Iterable<string> = [],
-	) {
-		this.#watched = new Set(watched);
-		this.#watchedOptions = new Set(watchedOptions);
+	#mode = between;
+	#expecting = value;
+	/** Open containers, and a bit for each that says whether it is an object. */
+	#depth = 0;
+	#objects = new Uint8Array(32);
+	/** What follows a comma in the innermost. */
+	#afterComma = value;
+	/** The place of the innermost, and of those around it that can be anywhere but elsewhere. */
+	#place = elsewhere;
+	readonly #places = new Uint8Array(maxPlaces);
+
+	/** The field whose value comes next, if it is a watched one. */
+	#field: WatchedName | undefined;
+	#wanted = unwanted;
+	/** The bytes of a watched value, as they stand there. */
+	#raw: Buffer | undefined;
+	#rawBytes = 0;
+
+	readonly #name = new NameReader();
+	#nameIsKey = false;
+	/** The last byte was a backslash. */
+	#escaped = false;
+	/** Digits that are still to come of a `\uXXXX`, and what they say so far. */
+	#hexLeft = 0;
+	#unit = 0;
+
+	#number = 0;
+	#literal = literalOf(0);
+	#literalAt = 0;
+
+	/** The next of each in this piece, from where it was looked for last. */
+	#nextQuote = -1;
+	#nextBackslash = -1;
+	/** Bytes of a UTF-8 character that a piece was cut in. */
+	#utf8Rest: Buffer | undefined;
+
+	constructor(watched: WatchList) {
+		this.#watched = watched;
 	}
 
 	/** Reads the next piece. Returns false once the body is known to be refused. */
 	push(piece: Buffer): boolean {
 		if (this.#problem !== undefined) return false;
 		this.#checkUtf8(piece);
+		this.#nextQuote = -1;
+		this.#nextBackslash = -1;
 		let at = 0;
 		while (at < piece.length && this.#problem === undefined) {
-			if (this.#mode === "string") at = this.#readString(piece, at);
-			else if (this.#mode === "word") at = this.#readWord(piece, at);
-			else at = this.#readBetween(piece, at);
+			switch (this.#mode) {
+				case between:
+					at = this.#readBetween(piece, at);
+					break;
+				case inString:
+					at = this.#readString(piece, at);
+					break;
+				case inName:
+					at = this.#readName(piece, at);
+					break;
+				case inNumber:
+					at = this.#readNumber(piece, at);
+					break;
+				default:
+					at = this.#readLiteral(piece, at);
+			}
 		}
 		return this.#problem === undefined;
 	}
 
 	/** Ends the body. */
 	finish(): ScanResult {
-		if (this.#problem === undefined && this.#mode === "word") this.#endWord();
-		if (this.#problem === undefined && this.#utf8Rest.length > 0)
+		if (this.#problem === undefined && this.#utf8Rest !== undefined)
 			this.#refuse("the body is not valid UTF-8");
-		if (this.#problem === undefined && this.#expecting !== "nothing")
+		if (this.#problem === undefined && this.#expecting !== nothing)
 			this.#refuse("the body's JSON is not complete");
 		return this.#problem === undefined
-			? { kind: "fields", fields: this.#fields }
+			? {
+					kind: "fields",
+					fields: this.#fields,
+					mapped: this.#mapped,
+					toolType: this.#toolType,
+				}
 			: { kind: "unclear", message: this.#problem };
 	}
 
@@ -106,10 +199,14 @@ export class BodyScan {
 		this.#problem ??= message;
 	}
 
+	#refuseSyntax(): void {
+		this.#refuse("the body is not valid JSON");
+	}
+
 	/** A character may be cut in two by a piece's end: up to three bytes wait for the next. */
 	#checkUtf8(piece: Buffer): void {
 		const whole =
-			this.#utf8Rest.length === 0
+			this.#utf8Rest === undefined
 				? piece
 				: Buffer.concat([this.#utf8Rest, piece]);
 		let end = whole.length;
@@ -122,254 +219,436 @@ export class BodyScan {
 				break;
 			}
 		}
-		if (!isUtf8(whole.subarray(0, end)))
+		if (!isUtf8(end === whole.length ? whole : whole.subarray(0, end)))
 			this.#refuse("the body is not valid UTF-8");
-		this.#utf8Rest = Buffer.from(whole.subarray(end));
+		this.#utf8Rest =
+			end === whole.length ? undefined : Buffer.from(whole.subarray(end));
 	}
 
+	/**
+	 * Reads on between tokens, and crosses those that nobody wants and that lie
+	 * whole in this piece: hostile bodies have one every other byte.
+	 */
 	#readBetween(piece: Buffer, start: number): number {
-		let at = start;
-		for (; at < piece.length; at++) {
+		const end = piece.length;
+		let names = this.#namesHere();
+		// A value may follow that nobody wants, at the top or further in.
+		let isPlain = this.#wanted === unwanted && this.#depth > 0;
+		let expecting = this.#expecting;
+		for (let at = start; at < end; at++) {
 			const byte = piece[at] ?? 0;
-			if (byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09)
+			const kind = classOf[byte] ?? other;
+			if (kind === space) continue;
+			if (kind === comma && expecting === commaOrEnd) {
+				expecting = this.#afterComma;
 				continue;
-			switch (byte) {
-				case quote:
-					this.#beginString();
-					return at + 1;
-				case openBrace:
-				case openBracket:
-					this.#open(byte);
-					break;
-				case closeBrace:
-				case closeBracket:
-					this.#close(byte);
-					break;
-				case colon:
-					if (this.#expecting !== "colon")
-						this.#refuse("the body is not valid JSON");
-					this.#expecting = "value";
-					break;
-				case comma:
-					if (this.#expecting !== "commaOrEnd")
-						this.#refuse("the body is not valid JSON");
-					this.#expecting = this.#stack.at(-1) === openBrace ? "key" : "value";
-					break;
-				default:
-					this.#beginWord(byte);
-					return at;
 			}
-			if (this.#problem !== undefined) return at;
+			if (kind === colon && expecting === aColon) {
+				expecting = value;
+				continue;
+			}
+			if (isPlain) {
+				const next =
+					kind === quotes
+						? expecting <= valueOrEnd
+							? endOfString(piece, at)
+							: expecting <= key
+								? endOfName(piece, at, names)
+								: -1
+						: expecting > valueOrEnd
+							? -1
+							: kind === numeral
+								? endOfNumber(piece, at)
+								: kind === letter
+									? endOfLiteral(piece, at)
+									: -1;
+				if (next !== -1) {
+					expecting = expecting <= valueOrEnd ? commaOrEnd : aColon;
+					at = next - 1;
+					continue;
+				}
+			}
+			this.#expecting = expecting;
+			this.#readMark(byte, kind);
+			if (this.#problem !== undefined || this.#mode !== between) return at + 1;
+			names = this.#namesHere();
+			isPlain = this.#wanted === unwanted && this.#depth > 0;
+			expecting = this.#expecting;
 		}
-		return at;
+		this.#expecting = expecting;
+		return end;
 	}
 
-	#takesValue(): boolean {
-		if (this.#expecting === "value" || this.#expecting === "valueOrEnd")
-			return true;
-		this.#refuse(
-			this.#expecting === "nothing"
-				? "something follows the body's JSON"
-				: "the body is not valid JSON",
-		);
-		return false;
+	/** The names that matter as keys here; `undefined` where none does. */
+	#namesHere(): NameTable | undefined {
+		switch (this.#place) {
+			case elsewhere:
+				return undefined;
+			case atTop:
+				return this.#watched.fields;
+			case inOptions:
+				return this.#watched.options;
+			case inTool:
+				return this.#watched.toolFields;
+			case inMap:
+				return anyName;
+			default:
+				return undefined;
+		}
 	}
 
-	#open(byte: number): void {
-		if (!this.#takesValue()) return;
-		if (this.#stack.length === 0 && byte !== openBrace) {
+	/** A byte between tokens, the slow way. */
+	#readMark(byte: number, kind: number): void {
+		switch (kind) {
+			case quotes:
+				this.#beginString();
+				break;
+			case numeral:
+				this.#beginNumber(byte);
+				break;
+			case letter:
+				this.#beginLiteral(byte);
+				break;
+			case open:
+				this.#open(byte === openBrace);
+				break;
+			case close:
+				this.#close(byte === closeBrace);
+				break;
+			case colon:
+			case comma:
+				this.#refuseSyntax();
+				break;
+			default:
+				this.#refuseByte(byte);
+		}
+	}
+
+	/** A byte that begins no JSON. A byte order mark is the commonest. */
+	#refuseByte(byte: number): void {
+		if (this.#depth === 0 && byte === 0xef)
+			this.#refuse("the body begins with a byte order mark; send it without");
+		else if (this.#takesValue()) this.#refuseSyntax();
+	}
+
+	/** Whether a value may stand here; one at the top must be an object. */
+	#takesValue(isObject = false): boolean {
+		if (this.#expecting > valueOrEnd) {
+			this.#refuse(
+				this.#expecting === nothing
+					? "something follows the body's JSON"
+					: "the body is not valid JSON",
+			);
+			return false;
+		}
+		if (this.#depth === 0 && !isObject) {
 			this.#refuse("the body is not a JSON object");
-			return;
+			return false;
 		}
-		if (this.#stack.length >= maxDepth) {
+		return true;
+	}
+
+	#isInObject(): boolean {
+		const at = this.#depth - 1;
+		return (((this.#objects[at >> 3] ?? 0) >> (at & 7)) & 1) === 1;
+	}
+
+	#open(isObject: boolean): void {
+		if (!this.#takesValue(isObject)) return;
+		if (this.#depth >= maxDepth) {
 			this.#refuse(`the body nests deeper than ${maxDepth}`);
 			return;
 		}
-		if (this.#field !== undefined) this.#fields.set(this.#field, undefined);
-		if (this.#stack.length === 1)
-			this.#inOptions = this.#field === "options" && byte === openBrace;
-		this.#field = undefined;
-		this.#stack.push(byte);
-		this.#expecting = byte === openBrace ? "keyOrEnd" : "valueOrEnd";
+		let place = elsewhere;
+		if (this.#place !== elsewhere || this.#depth === 0) {
+			place = this.#placeInside(isObject);
+			this.#noteContainer();
+		}
+		const at = this.#depth;
+		if (at >> 3 >= this.#objects.length) {
+			const grown = new Uint8Array(Math.ceil(maxDepth / 8));
+			grown.set(this.#objects);
+			this.#objects = grown;
+		}
+		const bit = 1 << (at & 7);
+		const rest = (this.#objects[at >> 3] ?? 0) & ~bit;
+		this.#objects[at >> 3] = isObject ? rest | bit : rest;
+		this.#depth += 1;
+		this.#place = place;
+		if (this.#depth < maxPlaces) this.#places[this.#depth] = place;
+		this.#expecting = isObject ? keyOrEnd : valueOrEnd;
+		this.#afterComma = isObject ? key : value;
 	}
 
-	#close(byte: number): void {
-		const opened = this.#stack.pop();
+	/** The place of a container that opens here. */
+	#placeInside(isObject: boolean): number {
+		if (this.#depth === 0) return atTop;
+		if (this.#place === inTools && isObject) return inTool;
+		if (this.#place !== atTop || this.#field === undefined) return elsewhere;
+		const { name } = this.#field;
+		if (name === "options") return isObject ? inOptions : elsewhere;
+		if (name === "tools") return isObject ? elsewhere : inTools;
+		return isObject && this.#watched.maps.has(name) ? inMap : elsewhere;
+	}
+
+	/** A wanted value turns out to be an object or a list. */
+	#noteContainer(): void {
+		if (this.#wanted === asField && this.#field !== undefined)
+			this.#fields.set(this.#field.field, undefined);
+		else if (this.#wanted === asMapped) this.#noteMapped("");
+		this.#field = undefined;
+		this.#wanted = unwanted;
+	}
+
+	#close(isObject: boolean): void {
 		const fits =
-			byte === closeBrace
-				? opened === openBrace &&
-					(this.#expecting === "keyOrEnd" || this.#expecting === "commaOrEnd")
-				: opened === openBracket &&
-					(this.#expecting === "valueOrEnd" ||
-						this.#expecting === "commaOrEnd");
+			this.#depth > 0 &&
+			this.#isInObject() === isObject &&
+			(this.#expecting === commaOrEnd ||
+				this.#expecting === (isObject ? keyOrEnd : valueOrEnd));
 		if (!fits) {
-			this.#refuse("the body is not valid JSON");
+			this.#refuseSyntax();
 			return;
 		}
-		if (this.#stack.length === 1) this.#inOptions = false;
-		this.#expecting = this.#stack.length === 0 ? "nothing" : "commaOrEnd";
+		this.#depth -= 1;
+		if (this.#depth < maxPlaces)
+			this.#place = this.#places[this.#depth] ?? elsewhere;
+		this.#afterComma = this.#isInObject() ? key : value;
+		this.#expecting = this.#depth === 0 ? nothing : commaOrEnd;
 	}
 
 	#beginString(): void {
-		this.#stringIsKey =
-			this.#expecting === "key" || this.#expecting === "keyOrEnd";
-		if (!this.#stringIsKey && !this.#takesValue()) return;
-		if (this.#stack.length === 0) {
-			this.#refuse("the body is not a JSON object");
+		this.#escaped = false;
+		this.#nameIsKey = this.#expecting === key || this.#expecting === keyOrEnd;
+		if (this.#nameIsKey) {
+			const isWatched =
+				this.#place === atTop ||
+				this.#place === inOptions ||
+				this.#place === inTool;
+			this.#wanted = this.#place === inMap ? asMapped : unwanted;
+			this.#mode = isWatched ? inName : inString;
+			if (isWatched) this.#beginName();
 			return;
 		}
-		this.#mode = "string";
-		this.#escaped = false;
-		this.#keeping = this.#stringIsKey
-			? this.#isWatchedPlace()
-			: this.#field !== undefined;
-		this.#token = [];
-		this.#tokenBytes = 0;
+		if (!this.#takesValue()) return;
+		this.#mode = this.#wanted > asField ? inName : inString;
+		if (this.#mode === inName) this.#beginName();
+		else this.#rawBytes = 0;
 	}
 
-	#isWatchedPlace(): boolean {
-		return (
-			this.#stack.length === 1 || (this.#stack.length === 2 && this.#inOptions)
-		);
+	#beginName(): void {
+		this.#name.clear();
+		this.#hexLeft = 0;
 	}
 
-	/** Long strings (an image in base64) are crossed by two searches, not byte by byte. */
+	/** A string of which nothing is wanted, or all of it, as it stands there. */
 	#readString(piece: Buffer, start: number): number {
 		let at = start;
-		let nextBackslash = -2;
-		for (;;) {
-			if (this.#escaped) {
-				if (at >= piece.length) break;
-				this.#escaped = false;
-				at += 1;
-			}
-			const end = piece.indexOf(quote, at);
-			if (nextBackslash < at && nextBackslash !== -1)
-				nextBackslash = piece.indexOf(backslash, at);
-			if (nextBackslash !== -1 && (end === -1 || nextBackslash < end)) {
-				at = nextBackslash + 1;
-				this.#escaped = true;
-				continue;
-			}
-			if (end === -1) {
-				at = piece.length;
-				break;
-			}
-			this.#keep(piece, start, end);
-			this.#mode = "between";
-			this.#endString();
-			return end + 1;
+		if (this.#escaped) {
+			this.#escaped = false;
+			at += 1;
 		}
+		for (;;) {
+			const near = Math.min(piece.length, at + nearBytes);
+			for (; at < near; at++) {
+				const byte = piece[at];
+				if (byte === quote) {
+					this.#keep(piece, start, at);
+					this.#endString();
+					return at + 1;
+				}
+				if (byte === backslash) at += 1;
+			}
+			if (at >= piece.length) {
+				this.#escaped = at > piece.length;
+				this.#keep(piece, start, piece.length);
+				return piece.length;
+			}
+			// An image in base64 has megabytes without either.
+			if (this.#nextQuote < at) this.#nextQuote = indexOf(piece, quote, at);
+			if (this.#nextBackslash < at)
+				this.#nextBackslash = indexOf(piece, backslash, at);
+			at = Math.min(this.#nextQuote, this.#nextBackslash);
+		}
+	}
+
+	#keep(piece: Buffer, start: number, end: number): void {
+		if (this.#wanted !== asField) return;
+		const before = this.#rawBytes;
+		this.#rawBytes += end - start;
+		// Too long to be a value that matters; its end is still looked for.
+		if (this.#rawBytes > maxScalarBytes) return;
+		if (this.#raw === undefined || this.#raw.length < this.#rawBytes) {
+			const grown = Buffer.allocUnsafe(Math.max(256, 2 * this.#rawBytes));
+			this.#raw?.copy(grown, 0, 0, before);
+			this.#raw = grown;
+		}
+		piece.copy(this.#raw, before, start, end);
+	}
+
+	#endString(): void {
+		this.#mode = between;
+		if (this.#nameIsKey) {
+			this.#expecting = aColon;
+			return;
+		}
+		this.#endValue('"');
+	}
+
+	/** A value has come to its end; what was kept of it stands between these marks. */
+	#endValue(mark: "" | '"'): void {
+		this.#expecting = commaOrEnd;
+		if (this.#wanted === unwanted) return;
+		if (this.#wanted === asMapped) this.#noteMapped("");
+		if (this.#wanted === asField && this.#field !== undefined) {
+			const scalar =
+				this.#rawBytes > maxScalarBytes
+					? undefined
+					: parseScalar(
+							`${mark}${this.#raw?.toString("utf8", 0, this.#rawBytes) ?? ""}${mark}`,
+						);
+			if (scalar === undefined)
+				this.#refuse(`the body's "${this.#field.field}" cannot be read`);
+			else this.#fields.set(this.#field.field, scalar);
+		}
+		this.#field = undefined;
+		this.#wanted = unwanted;
+	}
+
+	#noteMapped(text: string): void {
+		if (this.#mapped.length < maxMapped) this.#mapped.push(text);
+		else this.#refuse(`the body names more than ${maxMapped} files`);
+	}
+
+	/** A key where one could matter, or a value of which only its text is wanted. */
+	#readName(piece: Buffer, start: number): number {
+		const name = this.#name;
+		for (let at = start; at < piece.length; at++) {
+			const byte = piece[at] ?? 0;
+			if (this.#hexLeft > 0) {
+				const digit = hexOf[byte] ?? -1;
+				if (digit < 0) {
+					this.#refuseSyntax();
+					return at;
+				}
+				this.#unit = (this.#unit << 4) | digit;
+				this.#hexLeft -= 1;
+				if (this.#hexLeft === 0) name.addUnit(this.#unit);
+			} else if (this.#escaped) {
+				this.#escaped = false;
+				const plain = unescaped[byte] ?? -1;
+				if (byte === letterU) {
+					this.#hexLeft = 4;
+					this.#unit = 0;
+				} else if (plain >= 0) name.add(plain);
+				else {
+					this.#refuseSyntax();
+					return at;
+				}
+			} else if (byte === quote) {
+				this.#mode = between;
+				this.#endName();
+				return at + 1;
+			} else if (byte === backslash) this.#escaped = true;
+			else if (byte < 0x20) {
+				this.#refuseSyntax();
+				return at;
+			} else if (!name.add(byte) && this.#nameIsKey) {
+				// Too long to be one that matters.
+				this.#mode = inString;
+				return at + 1;
+			}
+		}
+		return piece.length;
+	}
+
+	#endName(): void {
+		if (!this.#nameIsKey) {
+			this.#expecting = commaOrEnd;
+			if (this.#wanted === asMapped) this.#noteMapped(this.#name.text);
+			else if (this.#name.beginsWith(this.#watched.toolTypes))
+				this.#toolType ??= this.#name.text;
+			this.#wanted = unwanted;
+			return;
+		}
+		this.#expecting = aColon;
+		if (this.#place === inTool) {
+			// By whatever spelling, and each of several: any of them counts.
+			if (this.#name.findFolded(this.#watched.toolFields) !== undefined)
+				this.#wanted = asToolType;
+			return;
+		}
+		const found =
+			this.#place === inOptions
+				? this.#name.findIn(this.#watched.options)
+				: this.#name.findFolded(this.#watched.fields);
+		if (found === undefined) return;
+		if (!this.#name.isExactly(found))
+			this.#refuse(
+				`the body has ${JSON.stringify(this.#name.text)}, which Ollama takes for "${found.name}"; write it as that`,
+			);
+		else if (this.#fields.has(found.field))
+			this.#refuse(`the body has "${found.field}" twice`);
+		this.#field = found;
+		this.#wanted = asField;
+	}
+
+	#beginNumber(byte: number): void {
+		if (!this.#takesValue()) return;
+		this.#mode = inNumber;
+		this.#number = firstOfNumber(byte);
+		this.#beginRaw(byte);
+	}
+
+	/** The first byte of a number or a literal has been read: it says which it is. */
+	#beginRaw(byte: number): void {
+		if (this.#wanted !== asField) return;
+		this.#raw ??= Buffer.allocUnsafe(256);
+		this.#raw[0] = byte;
+		this.#rawBytes = 1;
+	}
+
+	#readNumber(piece: Buffer, start: number): number {
+		let state = this.#number;
+		for (let at = start; at < piece.length; at++) {
+			const next = nextOfNumber(state, piece[at] ?? 0);
+			if (next === endsNumber) {
+				this.#keep(piece, start, at);
+				this.#mode = between;
+				if (isNumberEnd[state] === 1) this.#endValue("");
+				else this.#refuseSyntax();
+				return at;
+			}
+			state = next;
+		}
+		this.#number = state;
 		this.#keep(piece, start, piece.length);
 		return piece.length;
 	}
 
-	#keep(piece: Buffer, start: number, end: number): void {
-		if (!this.#keeping || end <= start) return;
-		this.#tokenBytes += end - start;
-		// Too long to be a name that matters; its end is still looked for.
-		if (this.#tokenBytes <= maxScalarBytes)
-			this.#token.push(Buffer.from(piece.subarray(start, end)));
-	}
-
-	#endString(): void {
-		if (this.#stringIsKey) {
-			this.#expecting = "colon";
-			this.#field = this.#keeping ? this.#readKey() : undefined;
-			return;
-		}
-		if (this.#field !== undefined) {
-			const value =
-				this.#tokenBytes <= maxScalarBytes
-					? parseScalar(`"${Buffer.concat(this.#token)}"`)
-					: undefined;
-			if (typeof value === "string") this.#fields.set(this.#field, value);
-			else this.#refuse(`the body's "${this.#field}" cannot be read`);
-			this.#field = undefined;
-		}
-		this.#expecting = "commaOrEnd";
-	}
-
-	/** The watched field that this key is, or `undefined` if it is none. */
-	#readKey(): string | undefined {
-		if (this.#tokenBytes > maxKeyBytes) return undefined;
-		const key = parseScalar(`"${Buffer.concat(this.#token)}"`);
-		if (typeof key !== "string") {
-			this.#refuse("the body is not valid JSON");
-			return undefined;
-		}
-		const watched =
-			this.#inOptions && this.#stack.length === 2
-				? this.#watchedOptions
-				: this.#watched;
-		const folded = fold(key);
-		if (!watched.has(folded)) return undefined;
-		if (key !== folded) {
-			this.#refuse(
-				`the body has ${JSON.stringify(key)}, which Ollama takes for "${folded}"; write it as that`,
-			);
-			return undefined;
-		}
-		const field =
-			watched === this.#watchedOptions && this.#stack.length === 2
-				? `options.${key}`
-				: key;
-		if (this.#fields.has(field)) {
-			this.#refuse(`the body has "${field}" twice`);
-			return undefined;
-		}
-		return field;
-	}
-
-	#beginWord(byte: number): void {
-		// A BOM is the commonest byte here that begins no JSON.
-		if (this.#stack.length === 0 && byte === 0xef) {
-			this.#refuse("the body begins with a byte order mark; send it without");
-			return;
-		}
+	#beginLiteral(byte: number): void {
 		if (!this.#takesValue()) return;
-		if (this.#stack.length === 0) {
-			this.#refuse("the body is not a JSON object");
-			return;
-		}
-		this.#mode = "word";
-		this.#token = [];
-		this.#tokenBytes = 0;
-		this.#keeping = true;
+		this.#mode = inLiteral;
+		this.#literal = literalOf(byte);
+		this.#literalAt = 1;
+		this.#beginRaw(byte);
 	}
 
-	/** A number, `true`, `false` or `null`: everything up to what can only follow it. */
-	#readWord(piece: Buffer, start: number): number {
-		let at = start;
-		for (; at < piece.length; at++) {
-			const byte = piece[at] ?? 0;
-			const isWordByte =
-				(byte >= 0x30 && byte <= 0x39) ||
-				(byte >= 0x61 && byte <= 0x7a) ||
-				byte === 0x2d ||
-				byte === 0x2b ||
-				byte === 0x2e ||
-				byte === 0x45;
-			if (!isWordByte) break;
+	#readLiteral(piece: Buffer, start: number): number {
+		for (let at = start; at < piece.length; at++) {
+			if (piece[at] !== this.#literal[this.#literalAt]) {
+				this.#refuseSyntax();
+				return at;
+			}
+			this.#literalAt += 1;
+			if (this.#literalAt < this.#literal.length) continue;
+			this.#keep(piece, start, at + 1);
+			this.#mode = between;
+			this.#endValue("");
+			return at + 1;
 		}
-		this.#keep(piece, start, at);
-		if (at < piece.length) this.#endWord();
-		return at;
-	}
-
-	#endWord(): void {
-		this.#mode = "between";
-		const value =
-			this.#tokenBytes > maxScalarBytes
-				? undefined
-				: parseScalar(Buffer.concat(this.#token).toString("latin1"));
-		if (value === undefined) {
-			this.#refuse("the body is not valid JSON");
-			return;
-		}
-		if (this.#field !== undefined) this.#fields.set(this.#field, value);
-		this.#field = undefined;
-		this.#expecting = "commaOrEnd";
+		this.#keep(piece, start, piece.length);
+		return piece.length;
 	}
 }
 
@@ -379,12 +658,4 @@ function parseScalar(text: string): Scalar | undefined {
 	} catch {
 		return undefined;
 	}
-}
-
-/**
- * A key as Go compares it (encoding/json/fold.go): letters fold to one case,
- * and two letters beyond ASCII fold into it, the long s and the Kelvin sign.
- */
-function fold(key: string): string {
-	return key.toLowerCase().replaceAll("\u017f", "s").replaceAll("\u212a", "k");
 }

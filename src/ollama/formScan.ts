@@ -10,35 +10,151 @@ const dispositionPattern =
 	/^content-disposition: form-data; name="([^"\\%\r\n]*)"(; filename="[^"\\\r\n]*")?$/i;
 const contentTypePattern = /^content-type: [^\r\n]*$/i;
 
-const unclear = (message: string): FormResult => ({ kind: "unclear", message });
+const maxParts = 100;
+/** What a part's head, and the model's name, may have in bytes. */
+const maxKeptBytes = 4096;
+/** Twice a delimiter of the longest boundary, with the line's end in front of it. */
+const maxSeamBytes = 2 * (2 + 2 + 70);
+const carriageReturn = 0x0d;
+const lineFeed = 0x0a;
+const lineEnd = Buffer.from("\r\n");
+const headEnd = Buffer.from("\r\n\r\n");
+
+const notParts = "the form must be its parts and nothing else";
+const notApart = "the form's parts are not set apart as they should be";
+const notOneModel = 'the form must have exactly one plain field "model"';
+
+/** What comes next: a delimiter at the very start, what stands behind one, a part's head or its data. */
+type Expecting = "start" | "behindDelimiter" | "head" | "data" | "nothing";
 
 /**
- * Reads the field `model` of a multipart form (RFC 7578), and only of one that
- * every reader takes apart alike: plain boundary, plain field names, no
- * preamble, no extended parameters (RFC 2231), and the boundary nowhere but
+ * Reads the field `model` of a multipart form (RFC 7578) as it arrives, and only
+ * of one that every reader takes apart alike: plain boundary, plain field names,
+ * no preamble, no extended parameters (RFC 2231), and the boundary nowhere but
  * between the parts.
+ *
+ * Nothing is kept but a part's head and the model's name, and nothing is read
+ * behind the first thing that is wrong.
  */
-export function readFormModel(
-	contentType: string | undefined,
-	body: Buffer,
-): FormResult {
-	const boundary = typePattern.exec(contentType ?? "")?.[2];
-	if (boundary === undefined)
-		return unclear(
-			"the form's Content-Type must be multipart/form-data with one plain boundary",
-		);
-	const delimiter = `--${boundary}`;
-	const form = body.toString("latin1");
-	const [preamble, ...parts] = form.split(delimiter);
-	const last = parts.pop();
-	if (preamble !== "" || (last !== "--\r\n" && last !== "--"))
-		return unclear("the form must be its parts and nothing else");
-	let model: string | undefined;
-	for (const part of parts) {
-		const headEnd = part.indexOf("\r\n\r\n");
-		if (!part.startsWith("\r\n") || headEnd === -1 || !part.endsWith("\r\n"))
-			return unclear("the form's parts are not set apart as they should be");
-		const lines = part.slice(2, headEnd).split("\r\n");
+export class FormScan {
+	/** Two hyphens and the boundary. */
+	readonly #delimiter: Buffer = Buffer.alloc(0);
+	#expecting: Expecting = "start";
+	#problem: string | undefined;
+	#parts = 0;
+	#isModel = false;
+	#model: string | undefined;
+	/** A delimiter, a head or a model's name, as far as it has come. */
+	readonly #kept = Buffer.allocUnsafe(maxKeptBytes);
+	#keptBytes = 0;
+	/** The last bytes of a part's data, and room for the next piece's first: a delimiter may lie in both. */
+	readonly #seam = Buffer.alloc(maxSeamBytes);
+	#seamBytes = 0;
+
+	/** @param contentType of the request */
+	constructor(contentType: string | undefined) {
+		const boundary = typePattern.exec(contentType ?? "")?.[2];
+		if (boundary === undefined)
+			this.#refuse(
+				"the form's Content-Type must be multipart/form-data with one plain boundary",
+			);
+		else this.#delimiter = Buffer.from(`--${boundary}`);
+	}
+
+	/** Reads the next piece. Returns false once the form is known to be refused. */
+	push(piece: Buffer): boolean {
+		let at = 0;
+		while (at < piece.length && this.#problem === undefined)
+			at =
+				this.#expecting === "data"
+					? this.#readData(piece, at)
+					: this.#readMarks(piece, at);
+		return this.#problem === undefined;
+	}
+
+	/** Ends the form. */
+	finish(): FormResult {
+		if (this.#problem === undefined && !this.#isWhole()) this.#refuse(notParts);
+		if (this.#problem === undefined && this.#model === undefined)
+			this.#refuse(notOneModel);
+		return this.#problem === undefined && this.#model !== undefined
+			? { kind: "model", value: this.#model }
+			: { kind: "unclear", message: this.#problem ?? notOneModel };
+	}
+
+	#refuse(message: string): void {
+		this.#problem ??= message;
+	}
+
+	/** The last delimiter has two more hyphens, and at the most a line's end behind them. */
+	#isWhole(): boolean {
+		if (this.#expecting === "nothing") return true;
+		return this.#expecting === "behindDelimiter" && this.#keptText() === "--";
+	}
+
+	#keptText(): string {
+		return this.#kept.toString("latin1", 0, this.#keptBytes);
+	}
+
+	#expect(next: Expecting): void {
+		this.#expecting = next;
+		this.#keptBytes = 0;
+	}
+
+	/** All that is no data is short, and read byte by byte. */
+	#readMarks(piece: Buffer, start: number): number {
+		for (let at = start; at < piece.length; at++) {
+			if (this.#expecting === "nothing" || this.#keptBytes === maxKeptBytes) {
+				this.#refuse(
+					this.#expecting === "nothing"
+						? notParts
+						: "a part of the form has a head of more than 4 KiB",
+				);
+				return at;
+			}
+			const byte = piece[at] ?? 0;
+			this.#kept[this.#keptBytes++] = byte;
+			if (this.#expecting === "start") this.#readStart();
+			else if (this.#expecting === "behindDelimiter") this.#readBehind();
+			else if (byte === lineFeed && this.#endsWith(headEnd)) {
+				this.#readHead(this.#kept.toString("latin1", 0, this.#keptBytes - 4));
+				this.#expect("data");
+				// An empty part has its delimiter right behind its head.
+				this.#seamBytes = lineEnd.copy(this.#seam);
+				return at + 1;
+			}
+			if (this.#problem !== undefined) return at;
+		}
+		return piece.length;
+	}
+
+	#readStart(): void {
+		const length = this.#keptBytes;
+		if (this.#kept[length - 1] !== this.#delimiter[length - 1])
+			this.#refuse(notParts);
+		else if (length === this.#delimiter.length) this.#expect("behindDelimiter");
+	}
+
+	/** Behind a delimiter comes a line's end, or two hyphens and the form's end. */
+	#readBehind(): void {
+		const text = this.#keptText();
+		if (text === "\r\n") {
+			this.#parts += 1;
+			if (this.#parts > maxParts)
+				this.#refuse(`the form has more than ${maxParts} parts`);
+			this.#expect("head");
+		} else if (text === "--\r\n") this.#expect("nothing");
+		else if (!"\r\n".startsWith(text) && !"--\r\n".startsWith(text))
+			this.#refuse(notApart);
+	}
+
+	#endsWith(end: Buffer): boolean {
+		const from = this.#keptBytes - end.length;
+		return from >= 0 && end.equals(this.#kept.subarray(from, this.#keptBytes));
+	}
+
+	#readHead(head: string): void {
+		const lines = head.split("\r\n");
 		const dispositions = lines.flatMap((line) => {
 			const match = dispositionPattern.exec(line);
 			return match === null ? [] : [match];
@@ -47,21 +163,95 @@ export function readFormModel(
 		if (
 			disposition === undefined ||
 			dispositions.length > 1 ||
+			head.includes(this.#delimiter.toString("latin1")) ||
 			!lines.every(
 				(line) =>
 					dispositionPattern.test(line) || contentTypePattern.test(line),
 			)
-		)
-			return unclear(
+		) {
+			this.#refuse(
 				"a part of the form has a head that could be read in two ways",
 			);
+			return;
+		}
 		const [, name = "", filename] = disposition;
-		if (name.trim().toLowerCase() !== "model") continue;
-		if (name !== "model" || filename !== undefined || model !== undefined)
-			return unclear('the form must have exactly one plain field "model"');
-		model = part.slice(headEnd + 4, -2);
+		this.#isModel = name.trim().toLowerCase() === "model";
+		if (
+			this.#isModel &&
+			(name !== "model" || filename !== undefined || this.#model !== undefined)
+		)
+			this.#refuse(notOneModel);
 	}
-	return model === undefined
-		? unclear('the form must have exactly one plain field "model"')
-		: { kind: "model", value: model };
+
+	/** A part's data, up to the next delimiter: megabytes of sound, in a search. */
+	#readData(piece: Buffer, start: number): number {
+		const delimiter = this.#delimiter;
+		const seam = this.#seam;
+		const before = this.#seamBytes;
+		// One that began in an earlier piece ends within its own length here.
+		const joined =
+			before +
+			piece.copy(
+				seam,
+				before,
+				start,
+				start + delimiter.length + lineEnd.length,
+			);
+		const inSeam = seam.indexOf(delimiter);
+		const isInSeam = inSeam !== -1 && inSeam + delimiter.length <= joined;
+		const inPiece = isInSeam ? -1 : piece.indexOf(delimiter, start);
+		if (!isInSeam && inPiece === -1) {
+			this.#keepModel(piece, start, piece.length);
+			this.#keepTail(piece, start, joined);
+			return piece.length;
+		}
+		// Before this piece's start where most of it came earlier.
+		const found = isInSeam ? start + inSeam - before : inPiece;
+		const end = Math.max(start, found);
+		this.#keepModel(piece, start, end);
+		if (
+			this.#byteBefore(piece, start, found - 2) !== carriageReturn ||
+			this.#byteBefore(piece, start, found - 1) !== lineFeed
+		) {
+			this.#refuse(notApart);
+			return end;
+		}
+		this.#endModel(start - found);
+		this.#expect("behindDelimiter");
+		return found + delimiter.length;
+	}
+
+	/** Keeps as much of the data's end as a delimiter and the line's end in front of it have. */
+	#keepTail(piece: Buffer, start: number, joined: number): void {
+		const wanted = this.#delimiter.length + lineEnd.length;
+		const seam = this.#seam;
+		if (piece.length - start >= wanted)
+			this.#seamBytes = piece.copy(seam, 0, piece.length - wanted);
+		else {
+			const from = Math.max(0, joined - wanted);
+			seam.copyWithin(0, from, joined);
+			this.#seamBytes = joined - from;
+		}
+	}
+
+	/** A byte of this piece's data, or of what came before it. */
+	#byteBefore(piece: Buffer, start: number, at: number): number | undefined {
+		return at >= start ? piece[at] : this.#seam[this.#seamBytes - (start - at)];
+	}
+
+	#keepModel(piece: Buffer, start: number, end: number): void {
+		if (!this.#isModel) return;
+		if (this.#keptBytes + end - start > maxKeptBytes)
+			this.#refuse("the form's model is no name that Ollama would take");
+		else this.#keptBytes += piece.copy(this.#kept, this.#keptBytes, start, end);
+	}
+
+	/** @param early how many bytes of the delimiter have been kept for a part of the name */
+	#endModel(early: number): void {
+		if (!this.#isModel) return;
+		this.#isModel = false;
+		const lineEndBytes = lineEnd.length;
+		const length = this.#keptBytes - Math.max(0, early) - lineEndBytes;
+		this.#model = this.#kept.toString("latin1", 0, Math.max(0, length));
+	}
 }

@@ -2,14 +2,15 @@ import { readHead } from "../../src/gate/head.ts";
 import { authenticate } from "../../src/gate/key.ts";
 import { checkFraming, checkRoute } from "../../src/gate/route.ts";
 import { Keyring } from "../../src/keys/keyring.ts";
-import { BodyScan } from "../../src/ollama/bodyScan.ts";
+import { BodyScan, type ScanResult } from "../../src/ollama/bodyScan.ts";
 import { SignatureUses } from "../../src/ollama/cliSignature.ts";
-import { readFormModel } from "../../src/ollama/formScan.ts";
+import { FormScan } from "../../src/ollama/formScan.ts";
 import { matchRoute, type Route, routes } from "../../src/ollama/routes.ts";
 import { ReplyEnds } from "../../src/ollama/usage.ts";
+import { WatchList } from "../../src/ollama/watchedNames.ts";
 import { testEntries, testKeys } from "../support/gate.ts";
 import { readFormLikeGo } from "../support/goForm.ts";
-import { readLikeGo } from "../support/goJson.ts";
+import { fold, readLikeGo } from "../support/goJson.ts";
 import { readReply, readReplySlowly } from "../support/replies.ts";
 
 /** A piece of the daemon that reads what strangers send, and what must hold whatever they send. */
@@ -205,11 +206,22 @@ const headTarget: Target = {
 	},
 };
 
-const watched = ["model", "name", "keep_alive", "options"];
+const fields = ["model", "name", "keep_alive"];
+const watched = [...fields, "options"];
+const watchList = new WatchList({
+	fields,
+	options: ["num_ctx", "num_gpu"],
+	maps: ["files"],
+	toolTypes: ["web_search"],
+});
 
 const bodyTarget: Target = {
 	name: "body",
-	files: ["src/ollama/bodyScan.ts"],
+	files: [
+		"src/ollama/bodyScan.ts",
+		"src/ollama/jsonTokens.ts",
+		"src/ollama/watchedNames.ts",
+	],
 	seeds: [
 		'{"model":"qwen3:8b","messages":[{"role":"user","content":"x"}],"stream":true}',
 		'{"\\u006dodel":"a","options":{"num_ctx":1,"stop":["x"]},"keep_alive":-1.5e3}',
@@ -218,8 +230,13 @@ const bodyTarget: Target = {
 		'{"\xe2\x84\xaaeep_alive":0}',
 		'{"option\xc5\xbf":{}}',
 		'{"model":"a"}{"model":"b"}',
+		'{"model":"a","files":{"x":"sha256:ab","\\u0079":"b"}}',
+		'{"tools":[{"type":"function"},{"Type":"web\\u005fsearch_1"},{"name":"x"}]}',
+		'{"options":{"NUM_CTX":1,"num_gpu":-0,"a":[1.5E+2,0,-0.1e-9,true,false,null]}}',
 	],
 	dictionary: [
+		'"files":{"a":"b"}',
+		'"tools":[{"type":"web_search"}]',
 		'"model":',
 		'"name":"x"',
 		'"options":{',
@@ -239,21 +256,24 @@ const bodyTarget: Target = {
 	run(input) {
 		const bytes = Buffer.from(input, "latin1");
 		const scan = (pieceBytes: number) => {
-			const reader = new BodyScan(watched, ["num_ctx", "num_gpu"]);
+			const reader = new BodyScan(watchList);
 			for (let at = 0; at < bytes.length; at += pieceBytes)
 				reader.push(bytes.subarray(at, at + pieceBytes));
 			return reader.finish();
 		};
 		const whole = scan(Math.max(1, bytes.length));
-		const inPieces = scan(bytes.length > 4096 ? 1000 : 3);
-		must(whole.kind === inPieces.kind, "the pieces make a difference");
+		for (const pieceBytes of bytes.length > 4096 ? [1000] : [1, 3])
+			must(
+				show(whole) === show(scan(pieceBytes)),
+				"the pieces make a difference",
+			);
 		const text = bytes.toString("utf8");
 		if (whole.kind === "unclear") {
 			if (/valid JSON|not complete/.test(whole.message))
 				must(!isJson(text), `JSON is refused: ${whole.message}`);
 			return;
 		}
-		const go = readLikeGo(bytes, watched);
+		const go = readLikeGo(bytes, [...watched, "files", "tools"]);
 		// What Go refuses it does not act on.
 		if (go.error) return;
 		for (const name of watched) {
@@ -270,8 +290,48 @@ const bodyTarget: Target = {
 				`${name}: Go reads ${JSON.stringify(seen)}, the scan ${JSON.stringify(here)}`,
 			);
 		}
+		const options = asMap(go.fields.get("options"));
+		for (const name of ["num_ctx", "num_gpu"]) {
+			const seen = options[name];
+			const here = whole.fields.get(`options.${name}`);
+			must(
+				typeof seen === "object" && seen !== null
+					? here === undefined
+					: Object.is(seen, here),
+				`options.${name}: Go reads ${JSON.stringify(seen)}, the scan ${JSON.stringify(here)}`,
+			);
+		}
+		for (const file of Object.values(asMap(go.fields.get("files"))))
+			if (typeof file === "string" && file.length < 40)
+				must(whole.mapped.includes(file), `the file ${file} is not seen`);
+		const tools = go.fields.get("tools");
+		for (const tool of Array.isArray(tools) ? tools : [])
+			for (const [key, type] of Object.entries(asMap(tool)))
+				must(
+					fold(key) !== "type" ||
+						!String(type).startsWith("web_search") ||
+						whole.toolType !== undefined,
+					"a tool is not seen",
+				);
 	},
 };
+
+function asMap(value: unknown): Record<string, unknown> {
+	return typeof value === "object" && value !== null && !Array.isArray(value)
+		? (value as Record<string, unknown>)
+		: {};
+}
+
+/** What two scans of one body must agree in; of two mistakes in it, either may be told. */
+function show(result: ScanResult): string {
+	return result.kind === "unclear"
+		? result.kind
+		: JSON.stringify([
+				[...result.fields].map(([name, value]) => [name, value ?? null]),
+				result.mapped,
+				result.toolType,
+			]);
+}
 
 function isJson(text: string): boolean {
 	try {
@@ -308,7 +368,19 @@ const formTarget: Target = {
 		const lineEnd = input.indexOf("\n");
 		const type = input.slice(0, Math.max(0, lineEnd));
 		const text = input.slice(lineEnd + 1);
-		const found = readFormModel(type, Buffer.from(text, "latin1"));
+		const bytes = Buffer.from(text, "latin1");
+		const scan = (pieceBytes: number) => {
+			const reader = new FormScan(type);
+			for (let at = 0; at < bytes.length; at += pieceBytes)
+				reader.push(bytes.subarray(at, at + pieceBytes));
+			return reader.finish();
+		};
+		const found = scan(Math.max(1, bytes.length));
+		for (const pieceBytes of bytes.length > 4096 ? [1000] : [1, 3, 7])
+			must(
+				JSON.stringify(scan(pieceBytes)) === JSON.stringify(found),
+				"the pieces make a difference",
+			);
 		if (found.kind === "unclear") return;
 		const [, , boundary = ""] = /boundary=("?)([^"]*)\1$/i.exec(type) ?? [];
 		const parts = readFormLikeGo(text, boundary);

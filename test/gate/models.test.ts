@@ -163,7 +163,7 @@ t.test(
 			['{"model":["qwen3:8b"]}', /no string/],
 			['{"model":{"a":1}}', /no string/],
 			['{"model":1}', /no string/],
-			[`{"model":"qwen3:8b","a":${"[".repeat(1000)}`, /nests deeper/],
+			[`{"model":"qwen3:8b","a":${"[".repeat(10_000)}`, /nests deeper/],
 			['{"model":"qwen3:8b"', /not complete/],
 			["[]", /not a JSON object/],
 			["model=qwen3:8b", /not/],

@@ -1,15 +1,23 @@
 import fc from "fast-check";
 import t from "tap";
 import { BodyScan, type ScanResult } from "../../src/ollama/bodyScan.ts";
+import { WatchList } from "../../src/ollama/watchedNames.ts";
 import { readLikeGo } from "../support/goJson.ts";
 
-const watched = ["model", "name", "keep_alive", "options"];
+const fields = ["model", "name", "keep_alive"];
+const watched = [...fields, "options"];
+const watchList = new WatchList({
+	fields,
+	options: ["num_ctx", "num_gpu"],
+	maps: ["files"],
+	toolTypes: ["web_search", "web_fetch"],
+});
 
 function scan(
 	body: string | Buffer,
 	pieceBytes = Number.POSITIVE_INFINITY,
 ): ScanResult {
-	const scanner = new BodyScan(watched, ["num_ctx", "num_gpu"]);
+	const scanner = new BodyScan(watchList);
 	const bytes = Buffer.from(body);
 	for (let at = 0; at < bytes.length; at += pieceBytes)
 		scanner.push(bytes.subarray(at, Math.min(bytes.length, at + pieceBytes)));
@@ -91,11 +99,6 @@ const refused: [string, string | Buffer, RegExp][] = [
 		/has "options.num_ctx" twice/,
 	],
 	[
-		"an option in another case",
-		'{"options":{"Num_Ctx":1}}',
-		/takes for "num_ctx"/,
-	],
-	[
 		"options twice",
 		'{"options":{"num_ctx":1},"options":{}}',
 		/has "options" twice/,
@@ -139,11 +142,11 @@ const refused: [string, string | Buffer, RegExp][] = [
 		Buffer.from([0x7b, 0x7d, 0xe2, 0x82]),
 		/not valid|something follows/,
 	],
-	["nesting without end", '{"a":'.repeat(300), /nests deeper than 256/],
+	["nesting without end", '{"a":'.repeat(10_001), /nests deeper than 10000/],
 	[
 		"lists without end",
 		`{"a":${"[".repeat(1_000_000)}`,
-		/nests deeper than 256/,
+		/nests deeper than 10000/,
 	],
 	[
 		"a name without end",
@@ -156,6 +159,87 @@ for (const [what, body, message] of refused)
 		for (const pieceBytes of [1, 5, 1 << 20])
 			t.match(fieldsOf(body, pieceBytes), message, `${pieceBytes}`);
 	});
+
+t.test("what stands further in is read as deep as Go reads", async (t) => {
+	const deep = (levels: number) =>
+		`{"model":"a","x":${"[".repeat(levels - 1)}${"]".repeat(levels - 1)},"name":"b"}`;
+	for (const levels of [300, 9_999, 10_000])
+		t.strictSame(
+			fieldsOf(deep(levels), 4096),
+			{ model: "a", name: "b" },
+			`${levels}`,
+		);
+	const mixed = `{"a":${'{"b":['.repeat(4_000)}${"]}".repeat(4_000)}}`;
+	t.strictSame(fieldsOf(mixed, 77), {});
+	t.match(fieldsOf(mixed.replace("]}]}", "}]]}")), /not valid JSON/);
+});
+
+t.test("options are a map: its keys match to the letter", async (t) => {
+	t.strictSame(fieldsOf('{"options":{"NUM_CTX":1,"num_ct\u0078":2}}'), {
+		options: undefined,
+		"options.num_ctx": 2,
+	});
+	t.strictSame(fieldsOf('{"options":{"num_gpu ":1,"\u212aum":2}}'), {
+		options: undefined,
+	});
+});
+
+t.test("every value of a watched map is found", async (t) => {
+	const found = (body: string, pieceBytes?: number) => {
+		const result = scan(body, pieceBytes);
+		return result.kind === "fields" ? result.mapped : result.message;
+	};
+	const digest = `sha256:${"0f".repeat(32)}`;
+	for (const pieceBytes of [1, 5, 1 << 20])
+		t.strictSame(
+			found(
+				`{"files":{"a":"${digest}","a":"sh\u0061256:x","b":7,"c":null,"d":["e"],"f":{"g":"h"}},"x":{"y":"z"}}`,
+				pieceBytes,
+			),
+			[digest, "sha256:x", "", "", "", ""],
+			`${pieceBytes}`,
+		);
+	t.strictSame(found(`{"files":{"a":"${"x".repeat(200)}"}}`), [""]);
+	t.strictSame(found('{"files":["a"],"x":"files"}'), []);
+	const many = (count: number) =>
+		`{"files":{${Array.from({ length: count }, (_, i) => `"${i}":"a"`).join(",")}}}`;
+	t.equal(found(many(1024)).length, 1024);
+	t.match(found(many(1025)), /more than 1024 files/);
+	t.match(found('{"Files":{"a":"b"}}'), /takes for "files"/);
+});
+
+t.test("the type of a tool is found by any spelling of it", async (t) => {
+	const typeOf = (tools: string, pieceBytes?: number) => {
+		const result = scan(`{"a":1,"tools":${tools}}`, pieceBytes);
+		return result.kind === "fields" ? result.toolType : result.message;
+	};
+	for (const [tools, type] of [
+		['[{"type":"web_search_20250305","name":"a"}]', "web_search_20250305"],
+		['[{"type":"x"},{"name":"a","type":"web_search"}]', "web_search"],
+		['[{"type":"web\u005fsearch"}]', "web_search"],
+		['[{"\u0074ype":"web_fetch_1"}]', "web_fetch_1"],
+		['[{"TYPE":"web_search"}]', "web_search"],
+		['[{"type":"web_search","type":"function"}]', "web_search"],
+		['[{"type":" Web_Search"}]', " Web_Search"],
+		[`[{"type":"web_search${"x".repeat(500)}"}]`, ""],
+		['[{"a":{"type":"x"},"type":"web_search"}]', "web_search"],
+	] as const)
+		for (const pieceBytes of [1, 4, 1 << 20])
+			t.equal(typeOf(tools, pieceBytes), type, tools);
+	for (const tools of [
+		'[{"type":"function","function":{"name":"web_search","type":"web_search"}}]',
+		'[{"name":"web_search"}]',
+		'[["type","web_search"]]',
+		'{"type":"web_search"}',
+		'"web_search"',
+		'[{"type":"my_web_search"}]',
+		'[{"type":["web_search"]}]',
+		"null",
+	])
+		t.equal(typeOf(tools), undefined, tools);
+	t.match(typeOf('[],"Tools":[{"type":"web_search"}]'), /takes for "tools"/);
+	t.match(typeOf('[],"tools":[{"type":"web_search"}]'), /"tools" twice/);
+});
 
 t.test(
 	"a value that is an object or a list is there, and has no value",

@@ -9,7 +9,8 @@ export type GoReading =
 	| { readonly error: false; readonly fields: ReadonlyMap<string, unknown> };
 
 const foldsTo: Record<string, string> = { ſ: "s", K: "k" };
-const fold = (key: string) =>
+/** A key as Go compares the fields of a struct. */
+export const fold = (key: string) =>
 	[...key].map((letter) => foldsTo[letter] ?? letter.toLowerCase()).join("");
 
 /** Reads the watched fields as a struct with string, number and map fields would get them. */
