@@ -114,11 +114,11 @@ export const configSchema = {
 					),
 					firstByteTimeout: duration(
 						"15m",
-						"How long Ollama may stay silent before its first byte. Nothing, not even headers, comes while a model loads.",
+						"How long Ollama may stay silent: before its first byte, as nothing, not even headers, comes while a model loads; and between two bytes of a stream, as a tool call may be composed in silence. Pull, push, create and other calls of scope `manage` have four times as long (or as `idleTimeout`, if that is longer), as they hash and convert large files without a word.",
 					),
 					idleTimeout: duration(
 						"5m",
-						"How long a request may stand still once it moves: between two bytes of a reply, of an upload, or of a client's reading.",
+						"How long a client may stand still in its upload, or in reading what it is sent. Ollama has at least as long between two bytes.",
 					),
 					maxConnections: count(
 						256,

@@ -12,6 +12,8 @@ import { KeyUses } from "./keyUse.ts";
 /** How a request ended. */
 export type Outcome =
 	| "ok"
+	/** Ollama itself refused it, with a 4xx. */
+	| "rejected"
 	| "refused"
 	| "client_gone"
 	| "upstream_error"
@@ -127,6 +129,8 @@ export interface Tally {
 	bytesIn: number;
 	bytesOut: number;
 	tokensIn: number;
+	/** The part of `tokensIn` that came from Ollama's cache. */
+	tokensCached: number;
 	tokensOut: number;
 	durationMs: number;
 }
@@ -230,6 +234,7 @@ export class Ledger {
 				bytesIn: 0,
 				bytesOut: 0,
 				tokensIn: 0,
+				tokensCached: 0,
 				tokensOut: 0,
 				durationMs: 0,
 			};
@@ -239,6 +244,7 @@ export class Ledger {
 		tally.bytesIn += exchange.bytesIn;
 		tally.bytesOut += exchange.bytesOut;
 		tally.tokensIn += exchange.usage?.tokensIn ?? 0;
+		tally.tokensCached += exchange.usage?.tokensCached ?? 0;
 		tally.tokensOut += exchange.usage?.tokensOut ?? 0;
 		tally.durationMs += durationMs;
 	}
@@ -254,7 +260,7 @@ function requestLine(
 	const { usage, node } = exchange;
 	const key = exchange.credential?.key.name ?? null;
 	const ttftMs = exchange.ttftMs === undefined ? null : round(exchange.ttftMs);
-	let line = `{"level":"${level}","time":"${isoTime(Date.now())}","key":${JSON.stringify(key)},"node":${JSON.stringify(node?.name || null)},"route":${JSON.stringify(exchange.route?.id ?? null)},"model":${JSON.stringify(usage?.model ?? null)},"status":${exchange.status},"ttftMs":${ttftMs},"durationMs":${round(durationMs)},"bytesIn":${exchange.bytesIn},"bytesOut":${exchange.bytesOut},"tokensIn":${usage?.tokensIn ?? null},"tokensOut":${usage?.tokensOut ?? null},"outcome":"${outcome}","reqId":"${exchange.id}","ip":"${exchange.connection.address}"`;
+	let line = `{"level":"${level}","time":"${isoTime(Date.now())}","key":${JSON.stringify(key)},"node":${JSON.stringify(node?.name || null)},"route":${JSON.stringify(exchange.route?.id ?? null)},"model":${JSON.stringify(usage?.model ?? null)},"status":${exchange.status},"ttftMs":${ttftMs},"durationMs":${round(durationMs)},"bytesIn":${exchange.bytesIn},"bytesOut":${exchange.bytesOut},"tokensIn":${usage?.tokensIn ?? null},"tokensCached":${usage?.tokensCached ?? null},"tokensOut":${usage?.tokensOut ?? null},"outcome":"${outcome}","reqId":"${exchange.id}","ip":"${exchange.connection.address}"`;
 	if (exchange.reason !== undefined)
 		line += `,"reason":${JSON.stringify(exchange.reason)}`;
 	if (node !== undefined)

@@ -54,8 +54,12 @@ import { checkSource } from "./source.ts";
 const sweepIntervalMs = 250;
 /** How long a connection may take to send a request's head. */
 const headersTimeoutMs = 10_000;
-/** How long a connection may idle between requests. */
-const keepAliveTimeoutMs = 75_000;
+/**
+ * How long the connection of a client with a key may idle between requests: longer
+ * than the pools of clients and proxies hold theirs (Go 90 s, Caddy 120 s), so that
+ * none sends a request on a connection that the gate is just closing.
+ */
+const keepAliveTimeoutMs = 300_000;
 const maxHeaderBytes = 16 * 1024;
 /** Requests that a client may send on one connection before it has had their replies. */
 const maxPipelined = 64;
@@ -577,8 +581,10 @@ export async function createGate(
 			for (const { exchange } of relays) exchange.closing = true;
 			const deadline = performance.now() + rules.settings.drainTimeoutMs;
 			while (relays.size > 0 && performance.now() < deadline) await wait(20);
+			// Each leaves the roster as it is cut, with its error still on its way.
+			const cutCount = relays.size;
 			for (const relay of relays) relay.cut(shuttingDown, cutGraceMs);
-			await wait(relays.size > 0 ? cutGraceMs : 0);
+			await wait(cutCount > 0 ? cutGraceMs : 0);
 			clearInterval(sweeper);
 			for (const server of servers) server.closeAllConnections();
 			upstream.destroy();

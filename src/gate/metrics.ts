@@ -55,6 +55,12 @@ export function renderMetrics(ledger: Ledger, stats: GateStats): string {
 		per(({ tokensIn }) => tokensIn),
 	);
 	family(
+		"cached_prompt_tokens_total",
+		"counter",
+		"Prompt tokens that Ollama had in its cache; they are among the prompt tokens.",
+		per(({ tokensCached }) => tokensCached),
+	);
+	family(
 		"generated_tokens_total",
 		"counter",
 		"Tokens that Ollama generated.",

@@ -12,10 +12,11 @@ import {
 import {
 	type ReplyFormat,
 	replyFormatOf,
+	responsesError,
 	streamError,
 } from "../ollama/errors.ts";
 import { type Route, smallBodyBytes } from "../ollama/routes.ts";
-import { ReplyEnds } from "../ollama/usage.ts";
+import { ReplyScan } from "../ollama/usage.ts";
 import type { Exchange, Outcome } from "./account.ts";
 import { bodyTooLarge } from "./limit.ts";
 import {
@@ -38,6 +39,14 @@ const wholeBodyBytes = 64 * 1024;
 const maxListBytes = 16 * 2 ** 20;
 /** How long a client may take to read what it was sent before a cut. */
 const cutGraceMs = 5_000;
+/**
+ * How long after its error an event stream is cut. Some clients (those on Bun) drop
+ * what they have not read yet once they see the cut. For NDJSON the cut itself is
+ * the signal, and comes at once.
+ */
+const cutDelayMs = 75;
+/** Pulling and creating hash and convert large files without a word: how much longer they may be silent. */
+const managementPatience = 4;
 
 /**
  * Headers of a reply that concern Ollama's connection and not the client's
@@ -90,7 +99,8 @@ export class Relay implements UpstreamSink {
 	#request: UpstreamRequest | undefined;
 	readonly #settings: Settings;
 	readonly #route: Route;
-	readonly #ends = new ReplyEnds();
+	/** Reads the reply along, once there is one. */
+	#scan: ReplyScan | undefined;
 	/** Reads the body where a rule of the key's depends on it. */
 	readonly #guard: BodyGuard | undefined;
 	/** Takes models out of a list that the key may not see. */
@@ -133,7 +143,7 @@ export class Relay implements UpstreamSink {
 		// However the exchange ends, nothing goes on upstream.
 		exchange.atEnd(() => {
 			this.#noteUsage();
-			this.#ends.release();
+			this.#scan?.release();
 			this.#request?.abort();
 			this.#dropRestOfBody();
 			judged.bytes -= this.#judgedBytes;
@@ -311,9 +321,12 @@ export class Relay implements UpstreamSink {
 	#beginReply(headers: readonly string[], length?: number): void {
 		const { exchange } = this;
 		const { res, status } = exchange;
-		const replyHeaders = forwardedHeaders(headers, length);
+		const replyHeaders = forwardedHeaders(headers, status, length);
 		this.#format = replyFormatOf(firstOf(replyHeaders, "content-type"));
+		// nginx in front would gather a stream and pass it on in large pieces.
+		if (this.#format !== "opaque") replyHeaders.push("x-accel-buffering", "no");
 		this.#hasLength = firstOf(replyHeaders, "content-length") !== undefined;
+		this.#scan = new ReplyScan(this.#route, this.#format);
 		this.#framed = this.#hasLength || exchange.req.httpVersion === "1.1";
 		replyHeaders.push(...exchange.replyHeaders);
 		if (exchange.closing) replyHeaders.push(...exchange.closeBehind());
@@ -362,7 +375,7 @@ export class Relay implements UpstreamSink {
 		if (exchange.bytesOut === 0)
 			exchange.ttftMs = performance.now() - exchange.startedAtMs;
 		exchange.bytesOut += end - start;
-		this.#ends.push(buffer, start, end);
+		this.#scan?.push(buffer, start, end);
 		return this.#write(buffer, start, end);
 	}
 
@@ -422,10 +435,7 @@ export class Relay implements UpstreamSink {
 		if (this.#held !== undefined) this.#sendHeld(this.#held);
 		// What was held may have turned out to be no list.
 		if (exchange.ended) return;
-		if (
-			exchange.status < 400 &&
-			!this.#ends.isComplete(this.#route, this.#format)
-		) {
+		if (exchange.status < 400 && this.#scan?.isComplete === false) {
 			exchange.reason = "upstream_truncated";
 			this.#breakOff(
 				"Ollama ended the stream before it was complete",
@@ -435,13 +445,25 @@ export class Relay implements UpstreamSink {
 			return;
 		}
 		this.#finished = true;
-		const failed = this.#ends.endsWithError(this.#format);
-		if (failed) exchange.reason = "upstream_stream_error";
-		const ended = () => exchange.end(failed ? "upstream_error" : "ok");
+		const outcome = this.#outcome();
+		const ended = () => exchange.end(outcome);
 		if (this.#chunked) exchange.res.write("0\r\n\r\n", "latin1");
 		endReply(exchange.res, ended);
 		this.#dropRestOfBody();
 		lingerForBody(exchange.req);
+	}
+
+	/** How a reply that went through to its end is counted, with the reason where Ollama has failed. */
+	#outcome(): Outcome {
+		const { exchange } = this;
+		if (exchange.status >= 500) {
+			exchange.reason = "upstream_status";
+			return "upstream_error";
+		}
+		if (exchange.status >= 400) return "rejected";
+		if (this.#scan?.endsWithError !== true) return "ok";
+		exchange.reason = "upstream_stream_error";
+		return "upstream_error";
 	}
 
 	failed(fault: UpstreamFault): void {
@@ -478,10 +500,8 @@ export class Relay implements UpstreamSink {
 	sweep(intervalMs: number): void {
 		if (this.exchange.ended) return;
 		this.#quietSweeps += 1;
-		const { firstByteTimeoutMs, idleTimeoutMs } = this.#settings.upstream;
 		const quietMs = this.#quietSweeps * intervalMs;
-		const waitsForOllama = this.#bodySent && this.exchange.bytesOut === 0;
-		if (quietMs < (waitsForOllama ? firstByteTimeoutMs : idleTimeoutMs)) return;
+		if (quietMs < this.#patienceMs()) return;
 		if (this.#clientIsSlow || this.#finished) {
 			this.exchange.reason = "client_stalled";
 			this.#breakOff("the client stopped reading", "cut", 0);
@@ -499,6 +519,19 @@ export class Relay implements UpstreamSink {
 		}
 	}
 
+	/**
+	 * How long nothing may move now. Clients give up a silent stream after 300 s
+	 * themselves; with the same figure here each end would blame the other.
+	 */
+	#patienceMs(): number {
+		const { firstByteTimeoutMs, idleTimeoutMs } = this.#settings.upstream;
+		if (this.#clientIsSlow || this.#finished || !this.#bodySent)
+			return idleTimeoutMs;
+		const longestMs = Math.max(firstByteTimeoutMs, idleTimeoutMs);
+		if (this.#route.scope === "manage") return managementPatience * longestMs;
+		return this.exchange.bytesOut === 0 ? firstByteTimeoutMs : longestMs;
+	}
+
 	/** Ollama has failed: an error status if there is time for one, else the stream is broken off. */
 	#fail(fault: Refusal): void {
 		if (!this.#replyStarted) {
@@ -510,8 +543,8 @@ export class Relay implements UpstreamSink {
 	}
 
 	#noteUsage(): void {
-		if (this.#route.scope === "infer")
-			this.exchange.usage = this.#ends.usage(this.#route);
+		if (this.#route.scope === "infer" && this.exchange.status < 400)
+			this.exchange.usage = this.#scan?.usage();
 	}
 
 	#refuse(refusal: Refusal): void {
@@ -534,24 +567,62 @@ export class Relay implements UpstreamSink {
 	#breakOff(message: string, outcome: Outcome, graceMs: number): void {
 		const { exchange } = this;
 		const { res } = exchange;
-		const text = streamError(
-			exchange.family,
-			this.#format,
-			message,
-			this.#ends.lastByte,
-		);
-		if (
-			text !== undefined &&
-			!this.#hasLength &&
-			exchange.req.method !== "HEAD" &&
-			graceMs > 0
-		) {
+		const mayTell =
+			graceMs > 0 && !this.#hasLength && exchange.req.method !== "HEAD";
+		const isResponses =
+			this.#format === "sse" && this.#route.path === "/v1/responses";
+		const text = mayTell ? this.#describeEnd(message, isResponses) : undefined;
+		if (text !== undefined) {
 			const last = Buffer.from(text);
 			exchange.bytesOut += last.length;
 			this.#write(last, 0, last.length);
 		} else if (graceMs > 0) res.flushHeaders();
 		exchange.end(outcome);
-		this.#closeSoon(graceMs);
+		if (text !== undefined && isResponses) this.#endCleanly(graceMs);
+		else if (text !== undefined && this.#format === "sse")
+			this.#closeLater(graceMs);
+		else this.#closeSoon(graceMs);
+	}
+
+	/** The error as the stream's own last words. */
+	#describeEnd(message: string, isResponses: boolean): string | undefined {
+		const scan = this.#scan;
+		if (!isResponses || scan === undefined)
+			return streamError(
+				this.exchange.family,
+				this.#format,
+				message,
+				scan?.lastByte,
+			);
+		const { id, nextSequenceNumber } = scan.responseState;
+		return responsesError(
+			{
+				id: id ?? `resp_${this.exchange.id}`,
+				model: scan.usage().model,
+				nextSequenceNumber,
+			},
+			message,
+			scan.lastByte,
+		);
+	}
+
+	/** The error has been told; who does not take it in time is cut off. */
+	#endCleanly(graceMs: number): void {
+		const { req, res } = this.exchange;
+		if (this.#chunked) res.write("0\r\n\r\n", "latin1");
+		const timer = setTimeout(() => req.socket.destroy(), graceMs);
+		timer.unref();
+		endReply(res, () => clearTimeout(timer));
+		lingerForBody(req);
+	}
+
+	#closeLater(graceMs: number): void {
+		const { connection, req } = this.exchange;
+		// What a client has sent behind it has no answer any more.
+		connection.closing = true;
+		const timer = setTimeout(() => this.#closeSoon(graceMs), cutDelayMs);
+		timer.unref();
+		req.socket.once("close", () => clearTimeout(timer));
 	}
 
 	/** Closes the client's connection behind what was written, or after the grace without it. */
@@ -620,9 +691,12 @@ function firstOf(
 /** @param length of a body that is not Ollama's own */
 function forwardedHeaders(
 	headers: readonly string[],
+	status: number,
 	length: number | undefined,
 ): string[] {
 	const forwarded: string[] = [];
+	// RFC 9110, 8.6: a 204 must not have a length.
+	const dropsLength = length !== undefined || status === 204;
 	let options: Set<string> | undefined;
 	for (let at = 0; at < headers.length; at += 2)
 		if (headers[at] === "connection") {
@@ -637,7 +711,8 @@ function forwardedHeaders(
 		if (
 			notForwarded.has(name) ||
 			options?.has(name) === true ||
-			(length !== undefined && name === "content-length") ||
+			(dropsLength && name === "content-length") ||
+			name.startsWith("x-accel-") ||
 			name.startsWith("access-control-") ||
 			name.startsWith("ratelimit-")
 		)

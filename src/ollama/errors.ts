@@ -68,11 +68,66 @@ export function streamError(
 	message: string,
 	lastByte: number | undefined,
 ): string | undefined {
-	const atLineStart = lastByte === undefined || lastByte === 0x0a;
 	const body = errorBody(family, 500, message);
-	if (format === "ndjson") return `${atLineStart ? "" : "\n"}${body}\n`;
-	// A blank line ends whatever event was broken off; a second one is harmless.
+	if (format === "ndjson") return `${endOfLine(lastByte)}${body}\n`;
 	if (format === "sse")
-		return `${atLineStart ? "" : "\n"}\nevent: error\ndata: ${body}\n\n`;
+		return `${endOfEvent(lastByte)}event: error\ndata: ${body}\n\n`;
 	return undefined;
+}
+
+/** What is known of a stream of `/v1/responses` that breaks off. */
+export interface BrokenResponse {
+	readonly id: string;
+	readonly model: string | undefined;
+	readonly nextSequenceNumber: number;
+}
+
+/**
+ * The same for a stream of `/v1/responses`, with a clean end to follow it: some of
+ * its clients read the error from `response.failed` alone, and only if the stream
+ * then ends (codex), others from `error` alone (OpenAI's libraries). They are sent
+ * in this order, as the second kind stops reading there. The libraries refuse a
+ * `response.failed` whose id is not that of `response.created`.
+ */
+export function responsesError(
+	{ id, model, nextSequenceNumber }: BrokenResponse,
+	message: string,
+	lastByte: number | undefined,
+): string {
+	const code = "server_error";
+	const failed = {
+		type: "response.failed",
+		sequence_number: nextSequenceNumber,
+		response: {
+			id,
+			object: "response",
+			status: "failed",
+			model,
+			error: { code, message },
+			incomplete_details: null,
+			output: [],
+			usage: null,
+		},
+	};
+	const error = {
+		type: "error",
+		sequence_number: nextSequenceNumber + 1,
+		code,
+		message,
+		param: null,
+		error: { message, type: "api_error", param: null, code },
+	};
+	return (
+		`${endOfEvent(lastByte)}event: response.failed\ndata: ${JSON.stringify(failed)}\n\n` +
+		`event: error\ndata: ${JSON.stringify(error)}\n\n`
+	);
+}
+
+function endOfLine(lastByte: number | undefined): string {
+	return lastByte === undefined || lastByte === 0x0a ? "" : "\n";
+}
+
+/** A blank line ends whatever event was broken off; a second one is harmless. */
+function endOfEvent(lastByte: number | undefined): string {
+	return `${endOfLine(lastByte)}\n`;
 }

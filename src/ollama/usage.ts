@@ -1,166 +1,502 @@
 import type { ReplyFormat } from "./errors.ts";
+import { MemberScan, type Value, type Wanted } from "./memberScan.ts";
 import type { Route } from "./routes.ts";
 
-/** What a reply says about itself, read from its two ends. */
+/** What a reply says about itself. */
 export interface Usage {
 	readonly model: string | undefined;
+	/** All of the prompt's tokens, those from the cache too. */
 	readonly tokensIn: number | undefined;
+	/** The part of the prompt that Ollama had in its cache; Ollama tells it since 0.34. */
+	readonly tokensCached: number | undefined;
 	readonly tokensOut: number | undefined;
 }
 
-const headBytes = 1024;
-const tailBytes = 4096;
+/** Counts of a reply that tells none. */
+type Counts = Omit<Usage, "model">;
+const noCounts: Counts = {
+	tokensIn: undefined,
+	tokensCached: undefined,
+	tokensOut: undefined,
+};
 
-// An unescaped quote in front: the same words inside a model's text stand as \"eval_count\".
-const modelPattern = /(?<!\\)"model"\s*:\s*"([^"\\]{1,256})"/;
-const tokensInPattern =
-	/(?<!\\)"(?:prompt_eval_count|prompt_tokens|input_tokens)"\s*:\s*(\d{1,15})/g;
-const tokensOutPattern =
-	/(?<!\\)"(?:eval_count|completion_tokens|output_tokens)"\s*:\s*(\d{1,15})/g;
+/** Where the wanted members of a line or a document are kept. */
+const place = {
+	model: 0,
+	error: 1,
+	done: 2,
+	tokensIn: 3,
+	tokensOut: 4,
+	/** Cached tokens that are a part of `tokensIn`. */
+	cachedPart: 5,
+	/** Cached tokens that `tokensIn` leaves out. */
+	cachedBeside: 6,
+	type: 7,
+	responseId: 8,
+	sequenceNumber: 9,
+} as const;
+
+const wanted = (members: Record<string, number | Wanted>): Wanted =>
+	new Map(Object.entries(members));
+
+const details = wanted({ cached_tokens: place.cachedPart });
+const usage = wanted({
+	prompt_tokens: place.tokensIn,
+	input_tokens: place.tokensIn,
+	completion_tokens: place.tokensOut,
+	output_tokens: place.tokensOut,
+	prompt_tokens_details: details,
+	input_tokens_details: details,
+	cache_read_input_tokens: place.cachedBeside,
+});
+const native = wanted({
+	model: place.model,
+	error: place.error,
+	done: place.done,
+	prompt_eval_count: place.tokensIn,
+	eval_count: place.tokensOut,
+	prompt_eval_cached_count: place.cachedPart,
+});
+const openai = wanted({ model: place.model, error: place.error, usage });
+/** `message_start` holds estimates only, so its `message.usage` is not wanted. */
+const messages = wanted({
+	type: place.type,
+	model: place.model,
+	message: wanted({ model: place.model }),
+	usage,
+});
+const responses = wanted({
+	type: place.type,
+	sequence_number: place.sequenceNumber,
+	model: place.model,
+	usage,
+	response: wanted({
+		id: place.responseId,
+		model: place.model,
+		usage,
+	}),
+});
+
+function wantedOf({ path, family }: Route): Wanted {
+	if (family === "native") return native;
+	if (path === "/v1/responses") return responses;
+	return family === "anthropic" ? messages : openai;
+}
+
+/** Streams that have a mark of their own at their end. */
+const nativeStreams = new Set(["/api/generate", "/api/chat"]);
+const openaiStreams = new Set(["/v1/chat/completions", "/v1/completions"]);
+/** The events that end a stream, and whether it has failed then. */
+const lastEvents = new Map([
+	[
+		"/v1/messages",
+		new Map([
+			["message_stop", false],
+			["error", true],
+		]),
+	],
+	[
+		"/v1/responses",
+		new Map([
+			["response.completed", false],
+			["response.incomplete", false],
+			["response.failed", true],
+			["error", true],
+		]),
+	],
+]);
+
+/**
+ * What is the last of a reply has ended in so many bytes before its end. What has
+ * ended before, and is no part of a longer line, need not be looked at.
+ */
+const tailBytes = 4096;
+/** The beginning of a line that waits for more of it. */
+const shortBytes = 1024;
+/** In which of the first lines or events the model is looked for. */
+const openingLines = 4;
+const maxModelLength = 256;
+/** What is kept of the start of a line of events: more than the longest name that matters. */
+const maxFieldLength = 64;
+const lf = 0x0a;
 
 /** Buffers of replies that are over, for those that come. */
 const spares: Buffer[] = [];
 const maxSpares = 256;
 
 /**
- * Keeps the first and the last bytes of a reply, whatever its length: Ollama
- * names the model first and the counts last, with megabytes of `context` between
- * them at times. They are copied, as the chunks themselves would be a dozen
- * objects each that live as long as the stream, and that every garbage
- * collection meanwhile would have to move.
+ * Reads along a reply: the model that it names, its token counts, and whether it
+ * came to its own end, wherever they stand and however long a line is. What it
+ * finds does not depend on the pieces in which the reply comes.
+ *
+ * Bytes of a stream of short lines are only copied, into one buffer of 8 KiB: of
+ * what leaves it again, only a line that is still going on is looked at, and of
+ * what is left in it at the end, all. The chunks themselves are not kept, as they
+ * would be a dozen objects each that every garbage collection has to move.
  */
-export class ReplyEnds {
-	/** The reply's head, and behind that its tail. */
+export class ReplyScan {
+	readonly #path: string;
+	readonly #format: ReplyFormat;
+	/** Whether more is wanted of the reply than its last byte. */
+	readonly #reads: boolean;
+	readonly #members: MemberScan;
+	#lastByte: number | undefined;
+	/** What has not been looked at. */
 	#kept: Buffer | undefined;
-	#headLength = 0;
-	#tailLength = 0;
+	#keptLength = 0;
+	/** Bytes that have been looked at, or passed over. */
+	#passed = 0;
+	#isFinished = false;
+
+	/** The first bytes of a line of events. */
+	#field = "";
+	/** The line is an event's data. */
+	#isData = false;
+	/** The name of the event that is going on. */
+	#event = "";
+
+	#model: string | undefined;
+	/** Lines or events that were looked at. */
+	#judged = 0;
+	#counts = noCounts;
+	#countsEndAt = 0;
+	/** Lines or events that had been looked at before. */
+	#judgedBeforeCounts = 0;
+	/** Of the last line or event that was looked at. */
+	#isEnd = false;
+	#isError = false;
+	#endAt = 0;
+	#responseId: string | undefined;
+	#sequenceNumber = -1;
+
+	constructor(route: Route, format: ReplyFormat) {
+		this.#path = route.path;
+		this.#format = format;
+		this.#reads = route.scope === "infer" || format !== "opaque";
+		this.#members = new MemberScan(wantedOf(route));
+	}
 
 	/** Takes note of the next bytes. */
 	push(bytes: Buffer, start = 0, end = bytes.length): void {
-		this.#kept ??=
-			spares.pop() ?? Buffer.allocUnsafeSlow(headBytes + 2 * tailBytes);
-		const kept = this.#kept;
-		if (this.#headLength < headBytes)
-			this.#headLength += bytes.copy(
-				kept,
-				this.#headLength,
-				start,
-				Math.min(end, start + headBytes - this.#headLength),
-			);
-		const from = Math.max(start, end - tailBytes);
-		if (this.#tailLength + end - from > 2 * tailBytes) {
-			const tailAt = headBytes + this.#tailLength - tailBytes;
-			kept.copyWithin(headBytes, tailAt, tailAt + tailBytes);
-			this.#tailLength = tailBytes;
+		if (end <= start) return;
+		this.#lastByte = bytes[end - 1];
+		if (!this.#reads) return;
+		if (this.#format === "opaque") {
+			this.#members.scan(bytes, start, end);
+			return;
 		}
-		this.#tailLength += bytes.copy(
-			kept,
-			headBytes + this.#tailLength,
-			from,
-			end,
-		);
+		this.#kept ??= spares.pop() ?? Buffer.allocUnsafeSlow(2 * tailBytes);
+		const from =
+			this.#keptLength + end - start > 2 * tailBytes
+				? this.#makeRoom(this.#kept, bytes, start, end)
+				: start;
+		this.#keptLength += bytes.copy(this.#kept, this.#keptLength, from, end);
 	}
 
-	/** Gives up what it kept; from then on the reply has said nothing. */
+	/** Passes over all but the tail. Returns from where on the new bytes belong to that. */
+	#makeRoom(kept: Buffer, bytes: Buffer, start: number, end: number): number {
+		const stay = tailBytes - (end - start);
+		if (stay <= 0) {
+			this.#passOver(kept, 0, this.#keptLength);
+			this.#keptLength = 0;
+			this.#passOver(bytes, start, end - tailBytes);
+			return end - tailBytes;
+		}
+		const go = this.#keptLength - stay;
+		let at = this.#skip(kept, 0, go);
+		// A line that has just begun is not worth a look yet.
+		if (at === 0 || go - at > shortBytes) {
+			this.#readOn(kept, at, go);
+			at = go;
+		}
+		kept.copyWithin(0, at, this.#keptLength);
+		this.#keptLength -= at;
+		return start;
+	}
+
+	/** Bytes behind which the tail has come: what has ended in them cannot be the last. */
+	#passOver(bytes: Buffer, start: number, end: number): void {
+		this.#readOn(bytes, this.#skip(bytes, start, end), end);
+	}
+
+	/** Returns where the last line or event begins, or `start` if it is the one that is going on. */
+	#skip(bytes: Buffer, start: number, end: number): number {
+		const at = this.#readOpening(bytes, start, end);
+		return this.#skipTo(at, this.#lastBeginning(bytes, at, end));
+	}
+
+	#skipTo(at: number, beginsAt: number | undefined): number {
+		if (beginsAt === undefined) return at;
+		this.#passed += beginsAt - at;
+		this.#beginLine();
+		this.#event = "";
+		this.#counts = noCounts;
+		return beginsAt;
+	}
+
+	#readOn(bytes: Buffer, start: number, end: number): void {
+		let at = start;
+		while (at < end) at = this.#readLine(bytes, at, end);
+	}
+
+	/** Reads on until the model has been found, and returns the place behind. */
+	#readOpening(bytes: Buffer, start: number, end: number): number {
+		let at = start;
+		while (at < end && this.#model === undefined && this.#judged < openingLines)
+			at = this.#readLine(bytes, at, end);
+		return at;
+	}
+
+	/** Where the last line or event begins, unless it is one that has begun before. */
+	#lastBeginning(
+		bytes: Buffer,
+		start: number,
+		end: number,
+	): number | undefined {
+		for (let at = end; at > start; ) {
+			at = bytes.lastIndexOf(lf, at - 1);
+			if (at < start) break;
+			// An event ends with an empty line.
+			if (this.#format === "ndjson" || (at > start && bytes[at - 1] === lf))
+				return at + 1;
+		}
+		return undefined;
+	}
+
+	/** Reads the last line, or the last two events: counts may stand before the mark. */
+	#readTail(kept: Buffer, start: number): void {
+		const end = this.#keptLength;
+		const at = this.#readOpening(kept, start, end);
+		let textEnd = end;
+		while (textEnd > at && isBlank(kept[textEnd - 1])) textEnd -= 1;
+		let beginsAt = this.#lastBeginning(kept, at, textEnd);
+		if (this.#format === "sse") {
+			let events = 0;
+			let eventEnd = textEnd;
+			while (beginsAt !== undefined) {
+				if (isEvent(kept.toString("latin1", beginsAt, eventEnd))) events += 1;
+				if (events === 2) break;
+				eventEnd = beginsAt - 1;
+				beginsAt = this.#lastBeginning(kept, at, eventEnd);
+			}
+		}
+		this.#readOn(kept, this.#skipTo(at, beginsAt), end);
+	}
+
+	/** Reads what there is of a line, and returns the place behind it. */
+	#readLine(bytes: Buffer, start: number, end: number): number {
+		const found = bytes.indexOf(lf, start);
+		const stop = found === -1 || found > end ? end : found;
+		if (this.#format === "ndjson") this.#members.scan(bytes, start, stop);
+		else this.#readField(bytes, start, stop);
+		this.#passed += stop - start;
+		if (stop === end) return end;
+		this.#endLine();
+		this.#passed += 1;
+		return stop + 1;
+	}
+
+	#readField(bytes: Buffer, start: number, end: number): void {
+		const before = this.#field.length;
+		if (before < maxFieldLength)
+			this.#field += bytes.toString(
+				"latin1",
+				start,
+				Math.min(end, start + maxFieldLength - before),
+			);
+		if (this.#isData) this.#members.scan(bytes, start, end);
+		else if (this.#field.startsWith("data:")) {
+			this.#isData = true;
+			this.#members.scan(bytes, start + "data:".length - before, end);
+		}
+	}
+
+	#endLine(): void {
+		if (this.#format === "ndjson") {
+			if (this.#members.hasBegun) this.#judgeLine();
+		} else if (this.#isData) this.#judgeEvent();
+		else if (this.#field.startsWith("event:"))
+			this.#event = this.#field.slice("event:".length).trim();
+		else if (this.#field.trim() === "") this.#event = "";
+		this.#beginLine();
+	}
+
+	#beginLine(): void {
+		this.#members.reset();
+		this.#field = "";
+		this.#isData = false;
+	}
+
+	/** A line may be one of pull, push or create, which have no mark at their end. */
+	#judgeLine(): void {
+		const { isWhole } = this.#members;
+		const isDone = isWhole && this.#members.value(place.done) === true;
+		const isError = isWhole && this.#hasError();
+		this.#setCounts(isDone ? this.#readCounts() : noCounts);
+		this.#setEnd(isDone || isError, isError);
+	}
+
+	#judgeEvent(): void {
+		const isWhole = this.#members.isWhole;
+		if (openaiStreams.has(this.#path)) {
+			const isError = isWhole && (this.#hasError() || this.#event === "error");
+			const counts = isWhole ? this.#readCounts() : noCounts;
+			// Ollama writes zeros into every event of a completion but the one that counts.
+			if ((counts.tokensIn ?? 0) + (counts.tokensOut ?? 0) > 0)
+				this.#setCounts(counts);
+			this.#setEnd(
+				isError || /^data: ?\[DONE\]\r?$/.test(this.#field),
+				isError,
+			);
+			return;
+		}
+		const type = this.#event || this.#members.value(place.type);
+		const fails = isWhole
+			? lastEvents.get(this.#path)?.get(String(type))
+			: undefined;
+		if (isWhole && (type === "message_delta" || fails !== undefined)) {
+			const counts = this.#readCounts();
+			if (counts !== noCounts) this.#setCounts(counts);
+		}
+		this.#setEnd(fails !== undefined, fails === true);
+	}
+
+	#setEnd(isEnd: boolean, isError: boolean): void {
+		const id = this.#members.value(place.responseId);
+		if (typeof id === "string") this.#responseId = id;
+		const number = this.#members.value(place.sequenceNumber);
+		if (typeof number === "number") this.#sequenceNumber = number;
+		this.#noteModel();
+		this.#judged += 1;
+		this.#isEnd = isEnd;
+		this.#isError = isError;
+		this.#endAt = this.#passed;
+	}
+
+	#noteModel(): void {
+		if (this.#model !== undefined || this.#judged >= openingLines) return;
+		const model = this.#members.value(place.model);
+		if (
+			typeof model === "string" &&
+			model !== "" &&
+			model.length <= maxModelLength
+		)
+			this.#model = model;
+	}
+
+	#hasError(): boolean {
+		return (this.#members.value(place.error) ?? null) !== null;
+	}
+
+	#setCounts(counts: Counts): void {
+		this.#counts = counts;
+		this.#countsEndAt = this.#passed;
+		this.#judgedBeforeCounts = this.#judged;
+	}
+
+	#readCounts(): Counts {
+		const tokensIn = toCount(this.#members.value(place.tokensIn));
+		const tokensOut = toCount(this.#members.value(place.tokensOut));
+		const beside = toCount(this.#members.value(place.cachedBeside));
+		const tokensCached =
+			beside ?? toCount(this.#members.value(place.cachedPart));
+		if (tokensIn === undefined && tokensOut === undefined) return noCounts;
+		return {
+			tokensIn: tokensIn === undefined ? undefined : tokensIn + (beside ?? 0),
+			tokensCached,
+			tokensOut,
+		};
+	}
+
+	/** Looks at what is left; nothing more comes. */
+	#finish(): void {
+		if (this.#isFinished) return;
+		this.#isFinished = true;
+		if (this.#format === "opaque") {
+			if (!this.#reads) return;
+			this.#noteModel();
+			if (this.#members.isWhole) this.#setCounts(this.#readCounts());
+			return;
+		}
+		if (this.#kept !== undefined) {
+			const tailAt = Math.max(0, this.#keptLength - tailBytes);
+			this.#passOver(this.#kept, 0, tailAt);
+			this.#readTail(this.#kept, tailAt);
+		}
+		this.#endLine();
+		if (this.#passed - this.#endAt > tailBytes) {
+			this.#isEnd = false;
+			this.#isError = false;
+		}
+		if (
+			this.#passed - this.#countsEndAt > tailBytes ||
+			this.#judged - this.#judgedBeforeCounts > 2
+		)
+			this.#counts = noCounts;
+	}
+
+	/** Gives its buffer back. No more may be pushed. */
 	release(): void {
+		this.#finish();
 		if (this.#kept !== undefined && spares.length < maxSpares)
 			spares.push(this.#kept);
 		this.#kept = undefined;
-		this.#headLength = 0;
-		this.#tailLength = 0;
 	}
 
 	/** The last byte of the reply so far. */
 	get lastByte(): number | undefined {
-		return this.#tailLength === 0
-			? undefined
-			: this.#kept?.[headBytes + this.#tailLength - 1];
+		return this.#lastByte;
 	}
 
-	#tailText(): string {
-		const end = headBytes + this.#tailLength;
-		return (
-			this.#kept?.toString(
-				"latin1",
-				Math.max(headBytes, end - tailBytes),
-				end,
-			) ?? ""
-		);
-	}
-
-	#headText(): string {
-		return this.#kept?.toString("utf8", 0, this.#headLength) ?? "";
-	}
-
-	/** The model and the token counts, as far as the reply names them. */
-	usage(route: Route): Usage {
-		const tail = this.#tailText();
-		const model = modelPattern.exec(this.#headText())?.[1];
-		// A native reply that is not at its end has no counts, whatever a tool call in it says.
-		if (nativeStreams.has(route.path) && !isNativeEnd(tail))
-			return { model, tokensIn: undefined, tokensOut: undefined };
-		return {
-			model,
-			tokensIn: lastCount(tail, tokensInPattern),
-			tokensOut: lastCount(tail, tokensOutPattern),
-		};
+	/**
+	 * The model and the token counts, as far as the reply names them. Ollama writes
+	 * placeholders at the start of some streams; they are no counts.
+	 */
+	usage(): Usage {
+		this.#finish();
+		return { model: this.#model, ...this.#counts };
 	}
 
 	/**
 	 * Whether a reply that ended came to its own end. Ollama's event streams just
-	 * stop when a runner dies, so one without its terminator has failed.
+	 * stop when a runner dies, so one whose last event is none that ends it has
+	 * failed. Replies without such a mark are always complete.
 	 */
-	isComplete(route: Route, format: ReplyFormat): boolean {
-		const tail = this.#tailText();
-		if (format === "ndjson" && nativeStreams.has(route.path))
-			return isNativeEnd(tail);
-		const terminator = format === "sse" && terminators.get(route.path);
-		return terminator ? terminator.test(tail) : true;
+	get isComplete(): boolean {
+		this.#finish();
+		const hasMark =
+			this.#format === "ndjson"
+				? nativeStreams.has(this.#path)
+				: this.#format === "sse" &&
+					(openaiStreams.has(this.#path) || lastEvents.has(this.#path));
+		return !hasMark || this.#isEnd;
 	}
 
 	/** Whether the reply's own last words are an error. */
-	endsWithError(format: ReplyFormat): boolean {
-		const tail = this.#tailText().trimEnd();
-		if (format === "ndjson") return lastLine(tail).startsWith('{"error":');
-		return (
-			format === "sse" &&
-			/(?:^|\n)(?:event: error\n.*|data: \{"error":.*)$/.test(tail)
-		);
+	get endsWithError(): boolean {
+		this.#finish();
+		return this.#isError;
+	}
+
+	/** Of a stream of `/v1/responses`: its identity, and the number of the event that would come next. */
+	get responseState(): { id: string | undefined; nextSequenceNumber: number } {
+		this.#finish();
+		return {
+			id: this.#responseId,
+			nextSequenceNumber: this.#sequenceNumber + 1,
+		};
 	}
 }
 
-function lastCount(text: string, pattern: RegExp): number | undefined {
-	const last = [...text.matchAll(pattern)].at(-1)?.[1];
-	return last === undefined ? undefined : Number(last);
+function toCount(value: Value | undefined): number | undefined {
+	return typeof value === "number" ? value : undefined;
 }
 
-function lastLine(text: string): string {
-	return text.slice(text.lastIndexOf("\n") + 1);
+/** Comments keep a stream alive, and tell nothing. */
+function isEvent(text: string): boolean {
+	return /^data:/m.test(text);
 }
 
-const nativeStreams = new Set(["/api/generate", "/api/chat"]);
-
-/** The arguments of a tool call stand unescaped in a line, so only a parsed one tells what is at its top. */
-function isNativeEnd(tail: string): boolean {
-	const line = lastLine(tail.trimEnd());
-	try {
-		const last = JSON.parse(line) as { done?: unknown; error?: unknown };
-		return last.done === true || last.error !== undefined;
-	} catch {
-		// The last line of a long generation has a `context` array that is longer than the tail.
-		return /,"total_duration":\d+(?:,"\w+":\d+)*\}$/.test(line);
-	}
+function isBlank(byte: number | undefined): boolean {
+	return byte === 0x0a || byte === 0x0d || byte === 0x20 || byte === 0x09;
 }
-
-// Anchored at a line's start, where a model's text cannot put anything: its newlines are escaped.
-const openaiEnd = /(?:^|\n)data: (?:\[DONE\]|\{"error":)/;
-
-const terminators = new Map<string, RegExp>([
-	["/v1/chat/completions", openaiEnd],
-	["/v1/completions", openaiEnd],
-	["/v1/messages", /(?:^|\n)event: (?:message_stop|error)\n/],
-	[
-		"/v1/responses",
-		/(?:^|\n)event: (?:response\.(?:completed|failed|incomplete)|error)\n/,
-	],
-]);

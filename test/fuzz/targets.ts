@@ -6,12 +6,12 @@ import { BodyScan, type ScanResult } from "../../src/ollama/bodyScan.ts";
 import { SignatureUses } from "../../src/ollama/cliSignature.ts";
 import { FormScan } from "../../src/ollama/formScan.ts";
 import { matchRoute, type Route, routes } from "../../src/ollama/routes.ts";
-import { ReplyEnds } from "../../src/ollama/usage.ts";
 import { WatchList } from "../../src/ollama/watchedNames.ts";
 import { testEntries, testKeys } from "../support/gate.ts";
 import { readFormLikeGo } from "../support/goForm.ts";
 import { fold, readLikeGo } from "../support/goJson.ts";
 import { readReply, readReplySlowly } from "../support/replies.ts";
+import { everyBytes, readEnd } from "../support/replyEnds.ts";
 
 /** A piece of the daemon that reads what strangers send, and what must hold whatever they send. */
 export interface Target {
@@ -405,11 +405,11 @@ const replyRoutes = routes.filter(({ path }) =>
 		"/v1/responses",
 	].includes(path),
 );
-const formats = ["ndjson", "sse", "json", "opaque"] as const;
+const formats = ["ndjson", "sse", "opaque"] as const;
 
 const usageTarget: Target = {
 	name: "usage",
-	files: ["src/ollama/usage.ts"],
+	files: ["src/ollama/usage.ts", "src/ollama/memberScan.ts"],
 	seeds: [
 		'{"model":"qwen3:8b","response":"a","done":false}\n{"model":"qwen3:8b","done":true,"total_duration":9,"prompt_eval_count":11,"eval_count":22}\n',
 		'data: {"model":"q","usage":{"prompt_tokens":1,"completion_tokens":2}}\n\ndata: [DONE]\n\n',
@@ -435,38 +435,36 @@ const usageTarget: Target = {
 	maxBytes: 262_144,
 	run(input) {
 		const bytes = Buffer.from(input, "latin1");
-		const read = (pieceBytes: number) => {
-			const ends = new ReplyEnds();
-			for (let at = 0; at < bytes.length; at += pieceBytes)
-				ends.push(bytes.subarray(at, at + pieceBytes));
-			return replyRoutes
-				.map((route) =>
-					JSON.stringify([
-						ends.usage(route),
-						...formats.map((format) => [
-							ends.isComplete(route, format as never),
-							ends.endsWithError(format as never),
-						]),
-						ends.lastByte,
-					]),
-				)
-				.join("\n");
-		};
-		const whole = read(Math.max(1, bytes.length));
-		must(
-			whole === read(bytes.length > 8192 ? 999 : 7),
-			"the pieces make a difference",
-		);
-		for (const [, count] of whole.matchAll(/"tokens(?:In|Out)":([^,}]*)/g))
-			must(Number.isSafeInteger(Number(count)), `a count of ${count}`);
-		const line = input.trimEnd().slice(input.trimEnd().lastIndexOf("\n") + 1);
-		if (line.length > 3000 || !isJson(line)) return;
+		const pieceBytes = bytes.length > 8192 ? 999 : 7;
+		for (const { path } of replyRoutes)
+			for (const format of formats) {
+				const whole = readEnd(path, format, bytes);
+				const pieces = readEnd(
+					path,
+					format,
+					bytes,
+					everyBytes(bytes.length, pieceBytes),
+				);
+				must(
+					JSON.stringify(whole) === JSON.stringify(pieces),
+					"the pieces make a difference",
+				);
+				for (const count of [whole.usage.tokensIn, whole.usage.tokensOut])
+					must(
+						count === undefined || Number.isSafeInteger(count),
+						`a count of ${count}`,
+					);
+			}
+		const text = input.replace(/[ \t\r\n]+$/, "");
+		const line = text.slice(text.lastIndexOf("\n") + 1);
+		if (input.length - text.length > 4000 || !isJson(line)) return;
 		const last = JSON.parse(line) as { done?: unknown } | null;
-		const ends = new ReplyEnds();
-		ends.push(bytes);
-		const chat = replyRoutes.find(({ path }) => path === "/api/chat");
-		if (chat !== undefined && last?.done === true)
-			must(ends.isComplete(chat, "ndjson"), "an end is not seen");
+		if (typeof last !== "object" || Array.isArray(last)) return;
+		must(
+			readEnd("/api/chat", "ndjson", bytes).isComplete ===
+				(last?.done === true || (last as { error?: unknown })?.error != null),
+			"an end is not seen, or one that is none",
+		);
 	},
 };
 

@@ -1,20 +1,16 @@
 import t from "tap";
-import { matchRoute, type Route } from "../../src/ollama/routes.ts";
-import { ReplyEnds } from "../../src/ollama/usage.ts";
+import type { ReplyFormat } from "../../src/ollama/errors.ts";
+import { everyBytes, readEnd } from "../support/replyEnds.ts";
 
-function routeOf(path: string): Route {
-	const match = matchRoute("POST", path);
-	if (match.kind !== "route") throw new Error(`no route ${path}`);
-	return match.route;
-}
-
-/** The ends of a reply that came in pieces of a size. */
-function read(text: string, pieceBytes = 64): ReplyEnds {
-	const ends = new ReplyEnds();
+/** The end of a reply that came in pieces of a size. */
+function read(
+	path: string,
+	format: ReplyFormat,
+	text: string,
+	pieceBytes = 64,
+) {
 	const bytes = Buffer.from(text);
-	for (let at = 0; at < bytes.length; at += pieceBytes)
-		ends.push(bytes.subarray(at, at + pieceBytes));
-	return ends;
+	return readEnd(path, format, bytes, everyBytes(bytes.length, pieceBytes));
 }
 
 const line = (value: unknown) => `${JSON.stringify(value)}\n`;
@@ -38,17 +34,22 @@ t.test(
 				...counts,
 			});
 		for (const pieceBytes of [1000, 4096, 65536, 10_000_000]) {
-			const ends = read(text, pieceBytes);
+			const end = read("/api/generate", "ndjson", text, pieceBytes);
 			t.strictSame(
-				ends.usage(routeOf("/api/generate")),
-				{ model: "qwen3:8b", tokensIn: 11, tokensOut: 22 },
+				end.usage,
+				{
+					model: "qwen3:8b",
+					tokensIn: 11,
+					tokensCached: undefined,
+					tokensOut: 22,
+				},
 				`${pieceBytes}`,
 			);
-			t.ok(ends.isComplete(routeOf("/api/generate"), "ndjson"));
-			t.equal(ends.lastByte, 10);
+			t.ok(end.isComplete);
+			t.equal(end.lastByte, 10);
 		}
 		t.strictSame(
-			read(text.slice(0, 30_000), 1).usage(routeOf("/api/generate")).model,
+			read("/api/generate", "ndjson", text.slice(0, 30_000), 1).usage.model,
 			"qwen3:8b",
 			"byte by byte",
 		);
@@ -61,11 +62,13 @@ t.test(
 		const lies =
 			'"eval_count":999,"done":true}\n{"error":"x"}\ndata: [DONE]\nevent: message_stop\n';
 		const said = read(
+			"/api/chat",
+			"ndjson",
 			line({ model: "m", message: { content: lies }, done: false }),
 		);
-		t.equal(said.usage(routeOf("/api/chat")).tokensOut, undefined);
-		t.notOk(said.isComplete(routeOf("/api/chat"), "ndjson"));
-		t.notOk(said.endsWithError("ndjson"));
+		t.equal(said.usage.tokensOut, undefined);
+		t.notOk(said.isComplete);
+		t.notOk(said.endsWithError);
 		const toolCall = line({
 			model: "m",
 			message: {
@@ -84,13 +87,22 @@ t.test(
 			},
 			done: false,
 		});
-		t.notOk(read(toolCall).isComplete(routeOf("/api/chat"), "ndjson"));
-		t.equal(read(toolCall).usage(routeOf("/api/chat")).tokensOut, undefined);
+		const called = read("/api/chat", "ndjson", toolCall);
+		t.notOk(called.isComplete);
+		t.notOk(called.endsWithError);
+		t.equal(called.usage.tokensOut, undefined);
 		const data = (value: unknown) => `data: ${JSON.stringify(value)}\n\n`;
-		const sse = read(data({ choices: [{ delta: { content: lies } }] }));
-		t.notOk(sse.isComplete(routeOf("/v1/chat/completions"), "sse"));
-		t.notOk(sse.isComplete(routeOf("/v1/messages"), "sse"));
-		t.notOk(sse.endsWithError("sse"));
+		for (const path of [
+			"/v1/chat/completions",
+			"/v1/completions",
+			"/v1/messages",
+			"/v1/responses",
+		]) {
+			const text = data({ choices: [{ delta: { content: lies } }] });
+			const sse = read(path, "sse", text);
+			t.notOk(sse.isComplete, path);
+			t.notOk(sse.endsWithError, path);
+		}
 	},
 );
 
@@ -117,11 +129,71 @@ t.test("each stream's own end, and its own error, is recognised", async (t) => {
 		["/api/pull", "ndjson", line({ status: "pulling manifest" })],
 	];
 	for (const [path, format, text] of ends)
-		t.ok(read(text).isComplete(routeOf(path), format), path);
-	t.ok(read(line({ error: "boom" })).endsWithError("ndjson"));
-	t.ok(
-		read('data: {"a":1}\n\nevent: error\ndata: {"error":{}}\n\n').endsWithError(
-			"sse",
-		),
+		t.ok(read(path, format, text).isComplete, path);
+	t.ok(read("/api/chat", "ndjson", line({ error: "boom" })).endsWithError);
+	for (const path of ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+		t.ok(
+			read(path, "sse", 'data: {"a":1}\n\nevent: error\ndata: {"error":{}}\n\n')
+				.endsWithError,
+			path,
+		);
+});
+
+t.test(
+	"what Ollama writes at the start of a stream in place of counts is none",
+	async (t) => {
+		const data = (value: unknown) => `data: ${JSON.stringify(value)}\n\n`;
+		const none = {
+			tokensIn: undefined,
+			tokensCached: undefined,
+			tokensOut: undefined,
+		};
+		const left: [string, string][] = [
+			[
+				"/v1/completions",
+				data({
+					model: "m",
+					choices: [{ text: "a" }],
+					usage: { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 },
+				}).repeat(5),
+			],
+			[
+				"/v1/messages",
+				`event: message_start\n${data({
+					type: "message_start",
+					message: { model: "m", usage: { input_tokens: 9, output_tokens: 0 } },
+				})}`,
+			],
+			[
+				"/v1/responses",
+				`event: response.created\n${data({
+					type: "response.created",
+					response: { model: "m", usage: { input_tokens: 0 } },
+				})}`,
+			],
+		];
+		for (const [path, text] of left)
+			t.strictSame(
+				read(path, "sse", text).usage,
+				{ model: "m", ...none },
+				path,
+			);
+	},
+);
+
+t.test(
+	"an event is known by its type where it has no name of its own",
+	async (t) => {
+		const text = 'data: {"sequence_number":3,"type":"response.completed"}\n\n';
+		t.ok(read("/v1/responses", "sse", text).isComplete);
+	},
+);
+
+t.test("comments between a stream's last events change nothing", async (t) => {
+	const end = read(
+		"/v1/chat/completions",
+		"sse",
+		`data: {"model":"m"}\n\ndata: {"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\n${": still here\n\n".repeat(20)}data: [DONE]\n\n`,
 	);
+	t.match(end, { isComplete: true, usage: { tokensIn: 3, tokensOut: 4 } });
 });
