@@ -90,9 +90,12 @@ export class Upstream {
 
 	/** Sends a request; the sink hears nothing before this has returned. @throws OddRequest */
 	send(call: UpstreamCall, sink: UpstreamSink): UpstreamRequest {
-		const head = headOf(call, this.#hostHeader);
-		const connection = this.#idle.pop() ?? this.#open();
-		return connection.begin(call, head, sink);
+		const message = { call, head: headOf(call, this.#hostHeader) };
+		const request = new UpstreamRequest(call, sink);
+		const idle = this.#idle.pop();
+		if (idle === undefined) this.#open().begin(request, message);
+		else idle.beginAgain(request, message);
+		return request;
 	}
 
 	/** Closes what nobody has needed for a minute. */
@@ -127,6 +130,7 @@ export class Upstream {
 				const at = this.#idle.indexOf(connection);
 				if (at !== -1) this.#idle.splice(at, 1);
 			},
+			unsent: (request, message) => this.#open().begin(request, message),
 		});
 		this.#all.add(connection);
 		return connection;
@@ -143,12 +147,7 @@ export class UpstreamRequest {
 	/** Until its end. */
 	connection: Connection | undefined;
 
-	constructor(
-		connection: Connection,
-		{ method, body }: UpstreamCall,
-		sink: UpstreamSink,
-	) {
-		this.connection = connection;
+	constructor({ method, body }: UpstreamCall, sink: UpstreamSink) {
 		this.sink = sink;
 		this.reader = new ReplyReader(method === "HEAD", sink);
 		this.bodyEnded = body === undefined || Buffer.isBuffer(body);
@@ -193,9 +192,17 @@ export class UpstreamRequest {
 	}
 }
 
+/** A request as it is written. */
+interface Message {
+	readonly call: UpstreamCall;
+	readonly head: string;
+}
+
 interface Owner {
 	free(): void;
 	closed(): void;
+	/** The connection has ended before a byte of the request was written on it. */
+	unsent(request: UpstreamRequest, message: Message): void;
 }
 
 /** A connection and the request on it, if any. */
@@ -205,6 +212,8 @@ class Connection {
 	idleSinceMs = 0;
 	readonly #owner: Owner;
 	#request: UpstreamRequest | undefined;
+	/** The request has not been written. */
+	#unsent: Message | undefined;
 	#connected = false;
 
 	constructor(
@@ -246,11 +255,34 @@ class Connection {
 		});
 	}
 
-	begin(call: UpstreamCall, head: string, sink: UpstreamSink): UpstreamRequest {
-		const request = new UpstreamRequest(this, call, sink);
+	/** Sends the first request on it. */
+	begin(request: UpstreamRequest, message: Message): void {
+		request.connection = this;
 		this.#request = request;
+		this.#write(message);
+	}
+
+	/**
+	 * Sends another request, once all that has come by now has been read: between
+	 * two turns of the event loop Node reads every socket that has something. What
+	 * is there before the request has been written is no answer to it.
+	 */
+	beginAgain(request: UpstreamRequest, message: Message): void {
+		request.connection = this;
+		this.#request = request;
+		this.#unsent = message;
+		setImmediate(() => setImmediate(() => this.#writeUnsent(message)));
+	}
+
+	#writeUnsent(message: Message): void {
+		if (this.#unsent !== message) return;
+		this.#unsent = undefined;
+		this.#write(message);
+		this.#letWrite();
+	}
+
+	#write({ call: { body }, head }: Message): void {
 		const { socket } = this;
-		const { body } = call;
 		if (!Buffer.isBuffer(body)) socket.write(head, "latin1");
 		// One string is one write. Latin-1 keeps every byte.
 		else if (body.length <= 4096)
@@ -261,27 +293,26 @@ class Connection {
 			socket.write(body);
 			socket.uncork();
 		}
-		if (this.#connected && !request.bodyEnded)
-			process.nextTick(() => this.#letWrite());
-		return request;
 	}
 
 	destroy(): void {
 		this.#request = undefined;
+		this.#unsent = undefined;
 		this.#owner.closed();
 		this.socket.destroy();
 	}
 
 	#letWrite(): void {
-		if (this.#request?.bodyEnded === false) this.#request.sink.ready();
+		if (this.#unsent === undefined && this.#request?.bodyEnded === false)
+			this.#request.sink.ready();
 	}
 
 	/** Returns whether more is wanted now (net.connect, `onread.callback`). */
 	#read(length: number): boolean {
 		const request = this.#request;
-		if (request === undefined) {
+		if (request === undefined || this.#unsent !== undefined) {
 			// Whatever it is, it is nobody's answer.
-			this.destroy();
+			this.#fail({ kind: "garbage", detail: "bytes that nobody asked for" });
 			return false;
 		}
 		let wantsMore: boolean;
@@ -316,16 +347,19 @@ class Connection {
 
 	#closedByPeer(): void {
 		const request = this.#request;
-		if (request?.reader.close() === true) this.#finish(request);
+		if (this.#unsent === undefined && request?.reader.close() === true)
+			this.#finish(request);
 		else this.#fail({ kind: "died", detail: "ECONNRESET" });
 	}
 
 	#fail(fault: UpstreamFault): void {
 		const request = this.#request;
+		const unsent = this.#unsent;
 		this.destroy();
 		if (request?.connection === undefined) return;
 		request.connection = undefined;
-		request.sink.failed(fault);
+		if (unsent === undefined) request.sink.failed(fault);
+		else this.#owner.unsent(request, unsent);
 	}
 }
 

@@ -5,6 +5,7 @@ import {
 	Upstream,
 	type UpstreamCall,
 	type UpstreamFault,
+	type UpstreamRequest,
 	type UpstreamSink,
 } from "../../src/net/upstream.ts";
 import { eventually } from "../support/gate.ts";
@@ -47,6 +48,7 @@ function call(
 ): Promise<string | UpstreamFault> {
 	return new Promise((resolve) => {
 		let body = "";
+		let request: UpstreamRequest | undefined;
 		const sink: UpstreamSink = {
 			head() {},
 			data(buffer, start, end) {
@@ -54,10 +56,13 @@ function call(
 				return true;
 			},
 			end: () => resolve(body),
-			ready() {},
+			ready() {
+				request?.write(Buffer.from("{}"));
+				request?.endBody();
+			},
 			failed: resolve,
 		};
-		upstream.send(what, sink);
+		request = upstream.send(what, sink);
 	});
 }
 
@@ -86,6 +91,49 @@ t.test("a connection carries one request after the other", async (t) => {
 	upstream.sweep(performance.now() + 61_000);
 	await eventually(() => sockets.size === 0);
 });
+
+const lateEnds: [string, (socket: Socket) => void][] = [
+	[
+		"bytes that nobody asked for",
+		(socket) =>
+			socket.write("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nPOISON"),
+	],
+	["its end", (socket) => socket.end()],
+	["a reset", (socket) => socket.resetAndDestroy()],
+];
+for (const [what, act] of lateEnds)
+	for (const [kind, next] of [
+		["without a body", get],
+		["with a body", { ...get, method: "POST", body: Buffer.from("{}") }],
+		[
+			"with a body that follows",
+			{ ...get, method: "POST", body: { length: "2" } },
+		],
+	] as const)
+		t.test(
+			`a connection on which there is ${what} is given no request ${kind}, and another is`,
+			async (t) => {
+				const seen: string[] = [];
+				const { upstream, sockets } = await start(t, (socket, text) => {
+					seen.push(text);
+					const isWhole = text.startsWith("GET") || text.endsWith("{}");
+					if (isWhole) socket.write(reply);
+				});
+				t.equal(await call(upstream, get), "{}");
+				const [socket] = sockets;
+				if (socket === undefined) throw new Error("there is no connection");
+				// With the system by the time the next request is there, and not read yet.
+				act(socket);
+				t.equal(await call(upstream, next), "{}");
+				await eventually(() => sockets.size === 1);
+				t.notOk(sockets.has(socket), "it is closed");
+				t.equal(
+					seen.join("").match(/ HTTP\/1\.1\r\n/g)?.length,
+					2,
+					"neither request was sent twice",
+				);
+			},
+		);
 
 t.test(
 	"a reply that ends with its connection is whole there, unless that is reset",
