@@ -2,14 +2,18 @@ import { readFile } from "node:fs/promises";
 import { styleText } from "node:util";
 import { BadFileError } from "../config/strictJson.ts";
 import { parseAddress } from "../net/ranges.ts";
-import { type Finding, judgePolicy, type Opener } from "../tailnet/judge.ts";
+import type { Finding } from "../tailnet/finding.ts";
+import { judgePolicy, type Opener, type Report } from "../tailnet/judge.ts";
 import { parseTailnetPolicy } from "../tailnet/policyFile.ts";
 import {
+	controls,
 	defaultChoices,
 	isAdmin,
+	isHeadscaleAdmin,
 	isTag,
 	recommendPolicy,
 } from "../tailnet/recommended.ts";
+import type { Server } from "../tailnet/selectors.ts";
 import { visibleLine } from "../visible.ts";
 import { type Command, exitCodes, readArgs, UsageError } from "./command.ts";
 import { formatTable } from "./table.ts";
@@ -20,18 +24,22 @@ export const policy: Command = {
 	summary: "write a tailnet policy for the server, or judge the one you have",
 	help: `
 Usage: llamagate policy print [--server-tag TAG] [--client-tag TAG] [--ssh]
-                              [--admin WHO]
-       llamagate policy check FILE [--server-tag TAG]
+                              [--admin WHO] [--for headscale]
+       llamagate policy check FILE [--server-tag TAG]...
                               [--server-address ADDRESS]... [--json]
 
 print writes a policy (HuJSON) that lets clients reach the gate and HTTPS on the
 server, and nothing else. check says who can reach which port of the server
-under a policy, and what is too wide. Neither talks to Tailscale.
+under a policy, what is too wide, and which of the policy's own tests fail.
+Neither talks to Tailscale.
 
-  --server-tag TAG   the server's tag (default: ${defaultChoices.serverTag})
+  --server-tag TAG   the server's tag (default: ${defaultChoices.serverTag}); check takes
+                     several, for a server that carries them all
   --client-tag TAG   the clients' tag (default: ${defaultChoices.clientTag})
   --ssh              let WHO log in on the server by Tailscale SSH
-  --admin WHO        who may assign the tags (default: ${defaultChoices.admin})
+  --admin WHO        who may assign the tags (default: ${defaultChoices.admin}; with
+                     --for headscale nobody, or a user, such as alice@)
+  --for headscale    print what headscale takes
   --server-address ADDRESS
                      an address of the server, for rules that name addresses
   --json             print JSON
@@ -40,6 +48,8 @@ Exit codes: 0 no finding, 1 findings, 2 usage, 78 the file cannot be read
 
 Example: llamagate policy print > policy.hujson
          llamagate policy check policy.hujson
+         llamagate policy check policy.hujson --server-tag tag:gpu
+             --server-address 100.101.102.103
 `,
 	async run(given) {
 		// Options may stand before the action, too.
@@ -67,8 +77,9 @@ function print(args: string[]): number {
 	const { values } = readArgs(args, {
 		"server-tag": { type: "string", default: defaultChoices.serverTag },
 		"client-tag": { type: "string", default: defaultChoices.clientTag },
-		admin: { type: "string", default: defaultChoices.admin },
+		admin: { type: "string" },
 		ssh: { type: "boolean", default: defaultChoices.ssh },
+		for: { type: "string", default: defaultChoices.control },
 	});
 	const serverTag = readTag("server-tag", values["server-tag"]);
 	const clientTag = readTag("client-tag", values["client-tag"]);
@@ -76,58 +87,135 @@ function print(args: string[]): number {
 		throw new UsageError(
 			"the server and its clients need different tags, or the server may reach its clients",
 		);
-	if (!isAdmin(values.admin))
+	const control = controls.find((name) => name === values.for);
+	if (control === undefined)
 		throw new UsageError(
-			`--admin ${JSON.stringify(values.admin)} cannot own the tags; name autogroup:admin, another role that manages the tailnet, or a user such as me@example.com`,
+			`--for ${JSON.stringify(values.for)} is unknown; known: ${controls.join(", ")}`,
 		);
+	const { ssh } = values;
 	process.stdout.write(
 		recommendPolicy({
 			serverTag,
 			clientTag,
-			admin: values.admin,
-			ssh: values.ssh,
+			admin:
+				control === "headscale"
+					? readHeadscaleAdmin(values.admin, ssh)
+					: readAdmin(values.admin ?? defaultChoices.admin),
+			ssh,
+			control,
 		}),
 	);
 	return exitCodes.ok;
+}
+
+function readAdmin(admin: string): string {
+	if (isAdmin(admin)) return admin;
+	throw new UsageError(
+		isHeadscaleAdmin(admin)
+			? `--admin ${JSON.stringify(admin)} is how headscale writes a user; add --for headscale, or name a user such as me@example.com`
+			: `--admin ${JSON.stringify(admin)} cannot own the tags; name autogroup:admin, another role that manages the tailnet, or a user such as me@example.com`,
+	);
+}
+
+function readHeadscaleAdmin(
+	admin: string | undefined,
+	ssh: boolean,
+): string | undefined {
+	if (admin === undefined && ssh)
+		throw new UsageError(
+			"headscale knows no autogroup:admin; say with --admin who may log in by SSH, such as --admin alice@",
+		);
+	if (admin === undefined || isHeadscaleAdmin(admin)) return admin;
+	throw new UsageError(
+		`--admin ${JSON.stringify(admin)} is no user of headscale; write the name with an @ behind it, such as alice@`,
+	);
 }
 
 async function check(args: string[]): Promise<number> {
 	const { values, positionals } = readArgs(
 		args,
 		{
-			"server-tag": { type: "string", default: defaultChoices.serverTag },
+			"server-tag": {
+				type: "string",
+				multiple: true,
+				default: [defaultChoices.serverTag],
+			},
 			"server-address": { type: "string", multiple: true, default: [] },
 			json: { type: "boolean", default: false },
 		},
 		["FILE"],
 	);
-	const tag = readTag("server-tag", values["server-tag"]);
-	const addresses = values["server-address"];
-	const wrong = addresses.find((text) => parseAddress(text) === undefined);
+	const server: Server = {
+		tags: [
+			...new Set(values["server-tag"].map((tag) => readTag("server-tag", tag))),
+		],
+		addresses: values["server-address"],
+	};
+	const wrong = server.addresses.find(
+		(text) => parseAddress(text) === undefined,
+	);
 	if (wrong !== undefined)
 		throw new UsageError(
 			`--server-address ${JSON.stringify(wrong)} is no address`,
 		);
 	const file = positionals[0] ?? "";
-	const { reach, findings } = judgePolicy(
+	const { reach, findings, tests } = judgePolicy(
 		parseTailnetPolicy(await readText(file), file),
-		{ tag, addresses },
+		server,
 	);
 	const ok = findings.length === 0;
 	process.stdout.write(
 		values.json
-			? `${JSON.stringify({ ok, file, serverTag: tag, reach, findings }, undefined, 2)}\n`
-			: `${formatTable(
-					["PORT", "USE", `WHO CAN OPEN IT ON ${tag}`],
+			? `${JSON.stringify(
+					{
+						ok,
+						file,
+						serverTag: server.tags[0],
+						// Whom the policy was judged for: a device with a tag belongs to no user.
+						server: { ...server, user: null },
+						reach,
+						findings,
+						tests,
+					},
+					undefined,
+					2,
+				)}\n`
+			: `${describeServer(server)}\n${formatTable(
+					["PORT", "USE", `WHO CAN OPEN IT ON ${server.tags.join(" + ")}`],
 					reach.map(({ port, use, who }) => [
 						String(port),
 						use,
 						who.map(formatOpener).join(", ") || "nobody",
 					]),
-				)}\n${findings.map(formatFinding).join("")}${summarize(findings)}\n`,
+				)}\n${findings.map(formatFinding).join("")}${formatTests(tests)}${summarize(findings)}\n`,
 	);
 	return ok ? exitCodes.ok : exitCodes.finding;
 }
+
+/** What is taken for granted of the server, and with which options to say it. */
+function describeServer({ tags, addresses }: Server): string {
+	return `Taken for granted of the server:
+  tags       ${tags.join(", ")} and no other (--server-tag)
+  user       none, as it carries a tag
+  addresses  ${addresses.join(", ") || "not known"} (--server-address)
+`;
+}
+
+function formatTests({ held, failed, unclear }: Report["tests"]): string {
+	if (held + failed + unclear.length === 0) return "";
+	const lines = unclear
+		.slice(0, maxUnclear)
+		.map(({ line, says }) => `          line ${line}: ${visibleLine(says)}\n`);
+	const more =
+		unclear.length > maxUnclear
+			? `          and ${unclear.length - maxUnclear} more\n`
+			: "";
+	return `tests     ${held} hold, ${failed} fail${unclear.length > 0 ? `, ${unclear.length} not worked out` : ""}
+${lines.join("")}${more}`;
+}
+
+/** So many tests that could not be worked out are listed. */
+const maxUnclear = 5;
 
 function readTag(option: string, text: string): string {
 	if (isTag(text)) return text;

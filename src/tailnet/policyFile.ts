@@ -1,44 +1,46 @@
+import { quote } from "../config/strictJson.ts";
 import {
-	type Node,
-	type ParseError,
-	parseTree,
-	printParseErrorCode,
-} from "jsonc-parser";
+	elementsOf,
+	field,
+	fields,
+	type HuJson,
+	type Item,
+	type Place,
+	parseHuJson,
+	propertiesOf,
+	quoteItem,
+	stringsBelow,
+	textOf,
+	trimBlanks,
+} from "./huJson.ts";
 import {
-	BadFileError,
-	joinPath,
-	type Mistake,
-	quote,
-} from "../config/strictJson.ts";
-
-/** A place in the file, as people name it. */
-export interface Place {
-	/** `grants[0]`, `acls[2].dst[1]`. */
-	readonly at: string;
-	/** Counted from 1. */
-	readonly line: number;
-}
-
-/** Ports of one protocol that a rule opens, both ends included. */
-export interface PortSpec {
-	/** As the file writes it. */
-	readonly text: string;
-	/** `any` is what Tailscale takes when none is named: TCP, UDP and ICMP. */
-	readonly protocol: "any" | "tcp" | "icmp" | "other";
-	readonly first: number;
-	readonly last: number;
-}
-
-/** Where a rule leads: a selector and the ports opened on it. */
-export interface Target {
-	readonly host: string;
-	readonly ports: readonly PortSpec[];
-}
+	type PortSpec,
+	type Protocol,
+	parseAclDestination,
+	parseGrantPorts,
+	parseProtocol,
+	type Target,
+} from "./ports.ts";
+import { findRefusals, type Refusal } from "./refused.ts";
 
 /** A grant, or an entry of `acls`: both say that sources may open ports on targets. */
 export interface Rule extends Place {
 	readonly sources: readonly string[];
 	readonly targets: readonly Target[];
+	/** Of these names of `postures` one must hold of the source; none means any device. */
+	readonly postures: readonly string[];
+	/** Whether it is for what lies behind routers of a tag. */
+	readonly isRouted: boolean;
+}
+
+/** An entry of `ssh`. */
+export interface SshRule extends Place {
+	readonly isCheck: boolean;
+	readonly sources: readonly string[];
+	readonly hosts: readonly string[];
+	/** Whom a source may log in as. */
+	readonly users: readonly string[];
+	readonly postures: readonly string[];
 }
 
 /** A list of names that stands at one place. */
@@ -46,33 +48,67 @@ export interface NameList extends Place {
 	readonly names: readonly string[];
 }
 
+/** A name at its place. */
+export interface NameAt extends Place {
+	readonly name: string;
+}
+
+/** What a device says of itself; a value that is no text, number or truth value is left out. */
+export type Attributes = ReadonlyMap<string, string | number | boolean>;
+
+/** An entry of `tests`: ports that a source must be able to open, or must not. */
+export interface PolicyTest extends Place {
+	readonly source: string;
+	/** `undefined` where the file names one that there is not. */
+	readonly protocol: Protocol | undefined;
+	/** `undefined` where the entry has no `srcPostureAttrs`. */
+	readonly attributes: Attributes | undefined;
+	readonly accept: readonly NameAt[];
+	readonly deny: readonly NameAt[];
+}
+
+/** An entry of `sshTests`: users whom a source must be able to log in as, or must not. */
+export interface SshTest extends Place {
+	readonly source: string;
+	readonly attributes: Attributes | undefined;
+	readonly hosts: readonly NameAt[];
+	readonly accept: readonly NameAt[];
+	readonly check: readonly NameAt[];
+	readonly deny: readonly NameAt[];
+}
+
 /** What a tailnet policy file says about who reaches what. */
 export interface TailnetPolicy {
 	readonly rules: readonly Rule[];
 	/** Whether there is a `grants` or an `acls` section, be it empty. */
 	readonly hasRuleSection: boolean;
-	/** Tailscale SSH: who, and to which destinations. */
-	readonly ssh: readonly { sources: readonly string[]; hosts: NameList }[];
+	/** Tailscale SSH. */
+	readonly ssh: readonly SshRule[];
 	readonly groups: ReadonlyMap<string, NameList>;
 	readonly hosts: ReadonlyMap<string, string>;
 	readonly ipsets: ReadonlyMap<string, NameList>;
 	readonly tagOwners: ReadonlyMap<string, NameList>;
+	/** What each posture asks for. */
+	readonly postures: ReadonlyMap<string, NameList>;
 	/** Where `nodeAttrs` gives the attribute `funnel`. */
 	readonly funnel: readonly NameList[];
-	/** How many entries `tests` has, and every source and destination in them. */
-	readonly tests: { count: number; names: readonly string[] };
+	readonly tests: readonly PolicyTest[];
+	readonly sshTests: readonly SshTest[];
 	/** Every tag that is used anywhere, and where it is first. */
 	readonly usedTags: ReadonlyMap<string, Place>;
 	/** Names that stand twice in one object; only one counts for Tailscale, both are read here. */
 	readonly duplicates: readonly Place[];
 	/** What was not understood, and so is not in `rules`. */
 	readonly notUnderstood: readonly (Place & { message: string })[];
+	/** What Tailscale refuses to save, and so puts in force no part of. */
+	readonly refused: readonly Refusal[];
 }
 
 /**
- * Reads a tailnet policy file, in HuJSON: JSON with comments and trailing
- * commas. Names of sections and fields match whatever their case, as in Go's
- * encoding/json, since old policies write `ACLs`, `Users` and `Ports`.
+ * Reads a tailnet policy file, in HuJSON. Names of sections and fields match
+ * whatever their case, as in Go's encoding/json, since old policies write
+ * `ACLs`, `Users` and `Ports`. Blanks around a name do not count, as Tailscale
+ * takes them off.
  *
  * It does not validate as Tailscale does. What it cannot read it lists in
  * `notUnderstood`; it never passes over it.
@@ -84,47 +120,11 @@ export interface TailnetPolicy {
  * @throws {BadFileError} with line numbers, if the text is no HuJSON object
  */
 export function parseTailnetPolicy(text: string, file: string): TailnetPolicy {
-	// A byte order mark becomes a space, so that offsets stay right.
-	const content = text.replace(/^\uFEFF/, " ");
-	const lineAt = (offset: number) =>
-		content.slice(0, offset).split("\n").length;
-	const errors: ParseError[] = [];
-	let root: Node | undefined;
-	try {
-		root = parseTree(content, errors, {
-			allowTrailingComma: true,
-			disallowComments: false,
-		});
-	} catch (error) {
-		// The parser calls itself for each level.
-		if (!(error instanceof RangeError)) throw error;
-		throw new BadFileError(file, [
-			{ path: "", message: "it nests too deeply" },
-		]);
-	}
-	const mistakes: Mistake[] = errors.map(({ error, offset }) => ({
-		path: "",
-		message: `not valid HuJSON (${printParseErrorCode(error)})`,
-		line: lineAt(offset),
-	}));
-	if (mistakes.length > 0) throw new BadFileError(file, mistakes);
-	if (root?.type !== "object")
-		throw new BadFileError(file, [
-			{ path: "", message: "expected a policy: an object { … }", line: 1 },
-		]);
-	return readPolicy(root, lineAt);
-}
-
-type Path = readonly (string | number)[];
-
-/** A value and where it stands. */
-interface Item {
-	readonly node: Node;
-	readonly path: Path;
+	return readPolicy(parseHuJson(text, file));
 }
 
 /** Sections whose strings may name tags. `app` is left out: its values are the application's own. */
-const sectionsWithTags = [
+const sectionsWithTags = new Set([
 	"grants",
 	"acls",
 	"ssh",
@@ -133,41 +133,35 @@ const sectionsWithTags = [
 	"tests",
 	"sshtests",
 	"tagowners",
-];
+]);
 
-function readPolicy(
-	root: Node,
-	lineAt: (offset: number) => number,
-): TailnetPolicy {
-	const whole: Item = { node: root, path: [] };
+function readPolicy({ root, placeOf }: HuJson): TailnetPolicy {
 	const notUnderstood: (Place & { message: string })[] = [];
-	const placeOf = ({ node, path }: Item): Place => ({
-		at: joinPath(path),
-		line: lineAt(
-			node.parent?.type === "property" ? node.parent.offset : node.offset,
-		),
-	});
 	const refuse = (item: Item, message: string) =>
 		notUnderstood.push({ ...placeOf(item), message });
 
-	const strings = (item: Item): string[] => {
+	const namesAt = (item: Item): { name: string; item: Item }[] => {
 		if (item.node.type !== "array") {
 			refuse(item, "expected a list of names");
 			return [];
 		}
 		return elementsOf(item).flatMap((element) => {
-			if (element.node.type === "string") return [String(element.node.value)];
+			const text = textOf(element);
+			if (text !== undefined)
+				return [{ name: trimBlanks(text), item: element }];
 			refuse(element, "expected a name in quotes");
 			return [];
 		});
 	};
+	const strings = (item: Item): string[] =>
+		namesAt(item).map(({ name }) => name);
 	const list = (item: Item): NameList => ({
 		...placeOf(item),
 		names: strings(item),
 	});
 	/** The objects of a section that is a list of objects. */
 	const entries = (name: string): Item[] => {
-		return fields(whole, name).flatMap((section) => {
+		return fields(root, name).flatMap((section) => {
 			if (section.node.type !== "array") {
 				refuse(section, "expected a list of objects");
 				return [];
@@ -180,24 +174,32 @@ function readPolicy(
 		});
 	};
 	/** The entries of a section that is an object of named things. */
-	const named = (name: string): [string, Item][] => {
-		return fields(whole, name).flatMap((section): [string, Item][] => {
-			if (section.node.type === "object")
-				return propertiesOf(section).map(([key, value]) => [key, value]);
+	const named = (name: string): (readonly [string, Item])[] => {
+		return fields(root, name).flatMap((section): readonly [string, Item][] => {
+			if (section.node.type === "object") return propertiesOf(section);
 			refuse(section, "expected an object { … }");
 			return [];
 		});
 	};
+	const lists = (name: string) =>
+		new Map(named(name).map(([key, item]) => [key, list(item)] as const));
+	const optional = (entry: Item, ...names: string[]): string[] =>
+		names.flatMap((name) => fields(entry, name)).flatMap(strings);
 	const required = (entry: Item, ...names: string[]): string[] => {
-		const found = names.flatMap((name) => fields(entry, name));
-		if (found.length > 0) return found.flatMap(strings);
-		refuse(entry, `${names[0]} is missing`);
-		return [];
+		if (names.every((name) => fields(entry, name).length === 0))
+			refuse(entry, `${names[0]} is missing`);
+		return optional(entry, ...names);
 	};
 
+	const defaultPostures = fields(root, "defaultSrcPosture").flatMap(strings);
+	const posturesOf = (entry: Item): string[] => {
+		return field(entry, "srcPosture") === undefined
+			? defaultPostures
+			: optional(entry, "srcPosture");
+	};
 	const readGrant = (entry: Item): Rule => {
 		const ports: PortSpec[] = [];
-		for (const text of fields(entry, "ip").flatMap(strings)) {
+		for (const text of optional(entry, "ip")) {
 			const specs = parseGrantPorts(text);
 			if (specs === undefined)
 				refuse(
@@ -206,30 +208,27 @@ function readPolicy(
 				);
 			else ports.push(...specs);
 		}
-		if (
-			ports.length === 0 &&
-			fields(entry, "ip").length + fields(entry, "app").length === 0
-		)
-			refuse(entry, "it has neither ip nor app");
 		return {
 			...placeOf(entry),
 			sources: required(entry, "src"),
 			targets: required(entry, "dst").map((host) => ({ host, ports })),
+			postures: posturesOf(entry),
+			isRouted: optional(entry, "via").length > 0,
 		};
 	};
 	const readAcl = (entry: Item): Rule => {
-		const action = field(entry, "action")?.node.value;
-		if (action !== "accept")
+		const action = field(entry, "action");
+		if (textOf(action) !== "accept")
 			refuse(
 				entry,
-				`action ${quote(action)} is not "accept", the only one that there is`,
+				`action ${quoteItem(action)} is not "accept", the only one that there is`,
 			);
 		const proto = field(entry, "proto");
 		const protocol = parseProtocol(proto?.node.value ?? "");
 		if (protocol === undefined)
 			refuse(
 				proto ?? entry,
-				`${quote(proto?.node.value)} is no protocol such as "tcp"`,
+				`${quoteItem(proto)} is no protocol such as "tcp"`,
 			);
 		const targets: Target[] = [];
 		for (const text of required(entry, "dst", "ports")) {
@@ -245,92 +244,95 @@ function readPolicy(
 			...placeOf(entry),
 			sources: required(entry, "src", "users"),
 			targets,
+			postures: posturesOf(entry),
+			isRouted: false,
 		};
 	};
+	const readSsh = (entry: Item): SshRule => ({
+		...placeOf(entry),
+		isCheck: trimBlanks(textOf(field(entry, "action")) ?? "") === "check",
+		// Without one of them an entry says nothing, and is no mistake either.
+		sources: optional(entry, "src"),
+		hosts: optional(entry, "dst"),
+		users: optional(entry, "users"),
+		postures: optional(entry, "srcPosture"),
+	});
+
+	const assertions = (entry: Item, ...names: string[]): NameAt[] =>
+		names
+			.flatMap((name) => fields(entry, name))
+			.flatMap(namesAt)
+			.map(({ name, item }) => ({ ...placeOf(item), name }));
+	const attributesOf = (entry: Item): Attributes | undefined => {
+		const attributes = new Map<string, string | number | boolean>();
+		const found = fields(entry, "srcPostureAttrs");
+		for (const [name, { node }] of found.flatMap(propertiesOf))
+			if (["string", "number", "boolean"].includes(node.type))
+				attributes.set(name, node.value);
+		return found.length === 0 ? undefined : attributes;
+	};
+	const sourceOf = (entry: Item): string => {
+		const source = field(entry, "src");
+		const text = textOf(source);
+		if (source !== undefined && text === undefined)
+			refuse(source, "a test has one src, in quotes");
+		return trimBlanks(text ?? "");
+	};
+	const readTest = (entry: Item): PolicyTest => ({
+		...placeOf(entry),
+		source: sourceOf(entry),
+		protocol: parseProtocol(field(entry, "proto")?.node.value ?? ""),
+		attributes: attributesOf(entry),
+		accept: assertions(entry, "accept", "allow"),
+		deny: assertions(entry, "deny"),
+	});
+	const readSshTest = (entry: Item): SshTest => ({
+		...placeOf(entry),
+		source: sourceOf(entry),
+		attributes: attributesOf(entry),
+		hosts: assertions(entry, "dst"),
+		accept: assertions(entry, "accept"),
+		check: assertions(entry, "check"),
+		deny: assertions(entry, "deny"),
+	});
 
 	const rules = [
 		...entries("grants").map(readGrant),
 		...entries("acls").map(readAcl),
 	];
-	const ssh = entries("ssh").map((entry) => ({
-		sources: required(entry, "src"),
-		hosts: { ...placeOf(entry), names: required(entry, "dst") },
-	}));
 	const funnel = entries("nodeAttrs").flatMap((entry) => {
-		return fields(entry, "attr").flatMap(strings).includes("funnel")
+		return optional(entry, "attr").includes("funnel")
 			? [{ ...placeOf(entry), names: required(entry, "target") }]
 			: [];
 	});
 	const hosts = new Map<string, string>();
-	for (const [name, item] of named("hosts"))
-		if (item.node.type === "string") hosts.set(name, String(item.node.value));
+	for (const [name, item] of named("hosts")) {
+		const text = textOf(item);
+		if (text !== undefined) hosts.set(name, trimBlanks(text));
 		else refuse(item, "expected an address or a range in quotes");
-	const lists = (name: string) =>
-		new Map(named(name).map(([key, item]) => [key, list(item)] as const));
-	const tests = entries("tests");
+	}
+	const postures = new Map<string, NameList>();
+	// One may also be an object that says what to show to people.
+	for (const [name, item] of named("postures"))
+		postures.set(name, list(field(item, "assertions") ?? item));
 	return {
 		rules,
 		hasRuleSection:
-			field(whole, "grants") !== undefined ||
-			field(whole, "acls") !== undefined,
-		ssh,
+			field(root, "grants") !== undefined || field(root, "acls") !== undefined,
+		ssh: entries("ssh").map(readSsh),
 		groups: lists("groups"),
 		hosts,
 		ipsets: lists("ipsets"),
 		tagOwners: lists("tagOwners"),
+		postures,
 		funnel,
-		tests: {
-			count: tests.length,
-			names: tests.flatMap((entry) => stringsIn(entry).map(({ text }) => text)),
-		},
-		usedTags: findTags(whole, placeOf),
-		duplicates: findDuplicates(whole, placeOf),
+		tests: entries("tests").map(readTest),
+		sshTests: entries("sshTests").map(readSshTest),
+		usedTags: findTags(root, placeOf),
+		duplicates: findDuplicates(root, placeOf),
 		notUnderstood,
+		refused: findRefusals(root, placeOf),
 	};
-}
-
-function propertiesOf({ node, path }: Item): [string, Item, Node][] {
-	return (node.children ?? []).flatMap((property) => {
-		const [key, value] = property.children ?? [];
-		const name = String(key?.value);
-		return value === undefined
-			? []
-			: [[name, { node: value, path: [...path, name] }, property]];
-	});
-}
-
-function elementsOf({ node, path }: Item): Item[] {
-	return (node.children ?? []).map((child, index) => ({
-		node: child,
-		path: [...path, index],
-	}));
-}
-
-/**
- * Every field of a name, whatever its case; `null` counts as absent. Where one
- * stands twice both are judged, since the file does not say which one counts.
- */
-function fields(item: Item, name: string): Item[] {
-	return propertiesOf(item)
-		.filter(
-			([key, { node }]) =>
-				key.toLowerCase() === name.toLowerCase() && node.type !== "null",
-		)
-		.map(([, value]) => value);
-}
-
-/** The last field of a name, as in Go. */
-function field(item: Item, name: string): Item | undefined {
-	return fields(item, name).at(-1);
-}
-
-function stringsIn(item: Item): { text: string; item: Item }[] {
-	if (item.node.type === "string")
-		return [{ text: String(item.node.value), item }];
-	if (item.node.type === "array") return elementsOf(item).flatMap(stringsIn);
-	return propertiesOf(item).flatMap(([name, value]) =>
-		name.toLowerCase() === "app" ? [] : stringsIn(value),
-	);
 }
 
 function findTags(
@@ -339,10 +341,11 @@ function findTags(
 ): Map<string, Place> {
 	const tags = new Map<string, Place>();
 	for (const [name, section] of propertiesOf(root)) {
-		if (!sectionsWithTags.includes(name.toLowerCase())) continue;
-		for (const { text, item } of stringsIn(section)) {
+		if (!sectionsWithTags.has(name.toLowerCase())) continue;
+		const isOthers = (key: string) => key.toLowerCase() === "app";
+		for (const { text, item } of stringsBelow(section, isOthers)) {
 			// Destinations of acls and tests carry a port behind the tag.
-			const tag = /^tag:[A-Za-z0-9-]+/.exec(text)?.[0];
+			const tag = /^\s*(tag:[^\s:]+)/.exec(text)?.[1];
 			if (tag !== undefined && !tags.has(tag)) tags.set(tag, placeOf(item));
 		}
 	}
@@ -353,79 +356,16 @@ function findTags(
 function findDuplicates(root: Item, placeOf: (item: Item) => Place): Place[] {
 	const places: Place[] = [];
 	const visit = (item: Item) => {
-		const isEntry = typeof item.path.at(-1) === "number";
+		const isEntry = item.name === undefined || typeof item.name === "number";
 		const seen = new Set<string>();
-		for (const [name, value] of item.node.type === "object"
-			? propertiesOf(item)
-			: []) {
-			const known =
-				item.path.length === 0 || isEntry ? name.toLowerCase() : name;
+		for (const [name, value] of propertiesOf(item)) {
+			const known = isEntry ? name.toLowerCase() : name;
 			if (seen.has(known)) places.push(placeOf(value));
 			seen.add(known);
 			visit(value);
 		}
-		if (item.node.type === "array")
-			for (const one of elementsOf(item)) visit(one);
+		for (const element of elementsOf(item)) visit(element);
 	};
 	visit(root);
 	return places;
-}
-
-const otherProtocols = new Set(
-	"igmp ipv4 ip-in-ip egp igp udp gre esp ah sctp fc".split(" "),
-);
-
-/**
- * Reads `proto` of an acl, or what stands before the colon in a grant's `ip`:
- * a name or an IANA number. Absent means TCP, UDP and ICMP.
- */
-function parseProtocol(value: unknown): PortSpec["protocol"] | undefined {
-	if (typeof value !== "string") return undefined;
-	const name = value.toLowerCase();
-	if (name === "") return "any";
-	if (name === "tcp" || name === "6") return "tcp";
-	if (["icmp", "1", "ipv6-icmp", "58"].includes(name)) return "icmp";
-	const isNumber = /^[1-9]\d{0,2}$/.test(name) && Number(name) <= 255;
-	return isNumber || otherProtocols.has(name) ? "other" : undefined;
-}
-
-/** Reads `*`, `443`, `80-443` or several of them with commas between; `undefined` if it is none. */
-function parsePorts(
-	text: string,
-	protocol: PortSpec["protocol"],
-	whole: string,
-): PortSpec[] | undefined {
-	if (text === "*") return [{ text: whole, protocol, first: 0, last: 65_535 }];
-	const specs: PortSpec[] = [];
-	for (const part of text.split(",")) {
-		const [, from = "", to = from] =
-			/^ *(\d{1,5})(?:-(\d{1,5}))? *$/.exec(part) ?? [];
-		if (from === "") return undefined;
-		const [first, last] = [Number(from), Number(to)];
-		if (first > last || last > 65_535) return undefined;
-		specs.push({ text: whole, protocol, first, last });
-	}
-	return specs;
-}
-
-/** Reads an item of a grant's `ip`. */
-export function parseGrantPorts(text: string): PortSpec[] | undefined {
-	const at = text.lastIndexOf(":");
-	if (at === -1) return parsePorts(text, "any", text);
-	const protocol = at === 0 ? undefined : parseProtocol(text.slice(0, at));
-	return protocol === undefined
-		? undefined
-		: parsePorts(text.slice(at + 1), protocol, text);
-}
-
-/** Reads an item of an acl's `dst`, `host:ports`; an IPv6 host may stand in brackets. */
-export function parseAclDestination(
-	text: string,
-	protocol: PortSpec["protocol"],
-): Target | undefined {
-	const at = text.lastIndexOf(":");
-	if (at <= 0) return undefined;
-	const ports = parsePorts(text.slice(at + 1), protocol, text.slice(at + 1));
-	const host = text.slice(0, at).replace(/^\[(.*)\]/, "$1");
-	return ports === undefined ? undefined : { host, ports };
 }

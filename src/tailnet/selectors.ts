@@ -1,30 +1,43 @@
-import type ipaddr from "ipaddr.js";
 import {
-	liesIn,
-	parseAddress,
-	parseRange,
-	type Range,
-	tailscaleRanges,
-} from "../net/ranges.ts";
+	type AddressSet,
+	holds,
+	parseSpan,
+	type Span,
+	subtract,
+	union,
+} from "./addressSet.ts";
+import {
+	type Answer,
+	addressSetOf,
+	coversTailnet,
+	holdsServer,
+	internet,
+} from "./nodeAddresses.ts";
 import type { TailnetPolicy } from "./policyFile.ts";
 
 /** The machine that a policy is judged for. */
 export interface Server {
-	readonly tag: string;
+	/** Every tag that it carries, at least one; so it belongs to no user. */
+	readonly tags: readonly string[];
 	/** Its addresses, as far as they are known; without them an address in a rule may or may not be its own. */
 	readonly addresses: readonly string[];
 }
-
-export type Answer = "yes" | "no" | "unknown";
 
 /** Who a source is, as far as the policy file says. */
 export interface Source {
 	/**
 	 * `everyone`: all devices, all members, all of a domain, all that were shared with, or every tagged device.
+	 * `nobody`: an empty group or set.
 	 * `person`: devices that a user signed in on, which therefore carry no tag.
 	 * `unknown`: a name that the file does not explain.
 	 */
-	readonly sort: "everyone" | "person" | "tag" | "address" | "unknown";
+	readonly sort:
+		| "everyone"
+		| "nobody"
+		| "person"
+		| "tag"
+		| "address"
+		| "unknown";
 	/** What the file says of a name: `2 users`, `100.101.102.104`. */
 	readonly detail?: string;
 	/** Whether the file says all that there is to know of it. */
@@ -33,8 +46,15 @@ export interface Source {
 
 /** tailscale.com/docs/reference/targets-and-selectors: roles that a user has. */
 const roles = new Set(
-	"owner admin network-admin it-admin billing-admin auditor".split(" "),
+	"owner admin network-admin it-admin billing-admin auditor"
+		.split(" ")
+		.map((role) => `autogroup:${role}`),
 );
+
+/** Whether a selector is a role, such as `autogroup:admin`: the file does not say who has it. */
+export function isRole(selector: string): boolean {
+	return roles.has(selector);
+}
 
 const wide = new Set([
 	"*",
@@ -50,10 +70,193 @@ export function isEveryone(selector: string): boolean {
 	return wide.has(selector) || selector.startsWith("user:*@");
 }
 
-/** Says who a source is. */
-export function describeSource(
+/** What a selector stands for. */
+export interface Meaning extends Source {
+	readonly selector: string;
+	/**
+	 * Whether it means the server. A tagged device is nobody's own, so users,
+	 * groups, roles and `autogroup:self` never mean it. The server is taken to
+	 * carry its tags and no other.
+	 */
+	readonly isServer: Answer;
+}
+
+/** What the names in one policy mean, for one server. Each is worked out once. */
+export interface Selectors {
+	/** Says who a source is, and whether it is the server. */
+	look(selector: string): Meaning;
+	/**
+	 * The same for a list. Addresses that stand for the server only together, as
+	 * both halves of the tailnet do, all mean it.
+	 */
+	mean(selectors: readonly string[]): Map<string, Answer>;
+	/** Whether the addresses among selectors are together most of the tailnet. */
+	coverTailnet(selectors: readonly string[]): boolean;
+	/** Whether a selector is the internet by way of exit nodes, or an IP set made from it. */
+	isInternet(selector: string): boolean;
+	/** Whether a selector is an address of the server, and of nothing else. */
+	isServerAlone(selector: string): boolean;
+	/**
+	 * The addresses that a selector stands for: an address, a range, a name from
+	 * `hosts` or an `ipset:`. `undefined` if it is none of these, or not defined.
+	 */
+	addresses(selector: string): Addresses | undefined;
+}
+
+/** Addresses, and how they were come by. */
+export interface Addresses {
+	readonly set: AddressSet;
+	/** What it is made of, as the file writes it; the first few. */
+	readonly texts: readonly string[];
+	/** False where something could not be worked out. */
+	readonly complete: boolean;
+}
+
+const maxTexts = 8;
+/** IP sets made of IP sets made of IP sets. */
+const maxNesting = 50;
+/** So many ranges are put together for one policy; past that, each list of them counts as the whole tailnet. */
+const maxSpans = 1_000_000;
+
+/** Reads the names in one policy, for one server. */
+export function readSelectors(
+	policy: TailnetPolicy,
+	server: Server,
+): Selectors {
+	const own = addressSetOf(server.addresses);
+	const known = new Map<string, Meaning>();
+	const ipSets = new Map<string, Addresses | undefined>();
+	let spans = 0;
+	/** Counts work, and says whether there is room for it. */
+	const afford = (count: number): boolean => {
+		spans += count;
+		return spans <= maxSpans;
+	};
+
+	const addresses = (
+		selector: string,
+		within: readonly string[] = [],
+	): Addresses | undefined => {
+		if (!selector.startsWith("ipset:")) return readAddresses(selector);
+		if (ipSets.has(selector)) return ipSets.get(selector);
+		const found = readIpSet(selector, within);
+		ipSets.set(selector, found);
+		return found;
+	};
+	const readAddresses = (selector: string): Addresses | undefined => {
+		if (selector === "autogroup:internet")
+			return { set: internet, texts: [selector], complete: true };
+		const text = policy.hosts.get(selector) ?? selector;
+		const span = parseSpan(text);
+		return span && { set: [span], texts: [text], complete: true };
+	};
+	/**
+	 * Source: tailscale.com/docs/features/tailnet-policy-file/ip-sets: what a set
+	 * adds and removes counts in its order.
+	 */
+	const readIpSet = (
+		selector: string,
+		within: readonly string[],
+	): Addresses | undefined => {
+		const operations = policy.ipsets.get(selector)?.names;
+		if (
+			operations === undefined ||
+			within.includes(selector) ||
+			within.length >= maxNesting
+		)
+			return undefined;
+		let complete = true;
+		let set: AddressSet = [];
+		/** Added and not yet merged: merging at each would be quadratic. */
+		let added: Span[] = [];
+		const texts = new Set<string>();
+		for (const operation of operations) {
+			const [, verb, name = ""] =
+				/^(?:(add|remove)\s+)?(.*)$/s.exec(operation) ?? [];
+			const part = addresses(name.replace(/^host:/, ""), [...within, selector]);
+			if (part?.complete !== true) complete = false;
+			if (part === undefined) continue;
+			const isRemoval = verb === "remove";
+			if (!afford(part.set.length + (isRemoval ? set.length : 0)))
+				return undefined;
+			if (isRemoval) {
+				set = subtract(union([...set, ...added]), part.set);
+				added = [];
+			} else {
+				for (const span of part.set) added.push(span);
+				for (const text of part.texts)
+					if (texts.size < maxTexts) texts.add(text);
+			}
+		}
+		return { set: union([...set, ...added]), texts: [...texts], complete };
+	};
+
+	const look = (selector: string): Meaning => {
+		let meaning = known.get(selector);
+		if (meaning === undefined) {
+			meaning = {
+				selector,
+				...describeSource(selector, policy, addresses),
+				isServer: meansServer(selector, server, own, addresses),
+			};
+			known.set(selector, meaning);
+		}
+		return meaning;
+	};
+
+	/** The ranges of several selectors, put together; `undefined` if they are too many. */
+	const together = (
+		parts: readonly (Addresses | undefined)[],
+	): AddressSet | undefined => {
+		const all = parts.flatMap((part) => part?.set ?? []);
+		return afford(all.length) ? union(all) : undefined;
+	};
+
+	return {
+		look,
+		mean(selectors) {
+			const result = new Map(
+				selectors.map((selector) => [selector, look(selector).isServer]),
+			);
+			const parts = [...result].flatMap(([selector, answer]) => {
+				const found = answer === "unknown" ? addresses(selector) : undefined;
+				return found?.complete === true ? [{ selector, found }] : [];
+			});
+			if (parts.length > 1) {
+				const set = together(parts.map(({ found }) => found));
+				if (set === undefined || holdsServer(set, own) === "yes")
+					for (const { selector } of parts) result.set(selector, "yes");
+			}
+			return result;
+		},
+		coverTailnet(selectors) {
+			const set = together(
+				selectors.map((selector) =>
+					isEveryone(selector) ? undefined : addresses(selector),
+				),
+			);
+			return set === undefined || coversTailnet(set);
+		},
+		isInternet: (selector) =>
+			addresses(selector)?.texts.includes("autogroup:internet") ?? false,
+		isServerAlone(selector) {
+			const found = addresses(selector);
+			return (
+				found?.complete === true &&
+				found.set.length > 0 &&
+				holds(own, found.set)
+			);
+		},
+		addresses,
+	};
+}
+
+type AddressesOf = (selector: string) => Addresses | undefined;
+
+function describeSource(
 	selector: string,
 	policy: TailnetPolicy,
+	addressesOf: AddressesOf,
 ): Source {
 	if (isEveryone(selector)) return { sort: "everyone", resolved: true };
 	if (selector.startsWith("tag:")) return { sort: "tag", resolved: true };
@@ -61,152 +264,63 @@ export function describeSource(
 		const group = policy.groups.get(selector);
 		if (group === undefined)
 			return { sort: "person", detail: "not in this file", resolved: false };
+		if (group.names.some(isEveryone))
+			return { sort: "everyone", resolved: true };
 		const count = group.names.length;
 		return {
-			sort: "person",
+			sort: count === 0 ? "nobody" : "person",
 			detail: `${count} ${count === 1 ? "user" : "users"}`,
 			resolved: true,
 		};
 	}
 	if (selector.startsWith("autogroup:"))
-		return roles.has(selector.slice("autogroup:".length))
+		return isRole(selector)
 			? { sort: "person", resolved: true }
 			: { sort: "unknown", resolved: false };
-	const set = addressesOf(selector, policy);
-	if (set !== undefined) {
-		const detail =
-			parseRange(selector) === undefined
-				? { detail: set.texts.join(", ") || "nothing" }
-				: {};
+	const found = addressesOf(selector);
+	if (found !== undefined) {
+		const { set, texts, complete } = found;
+		const sort = coversTailnet(set) ? "everyone" : "address";
 		return {
-			sort: set.ranges.some(coversTailnet) ? "everyone" : "address",
-			...detail,
-			resolved: set.complete,
+			sort: complete && set.length === 0 ? "nobody" : sort,
+			...(parseSpan(selector) === undefined
+				? { detail: texts.join(", ") || "nothing" }
+				: {}),
+			resolved: complete,
 		};
 	}
 	if (selector.includes("@")) return { sort: "person", resolved: true };
 	return { sort: "unknown", resolved: false };
 }
 
-/**
- * Whether a selector means the server. A tagged device is nobody's own, so
- * users, groups, roles and `autogroup:self` never mean it. The server is taken
- * to carry its tag and no other.
- */
-export function meansServer(
+function meansServer(
 	selector: string,
 	server: Server,
-	policy: TailnetPolicy,
+	own: AddressSet,
+	addressesOf: AddressesOf,
 ): Answer {
 	if (
 		selector === "*" ||
 		selector === "autogroup:danger-all" ||
 		selector === "autogroup:tagged" ||
-		selector === server.tag
+		server.tags.includes(selector)
 	)
 		return "yes";
 	if (selector.startsWith("tag:") || selector.startsWith("group:")) return "no";
-	if (isEveryone(selector)) return "no";
-	if (selector.startsWith("autogroup:")) {
-		const name = selector.slice("autogroup:".length);
-		return roles.has(name) || name === "self" || name === "internet"
+	if (isEveryone(selector) || isRole(selector)) return "no";
+	if (selector.startsWith("autogroup:"))
+		return selector === "autogroup:self" || selector === "autogroup:internet"
 			? "no"
 			: "unknown";
-	}
-	const set = addressesOf(selector, policy);
-	if (set === undefined) return selector.includes("@") ? "no" : "unknown";
-	const answers = set.ranges.map((range) => holdsServer(range, server));
-	// What an IP set removes is not worked out: it may be the server.
-	if (answers.includes("yes")) return set.complete ? "yes" : "unknown";
-	if (!set.complete || answers.includes("unknown")) return "unknown";
-	return "no";
-}
-
-/** Whether a selector is the internet by way of exit nodes, or an IP set made from it. */
-export function isInternet(selector: string, policy: TailnetPolicy): boolean {
-	return (
-		selector === "autogroup:internet" ||
-		(addressesOf(selector, policy)?.texts.includes("autogroup:internet") ??
-			false)
+	const found = addressesOf(selector);
+	if (found === undefined) return selector.includes("@") ? "no" : "unknown";
+	// A part that could not be worked out may add the server or take it away.
+	if (!found.complete) return "unknown";
+	// The internet by way of an exit node is not the server, whatever its public address.
+	return holdsServer(
+		found.texts.includes("autogroup:internet")
+			? subtract(found.set, internet)
+			: found.set,
+		own,
 	);
-}
-
-/** A whole family of Tailscale's addresses is the tailnet, by another name. */
-function coversTailnet(range: Range): boolean {
-	return tailscaleRanges.some(
-		([base, bits]) => bits >= range[1] && liesIn(base, [range]),
-	);
-}
-
-function holdsServer(range: Range, server: Server): Answer {
-	if (coversTailnet(range)) return "yes";
-	const own = server.addresses
-		.map(parseAddress)
-		.filter((address) => address !== undefined);
-	if (own.some((address) => liesIn(address, [range]))) return "yes";
-	// Only an address of the same kind, tailnet or other, tells that the range is not the server's.
-	const isTailnet = overlapsTailnet(range);
-	return own.some(
-		(address) =>
-			address.kind() === range[0].kind() &&
-			liesIn(address, tailscaleRanges) === isTailnet,
-	)
-		? "no"
-		: "unknown";
-}
-
-function overlapsTailnet(range: Range): boolean {
-	const base: ipaddr.IPv4 | ipaddr.IPv6 = range[0];
-	return liesIn(base, tailscaleRanges) || coversTailnet(range);
-}
-
-interface AddressSet {
-	readonly ranges: readonly Range[];
-	readonly texts: readonly string[];
-	/** False where something could not be worked out. */
-	readonly complete: boolean;
-}
-
-/**
- * The addresses that a selector stands for: an address, a range, a name from
- * `hosts` or an `ipset:`. `undefined` if it is none of these, or not defined.
- *
- * Source: tailscale.com/docs/features/tailnet-policy-file/ip-sets.
- */
-function addressesOf(
-	selector: string,
-	policy: TailnetPolicy,
-	within: readonly string[] = [],
-): AddressSet | undefined {
-	const range = parseRange(selector);
-	if (range !== undefined)
-		return { ranges: [range], texts: [selector], complete: true };
-	if (selector.startsWith("ipset:")) {
-		const set = policy.ipsets.get(selector);
-		if (set === undefined || within.includes(selector)) return undefined;
-		let complete = true;
-		const parts = set.names.flatMap((operation) => {
-			const [, verb, name = ""] =
-				/^(?:(add|remove) +)?(.+)$/.exec(operation) ?? [];
-			const part = name.startsWith("autogroup:internet")
-				? { ranges: [], texts: [name], complete: true }
-				: addressesOf(name.replace(/^host:/, ""), policy, [
-						...within,
-						selector,
-					]);
-			if (verb === "remove") complete = false;
-			else if (part?.complete !== true) complete = false;
-			return verb === "remove" || part === undefined ? [] : [part];
-		});
-		return {
-			ranges: parts.flatMap(({ ranges }) => ranges),
-			texts: parts.flatMap(({ texts }) => texts),
-			complete,
-		};
-	}
-	const host = policy.hosts.get(selector);
-	const hostRange = host === undefined ? undefined : parseRange(host);
-	return host === undefined || hostRange === undefined
-		? undefined
-		: { ranges: [hostRange], texts: [host], complete: true };
 }

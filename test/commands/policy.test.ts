@@ -119,3 +119,118 @@ t.test("a command line that makes no sense is exit 2", async (t) => {
 	t.equal(help.code, 0);
 	t.match(help.stdout, /Example: llamagate policy print/);
 });
+
+t.test(
+	"check says whom it took the server for, in text and JSON",
+	async (t) => {
+		const file = path.join(await temporaryFolder(t), "policy.hujson");
+		await writeFile(
+			file,
+			'{"tagOwners": {"tag:a": [], "tag:b": []}, "grants": [{"src": ["tag:c"], "dst": ["tag:b"], "ip": ["22"]}]}',
+		);
+		const args = ["policy", "check", file, "--server-tag", "tag:a"];
+		const one = await runCli(args);
+		t.match(
+			one.stdout,
+			/tags +tag:a and no other.*\n +user +none.*\n +addresses +not known/,
+		);
+		t.match(one.stdout, /^22 .* nobody$/m);
+		const more = ["--server-tag=tag:b", "--server-address", "100.64.0.9"];
+		const two = await runCli([...args, ...more]);
+		t.match(two.stdout, /tags +tag:a, tag:b and no other/);
+		t.match(two.stdout, /addresses +100\.64\.0\.9 /);
+		t.match(two.stdout, /^22 .* tag:c$/m);
+		const json = await runCli([...args, ...more, "--json"]);
+		t.match(JSON.parse(json.stdout), {
+			serverTag: "tag:a",
+			server: {
+				tags: ["tag:a", "tag:b"],
+				addresses: ["100.64.0.9"],
+				user: null,
+			},
+			tests: { held: 0, failed: 0, unclear: [] },
+		});
+	},
+);
+
+t.test(
+	"check runs the policy's tests, and says which fail and which it cannot tell",
+	async (t) => {
+		const file = path.join(await temporaryFolder(t), "policy.hujson");
+		const { stdout: printed } = await runCli(["policy", "print"]);
+		await writeFile(file, printed);
+		t.match(
+			(await runCli(["policy", "check", file])).stdout,
+			/^tests +8 hold, 0 fail$/m,
+		);
+		await writeFile(
+			file,
+			printed
+				.replace('"tcp:443"],', '"tcp:22"],')
+				.replace(
+					'"tests": [',
+					'"tests": [{"src": "me@example.com", "deny": ["100.70.1.2:22"]},',
+				),
+		);
+		const { code, stdout } = await runCli(["policy", "check", file]);
+		t.equal(code, 1);
+		t.match(
+			stdout,
+			/tests\[1\]\.accept\[1\]: this test fails.*: no rule allows it/,
+		);
+		t.match(
+			stdout,
+			/tests\[1\]\.deny\[2\]: this test fails.*grants\[0\] in line \d+ allows it/,
+		);
+		t.match(stdout, /^tests +7 hold, 2 fail/m);
+	},
+);
+
+t.test(
+	"print writes what headscale takes, with its own spelling of users",
+	async (t) => {
+		const { code, stdout } = await runCli([
+			"policy",
+			"print",
+			"--for",
+			"headscale",
+		]);
+		t.equal(code, 0);
+		t.notMatch(stdout, /autogroup:admin|admin console/);
+		t.match(stdout, /"tag:ai-server": \[\],/);
+		t.match(stdout, /headscale policy set --file/);
+		t.match(
+			stdout,
+			/^\t\/\/ "tests": \[$/m,
+			"its tests fail while no node has the tags",
+		);
+		const named = await runCli([
+			..."policy print --for headscale --ssh --admin alice@".split(" "),
+		]);
+		t.match(named.stdout, /"tag:client": \["alice@"\],/);
+		t.match(
+			named.stdout,
+			/"src": \["alice@"\],\n\t+"dst": \["tag:ai-server"\],\n\t+"ip": \["tcp:22"\]/,
+		);
+		const file = path.join(await temporaryFolder(t), "policy.hujson");
+		for (const text of [stdout, named.stdout]) {
+			await writeFile(file, text);
+			const checked = await runCli(["policy", "check", file, "--json"]);
+			t.match(JSON.parse(checked.stdout).findings, [{ kind: "no-tests" }]);
+			// With the marks taken off there is nothing left to say.
+			await writeFile(file, text.replaceAll(/^\t\/\/ (?=[\t"\]])/gm, "\t"));
+			const whole = await runCli(["policy", "check", file]);
+			t.equal(whole.code, 0, whole.stdout);
+		}
+		for (const [line, hint] of [
+			["--for headscale --admin autogroup:admin", /such as alice@/],
+			["--for headscale --ssh", /--admin alice@/],
+			["--admin alice@", /add --for headscale/],
+			["--for tailcontrol", /known: tailscale, headscale/],
+		] as const) {
+			const refused = await runCli(["policy", "print", ...line.split(" ")]);
+			t.equal(refused.code, 2, line);
+			t.match(refused.stderr, hint);
+		}
+	},
+);

@@ -1,10 +1,10 @@
 import t from "tap";
 import { BadFileError } from "../../src/config/strictJson.ts";
+import { parseTailnetPolicy } from "../../src/tailnet/policyFile.ts";
 import {
 	parseAclDestination,
 	parseGrantPorts,
-	parseTailnetPolicy,
-} from "../../src/tailnet/policyFile.ts";
+} from "../../src/tailnet/ports.ts";
 
 t.test(
 	"HuJSON is read: comments, trailing commas, a byte order mark",
@@ -24,6 +24,8 @@ t.test(
 						ports: [{ text: "443", protocol: "any", first: 443, last: 443 }],
 					},
 				],
+				postures: [],
+				isRouted: false,
 			},
 		]);
 	},
@@ -66,7 +68,8 @@ t.test(
 			["tcp", 80, 80],
 			["tcp", 443, 443],
 		]);
-		t.same(read("udp:53"), [["other", 53, 53]]);
+		t.same(read("udp:53"), [["udp", 53, 53]]);
+		t.same(read("47:*"), [[47, 0, 65535]]);
 		t.same(read("icmp:*"), [["icmp", 0, 65535]]);
 		for (const wrong of [
 			"icmp",

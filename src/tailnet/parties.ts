@@ -1,0 +1,175 @@
+import { type AddressSet, holds, sizeOf } from "./addressSet.ts";
+import {
+	type Answer,
+	addressSetOf,
+	holdsServer,
+	isTailnet,
+} from "./nodeAddresses.ts";
+import type { NameList, TailnetPolicy } from "./policyFile.ts";
+import {
+	isEveryone,
+	isRole,
+	type Selectors,
+	type Server,
+} from "./selectors.ts";
+
+/** One that a test speaks of: whoever signs in as a user, a device with a tag, or the device at an address. */
+export type Party =
+	| { readonly sort: "user"; readonly name: string }
+	| {
+			readonly sort: "group";
+			readonly name: string;
+			readonly members: readonly string[];
+	  }
+	| { readonly sort: "tag"; readonly name: string }
+	| { readonly sort: "address"; readonly set: AddressSet }
+	| { readonly sort: "autogroup"; readonly name: string };
+
+/** What a test names, or why it names nobody: `wrong` if Tailscale refuses it, `unclear` if the file does not say. */
+export type Named =
+	| { readonly party: Party }
+	| { readonly wrong: string }
+	| { readonly unclear: string };
+
+/** Reads a name in a test. */
+export function readParty(
+	name: string,
+	policy: TailnetPolicy,
+	selectors: Selectors,
+): Named {
+	if (name === "") return { wrong: "it has no src" };
+	if (name === "*") return { wrong: "* is not one user, group, tag or host" };
+	if (name.startsWith("tag:"))
+		return policy.tagOwners.has(name)
+			? { party: { sort: "tag", name } }
+			: { wrong: `tagOwners does not have ${name}` };
+	if (name.startsWith("group:")) {
+		const members = policy.groups.get(name)?.names;
+		if (members === undefined)
+			return name.includes("@")
+				? { unclear: `who is in ${name} is not in the file` }
+				: { wrong: `groups does not have ${name}` };
+		return members.length === 0
+			? { unclear: `${name} has no members` }
+			: { party: { sort: "group", name, members } };
+	}
+	if (name.startsWith("autogroup:"))
+		return isEveryone(name) || isRole(name)
+			? { party: { sort: "autogroup", name } }
+			: { wrong: `there is no ${name} that could be meant` };
+	if (isEveryone(name)) return { unclear: `${name} is not one user` };
+	const set = selectors.addresses(name)?.set;
+	if (set !== undefined)
+		return sizeOf(set) === 1n && !name.includes("/")
+			? { party: { sort: "address", set } }
+			: { wrong: `${name} is more than one address` };
+	if (name.includes("@")) return { party: { sort: "user", name } };
+	return { wrong: `hosts does not have ${name}` };
+}
+
+/** How much work it is to look at a party once. */
+export function costOf(party: Party): number {
+	return party.sort === "group" ? party.members.length : 1;
+}
+
+/** Whether a selector of a rule takes in a party. */
+export function takesIn(
+	selector: string,
+	party: Party,
+	side: "src" | "dst",
+	policy: TailnetPolicy,
+	selectors: Selectors,
+	server: Server,
+): Answer {
+	if (party.sort === "group") {
+		if (selector === party.name) return "yes";
+		const answers = new Set(
+			party.members.map((name) =>
+				takesIn(
+					selector,
+					{ sort: "user", name },
+					side,
+					policy,
+					selectors,
+					server,
+				),
+			),
+		);
+		const [only] = answers;
+		return answers.size === 1 && only !== undefined ? only : "unknown";
+	}
+	if (party.sort === "autogroup")
+		return selector === party.name ||
+			selector === "autogroup:danger-all" ||
+			(selector === "*" && party.name !== "autogroup:danger-all")
+			? "yes"
+			: "unknown";
+	if (selector === "autogroup:danger-all") return "yes";
+	if (selector === "*")
+		// Of addresses beyond the tailnet, * is a source only for approved routes.
+		return party.sort === "address" && side === "src" && !isTailnet(party.set)
+			? "unknown"
+			: "yes";
+	const found = selectors.addresses(selector);
+	if (party.sort === "address")
+		return found === undefined
+			? holderIs(selector, party.set, selectors, server)
+			: !found.complete
+				? "unknown"
+				: holds(found.set, party.set)
+					? "yes"
+					: "no";
+	if (found !== undefined)
+		return found.complete ? holdsServer(found.set, []) : "unknown";
+	if (selector === party.name) return "yes";
+	if (party.sort === "tag")
+		return selector === "autogroup:tagged"
+			? "yes"
+			: selector.startsWith("svc:") || selector.startsWith("ipset:")
+				? "unknown"
+				: "no";
+	return takesInUser(selector, party.name, policy);
+}
+
+function takesInUser(
+	selector: string,
+	user: string,
+	policy: TailnetPolicy,
+): Answer {
+	if (/^autogroup:members?$/.test(selector)) return "yes";
+	if (selector.startsWith("user:*@"))
+		return user.endsWith(selector.slice("user:*".length)) ? "yes" : "no";
+	if (selector.startsWith("group:")) {
+		const group = policy.groups.get(selector);
+		return group === undefined
+			? "unknown"
+			: membersOf(group).has(user)
+				? "yes"
+				: "no";
+	}
+	if (isRole(selector) || selector.startsWith("ipset:")) return "unknown";
+	return selector.startsWith("svc:") ? "unknown" : "no";
+}
+
+const knownMembers = new WeakMap<NameList, ReadonlySet<string>>();
+
+function membersOf(group: NameList): ReadonlySet<string> {
+	let members = knownMembers.get(group);
+	if (members === undefined) {
+		members = new Set(group.names);
+		knownMembers.set(group, members);
+	}
+	return members;
+}
+
+/** Whether the device at an address is one that a tag, a user or a group stands for. */
+function holderIs(
+	selector: string,
+	address: AddressSet,
+	selectors: Selectors,
+	server: Server,
+): Answer {
+	if (holds(addressSetOf(server.addresses), address))
+		return selectors.look(selector).isServer;
+	return isTailnet(address) ? "unknown" : "no";
+}
