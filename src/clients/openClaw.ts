@@ -7,7 +7,7 @@ export function providerSettings({ server, key }: Connection) {
 		baseUrl: server,
 		apiKey: key,
 		api: "ollama",
-		timeoutSeconds: 300,
+		timeoutSeconds: 900,
 	};
 }
 

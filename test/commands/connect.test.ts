@@ -587,7 +587,7 @@ t.test(
 						baseUrl: "http://box:11434",
 						apiKey: testKeys.user,
 						api: "ollama",
-						timeoutSeconds: 300,
+						timeoutSeconds: 900,
 						models: [{ id: "qwen3:8b", name: "qwen3:8b" }],
 					},
 				},
