@@ -1,6 +1,7 @@
 import { fstatSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
+import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { styleText } from "node:util";
 import { parseDuration } from "../config/duration.ts";
@@ -38,6 +39,7 @@ import {
 	UsageError,
 } from "./command.ts";
 import { readStandardInput } from "./keyInput.ts";
+import { formatTable } from "./table.ts";
 
 export const doctor: Command = {
 	summary:
@@ -46,6 +48,7 @@ export const doctor: Command = {
 Usage: sudo llamagate doctor [--only ID] [--explain ID] [--fix ID] [--json]
                              [--html FILE] [--key-stdin] [--changes]
                              [--watch [--every TIME]]
+       llamagate doctor --list [--only ID] [--json]
 
 Looks at the sockets, rules, units and settings that are in force on this host,
 and changes nothing. What it cannot see, it says. Without root it sees less.
@@ -54,6 +57,7 @@ and changes nothing. What it cannot see, it says. Without root it sees less.
                      given more than once
   --explain ID       all about one check: what was seen, why it matters, what to do
   --fix ID           run the step of "llamagate setup" that mends it; it asks first
+  --list             the checks and what they ask; looks at nothing
   --html FILE        write a page to keep, too
   --key-stdin        read a key of the gate from standard input, and try it with
                      one short reply
@@ -83,7 +87,9 @@ Example: sudo llamagate doctor
 			watch: { type: "boolean", default: false },
 			every: { type: "string" },
 			"key-stdin": { type: "boolean", default: false },
+			list: { type: "boolean", default: false },
 		});
+		if (values.list) return list(values);
 		if (process.platform !== "linux")
 			throw new Finding(
 				"doctor looks at a Linux host from the inside; from here, use: llamagate probe",
@@ -95,7 +101,8 @@ Example: sudo llamagate doctor
 		const chosen = choose(wanted === undefined ? values.only : [wanted]);
 		const fixed = {
 			installation: await findInstallation(),
-			configFile: values.config,
+			// What is printed to be typed holds in any folder.
+			configFile: path.resolve(values.config),
 			isRoot: process.getuid?.() === 0,
 			...(values["key-stdin"] ? { key: await readKey() } : {}),
 		};
@@ -265,14 +272,53 @@ async function readKey(): Promise<string> {
 	return key;
 }
 
+/** Prints the checks that there are. */
+function list(
+	values: Given & { readonly only: readonly string[]; readonly json: boolean },
+): number {
+	const given = givenOf(
+		values,
+		...["explain", "fix", "html", "changes", "watch", "every", "key-stdin"],
+	);
+	if (given !== undefined)
+		throw new UsageError(`--list goes without --${given}`);
+	const chosen = choose(values.only);
+	process.stdout.write(
+		values.json
+			? formatJson({
+					checks: chosen.map(
+						({ id, group, layer, title, severity, why, step, needsRoot }) => ({
+							...{ id, group, layer, title, severity, why },
+							needsRoot: needsRoot === true,
+							...(step === undefined ? {} : { step }),
+						}),
+					),
+				})
+			: `${formatTable(
+					["CHECK", "SEVERITY", "ROOT", "WHAT IS TO BE SO"],
+					chosen.map(({ id, severity, needsRoot, title }) => [
+						id,
+						severity,
+						needsRoot ? "yes" : "",
+						title,
+					]),
+				)}\nAll about one: sudo llamagate doctor --explain ID\n`,
+	);
+	return exitCodes.ok;
+}
+
 function choose(ids: readonly string[]) {
 	if (ids.length === 0) return examinations;
+	const known = [
+		...new Set(examinations.flatMap((one) => [one.id, one.group])),
+	];
 	for (const id of ids) {
-		const known = examinations.flatMap((one) => [one.id, one.group]);
 		if (known.includes(id)) continue;
-		const near = nearest(id, [...new Set(known)]);
+		// By its last part alone, as people remember it; else by the spelling.
+		const meant = known.filter((name) => name.endsWith(`.${id}`));
+		const near = meant.length > 0 ? meant.join(" or ") : nearest(id, known);
 		throw new UsageError(
-			`there is no check ${JSON.stringify(id)}${near === undefined ? "" : `; did you mean ${near}?`}`,
+			`there is no check ${JSON.stringify(id)}${near === undefined ? "" : `; did you mean ${near}?`} All of them: llamagate doctor --list`,
 		);
 	}
 	return examinations.filter(

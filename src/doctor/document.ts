@@ -38,6 +38,7 @@ what services answer, real requests), not at what files say, and changes nothing
 
 \`\`\`sh
 sudo llamagate doctor                             # everything, worst first
+llamagate doctor --list                           # the checks that there are
 sudo llamagate doctor --only sshd --only boot     # some groups or checks
 sudo llamagate doctor --explain ollama.listening  # all about one
 sudo llamagate doctor --fix ollama.listening      # the step of setup that mends it; it asks first
@@ -46,7 +47,8 @@ sudo llamagate doctor --html doctor.html          # a page to keep
 sudo llamagate doctor --json                      # for programs: report.schema.json
 \`\`\`
 
-Each finding names the command that mends it. Think before you pass a report on: it
+Each finding names the command that mends it, and what could not be seen how to find
+out, where that is known; what is unknown for one reason stands together. Think before you pass a report on: it
 says where a host is weak.
 
 ## What an answer means
@@ -61,7 +63,7 @@ says where a host is weak.
 | unknown | it could not be seen, and why: no root, a program that is missing, output that was not understood. It may be in order or not, and is never counted as in order |
 | not here | what it asks about is not on this host |
 
-Without root a part is unknown. A severity in the table is the usual one; what was
+Without root a part is unknown; the first line says how many checks need it. A severity in the table is the usual one; what was
 seen can make it milder or worse, and the report says so. While a service is being
 started, reloaded or stopped, \`doctor\` waits for it, up to 20 seconds.
 

@@ -18,7 +18,7 @@ export interface Patient {
 
 /** What was seen. */
 export type Outcome = Pick<Result, "state" | "evidence"> & {
-	/** In place of the check's own, where what was seen says better what to do. */
+	/** In place of the check's own, where what was seen says better what to do; for `unknown`, how to find out. */
 	readonly fix?: string;
 	/** In place of the check's own, where what was seen is better or worse than that. */
 	readonly severity?: Check["severity"];
@@ -82,16 +82,38 @@ export function examineAll(
 }
 
 async function examineOne(
-	{ examine, needsRoot, step: _, ...check }: Examination,
+	{ examine, needsRoot, step: _, fix: repair, ...check }: Examination,
 	patient: Patient,
 ): Promise<Result> {
 	const outcome =
 		needsRoot && !patient.isRoot
-			? unknown("only root can see this; run: sudo llamagate doctor")
+			? unknown("only root can see this")
 			: await inTime(examine(patient)).catch((error: unknown) =>
 					unknown(error instanceof Error ? error.message : String(error)),
 				);
-	return { ...check, ...outcome };
+	const fix =
+		outcome.fix ??
+		(outcome.state === "finding"
+			? repair
+			: outcome.state === "unknown"
+				? howToFindOut(outcome.evidence)
+				: undefined);
+	return { ...check, ...outcome, ...(fix === undefined ? {} : { fix }) };
+}
+
+/** What to do to see what was not seen, as far as the reason tells. What mends a finding would be a guess here. */
+export function howToFindOut(evidence: readonly string[]): string | undefined {
+	const text = evidence.join("\n");
+	if (/\bonly root\b/.test(text)) return "sudo llamagate doctor";
+	const [install] = /sudo apt install [a-z0-9-]+/.exec(text) ?? [];
+	if (install !== undefined) return install;
+	const [, id] = /; see ([a-z0-9-]+\.[a-z0-9-]+)/.exec(text) ?? [];
+	if (id !== undefined) return `sudo llamagate doctor --explain ${id}`;
+	const [, command] = /; see: (.+)$/m.exec(text) ?? [];
+	if (command !== undefined) return command;
+	if (/system(?:d|ctl) does not answer/.test(text))
+		return "look at this on the host itself, where systemd runs (in a container it does not): systemctl status";
+	return undefined;
 }
 
 async function inTime(looking: Promise<Outcome>): Promise<Outcome> {

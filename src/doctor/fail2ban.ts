@@ -2,7 +2,12 @@ import { isIP } from "node:net";
 import { networkInterfaces } from "node:os";
 import { gatePlace } from "../host/gate.ts";
 import { readPackaged } from "../host/installation.ts";
-import { hasProgram, outputOf, runProgram } from "../host/program.ts";
+import {
+	hasProgram,
+	missingProgram,
+	outputOf,
+	runProgram,
+} from "../host/program.ts";
 import { becomesTrue } from "../host/waiting.ts";
 import {
 	absent,
@@ -80,6 +85,8 @@ export const fail2banExaminations: readonly Examination[] = [
 				const { port } = await gatePlace();
 				const banned = words(await told("get", jail, "banip"));
 				const rules = await outputOf("nft", "list", "ruleset");
+				if (rules === undefined && !(await hasProgram("nft")))
+					return unknown(missingProgram("nft"));
 				return judgeAction(actions, String(port), banned, rules);
 			}),
 	},

@@ -262,7 +262,7 @@ function judgeGatePort(seen: Look): Outcome {
 	if (open.length > 0)
 		return finding(
 			open.flatMap(({ port, endings, listening }) => [
-				...unique(endings.map((ending) => `${port} ${describe(ending)}`)),
+				...unique(endings.map((ending) => `port ${port} ${describe(ending)}`)),
 				...listening.map((socket) => `and ${formatSocket(socket)} listens`),
 			]),
 			{
@@ -330,7 +330,7 @@ function judgeWebPorts(seen: Look): Outcome {
 	return finding(
 		unique(
 			bad.flatMap(({ endings, listening, port }) => [
-				...endings.map((ending) => `${port} ${describe(ending)}`),
+				...endings.map((ending) => `port ${port} ${describe(ending)}`),
 				...listening.map((socket) => `and ${formatSocket(socket)} listens`),
 			]),
 		),
@@ -390,7 +390,7 @@ async function judgeBoot(): Promise<Outcome> {
 	const text = await readFile(file, "utf8").catch(() => undefined);
 	if (text === undefined) return unknown(`${file} cannot be read`);
 	const unit = await lookUpUnit("ufw.service");
-	if (unit === undefined) return unknown("systemd does not answer");
+	if (unit === undefined) return unknown("systemd does not answer here");
 	if (!/^ENABLED=["']?yes["']?\s*$/im.test(text))
 		return finding([`${file} has no ENABLED=yes`]);
 	if (!unit.exists) return finding(["there is no ufw.service"]);
@@ -705,8 +705,7 @@ async function judgeDocker({ filter }: Look): Promise<Outcome> {
 			severity: worst(severities),
 			fix: unique(fixes).join(" && "),
 		});
-	if (filter.unread.length > 0)
-		return unknown(...filter.unread, "install nftables");
+	if (filter.unread.length > 0) return unknown(...filter.unread);
 	if (all === undefined && led.length === 0)
 		return absent("Docker does not run here, and no rule translates addresses");
 	return ok(

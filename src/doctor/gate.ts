@@ -254,7 +254,7 @@ async function examineUnits(): Promise<Outcome> {
 	const seen: string[] = [];
 	let isTimerAlone = true;
 	const shown = await lookUpUnits(units.map(({ name }) => name));
-	if (shown === undefined) return unknown("systemctl does not answer");
+	if (shown === undefined) return unknown("systemd does not answer here");
 	for (const [index, { name, role, boots }] of units.entries()) {
 		const properties = shown[index]?.properties;
 		const state = properties?.get("ActiveState") ?? "";
@@ -522,7 +522,7 @@ async function examineHardening(): Promise<Outcome> {
 	const missing = await noUnit();
 	if (missing !== undefined) return missing;
 	const properties = await propertiesOf(service);
-	if (properties === undefined) return unknown("systemctl does not answer");
+	if (properties === undefined) return unknown("systemd does not answer here");
 	const dropIns = await Promise.all(
 		(properties.get("DropInPaths") ?? "")
 			.split(" ")

@@ -28,10 +28,14 @@ export function judgeInForce({
 	const readAtMs = Date.parse(lastReload.at);
 	const evidence = [
 		...(gone.length > 0
-			? [`no longer in the keys file, and still let in: ${gone.join(", ")}`]
+			? [
+					`keys that are no longer in the keys file are still let in: ${gone.join(", ")}`,
+				]
 			: []),
 		...(waiting.length > 0
-			? [`in the keys file, and not let in yet: ${waiting.join(", ")}`]
+			? [
+					`keys that are in the keys file are not let in yet: ${waiting.join(", ")}`,
+				]
 			: []),
 		...(lastReload.ok
 			? []
@@ -67,7 +71,7 @@ export function judgeLifetimes(
 		? finding(
 				ending.map(
 					({ name, expires, isOver }) =>
-						`${name} ${isOver ? "has expired" : "expires"}: ${expires}`,
+						`the key ${name} ${isOver ? "has expired: it was good until" : "expires soon: it is good until"} ${expires}`,
 				),
 				{
 					fix: ending
@@ -101,10 +105,10 @@ export function judgeUse(
 		const lastUsed = keyUse[name]?.lastUsed;
 		if (lastUsed !== undefined) {
 			if (Date.parse(lastUsed) >= nowMs - unusedMs) continue;
-			unused.push(`${name} was last used at ${lastUsed}`);
+			unused.push(`the key ${name} was last used at ${lastUsed}`);
 			names.push(name);
 		} else if (startedMs < nowMs - unusedMs) {
-			unused.push(`${name} was not used since ${startedAt}`);
+			unused.push(`the key ${name} was not used since ${startedAt}`);
 			names.push(name);
 		} else unclear.push(name);
 	}
@@ -137,11 +141,11 @@ export function judgeRotation(
 		if (atMs === undefined) undated.push(name);
 		else if (atMs >= nowMs - oldMs) continue;
 		else if (ollamaKey === undefined) {
-			old.push(`${name} is of ${created}`);
+			old.push(`the key ${name} is older than a year: it is of ${created}`);
 			rotated.push(name);
 		} else
 			old.push(
-				`${name} is of ${created}; its client makes a new one, and it is revoked and added again`,
+				`the key ${name} is older than a year: it is of ${created}; its client makes a new one, and it is revoked and added again`,
 			);
 	}
 	if (old.length > 0)
@@ -178,7 +182,10 @@ export function judgeCanaries(
 	);
 	return shown.length > 0
 		? finding(
-				shown.map(({ key, ip, at }) => `${key} was shown by ${ip} at ${at}`),
+				shown.map(
+					({ key, ip, at }) =>
+						`the canary key ${key} was shown by ${ip} at ${at}`,
+				),
 			)
 		: ok(
 				`the journal of 90 days, as far as it is kept, tells of no use of ${canaries.map(({ name }) => name).join(", ")}`,

@@ -191,9 +191,11 @@ async function examineListening(patient: Patient): Promise<Outcome> {
 			ways.every(({ dialer }) => dialer !== undefined && !isUp(dialer));
 		return finding(
 			[
-				...open.map((socket) => `open to others: ${formatSocket(socket)}`),
-				...ways.map(({ says }) => `open to others: ${says}`),
-				...exposed.map((line) => `open to others: ${line}`),
+				...open.map(
+					(socket) => `others reach Ollama at ${formatSocket(socket)}`,
+				),
+				...ways.map(({ says }) => `others reach Ollama: ${says}`),
+				...exposed.map((line) => `others reach Ollama: ${line}`),
 				...foreign,
 			],
 			{
@@ -441,7 +443,7 @@ async function examineHost(patient: Patient): Promise<Outcome> {
 
 async function examineRestart(): Promise<Outcome> {
 	const unit = await lookUpUnit("ollama.service");
-	if (unit === undefined) return unknown("systemctl does not answer");
+	if (unit === undefined) return unknown("systemd does not answer here");
 	if (!unit.exists) return absent("there is no ollama.service");
 	const loaded = await nextHost(unit);
 	const isStale =

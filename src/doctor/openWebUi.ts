@@ -263,7 +263,7 @@ async function each(
 	if (seen.strangers.length > 0) return unidentified(seen);
 	if (!patient.isRoot)
 		return unknown(
-			"none was found, and only root sees every program and container; run: sudo llamagate doctor",
+			"none was found, and only root sees every program and container",
 		);
 	const stopped = seen.containers?.filter(isOpenWebUi) ?? [];
 	return absent(

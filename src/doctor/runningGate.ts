@@ -107,7 +107,7 @@ export function isHeldByGate(
 /** Why there is no unit to look at, or `undefined` if there is one. */
 export async function noUnit(): Promise<Outcome | undefined> {
 	const properties = await propertiesOf(gateService);
-	if (properties === undefined) return unknown("systemctl does not answer");
+	if (properties === undefined) return unknown("systemd does not answer here");
 	return isLoaded(properties)
 		? undefined
 		: absent(`there is no ${gateService}`);

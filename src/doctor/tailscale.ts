@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { gatePlace } from "../host/gate.ts";
-import { hasProgram, outputOf } from "../host/program.ts";
+import { hasProgram, missingProgram, outputOf } from "../host/program.ts";
 import {
 	goesAroundGate,
 	guardedBehind,
@@ -169,9 +169,7 @@ export const tailscaleExaminations: readonly Examination[] = [
 				const mode = (await preferences())?.NetfilterMode;
 				if (mode === 0 || mode === 1) return judgeNetfilter(mode, "");
 				if (!patient.isRoot)
-					return unknown(
-						"only root can see the kernel's rules; run: sudo llamagate doctor",
-					);
+					return unknown("only root can see the kernel's rules");
 				return judgeNetfilter(mode, await kernelRules());
 			}),
 	},
@@ -203,9 +201,7 @@ export const tailscaleExaminations: readonly Examination[] = [
 			if (served === undefined) return unknown(serveNotSeen);
 			const outcome = judgeServe(served, await localPlaces(patient, served));
 			return outcome.state === "ok" && served.length > 0 && !patient.isRoot
-				? unknown(
-						"only root can see whether Ollama is behind what is served; run: sudo llamagate doctor",
-					)
+				? unknown("only root can see whether Ollama is behind what is served")
 				: outcome;
 		},
 	},
@@ -329,10 +325,7 @@ async function kernelRules(): Promise<string> {
 		? await outputOf("iptables-legacy", "-S")
 		: "";
 	const rules = [nft ?? (await outputOf("iptables", "-S")), legacy];
-	if (rules[0] === undefined && !legacy)
-		throw new Error(
-			"neither nft nor iptables shows the kernel's rules: sudo apt install nftables",
-		);
+	if (rules[0] === undefined && !legacy) throw new Error(missingProgram("nft"));
 	return rules.join("\n");
 }
 

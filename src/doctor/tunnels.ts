@@ -104,7 +104,7 @@ async function connectionsTo(
 	const { code, stdout, stderr } = await runProgram(
 		"ss -H -O -t -n -e state established".split(" "),
 	);
-	if (code !== 0) throw new Error(`ss does not run: ${stderr.trim()}`);
+	if (code !== 0) throw new Error(stderr.trim());
 	const places = new Map(
 		parseConnections(stdout)
 			.filter(

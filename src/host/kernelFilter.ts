@@ -2,7 +2,7 @@ import { access, readFile } from "node:fs/promises";
 import { parseIptables } from "./iptablesRules.ts";
 import { parseNftables, tablesOfXt } from "./nftRules.ts";
 import type { BaseChain, Family, PacketFilter } from "./packetFilter.ts";
-import { runProgram } from "./program.ts";
+import { missingProgram, runProgram } from "./program.ts";
 import { tailnet } from "./ufwPackets.ts";
 
 const tables = ["filter", "nat", "mangle", "raw"] as const;
@@ -80,9 +80,16 @@ export async function kernelFilter(
 		);
 	} else if (byIptables.size === 0)
 		throw new Error(
-			`neither iptables nor nft tells the rules in force: ${nft.stderr.trim()}`,
+			nft.code === 127
+				? missingProgram("nft")
+				: `neither iptables nor nft tells the rules in force: ${nft.stderr.trim()}`,
 		);
-	else unread.push("nft does not run here: rules of its own are not seen");
+	else
+		unread.push(
+			nft.code === 127
+				? missingProgram("nft")
+				: "nft does not run here: rules of its own are not seen",
+		);
 	for (const family of families)
 		if (
 			!baseChains.some(
@@ -183,7 +190,9 @@ async function askIp(...question: string[]): Promise<readonly unknown[]> {
 	]);
 	if (code !== 0)
 		throw new Error(
-			`ip does not tell this host's interfaces (${stderr.trim()}): install iproute2`,
+			code === 127
+				? missingProgram("ip")
+				: `ip does not tell this host's interfaces: ${stderr.trim()}`,
 		);
 	return JSON.parse(stdout) as readonly unknown[];
 }

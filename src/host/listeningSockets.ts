@@ -3,7 +3,7 @@ import { readdir, readFile, readlink } from "node:fs/promises";
 import path from "node:path";
 import { isLoopbackAddress } from "../net/ranges.ts";
 import { visibleLine } from "../visible.ts";
-import { runProgram } from "./program.ts";
+import { missingProgram, runProgram } from "./program.ts";
 
 /** A socket as `ss` shows it. */
 export interface KernelSocket {
@@ -40,7 +40,9 @@ export async function waitingSockets(): Promise<ListeningSocket[]> {
 	);
 	if (code !== 0)
 		throw new Error(
-			`ss does not run (${stderr.trim() || `exit ${code}`}); install iproute2`,
+			code === 127
+				? missingProgram("ss")
+				: `ss does not run: ${stderr.trim() || `exit ${code}`}`,
 		);
 	const sockets = parseSockets(stdout);
 	const holders = await holdersOf(new Set(sockets.map(({ inode }) => inode)));

@@ -92,8 +92,8 @@ function runAnew(
 			clearTimeout(timer);
 			resolve({ code, stdout, stderr });
 		};
-		child.on("error", ({ message }) => {
-			stderr += message;
+		child.on("error", ({ message, code }: NodeJS.ErrnoException) => {
+			stderr += code === "ENOENT" ? missingProgram(name) : message;
 			end(127);
 		});
 		child.on("close", (code) => {
@@ -127,6 +127,24 @@ export async function orphansEnd(): Promise<string[]> {
 		return pids.length === 0;
 	}, 60_000);
 	return pids;
+}
+
+/** Of programs that a package of another name has. */
+const packages: Readonly<Record<string, string>> = {
+	nft: "nftables",
+	ss: "iproute2",
+	ip: "iproute2",
+	ip6tables: "iptables",
+	"fail2ban-client": "fail2ban",
+	"systemd-analyze": "systemd",
+	systemctl: "systemd",
+	journalctl: "systemd",
+};
+
+/** That a program is missing, and how it is had: "nftables is not installed: sudo apt install nftables". */
+export function missingProgram(program: string): string {
+	const name = packages[program] ?? program;
+	return `${name} is not installed: sudo apt install ${name}`;
 }
 
 /** What a program printed, or `undefined` if it is missing or failed. */

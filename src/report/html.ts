@@ -1,11 +1,13 @@
+import { readAdvice } from "./advice.ts";
 import { countSeverities, headline } from "./headline.ts";
 import { drawHistogram, type HistogramBin } from "./histogram.ts";
 import { badge, icon, iconShapes } from "./icon.ts";
 import { html, type Markup } from "./markup.ts";
 import { drawLayers, layerNames } from "./picture.ts";
-import { type Result, worstFirst } from "./result.ts";
+import { type Result, sentenceOf, worstFirst } from "./result.ts";
 import { stylesheet } from "./stylesheet.ts";
 import { type Tone, toneOf } from "./tone.ts";
+import { groupUnknowns, rootLine } from "./unknowns.ts";
 
 /** Longest line of evidence on the page, in UTF-16 code units. */
 const maxEvidenceLength = 2_000;
@@ -21,6 +23,8 @@ export interface Report {
 	/** Of llamagate. */
 	readonly version: string;
 	readonly results: readonly Result[];
+	/** What a reader wants to know first besides, such as how fast a reply came. */
+	readonly lead?: string;
 	/** Of the gaps between the chunks of a streamed reply, if one was made. */
 	readonly histogram?: readonly HistogramBin[];
 }
@@ -35,6 +39,7 @@ export function renderReport({
 	at,
 	version,
 	results,
+	lead,
 	histogram,
 }: Report): string {
 	const sorted = worstFirst(results);
@@ -44,6 +49,7 @@ export function renderReport({
 	const worst = sorted[0];
 	const tone: Tone = worst === undefined ? "unchecked" : toneOf(worst);
 	const summary = headline(results);
+	const root = rootLine(results);
 	return html`<!doctype html>
 <html lang="en">
 <head>
@@ -69,7 +75,7 @@ ${iconShapes()}
 </dl>
 </header>
 <main>
-<div class="headline ${tone}">${icon(tone)}<div><p class="sentence">${summary}</p><p>${tally(results)}</p></div></div>
+<div class="headline ${tone}">${icon(tone)}<div><p class="sentence">${summary}</p><p>${tally(results)}</p>${[root, lead].map((line) => (line === undefined ? undefined : html`<p>${line}</p>`))}</div></div>
 ${drawLayers(results, anchorOf)}
 ${renderFindings(of("finding"), anchorOf)}
 ${renderUnknown(of("unknown"), anchorOf)}
@@ -116,12 +122,13 @@ function renderFindings(
 		(
 			result,
 		) => html`<article class="card ${toneOf(result)}" id="${anchorOf(result)}">
-<h3>${badge(toneOf(result))} <span class="not">Not so:</span> <bdi>${result.title}</bdi></h3>
+<h3>${badge(toneOf(result))} <bdi>${shorten(sentenceOf(result))}</bdi></h3>
 ${renderId(result)}
 <dl class="facts">
-${renderEvidence("Seen", result)}
+<div><dt>Should be so</dt><dd><bdi>${result.title}</bdi></dd></div>
+${renderEvidence("Seen", result, 1)}
 <div><dt>Why it matters</dt><dd><bdi>${result.why}</bdi></dd></div>
-${renderFix("What to do", result)}
+${renderAdvice("What to do", result.fix)}
 </dl>
 </article>
 `,
@@ -136,18 +143,35 @@ function renderUnknown(
 	anchorOf: (result: Result) => string,
 ): Markup | undefined {
 	if (unknown.length === 0) return undefined;
-	const rows = unknown.map(
-		(result) => html`<li class="card unknown" id="${anchorOf(result)}">
-<h3>${badge("unknown")} <bdi>${result.title}</bdi></h3>
-${renderId(result)}
+	const rows = groupUnknowns(unknown).map(({ reason, remedy, results }) => {
+		const [first] = results;
+		return first !== undefined && results.length === 1
+			? html`<li class="card unknown" id="${anchorOf(first)}">
+<h3>${badge("unknown")} <bdi>${first.title}</bdi></h3>
+${renderId(first)}
 <dl class="facts">
-${renderEvidence("Not seen because", result)}
-<div><dt>Why it matters</dt><dd><bdi>${result.why}</bdi></dd></div>
-${renderFix("What to do", result)}
+${renderEvidence("Not seen because", first)}
+<div><dt>Why it matters</dt><dd><bdi>${first.why}</bdi></dd></div>
+${renderAdvice("How to find out", remedy)}
 </dl>
 </li>
+`
+			: html`<li class="card unknown">
+<h3>${badge("unknown")} ${results.length} checks: <bdi>${shorten(reason)}</bdi></h3>
+<dl class="facts">
+${renderAdvice("How to find out", remedy)}
+</dl>
+<ul class="plain" role="list">
+${results.map(
+	(
+		result,
+	) => html`<li id="${anchorOf(result)}"><p><bdi>${result.title}</bdi></p>
+${renderId(result)}</li>
 `,
-	);
+)}</ul>
+</li>
+`;
+	});
 	return html`<section aria-labelledby="unknown">
 <h2 id="unknown">Unknown <span class="many">${unknown.length}</span></h2>
 <p>What could not be seen may be in order or not.</p>
@@ -181,14 +205,16 @@ function renderId({ id, layer }: Result): Markup {
 	return html`<p class="id"><span class="unseen">Check </span><code>${id}</code> <span>${layerNames[layer]}</span></p>`;
 }
 
+/** @param from of which line on; those before stand elsewhere */
 function renderEvidence(
 	name: string,
 	{ evidence }: Result,
+	from = 0,
 ): Markup | undefined {
-	if (evidence.length === 0) return undefined;
-	const lines = evidence.map(
-		(line) => html`<li><bdi>${shorten(line)}</bdi></li>`,
-	);
+	const lines = evidence
+		.slice(from)
+		.map((line) => html`<li><bdi>${shorten(line)}</bdi></li>`);
+	if (lines.length === 0) return undefined;
 	return html`<div><dt>${name}</dt><dd><ul class="evidence" role="list">${lines}</ul></dd></div>`;
 }
 
@@ -200,7 +226,21 @@ function shorten(line: string): string {
 		: `${line.slice(0, maxEvidenceLength)}… (${more} more characters)`;
 }
 
-function renderFix(name: string, { fix }: Result): Markup | undefined {
-	if (fix === undefined) return undefined;
-	return html`<div><dt>${name}</dt><dd><pre>${fix}</pre></dd></div>`;
+/** Words as words, and each run of commands to be copied as it stands. */
+function renderAdvice(
+	name: string,
+	text: string | undefined,
+): Markup | undefined {
+	if (text === undefined) return undefined;
+	const blocks: { kind: "prose" | "command"; lines: string[] }[] = [];
+	for (const { kind, text: line } of readAdvice(text)) {
+		const last = blocks.at(-1);
+		if (last?.kind === kind) last.lines.push(line);
+		else blocks.push({ kind, lines: [line] });
+	}
+	return html`<div><dt>${name}</dt><dd>${blocks.map(({ kind, lines }) =>
+		kind === "command"
+			? html`<pre>${lines.join("\n")}</pre>`
+			: lines.map((line) => html`<p><bdi>${line}</bdi></p>`),
+	)}</dd></div>`;
 }

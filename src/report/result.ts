@@ -38,8 +38,21 @@ export interface Result extends Check {
 	readonly state: "ok" | "finding" | "absent" | "unknown";
 	/** What was seen, a line each; for `unknown`, why nothing was. */
 	readonly evidence: readonly string[];
-	/** The command that mends it, or what to do where no command can. */
+	/**
+	 * The command that mends a finding, or what to do where no command can; for
+	 * `unknown`, how to find out.
+	 */
 	readonly fix?: string;
+}
+
+/** A finding as a sentence of its own: "The key short has expired". What was seen first says it, if anything was. */
+export function sentenceOf({ title, evidence }: Result): string {
+	const [seen = ""] = evidence;
+	if (seen.trim() === "") return `Not so: ${title}`;
+	// Not the name of a program, a file or a unit, nor an address.
+	return /^(?!tailscaled|sshd|llamagate|systemd|nft)[a-z]+(?:'s)? /.test(seen)
+		? `${seen.charAt(0).toUpperCase()}${seen.slice(1)}`
+		: seen;
 }
 
 /** Whether a run of checks found something above `warn`. */

@@ -80,13 +80,14 @@ a.box:hover .name { text-decoration: underline; }
 .card:target { outline: 3px solid var(--tone-line); outline-offset: 2px; }
 .card + .card { margin-top: .75rem; }
 .badge { display: inline-flex; gap: .35em; align-items: center; margin-right: .25em; padding: .05em .55em; border: 1px solid var(--tone-line); border-radius: 1em; background: var(--tone-back); color: var(--tone); font-size: .8rem; font-weight: 700; line-height: 1.5; vertical-align: .1em; white-space: nowrap; }
-.not { color: var(--tone); }
 .id { margin-top: .15rem; color: var(--muted); font-size: .85rem; }
 .id code { font-size: inherit; }
 .id span:last-child::before { content: "· "; }
 .facts { display: grid; gap: .6rem; margin-top: .7rem; }
 .facts dt { color: var(--muted); font-size: .85rem; font-weight: 600; }
 .facts dd { min-width: 0; }
+.facts dd > * + * { margin-top: .4rem; }
+.card .plain { display: grid; gap: .4rem; margin-top: .7rem; }
 .evidence { list-style: none; }
 .evidence li + li { margin-top: .2rem; }
 pre { padding: .6rem .75rem; border: 1px solid var(--line); border-radius: 6px; background: var(--sunk); line-height: 1.5; white-space: pre-wrap; user-select: all; -webkit-user-select: all; unicode-bidi: isolate; direction: ltr; }

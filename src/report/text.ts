@@ -1,7 +1,10 @@
 import { styleText } from "node:util";
+import { wrap } from "../commands/table.ts";
 import { visible } from "../visible.ts";
-import { type Result, worstFirst } from "./result.ts";
+import { readAdvice } from "./advice.ts";
+import { type Result, sentenceOf, worstFirst } from "./result.ts";
 import { type Tone, toneNames, toneOf } from "./tone.ts";
+import { groupUnknowns, rootLine } from "./unknowns.ts";
 
 type Style = Parameters<typeof styleText>[0];
 
@@ -31,31 +34,81 @@ export function formatResults(
 	const ids = results.map(({ id }) => oneLine(id).length);
 	const markWidth = Math.max(0, ...marks);
 	const idWidth = Math.max(0, ...ids);
-	return worstFirst(results)
-		.map((result) => {
-			const mark = markOf(result).padEnd(markWidth);
-			const marked = colour ? styleText(colourOf(result), mark) : mark;
-			const line = `${marked}  ${oneLine(result.id).padEnd(idWidth)}  ${describe(result)}\n`;
-			if (result.state !== "finding" || result.fix === undefined) return line;
-			const fix = indent(`fix: ${result.fix}`, markWidth + 2, 5);
-			return `${line}${colour ? styleText("cyan", fix) : fix}\n`;
-		})
-		.join("");
+	const paint = (style: Style, text: string) =>
+		colour ? styleText(style, text) : text;
+	const margin = " ".repeat(markWidth + 2);
+	const line = (result: Result) =>
+		`${paint(colourOf(result), markOf(result).padEnd(markWidth))}  ${oneLine(result.id).padEnd(idWidth)}  ${describe(result)}\n`;
+	const advise = (word: string, text: string | undefined) =>
+		text === undefined
+			? ""
+			: readAdvice(text)
+					.flatMap(({ kind, text }) =>
+						visible(text)
+							.split("\n")
+							.map((part) => (kind === "command" ? paint("cyan", part) : part)),
+					)
+					.map(
+						(part, at) =>
+							`${margin}${at === 0 ? `${word}: ` : " ".repeat(word.length + 2)}${part}\n`,
+					)
+					.join("");
+	const sorted = worstFirst(results);
+	const root = rootLine(results);
+	const findings = sorted
+		.filter(({ state }) => state === "finding")
+		.map((result) => `${line(result)}${advise("fix", result.fix)}`);
+	const unknown = groupUnknowns(sorted).map(
+		({ reason, remedy, results: alike }) => {
+			const [first] = alike;
+			if (first === undefined) return "";
+			if (alike.length === 1)
+				return `${line(first)}${advise("to find out", remedy)}`;
+			const mark = paint(colourOf(first), markOf(first).padEnd(markWidth));
+			const ids = wrap(
+				alike.map(({ id }) => oneLine(id)).join(", "),
+				listWidth,
+			).map((part) => `${margin}${part}\n`);
+			return `${mark}  ${alike.length} checks: ${shorten(oneLine(reason))}\n${ids.join("")}${advise("to find out", remedy)}`;
+		},
+	);
+	const rest = sorted
+		.filter(({ state }) => state === "ok" || state === "absent")
+		.map(line);
+	return [
+		...(root === undefined ? [] : [`${paint("bold", root)}\n\n`]),
+		...findings,
+		...unknown,
+		...rest,
+	].join("");
 }
+
+/** Of the ids of checks that could not be made for one reason, in columns. */
+const listWidth = 68;
 
 /** Everything about one check, for `--explain`. */
 export function explain(result: Result): string {
 	const { id, title, state, severity, evidence, why, fix } = result;
+	const isFinding = state === "finding";
 	const parts = [
-		`${oneLine(title)} (${oneLine(id)})`,
-		`State: ${state === "finding" ? `not so, ${toneNames[severity]}` : states[state]}`,
+		`${oneLine(isFinding ? sentenceOf(result) : title)} (${oneLine(id)})`,
+		isFinding
+			? `State: ${toneNames[severity]}\nShould be so: ${oneLine(title)}`
+			: `State: ${states[state]}`,
 	];
-	if (evidence.length > 0)
+	if (evidence.length > (isFinding && !/\n/.test(evidence[0] ?? "") ? 1 : 0))
 		parts.push(
 			`${state === "unknown" ? "Not seen because" : "Seen"}:\n${evidence.map((line) => indent(line, 2)).join("\n")}`,
 		);
 	parts.push(`Why it matters:\n${indent(why, 2)}`);
-	if (fix !== undefined) parts.push(`What to do:\n${indent(fix, 2)}`);
+	if (fix !== undefined)
+		parts.push(
+			`${state === "unknown" ? "How to find out" : "What to do"}:\n${readAdvice(
+				fix,
+			)
+				.map(({ kind, text }) => indent(text, kind === "command" ? 4 : 2))
+				.join("\n")}`,
+		);
 	return `${parts.join("\n\n")}\n`;
 }
 
@@ -75,11 +128,13 @@ function markOf(result: Result): string {
 	return tone === "absent" ? "not here" : tone;
 }
 
-function describe({ state, title, evidence }: Result): string {
+function describe(result: Result): string {
+	const { state, title, evidence } = result;
+	if (state === "finding") return shorten(oneLine(sentenceOf(result)));
 	const seen = shorten(oneLine(evidence[0] ?? ""));
-	if (state === "finding")
-		return seen === "" ? `not so: ${oneLine(title)}` : seen;
 	if (state === "unknown" && seen !== "") return `${oneLine(title)}? ${seen}`;
+	// The title says what is to be so, which is not so either where nothing is.
+	if (state === "absent" && seen !== "") return seen;
 	return oneLine(title);
 }
 

@@ -107,10 +107,10 @@ t.test("the keys of a gate on a booted host", booting(), async (t) => {
 		await host.sh("llamagate keys add soon --expires 3d");
 		const found = await examine(host, ["gate.expiry"]);
 		t.match(statesOf(found), { "gate.expiry": "warn" });
-		t.match(evidenceOf(found, "gate.expiry"), /^soon expires: /);
+		t.match(evidenceOf(found, "gate.expiry"), /^the key soon expires soon: /);
 		t.match(
 			evidenceOf(await examine(host, ["gate.expiry"], ahead(4)), "gate.expiry"),
-			/^soon has expired: /,
+			/^the key soon has expired: /,
 		);
 		await host.sh(commandOf(found, "gate.expiry"));
 		t.strictSame(

@@ -131,7 +131,10 @@ t.test(
 		const { code, stdout } = await runCli(["probe", gate.url]);
 		t.equal(code, 0);
 		t.match(stdout, /^ok +probe\.no-key/m);
-		t.match(stdout, /^unknown +probe\.stream .*no key was given/m);
+		t.match(
+			stdout,
+			/^unknown +9 checks: no key was given.*\n[^a-z]+probe\.key-accepted.*\n[^:]*probe\.stream,/m,
+		);
 		t.strictSame(
 			gate.log.filter(({ msg, key }) => msg === "request" && key !== null),
 			[],
@@ -160,6 +163,10 @@ t.test(
 		const page = await readFile(file, "utf8");
 		t.match(page, /probe\.stream/);
 		t.match(page, /Gaps between chunks/);
+		t.match(
+			page,
+			/<p>First token after [\d.]+ m?s, then [\d.]+ tokens a second \(48 in /,
+		);
 		t.notOk(page.includes(testKeys.user));
 		if (process.platform !== "win32")
 			t.equal((await stat(file)).mode & 0o777, 0o600);

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import t from "tap";
+import { readAdvice } from "../../src/report/advice.ts";
 import { renderReport } from "../../src/report/html.ts";
 import {
 	layers,
@@ -158,16 +159,34 @@ t.test("the page's policy forbids what the page does not need", async (t) => {
 	);
 });
 
-/** The same results with harmless text in place of theirs. */
+/**
+ * The same results with harmless text in place of theirs. What the page is built
+ * by stays: which are unknown for one reason, and which lines are commands.
+ */
 function tame(results: readonly Result[]): Result[] {
+	const reasons = [
+		...new Set(results.map(({ evidence }) => evidence[0]?.trim())),
+	];
 	return results.map((result) => ({
 		...result,
 		id: "a",
 		group: "a",
 		title: "a",
 		why: "a",
-		evidence: result.evidence.map(() => "a"),
-		...(result.fix === undefined ? {} : { fix: "a" }),
+		evidence: result.evidence.map((line, at) =>
+			at === 0 && line.trim() === ""
+				? ""
+				: at === 0
+					? `a${reasons.indexOf(line.trim())}`
+					: "a",
+		),
+		...(result.fix === undefined
+			? {}
+			: {
+					fix: readAdvice(result.fix)
+						.map(({ kind }) => (kind === "command" ? "sudo a" : "a"))
+						.join("\n"),
+				}),
 	}));
 }
 
@@ -216,6 +235,30 @@ t.test("whatever the results say, it is text", async (t) => {
 			},
 		),
 	);
+});
+
+t.test("what is unknown for one reason stands on one card", async (t) => {
+	const [one, two] = withoutRoot.filter(({ state }) => state === "unknown");
+	const results = [one as Result, two as Result].map((result) => ({
+		...result,
+		evidence: ["only root can see this"],
+		fix: "look as root: sudo llamagate doctor",
+	}));
+	const page = renderReport({ ...about, results });
+	t.match(page, "2 checks: <bdi>only root can see this</bdi>");
+	t.match(page, "<p>Run with sudo: 2 of 2 checks need it.</p>");
+	t.match(
+		page,
+		"How to find out</dt><dd><p><bdi>look as root:</bdi></p><pre>sudo llamagate doctor</pre>",
+		"words and commands apart",
+	);
+	t.equal(page.split("<pre>").length, 2, "said once");
+});
+
+t.test("what a reader wants to know first stands on top", async (t) => {
+	const lead = "First token after 306 ms, then 23 tokens a second.";
+	const page = renderReport({ ...about, results: openHost, lead });
+	t.ok(page.indexOf(lead) < page.indexOf('id="layers"'));
 });
 
 t.test("a line that is too long is cut, and says by how much", async (t) => {

@@ -1,4 +1,6 @@
 import t from "tap";
+import { examinations } from "../../src/doctor/examinations.ts";
+import { readAdvice } from "../../src/report/advice.ts";
 import { headline } from "../../src/report/headline.ts";
 import type { Result } from "../../src/report/result.ts";
 import { explain, formatResults } from "../../src/report/text.ts";
@@ -75,8 +77,124 @@ t.test("a finding without evidence says what is not so", async (t) => {
 	const [result] = openHost;
 	t.match(
 		formatResults([{ ...(result as Result), evidence: [] }], { colour: false }),
-		"not so: Tailscale Funnel publishes nothing of this host",
+		"Not so: Tailscale Funnel publishes nothing of this host",
 	);
+});
+
+const unseen = (id: string, why: string, fix?: string): Result => ({
+	...(withoutRoot[0] as Result),
+	...{ id, state: "unknown", evidence: [why] },
+	...(fix === undefined ? {} : { fix }),
+});
+
+t.test("what one reason hides stands together, and root on top", async (t) => {
+	const text = formatResults(
+		[
+			unseen("a.one", "only root can see this", "sudo llamagate doctor"),
+			unseen("a.two", "whose it is only root can see", "sudo llamagate doctor"),
+			unseen("b.one", "nftables is not installed: sudo apt install nftables"),
+			unseen(
+				"b.two",
+				"nftables is not installed: sudo apt install nftables",
+				"sudo apt install nftables",
+			),
+			unseen("c.one", "tailscaled does not say"),
+			...lockedHost.slice(0, 2),
+		],
+		{ colour: false },
+	);
+	t.match(text, /^Run with sudo: 2 of 7 checks need it\.\n\n/);
+	t.match(
+		text,
+		`unknown   2 checks: only root can see this
+          a.one, a.two
+          to find out: sudo llamagate doctor
+unknown   2 checks: nftables is not installed: sudo apt install nftables
+          b.one, b.two
+          to find out: sudo apt install nftables
+unknown   c.one`,
+	);
+	t.equal(text.split("apt install nftables").length, 3, "said once");
+	t.notMatch(formatResults(lockedHost), "sudo:");
+});
+
+t.test("a finding is a sentence of its own", async (t) => {
+	const says = (...evidence: string[]) =>
+		formatResults([{ ...(openHost[0] as Result), evidence }], {
+			colour: false,
+		});
+	t.match(says("the key short has expired"), / The key short has expired\n/);
+	t.match(says("tailscaled does not run"), / tailscaled does not run\n/);
+	t.match(says("/etc/x is open"), / \/etc\/x is open\n/);
+});
+
+t.test("words and commands are taken apart", async (t) => {
+	for (const [text, wanted] of [
+		["sudo llamagate setup --only ollama", ["$"]],
+		[
+			"take X out of /etc/x, then: sudo systemctl daemon-reload && sudo systemctl restart x",
+			[
+				"take X out of /etc/x, then:",
+				"$ sudo systemctl daemon-reload && sudo systemctl restart x",
+			],
+		],
+		[
+			"sudo llamagate setup --only ollama; where the unit is right already: sudo systemctl restart ollama",
+			[
+				"$ sudo llamagate setup --only ollama",
+				"where the unit is right already:",
+				"$ sudo systemctl restart ollama",
+			],
+		],
+		[
+			"sudo ufw status numbered, then: sudo ufw delete NUMBER",
+			["$ sudo ufw status numbered", "then:", "$ sudo ufw delete NUMBER"],
+		],
+		[
+			"On the server, at once: sudo llamagate setup. Until then: sudo systemctl stop ollama",
+			[
+				"On the server, at once:",
+				"$ sudo llamagate setup",
+				"Until then:",
+				"$ sudo systemctl stop ollama",
+			],
+		],
+		[
+			"On the server: systemctl status llamagate, then sudo llamagate check",
+			[
+				"On the server:",
+				"$ systemctl status llamagate",
+				"then",
+				"$ sudo llamagate check",
+			],
+		],
+		["end that program (sudo ss -ltnp)", ["end that program (sudo ss -ltnp)"]],
+		["a\nsudo b\n  c", ["a", "$ sudo b", "$   c"]],
+		[
+			"curl -fsSL https://ollama.com/install.sh | sh",
+			["$ curl -fsSL https://ollama.com/install.sh | sh"],
+		],
+	] as const)
+		t.strictSame(
+			readAdvice(text).map(({ kind, text }) =>
+				kind === "command" ? `$ ${text}` : text,
+			),
+			wanted[0] === "$" ? [`$ ${text}`] : wanted,
+		);
+});
+
+t.test("no advice of doctor's loses a word", async (t) => {
+	const bare = (text: string) => text.replace(/[\s,;.]+/g, " ").trim();
+	for (const { id, fix } of examinations)
+		t.equal(
+			bare(
+				readAdvice(fix)
+					.map(({ text }) => text)
+					.join(" "),
+			),
+			bare(fix),
+			id,
+		);
 });
 
 t.test("nothing at all is an empty table", async (t) => {
@@ -99,7 +217,7 @@ t.test("no result steers the terminal or forges a line", async (t) => {
 		t.notOk(
 			rest.find(
 				(line) =>
-					!/^(?: |$|State: |Seen:|Not seen because:|Why it matters:|What to do:)/.test(
+					!/^(?: |$|State: |Should be so: |Seen:|Not seen because:|Why it matters:|What to do:|How to find out:)/.test(
 						line,
 					),
 			),
@@ -138,9 +256,10 @@ t.test(
 		const result = openHost.find(({ id }) => id === "ollama.listening");
 		t.equal(
 			explain(result as Result),
-			`Ollama listens on loopback only (ollama.listening)
+			`0.0.0.0:11434 (ollama, pid 812) (ollama.listening)
 
-State: not so, critical
+State: critical
+Should be so: Ollama listens on loopback only
 
 Seen:
   0.0.0.0:11434 (ollama, pid 812)
@@ -151,7 +270,7 @@ Why it matters:
   Ollama asks nobody for a key: who reaches it may run, pull and delete models.
 
 What to do:
-  sudo llamagate setup --only ollama
+    sudo llamagate setup --only ollama
 `,
 		);
 	},
