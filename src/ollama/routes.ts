@@ -104,6 +104,9 @@ export const routes: readonly Route[] = [
 	on(["POST"], "/api/experimental/web_fetch", "account", "small"),
 ].flat();
 
+/** The newest Ollama whose routes this table was compared with: `npm run routes`. */
+export const comparedOllama = "0.34.0";
+
 /** A request's place in the table. `path` is what goes upstream: the raw path without its query. */
 export type Match =
 	| { readonly kind: "route"; readonly route: Route; readonly path: string }
