@@ -114,8 +114,17 @@ export class Exchange {
 		if (this.ended) return;
 		this.ended = true;
 		this.connection.exchanges.delete(this);
-		for (const action of this.#atEnd) action(outcome);
-		this.#ledger.enter(this, outcome);
+		for (const action of this.#atEnd) this.#do(() => action(outcome));
+		this.#do(() => this.#ledger.enter(this, outcome));
+	}
+
+	/** What fails here must not keep the rest from being given back, nor end the process. */
+	#do(action: () => void): void {
+		try {
+			action();
+		} catch (error) {
+			this.#ledger.enterFault(error, this.id);
+		}
 	}
 }
 
@@ -200,6 +209,14 @@ export class Ledger {
 		const reqId = requestId === undefined ? null : `"${requestId}"`;
 		this.#sink.write(
 			`{"event":"auth_failed","ip":"${address}","level":"warn","time":"${isoTime(Date.now())}","reqId":${reqId},"lockedOut":${lockedOut},"msg":"wrong key"}\n`,
+		);
+	}
+
+	/** A fault of the gate's own; its request has ended all the same. */
+	enterFault(error: unknown, requestId: string): void {
+		this.#log.error(
+			{ err: error, reqId: requestId },
+			"a step at a request's end failed",
 		);
 	}
 

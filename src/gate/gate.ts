@@ -14,6 +14,7 @@ import {
 	type Connection,
 	ConnectionTable,
 	cutOff,
+	watchPieces,
 } from "../net/connections.ts";
 import { descriptorLimit, roomForClients } from "../net/descriptors.ts";
 import { createServer } from "../net/http.ts";
@@ -26,14 +27,17 @@ import { Exchange, type Ledger } from "./account.ts";
 import { corsHeaders, preflightHeaders } from "./cors.ts";
 import { type Head, readHead } from "./head.ts";
 import { checkIdentity } from "./identity.ts";
+import { JudgedBodies } from "./judgedBodies.ts";
 import { type Authentication, authenticate } from "./key.ts";
 import { createLimits, WindowStore } from "./limit.ts";
 import { Lockout } from "./lockout.ts";
 import { checkModelInPath } from "./modelPolicy.ts";
 import { RefusalPace } from "./pace.ts";
-import { checkOrigin, checkPolicy } from "./policy.ts";
+import { PieceBudget } from "./pieces.ts";
+import { checkExpiry, checkOrigin, checkPolicy } from "./policy.ts";
 import {
 	endSocket,
+	leaveBody,
 	lingerForBody,
 	type Refusal,
 	refuseOnSocket,
@@ -80,6 +84,15 @@ const shuttingDown: Refusal = {
 	message: "llamagate is shutting down",
 	headers: ["retry-after", "5"],
 };
+
+function tooManyConnections(key: string): Refusal {
+	return {
+		status: 429,
+		reason: "connections",
+		message: `the key "${key}" has too many connections open; close some`,
+		headers: ["retry-after", "1"],
+	};
+}
 
 /** A request's exchange, as a property of it: a WeakMap costs each garbage collection. */
 const held = Symbol("exchange");
@@ -130,7 +143,8 @@ export async function createGate(
 	const pace = new RefusalPace();
 	const signatureUses = new SignatureUses();
 	const relays = new Roster<Relay>();
-	const judgedBodies = { bytes: 0 };
+	const pieces = new PieceBudget();
+	const judgedBodies = new JudgedBodies();
 
 	// Fastify sees only what the first five steps let through. Its own routing then
 	// works on a path that is in the table to the letter, whatever the client sent.
@@ -160,7 +174,7 @@ export async function createGate(
 		// The client may have left while the limits were counted.
 		if (refusal === undefined && !exchange.ended) return;
 		reply.hijack();
-		if (refusal !== undefined) sendRefusal(exchange, refusal);
+		if (refusal !== undefined) refuse(exchange, refusal);
 	});
 	app.setErrorHandler((error, request, reply) => {
 		log.error(
@@ -296,16 +310,21 @@ export async function createGate(
 			return;
 		}
 		if (preflight !== undefined) {
-			res.writeHead(204, [
-				...preflight,
-				...(exchange.closing ? exchange.closeBehind() : []),
-			]);
-			res.end();
-			lingerForBody(req);
-			exchange.status = 204;
-			exchange.end("ok");
+			paced(exchange, () => {
+				if (exchange.ended) return;
+				if (leaveBody(exchange)) exchange.closing = true;
+				res.writeHead(204, [
+					...preflight,
+					...(exchange.closing ? exchange.closeBehind() : []),
+				]);
+				res.end();
+				lingerForBody(req);
+				exchange.status = 204;
+				exchange.end("ok");
+			});
 			return;
 		}
+		if (head.transferEncoding.length > 0) countPieces(exchange);
 		// The gate has read them. Whatever type and length they tell of, a body is passed
 		// on as it is: Fastify would parse it.
 		req.headers = {};
@@ -321,8 +340,16 @@ export async function createGate(
 
 			const authentication = identify(address, req, head, exchange.id);
 			if (authentication.kind === "refused") return authentication.refusal;
-			connections.markAuthenticated(exchange.connection);
-			exchange.credential = authentication.credential;
+			const { credential } = authentication;
+			exchange.credential = credential;
+			const expired = checkExpiry(credential, Date.now());
+			if (expired !== undefined) return expired;
+			const { name, limits } = credential.key;
+			const most = limits.concurrent ?? rules.settings.limits.perKey.concurrent;
+			if (!connections.markKnown(exchange.connection, name, most)) {
+				exchange.closing = true;
+				return tooManyConnections(name);
+			}
 
 			// Found before, said only now: without a key nobody learns which paths there are.
 			const misrouted = misframed ?? checkRoute(match, head);
@@ -338,33 +365,68 @@ export async function createGate(
 		}
 	}
 
-	/** Sends a refusal, later to an address without a good key that collects very many. */
+	/** Sends a refusal, in its turn. */
 	function refuse(exchange: Exchange, refusal: Refusal): void {
+		paced(exchange, () => sendRefusal(exchange, refusal));
+	}
+
+	/**
+	 * Answers what goes no further, later to an address, or a key, that collects
+	 * very many such answers.
+	 */
+	function paced(exchange: Exchange, answer: () => void): void {
 		const { connection } = exchange;
-		const waitMs = connection.authenticated
-			? 0
-			: pace.take(connection.address, performance.now());
-		if (waitMs === 0) {
-			sendRefusal(exchange, refusal);
+		const waitMs = pace.take(
+			connection.key === undefined
+				? connection.address
+				: `key ${connection.key}`,
+			performance.now(),
+		);
+		if (waitMs === undefined) {
+			cutOff(exchange.req.socket);
 			return;
 		}
+		if (waitMs === 0) {
+			answer();
+			return;
+		}
+		// Its body is not waited for.
+		leaveBody(exchange);
 		connection.waits = true;
 		const timer = setTimeout(() => {
 			connection.waits = false;
-			sendRefusal(exchange, refusal);
+			answer();
 		}, waitMs);
 		exchange.atEnd(() => clearTimeout(timer));
 	}
 
+	/** Looks after what a body's pieces cost, from the first one on. */
+	function countPieces(exchange: Exchange): void {
+		const { req, connection } = exchange;
+		const { key = "" } = connection;
+		const refusalOf = pieces.forBody(key);
+		const watch = watchPieces(req.socket, (sizeBytes) => {
+			if (exchange.ended) return true;
+			const refusal = refusalOf(sizeBytes);
+			if (refusal === undefined) return true;
+			// Whatever has begun of a reply cannot be told from an end.
+			if (exchange.res.headersSent) cutOff(req.socket);
+			else refuse(exchange, refusal);
+			return false;
+		});
+		exchange.atEnd(watch);
+	}
+
 	function accept(socket: Socket, local: boolean): void {
 		const connection = connections.open(socket, local);
-		if (connection === undefined) {
-			warnNowAndThen(
-				{ ip: socket.remoteAddress },
-				connections.isFull
-					? `too many connections for ${descriptors} file descriptors (ulimit -n, LimitNOFILE=); new ones are closed`
-					: "too many connections without a key; new ones are closed",
-			);
+		if (typeof connection === "string") {
+			if (connection !== "gone")
+				warnNowAndThen(
+					{ ip: socket.remoteAddress },
+					connection === "full"
+						? `too many connections for ${descriptors} file descriptors (ulimit -n, LimitNOFILE=); new ones are closed`
+						: "too many connections without a key; new ones are closed",
+				);
 			return void socket.destroy();
 		}
 		const { settings } = rules;
@@ -445,7 +507,7 @@ export async function createGate(
 			connection.latest?.complete === false ||
 			error.code === "HPE_CLOSED_CONNECTION"
 		) {
-			endSocket(socket);
+			endSocket(socket, connection.address);
 			return;
 		}
 		const { address } = connection;
@@ -495,7 +557,7 @@ export async function createGate(
 			rules.settings.onForeignSource === "drop"
 		)
 			socket.destroy();
-		else refuseOnSocket(socket, "native", refusal);
+		else refuseOnSocket(socket, address, "native", refusal);
 	}
 
 	/** Cuts streams whose key has been revoked, has expired, or has lost the scope they run under. */
@@ -517,6 +579,7 @@ export async function createGate(
 
 	const sweeper = setInterval(() => {
 		pace.sweep(performance.now());
+		pieces.sweep();
 		upstream.sweep(performance.now());
 		for (const relay of relays) relay.sweep(sweepIntervalMs);
 		const nowMs = Date.now();

@@ -47,7 +47,10 @@ export class WindowStore implements FastifyRateLimitStore {
 			this.#windows.set(key, window);
 		}
 		window.count += 1;
-		callback(null, { current: window.count, ttl: window.endsAtMs - nowMs });
+		callback(null, {
+			current: window.count,
+			ttl: Math.min(windowMs, window.endsAtMs - nowMs),
+		});
 	}
 
 	child(): WindowStore {

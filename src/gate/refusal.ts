@@ -1,9 +1,11 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { STATUS_CODES } from "../net/http.ts";
+import { isLingering, linger } from "../net/linger.ts";
 import { errorBody } from "../ollama/errors.ts";
 import type { Family } from "../ollama/routes.ts";
 import type { Exchange } from "./account.ts";
+import { bodyLengthOf } from "./route.ts";
 
 /** A decision against a request. It becomes a reply here and nowhere else. */
 export interface Refusal {
@@ -21,6 +23,10 @@ export interface Refusal {
  * answer by then; closing at once could make its system drop that unread.
  */
 const lingerMs = 3_000;
+/** What a client may still send of its body and yet keep its connection. */
+const shortRestBytes = 64 * 1024;
+/** How long a stranger's connection may idle behind a refusal. */
+const strangerIdleMs = 10_000;
 /** Refusals that a connection may collect before anybody has shown a good key on it. */
 const maxRefusals = 100;
 
@@ -38,11 +44,22 @@ export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 		...(refusal.headers ?? []),
 	];
 	const { connection } = exchange;
-	if (!connection.authenticated && ++connection.refusals >= maxRefusals)
+	const isStranger = connection.key === undefined;
+	if (isStranger && ++connection.refusals >= maxRefusals)
 		exchange.closing = true;
+	if (leaveBody(exchange)) exchange.closing = true;
 	// Whoever expects leave to send a body may send the next request where it was due.
 	if (exchange.head.expect.length > 0) exchange.closing = true;
 	if (exchange.closing) headers.push(...exchange.closeBehind());
+	else if (isStranger) {
+		headers.push("connection", "keep-alive");
+		headers.push("keep-alive", `timeout=${strangerIdleMs / 1000}`);
+		// Node sets the time for its own as soon as the reply has left, before this.
+		res.once("finish", () => {
+			if (connection.exchanges.size === 0)
+				req.socket.setTimeout(strangerIdleMs);
+		});
+	}
 	res.writeHead(refusal.status, headers);
 	res.write(body);
 	endReply(res);
@@ -71,14 +88,36 @@ export function endReply(res: ServerResponse, ended?: () => void): void {
 	else res.end(ended);
 }
 
+/**
+ * Gives up a request's body that nobody wants: one in chunks, since each costs
+ * time however short it is, and one of which much is to come.
+ *
+ * @returns whether that was so; the connection has to close behind the reply
+ */
+export function leaveBody({
+	req,
+	head,
+	bytesIn,
+	connection,
+	credential,
+}: Exchange): boolean {
+	if (connection.stopped) return true;
+	if (req.complete || bodyLengthOf(head) - bytesIn <= shortRestBytes)
+		return false;
+	const name = credential?.key.name;
+	const owner = name === undefined ? connection.address : `key ${name}`;
+	linger(req.socket, owner, name !== undefined);
+	return true;
+}
+
 /** Closes the connection of a request that has been answered and still goes on, after a while. */
 export function lingerForBody(req: IncomingMessage): void {
-	if (!req.complete) process.nextTick(linger, req);
+	if (!req.complete) process.nextTick(closeUnlessComplete, req);
 }
 
 /** Without a body a request is complete by now. */
-function linger(req: IncomingMessage): void {
-	if (req.complete || req.destroyed) return;
+function closeUnlessComplete(req: IncomingMessage): void {
+	if (req.complete || req.destroyed || isLingering(req.socket)) return;
 	const { socket } = req;
 	const timer = setTimeout(() => {
 		if (!req.complete) socket.destroy();
@@ -90,6 +129,7 @@ function linger(req: IncomingMessage): void {
 /** Answers on a bare socket, where there is no request to answer: bytes that are no HTTP, CONNECT. */
 export function refuseOnSocket(
 	socket: Socket,
+	owner: string,
 	family: Family,
 	refusal: Refusal,
 ): void {
@@ -104,11 +144,11 @@ export function refuseOnSocket(
 	for (let i = 0; i < (refusal.headers?.length ?? 0); i += 2)
 		head.push(`${refusal.headers?.[i]}: ${refusal.headers?.[i + 1]}`);
 	socket.write(`${head.join("\r\n")}\r\n\r\n${body}`);
-	endSocket(socket);
+	endSocket(socket, owner);
 }
 
 /** Ends a connection behind what was written, and closes it once the client has had time to read that. */
-export function endSocket(socket: Socket): void {
-	socket.end();
-	setTimeout(() => socket.destroy(), lingerMs).unref();
+export function endSocket(socket: Socket, address: string): void {
+	linger(socket, address, false);
+	socket.destroySoon();
 }

@@ -18,6 +18,7 @@ import {
 import { type Route, smallBodyBytes } from "../ollama/routes.ts";
 import { ReplyScan } from "../ollama/usage.ts";
 import type { Exchange, Outcome } from "./account.ts";
+import type { JudgedBodies } from "./judgedBodies.ts";
 import { bodyTooLarge } from "./limit.ts";
 import {
 	type BodyGuard,
@@ -27,14 +28,20 @@ import {
 } from "./modelPolicy.ts";
 import {
 	endReply,
+	leaveBody,
 	lingerForBody,
 	type Refusal,
 	sendRefusal,
 } from "./refusal.ts";
 import { bodyLengthOf, bodyLimitOf } from "./route.ts";
+import { WholeBody, wholeBodyBytes } from "./wholeBody.ts";
 
-/** A body up to this size is read whole before a connection to Ollama is taken for it. */
-const wholeBodyBytes = 64 * 1024;
+/** Pieces of a body that are smaller go on together: each write costs as much as one of some thousand bytes. */
+const smallPieceBytes = 1024;
+const mostSmallPieces = 1000;
+/** What must come of a large body that waits for a rule, or it gives up its room. */
+const leastBytesPerSecond = 16 * 1024;
+const rateWindowMs = 30_000;
 /** The longest list of models that is filtered. */
 const maxListBytes = 16 * 2 ** 20;
 /** How long a client may take to read what it was sent before a cut. */
@@ -75,11 +82,6 @@ interface Held {
 	bytes: number;
 }
 
-/** What all relays together hold of bodies that a rule must see whole. */
-export interface JudgedBodies {
-	bytes: number;
-}
-
 /**
  * Step 7: one request to Ollama and its reply, bytes both ways.
  *
@@ -91,8 +93,19 @@ export class Relay implements UpstreamSink {
 	readonly exchange: Exchange;
 	place = -1;
 	readonly #judged: JudgedBodies;
-	/** This relay's part of it. */
+	/** What is held there for this relay's body. */
 	#judgedBytes = 0;
+	/** The key's name. */
+	readonly #key: string;
+	/** The body, where it is read whole. */
+	#whole: WholeBody | undefined;
+	/** The body is held back until its turn. */
+	#waitsForTurn = false;
+	/** Of a large body that is judged: sweeps in this window, and bytes before it. */
+	#windowSweeps = 0;
+	#bytesBeforeWindow = 0;
+	/** Small pieces that go on together. */
+	#small: Buffer[] = [];
 	/** The one in force: a reload may change it until the request goes out. */
 	readonly #upstreamNow: () => Upstream;
 	#upstream: Upstream | undefined;
@@ -137,6 +150,7 @@ export class Relay implements UpstreamSink {
 		const key = exchange.credential?.key;
 		if (key === undefined)
 			throw new Error("a request without a credential reached the relay");
+		this.#key = key.name;
 		this.#guard = guardBody(key, route, exchange.head.contentType[0]);
 		this.#filter = filterReply(key, route);
 		this.#settings = settings;
@@ -146,7 +160,9 @@ export class Relay implements UpstreamSink {
 			this.#scan?.release();
 			this.#request?.abort();
 			this.#dropRestOfBody();
-			judged.bytes -= this.#judgedBytes;
+			judged.give(this.#key, this.#judgedBytes);
+			// What has been sent on is Ollama's connection's.
+			if (this.#upstream === undefined) this.#whole?.release();
 		});
 	}
 
@@ -169,33 +185,29 @@ export class Relay implements UpstreamSink {
 
 	/** A small body, and one that a rule of the key's must see before Ollama does. */
 	#readWhole(path: string): void {
-		const { req } = this.exchange;
+		const { req, head } = this.exchange;
 		const limit = this.#bodyLimit();
+		const whole = new WholeBody(bodyLengthOf(head), limit);
+		this.#whole = whole;
 		this.#continue();
-		const chunks: Buffer[] = [];
 		req.on("data", (chunk: Buffer) => {
 			this.#quietSweeps = 0;
 			if (this.exchange.ended) return;
 			this.exchange.bytesIn += chunk.length;
 			if (this.exchange.bytesIn > limit) {
-				chunks.length = 0;
 				this.#refuse(bodyTooLarge(limit));
 				return;
 			}
-			if (this.#guard !== undefined && !this.#takeRoom(chunk.length)) {
-				chunks.length = 0;
-				return;
+			if (this.#guard !== undefined) {
+				if (!this.#takeRoom()) return;
+				this.#guard.push(chunk);
+				if (this.#judgedBytes > 0) this.#waitForTurn();
 			}
-			this.#guard?.push(chunk);
-			chunks.push(chunk);
+			whole.push(chunk);
 		});
 		req.on("end", () => {
 			if (this.exchange.ended) return;
-			const [only] = chunks;
-			const body =
-				chunks.length === 1 && only !== undefined
-					? only
-					: Buffer.concat(chunks);
+			const body = whole.bytes;
 			this.#bodySent = true;
 			const refusal = this.#guard?.finish();
 			if (refusal === undefined) this.#send(path, body);
@@ -204,9 +216,14 @@ export class Relay implements UpstreamSink {
 	}
 
 	/** Bodies that wait for a rule stand in memory, so all of them together may have only so much of it. */
-	#takeRoom(sizeBytes: number): boolean {
-		const room = 2 * this.#settings.limits.bodyBytes;
-		if (this.#judged.bytes + sizeBytes > room) {
+	#takeRoom(): boolean {
+		const held = this.#judged.take(
+			this.#key,
+			this.exchange.bytesIn,
+			this.#judgedBytes,
+			2 * this.#settings.limits.bodyBytes,
+		);
+		if (held === undefined) {
 			this.#refuse({
 				status: 503,
 				reason: "busy",
@@ -215,9 +232,19 @@ export class Relay implements UpstreamSink {
 			});
 			return false;
 		}
-		this.#judged.bytes += sizeBytes;
-		this.#judgedBytes += sizeBytes;
+		this.#judgedBytes = held;
 		return true;
+	}
+
+	/** A large body takes the event loop's time in small parts. */
+	#waitForTurn(): void {
+		if (this.#waitsForTurn) return;
+		this.#waitsForTurn = true;
+		this.exchange.req.pause();
+		this.#judged.nextTurn(() => {
+			this.#waitsForTurn = false;
+			this.exchange.req.resume();
+		});
 	}
 
 	#bodyLimit(): number {
@@ -247,15 +274,38 @@ export class Relay implements UpstreamSink {
 			if (this.exchange.ended || this.#request === undefined) return;
 			this.exchange.bytesIn += chunk.length;
 			if (this.exchange.bytesIn > limit) this.#refuse(bodyTooLarge(limit));
-			else if (!this.#request.write(chunk)) {
-				this.#ollamaIsSlow = true;
-				req.pause();
+			else if (chunk.length < smallPieceBytes) this.#gather(chunk);
+			else {
+				this.#sendSmall();
+				this.#sendPiece(chunk);
 			}
 		});
 		req.on("end", () => {
 			this.#bodySent = true;
-			if (!this.exchange.ended) this.#request?.endBody();
+			if (this.exchange.ended) return;
+			this.#sendSmall();
+			this.#request?.endBody();
 		});
+	}
+
+	#sendPiece(piece: Buffer): void {
+		if (this.#request?.write(piece) !== false) return;
+		this.#ollamaIsSlow = true;
+		this.exchange.req.pause();
+	}
+
+	/** Keeps a small piece until the event loop's next turn, or until there are many. */
+	#gather(piece: Buffer): void {
+		if (this.#small.length === 0) setImmediate(() => this.#sendSmall());
+		this.#small.push(piece);
+		if (this.#small.length >= mostSmallPieces) this.#sendSmall();
+	}
+
+	#sendSmall(): void {
+		if (this.#small.length === 0) return;
+		const pieces = Buffer.concat(this.#small);
+		this.#small = [];
+		if (!this.exchange.ended) this.#sendPiece(pieces);
 	}
 
 	/**
@@ -448,7 +498,11 @@ export class Relay implements UpstreamSink {
 		const outcome = this.#outcome();
 		const ended = () => exchange.end(outcome);
 		if (this.#chunked) exchange.res.write("0\r\n\r\n", "latin1");
-		endReply(exchange.res, ended);
+		const leaves = leaveBody(exchange);
+		endReply(exchange.res, () => {
+			ended();
+			if (leaves) exchange.req.socket.destroySoon();
+		});
 		this.#dropRestOfBody();
 		lingerForBody(exchange.req);
 	}
@@ -499,6 +553,16 @@ export class Relay implements UpstreamSink {
 	 */
 	sweep(intervalMs: number): void {
 		if (this.exchange.ended) return;
+		if (this.#trickles(intervalMs)) {
+			this.exchange.closing = true;
+			this.#refuse({
+				status: 408,
+				reason: "body_stalled",
+				message:
+					"the request's body comes too slowly for one that is read whole",
+			});
+			return;
+		}
 		this.#quietSweeps += 1;
 		const quietMs = this.#quietSweeps * intervalMs;
 		if (quietMs < this.#patienceMs()) return;
@@ -530,6 +594,19 @@ export class Relay implements UpstreamSink {
 		const longestMs = Math.max(firstByteTimeoutMs, idleTimeoutMs);
 		if (this.#route.scope === "manage") return managementPatience * longestMs;
 		return this.exchange.bytesOut === 0 ? firstByteTimeoutMs : longestMs;
+	}
+
+	/** Whether a large body that is read whole has brought too little for a while. */
+	#trickles(intervalMs: number): boolean {
+		if (this.#judgedBytes === 0 || this.#bodySent) return false;
+		this.#windowSweeps += 1;
+		const windowMs = this.#windowSweeps * intervalMs;
+		const { idleTimeoutMs } = this.#settings.upstream;
+		if (windowMs < Math.min(rateWindowMs, idleTimeoutMs)) return false;
+		const came = this.exchange.bytesIn - this.#bytesBeforeWindow;
+		this.#windowSweeps = 0;
+		this.#bytesBeforeWindow = this.exchange.bytesIn;
+		return came < (leastBytesPerSecond * windowMs) / 1000;
 	}
 
 	/** Ollama has failed: an error status if there is time for one, else the stream is broken off. */

@@ -13,8 +13,8 @@ export interface Connection {
 	readonly address: string;
 	/** As it came, for those who look at its bits; `local` over the Unix socket. */
 	readonly parsedAddress: Address | typeof localSource;
-	/** Whether a request with a good key has come over it. */
-	authenticated: boolean;
+	/** The name of the key that was good last on it; `undefined` while it is a stranger's. */
+	key: string | undefined;
 	/** Requests that were refused while it was a stranger's. */
 	refusals: number;
 	/** Requests whose replies have not left yet: with more than one, the client pipelines. */
@@ -23,6 +23,8 @@ export interface Connection {
 	waits: boolean;
 	/** The reply that closes it has been written: whatever comes behind is not looked at. */
 	closing: boolean;
+	/** Node's parser is given nothing more of what it sends. */
+	stopped: boolean;
 	/** The request that was read last, or is being read. */
 	latest: IncomingMessage | undefined;
 	/** The requests on it that have not ended; more than one when the client pipelines. */
@@ -31,12 +33,17 @@ export interface Connection {
 
 /**
  * Connections that have not shown a good key yet, as many as one address and
- * all together may hold open. Node closes each after the header timeout; the
- * bounds keep a flood of silent ones from using up the file descriptors, and
- * where there are few, one address gets half of the places at most.
+ * all together may hold open. Each is closed after ten seconds without a
+ * request; the bounds keep a flood of silent ones from using up the file
+ * descriptors.
  */
 const maxStrangersPerAddress = 1024;
 const maxStrangers = 8192;
+/** Connections of one key, unless it may have more than half as many requests at work. */
+const maxOfKey = 1024;
+
+/** Why a connection was not taken: it is gone already, there is room for nobody, or it is one stranger too many. */
+export type NotTaken = "gone" | "full" | "strangers";
 
 /** A property of the socket: a WeakMap of every connection would cost each garbage collection. */
 const held = Symbol("connection");
@@ -44,7 +51,10 @@ type HeldSocket = Socket & { [held]?: Connection };
 
 /** The open connections, and the strangers among them. */
 export class ConnectionTable {
-	readonly #strangers = new Map<string, number>();
+	readonly #strangers = new Counts();
+	readonly #ofKey = new Counts();
+	/** Those with a key, by address. */
+	readonly #known = new Counts();
 	#strangerCount = 0;
 	#openCount = 0;
 	readonly #room: () => number;
@@ -55,45 +65,51 @@ export class ConnectionTable {
 	}
 
 	/**
-	 * Takes note of a new connection; `undefined` if it is one too many and must be closed.
+	 * Takes note of a new connection, or says why it must be closed.
 	 *
 	 * @param local whether it came over the Unix socket, where a peer has no address
 	 */
-	open(socket: Socket, local: boolean): Connection | undefined {
+	open(socket: Socket, local: boolean): Connection | NotTaken {
 		const parsedAddress = local
 			? localSource
 			: parseAddress(socket.remoteAddress);
 		const address = parsedAddress?.toString();
 		// Without an address it has been reset already.
-		if (parsedAddress === undefined || address === undefined) return undefined;
-		const strangers = this.#strangers.get(address) ?? 0;
+		if (parsedAddress === undefined || address === undefined) return "gone";
+		if (this.isFull) return "full";
 		if (
-			this.isFull ||
-			strangers >= Math.min(maxStrangersPerAddress, this.#room() / 2) ||
+			this.#strangers.of(address) >=
+				Math.min(maxStrangersPerAddress, this.#room() / 2) ||
 			this.#strangerCount >= maxStrangers
 		)
-			return undefined;
-		this.#strangers.set(address, strangers + 1);
+			return "strangers";
+		this.#strangers.add(address);
 		this.#strangerCount += 1;
 		this.#openCount += 1;
 		const connection: Connection = {
 			address,
 			parsedAddress,
-			authenticated: false,
+			key: undefined,
 			refusals: 0,
 			unanswered: 0,
 			waits: false,
 			closing: false,
+			stopped: false,
 			latest: undefined,
 			exchanges: new Roster(),
 		};
 		(socket as HeldSocket)[held] = connection;
+		makeStoppable(socket, connection);
 		// Node stops listening for errors once it has handed a socket over (CONNECT),
 		// and an error that nobody listens for ends the process.
 		socket.on("error", () => {});
 		socket.once("close", () => {
 			this.#openCount -= 1;
-			if (!connection.authenticated) this.#forgetStranger(address);
+			if (connection.key === undefined) this.#forgetStranger(address);
+			else {
+				this.#ofKey.remove(connection.key);
+				this.#known.remove(address);
+			}
 			for (const exchange of connection.exchanges) exchange.abandon();
 		});
 		return connection;
@@ -104,11 +120,28 @@ export class ConnectionTable {
 		return (socket as HeldSocket)[held];
 	}
 
-	/** A good key was shown: the connection no longer counts as a stranger's. */
-	markAuthenticated(connection: Connection): void {
-		if (connection.authenticated) return;
-		connection.authenticated = true;
-		this.#forgetStranger(connection.address);
+	/**
+	 * A good key was shown: the connection counts as the key's, and no longer as a stranger's.
+	 *
+	 * @param concurrent how many requests of the key may be at work at once
+	 * @returns false if the key, or its address, has too many connections already; then nothing has changed
+	 */
+	markKnown(connection: Connection, key: string, concurrent: number): boolean {
+		if (connection.key === key) return true;
+		const { address } = connection;
+		const half = this.#room() / 2;
+		if (
+			this.#ofKey.of(key) >= Math.min(Math.max(maxOfKey, 2 * concurrent), half)
+		)
+			return false;
+		if (connection.key === undefined) {
+			if (this.#known.of(address) >= half) return false;
+			this.#known.add(address);
+			this.#forgetStranger(address);
+		} else this.#ofKey.remove(connection.key);
+		this.#ofKey.add(key);
+		connection.key = key;
+		return true;
 	}
 
 	get openCount(): number {
@@ -122,25 +155,116 @@ export class ConnectionTable {
 
 	#forgetStranger(address: string): void {
 		this.#strangerCount -= 1;
-		const left = (this.#strangers.get(address) ?? 1) - 1;
-		if (left > 0) this.#strangers.set(address, left);
-		else this.#strangers.delete(address);
+		this.#strangers.remove(address);
 	}
 }
 
+/** How many there are of each; what there is none of takes no memory. */
+class Counts {
+	readonly #counts = new Map<string, number>();
+
+	of(name: string): number {
+		return this.#counts.get(name) ?? 0;
+	}
+
+	add(name: string): void {
+		this.#counts.set(name, this.of(name) + 1);
+	}
+
+	remove(name: string): void {
+		const left = this.of(name) - 1;
+		if (left > 0) this.#counts.set(name, left);
+		else this.#counts.delete(name);
+	}
+}
+
+/** What is used of Node's parser (lib/_http_common.js, lib/_http_server.js). */
+interface Parser {
+	onIncoming?: ((request: unknown, keepAlive: unknown) => number) | null;
+	readonly constructor: { readonly kOnBody?: number };
+	/** Callbacks, by number; a body's piece is dropped unread where there is none. */
+	[callback: number]: unknown;
+}
+type ParsedSocket = Socket & { parser?: Parser | null };
+type OnBody = (this: Parser, piece: Buffer) => void;
+
+/** The one function that all of Node's parsers call for a piece of a body. */
+let passPiece: OnBody | undefined;
+
 /**
- * Closes a connection at once and reads no more of what it has sent.
- *
- * Destroying the socket alone does not stop Node's parser in the middle of the
- * 64 KiB that it was given, and it makes two objects of some 3 KB out of each
- * 18 bytes there. Answering 2 is how Node's own code makes it stop
- * (lib/_http_server.js:parserOnIncoming); where that ever changes, the socket is
- * closed all the same.
+ * Answering 2 to a head is how Node's own code makes the parser stop behind it
+ * (lib/_http_server.js:parserOnIncoming): of the 64 KiB that it was given it
+ * makes two objects of some 3 KB out of each 18 bytes, and one out of each piece
+ * of a body, however short, although nobody wants them any more.
  */
-export function cutOff(socket: Socket): void {
-	const { parser } = socket as {
-		parser?: { onIncoming?: () => number } | null;
+function makeStoppable(socket: Socket, connection: Connection): void {
+	const { parser } = socket as ParsedSocket;
+	const read = parser?.onIncoming;
+	if (!parser || !read) return;
+	parser.onIncoming = (request, keepAlive) => {
+		if (connection.stopped) return 2;
+		const answer = read(request, keepAlive);
+		return connection.stopped ? 2 : answer;
 	};
-	if (parser) parser.onIncoming = () => 2;
+}
+
+/**
+ * Has every piece of the body that a socket's parser is about to read counted as
+ * it is parsed, which may be long before anybody reads the request.
+ *
+ * @param take is told a piece's bytes, and returns whether it may be handed on
+ * @returns what ends it; it must be called before the parser reads the next request
+ */
+export function watchPieces(
+	socket: Socket,
+	take: (sizeBytes: number) => boolean,
+): () => void {
+	const { parser } = socket as ParsedSocket;
+	const at = parser?.constructor.kOnBody;
+	if (!parser || at === undefined) return () => {};
+	passPiece ??= parser[at] as OnBody;
+	const pass = passPiece;
+	const watching: OnBody = function (piece) {
+		if (take(piece.length)) pass.call(this, piece);
+	};
+	parser[at] = watching;
+	return () => {
+		if (parser[at] === watching) parser[at] = pass;
+	};
+}
+
+/**
+ * Gives Node's parser nothing more of what a connection sends. What comes from
+ * then on goes to `take`, which has to pause the socket if it wants less.
+ */
+export function stopParsing(
+	socket: Socket,
+	take: (bytes: Buffer) => void,
+): void {
+	const connection = (socket as HeldSocket)[held];
+	if (connection !== undefined) connection.stopped = true;
+	const { parser } = socket as ParsedSocket;
+	const at = parser?.constructor.kOnBody;
+	// It may be in the middle of what it was given, and goes on to its end: without
+	// a callback a piece costs it a tenth. Parsers are used again, so it comes back.
+	if (parser && at !== undefined) {
+		const pass = passPiece ?? parser[at];
+		parser[at] = undefined;
+		setImmediate(() => {
+			parser[at] = pass;
+		});
+	}
+	socket.removeAllListeners("data");
+	// Where the request was held back, only Node's listener for this makes the system read again.
+	socket.emit("resume");
+	// Node takes the socket away from the parser for whoever listens for its data.
+	socket.on("data", take);
+	socket.pause();
+}
+
+/** Closes a connection at once and reads no more of what it has sent. */
+export function cutOff(socket: Socket): void {
+	const connection = (socket as HeldSocket)[held];
+	if (connection !== undefined) connection.stopped = true;
 	socket.destroy();
 }

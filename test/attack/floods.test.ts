@@ -130,22 +130,25 @@ t.test(
 		t.teardown(() => {
 			for (const client of clients) client.destroy();
 		});
-		let answered = 0;
-		let over = false;
-		const flood = Array.from({ length: 60 }, async () => {
+		const open = async () => {
 			const client = await openRaw(gate.port, flooder);
 			clients.push(client);
-			// The gate closes a stranger's connection behind its hundredth refusal.
-			for (let count = 1; count < 90 && !over; count++) {
-				client.write(keyless);
-				await client.untilReplies(count);
-				answered += 1;
-			}
-		});
-		await eventually(() => answered >= 1_500);
+			return client;
+		};
+		const greedy: RawClient[] = [];
+		for (let n = 0; n < 40; n++) greedy.push(await open());
+		const waiting: RawClient[] = [];
+		for (let n = 0; n < 900; n += 50)
+			waiting.push(...(await Promise.all(Array.from({ length: 50 }, open))));
+		const impatient = await open();
+		const stranger = await open();
+		// What an address gets at once is taken by those who pipeline; the others wait their turn.
+		for (const client of greedy) client.write(keyless.repeat(60));
+		for (const client of waiting) client.write(keyless);
+		impatient.write(keyless.repeat(2));
+		await within(impatient.closed, "the gate to cut one that does not wait");
+		t.strictSame(impatient.replies(), []);
 		const order: string[] = [];
-		const stranger = await openRaw(gate.port, flooder);
-		clients.push(stranger);
 		stranger.write(keyless);
 		const refused = stranger
 			.untilReplies(1)
@@ -153,14 +156,6 @@ t.test(
 		order.push(`good key ${await honestStatus(gate, flooder)}`);
 		await refused;
 		t.strictSame(order, ["good key 200", "stranger 401"]);
-
-		const impatient = await openRaw(gate.port, flooder);
-		clients.push(impatient);
-		impatient.write(keyless.repeat(2));
-		await within(impatient.closed, "the gate to cut one that does not wait");
-		t.strictSame(impatient.replies(), []);
-		over = true;
-		await Promise.all(flood);
 		for (const client of clients) client.destroy();
 		await eventually(async () => (await statusOf(gate)).connections === 0);
 		t.equal(await honestStatus(gate, honest), 200);

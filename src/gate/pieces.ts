@@ -1,0 +1,75 @@
+import type { Refusal } from "./refusal.ts";
+
+/** Small pieces of a body beyond one for each 64 bytes. */
+const mostOfBody = 10_000;
+const bytesForAPiece = 64;
+/** What one key's bodies may have of them at once, and a second from then on. */
+const burst = 20_000;
+const perSecond = 5_000;
+
+const tooManyOfBody: Refusal = {
+	status: 400,
+	reason: "body_in_pieces",
+	message: "the body comes in too many small chunks; send larger ones",
+};
+const tooManyOfKey: Refusal = {
+	status: 429,
+	reason: "body_in_pieces",
+	message: "this key's bodies come in too many small chunks; send larger ones",
+	headers: ["retry-after", "1"],
+};
+
+/**
+ * Counts the pieces that chunked bodies come in: a chunk of one byte costs the
+ * parser as much time as one of some thousands, and holds everybody up.
+ */
+export class PieceBudget {
+	/** What each key has used of its burst, and when that was. */
+	readonly #used = new Map<string, { pieces: number; atMs: number }>();
+
+	/** A count for one body of a key's. It returns what a piece is refused with. */
+	forBody(key: string): (sizeBytes: number) => Refusal | undefined {
+		let left = mostOfBody;
+		return (sizeBytes) => {
+			const cost = 1 - sizeBytes / bytesForAPiece;
+			left -= cost;
+			if (left < 0) return tooManyOfBody;
+			return cost > 0 && !this.#take(key, cost) ? tooManyOfKey : undefined;
+		};
+	}
+
+	/** Whether a key may send small pieces now. */
+	hasRoom(key: string): boolean {
+		const used = this.#used.get(key);
+		return used === undefined || this.#leftOf(used) >= 1;
+	}
+
+	/** Forgets keys that have their whole burst back. */
+	sweep(): void {
+		for (const [key, used] of this.#used)
+			if (this.#leftOf(used) >= burst) this.#used.delete(key);
+	}
+
+	#take(key: string, cost: number): boolean {
+		let used = this.#used.get(key);
+		if (used === undefined) {
+			used = { pieces: 0, atMs: performance.now() };
+			this.#used.set(key, used);
+		}
+		// The clock costs more than the count, so it is asked only where the count says no.
+		if (used.pieces + cost > burst) this.#leftOf(used);
+		if (used.pieces + cost > burst) return false;
+		used.pieces += cost;
+		return true;
+	}
+
+	#leftOf(used: { pieces: number; atMs: number }): number {
+		const nowMs = performance.now();
+		used.pieces = Math.max(
+			0,
+			used.pieces - ((nowMs - used.atMs) / 1000) * perSecond,
+		);
+		used.atMs = nowMs;
+		return burst - used.pieces;
+	}
+}
