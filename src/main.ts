@@ -19,6 +19,16 @@ const commands: Record<string, () => Promise<Command>> = {
 	policy: async () => (await import("./commands/policy.ts")).policy,
 };
 
+/** What people type for a command that has another name. */
+const otherWords = new Map(
+	Object.entries({
+		...{ start: "serve", run: "serve", install: "setup", init: "setup" },
+		...{ uninstall: "setup --undo", undo: "setup --undo", test: "check" },
+		...{ add: "keys add", list: "keys list", revoke: "keys revoke" },
+		...{ rotate: "keys rotate", client: "connect", clients: "connect" },
+	}),
+);
+
 async function help(): Promise<string> {
 	const lines = await Promise.all(
 		Object.entries(commands).map(
@@ -51,7 +61,8 @@ async function main([name, ...args]: string[]): Promise<number> {
 	}
 	const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
 	if (load === undefined) {
-		const near = nearest(name, Object.keys(commands));
+		const near =
+			otherWords.get(name) ?? nearest(name, [...Object.keys(commands), "help"]);
 		process.stderr.write(
 			`llamagate: there is no command ${JSON.stringify(name)}${near === undefined ? "" : `; did you mean "${near}"?`}\nSee: llamagate --help\n`,
 		);

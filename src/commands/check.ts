@@ -1,16 +1,18 @@
 import { stat } from "node:fs/promises";
 import { createServer } from "node:net";
-import { userInfo } from "node:os";
 import { styleText } from "node:util";
 import { Agent, request } from "undici";
 import {
 	defaultConfigPath,
+	formatMode,
 	formatUpstream,
 	type Settings,
+	typed,
+	userName,
 } from "../config/load.ts";
 import { loadRules } from "../gate/rules.ts";
+import { describePortHolder } from "../host/portHolder.ts";
 import {
-	formatMode,
 	isForServiceGroup,
 	type KeyEntry,
 	loadKeys,
@@ -62,9 +64,9 @@ Example: llamagate check --config ./config.json
 			{
 				subject: "configuration",
 				ok: true,
-				says: `${values.config} loads, read as ${userInfo().username}`,
+				says: `${values.config} loads, read as ${userName()}`,
 			},
-			await describeKeys(keys, settings.keysFile),
+			await describeKeys(keys, settings.keysFile, values.config),
 			...(await describeListening(settings)),
 			...describeSources(settings),
 			await describeUpstream(settings),
@@ -87,13 +89,14 @@ Example: llamagate check --config ./config.json
 async function describeKeys(
 	keys: readonly KeyEntry[],
 	file: string,
+	configFile: string,
 ): Promise<Line> {
 	const subject = "keys";
 	if (keys.length === 0)
 		return {
 			subject,
 			ok: false,
-			says: `${file} has no key, so nobody would be let in; make one with: llamagate keys add NAME`,
+			says: `${file} has no key, so nobody would be let in; make one with: ${typed("keys add NAME", configFile)}`,
 		};
 	const expired = keys.filter(
 		({ expires }) =>
@@ -168,7 +171,11 @@ async function describeAddress(address: string, port: number): Promise<Line> {
 			ok: false,
 			says: `Ollama itself answers on ${where}, without a key; set OLLAMA_HOST=127.0.0.1:11434 for it and restart it`,
 		};
-	return { subject, ok: false, says: `${where} is taken by another program` };
+	return {
+		subject,
+		ok: false,
+		says: `${where} is taken by ${await describePortHolder(port)}`,
+	};
 }
 
 function tryToBind(address: string, port: number): Promise<string | undefined> {

@@ -14,6 +14,7 @@ import {
 	readArgs,
 	UsageError,
 } from "./command.ts";
+import { explainListenError } from "./serve.ts";
 
 const ollamaUrl = "http://127.0.0.1:11434";
 const defaultPort = 11435;
@@ -75,10 +76,11 @@ Example: llamagate demo
 		const start = (port: number) =>
 			startDaemon(async () => ({ settings: configFor(port), keyring }), sink);
 		const daemon = await start(Number(values.port ?? defaultPort)).catch(
-			(error: unknown) => {
+			async (error: unknown) => {
 				if (!(error instanceof ListenError)) throw error;
 				// Somebody who named a port wants that one.
-				if (values.port !== undefined) throw new Finding(error.message);
+				if (values.port !== undefined)
+					throw new Finding(await explainListenError(error));
 				return start(0);
 			},
 		);

@@ -1,4 +1,4 @@
-import { defaultConfigPath, loadConfig } from "../config/load.ts";
+import { defaultConfigPath, loadConfig, typed } from "../config/load.ts";
 import { BadFileError } from "../config/strictJson.ts";
 import type { ReloadResult } from "../gate/daemon.ts";
 import { askDaemon } from "../net/sideDoors.ts";
@@ -35,7 +35,9 @@ Example: sudo llamagate reload
 		);
 		if (status === 0)
 			throw new Finding(
-				`no gate answers on ${admin.socket} (${code}): does it run, and may this user ask it?`,
+				code === "EACCES"
+					? `only root may ask the gate on ${admin.socket}; run: sudo ${typed("reload", values.config)}`
+					: `no gate answers on ${admin.socket} (${code}): does it run?`,
 			);
 		const result = JSON.parse(body) as ReloadResult;
 		if (!result.ok) throw new BadFileError(result.file, result.mistakes);

@@ -1,10 +1,21 @@
 import { defaultConfigPath } from "../config/load.ts";
 import { startDaemon } from "../gate/daemon.ts";
 import { loadRules } from "../gate/rules.ts";
+import { describePortHolder } from "../host/portHolder.ts";
 import { endProcess, standardOutput } from "../log.ts";
 import { ListenError } from "../net/listener.ts";
 import { giveUp } from "../permission.ts";
 import { type Command, Finding, readArgs } from "./command.ts";
+
+/** Why it cannot listen, and who is there already. */
+export async function explainListenError({
+	message,
+	takenPort,
+}: ListenError): Promise<string> {
+	return takenPort === undefined
+		? message
+		: `${message}. It is held by ${await describePortHolder(takenPort)}`;
+}
 
 export const serve: Command = {
 	summary: "run the gate",
@@ -47,8 +58,10 @@ Example: llamagate serve --config /etc/llamagate/config.json
 		const daemon = await startDaemon(
 			() => loadRules(values.config),
 			sink,
-		).catch((error: unknown) => {
-			throw error instanceof ListenError ? new Finding(error.message) : error;
+		).catch(async (error: unknown) => {
+			throw error instanceof ListenError
+				? new Finding(await explainListenError(error))
+				: error;
 		});
 		// The admin socket is made; what comes now is read.
 		giveUp("fs.write");

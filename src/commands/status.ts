@@ -1,5 +1,6 @@
 import { styleText } from "node:util";
-import { defaultConfigPath, loadConfig } from "../config/load.ts";
+import { defaultConfigPath, typed } from "../config/load.ts";
+import { findPlaces } from "../config/places.ts";
 import { type LastResult, readLastResult } from "../doctor/lastResult.ts";
 import { askGateOn, type GateStatus } from "../host/gateStatus.ts";
 import { localSource } from "../net/connections.ts";
@@ -36,7 +37,7 @@ daily "llamagate doctor --changes". It looks at nothing else; doctor does.
   --json             print JSON
 
 Exit codes: 0 all is well, 1 something needs attention or could not be asked,
-            2 usage, 78 the configuration would not load
+            2 usage, 78 the configuration cannot be read
 
 Example: sudo llamagate status
 `,
@@ -45,14 +46,23 @@ Example: sudo llamagate status
 			config: { type: "string", short: "c", default: defaultConfigPath },
 			json: { type: "boolean", default: false },
 		});
-		const { admin } = await loadConfig(values.config);
-		const gate = await askGate(admin.socket);
+		const { adminSocket, broken } = await findPlaces(values.config);
+		const gate = await askGate(adminSocket, values.config);
 		const last = await readLastResult();
 		const nowMs = Date.now();
-		const lines = [
+		const lines: Line[] = [
+			...(broken === undefined
+				? []
+				: [
+						{
+							subject: "configuration",
+							ok: false,
+							says: `${broken.message}; until that is mended, a running gate goes on with its old settings`,
+						},
+					]),
 			...(typeof gate === "string"
 				? [{ subject: "gate", ok: false, says: gate }]
-				: describeGate(gate, nowMs)),
+				: describeGate(gate, nowMs, values.config)),
 			describeLast(last, nowMs),
 		];
 		const ok = lines.every((line) => line.ok !== false);
@@ -80,6 +90,7 @@ Example: sudo llamagate status
 /** @returns what it says, or why it says nothing */
 async function askGate(
 	socket: string | undefined,
+	configFile: string,
 ): Promise<GateStatus | string> {
 	if (socket === undefined)
 		return 'admin.socket is "off", so the gate cannot be asked; see: systemctl status llamagate';
@@ -88,7 +99,7 @@ async function askGate(
 		case "status":
 			return asked.status;
 		case "denied":
-			return `${asked.why}; run: sudo llamagate status`;
+			return `${asked.why}; run: sudo ${typed("status", configFile)}`;
 		case "silent":
 			return `${asked.why}; see: systemctl status llamagate`;
 		case "strange":
@@ -96,7 +107,11 @@ async function askGate(
 	}
 }
 
-function describeGate(gate: GateStatus, nowMs: number): Line[] {
+function describeGate(
+	gate: GateStatus,
+	nowMs: number,
+	configFile: string,
+): Line[] {
 	const listening = gate.listening.filter((address) => address !== localSource);
 	const { at, ok } = gate.lastReload;
 	return [
@@ -119,7 +134,7 @@ function describeGate(gate: GateStatus, nowMs: number): Line[] {
 			says:
 				gate.keys.length > 0
 					? `${gate.keys.length}: ${gate.keys.join(", ")}`
-					: "none, so nobody is let in; make one with: llamagate keys add NAME",
+					: `none, so nobody is let in; make one with: ${typed("keys add NAME", configFile)}`,
 		},
 		{
 			subject: "streams",
@@ -131,7 +146,7 @@ function describeGate(gate: GateStatus, nowMs: number): Line[] {
 			ok,
 			says: ok
 				? `read ${formatAge(nowMs - Date.parse(at))} ago`
-				: `refused ${formatAge(nowMs - Date.parse(at))} ago, and the ones before are in force; run: llamagate reload`,
+				: `refused ${formatAge(nowMs - Date.parse(at))} ago, and the ones before are in force; run: ${typed("reload", configFile)}`,
 		},
 	];
 }

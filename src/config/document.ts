@@ -38,11 +38,15 @@ function renderConfiguration(): string {
 
 ${made}
 
-One JSON file, by default \`/etc/llamagate/config.json\`. ${configSchema.description}
+One JSON file, by default \`/etc/llamagate/config.json\`, in which comments
+(\`//\` and \`/* */\`) and trailing commas may stand. Nobody but its owner may be
+able to write it. ${configSchema.description}
 Durations are a whole number and \`ms\`, \`s\`, \`m\`, \`h\` or \`d\`; sizes a whole
 number and \`B\`, \`KiB\`, \`MiB\`, \`GiB\` or \`TiB\`. The file is checked whole at the
 start and at every reload: a mistake is reported with its line, and a file with
-one is not used at all. \`llamagate check\` does the same without starting.
+one is not used at all. \`llamagate check\` does the same without starting. While
+a file is broken, a running gate goes on with its old settings; \`keys list\`,
+\`keys rotate\`, \`keys revoke\` and \`status\` work all the same, and say so.
 
 [config.schema.json](config.schema.json) is the JSON Schema for editors, and
 [config.example.json](../config.example.json) has every setting with its default.

@@ -1,4 +1,5 @@
-import { readFile } from "node:fs/promises";
+import { open } from "node:fs/promises";
+import { userInfo } from "node:os";
 import path from "node:path";
 import {
 	formatHostPort,
@@ -20,6 +21,15 @@ import {
 
 /** Where the configuration is looked for when no `--config` names it. */
 export const defaultConfigPath = "/etc/llamagate/config.json";
+
+/** A command of this program as it is typed: with `--config` where that names another file. */
+export function typed(words: string, configFile: string): string {
+	if (configFile === defaultConfigPath) return `llamagate ${words}`;
+	const quoted = /^[\w./@:+-]+$/.test(configFile)
+		? configFile
+		: `'${configFile.replaceAll("'", "'\\''")}'`;
+	return `llamagate ${words} --config ${quoted}`;
+}
 
 /** Where Ollama is reached. `host` is what its Host header must say. */
 export type Upstream =
@@ -49,7 +59,8 @@ export interface Settings {
 		readonly idleTimeoutMs: number;
 		readonly maxConnections: number;
 	};
-	/** Absolute. */
+	/** Absolute, as is the next. */
+	readonly configFile: string;
 	readonly keysFile: string;
 	readonly limits: {
 		readonly perKey: {
@@ -86,17 +97,55 @@ export interface Settings {
  * @throws {BadFileError} with every mistake in it, also when it cannot be read
  */
 export async function loadConfig(file: string): Promise<Settings> {
-	let text: string;
+	return parseConfig(await readConfig(file), file);
+}
+
+/**
+ * The text of a configuration file. It names the keys file, the sources and the
+ * upstream: who may write it may let anybody in.
+ *
+ * @throws {BadFileError} if it cannot be read, or if others than its owner may write it
+ */
+export async function readConfig(file: string): Promise<string> {
+	let handle: Awaited<ReturnType<typeof open>> | undefined;
 	try {
-		text = await readFile(file, "utf8");
+		handle = await open(file);
+		const { mode, uid, gid } = await handle.stat();
+		// A group of one's own, as some systems give it to each user, is nobody else.
+		const ownGroup =
+			gid === uid || (uid === process.getuid?.() && gid === process.getgid?.());
+		if ((mode & (ownGroup ? 0o002 : 0o022)) !== 0)
+			throw new BadFileError(file, [
+				{
+					path: "",
+					message: `others than its owner may write to it (mode ${formatMode(mode)}); run: sudo chmod go-w ${file}`,
+				},
+			]);
+		return await handle.readFile("utf8");
 	} catch (error) {
+		if (error instanceof BadFileError) throw error;
 		throw unreadable(
 			file,
 			error,
 			"Copy config.example.json there, or name another file with --config.",
 		);
+	} finally {
+		await handle?.close();
 	}
-	return parseConfig(text, file);
+}
+
+/** Who this process is: a name, or in a container that has no list of users a number. */
+export function userName(): string {
+	try {
+		return userInfo().username;
+	} catch {
+		return String(process.getuid?.());
+	}
+}
+
+/** `0644`, as chmod writes it. */
+export function formatMode(mode: number): string {
+	return (mode & 0o7777).toString(8).padStart(4, "0");
 }
 
 /** Says why a file could not be read, in the words of `BadFileError`. */
@@ -110,7 +159,7 @@ export function unreadable(
 		code === "ENOENT"
 			? `there is no such file. ${advice}`
 			: code === "EACCES"
-				? "this user may not read it"
+				? `the user ${userName()} may not read it; use sudo`
 				: code === "ERR_ACCESS_DENIED"
 					? "Node was started with --permission; name its folder with --allow-fs-read, in a drop-in or in NODE_OPTIONS"
 					: `cannot be read (${code ?? String(error)})`;
@@ -203,6 +252,7 @@ export function parseConfig(text: string, file: string): Settings {
 			idleTimeoutMs: inMs(upstream.idleTimeout),
 			maxConnections: upstream.maxConnections,
 		},
+		configFile: path.resolve(file),
 		keysFile: path.resolve(path.dirname(file), config.keysFile),
 		limits: {
 			perKey: limits.perKey,

@@ -6,6 +6,7 @@ import {
 } from "ajv";
 import {
 	findNodeAtLocation,
+	getNodeValue,
 	type Node,
 	type ParseError,
 	parseTree,
@@ -65,8 +66,8 @@ function validatorOf(schema: AnySchema & object): ValidateFunction {
 }
 
 /**
- * Parses JSON the strict way (no comments, no duplicate names, nothing after
- * the value) and checks it with a schema. Every mistake is reported, each once.
+ * Parses JSON, in which comments and trailing commas may stand and duplicate
+ * names may not, and checks it with a schema. Every mistake is reported, each once.
  *
  * @param text the file's content
  * @param schema a JSON Schema whose nodes may carry `x-expected`
@@ -95,8 +96,7 @@ function parse(
 	const content = text.replace(/^\uFEFF/, "");
 	const syntaxErrors: ParseError[] = [];
 	const tree = parseTree(content, syntaxErrors, {
-		disallowComments: true,
-		allowTrailingComma: false,
+		allowTrailingComma: true,
 	});
 	const lineAt = (offset: number) =>
 		content.slice(0, offset).split("\n").length;
@@ -112,9 +112,10 @@ function parse(
 	const [syntaxError] = syntaxErrors;
 	if (syntaxError !== undefined || tree === undefined) {
 		const message =
-			syntaxError === undefined
+			syntaxError === undefined || content.trim() === ""
 				? "the file is empty"
-				: `not valid JSON (${printParseErrorCode(syntaxError.error)})`;
+				: (syntaxMistakes[printParseErrorCode(syntaxError.error)] ??
+					"this is not valid JSON");
 		return {
 			value: undefined,
 			mistakes: [{ path: "", message, line: lineAt(syntaxError?.offset ?? 0) }],
@@ -122,7 +123,8 @@ function parse(
 		};
 	}
 	const mistakes = findDuplicates(tree, lineAt);
-	const value: unknown = JSON.parse(content);
+	// The tree's own objects have no prototype.
+	const value: unknown = JSON.parse(JSON.stringify(getNodeValue(tree)));
 	const validate = validatorOf(schema);
 	if (!validate(value)) {
 		const seen = new Set<string>();
@@ -135,6 +137,28 @@ function parse(
 	}
 	return { value, mistakes, lineOf };
 }
+
+/** By jsonc-parser's own names. */
+const syntaxMistakes: Readonly<Record<string, string>> = {
+	InvalidSymbol:
+		"something stands here that is not JSON; texts and names go in double quotes",
+	InvalidNumberFormat: "this is not a number",
+	PropertyNameExpected: 'a name in double quotes, or a "}", is missing here',
+	ValueExpected: "a value is missing here",
+	ColonExpected: "a colon is missing here",
+	CommaExpected: "a comma is missing before this",
+	CloseBraceExpected: 'a closing "}" is missing here',
+	CloseBracketExpected: 'a closing "]" is missing here',
+	EndOfFileExpected: "something stands here after the end",
+	UnexpectedEndOfComment: "a comment has no end",
+	UnexpectedEndOfString: "a text has no closing '\"'",
+	UnexpectedEndOfNumber: "this number is not complete",
+	InvalidUnicode: "a \\u is not followed by four hex digits",
+	InvalidEscapeCharacter:
+		"a backslash is followed by what it cannot stand before; write it twice",
+	InvalidCharacter:
+		"a text holds a character that must be escaped, such as a tab",
+};
 
 /** Joins a path the way people write it: `keys[0].scopes`. */
 export function joinPath(path: readonly (string | number)[]): string {

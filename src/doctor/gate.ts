@@ -1,5 +1,6 @@
 import { readFile, readlink, realpath, stat } from "node:fs/promises";
 import path from "node:path";
+import { formatMode } from "../config/load.ts";
 import { BadFileError } from "../config/strictJson.ts";
 import { loadRules } from "../gate/rules.ts";
 import { gatePlace } from "../host/gate.ts";
@@ -15,7 +16,7 @@ import {
 	loopbackDialers,
 	tunnelFix,
 } from "../host/userspaceTailscale.ts";
-import { formatMode, loadKeys } from "../keys/keyFile.ts";
+import { loadKeys } from "../keys/keyFile.ts";
 import { isTailscaleAddress } from "../net/ranges.ts";
 import { version } from "../version.ts";
 import {

@@ -1,4 +1,5 @@
-import { defaultConfigPath, loadConfig } from "../config/load.ts";
+import { defaultConfigPath } from "../config/load.ts";
+import { findPlaces } from "../config/places.ts";
 import { gatePlace } from "../host/gate.ts";
 import { type Asked, askGateOn } from "../host/gateStatus.ts";
 import type { ListeningSocket } from "../host/listeningSockets.ts";
@@ -37,8 +38,8 @@ export function mainPidOf(
 /** Asks the running gate about itself, on the socket that its configuration names. */
 export async function askGate({ configFile }: Patient): Promise<Asked> {
 	// A configuration that has been broken since the gate started does not tell where it is.
-	const socket = await loadConfig(configFile).then(
-		({ admin }) => admin.socket,
+	const socket = await findPlaces(configFile).then(
+		({ adminSocket }) => adminSocket,
 		() =>
 			configFile === defaultConfigPath
 				? "/run/llamagate/admin.sock"

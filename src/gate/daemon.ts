@@ -1,4 +1,4 @@
-import type { Settings } from "../config/load.ts";
+import { type Settings, typed } from "../config/load.ts";
 import { BadFileError } from "../config/strictJson.ts";
 import { createLog, flushLog, type LogSink } from "../log.ts";
 import { localSource } from "../net/connections.ts";
@@ -14,7 +14,7 @@ import { version } from "../version.ts";
 import { Ledger } from "./account.ts";
 import { createGate, type Gate } from "./gate.ts";
 import { renderMetrics } from "./metrics.ts";
-import type { Rules } from "./rules.ts";
+import { type Rules, withKeysAnew } from "./rules.ts";
 
 /** How long before its end a key's expiry is told of. */
 const expiryNoticeMs = 7 * 86_400_000;
@@ -35,6 +35,8 @@ export type ReloadResult =
 			readonly ok: false;
 			readonly file: string;
 			readonly mistakes: BadFileError["mistakes"];
+			/** How many keys were taken over all the same, with the settings that were in force. */
+			readonly keys?: number;
 	  };
 
 /**
@@ -58,7 +60,7 @@ export async function startDaemon(
 	const listener = await listen(rules.settings, gate);
 	if (rules.keyring.names.length === 0)
 		log.warn(
-			"there is no key, so nobody is let in; make one with: llamagate keys add NAME",
+			`there is no key, so nobody is let in; make one with: ${typed("keys add NAME", rules.settings.configFile)}`,
 		);
 
 	const expiryWatch = setInterval(warnOfExpiry, 24 * 3_600_000);
@@ -93,7 +95,8 @@ export async function startDaemon(
 					{
 						"GET /status": status,
 						"GET /metrics": metrics,
-						"POST /reload": reloadReply,
+						"POST /reload": async () => reloadReply(await reload()),
+						"POST /reload/keys": async () => reloadReply(await reload(true)),
 					},
 					log,
 				),
@@ -137,23 +140,31 @@ export async function startDaemon(
 
 	let reloading: Promise<ReloadResult> | undefined;
 	let reloadAgain: Promise<ReloadResult> | undefined;
+	let keysAtLeastAgain = false;
 
-	/** A reload asked for while one runs waits for it, so that it reads what was written meanwhile. */
-	function reload(): Promise<ReloadResult> {
+	/**
+	 * A reload asked for while one runs waits for it, so that it reads what was written meanwhile.
+	 *
+	 * @param keysAtLeast where the configuration is broken, take the keys over all the same
+	 */
+	function reload(keysAtLeast = false): Promise<ReloadResult> {
 		if (reloading === undefined) {
-			reloading = reloadOnce().finally(() => {
+			reloading = reloadOnce(keysAtLeast).finally(() => {
 				reloading = undefined;
 			});
 			return reloading;
 		}
+		keysAtLeastAgain ||= keysAtLeast;
 		reloadAgain ??= reloading.then(() => {
 			reloadAgain = undefined;
-			return reload();
+			const again = keysAtLeastAgain;
+			keysAtLeastAgain = false;
+			return reload(again);
 		});
 		return reloadAgain;
 	}
 
-	async function reloadOnce(): Promise<ReloadResult> {
+	async function reloadOnce(keysAtLeast: boolean): Promise<ReloadResult> {
 		let next: Rules;
 		try {
 			next = await load();
@@ -165,7 +176,9 @@ export async function startDaemon(
 				{ file, mistakes },
 				"reload refused; what was in force stays in force",
 			);
-			return { ok: false, file, mistakes };
+			const result = { ok: false, file, mistakes } as const;
+			if (!keysAtLeast || file === rules.settings.keysFile) return result;
+			return { ...result, ...(await reloadKeys()) };
 		}
 		const previous = rules;
 		rules = next;
@@ -187,6 +200,23 @@ export async function startDaemon(
 		return { ok: true, keys: next.keyring.names.length };
 	}
 
+	/** A lost key must go although a setting is misspelt. */
+	async function reloadKeys(): Promise<{ keys?: number }> {
+		try {
+			rules = await withKeysAnew(rules);
+		} catch (error) {
+			if (error instanceof BadFileError) return {};
+			throw error;
+		}
+		gate.replaceRules(rules);
+		const keys = rules.keyring.names.length;
+		log.warn(
+			{ keys },
+			"the keys are taken over; the old settings stay in force",
+		);
+		return { keys };
+	}
+
 	function json(status: number, value: unknown): SideDoorReply {
 		return {
 			status,
@@ -204,12 +234,15 @@ export async function startDaemon(
 			keys: rules.keyring.names,
 			keyUse: ledger.keyUses.report(Date.now()),
 			lastReload,
+			files: {
+				config: rules.settings.configFile,
+				keys: rules.settings.keysFile,
+			},
 			...gate.stats(),
 		});
 	}
 
-	async function reloadReply(): Promise<SideDoorReply> {
-		const result = await reload();
+	function reloadReply(result: ReloadResult): SideDoorReply {
 		return json(result.ok ? 200 : 422, result);
 	}
 
@@ -223,7 +256,7 @@ export async function startDaemon(
 
 	return {
 		bound: () => listener.bound(),
-		reload,
+		reload: () => reload(),
 		async stop() {
 			log.info({ streams: gate.stats().streams }, "stopping");
 			clearInterval(expiryWatch);

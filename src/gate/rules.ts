@@ -1,4 +1,4 @@
-import { loadConfig, type Settings } from "../config/load.ts";
+import { loadConfig, type Settings, typed } from "../config/load.ts";
 import { BadFileError } from "../config/strictJson.ts";
 import { loadKeys } from "../keys/keyFile.ts";
 import { Keyring } from "../keys/keyring.ts";
@@ -16,7 +16,22 @@ export interface Rules {
  */
 export async function loadRules(configFile: string): Promise<Rules> {
 	const settings = await loadConfig(configFile);
-	const keys = await loadKeys(settings.keysFile);
+	return withKeysAnew({ settings });
+}
+
+/**
+ * The same settings with the keys as they are in their file now.
+ *
+ * @throws {BadFileError} if they would not load, or do not go with the settings
+ */
+export async function withKeysAnew({
+	settings,
+}: Pick<Rules, "settings">): Promise<Rules> {
+	const { configFile } = settings;
+	const keys = await loadKeys(
+		settings.keysFile,
+		typed("keys add NAME", configFile),
+	);
 	const bound = keys.find(({ bind }) => bind !== undefined);
 	if (bound !== undefined && settings.identity.mode === "off")
 		throw new BadFileError(configFile, [

@@ -12,6 +12,8 @@ export interface GateStatus {
 		Record<string, { readonly lastUsed: string; readonly lastFrom: string }>
 	>;
 	readonly lastReload: { readonly at: string; readonly ok: boolean };
+	/** What it read last and took; absolute. A gate before 0.2 does not say. */
+	readonly files?: { readonly config: string; readonly keys: string };
 	readonly connections: number;
 	readonly streams: number;
 	readonly lockedOut: number;
@@ -62,6 +64,8 @@ function isGateStatus(said: GateStatus): boolean {
 		[pid, said.connections, said.streams, said.lockedOut].every(
 			(number) => typeof number === "number",
 		) &&
+		(said.files === undefined ||
+			[said.files?.config, said.files?.keys].every(isText)) &&
 		typeof said.keyUse === "object" &&
 		said.keyUse !== null
 	);

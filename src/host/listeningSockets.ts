@@ -121,7 +121,8 @@ function socketAt(link: string): number {
 	}
 }
 
-async function nameOf(pid: number): Promise<string[]> {
+/** What a process calls itself, on one line; nothing where it has ended. */
+export async function nameOf(pid: number): Promise<string[]> {
 	const name = await readFile(`/proc/${pid}/comm`, "utf8").catch(() => "");
 	return name === "" ? [] : [visibleLine(name.replace(/\n$/, ""))];
 }

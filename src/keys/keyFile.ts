@@ -9,8 +9,15 @@ import {
 	unlink,
 } from "node:fs/promises";
 import path from "node:path";
+import { isDeepStrictEqual } from "node:util";
+import {
+	applyEdits,
+	findNodeAtLocation,
+	modify,
+	parseTree,
+} from "jsonc-parser";
 import { durationPattern } from "../config/duration.ts";
-import { unreadable } from "../config/load.ts";
+import { formatMode, unreadable } from "../config/load.ts";
 import type { SchemaNode } from "../config/schema.ts";
 import {
 	BadFileError,
@@ -189,10 +196,14 @@ export const keyFileSchema = {
 /**
  * Reads and checks the keys file.
  *
+ * @param addKey how a first key is made, where the file is missing
  * @throws {BadFileError} with every mistake in it, also when it cannot be read
  *   or when others than its owner could change it
  */
-export async function loadKeys(file: string): Promise<KeyEntry[]> {
+export async function loadKeys(
+	file: string,
+	addKey = "llamagate keys add NAME",
+): Promise<KeyEntry[]> {
 	let text: string;
 	try {
 		const { mode } = await stat(file);
@@ -206,11 +217,7 @@ export async function loadKeys(file: string): Promise<KeyEntry[]> {
 		text = await readFile(file, "utf8");
 	} catch (error) {
 		if (error instanceof BadFileError) throw error;
-		throw unreadable(
-			file,
-			error,
-			"Make the first key with: llamagate keys add NAME",
-		);
+		throw unreadable(file, error, `Make the first key with: ${addKey}`);
 	}
 	return parseKeys(text, file);
 }
@@ -222,11 +229,6 @@ export function isForServiceGroup({
 	mode,
 }: Pick<Stats, "uid" | "gid" | "mode">): boolean {
 	return uid === 0 && gid !== 0 && (mode & 0o040) !== 0;
-}
-
-/** `0644`, as chmod writes it. */
-export function formatMode(mode: number): string {
-	return (mode & 0o7777).toString(8).padStart(4, "0");
 }
 
 /**
@@ -336,18 +338,67 @@ export async function changeKeys(
 	const lock = await acquireLock(target);
 	try {
 		let keys: readonly KeyEntry[] = [];
+		let text = '{\n  "keys": []\n}\n';
 		try {
 			keys = await loadKeys(target);
+			text = await readFile(target, "utf8");
 		} catch (error) {
 			if (!mayCreate || (await exists(target))) throw error;
 		}
-		await replaceFile(
-			target,
-			`${JSON.stringify({ keys: change(keys) }, undefined, 2)}\n`,
-		);
+		await replaceFile(target, withKeys(text, keys, change(keys)));
 	} finally {
 		await releaseLock(lock);
 	}
+}
+
+/** A keys file with other keys in it. What a person has written beside them, such as a comment, stays. */
+function withKeys(
+	text: string,
+	before: readonly KeyEntry[],
+	after: readonly KeyEntry[],
+): string {
+	const formattingOptions = { insertSpaces: true, tabSize: 2, eol: "\n" };
+	let edited = text;
+	const put = (index: number, entry: KeyEntry, isNew = false) => {
+		edited = applyEdits(
+			edited,
+			modify(edited, ["keys", index], entry, {
+				formattingOptions,
+				isArrayInsertion: isNew,
+			}),
+		);
+	};
+	const kept = new Set(after.map(({ name }) => name));
+	const left = before.filter(({ name }) => kept.has(name));
+	for (const [index, { name }] of [...before.entries()].reverse())
+		if (!kept.has(name)) edited = withoutKey(edited, index);
+	for (const [index, entry] of after.entries())
+		if (index >= left.length) put(index, entry, true);
+		else if (!isDeepStrictEqual(entry, left[index])) put(index, entry);
+	try {
+		if (isDeepStrictEqual(parseKeys(edited, ""), plain(after))) return edited;
+	} catch (error) {
+		if (!(error instanceof BadFileError)) throw error;
+	}
+	// The keys count for more than what stands beside them.
+	return `${JSON.stringify({ keys: after }, undefined, 2)}\n`;
+}
+
+/** A key goes with its comma, and what stands before the next one stays. */
+function withoutKey(text: string, index: number): string {
+	const tree = parseTree(text);
+	const keyAt = (at: number) =>
+		tree === undefined ? undefined : findNodeAtLocation(tree, ["keys", at]);
+	const key = keyAt(index);
+	if (key === undefined || keyAt(index + 1) === undefined)
+		return applyEdits(text, modify(text, ["keys", index], undefined, {}));
+	const rest = text.slice(key.offset + key.length).replace(/^\s*,\s*/, "");
+	return `${text.slice(0, key.offset)}${rest}`;
+}
+
+/** As it comes back from a file. */
+function plain<T>(value: T): T {
+	return JSON.parse(JSON.stringify(value)) as T;
 }
 
 async function exists(file: string): Promise<boolean> {

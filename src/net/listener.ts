@@ -16,6 +16,13 @@ const backlog = 4_096;
 /** A listener that cannot do what it was told, and never will. */
 export class ListenError extends Error {
 	readonly code = "LLAMAGATE_LISTEN";
+	/** The port that somebody else has. */
+	readonly takenPort: number | undefined;
+
+	constructor(message: string, takenPort?: number) {
+		super(message);
+		this.takenPort = takenPort;
+	}
 }
 
 /** Where the gate listens, now and as addresses come and go. */
@@ -170,6 +177,7 @@ export async function openListener(
 		const where = formatHostPort(listen.address, listen.port);
 		throw new ListenError(
 			`cannot listen on ${where}: ${adviceFor(firstError.code)}`,
+			firstError.code === "EADDRINUSE" ? listen.port : undefined,
 		);
 	}
 	const poll = setInterval(() => void follow(), pollIntervalMs);

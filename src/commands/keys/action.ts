@@ -1,5 +1,7 @@
 import { stat } from "node:fs/promises";
 import { defaultConfigPath } from "../../config/load.ts";
+import { findPlaces, type Places } from "../../config/places.ts";
+import type { ReloadResult } from "../../gate/daemon.ts";
 import {
 	defaultScopes,
 	isForServiceGroup,
@@ -8,6 +10,7 @@ import {
 } from "../../keys/keyFile.ts";
 import { generateKey, weaknessOf } from "../../keys/newKey.ts";
 import { askDaemon } from "../../net/sideDoors.ts";
+import { visible } from "../../visible.ts";
 import { exitCodes, Finding } from "../command.ts";
 import { promptForKey, readStandardInput } from "../keyInput.ts";
 
@@ -154,6 +157,18 @@ export async function warnOfRootOwner(file: string): Promise<void> {
 		);
 }
 
+/** Finds the keys in a broken configuration too, and then says what is wrong with it. @throws {BadFileError} if they are not to be found */
+export async function findKeys(configFile: string): Promise<Places> {
+	const places = await findPlaces(configFile);
+	if (places.broken !== undefined)
+		say(
+			visible(
+				`${places.broken.message}\nUntil that is mended a running gate goes on with its old settings. The keys are those in ${places.keysFile}.\n`,
+			),
+		);
+	return places;
+}
+
 /** Tells the running daemon, if there is one, and the user how that went. */
 export async function tellDaemon(socket: string | undefined): Promise<number> {
 	if (socket === undefined) {
@@ -162,13 +177,15 @@ export async function tellDaemon(socket: string | undefined): Promise<number> {
 		);
 		return exitCodes.ok;
 	}
-	const answer = await askDaemon(socket, "POST /reload");
+	let answer = await askDaemon(socket, "POST /reload/keys");
+	// The daemon of a version before this.
+	if (answer.status === 404) answer = await askDaemon(socket, "POST /reload");
 	if (answer.code !== undefined) {
 		const none = answer.code === "ENOENT" || answer.code === "ECONNREFUSED";
 		say(
 			none
 				? "No daemon is running, so there is none to tell."
-				: `The running daemon could not be told (${answer.code}); tell it: sudo systemctl reload llamagate`,
+				: `The running daemon could not be told (${answer.code}); ${answer.code === "EACCES" ? "use sudo, or " : ""}tell it: sudo systemctl reload llamagate`,
 		);
 		return none ? exitCodes.ok : exitCodes.finding;
 	}
@@ -176,8 +193,21 @@ export async function tellDaemon(socket: string | undefined): Promise<number> {
 		say("The running daemon has taken it over.");
 		return exitCodes.ok;
 	}
+	if (tookKeys(answer.body)) {
+		say("The running daemon has taken the keys over, with its old settings.");
+		return exitCodes.ok;
+	}
 	say(
 		`The running daemon refused to reload and keeps its old keys: ${answer.body.trim()}\nMend that, then: sudo systemctl reload llamagate`,
 	);
 	return exitCodes.finding;
+}
+
+function tookKeys(body: string): boolean {
+	try {
+		return (JSON.parse(body) as ReloadResult).keys !== undefined;
+	} catch {
+		// Whatever it says, it is not that.
+		return false;
+	}
 }

@@ -1,5 +1,5 @@
 import { styleText } from "node:util";
-import { loadConfig } from "../../config/load.ts";
+import { typed } from "../../config/load.ts";
 import type { KeyUse } from "../../gate/keyUse.ts";
 import { type KeyEntry, loadKeys, parseTime } from "../../keys/keyFile.ts";
 import { askDaemon } from "../../net/sideDoors.ts";
@@ -8,6 +8,7 @@ import { exitCodes, readArgs } from "../command.ts";
 import { formatTable, wrap } from "../table.ts";
 import {
 	factsOf,
+	findKeys,
 	type KeyAction,
 	mayOf,
 	say,
@@ -31,10 +32,13 @@ Example: llamagate keys list --json
 `,
 	async run(args) {
 		const { values } = readArgs(args, shared);
-		const settings = await loadConfig(values.config);
-		const entries = await loadKeys(settings.keysFile);
+		const { keysFile, adminSocket } = await findKeys(values.config);
+		const entries = await loadKeys(
+			keysFile,
+			typed("keys add NAME", values.config),
+		);
 		const nowMs = Date.now();
-		const uses = await askForUses(settings.admin.socket);
+		const uses = await askForUses(adminSocket);
 		const rows = entries.map((entry) => ({
 			entry,
 			...factsOf(entry),
@@ -52,7 +56,9 @@ Example: llamagate keys list --json
 			return exitCodes.ok;
 		}
 		if (rows.length === 0) {
-			say("There is no key yet. Make one with: llamagate keys add NAME");
+			say(
+				`There is no key yet. Make one with: ${typed("keys add NAME", values.config)}`,
+			);
 			return exitCodes.ok;
 		}
 		const [head, ...lines] = formatTable(

@@ -1,7 +1,7 @@
-import { loadConfig } from "../../config/load.ts";
 import { changeKeys } from "../../keys/keyFile.ts";
 import { readArgs } from "../command.ts";
 import {
+	findKeys,
 	type KeyAction,
 	noSuchKey,
 	say,
@@ -27,8 +27,8 @@ Example: llamagate keys revoke phone
 	async run(args) {
 		const { values, positionals } = readArgs(args, shared, ["NAME"]);
 		const name = readName(positionals[0]);
-		const settings = await loadConfig(values.config);
-		await changeKeys(settings.keysFile, false, (keys) => {
+		const { keysFile, adminSocket } = await findKeys(values.config);
+		await changeKeys(keysFile, false, (keys) => {
 			const old =
 				keys.find((known) => known.name === name) ?? noSuchKey(name, keys);
 			return keys.filter((known) => known !== old);
@@ -36,6 +36,6 @@ Example: llamagate keys revoke phone
 		if (values.json)
 			process.stdout.write(`${JSON.stringify({ revoked: name })}\n`);
 		else say(`The key ${name} is revoked.`);
-		return tellDaemon(settings.admin.socket);
+		return tellDaemon(adminSocket);
 	},
 };

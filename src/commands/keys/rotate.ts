@@ -1,9 +1,9 @@
 import { formatDuration, parseDuration } from "../../config/duration.ts";
-import { loadConfig } from "../../config/load.ts";
 import { changeKeys, type KeyEntry, parseTime } from "../../keys/keyFile.ts";
 import { digestOf } from "../../keys/newKey.ts";
 import { Finding, readArgs, UsageError } from "../command.ts";
 import {
+	findKeys,
 	hand,
 	type KeyAction,
 	making,
@@ -54,11 +54,11 @@ Example: llamagate keys rotate laptop --overlap 7d
 				`--overlap ${values.overlap} is longer than a year; an old key should end sooner`,
 			);
 		const newExpires = readExpires(values.expires);
-		const settings = await loadConfig(values.config);
+		const { keysFile, adminSocket } = await findKeys(values.config);
 		const key = await obtainKey(values.stdin);
 		const nowMs = Date.now();
 		let rotated: KeyEntry | undefined;
-		await changeKeys(settings.keysFile, false, (keys) => {
+		await changeKeys(keysFile, false, (keys) => {
 			const old =
 				keys.find((known) => known.name === name) ?? noSuchKey(name, keys);
 			if (old.sha256 === undefined)
@@ -100,6 +100,6 @@ Example: llamagate keys rotate laptop --overlap 7d
 					? "The old key and any before it have stopped working."
 					: `The old key works for another ${formatDuration(overlapMs)} at the most.`,
 			);
-		return tellDaemon(settings.admin.socket);
+		return tellDaemon(adminSocket);
 	},
 };
