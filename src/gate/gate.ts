@@ -78,6 +78,11 @@ const revoked: Refusal = {
 	reason: "revoked",
 	message: "the key of this request has been revoked",
 };
+const halfClosed: Refusal = {
+	status: 499,
+	reason: "half_closed",
+	message: "the client closed its side of the connection before the answer",
+};
 const shuttingDown: Refusal = {
 	status: 503,
 	reason: "shutdown",
@@ -429,6 +434,8 @@ export async function createGate(
 				);
 			return void socket.destroy();
 		}
+		// Before Node's own listener, which closes the connection.
+		socket.prependListener("end", () => answerHalfClosed(connection));
 		const { settings } = rules;
 		if (
 			settings.onForeignSource === "drop" &&
@@ -436,6 +443,20 @@ export async function createGate(
 		) {
 			ledger.enterUnreadable(connection.address, 0, "foreign_source");
 			socket.destroy();
+		}
+	}
+
+	/**
+	 * A client that has closed its own side is gone for Go's server, and so for
+	 * Ollama, which stops and answers 499. Only the first request on a connection
+	 * can be answered; the others end with it.
+	 */
+	function answerHalfClosed(connection: Connection): void {
+		for (const exchange of connection.exchanges) {
+			if (exchange.credential === undefined || exchange.res.socket === null)
+				continue;
+			exchange.closing = true;
+			sendRefusal(exchange, halfClosed);
 		}
 	}
 

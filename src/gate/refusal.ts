@@ -4,7 +4,7 @@ import { STATUS_CODES } from "../net/http.ts";
 import { isLingering, linger } from "../net/linger.ts";
 import { errorBody } from "../ollama/errors.ts";
 import type { Family } from "../ollama/routes.ts";
-import type { Exchange } from "./account.ts";
+import type { Exchange, Outcome } from "./account.ts";
 import { bodyLengthOf } from "./route.ts";
 
 /** A decision against a request. It becomes a reply here and nowhere else. */
@@ -65,13 +65,18 @@ export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 	endReply(res);
 	lingerForBody(req);
 	exchange.status = refusal.status;
-	exchange.reason = refusal.reason;
 	exchange.bytesOut = req.method === "HEAD" ? 0 : body.length;
-	exchange.end(
-		refusal.status >= 500 && refusal.reason.startsWith("upstream")
-			? "upstream_error"
-			: "refused",
-	);
+	const outcome = outcomeOf(refusal);
+	// Who has closed one side may have closed both: that is leaving, and has no reason.
+	if (outcome !== "client_gone") exchange.reason = refusal.reason;
+	exchange.end(outcome);
+}
+
+function outcomeOf({ status, reason }: Refusal): Outcome {
+	if (status === 499) return "client_gone";
+	return status >= 500 && reason.startsWith("upstream")
+		? "upstream_error"
+		: "refused";
 }
 
 /**

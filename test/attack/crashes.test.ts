@@ -159,9 +159,58 @@ t.test(
 			client.socket.end();
 			await client.closed;
 			await aborted;
-			t.strictSame(client.replies(), [], "nothing was made up");
+			t.match(
+				client.replies(),
+				[
+					{
+						status: 499,
+						headers: { connection: "close" },
+						body: /^\{"error":"the client closed its side [^"]*"\}$/,
+					},
+				],
+				"it is told, as Ollama tells it",
+			);
 		}
 		t.equal((await statusOf(gate)).streams, 0);
+		t.match(await gate.logged(({ msg }) => msg === "request"), {
+			outcome: "client_gone",
+			reason: undefined,
+			status: 499,
+		});
+	},
+);
+
+t.test(
+	"a client that closes its own side in an upload, in a stream or behind several requests is told once at most",
+	async (t) => {
+		const gate = await startGate(t, {
+			standIn: { misbehave: () => "stall-mid-stream" },
+		});
+		const chat = post(
+			"/api/chat",
+			'{"model":"qwen3:8b"}',
+			shows(testKeys.user),
+		);
+		const half = `${head("POST /api/chat HTTP/1.1", "Host: gate", shows(testKeys.user), "Content-Length: 200000")}${"x".repeat(100_000)}`;
+		const cases: [string, string, number, RegExp][] = [
+			["an upload", half, 0, /^HTTP\/1\.1 499 /],
+			["a stream", chat, 1, /^HTTP\/1\.1 200 /],
+			["several requests", chat.repeat(3), 1, /^HTTP\/1\.1 200 /],
+			["no key", post("/api/chat", body), 1, /^HTTP\/1\.1 401 /],
+		];
+		for (const [what, bytes, replies, begins] of cases) {
+			gate.log.length = 0;
+			const client = await openRaw(gate.port);
+			client.write(bytes);
+			if (replies === 1)
+				await client.until((text) => /\r\n\r\n.*\{/s.test(text));
+			else await eventually(async () => (await statusOf(gate)).streams > 0);
+			client.socket.end();
+			await client.closed;
+			t.match(client.text(), begins, what);
+			t.equal(client.text().match(/HTTP\/1\.1 /g)?.length, 1, what);
+			await eventually(async () => (await statusOf(gate)).streams === 0);
+		}
 	},
 );
 
