@@ -1,5 +1,5 @@
 import { renderDoctor } from "../doctor/document.ts";
-import { routes } from "../ollama/routes.ts";
+import { comparedOllama, refusedPaths, routes } from "../ollama/routes.ts";
 import { checks } from "../probe/checks.ts";
 import { writeOrCheck } from "./madeFiles.ts";
 import { configSchema, defaultsOf, type SchemaNode } from "./schema.ts";
@@ -79,10 +79,24 @@ ${made}
 Every call that the gate passes on, and the scope that a key needs for it. What
 is not in this table never reaches Ollama. \`none\` takes no body, \`small\` one of
 up to 1 MiB, \`inference\` one of up to \`limits.body\`, \`blob\` one of any size.
+A body with \`Content-Encoding: zstd\` is taken where Ollama unpacks it, which is
+${routes
+	.filter(({ unpacksZstd }) => unpacksZstd)
+	.map(({ path }) => `\`${path}\``)
+	.join(", ")}.
+
+The table was compared with Ollama ${comparedOllama}. \`npm run routes -- VERSION\`
+compares it with another, out of that version's Go module.
 
 | method | path | scope | body | errors |
 |---|---|---|---|---|
 ${rows.join("\n")}
+
+## Refused by name
+
+No scope opens these.
+
+${refusedPaths.map(({ path, why }) => `- \`${path}\`: ${why}.`).join("\n")}
 `;
 }
 

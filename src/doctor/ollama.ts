@@ -11,7 +11,6 @@ import {
 	tunnelFix,
 } from "../host/userspaceTailscale.ts";
 import { formatHostPort, isLoopbackAddress } from "../net/ranges.ts";
-import { comparedOllama } from "../ollama/routes.ts";
 import { visible } from "../visible.ts";
 import {
 	absent,
@@ -24,7 +23,7 @@ import {
 	unknown,
 } from "./examination.ts";
 import { askEach, type Knock, knock } from "./knock.ts";
-import { advisoriesAsOf, advisoriesFor, isNewer } from "./ollamaAdvisories.ts";
+import { advisoriesAsOf, advisoriesFor } from "./ollamaAdvisories.ts";
 import { longestValue, lookForOllama, type Server } from "./ollamaServers.ts";
 import { propertiesOf } from "./runningGate.ts";
 
@@ -648,12 +647,9 @@ export function judgeVersion(
 	if (version === undefined || known === undefined)
 		return unknown(`${where} does not say a version that can be compared`);
 	const running = `Ollama ${version} answers on ${where}`;
-	const routes = isNewer(version, comparedOllama)
-		? `this llamagate's table of calls was compared with Ollama ${comparedOllama} at the latest: a call that a newer one has added is a 404 at the gate, and a field or an option that it has added to a known call is judged by no rule about models and options`
-		: `this llamagate's table of calls was compared with Ollama ${comparedOllama} and older ones`;
 	const table = `compared with what was known on ${advisoriesAsOf}; what came to light later is not in it`;
 	return known.length === 0
-		? ok(running, table, routes)
+		? ok(running, table)
 		: finding([
 				`${running}; ${known.map(({ id }) => id).join(", ")} is mended in ${known[0]?.fixed} at the latest`,
 				...known.map(
@@ -661,7 +657,6 @@ export function judgeVersion(
 						`${id}: ${says}; mended in ${fixed} (${source})`,
 				),
 				table,
-				routes,
 			]);
 }
 

@@ -76,12 +76,6 @@ export function advisoriesFor(
 	);
 }
 
-/** Whether one version comes after another; false where one of them is none. */
-export function isNewer(version: string, than: string): boolean {
-	const [a, b] = [parseVersion(version), parseVersion(than)];
-	return a !== undefined && b !== undefined && compare(a, b) > 0;
-}
-
 interface Version {
 	readonly numbers: readonly number[];
 	/** A release candidate of it, or a build on the way to it. */

@@ -53,6 +53,7 @@ import {
 } from "./route.ts";
 import type { Rules } from "./rules.ts";
 import { checkSource } from "./source.ts";
+import { Uploads } from "./uploads.ts";
 
 /** How often running relays are looked at: for silence, and for keys that expire. */
 const sweepIntervalMs = 250;
@@ -150,6 +151,7 @@ export async function createGate(
 	const relays = new Roster<Relay>();
 	const pieces = new PieceBudget();
 	const judgedBodies = new JudgedBodies();
+	const uploads = new Uploads();
 
 	// Fastify sees only what the first five steps let through. Its own routing then
 	// works on a path that is in the table to the letter, whatever the client sent.
@@ -222,6 +224,7 @@ export async function createGate(
 			() => upstream,
 			rules.settings,
 			judgedBodies,
+			uploads,
 		);
 		relays.add(relay);
 		exchange.atEnd(() => relays.delete(relay));
@@ -364,8 +367,9 @@ export async function createGate(
 			if (draining) return shuttingDown;
 			return (
 				checkOrigin(authentication.basic, origin, settings.corsOrigins) ??
-				checkPolicy(authentication.credential, match.route, Date.now()) ??
-				checkModelInPath(authentication.credential.key, match.route, match.path)
+				checkPolicy(credential, match.route, Date.now()) ??
+				checkModelInPath(credential.key, match.route, match.path) ??
+				uploads.checkPath(credential, match.route, match.path)
 			);
 		}
 	}

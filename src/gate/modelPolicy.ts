@@ -1,62 +1,17 @@
 import type { Key } from "../keys/keyring.ts";
-import { BodyScan, type Scalar } from "../ollama/bodyScan.ts";
-import { FormScan } from "../ollama/formScan.ts";
+import type { Scalar } from "../ollama/bodyScan.ts";
 import {
 	type ModelName,
 	type ModelPattern,
 	parseModelName,
 } from "../ollama/modelName.ts";
-import { checkOptions, optionNames } from "../ollama/options.ts";
 import type { Route } from "../ollama/routes.ts";
-import { WatchList } from "../ollama/watchedNames.ts";
 import type { Refusal } from "./refusal.ts";
 
-/**
- * The part of step 5 that needs the body: which models a key may name, and
- * which options it may set. A key without such rules never comes here.
- */
-
-/** Reads a body as it arrives and judges it at its end. */
-export interface BodyGuard {
-	push(chunk: Buffer): void;
-	finish(): Refusal | undefined;
-}
+/** The part of step 5 that says which models a key may name, and see. */
 
 /** Every field by which some call of Ollama's names a model. */
-const namingFields = ["model", "name", "source", "destination", "from"];
-const watched = new WatchList({
-	fields: [...namingFields, "keep_alive"],
-	options: optionNames.filter((name) => name !== "keep_alive"),
-});
-
-/** Reads `Content-Type` of a multipart body for its boundary; everything else is JSON to Ollama. */
-const multipartRoute = "/v1/audio/transcriptions";
-
-/** The guard of a request's body, or `undefined` where no rule looks at it. */
-export function guardBody(
-	key: Key,
-	route: Route,
-	contentType: string | undefined,
-): BodyGuard | undefined {
-	if (route.body === "none" || route.body === "blob") return undefined;
-	if (key.models === undefined && key.options === undefined) return undefined;
-	if (route.scope === "account") return undefined;
-	if (route.path === multipartRoute) return guardMultipart(key, contentType);
-	const scan = new BodyScan(watched);
-	return {
-		push: (chunk) => {
-			scan.push(chunk);
-		},
-		finish: () => {
-			const result = scan.finish();
-			if (result.kind === "unclear") return badBody(result.message);
-			return (
-				checkNames(key, result.fields) ??
-				checkOptions(key.name, key.options, result.fields)
-			);
-		},
-	};
-}
+export const namingFields = ["model", "name", "source", "destination", "from"];
 
 /** Whether the model in a path (`/v1/models/:model`) is one of the key's. */
 export function checkModelInPath(
@@ -66,33 +21,60 @@ export function checkModelInPath(
 ): Refusal | undefined {
 	if (key.models === undefined || !route.path.endsWith("/:model"))
 		return undefined;
-	return checkName(key, path.slice(path.lastIndexOf("/") + 1));
+	return checkName(key, path.slice(path.lastIndexOf("/") + 1), "the path");
 }
 
-function checkNames(
+/** Whether every model that a body names is one of the key's. */
+export function checkNames(
 	key: Key,
 	fields: ReadonlyMap<string, Scalar | undefined>,
 ): Refusal | undefined {
 	if (key.models === undefined) return undefined;
+	// Ollama makes a model that runs there, whatever its name (server/create.go).
+	const isRemote = isSet(fields, "remote_host");
 	let named = false;
 	for (const field of namingFields) {
-		if (!fields.has(field)) continue;
+		if (!isSet(fields, field)) continue;
 		const value = fields.get(field);
-		// Go reads null as an empty string, and Ollama then looks at the next field.
-		if (value === "" || value === null) continue;
 		if (typeof value !== "string")
 			return badBody(`the body's "${field}" is no string`);
 		named = true;
-		const refusal = checkName(key, value);
+		const refusal = checkName(
+			key,
+			value,
+			"the body",
+			isRemote && field === "from",
+		);
 		if (refusal !== undefined) return refusal;
 	}
 	return named ? undefined : badBody("the body names no model");
 }
 
-function checkName(key: Key, text: string): Refusal | undefined {
-	const name = parseModelName(text);
-	if (name === undefined)
-		return badBody("the body's model is no name that Ollama would take");
+/** Go reads null as an empty string, and Ollama then looks at the next field. */
+function isSet(
+	fields: ReadonlyMap<string, Scalar | undefined>,
+	field: string,
+): boolean {
+	const value = fields.get(field);
+	return fields.has(field) && value !== "" && value !== null;
+}
+
+/**
+ * Whether a model is one of the key's.
+ *
+ * @param where it is named, for the message: `the body`
+ * @param isRemote whether it runs elsewhere although its name does not say so
+ */
+export function checkName(
+	key: Key,
+	text: string,
+	where: string,
+	isRemote = false,
+): Refusal | undefined {
+	const parsed = parseModelName(text);
+	if (parsed === undefined)
+		return badBody(`the model in ${where} is no name that Ollama would take`);
+	const name = isRemote ? { ...parsed, cloud: true } : parsed;
 	if (isAllowed(key.models ?? [], name)) return undefined;
 	return {
 		status: 403,
@@ -108,28 +90,9 @@ function isAllowed(
 	return patterns.some((matches) => matches(name));
 }
 
-function badBody(message: string): Refusal {
+/** A body, or a path, that cannot be judged. */
+export function badBody(message: string): Refusal {
 	return { status: 400, reason: "unclear_body", message };
-}
-
-/** A form has one field `model`, and it must be plain to see. */
-function guardMultipart(
-	key: Key,
-	contentType: string | undefined,
-): BodyGuard | undefined {
-	if (key.models === undefined) return undefined;
-	const scan = new FormScan(contentType);
-	return {
-		push: (chunk) => {
-			scan.push(chunk);
-		},
-		finish() {
-			const form = scan.finish();
-			return form.kind === "unclear"
-				? badBody(form.message)
-				: checkName(key, form.value);
-		},
-	};
 }
 
 /** Takes out of a list of models what the key may not use. */

@@ -18,14 +18,10 @@ import {
 import { type Route, smallBodyBytes } from "../ollama/routes.ts";
 import { ReplyScan } from "../ollama/usage.ts";
 import type { Exchange, Outcome } from "./account.ts";
+import { type BodyGuard, guardBody } from "./bodyGuard.ts";
 import type { JudgedBodies } from "./judgedBodies.ts";
 import { bodyTooLarge } from "./limit.ts";
-import {
-	type BodyGuard,
-	filterReply,
-	guardBody,
-	type ReplyFilter,
-} from "./modelPolicy.ts";
+import { filterReply, type ReplyFilter } from "./modelPolicy.ts";
 import {
 	endReply,
 	leaveBody,
@@ -34,6 +30,7 @@ import {
 	sendRefusal,
 } from "./refusal.ts";
 import { bodyLengthOf, bodyLimitOf } from "./route.ts";
+import type { Upload, Uploads } from "./uploads.ts";
 import { WholeBody, wholeBodyBytes } from "./wholeBody.ts";
 
 /** Pieces of a body that are smaller go on together: each write costs as much as one of some thousand bytes. */
@@ -135,6 +132,10 @@ export class Relay implements UpstreamSink {
 	/** Sweeps since anything moved; every byte sets it back. */
 	#quietSweeps = 0;
 	#finished = false;
+	/** Reads along a file that the key is to have sent itself. */
+	readonly #upload: Upload | undefined;
+	/** Its reply is whole, and waits for what shows that the client has the file. */
+	#replyWaits = false;
 
 	constructor(
 		exchange: Exchange,
@@ -142,17 +143,19 @@ export class Relay implements UpstreamSink {
 		upstream: () => Upstream,
 		settings: Settings,
 		judged: JudgedBodies,
+		uploads: Uploads,
 	) {
 		this.#judged = judged;
 		this.exchange = exchange;
 		this.#route = route;
 		this.#upstreamNow = upstream;
-		const key = exchange.credential?.key;
-		if (key === undefined)
+		const { credential, head, match } = exchange;
+		if (credential === undefined || match.kind !== "route")
 			throw new Error("a request without a credential reached the relay");
-		this.#key = key.name;
-		this.#guard = guardBody(key, route, exchange.head.contentType[0]);
-		this.#filter = filterReply(key, route);
+		this.#key = credential.key.name;
+		this.#guard = guardBody(credential, route, head, uploads);
+		this.#upload = uploads.watch(credential, route, match.path);
+		this.#filter = filterReply(credential.key, route);
 		this.#settings = settings;
 		// However the exchange ends, nothing goes on upstream.
 		exchange.atEnd(() => {
@@ -203,15 +206,21 @@ export class Relay implements UpstreamSink {
 				this.#guard.push(chunk);
 				if (this.#judgedBytes > 0) this.#waitForTurn();
 			}
+			this.#upload?.push(chunk);
 			whole.push(chunk);
 		});
 		req.on("end", () => {
 			if (this.exchange.ended) return;
 			const body = whole.bytes;
 			this.#bodySent = true;
-			const refusal = this.#guard?.finish();
-			if (refusal === undefined) this.#send(path, body);
-			else this.#refuse(refusal);
+			this.#upload?.finish();
+			const proceed = (refusal: Refusal | undefined) => {
+				if (refusal === undefined) this.#send(path, body);
+				else this.#refuse(refusal);
+			};
+			const verdict = this.#guard?.finish(body);
+			if (verdict instanceof Promise) void verdict.then(proceed);
+			else proceed(verdict);
 		});
 	}
 
@@ -273,6 +282,7 @@ export class Relay implements UpstreamSink {
 			// Read to its end all the same, for the next request on the connection.
 			if (this.exchange.ended || this.#request === undefined) return;
 			this.exchange.bytesIn += chunk.length;
+			this.#upload?.push(chunk);
 			if (this.exchange.bytesIn > limit) this.#refuse(bodyTooLarge(limit));
 			else if (chunk.length < smallPieceBytes) this.#gather(chunk);
 			else {
@@ -282,9 +292,11 @@ export class Relay implements UpstreamSink {
 		});
 		req.on("end", () => {
 			this.#bodySent = true;
+			this.#upload?.finish();
 			if (this.exchange.ended) return;
 			this.#sendSmall();
-			this.#request?.endBody();
+			if (this.#replyWaits) this.end();
+			else this.#request?.endBody();
 		});
 	}
 
@@ -334,7 +346,12 @@ export class Relay implements UpstreamSink {
 		}
 		this.#upstream = upstream;
 		const { method } = this.#route;
-		const { forwarded: headers } = exchange.head;
+		const { forwarded, contentEncoding } = exchange.head;
+		// Any other was refused with the route.
+		const headers =
+			contentEncoding[0] === "zstd"
+				? [...forwarded, "content-encoding", "zstd"]
+				: forwarded;
 		try {
 			this.#request = upstream.send({ method, path, headers, body }, this);
 		} catch (error) {
@@ -363,9 +380,14 @@ export class Relay implements UpstreamSink {
 			return;
 		}
 		exchange.status = status;
-		if (this.#filter !== undefined && status === 200)
+		if (status === 200 && (this.#filter !== undefined || this.#waitsForBody()))
 			this.#held = { headers, chunks: [], bytes: 0 };
 		else this.#beginReply(headers);
+	}
+
+	/** Ollama, which has the file already, answers without reading it. */
+	#waitsForBody(): boolean {
+		return this.#upload !== undefined && !this.#bodySent;
 	}
 
 	#beginReply(headers: readonly string[], length?: number): void {
@@ -467,7 +489,8 @@ export class Relay implements UpstreamSink {
 	}
 
 	#sendHeld({ headers, chunks }: Held): void {
-		const body = this.#filter?.(Buffer.concat(chunks));
+		const whole = Buffer.concat(chunks);
+		const body = this.#filter === undefined ? whole : this.#filter(whole);
 		if (body === undefined) {
 			this.#refuse(
 				badGateway("upstream_garbage", "Ollama's list cannot be read"),
@@ -482,6 +505,11 @@ export class Relay implements UpstreamSink {
 	end(): void {
 		const { exchange } = this;
 		if (exchange.ended) return;
+		if (this.#held !== undefined && this.#waitsForBody()) {
+			this.#replyWaits = true;
+			this.#dropRestOfBody();
+			return;
+		}
 		if (this.#held !== undefined) this.#sendHeld(this.#held);
 		// What was held may have turned out to be no list.
 		if (exchange.ended) return;

@@ -1,4 +1,4 @@
-import type { Match, Route } from "../ollama/routes.ts";
+import { type Match, type Route, whyRefused } from "../ollama/routes.ts";
 import type { Head } from "./head.ts";
 import type { Refusal } from "./refusal.ts";
 
@@ -84,7 +84,9 @@ export function checkRoute(match: Match, head: Head): Refusal | undefined {
 		return {
 			status: 404,
 			reason: "unknown_route",
-			message: "llamagate knows no such path of Ollama's API",
+			message:
+				whyRefused(match.path) ??
+				"llamagate knows no such path of Ollama's API",
 		};
 	if (match.kind === "wrong-method")
 		return {
@@ -94,12 +96,14 @@ export function checkRoute(match: Match, head: Head): Refusal | undefined {
 			headers: ["allow", match.allow.join(", ")],
 		};
 
-	// Ollama unpacks zstd on some routes; what the gate cannot read it does not pass.
-	if (contentEncoding.some((encoding) => encoding.toLowerCase() !== "identity"))
+	const [encoding, ...more] = contentEncoding;
+	const isPlain = encoding === undefined || /^identity$/i.test(encoding);
+	const isUnpacked = match.route.unpacksZstd === true && encoding === "zstd";
+	if (more.length > 0 || !(isPlain || isUnpacked))
 		return {
 			status: 415,
 			reason: "content_encoding",
-			message: "send the body without a Content-Encoding",
+			message: `${match.route.id} takes a body ${match.route.unpacksZstd === true ? "as it is, or with Content-Encoding: zstd" : "without a Content-Encoding"}, as Ollama does`,
 		};
 	if (match.route.body === "none" && bodyLengthOf(head) !== 0)
 		return bad(`${match.route.id} takes no body`);

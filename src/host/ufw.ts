@@ -1,8 +1,6 @@
-import { isTailscaleAddress } from "../net/ranges.ts";
 import {
 	formatSocket,
 	isLocalOnly,
-	type ListeningSocket,
 	listeningSockets,
 } from "./listeningSockets.ts";
 import { hasProgram, outputOf, runProgram } from "./program.ts";
@@ -215,27 +213,15 @@ export function ufw(): Step {
 	};
 }
 
+/** What others can reach now and will not when UFW is on, but for what this is all about. */
 async function openServices(sshPorts: readonly number[]): Promise<string[]> {
-	return cutOffByUfw(await listeningSockets(), sshPorts);
-}
-
-/**
- * What others can reach now and will not when UFW is on, but for what this is
- * all about. On a tailnet address UFW filters nothing: what listens there, such
- * as tailscaled's own port for its peers, stays as it is.
- */
-export function cutOffByUfw(
-	sockets: readonly ListeningSocket[],
-	sshPorts: readonly number[],
-): string[] {
-	const cutOff = sockets.filter(
+	const sockets = (await listeningSockets()).filter(
 		(socket) =>
 			!isLocalOnly(socket) &&
-			!isTailscaleAddress(socket.address) &&
 			socket.device === undefined &&
 			![...sshPorts, 11434, 3000, 8080].includes(socket.port),
 	);
-	return [...new Set(cutOff.map(formatSocket))];
+	return [...new Set(sockets.map(formatSocket))];
 }
 
 /** One change of the rules as an action. */

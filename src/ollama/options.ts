@@ -8,7 +8,11 @@ export interface OptionRules {
 	readonly max: ReadonlyMap<string, number>;
 }
 
-/** The options by which one request can change what all others get (api/types.go:Runner). */
+/**
+ * The options by which one request can change what all others get: those that
+ * load the model anew (api/types.go:Runner), how it decodes, and how long it
+ * stays. The last three are no longer Ollama's; a keys file may name them.
+ */
 export const optionNames = [
 	"num_ctx",
 	"num_batch",
@@ -18,11 +22,16 @@ export const optionNames = [
 	"num_predict",
 	"num_keep",
 	"use_mmap",
+	"draft_num_predict",
+	"keep_alive",
+	"shift",
 	"use_mlock",
 	"low_vram",
 	"numa",
-	"keep_alive",
 ] as const;
+
+/** Those that stand at the top of a body and not in its `options`. */
+export const topOptions: ReadonlySet<string> = new Set(["keep_alive", "shift"]);
 
 /** As the keys file writes them. */
 export interface OptionEntry {
@@ -38,9 +47,8 @@ const defaults: OptionEntry = {
 		"main_gpu",
 		"num_thread",
 		"use_mmap",
-		"use_mlock",
-		"low_vram",
-		"numa",
+		"draft_num_predict",
+		"shift",
 	],
 	maxOptions: { num_ctx: 32_768, keep_alive: "1h" },
 };
@@ -83,7 +91,7 @@ export function checkOptions(
 		message: `the key "${keyName}" ${message}`,
 	});
 	for (const option of optionNames) {
-		const field = option === "keep_alive" ? option : `options.${option}`;
+		const field = topOptions.has(option) ? option : `options.${option}`;
 		if (!fields.has(field)) continue;
 		const value = fields.get(field);
 		if (value === null) continue;
@@ -97,9 +105,16 @@ export function checkOptions(
 				reason: "unclear_body",
 				message: `the body's ${option} is no ${option === "keep_alive" ? "duration" : "number"}`,
 			};
-		if (option === "keep_alive" && amount === 0)
-			return forbid("may not unload a model for all (keep_alive 0)");
-		if (amount < 0) return forbid(`may not set ${option} without an end`);
+		if (amount < 0)
+			return forbid(
+				option === "keep_alive"
+					? "may not keep a model for good (keep_alive below 0)"
+					: `may not set ${option} below 0`,
+			);
+		if (option === "keep_alive" && amount < Math.min(shortestKeepAlive, max))
+			return forbid(
+				`may not unload a model for all: keep_alive is ${shortestKeepAlive} s at the least`,
+			);
 		if (amount > max)
 			return forbid(
 				`may set ${option} to ${max}${option === "keep_alive" ? " s" : ""} at the most`,
@@ -108,31 +123,41 @@ export function checkOptions(
 	return undefined;
 }
 
+/** In seconds. Below, the next request of anybody's finds the model unloaded. */
+const shortestKeepAlive = 1;
+/** Go counts a duration in 63 bits of nanoseconds. */
+const longestSeconds = 2 ** 63 / 1e9;
+
 const secondsIn: Readonly<Record<string, number>> = {
 	ns: 1e-9,
 	us: 1e-6,
-	µs: 1e-6,
+	"\u00b5s": 1e-6,
+	"\u03bcs": 1e-6,
 	ms: 1e-3,
 	s: 1,
 	m: 60,
 	h: 3600,
 };
 
-/** Reads `keep_alive` as Ollama does (api/types.go:Duration): seconds, or Go's form such as `"1h30m"`. */
+const durationForm =
+	/^([+-]?)(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|\u00b5s|\u03bcs|ms|s|m|h))+$/;
+const durationPart = /(\d+(?:\.\d*)?|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)/g;
+
+/**
+ * Reads `keep_alive` as Ollama does (api/types.go:Duration): seconds, or Go's
+ * form such as `"1h30m"` (time.ParseDuration), with a micro sign or a Greek mu.
+ */
 export function keepAliveSeconds(
 	value: Scalar | undefined,
 ): number | undefined {
 	if (typeof value === "number") return value;
 	if (typeof value !== "string") return undefined;
 	if (/^[+-]?0$/.test(value)) return 0;
-	const match = /^([+-]?)((?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|ms|s|m|h))+$/.exec(
-		value,
-	);
+	const match = durationForm.exec(value);
 	if (match === null) return undefined;
 	let seconds = 0;
-	for (const [, amount, unit] of value.matchAll(
-		/(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)/g,
-	))
+	for (const [, amount, unit] of value.matchAll(durationPart))
 		seconds += Number(amount) * (secondsIn[unit ?? ""] ?? Number.NaN);
+	if (seconds >= longestSeconds) return undefined;
 	return match[1] === "-" ? -seconds : seconds;
 }

@@ -29,6 +29,10 @@ export interface Route {
 	readonly scope: Scope;
 	readonly family: Family;
 	readonly body: BodyKind;
+	/** Ollama unpacks a body with `Content-Encoding: zstd` (server/cloud_proxy.go). */
+	readonly unpacksZstd?: boolean;
+	/** Ollama runs the tools `web_search…` of a request itself, at ollama.com. */
+	readonly searches?: boolean;
 }
 
 /** Below what the body of `small` routes may weigh. */
@@ -39,7 +43,11 @@ const modelSegment = /^(?!\.+$)[A-Za-z0-9._:@-]{1,256}$/;
 const digestSegment = /^sha256[:-][0-9a-f]{64}$/;
 const keySegment = /^[A-Za-z0-9_-]{1,512}={0,2}$/;
 
-type Rest = Partial<Pick<Route, "parameter" | "family">>;
+type Rest = Partial<
+	Pick<Route, "parameter" | "family" | "unpacksZstd" | "searches">
+>;
+const zstd: Rest = { unpacksZstd: true };
+const zstdAndSearches: Rest = { ...zstd, searches: true };
 
 function on(
 	methods: Method[],
@@ -75,11 +83,13 @@ export const routes: readonly Route[] = [
 	on(["POST"], "/api/chat", "infer", "inference"),
 	on(["POST"], "/api/embed", "infer", "inference"),
 	on(["POST"], "/api/embeddings", "infer", "inference"),
-	on(["POST"], "/v1/chat/completions", "infer", "inference"),
-	on(["POST"], "/v1/completions", "infer", "inference"),
-	on(["POST"], "/v1/embeddings", "infer", "inference"),
-	on(["POST"], "/v1/responses", "infer", "inference"),
-	on(["POST"], "/v1/messages", "infer", "inference"),
+	on(["POST"], "/v1/chat/completions", "infer", "inference", zstd),
+	on(["POST"], "/v1/completions", "infer", "inference", zstd),
+	on(["POST"], "/v1/embeddings", "infer", "inference", zstd),
+	on(["POST"], "/v1/responses", "infer", "inference", zstdAndSearches),
+	// Sums a conversation up for Codex; it hands no tools on (openai/responses_compact.go).
+	on(["POST"], "/v1/responses/compact", "infer", "inference", zstd),
+	on(["POST"], "/v1/messages", "infer", "inference", zstdAndSearches),
 	on(["POST"], "/v1/audio/transcriptions", "infer", "inference"),
 
 	on(["POST"], "/api/pull", "manage", "small"),
@@ -104,6 +114,25 @@ export const routes: readonly Route[] = [
 	on(["POST"], "/api/experimental/web_fetch", "account", "small"),
 ].flat();
 
+/** Calls of Ollama's that no key may make, whatever its scopes, and why. */
+export const refusedPaths: readonly {
+	/** As documented. */
+	readonly path: string;
+	readonly prefix: string;
+	readonly why: string;
+}[] = [
+	{
+		path: "/api/codex/*",
+		prefix: "/api/codex/",
+		why: "Ollama passes these calls, which are a desktop program's on its own host, on to chatgpt.com and api.openai.com; llamagate lets none of them through",
+	},
+];
+
+/** Why a path is refused by name; `undefined` for one that is just unknown. */
+export function whyRefused(path: string): string | undefined {
+	return refusedPaths.find(({ prefix }) => path.startsWith(prefix))?.why;
+}
+
 /** The newest Ollama whose routes this table was compared with: `npm run routes`. */
 export const comparedOllama = "0.34.0";
 
@@ -115,7 +144,12 @@ export type Match =
 			readonly family: Family;
 			readonly allow: readonly Method[];
 	  }
-	| { readonly kind: "unknown"; readonly family: Family };
+	| {
+			readonly kind: "unknown";
+			readonly family: Family;
+			/** As sent, without its query. */
+			readonly path: string;
+	  };
 
 const literal = new Map<string, Route[]>();
 const parametric: { readonly prefix: string; readonly routes: Route[] }[] = [];
@@ -142,7 +176,7 @@ export function matchRoute(method: string, target: string): Match {
 	const path = queryAt === -1 ? target : target.slice(0, queryAt);
 	const candidates = literal.get(path) ?? candidatesByParameter(path);
 	if (candidates === undefined)
-		return { kind: "unknown", family: familyOf(path) };
+		return { kind: "unknown", family: familyOf(path), path };
 	const route = candidates.find((candidate) => candidate.method === method);
 	if (route !== undefined) return { kind: "route", route, path };
 	return {

@@ -1,10 +1,12 @@
+import { createHash, type Hash } from "node:crypto";
 import { EventEmitter } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { zstdDecompressSync } from "node:zlib";
 import { createServer } from "../net/http.ts";
 import { formatHostPort, isLoopbackAddress } from "../net/ranges.ts";
 import { errorBody } from "./errors.ts";
-import { familyOf } from "./routes.ts";
+import { familyOf, routes } from "./routes.ts";
 import {
 	describeModel,
 	type Generation,
@@ -43,6 +45,8 @@ export interface Call {
 	bodyBytes: number;
 	/** The body, unless it is a blob. */
 	body: Buffer;
+	/** What it holds, if it came packed and Ollama unpacks it. */
+	unpacked?: Buffer | undefined;
 	/** When the client's leaving was noticed, on performance.now()'s clock. */
 	abortedAtMs: number | undefined;
 	finished: boolean;
@@ -71,6 +75,8 @@ export interface StandInOptions {
 	readonly port?: number;
 	readonly socketPath?: string;
 	readonly models?: readonly string[];
+	/** Digests of model files that it has from the start. */
+	readonly blobs?: readonly string[];
 	/** Its own version, 0.35.0 if none is given. */
 	readonly version?: string;
 	/** Whether cloud models are off (OLLAMA_NO_CLOUD). */
@@ -106,6 +112,8 @@ export async function startStandIn(
 	const remember = options.remember ?? true;
 	const calls: Call[] = [];
 	const events: StandIn["events"] = new EventEmitter();
+	/** Digests of the model files that it has. */
+	const blobs = new Set<string>(options.blobs);
 	let port = 0;
 	let activeCalls = 0;
 
@@ -163,7 +171,28 @@ export async function startStandIn(
 			res.writeHead(call.method === "GET" ? 301 : 307, { location: clean });
 			return void res.end();
 		}
-		if (!(await readBody(req, call, path))) return;
+		if (call.method === "POST" && blobs.has(digestIn(path))) {
+			// It has the file, and does not look at this one (server/routes.go:CreateBlobHandler).
+			events.emit("body", call);
+			return plain(res, 200, "");
+		}
+		const hash = path.startsWith("/api/blobs/")
+			? createHash("sha256")
+			: undefined;
+		if (!(await readBody(req, call, hash))) return;
+		if (hash !== undefined && call.method === "POST") {
+			const digest = `sha256:${hash.digest("hex")}`;
+			if (digest !== digestIn(path))
+				return json(res, 400, {
+					error: `digest mismatch, expected "${digestIn(path)}", got "${digest}"`,
+				});
+			blobs.add(digest);
+		}
+		if (
+			req.headers["content-encoding"] === "zstd" &&
+			routes.some((route) => route.path === path && route.unpacksZstd === true)
+		)
+			call.unpacked = unpackAll(call.body);
 		events.emit("body", call);
 		if (misbehaviour === "hang") return;
 		if (
@@ -177,14 +206,14 @@ export async function startStandIn(
 	async function readBody(
 		req: IncomingMessage,
 		call: Call,
-		path: string,
+		hash: Hash | undefined,
 	): Promise<boolean> {
-		const keep = !path.startsWith("/api/blobs/");
 		const chunks: Buffer[] = [];
 		try {
 			for await (const chunk of req as AsyncIterable<Buffer>) {
 				call.bodyBytes += chunk.length;
-				if (keep) chunks.push(chunk);
+				if (hash === undefined) chunks.push(chunk);
+				else hash.update(chunk);
 			}
 		} catch {
 			return false;
@@ -236,8 +265,10 @@ export async function startStandIn(
 		}
 		if (path.startsWith("/api/blobs/")) {
 			if (call.method === "POST") return plain(res, 201, "");
-			if (call.method === "HEAD") return plain(res, 404, "");
+			if (call.method === "HEAD")
+				return plain(res, blobs.has(digestIn(path)) ? 200 : 404, "");
 		}
+		if (path.startsWith("/api/codex/")) return json(res, 200, { ok: true });
 		if (call.method === "DELETE" && path.startsWith("/api/user/keys/"))
 			return json(res, 200, {});
 		if (id === "POST /v1/audio/transcriptions")
@@ -246,7 +277,7 @@ export async function startStandIn(
 		const isKnown =
 			replyShapeOf(path, false) !== undefined || plainPosts.has(id);
 		if (!isKnown) return plain(res, 404, "404 page not found");
-		const body = decodeBody(call.body);
+		const body = decodeBody(call.unpacked ?? call.body);
 		if (body === undefined)
 			return fail(400, "invalid character in request body");
 		const model =
@@ -299,6 +330,23 @@ export async function startStandIn(
 					data: [{ object: "embedding", embedding: vector, index: 0 }],
 					model,
 					usage: { prompt_tokens: 5, total_tokens: 5 },
+				});
+			case "POST /v1/responses/compact":
+				await pause(firstTokenMs);
+				return json(res, 200, {
+					id: "resp_compact_1",
+					object: "response.compaction",
+					created_at: Math.floor(Date.now() / 1000),
+					output: [
+						{ type: "compaction", encrypted_content: '{"summary":"a"}' },
+					],
+					usage: {
+						input_tokens: 5,
+						input_tokens_details: { cached_tokens: 0 },
+						output_tokens: 3,
+						output_tokens_details: { reasoning_tokens: 0 },
+						total_tokens: 8,
+					},
 				});
 			case "POST /api/copy":
 			case "DELETE /api/delete":
@@ -449,6 +497,7 @@ const plainPosts = new Set([
 	"POST /api/embed",
 	"POST /api/embeddings",
 	"POST /v1/embeddings",
+	"POST /v1/responses/compact",
 	"POST /api/copy",
 	"DELETE /api/delete",
 	"POST /api/pull",
@@ -488,6 +537,30 @@ function misbehaveBeforeHeaders(
 		default:
 			return false;
 	}
+}
+
+function digestIn(path: string): string {
+	return path.slice(path.lastIndexOf("/") + 1).replace("-", ":");
+}
+
+/** Every frame of a body behind the other, as Go's decoder reads them. */
+function unpackAll(body: Buffer): Buffer {
+	const frames: Buffer[] = [];
+	for (let rest = body; rest.length > 0; ) {
+		try {
+			const { buffer, engine } = zstdDecompressSync(rest, {
+				info: true,
+			}) as unknown as {
+				buffer: Buffer;
+				engine: { bytesWritten: number };
+			};
+			frames.push(buffer);
+			rest = rest.subarray(engine.bytesWritten);
+		} catch {
+			break;
+		}
+	}
+	return Buffer.concat(frames);
 }
 
 function pause(durationMs: number): Promise<void> | undefined {

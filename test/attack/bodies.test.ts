@@ -22,14 +22,14 @@ const body = '{"model":"qwen3:8b","stream":false}';
 const owner = shows(testKeys.owner);
 
 t.test(
-	"a coded body is turned away, whatever its coding is called",
+	"a body whose coding Ollama does not take is turned away, whatever it is called",
 	async (t) => {
 		const gate = await startGate(t);
 		const codings = [
 			"gzip",
 			"x-gzip",
 			"GZIP",
-			"zstd",
+			"ZSTD",
 			"br",
 			"deflate",
 			"compress",
@@ -75,6 +75,22 @@ t.test(
 				post("/v1/chat/completions", coded, ...lines, owner),
 			);
 			t.equal(status, 415, lines.join(", "));
+		}
+		t.strictSame(strayCalls(gate), [], "nothing reached Ollama");
+		for (const target of [
+			"/api/chat",
+			"/api/embed",
+			"/v1/audio/transcriptions",
+		]) {
+			const { status } = await attack(
+				gate,
+				post(target, coded, "Content-Encoding: zstd", owner),
+			);
+			t.equal(
+				status,
+				415,
+				`zstd to ${target}, where Ollama does not unpack it`,
+			);
 		}
 		t.strictSame(strayCalls(gate), [], "nothing reached Ollama");
 		const plain = await attack(

@@ -18,7 +18,6 @@ import {
 	parseConnections,
 	remoteForwards,
 } from "../../src/doctor/tunnels.ts";
-import { comparedOllama } from "../../src/ollama/routes.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import {
 	asNobody,
@@ -650,20 +649,6 @@ t.test("somebody who forwards by a login of theirs", async (t) => {
 	t.equal(judgeTunnels([{ ...sshd, connected: undefined }]).state, "ok");
 	const ngrok = { ...connected, program: "ngrok" };
 	t.equal(judgeTunnels([connected, ngrok]).severity, undefined, "critical");
-});
-
-t.test("a version that the table of calls was not compared with", async (t) => {
-	const routes = (version: string) => {
-		const { state, evidence } = judgeVersion(version, "here");
-		t.equal(state, "ok", version);
-		return evidence.join("\n");
-	};
-	const newer = "99.0.0";
-	t.match(routes(newer), `${comparedOllama} at the latest`);
-	t.match(routes(newer), /404 at the gate.*no rule/);
-	// Faults that are known count for themselves.
-	const known = judgeVersion(comparedOllama, "here").evidence.join("\n");
-	t.match(known, `${comparedOllama} and older ones`);
 });
 
 t.test("an address that does not answer is no pass", async (t) => {

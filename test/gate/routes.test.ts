@@ -1,6 +1,6 @@
 import t from "tap";
 import { digestOf } from "../../src/keys/newKey.ts";
-import { routes, scopes } from "../../src/ollama/routes.ts";
+import { refusedPaths, routes, scopes } from "../../src/ollama/routes.ts";
 import { bearer, startGate, testKeys } from "../support/gate.ts";
 
 /** A path that matches the route, with a fitting value for its parameter. */
@@ -174,4 +174,45 @@ t.test("a new key may read and infer, and no more", async (t) => {
 		403,
 	);
 	t.equal(await status("/api/me", { method: "POST" }), 403);
+});
+
+t.test("what is refused by name reaches Ollama under no scope", async (t) => {
+	const gate = await startGate(t);
+	t.strictSame(
+		refusedPaths.map(({ path }) => path),
+		["/api/codex/*"],
+	);
+	for (const path of [
+		"/api/codex/_health",
+		"/api/codex/backend-api/codex/responses",
+		"/api/codex/v1/models",
+		"/api/codex/",
+	])
+		for (const method of methods) {
+			const response = await fetch(`${gate.url}${path}`, {
+				method,
+				headers: bearer(testKeys.owner),
+			});
+			const text = await response.text();
+			t.equal(response.status, 404, `${method} ${path}`);
+			if (method !== "HEAD") t.match(text, /chatgpt\.com/, `${method} ${path}`);
+		}
+	t.equal(gate.standIn.calls.length, 0);
+});
+
+t.test("a model in a path that is no name is told of as that", async (t) => {
+	const gate = await startGate(t, {
+		keys: [
+			{
+				name: "some",
+				sha256: digestOf(testKeys.user),
+				models: ["qwen3:*"],
+			},
+		],
+	});
+	const response = await fetch(`${gate.url}/v1/models/m@x`, {
+		headers: bearer(testKeys.user),
+	});
+	t.equal(response.status, 400);
+	t.match(await response.text(), /the model in the path is no name/);
 });

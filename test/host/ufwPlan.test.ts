@@ -1,7 +1,6 @@
 import { BlockList } from "node:net";
 import fc from "fast-check";
 import t from "tap";
-import { cutOffByUfw } from "../../src/host/ufw.ts";
 import {
 	type FirewallNow,
 	planRules,
@@ -717,27 +716,3 @@ t.test(
 		});
 	},
 );
-
-t.test("what UFW cuts off is told, and the tailnet's is not among it", (t) => {
-	const socket = (address: string, port: number, device?: string) => ({
-		...{ protocol: "tcp" as const, address, port, device },
-		...{ uid: 0, inode: 1, pids: [1], programs: ["x"] },
-	});
-	t.strictSame(
-		cutOffByUfw(
-			[
-				socket("0.0.0.0", 631),
-				socket("192.168.1.2", 5432),
-				// tailscaled's own, for its peers.
-				socket("100.101.102.104", 43_210),
-				socket("fd7a:115c:a1e0::104", 43_211),
-				socket("100.101.102.104", 11434, "tailscale0"),
-				socket("127.0.0.1", 9464),
-				socket("0.0.0.0", 22),
-			],
-			[22],
-		),
-		["0.0.0.0:631 (x)", "192.168.1.2:5432 (x)"],
-	);
-	t.end();
-});

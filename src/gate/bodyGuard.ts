@@ -1,0 +1,151 @@
+import type { Credential, Key } from "../keys/keyring.ts";
+import { BodyScan, type Found } from "../ollama/bodyScan.ts";
+import { FormScan } from "../ollama/formScan.ts";
+import { checkOptions, optionNames, topOptions } from "../ollama/options.ts";
+import type { Route } from "../ollama/routes.ts";
+import { type Watched, WatchList } from "../ollama/watchedNames.ts";
+import { maxUnpackedBytes, unpack } from "../ollama/zstd.ts";
+import type { Head } from "./head.ts";
+import { badBody, checkName, checkNames, namingFields } from "./modelPolicy.ts";
+import type { Refusal } from "./refusal.ts";
+import type { Uploads } from "./uploads.ts";
+
+/**
+ * The part of step 5 that needs the body: the models that it names, the options
+ * that it sets, the files that it makes a model of, and the tools that would
+ * spend the owner's account. What no rule of the key's looks at never comes here.
+ */
+
+/** Reads a body as it arrives and judges it at its end. */
+export interface BodyGuard {
+	push(piece: Buffer): void;
+	/** Judges the body, which is whole now. A packed one takes its time. */
+	finish(body: Buffer): Refusal | undefined | Promise<Refusal | undefined>;
+}
+
+/** What makes Ollama search or read the web at ollama.com (middleware/anthropic.go, openai.go). */
+const toolTypes = ["web_search", "web_fetch"];
+
+const byRules: Watched = {
+	fields: [...namingFields, ...topOptions],
+	options: optionNames.filter((name) => !topOptions.has(name)),
+};
+const watched = {
+	rules: new WatchList(byRules),
+	rulesAndTools: new WatchList({ ...byRules, toolTypes }),
+	tools: new WatchList({ fields: [], toolTypes }),
+	create: new WatchList({
+		...byRules,
+		fields: [...byRules.fields, "remote_host"],
+		maps: ["files", "adapters", "draft_files"],
+	}),
+};
+
+/** Reads `Content-Type` of a multipart body for its boundary; everything else is JSON to Ollama. */
+const multipartRoute = "/v1/audio/transcriptions";
+const createRoute = "/api/create";
+
+/** The guard of a request's body, or `undefined` where no rule looks at it. */
+export function guardBody(
+	credential: Credential,
+	route: Route,
+	head: Head,
+	uploads: Uploads,
+): BodyGuard | undefined {
+	const { key } = credential;
+	if (route.body === "none" || route.body === "blob") return undefined;
+	if (route.scope === "account") return undefined;
+	if (route.path === multipartRoute)
+		return guardMultipart(key, head.contentType[0]);
+	const list = watchedOf(key, route);
+	if (list === undefined) return undefined;
+	const scan = new BodyScan(list);
+	const judge = () => {
+		const result = scan.finish();
+		return result.kind === "unclear"
+			? badBody(result.message)
+			: judgeFound(credential, result, uploads);
+	};
+	if (route.unpacksZstd === true && head.contentEncoding[0] === "zstd")
+		return guardPacked(scan, judge);
+	return {
+		push: (piece) => {
+			scan.push(piece);
+		},
+		finish: judge,
+	};
+}
+
+/** What of a body matters for this key, if anything does. */
+function watchedOf(key: Key, route: Route): WatchList | undefined {
+	const spends = route.searches === true && !key.scopes.has("account");
+	if (key.models === undefined && key.options === undefined)
+		return spends ? watched.tools : undefined;
+	if (route.path === createRoute) return watched.create;
+	return spends ? watched.rulesAndTools : watched.rules;
+}
+
+function judgeFound(
+	{ key, id }: Credential,
+	{ fields, mapped, toolType }: Found,
+	uploads: Uploads,
+): Refusal | undefined {
+	if (toolType !== undefined) return searchesTheWeb(key, toolType);
+	return (
+		checkNames(key, fields) ??
+		(key.models === undefined
+			? undefined
+			: uploads.checkFiles(key, id, mapped)) ??
+		checkOptions(key.name, key.options, fields)
+	);
+}
+
+function searchesTheWeb(key: Key, toolType: string): Refusal {
+	return {
+		status: 403,
+		reason: "web_tool",
+		message: `a tool of type "${toolType}" makes Ollama search the web on its owner's account, which needs the scope "account"; the key "${key.name}" has ${[...key.scopes].join(", ")}. Turn the client's web search off`,
+	};
+}
+
+/** Ollama unpacks it too; what it will read is judged, and what came is passed on. */
+function guardPacked(
+	scan: BodyScan,
+	judge: () => Refusal | undefined,
+): BodyGuard {
+	return {
+		push: () => {},
+		async finish(body) {
+			const end = await unpack(body, (piece) => scan.push(piece));
+			if (end === "too_large")
+				return {
+					status: 413,
+					reason: "body_too_large",
+					message: `the body may have at most ${maxUnpackedBytes} bytes unpacked`,
+				};
+			return end === "unreadable"
+				? badBody("the body is not one zstd frame of at most 8 MiB of window")
+				: judge();
+		},
+	};
+}
+
+/** A form has one field `model`, and it must be plain to see. */
+function guardMultipart(
+	key: Key,
+	contentType: string | undefined,
+): BodyGuard | undefined {
+	if (key.models === undefined) return undefined;
+	const scan = new FormScan(contentType);
+	return {
+		push: (piece) => {
+			scan.push(piece);
+		},
+		finish() {
+			const form = scan.finish();
+			return form.kind === "unclear"
+				? badBody(form.message)
+				: checkName(key, form.value, "the form");
+		},
+	};
+}
