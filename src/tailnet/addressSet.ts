@@ -25,6 +25,21 @@ export function parseSpan(text: string): Span | undefined {
 			: undefined;
 	}
 	if (!text.includes("/")) {
+		const quad =
+			/^([1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})$/.exec(
+				text,
+			);
+		const [a, b, c, d] = (quad ?? []).slice(1).map(Number);
+		if (
+			a !== undefined &&
+			b !== undefined &&
+			c !== undefined &&
+			d !== undefined &&
+			Math.max(a, b, c, d) < 256
+		) {
+			const value = BigInt(((a * 256 + b) * 256 + c) * 256 + d);
+			return { family: 4, first: value, last: value };
+		}
 		const address = parseAddress(text);
 		return address && spanOf(address);
 	}
@@ -102,6 +117,17 @@ function isBelow(
 /** The addresses that both sets have. */
 export function intersect(a: AddressSet, b: AddressSet): AddressSet {
 	return subtract(a, subtract(a, b));
+}
+
+/** Whether two sets have an address in common. */
+export function overlap(a: AddressSet, b: AddressSet): boolean {
+	let at = 0;
+	for (const span of a) {
+		while (at < b.length && isBelow(b[at], span.family, span.first)) at += 1;
+		const other = b[at];
+		if (other?.family === span.family && other.first <= span.last) return true;
+	}
+	return false;
 }
 
 /** How many addresses are in the set. */

@@ -189,7 +189,9 @@ export function textOf(item: Item | undefined): string | undefined {
 
 /** Takes blanks off both ends, as Go's strings.TrimSpace does. */
 export function trimBlanks(text: string): string {
-	return text.replace(/^[\s\u0085]+|[\s\u0085]+$/g, "");
+	return /^[\s\u0085]|[\s\u0085]$/.test(text)
+		? text.replace(/^[\s\u0085]+|[\s\u0085]+$/g, "")
+		: text;
 }
 
 /** A value as the file has it, for a message: a string in quotes, anything else by its type. */
@@ -198,21 +200,4 @@ export function quoteItem(item: Item | undefined): string {
 	return ["object", "array"].includes(item.node.type)
 		? `an ${item.node.type}`
 		: quote(item.node.value);
-}
-
-/** Every string below an item with its place; those under `except` are left out. */
-export function stringsBelow(
-	item: Item,
-	except: (name: string) => boolean = () => false,
-): { text: string; item: Item }[] {
-	const found: { text: string; item: Item }[] = [];
-	const visit = (one: Item) => {
-		const text = textOf(one);
-		if (text !== undefined) found.push({ text, item: one });
-		for (const element of elementsOf(one)) visit(element);
-		for (const [name, value] of propertiesOf(one))
-			if (!except(name)) visit(value);
-	};
-	visit(item);
-	return found;
 }

@@ -116,10 +116,11 @@ function findOpeners(
 			.map(({ host }) => host);
 		const answers = [...selectors.mean(hosts).values()];
 		if (answers.every((answer) => answer === "no")) continue;
+		const isSure = answers.includes("yes");
 		for (const source of sources) {
 			const { sort, detail, resolved } = selectors.look(source);
 			if (sort === "nobody") continue;
-			const certain = answers.includes("yes") && resolved;
+			const certain = isSure && resolved;
 			openers.set(source, {
 				source,
 				...(detail === undefined ? {} : { detail }),

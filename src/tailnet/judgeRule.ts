@@ -94,7 +94,7 @@ export function judgeRule(
 		add(
 			"wide-destination",
 			"high",
-			hosts.every(selectors.isServerAlone)
+			hosts.every((host) => selectors.look(host).isServerAlone)
 				? `dst ${join(hosts)} is the server by its address, and not by its tag: ${who} may open ${portList} of ${name}`
 				: `dst ${join(hosts)} is more than the server, and takes it in: ${who} may open ${portList} of ${name}`,
 			`name the machines that are meant; ${wanted}`,
@@ -223,7 +223,8 @@ function judgeWayOut(
 		targets
 			.map(({ host }) => host)
 			.filter(
-				(host) => host !== "autogroup:self" && !selectors.isServerAlone(host),
+				(host) =>
+					host !== "autogroup:self" && !selectors.look(host).isServerAlone,
 			),
 	);
 	const ways = beyond.map((host) =>

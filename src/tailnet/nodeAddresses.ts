@@ -3,8 +3,8 @@ import {
 	type AddressSet,
 	holds,
 	intersect,
+	overlap,
 	parseSpan,
-	type Span,
 	sizeOf,
 	subtract,
 	union,
@@ -34,6 +34,9 @@ const pools = [
 	addressSetOf(["fd7a:115c:a1e0:ab12:4843:cd96:6240::/106"]),
 ];
 
+const allPools = union(pools.flat());
+const none = pools.map(() => 0n);
+
 /** Inside 100.64.0.0/10, and no node's (ChromeOS's own; tailscale net/tsaddr). */
 const neverNodes = addressSetOf(["100.115.92.0/23"]);
 
@@ -54,10 +57,32 @@ export const internet = subtract(
 	]),
 );
 
+/** How many addresses of each pool a set has. */
+export function sharesOf(set: AddressSet): readonly bigint[] {
+	return overlap(set, allPools)
+		? pools.map((pool) => sizeOf(intersect(set, pool)))
+		: none;
+}
+
+/** What sets can have of each pool together, at most. */
+export function addShares(
+	shares: readonly (readonly bigint[])[],
+): readonly bigint[] {
+	return shares.reduce(
+		(sum, share) => sum.map((size, pool) => size + (share[pool] ?? 0n)),
+		none,
+	);
+}
+
 /** Half of a pool and more is the tailnet, by another name. */
-export function coversTailnet(set: AddressSet): boolean {
+export function coverTailnet(shares: readonly bigint[]): boolean {
+	return pools.some((pool, at) => (shares[at] ?? 0n) * 2n >= sizeOf(pool));
+}
+
+/** Whether shares can be of sets that have all of a pool. */
+export function mayHoldPool(shares: readonly bigint[]): boolean {
 	return pools.some(
-		(pool) => sizeOf(intersect(set, pool)) * 2n >= sizeOf(pool),
+		(pool, at) => (shares[at] ?? 0n) >= sizeOf(pool) - sizeOf(neverNodes),
 	);
 }
 
@@ -66,29 +91,25 @@ export function isTailnet(set: AddressSet): boolean {
 	return holds(tailnet, set);
 }
 
+/** What an address can be of: the tailnet or not, IPv4 or IPv6. */
+const kinds = [tailnet, subtract(everything, tailnet)].flatMap((all) =>
+	([4, 6] as const).map((family) => ({
+		all: all.filter((span) => span.family === family),
+		pools: pools
+			.filter((pool) => all === tailnet && pool[0]?.family === family)
+			.map((pool) => subtract(pool, neverNodes)),
+	})),
+);
+
 /** Whether a set holds a machine of the tailnet of which some addresses, or none, are known. */
 export function holdsServer(set: AddressSet, own: AddressSet): Answer {
-	if (intersect(set, own).length > 0) return "yes";
-	const isFamily =
-		(family: Span["family"]) =>
-		({ family: other }: Span) =>
-			family === other;
+	if (overlap(set, own)) return "yes";
 	let answer: Answer = "no";
-	// Only an address of the same kind, tailnet or other, tells that an address is not the server's.
-	for (const kind of [tailnet, subtract(everything, tailnet)])
-		for (const family of [4, 6] as const) {
-			const those = kind.filter(isFamily(family));
-			const part = intersect(set, those);
-			if (part.length === 0 || intersect(own, those).length > 0) continue;
-			if (
-				pools.some(
-					(pool) =>
-						pool.some(isFamily(family)) &&
-						holds(part, subtract(pool, neverNodes)),
-				)
-			)
-				return "yes";
-			answer = "unknown";
-		}
+	// Only an address of the same kind tells that an address is not the server's.
+	for (const kind of kinds) {
+		if (!overlap(set, kind.all) || overlap(own, kind.all)) continue;
+		if (kind.pools.some((pool) => holds(set, pool))) return "yes";
+		answer = "unknown";
+	}
 	return answer;
 }

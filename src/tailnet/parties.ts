@@ -22,7 +22,12 @@ export type Party =
 			readonly members: readonly string[];
 	  }
 	| { readonly sort: "tag"; readonly name: string }
-	| { readonly sort: "address"; readonly set: AddressSet }
+	| {
+			readonly sort: "address";
+			readonly set: AddressSet;
+			readonly isTailnet: boolean;
+			readonly isServer: boolean;
+	  }
 	| { readonly sort: "autogroup"; readonly name: string };
 
 /** What a test names, or why it names nobody: `wrong` if Tailscale refuses it, `unclear` if the file does not say. */
@@ -36,6 +41,7 @@ export function readParty(
 	name: string,
 	policy: TailnetPolicy,
 	selectors: Selectors,
+	server: Server,
 ): Named {
 	if (name === "") return { wrong: "it has no src" };
 	if (name === "*") return { wrong: "* is not one user, group, tag or host" };
@@ -61,7 +67,14 @@ export function readParty(
 	const set = selectors.addresses(name)?.set;
 	if (set !== undefined)
 		return sizeOf(set) === 1n && !name.includes("/")
-			? { party: { sort: "address", set } }
+			? {
+					party: {
+						sort: "address",
+						set,
+						isTailnet: isTailnet(set),
+						isServer: holds(addressSetOf(server.addresses), set),
+					},
+				}
 			: { wrong: `${name} is more than one address` };
 	if (name.includes("@")) return { party: { sort: "user", name } };
 	return { wrong: `hosts does not have ${name}` };
@@ -79,20 +92,12 @@ export function takesIn(
 	side: "src" | "dst",
 	policy: TailnetPolicy,
 	selectors: Selectors,
-	server: Server,
 ): Answer {
 	if (party.sort === "group") {
 		if (selector === party.name) return "yes";
 		const answers = new Set(
 			party.members.map((name) =>
-				takesIn(
-					selector,
-					{ sort: "user", name },
-					side,
-					policy,
-					selectors,
-					server,
-				),
+				takesIn(selector, { sort: "user", name }, side, policy, selectors),
 			),
 		);
 		const [only] = answers;
@@ -107,13 +112,13 @@ export function takesIn(
 	if (selector === "autogroup:danger-all") return "yes";
 	if (selector === "*")
 		// Of addresses beyond the tailnet, * is a source only for approved routes.
-		return party.sort === "address" && side === "src" && !isTailnet(party.set)
+		return party.sort === "address" && side === "src" && !party.isTailnet
 			? "unknown"
 			: "yes";
 	const found = selectors.addresses(selector);
 	if (party.sort === "address")
 		return found === undefined
-			? holderIs(selector, party.set, selectors, server)
+			? holderIs(selector, party, selectors)
 			: !found.complete
 				? "unknown"
 				: holds(found.set, party.set)
@@ -165,11 +170,9 @@ function membersOf(group: NameList): ReadonlySet<string> {
 /** Whether the device at an address is one that a tag, a user or a group stands for. */
 function holderIs(
 	selector: string,
-	address: AddressSet,
+	{ isServer, isTailnet }: { isServer: boolean; isTailnet: boolean },
 	selectors: Selectors,
-	server: Server,
 ): Answer {
-	if (holds(addressSetOf(server.addresses), address))
-		return selectors.look(selector).isServer;
-	return isTailnet(address) ? "unknown" : "no";
+	if (isServer) return selectors.look(selector).isServer;
+	return isTailnet ? "unknown" : "no";
 }

@@ -9,7 +9,6 @@ import {
 	parseHuJson,
 	propertiesOf,
 	quoteItem,
-	stringsBelow,
 	textOf,
 	trimBlanks,
 } from "./huJson.ts";
@@ -140,21 +139,19 @@ function readPolicy({ root, placeOf }: HuJson): TailnetPolicy {
 	const refuse = (item: Item, message: string) =>
 		notUnderstood.push({ ...placeOf(item), message });
 
-	const namesAt = (item: Item): { name: string; item: Item }[] => {
-		if (item.node.type !== "array") {
-			refuse(item, "expected a list of names");
-			return [];
-		}
-		return elementsOf(item).flatMap((element) => {
+	const eachName = (item: Item, take: (name: string, at: Item) => void) => {
+		if (item.node.type !== "array") refuse(item, "expected a list of names");
+		for (const element of elementsOf(item)) {
 			const text = textOf(element);
-			if (text !== undefined)
-				return [{ name: trimBlanks(text), item: element }];
-			refuse(element, "expected a name in quotes");
-			return [];
-		});
+			if (text === undefined) refuse(element, "expected a name in quotes");
+			else take(trimBlanks(text), element);
+		}
 	};
-	const strings = (item: Item): string[] =>
-		namesAt(item).map(({ name }) => name);
+	const strings = (item: Item): string[] => {
+		const names: string[] = [];
+		eachName(item, (name) => names.push(name));
+		return names;
+	};
 	const list = (item: Item): NameList => ({
 		...placeOf(item),
 		names: strings(item),
@@ -183,8 +180,13 @@ function readPolicy({ root, placeOf }: HuJson): TailnetPolicy {
 	};
 	const lists = (name: string) =>
 		new Map(named(name).map(([key, item]) => [key, list(item)] as const));
-	const optional = (entry: Item, ...names: string[]): string[] =>
-		names.flatMap((name) => fields(entry, name)).flatMap(strings);
+	const optional = (entry: Item, ...names: string[]): string[] => {
+		const found: string[] = [];
+		for (const name of names)
+			for (const item of fields(entry, name))
+				eachName(item, (text) => found.push(text));
+		return found;
+	};
 	const required = (entry: Item, ...names: string[]): string[] => {
 		if (names.every((name) => fields(entry, name).length === 0))
 			refuse(entry, `${names[0]} is missing`);
@@ -258,11 +260,12 @@ function readPolicy({ root, placeOf }: HuJson): TailnetPolicy {
 		postures: optional(entry, "srcPosture"),
 	});
 
-	const assertions = (entry: Item, ...names: string[]): NameAt[] =>
-		names
-			.flatMap((name) => fields(entry, name))
-			.flatMap(namesAt)
-			.map(({ name, item }) => ({ ...placeOf(item), name }));
+	const assertions = (entry: Item, ...names: string[]): NameAt[] => {
+		const found: NameAt[] = [];
+		for (const list of names.flatMap((name) => fields(entry, name)))
+			eachName(list, (name, at) => found.push({ ...placeOf(at), name }));
+		return found;
+	};
 	const attributesOf = (entry: Item): Attributes | undefined => {
 		const attributes = new Map<string, string | number | boolean>();
 		const found = fields(entry, "srcPostureAttrs");
@@ -342,12 +345,19 @@ function findTags(
 	const tags = new Map<string, Place>();
 	for (const [name, section] of propertiesOf(root)) {
 		if (!sectionsWithTags.has(name.toLowerCase())) continue;
-		const isOthers = (key: string) => key.toLowerCase() === "app";
-		for (const { text, item } of stringsBelow(section, isOthers)) {
+		const visit = (item: Item): void => {
+			const text = textOf(item);
+			if (text === undefined) {
+				for (const element of elementsOf(item)) visit(element);
+				for (const [key, value] of propertiesOf(item))
+					if (key.toLowerCase() !== "app") visit(value);
+				return;
+			}
 			// Destinations of acls and tests carry a port behind the tag.
 			const tag = /^\s*(tag:[^\s:]+)/.exec(text)?.[1];
 			if (tag !== undefined && !tags.has(tag)) tags.set(tag, placeOf(item));
-		}
+		};
+		visit(section);
 	}
 	return tags;
 }
@@ -357,14 +367,16 @@ function findDuplicates(root: Item, placeOf: (item: Item) => Place): Place[] {
 	const places: Place[] = [];
 	const visit = (item: Item) => {
 		const isEntry = item.name === undefined || typeof item.name === "number";
-		const seen = new Set<string>();
-		for (const [name, value] of propertiesOf(item)) {
+		const properties = propertiesOf(item);
+		const seen = properties.length > 1 ? new Set<string>() : undefined;
+		for (const [name, value] of properties) {
 			const known = isEntry ? name.toLowerCase() : name;
-			if (seen.has(known)) places.push(placeOf(value));
-			seen.add(known);
-			visit(value);
+			if (seen?.has(known)) places.push(placeOf(value));
+			seen?.add(known);
+			if (value.node.children !== undefined) visit(value);
 		}
-		for (const element of elementsOf(item)) visit(element);
+		for (const element of elementsOf(item))
+			if (element.node.children !== undefined) visit(element);
 	};
 	visit(root);
 	return places;

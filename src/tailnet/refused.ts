@@ -76,7 +76,11 @@ export function findRefusals(
 
 /** The elements of the lists of some names. */
 function listed(entry: Item, ...names: string[]): Item[] {
-	return names.flatMap((name) => fields(entry, name)).flatMap(elementsOf);
+	const found: Item[] = [];
+	for (const name of names)
+		for (const list of fields(entry, name))
+			for (const element of elementsOf(list)) found.push(element);
+	return found;
 }
 
 function trimmed(item: Item): string {

@@ -9,9 +9,12 @@ import {
 import {
 	type Answer,
 	addressSetOf,
-	coversTailnet,
+	addShares,
+	coverTailnet,
 	holdsServer,
 	internet,
+	mayHoldPool,
+	sharesOf,
 } from "./nodeAddresses.ts";
 import type { TailnetPolicy } from "./policyFile.ts";
 
@@ -79,6 +82,10 @@ export interface Meaning extends Source {
 	 * carry its tags and no other.
 	 */
 	readonly isServer: Answer;
+	/** Whether it is an address of the server, and of nothing else. */
+	readonly isServerAlone: boolean;
+	/** What it has of the addresses that nodes have. */
+	readonly shares: readonly bigint[];
 }
 
 /** What the names in one policy mean, for one server. Each is worked out once. */
@@ -94,8 +101,6 @@ export interface Selectors {
 	coverTailnet(selectors: readonly string[]): boolean;
 	/** Whether a selector is the internet by way of exit nodes, or an IP set made from it. */
 	isInternet(selector: string): boolean;
-	/** Whether a selector is an address of the server, and of nothing else. */
-	isServerAlone(selector: string): boolean;
 	/**
 	 * The addresses that a selector stands for: an address, a range, a name from
 	 * `hosts` or an `ipset:`. `undefined` if it is none of these, or not defined.
@@ -194,10 +199,17 @@ export function readSelectors(
 	const look = (selector: string): Meaning => {
 		let meaning = known.get(selector);
 		if (meaning === undefined) {
+			const found = isEveryone(selector) ? undefined : addresses(selector);
+			const shares = found === undefined ? [] : sharesOf(found.set);
 			meaning = {
 				selector,
-				...describeSource(selector, policy, addresses),
-				isServer: meansServer(selector, server, own, addresses),
+				...describeSource(selector, policy, found, shares),
+				isServer: meansServer(selector, server, own, found),
+				isServerAlone:
+					found?.complete === true &&
+					found.set.length > 0 &&
+					holds(own, found.set),
+				shares,
 			};
 			known.set(selector, meaning);
 		}
@@ -205,58 +217,52 @@ export function readSelectors(
 	};
 
 	/** The ranges of several selectors, put together; `undefined` if they are too many. */
-	const together = (
-		parts: readonly (Addresses | undefined)[],
-	): AddressSet | undefined => {
-		const all = parts.flatMap((part) => part?.set ?? []);
-		return afford(all.length) ? union(all) : undefined;
+	const together = (parts: readonly Meaning[]): AddressSet | undefined => {
+		const sets = parts.map(({ selector }) => addresses(selector)?.set ?? []);
+		const count = sets.reduce((sum, { length }) => sum + length, 0);
+		return afford(count) ? union(sets.flat()) : undefined;
 	};
 
 	return {
 		look,
 		mean(selectors) {
+			const meanings = selectors.map(look);
 			const result = new Map(
-				selectors.map((selector) => [selector, look(selector).isServer]),
+				meanings.map(({ selector, isServer }) => [selector, isServer]),
 			);
-			const parts = [...result].flatMap(([selector, answer]) => {
-				const found = answer === "unknown" ? addresses(selector) : undefined;
-				return found?.complete === true ? [{ selector, found }] : [];
-			});
-			if (parts.length > 1) {
-				const set = together(parts.map(({ found }) => found));
+			const parts = meanings.filter(
+				({ isServer, resolved, shares }) =>
+					isServer === "unknown" && resolved && shares.length > 0,
+			);
+			if (
+				parts.length > 1 &&
+				mayHoldPool(addShares(parts.map(({ shares }) => shares)))
+			) {
+				const set = together(parts);
 				if (set === undefined || holdsServer(set, own) === "yes")
 					for (const { selector } of parts) result.set(selector, "yes");
 			}
 			return result;
 		},
 		coverTailnet(selectors) {
-			const set = together(
-				selectors.map((selector) =>
-					isEveryone(selector) ? undefined : addresses(selector),
-				),
-			);
-			return set === undefined || coversTailnet(set);
+			const parts = selectors.map(look);
+			const shares = parts.map((part) => part.shares);
+			if (!coverTailnet(addShares(shares))) return false;
+			if (shares.some(coverTailnet)) return true;
+			const set = together(parts);
+			return set === undefined || coverTailnet(sharesOf(set));
 		},
 		isInternet: (selector) =>
 			addresses(selector)?.texts.includes("autogroup:internet") ?? false,
-		isServerAlone(selector) {
-			const found = addresses(selector);
-			return (
-				found?.complete === true &&
-				found.set.length > 0 &&
-				holds(own, found.set)
-			);
-		},
 		addresses,
 	};
 }
 
-type AddressesOf = (selector: string) => Addresses | undefined;
-
 function describeSource(
 	selector: string,
 	policy: TailnetPolicy,
-	addressesOf: AddressesOf,
+	found: Addresses | undefined,
+	shares: readonly bigint[],
 ): Source {
 	if (isEveryone(selector)) return { sort: "everyone", resolved: true };
 	if (selector.startsWith("tag:")) return { sort: "tag", resolved: true };
@@ -277,13 +283,12 @@ function describeSource(
 		return isRole(selector)
 			? { sort: "person", resolved: true }
 			: { sort: "unknown", resolved: false };
-	const found = addressesOf(selector);
 	if (found !== undefined) {
 		const { set, texts, complete } = found;
-		const sort = coversTailnet(set) ? "everyone" : "address";
+		const sort = coverTailnet(shares) ? "everyone" : "address";
 		return {
 			sort: complete && set.length === 0 ? "nobody" : sort,
-			...(parseSpan(selector) === undefined
+			...(texts[0] !== selector
 				? { detail: texts.join(", ") || "nothing" }
 				: {}),
 			resolved: complete,
@@ -297,7 +302,7 @@ function meansServer(
 	selector: string,
 	server: Server,
 	own: AddressSet,
-	addressesOf: AddressesOf,
+	found: Addresses | undefined,
 ): Answer {
 	if (
 		selector === "*" ||
@@ -312,7 +317,6 @@ function meansServer(
 		return selector === "autogroup:self" || selector === "autogroup:internet"
 			? "no"
 			: "unknown";
-	const found = addressesOf(selector);
 	if (found === undefined) return selector.includes("@") ? "no" : "unknown";
 	// A part that could not be worked out may add the server or take it away.
 	if (!found.complete) return "unknown";

@@ -1,12 +1,9 @@
 import type { Answer } from "./nodeAddresses.ts";
 import { costOf, type Party, readParty, takesIn } from "./parties.ts";
 import type { SshRule, SshTest, TailnetPolicy } from "./policyFile.ts";
-import { Tally, type TestResults } from "./policyTests.ts";
+import { maxSteps, Tally, type TestResults } from "./policyTests.ts";
 import { every, meetsPostures } from "./postures.ts";
 import type { Selectors, Server } from "./selectors.ts";
-
-/** Work of this size takes about a second; what is past it is not worked out. */
-const maxSteps = 5_000_000;
 
 /**
  * Runs the `sshTests` of a policy under its `ssh` rules, as Tailscale does at
@@ -43,7 +40,7 @@ export function runSshTests(
 			const answer = every([
 				any(
 					rule.sources.map((selector) =>
-						takesIn(selector, from, "src", policy, selectors, server),
+						takesIn(selector, from, "src", policy, selectors),
 					),
 				),
 				any(rule.users.map((pattern) => takesUser(pattern, user, from))),
@@ -51,7 +48,7 @@ export function runSshTests(
 					rule.hosts.map((selector) =>
 						selector === "autogroup:self"
 							? isOwn(from, to)
-							: takesIn(selector, to, "dst", policy, selectors, server),
+							: takesIn(selector, to, "dst", policy, selectors),
 					),
 				),
 				meetsPostures(rule.postures, test.attributes, policy),
@@ -63,7 +60,7 @@ export function runSshTests(
 	};
 
 	for (const test of policy.sshTests) {
-		const from = readParty(test.source, policy, selectors);
+		const from = readParty(test.source, policy, selectors, server);
 		if ("wrong" in from) {
 			tally.fail(
 				test,
@@ -83,7 +80,7 @@ export function runSshTests(
 		for (const host of test.hosts) {
 			const to = /^autogroup:internet$/.test(host.name)
 				? { wrong: "autogroup:internet is no machine to log in on" }
-				: readParty(host.name, policy, selectors);
+				: readParty(host.name, policy, selectors, server);
 			if ("wrong" in to) {
 				tally.fail(
 					host,
