@@ -217,8 +217,8 @@ async function findUpstreamPort({
 		({ upstream }) => upstream.target,
 		() => undefined,
 	);
-	if (target === undefined) return undefined;
-	if (target.kind === "tcp") return target.port;
+	if (target?.kind === "tcp") return target.port;
+	// Also where the configuration is not for this user to read.
 	const line =
 		(await propertiesOf("llamagate-ollama.service"))?.get("ExecStart") ?? "";
 	const port = /systemd-socket-proxyd [^;]*?\s\S+:(\d+) *;/.exec(line)?.[1];

@@ -165,7 +165,11 @@ export const tailscaleExaminations: readonly Examination[] = [
 		why: "They drop packets that claim a tailnet address and come in elsewhere; the gate's socket, which is bound to tailscale0, is then the only thing that does.",
 		fix: "sudo tailscale set --netfilter-mode=on",
 		examine: (patient) =>
-			withStatus(patient, async () => {
+			withStatus(patient, async ({ userspace }) => {
+				if (userspace)
+					return absent(
+						"without a tunnel device it needs none; see tailscale.tunnel",
+					);
 				const mode = (await preferences())?.NetfilterMode;
 				if (mode === 0 || mode === 1) return judgeNetfilter(mode, "");
 				if (!patient.isRoot)

@@ -10,6 +10,7 @@ const programs =
 /** At the beginning, or behind words that lead to one. */
 const beginning = new RegExp(
 	`(?:^|(?<=[:;,] )|(?<=\\bthen ))(?=(?:${programs}) \\S)`,
+	"g",
 );
 /** Behind a command words go on after a comma, a semicolon or a full stop; or in brackets. */
 const end = /[,;](?= )|\.(?= [A-Z])| (?=\([a-z])/;
@@ -29,8 +30,11 @@ function readLine(line: string): Advice[] {
 	if (/^\s+\S/.test(line)) return [{ kind: "command", text: line.trimEnd() }];
 	let rest = line;
 	for (;;) {
-		const at = rest.search(beginning);
-		if (at < 0) {
+		// In brackets it is a word of the sentence.
+		const at = [...rest.matchAll(beginning)].find(
+			({ index }) => !/\([^)]*$/.test(rest.slice(0, index)),
+		)?.index;
+		if (at === undefined) {
 			add("prose", rest);
 			return advice;
 		}

@@ -351,6 +351,42 @@ t.test("Ollama on a booted host", booting(), async (t) => {
 		);
 	});
 
+	await t.test("where the gate's upstream is on another port", async (t) => {
+		const bridge = "/etc/systemd/system/llamagate-ollama.service.d/port.conf";
+		await host.sh(
+			`systemd-run --quiet --unit=second --setenv=OLLAMA_HOST=127.0.0.1:12345 ollama serve
+				until curl -s http://127.0.0.1:12345/; do sleep 0.05; done`,
+		);
+		await host.write(
+			bridge,
+			"[Service]\nExecStart=\nExecStart=/lib/systemd/systemd-socket-proxyd 127.0.0.1:12345\n",
+		);
+		await host.sh("systemctl daemon-reload");
+		// As any user, who sees no program's name, and so goes by the port.
+		const version = async () =>
+			evidenceOf(
+				await examine(host, ["ollama.version"], asNobody),
+				"ollama.version",
+			);
+		t.match(await version(), "answers on 127.0.0.1:12345", "by the bridge");
+		await host.sh(`rm ${bridge}; systemctl daemon-reload`);
+		t.notMatch(await version(), "12345");
+
+		const config = "/root/other/config.json";
+		await host.write(
+			config,
+			'{ "upstream": { "url": "http://127.0.0.1:12345" }, "admin": {} }',
+		);
+		await host.sh("chmod 0755 /root /root/other");
+		const { stdout } = await host.run(
+			...asNobody,
+			...["llamagate", "doctor", "--json", "-c", config],
+			...["--only", "ollama.version"],
+		);
+		t.match(stdout, "answers on 127.0.0.1:12345", "by upstream.url");
+		await host.sh("systemctl stop second; rm -r /root/other; chmod 0700 /root");
+	});
+
 	await t.test("a tailscaled without a tunnel device", async (t) => {
 		const ids = ["ollama.listening", "ollama.reachable"];
 		const others = ["gate.listening", "gate.refuses", "tailscale.tunnel"];

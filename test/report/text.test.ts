@@ -169,6 +169,13 @@ t.test("words and commands are taken apart", async (t) => {
 			],
 		],
 		["end that program (sudo ss -ltnp)", ["end that program (sudo ss -ltnp)"]],
+		[
+			"put it in front (on the server: sudo llamagate setup), and look: sudo ss -l",
+			[
+				"put it in front (on the server: sudo llamagate setup), and look:",
+				"$ sudo ss -l",
+			],
+		],
 		["a\nsudo b\n  c", ["a", "$ sudo b", "$   c"]],
 		[
 			"curl -fsSL https://ollama.com/install.sh | sh",
