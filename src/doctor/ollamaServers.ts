@@ -219,9 +219,15 @@ async function findUpstreamPort({
 	);
 	if (target?.kind === "tcp") return target.port;
 	// Also where the configuration is not for this user to read.
-	const line =
-		(await propertiesOf("llamagate-ollama.service"))?.get("ExecStart") ?? "";
-	const port = /systemd-socket-proxyd [^;]*?\s\S+:(\d+) *;/.exec(line)?.[1];
+	const bridge = await propertiesOf("llamagate-ollama.service");
+	return bridgedPort(bridge?.get("ExecStart") ?? "");
+}
+
+/** The port that a systemd-socket-proxyd leads to, of an `ExecStart` as `systemctl show` prints it. */
+export function bridgedPort(execStart: string): number | undefined {
+	const port = /systemd-socket-proxyd(?: [^;]*)? \S+:(\d+) *;/.exec(
+		execStart,
+	)?.[1];
 	return port === undefined ? undefined : Number(port);
 }
 

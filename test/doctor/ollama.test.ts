@@ -11,7 +11,10 @@ import {
 	advisories,
 	advisoriesFor,
 } from "../../src/doctor/ollamaAdvisories.ts";
-import { parseEnvironment } from "../../src/doctor/ollamaServers.ts";
+import {
+	bridgedPort,
+	parseEnvironment,
+} from "../../src/doctor/ollamaServers.ts";
 import {
 	findPlace,
 	judgeTunnels,
@@ -627,6 +630,23 @@ t.test("the table of advisories", async (t) => {
 		t.equal(advisoriesFor(version), undefined, version);
 		t.equal(judgeVersion(version, "here").state, "unknown");
 	}
+});
+
+t.test("where the bridge leads", async (t) => {
+	for (const [words, port] of [
+		["127.0.0.1:12345", 12345],
+		["--connections-max=1024 127.0.0.1:11434", 11434],
+		["--connections-max=1024 [::1]:8080", 8080],
+		["/run/ollama.sock", undefined],
+	] as const)
+		t.equal(
+			bridgedPort(
+				`{ path=/lib/systemd/systemd-socket-proxyd ; argv[]=/lib/systemd/systemd-socket-proxyd ${words} ; ignore_errors=no ; start_time=[n/a] ; code=(null) ; status=0/0 }`,
+			),
+			port,
+			words,
+		);
+	t.equal(bridgedPort(""), undefined);
 });
 
 t.test("what a text leads to", async (t) => {
