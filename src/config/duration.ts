@@ -15,6 +15,8 @@ const bytesIn = {
 
 /** What the schema checks a duration with: a whole number and a unit, never zero. */
 export const durationPattern = "^[1-9][0-9]{0,8}(ms|s|m|h|d)$";
+/** A timer holds 2^31 ms; one that is set for longer goes off at once (Node, timers). */
+export const maxTimerDays = 24;
 /** What the schema checks a size with. */
 export const sizePattern = "^[1-9][0-9]{0,8}(B|KiB|MiB|GiB|TiB)$";
 

@@ -1,4 +1,3 @@
-import { open } from "node:fs/promises";
 import { userInfo } from "node:os";
 import path from "node:path";
 import {
@@ -9,7 +8,8 @@ import {
 	parseRange,
 	type Range,
 } from "../net/ranges.ts";
-import { parseDuration, parseSize } from "./duration.ts";
+import { maxTimerDays, parseDuration, parseSize } from "./duration.ts";
+import { NoOrdinaryFile, readOrdinaryFile } from "./ordinaryFile.ts";
 import { type ConfigFile, configSchema, defaultsOf } from "./schema.ts";
 import {
 	BadFileError,
@@ -107,10 +107,9 @@ export async function loadConfig(file: string): Promise<Settings> {
  * @throws {BadFileError} if it cannot be read, or if others than its owner may write it
  */
 export async function readConfig(file: string): Promise<string> {
-	let handle: Awaited<ReturnType<typeof open>> | undefined;
 	try {
-		handle = await open(file);
-		const { mode, uid, gid } = await handle.stat();
+		const { text, stats } = await readOrdinaryFile(file);
+		const { mode, uid, gid } = stats;
 		// A group of one's own, as some systems give it to each user, is nobody else.
 		const ownGroup =
 			gid === uid || (uid === process.getuid?.() && gid === process.getgid?.());
@@ -121,7 +120,7 @@ export async function readConfig(file: string): Promise<string> {
 					message: `others than its owner may write to it (mode ${formatMode(mode)}); run: sudo chmod go-w ${file}`,
 				},
 			]);
-		return await handle.readFile("utf8");
+		return text;
 	} catch (error) {
 		if (error instanceof BadFileError) throw error;
 		throw unreadable(
@@ -129,8 +128,6 @@ export async function readConfig(file: string): Promise<string> {
 			error,
 			"Copy config.example.json there, or name another file with --config.",
 		);
-	} finally {
-		await handle?.close();
 	}
 }
 
@@ -156,13 +153,15 @@ export function unreadable(
 ): BadFileError {
 	const { code } = error as NodeJS.ErrnoException;
 	const reason =
-		code === "ENOENT"
-			? `there is no such file. ${advice}`
-			: code === "EACCES"
-				? `the user ${userName()} may not read it; use sudo`
-				: code === "ERR_ACCESS_DENIED"
-					? "Node was started with --permission; name its folder with --allow-fs-read, in a drop-in or in NODE_OPTIONS"
-					: `cannot be read (${code ?? String(error)})`;
+		error instanceof NoOrdinaryFile
+			? error.message
+			: code === "ENOENT"
+				? `there is no such file. ${advice}`
+				: code === "EACCES"
+					? `the user ${userName()} may not read it; use sudo`
+					: code === "ERR_ACCESS_DENIED"
+						? "Node was started with --permission; name its folder with --allow-fs-read, in a drop-in or in NODE_OPTIONS"
+						: `cannot be read (${code ?? String(error)})`;
 	return new BadFileError(file, [{ path: "", message: reason }]);
 }
 
@@ -226,6 +225,17 @@ export function parseConfig(text: string, file: string): Settings {
 				`expected an origin such as https://chat.example (no path, no *), got ${quote(origin)}`,
 			);
 	}
+	for (const where of durations) {
+		const text = where.reduce<unknown>(
+			(node, name) => (node as Record<string, unknown>)[name],
+			config,
+		);
+		if (inMs(String(text)) > maxTimerDays * 86_400_000)
+			refuse(
+				where,
+				`expected at most "${maxTimerDays}d", got ${quote(text)}; a longer timer cannot be set`,
+			);
+	}
 	const metrics = readMetrics(config.admin.metrics);
 	if (metrics === null)
 		refuse(
@@ -274,6 +284,16 @@ export function parseConfig(text: string, file: string): Settings {
 		logLevel: config.log.level,
 	};
 }
+
+/** Every setting that is a duration. */
+const durations: readonly (readonly string[])[] = [
+	["upstream", "connectTimeout"],
+	["upstream", "firstByteTimeout"],
+	["upstream", "idleTimeout"],
+	["limits", "authFailures", "window"],
+	["limits", "authFailures", "lockout"],
+	["drainTimeout"],
+];
 
 /** The schema's pattern has been checked before, so there is always a number. */
 function inMs(text: string): number {

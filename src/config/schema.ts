@@ -11,7 +11,7 @@ const duration = (fallback: string, description: string) =>
 	({
 		type: "string",
 		pattern: durationPattern,
-		"x-expected": 'a duration such as "30s", "15m" or "1h"',
+		"x-expected": 'a duration such as "30s", "15m" or "1h", at most "24d"',
 		default: fallback,
 		description,
 	}) as const;

@@ -94,6 +94,8 @@ function parse(
 	showValues: boolean,
 ): StrictJson {
 	const content = text.replace(/^\uFEFF/, "");
+	const good = parseGood(content, schema);
+	if (good !== undefined) return good;
 	const syntaxErrors: ParseError[] = [];
 	const tree = parseTree(content, syntaxErrors, {
 		allowTrailingComma: true,
@@ -159,6 +161,63 @@ const syntaxMistakes: Readonly<Record<string, string>> = {
 	InvalidCharacter:
 		"a text holds a character that must be escaped, such as a tab",
 };
+
+/**
+ * Parses what is good in every way, in a tenth of the time and memory: a reload
+ * of thousands of keys holds up the streams meanwhile. `undefined` for all else,
+ * which is looked at anew to say what is wrong and where.
+ */
+function parseGood(
+	content: string,
+	schema: SchemaNode & object,
+): StrictJson | undefined {
+	let value: unknown;
+	try {
+		value = JSON.parse(content);
+	} catch {
+		return undefined;
+	}
+	// Of two members with one name only the last is left.
+	if (countMembers(value) !== countColons(content)) return undefined;
+	if (!validatorOf(schema)(value)) return undefined;
+	let tree: Node | undefined;
+	const lineOf = (path: readonly (string | number)[]) => {
+		tree ??= parseTree(content);
+		const node =
+			tree === undefined ? undefined : findNodeAtLocation(tree, [...path]);
+		const at = node?.parent?.type === "property" ? node.parent : node;
+		return at === undefined
+			? undefined
+			: content.slice(0, at.offset).split("\n").length;
+	};
+	return { value, mistakes: [], lineOf };
+}
+
+function countMembers(value: unknown): number {
+	if (typeof value !== "object" || value === null) return 0;
+	const values: unknown[] = Object.values(value);
+	let members = Array.isArray(value) ? 0 : values.length;
+	for (const one of values) members += countMembers(one);
+	return members;
+}
+
+/** The colons outside of strings: one for each member, in JSON that is well formed. */
+function countColons(content: string): number {
+	let colons = 0;
+	for (let at = 0; at < content.length; at++) {
+		const code = content.charCodeAt(at);
+		if (code === 0x3a) colons += 1;
+		else if (code === 0x22) {
+			// To the quote that ends it; a backslash takes the next character with it.
+			for (at += 1; at < content.length; at++) {
+				const inside = content.charCodeAt(at);
+				if (inside === 0x5c) at += 1;
+				else if (inside === 0x22) break;
+			}
+		}
+	}
+	return colons;
+}
 
 /** Joins a path the way people write it: `keys[0].scopes`. */
 export function joinPath(path: readonly (string | number)[]): string {

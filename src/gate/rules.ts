@@ -40,5 +40,5 @@ export async function withKeysAnew({
 				message: `is "off", and the key "${bound.name}" is bound to devices; set "log" or "require"`,
 			},
 		]);
-	return { settings, keyring: new Keyring(keys) };
+	return { settings, keyring: await Keyring.gather(keys) };
 }

@@ -2,7 +2,6 @@ import type { Stats } from "node:fs";
 import {
 	open,
 	readdir,
-	readFile,
 	realpath,
 	rename,
 	stat,
@@ -18,6 +17,7 @@ import {
 } from "jsonc-parser";
 import { durationPattern } from "../config/duration.ts";
 import { formatMode, unreadable } from "../config/load.ts";
+import { readOrdinaryFile } from "../config/ordinaryFile.ts";
 import type { SchemaNode } from "../config/schema.ts";
 import {
 	BadFileError,
@@ -206,7 +206,8 @@ export async function loadKeys(
 ): Promise<KeyEntry[]> {
 	let text: string;
 	try {
-		const { mode } = await stat(file);
+		const read = await readOrdinaryFile(file);
+		const { mode } = read.stats;
 		if ((mode & 0o022) !== 0)
 			throw new BadFileError(file, [
 				{
@@ -214,7 +215,7 @@ export async function loadKeys(
 					message: `others than its owner may write to it (mode ${formatMode(mode)}); run chmod 600 on it`,
 				},
 			]);
-		text = await readFile(file, "utf8");
+		text = read.text;
 	} catch (error) {
 		if (error instanceof BadFileError) throw error;
 		throw unreadable(file, error, `Make the first key with: ${addKey}`);
@@ -341,7 +342,7 @@ export async function changeKeys(
 		let text = '{\n  "keys": []\n}\n';
 		try {
 			keys = await loadKeys(target);
-			text = await readFile(target, "utf8");
+			({ text } = await readOrdinaryFile(target));
 		} catch (error) {
 			if (!mayCreate || (await exists(target))) throw error;
 		}

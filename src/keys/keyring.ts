@@ -42,6 +42,9 @@ export interface Credential {
 	readonly expiresAtMs: number;
 }
 
+/** How long a reload may hold up everything else at once, in this part of it. */
+const mostAtOnceMs = 2;
+
 interface Held extends Credential {
 	readonly digest: Buffer;
 }
@@ -65,37 +68,56 @@ export class Keyring {
 	readonly #signers = new Map<string, Signer>();
 	readonly #byId = new Map<string, Credential>();
 	readonly #nobody = randomBytes(32);
-	readonly #ends: readonly { name: string; expiresAtMs: number }[];
-	readonly names: readonly string[];
+	readonly #ends: { name: string; expiresAtMs: number }[] = [];
+	readonly #names: string[] = [];
 
 	constructor(entries: readonly KeyEntry[]) {
-		this.names = entries.map(({ name }) => name);
-		this.#ends = entries.map(({ name, expires }) => ({
-			name,
-			expiresAtMs: timeOf(expires),
-		}));
+		for (const entry of entries) this.#take(entry);
+	}
+
+	/** Makes one of many keys in small parts, between which the event loop goes on. */
+	static async gather(entries: readonly KeyEntry[]): Promise<Keyring> {
+		const keyring = new Keyring([]);
+		let restedAtMs = performance.now();
 		for (const entry of entries) {
-			const key: Key = {
-				name: entry.name,
-				scopes: new Set(entry.scopes ?? defaultScopes),
-				limits: entry.limits ?? {},
-				models: entry.models?.map(readPattern),
-				options: readOptionRules(entry, entry.models !== undefined),
-				bind: entry.bind,
-				canary: entry.canary ?? false,
-				entry: JSON.stringify(entry),
-			};
-			const expiresAtMs = timeOf(entry.expires);
-			if (entry.ollamaKey !== undefined)
-				this.#addSigner(key, entry.ollamaKey, expiresAtMs);
-			if (entry.sha256 !== undefined) this.#add(key, entry.sha256, expiresAtMs);
-			for (const previous of entry.previous ?? [])
-				this.#add(
-					key,
-					previous.sha256,
-					Math.min(timeOf(previous.expires), expiresAtMs),
-				);
+			keyring.#take(entry);
+			if (performance.now() - restedAtMs < mostAtOnceMs) continue;
+			await new Promise((resolve) => setImmediate(resolve));
+			restedAtMs = performance.now();
 		}
+		return keyring;
+	}
+
+	get names(): readonly string[] {
+		return this.#names;
+	}
+
+	#take(entry: KeyEntry): void {
+		this.#names.push(entry.name);
+		this.#ends.push({
+			name: entry.name,
+			expiresAtMs: timeOf(entry.expires),
+		});
+		const key: Key = {
+			name: entry.name,
+			scopes: new Set(entry.scopes ?? defaultScopes),
+			limits: entry.limits ?? {},
+			models: entry.models?.map(readPattern),
+			options: readOptionRules(entry, entry.models !== undefined),
+			bind: entry.bind,
+			canary: entry.canary ?? false,
+			entry: JSON.stringify(entry),
+		};
+		const expiresAtMs = timeOf(entry.expires);
+		if (entry.ollamaKey !== undefined)
+			this.#addSigner(key, entry.ollamaKey, expiresAtMs);
+		if (entry.sha256 !== undefined) this.#add(key, entry.sha256, expiresAtMs);
+		for (const previous of entry.previous ?? [])
+			this.#add(
+				key,
+				previous.sha256,
+				Math.min(timeOf(previous.expires), expiresAtMs),
+			);
 	}
 
 	#add(key: Key, id: string, expiresAtMs: number): void {

@@ -1,4 +1,4 @@
-import { unlink } from "node:fs/promises";
+import { lstat, unlink } from "node:fs/promises";
 import type { RequestListener, Server } from "node:http";
 import { connect } from "node:net";
 import type { Log } from "../log.ts";
@@ -16,16 +16,31 @@ export type SideDoorRoutes = Readonly<
 	Record<string, () => SideDoorReply | Promise<SideDoorReply>>
 >;
 
-function answer(routes: SideDoorRoutes): RequestListener {
+/** Connections at once; more are closed. Every local user may open them, and each takes a descriptor. */
+const maxConnections = 32;
+/** How long one may take to ask, or idle. */
+const patienceMs = 5_000;
+/** A browser that a foreign name was led here by says that name (DNS rebinding). */
+const loopbackHost = /^(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?$/i;
+
+function nothing(status: number): SideDoorReply {
+	return { status, type: "application/json", body: "{}" };
+}
+
+/** @param hosts what a request's Host must look like; `undefined` where nobody but root comes in */
+function answer(
+	routes: SideDoorRoutes,
+	hosts: RegExp | undefined,
+): RequestListener {
 	return (req, res) => {
 		req.resume();
-		const handler = routes[`${req.method} ${req.url}`];
+		const handler = Object.hasOwn(routes, `${req.method} ${req.url}`)
+			? routes[`${req.method} ${req.url}`]
+			: undefined;
 		const reply = Promise.resolve(
-			handler?.() ?? {
-				status: 404,
-				type: "application/json" as const,
-				body: "{}",
-			},
+			hosts?.test(req.headers.host ?? "") === false
+				? nothing(403)
+				: (handler?.() ?? nothing(404)),
 		);
 		reply.then(
 			({ status, type, body }) => {
@@ -50,7 +65,16 @@ export async function openSideDoor(
 	routes: SideDoorRoutes,
 	log: Log,
 ): Promise<Server | undefined> {
-	const server = createServer(answer(routes));
+	const server = createServer(
+		{
+			headersTimeout: patienceMs,
+			requestTimeout: patienceMs,
+			keepAliveTimeout: patienceMs,
+			connectionsCheckingInterval: 1_000,
+		},
+		answer(routes, "path" in where ? undefined : loopbackHost),
+	);
+	server.maxConnections = maxConnections;
 	if ("path" in where) await removeStaleSocket(where.path);
 	const failure = await new Promise<NodeJS.ErrnoException | undefined>(
 		(resolve) => {
@@ -80,7 +104,10 @@ async function removeStaleSocket(path: string): Promise<void> {
 		});
 		socket.once("error", (error: NodeJS.ErrnoException) => resolve(error.code));
 	});
-	if (code === "ECONNREFUSED") await unlink(path);
+	if (code !== "ECONNREFUSED") return;
+	// An ordinary file answers the same, and is somebody's.
+	const stats = await lstat(path).catch(() => undefined);
+	if (stats?.isSocket() === true) await unlink(path);
 }
 
 /** No answer of a daemon's is longer, nor takes longer. */

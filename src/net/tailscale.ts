@@ -404,6 +404,9 @@ function readNode(body: Fields): TailscaleNode {
 	// tailcfg/tailcfg.go:InitDisplayNames: the name less our own tailnet's suffix,
 	// so that a node shared in from elsewhere has all of it.
 	const computed = hostName(textIn(node, "ComputedName"));
+	// They stand in each request's log line.
+	if (!isShort([stableId, fqdn, computed, login, tags]))
+		throw new UnexpectedShapeError("what the node is called is too long");
 	const [label = ""] = fqdn.split(".");
 	return {
 		name: computed === label ? label : fqdn,
@@ -430,9 +433,35 @@ function readCapabilities(
 	for (const [name, values] of Object.entries(fieldsIn(body, "CapMap"))) {
 		if (!isNothing(values) && !Array.isArray(values))
 			throw new UnexpectedShapeError(`CapMap's ${name} is no list`);
-		capabilities.set(name, values ?? []);
+		capabilities.set(name, isShort(values ?? []) ? (values ?? []) : tooLong);
 	}
 	return capabilities;
+}
+
+/** Stands for values that are too long or too deep to be handed on: whoever reads it finds nothing granted. */
+const tooLong: readonly unknown[] = [null];
+/** What one capability's values may be, written as JSON, and how deep. They stand in each request's log line. */
+const maxValuesLength = 4096;
+const maxValuesDepth = 16;
+
+/** Whether JSON has at most so many characters; what cannot be is not looked at to its end. */
+function isShort(value: unknown): boolean {
+	let left = maxValuesLength;
+	const take = (value: unknown, depth: number): boolean => {
+		if (typeof value === "string") left -= JSON.stringify(value).length;
+		else if (typeof value !== "object" || value === null)
+			left -= String(value).length;
+		else {
+			if (depth > maxValuesDepth) return false;
+			left -= 2;
+			for (const [name, child] of Object.entries(value)) {
+				left -= Array.isArray(value) ? 1 : name.length + 4;
+				if (left < 0 || !take(child, depth + 1)) return false;
+			}
+		}
+		return left >= 0;
+	};
+	return take(value, 0);
 }
 
 /** ipn/ipnstate/ipnstate.go:Status, out of ipn/localapi/localapi.go:serveStatus. */

@@ -107,6 +107,20 @@ export type ModelPattern = (name: ModelName) => boolean;
  * Without a tag it means `latest`, unless it ends in `*`.
  */
 export function parseModelPattern(text: string): ModelPattern | undefined {
+	const known = knownPatterns.get(text);
+	if (known !== undefined) return known;
+	const pattern = readModelPattern(text);
+	if (pattern === undefined) return undefined;
+	if (knownPatterns.size >= maxKnownPatterns) knownPatterns.clear();
+	knownPatterns.set(text, pattern);
+	return pattern;
+}
+
+/** Thousands of keys have few patterns between them, and each is read twice at a reload. */
+const knownPatterns = new Map<string, ModelPattern>();
+const maxKnownPatterns = 1_000;
+
+function readModelPattern(text: string): ModelPattern | undefined {
 	if (text.length > maxNameLength || !patternCharacters.test(text))
 		return undefined;
 	if (text === "*") return (name) => !name.cloud;

@@ -315,6 +315,32 @@ t.test("durations and sizes are read and written the same way", async (t) => {
 		t.equal(parseSize(text), undefined, text);
 });
 
+t.test("no duration is longer than a timer can be", async (t) => {
+	const withDuration = (text: string) => ({
+		upstream: {
+			connectTimeout: text,
+			firstByteTimeout: text,
+			idleTimeout: text,
+		},
+		limits: { authFailures: { window: text, lockout: text } },
+		drainTimeout: text,
+	});
+	t.equal(
+		parse(withDuration("24d")).upstream.connectTimeoutMs,
+		24 * 86_400_000,
+	);
+	const mistakes = mistakesIn(JSON.stringify(withDuration("25d")));
+	t.strictSame(mistakes.map(({ path }) => path).sort(), [
+		"drainTimeout",
+		"limits.authFailures.lockout",
+		"limits.authFailures.window",
+		"upstream.connectTimeout",
+		"upstream.firstByteTimeout",
+		"upstream.idleTimeout",
+	]);
+	t.match(mistakes[0]?.message, /at most "24d"/);
+});
+
 t.test("what is made from the code agrees with it", async (t) => {
 	const { spawnSync } = await import("node:child_process");
 	const run = spawnSync(

@@ -1,3 +1,6 @@
+import { once } from "node:events";
+import { createServer } from "node:http";
+import path from "node:path";
 import t from "tap";
 import { grantValuesOf, isBoundTo } from "../../src/gate/identity.ts";
 import type { KeyEntry } from "../../src/keys/keyFile.ts";
@@ -8,6 +11,7 @@ import {
 	eventually,
 	runCli,
 	startGate,
+	temporaryFolder,
 	testKeys,
 } from "../support/gate.ts";
 import {
@@ -290,6 +294,35 @@ t.test(
 			200,
 			"without a grant nothing is narrowed",
 		);
+	},
+);
+
+t.test(
+	"a grant that is too long or too deep grants nothing, and the gate goes on",
+	async (t) => {
+		const values = {
+			// Deeper than JSON.stringify can go.
+			deep: `${"[".repeat(20_000)}${"]".repeat(20_000)}`,
+			long: JSON.stringify({ models: Array(2_000).fill("qwen3:*") }),
+		};
+		for (const [what, value] of Object.entries(values)) {
+			const { CapMap: _, ...node } = whoIsNode({ name: "laptop" });
+			const reply = `${JSON.stringify(node).slice(0, -1)},"CapMap":{"example.com/cap/llamagate":[${value}]}}`;
+			const tailscaled = createServer((_req, res) => void res.end(reply));
+			const socket = path.join(await temporaryFolder(t), "tailscaled.sock");
+			await once(tailscaled.listen(socket), "listening");
+			t.teardown(() => tailscaled.close());
+			const gate = await startGate(t, {
+				config: { identity: { mode: "log", socket } },
+				keys: [{ name: "user", sha256: digestOf(testKeys.user) }],
+			});
+			const response = await fetch(`${gate.url}/api/version`, {
+				headers: bearer(testKeys.user),
+			});
+			t.equal(response.status, 403, what);
+			const line = await gate.logged(({ msg }) => msg === "request");
+			t.strictSame(line.grants, [null], "what cannot be read is not logged");
+		}
 	},
 );
 
