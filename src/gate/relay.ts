@@ -717,7 +717,11 @@ export class Relay implements UpstreamSink {
 		if (this.#chunked) res.write("0\r\n\r\n", "latin1");
 		const timer = setTimeout(() => req.socket.destroy(), graceMs);
 		timer.unref();
-		endReply(res, () => clearTimeout(timer));
+		const leaves = leaveBody(this.exchange);
+		endReply(res, () => {
+			clearTimeout(timer);
+			if (leaves) req.socket.destroySoon();
+		});
 		lingerForBody(req);
 	}
 
