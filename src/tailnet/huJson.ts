@@ -50,6 +50,14 @@ const maxDepth = 500;
 export function parseHuJson(text: string, file: string): HuJson {
 	// A byte order mark becomes a space, so that offsets stay right.
 	const content = text.replace(/^\uFEFF/, " ");
+	if (content.trim() === "")
+		throw new BadFileError(file, [
+			{
+				path: "",
+				message:
+					"it is empty; as a policy that would let everything through (see: llamagate policy print)",
+			},
+		]);
 	const lineAt = lineFinder(content);
 	const errors: ParseError[] = [];
 	let root: Node | undefined;

@@ -90,7 +90,11 @@ export function judgeRule(
 		)
 		.map(({ host }) => host);
 	const wanted = `what clients need of the server is "${server.tags[0]}" with tcp:11434 and tcp:443`;
-	if (hosts.length > 0)
+	// Where machines with the server's tag alone are let in, that they are is told below.
+	const arePeers = sources.every(({ selector }) =>
+		server.tags.includes(selector),
+	);
+	if (hosts.length > 0 && !arePeers)
 		add(
 			"wide-destination",
 			"high",
@@ -100,13 +104,13 @@ export function judgeRule(
 			`name the machines that are meant; ${wanted}`,
 		);
 	const wide = specs.filter(
-		(spec) => isWide(spec) && typeof spec.protocol !== "number",
+		(spec) => isWide(spec) && (isTcp(spec) || spec.protocol === "udp"),
 	);
-	if (wide.length > 0)
+	if (wide.length > 0 && !arePeers)
 		add(
 			"wide-ports",
 			"high",
-			`${join(wide.map(({ text }) => text))} opens every service of ${name}, also one started later, to ${who}`,
+			`${join(wide.map(({ text }) => text))} opens every ${wide.some(isTcp) ? "" : "UDP "}service of ${name}, also one started later, to ${who}`,
 			"name the ports: tcp:11434 for the gate, tcp:443 for tailscale serve",
 		);
 	const extra = [3000, 8080].filter((port) =>

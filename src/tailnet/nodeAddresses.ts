@@ -91,6 +91,11 @@ export function isTailnet(set: AddressSet): boolean {
 	return holds(tailnet, set);
 }
 
+/** The addresses of a set that are of Tailscale's ranges. */
+export function tailnetPart(set: AddressSet): AddressSet {
+	return overlap(set, tailnet) ? intersect(set, tailnet) : [];
+}
+
 /** What an address can be of: the tailnet or not, IPv4 or IPv6. */
 const kinds = [tailnet, subtract(everything, tailnet)].flatMap((all) =>
 	([4, 6] as const).map((family) => ({

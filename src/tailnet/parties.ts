@@ -4,6 +4,7 @@ import {
 	addressSetOf,
 	holdsServer,
 	isTailnet,
+	tailnetPart,
 } from "./nodeAddresses.ts";
 import type { NameList, TailnetPolicy } from "./policyFile.ts";
 import {
@@ -125,7 +126,8 @@ export function takesIn(
 					? "yes"
 					: "no";
 	if (found !== undefined)
-		return found.complete ? holdsServer(found.set, []) : "unknown";
+		// Whoever a test names is there by the addresses that Tailscale gave.
+		return found.complete ? holdsServer(tailnetPart(found.set), []) : "unknown";
 	if (selector === party.name) return "yes";
 	if (party.sort === "tag")
 		return selector === "autogroup:tagged"

@@ -176,7 +176,7 @@ export function runPolicyTests(
 	};
 	const knownTo = new Map<string, Map<number, Match[]>>();
 
-	/** Which rules let a source open a port: the first that surely does, or whether one may. */
+	/** Which rule lets a source open a port: the first that surely does, or else the first that may. */
 	const findOpener = (
 		test: PolicyTest,
 		from: From,
@@ -187,7 +187,7 @@ export function runPolicyTests(
 			rules = rulesTo(to.party);
 			knownTo.set(to.name, rules);
 		}
-		let best: Answer = "no";
+		let best: { answer: Answer; rule?: Rule } = { answer: "no" };
 		for (const matches of [rules, rulesToOwn(from.party, to.party)]) {
 			const isShorter = matches.size < from.rules.size;
 			for (const index of (isShorter ? matches : from.rules).keys()) {
@@ -206,11 +206,12 @@ export function runPolicyTests(
 						rule.isRouted ? "unknown" : "yes",
 					]);
 					if (all === "yes") return { answer: all, rule };
-					if (all === "unknown") best = all;
+					if (all === "unknown" && best.rule === undefined)
+						best = { answer: all, rule };
 				}
 			}
 		}
-		return { answer: best };
+		return best;
 	};
 
 	const assert = (
@@ -238,7 +239,7 @@ export function runPolicyTests(
 		if (answer === "unknown")
 			tally.leave(
 				assertion,
-				`whether ${test.source} may open ${assertion.name} is not to be told from the file alone`,
+				`whether ${test.source} may open ${assertion.name} is not to be told from the file alone: ${rule?.at} in line ${rule?.line} may allow it`,
 			);
 		else if ((answer === "yes") === (wanted === "accept")) tally.held += 1;
 		else if (wanted === "accept")

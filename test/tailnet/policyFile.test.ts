@@ -44,7 +44,17 @@ t.test("what is no HuJSON is refused, and says the lines", async (t) => {
 	t.match(mistakesOf('{\n "grants": [\n'), /line 3: not valid HuJSON/);
 	t.match(mistakesOf('{\n "a": 1\n "b": 2 }'), /line 3: .*CommaExpected/);
 	t.match(mistakesOf("{} {}"), /line 1: .*EndOfFileExpected/);
-	t.match(mistakesOf(""), /not valid HuJSON/);
+	for (const empty of ["", " \n", "\uFEFF"])
+		t.match(mistakesOf(empty), /it is empty; .* everything through/);
+	t.match(mistakesOf("// nothing"), /not valid HuJSON/);
+	t.match(
+		mistakesOf(`{"a": ${"[".repeat(600)}${"]".repeat(600)}}`),
+		/too deeply/,
+	);
+	t.equal(
+		String(mistakesOf(`{"a": [${"x ".repeat(999)}]}`)).split("\n").length,
+		21,
+	);
 	t.match(mistakesOf("[]"), /expected a policy/);
 	t.match(mistakesOf("[".repeat(100_000)), /not usable/);
 });
@@ -126,5 +136,17 @@ t.test("a tag is noticed wherever it is used", async (t) => {
 	t.same(
 		[...usedTags.keys()].toSorted(),
 		[..."abcdefghij"].map((name) => `tag:${name}`),
+	);
+});
+
+t.test("each of thousands of rules is found on its own line", async (t) => {
+	const count = 20_000;
+	const { rules } = parseTailnetPolicy(
+		`{"grants": [\n${Array.from({ length: count }, (_, n) => `{"src": ["tag:c${n}"], "dst": ["tag:s"], "ip": ["443"]}`).join(",\n")}\n]}`,
+		"policy.hujson",
+	);
+	t.equal(rules.length, count);
+	t.ok(
+		rules.every(({ at, line }, n) => at === `grants[${n}]` && line === n + 2),
 	);
 });

@@ -110,6 +110,17 @@ t.test("a test is open or shut as the rules have it", async (t) => {
 });
 
 t.test(
+	"a rule for the LAN is not one for a machine's address in the tailnet",
+	async (t) => {
+		const { tests } = run({
+			grants: [{ src: ["tag:client"], dst: ["192.168.0.0/16"], ip: ["*"] }],
+			tests: [{ src: "tag:client", deny: ["tag:server:22"] }],
+		});
+		t.same(tests, { held: 1, failed: 0, unclear: [] });
+	},
+);
+
+t.test(
 	"a test's protocol counts; without one TCP or UDP will do",
 	async (t) => {
 		for (const [proto, dst, wanted] of [
@@ -184,7 +195,7 @@ t.test(
 		t.match(tests.unclear, [
 			{
 				at: "tests[0].accept[0]",
-				says: /ann@example\.com may open tag:other:26/,
+				says: /ann@example\.com may open tag:other:26 .*grants\[5\] in line \d+ may/,
 			},
 		]);
 		t.equal(

@@ -102,8 +102,22 @@ t.test(
 				},
 				{ addresses: [v4, v6] },
 			),
-			["wide-destination"],
+			[],
 			"to its own address it opens nothing further",
+		);
+	},
+);
+
+t.test(
+	"machines with the server's tag that may open all are one finding",
+	async (t) => {
+		t.same(
+			kindsOf({
+				...sound,
+				grants: [{ src: ["tag:ai-server"], dst: ["*"], ip: ["*"] }],
+				tests: [{ src: "tag:ai-server", accept: ["tag:ai-server:9"] }],
+			}),
+			["server-opens"],
 		);
 	},
 );
