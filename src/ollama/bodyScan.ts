@@ -113,9 +113,9 @@ export class BodyScan {
 
 	#mode = between;
 	#expecting = value;
-	/** Open containers, and a bit for each that says whether it is an object. */
+	/** Open containers, and for each whether it is an object. */
 	#depth = 0;
-	#objects = new Uint8Array(32);
+	#objects = new Uint8Array(64);
 	/** What follows a comma in the innermost. */
 	#afterComma = value;
 	/** The place of the innermost, and of those around it that can be anywhere but elsewhere. */
@@ -268,6 +268,23 @@ export class BodyScan {
 					continue;
 				}
 			}
+			// What lies further in than anything that matters, and goes on there.
+			if (this.#place === elsewhere && isPlain) {
+				const isObject = byte === openBrace || byte === closeBrace;
+				if (kind === open && expecting <= valueOrEnd && this.#enter(isObject)) {
+					expecting = isObject ? keyOrEnd : valueOrEnd;
+					continue;
+				}
+				if (
+					kind === close &&
+					(expecting === commaOrEnd ||
+						expecting === (isObject ? keyOrEnd : valueOrEnd)) &&
+					this.#leave(isObject)
+				) {
+					expecting = commaOrEnd;
+					continue;
+				}
+			}
 			this.#expecting = expecting;
 			this.#readMark(byte, kind);
 			if (this.#problem !== undefined || this.#mode !== between) return at + 1;
@@ -349,8 +366,7 @@ export class BodyScan {
 	}
 
 	#isInObject(): boolean {
-		const at = this.#depth - 1;
-		return (((this.#objects[at >> 3] ?? 0) >> (at & 7)) & 1) === 1;
+		return this.#objects[this.#depth - 1] === 1;
 	}
 
 	#open(isObject: boolean): void {
@@ -364,20 +380,39 @@ export class BodyScan {
 			place = this.#placeInside(isObject);
 			this.#noteContainer();
 		}
-		const at = this.#depth;
-		if (at >> 3 >= this.#objects.length) {
-			const grown = new Uint8Array(Math.ceil(maxDepth / 8));
+		if (this.#depth >= this.#objects.length) {
+			const grown = new Uint8Array(maxDepth);
 			grown.set(this.#objects);
 			this.#objects = grown;
 		}
-		const bit = 1 << (at & 7);
-		const rest = (this.#objects[at >> 3] ?? 0) & ~bit;
-		this.#objects[at >> 3] = isObject ? rest | bit : rest;
-		this.#depth += 1;
+		this.#enter(isObject);
 		this.#place = place;
 		if (this.#depth < maxPlaces) this.#places[this.#depth] = place;
 		this.#expecting = isObject ? keyOrEnd : valueOrEnd;
+	}
+
+	/** Goes a level deeper, if there is room for it. */
+	#enter(isObject: boolean): boolean {
+		const depth = this.#depth;
+		if (depth >= this.#objects.length) return false;
+		this.#objects[depth] = isObject ? 1 : 0;
+		this.#depth = depth + 1;
+		if (depth + 1 < maxPlaces) this.#places[depth + 1] = elsewhere;
 		this.#afterComma = isObject ? key : value;
+		return true;
+	}
+
+	/** Goes back a level, if both are elsewhere. */
+	#leave(isObject: boolean): boolean {
+		const depth = this.#depth - 1;
+		if (
+			(depth < maxPlaces && this.#places[depth] !== elsewhere) ||
+			this.#objects[depth] !== (isObject ? 1 : 0)
+		)
+			return false;
+		this.#depth = depth;
+		this.#afterComma = this.#objects[depth - 1] === 1 ? key : value;
+		return true;
 	}
 
 	/** The place of a container that opens here. */
