@@ -619,8 +619,8 @@ function judgeForged(seen: Look): Outcome {
 			`no rule drops what comes from 100.64.0.0/10 elsewhere than on ${tailnet}: tailscaled sets none with --netfilter-mode=off`,
 			"no rule lets anybody in for such an address, so UFW drops it like the rest",
 			bound.length > 0
-				? `the gate's socket is bound to ${tailnet} (${bound.map(formatSocket).join(", ")}) and is not reached that way`
-				: `nothing bound to ${tailnet} listens on ${gatePort}: what holds a forged address off there is the firewall and the key`,
+				? `the gate's socket is held to ${tailnet} (${bound.map(formatSocket).join(", ")}) and is not reached that way`
+				: `nothing that is held to ${tailnet} listens on ${gatePort}: what holds a forged address off there is the firewall and the key`,
 		],
 		{ fix: "sudo tailscale set --netfilter-mode=on" },
 	);

@@ -4,6 +4,7 @@ import { formatMode } from "../config/load.ts";
 import { BadFileError } from "../config/strictJson.ts";
 import { loadRules } from "../gate/rules.ts";
 import { gatePlace } from "../host/gate.ts";
+import { readGuard } from "../host/guard.ts";
 import {
 	formatSocket,
 	isLocalOnly,
@@ -76,7 +77,7 @@ export const gateExaminations: readonly Examination[] = [
 		layer,
 		title: "The gate listens on Tailscale's interface alone",
 		severity: "critical",
-		why: "A socket that is not bound to the interface is reached by the LAN or the internet, too.",
+		why: "A socket that nothing holds to the interface is reached by the LAN or the internet, too.",
 		fix: `take what adds an address out of llamagate.socket (systemctl cat llamagate.socket), then: sudo systemctl daemon-reload && ${restart}.socket`,
 		needsRoot: true,
 		examine: examineListening,
@@ -329,7 +330,7 @@ async function examineListening(patient: Patient): Promise<Outcome> {
 		return finding(
 			unbound.map(
 				(socket) =>
-					`${formatSocket(socket)} is bound to no interface, so a LAN neighbour that routes this address here reaches it`,
+					`${formatSocket(socket)} is held to no interface, so a LAN neighbour that routes this address here reaches it`,
 			),
 			{ severity: "high" },
 		);
@@ -345,10 +346,26 @@ async function examineListening(patient: Patient): Promise<Outcome> {
 		return finding(
 			astray.map(
 				(socket) =>
-					`${formatSocket(socket)} is not bound to ${device}, which the follower follows`,
+					`${formatSocket(socket)} is not held to ${device}, which the follower follows`,
 			),
 			{ severity: "high" },
 		);
+	const guard = await readGuard();
+	const half = own
+		.map((socket) => ({ socket, held: guard.holding(socket) }))
+		.find(({ held }) => held.length === 1);
+	if (half !== undefined) {
+		const there = half.held[0]?.table;
+		return finding(
+			[
+				`of the two tables that hold ${formatSocket(half.socket)} there, only inet ${there} is in force`,
+			],
+			{
+				severity: "warn",
+				fix: "sudo systemctl restart llamagate-listen",
+			},
+		);
+	}
 	return ok(...own.map(formatSocket));
 }
 

@@ -38,6 +38,7 @@ import {
 	findGateOwner,
 	isHeldByGate,
 	isLoaded,
+	isOpenedForGate,
 	mainPidOf,
 	propertiesOf,
 } from "./runningGate.ts";
@@ -119,15 +120,12 @@ async function lookAnew(patient: Patient): Promise<OllamaLook> {
 	const isDialed = dialers.some(({ isElsewhere }) => !isElsewhere);
 	const running = known.filter(({ State }) => State.Running);
 	const others = all.filter((socket) => {
-		const isGates =
-			socket.device !== undefined && isTailscaleAddress(socket.address);
-		// Without root its owners are not to be seen, and its form is what there is.
-		if (isGates && (isHeldByGate(socket, gate) || !patient.isRoot))
-			return false;
-		// A gate that opened its sockets itself, which gate.listening looks at.
+		if (!isTailscaleAddress(socket.address))
+			return !(isLocalOnly(socket) && isHeldByGate(socket, gate));
+		// Without root its owners are not to be seen, and what systemd says is what there is.
 		return !(
-			(isTailscaleAddress(socket.address) || isLocalOnly(socket)) &&
-			isHeldByGate(socket, gate)
+			isHeldByGate(socket, gate) ||
+			(!patient.isRoot && isOpenedForGate(socket, gate))
 		);
 	});
 	const named = new Set<ListeningSocket>();

@@ -95,14 +95,20 @@ function placeOf(address: string, port: number): string {
 
 /** Whether the gate holds a socket, or systemd does so for it. */
 export function isHeldByGate(
-	{ pids, address, port }: ListeningSocket,
+	socket: ListeningSocket,
 	gate: GateOwner,
 ): boolean {
-	return pids.some(
-		(pid) =>
-			gate.pids.has(pid) ||
-			(pid === 1 && gate.opened.has(placeOf(address, port))),
+	return socket.pids.some(
+		(pid) => gate.pids.has(pid) || (pid === 1 && isOpenedForGate(socket, gate)),
 	);
+}
+
+/** Whether systemd says that it opens such a socket for the gate. */
+export function isOpenedForGate(
+	{ address, port }: ListeningSocket,
+	gate: GateOwner,
+): boolean {
+	return gate.opened.has(placeOf(address, port));
 }
 
 /** Why there is no unit to look at, or `undefined` if there is one. */

@@ -162,7 +162,7 @@ export const tailscaleExaminations: readonly Examination[] = [
 		id: "tailscale.netfilter",
 		title: "tailscaled's own firewall rules are in force",
 		severity: "warn",
-		why: "They drop packets that claim a tailnet address and come in elsewhere; the gate's socket, which is bound to tailscale0, is then the only thing that does.",
+		why: "They drop packets that claim a tailnet address and come in elsewhere; what holds the gate's sockets to tailscale0 is then the only thing that does.",
 		fix: "sudo tailscale set --netfilter-mode=on",
 		examine: (patient) =>
 			withStatus(patient, async ({ userspace }) => {
@@ -433,12 +433,12 @@ export function judgeNetfilter(mode: unknown, rules: string): Outcome {
 	if (mode === 0)
 		return finding([
 			"tailscaled sets no firewall rules (--netfilter-mode=off)",
-			"UFW then filters the tailnet too, and a LAN neighbour's forged 100.x source is dropped by nothing but what is bound to tailscale0, as the gate's socket is",
+			"UFW then filters the tailnet too, and a LAN neighbour's forged 100.x source reaches all that is not held to tailscale0, as the gate's sockets are",
 		]);
 	if (mode === 1)
 		return finding([
 			"tailscaled makes its chains and leads no packet to them (--netfilter-mode=nodivert)",
-			"what holds is what your own rules send to ts-input, and UFW; the gate's socket is bound to tailscale0",
+			"what holds is what your own rules send to ts-input, and UFW; the gate's sockets are held to tailscale0",
 		]);
 	if (mode !== 2) return unknown(prefsNotSeen);
 	const jumps = /jump ts-input|-j ts-input/.test(rules);

@@ -220,7 +220,7 @@ async function proveSockets(): Promise<Proof[]> {
 		{
 			ok,
 			says: ok
-				? `the kernel has its sockets on ${where.join(" and ")}, bound to ${device}`
+				? `the kernel has its sockets on ${where.join(" and ")}, held to ${device}`
 				: `nothing listens on ${where.join(" and ")}`,
 			advice:
 				"see: systemctl status llamagate.socket llamagate-listen; a program that holds the port on all addresses keeps the gate from it",

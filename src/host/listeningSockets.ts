@@ -3,6 +3,8 @@ import { readdir, readFile, readlink } from "node:fs/promises";
 import path from "node:path";
 import { isLoopbackAddress } from "../net/ranges.ts";
 import { visibleLine } from "../visible.ts";
+
+import { readGuard } from "./guard.ts";
 import { missingProgram, runProgram } from "./program.ts";
 
 /** A socket as `ss` shows it. */
@@ -10,7 +12,7 @@ export interface KernelSocket {
 	readonly protocol: "tcp" | "udp";
 	/** `*` where it takes any address of either family. */
 	readonly address: string;
-	/** The interface that it is bound to. */
+	/** The interface that it is bound to. Of a {@link ListeningSocket}: or that the gate's guard holds it to. */
 	readonly device: string | undefined;
 	readonly port: number;
 	/** Whose process made it. */
@@ -46,11 +48,16 @@ export async function waitingSockets(): Promise<ListeningSocket[]> {
 		);
 	const sockets = parseSockets(stdout);
 	const holders = await holdersOf(new Set(sockets.map(({ inode }) => inode)));
+	const guard = await readGuard();
 	return Promise.all(
 		sockets.map(async (socket) => {
 			const pids = holders.get(socket.inode) ?? [];
 			const names = await Promise.all(pids.map(nameOf));
-			return { ...socket, pids, programs: [...new Set(names.flat())] };
+			return {
+				...socket,
+				device: socket.device ?? guard.holding(socket)[0]?.device,
+				...{ pids, programs: [...new Set(names.flat())] },
+			};
 		}),
 	);
 }

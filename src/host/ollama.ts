@@ -135,14 +135,18 @@ export function ollama(noCloud: boolean): Step {
 
 /**
  * What others could reach of Ollama: the port's sockets but for loopback's and the
- * gate's, which is bound to an interface; and those of an Ollama on another port.
+ * gate's, which is held to an interface; and those of an Ollama on another port.
  */
 async function openSockets() {
 	return (await listeningSockets()).filter(
 		(socket) =>
 			(socket.port === port || socket.programs.includes("ollama")) &&
 			!isLocalOnly(socket) &&
-			!(socket.device !== undefined && isTailscaleAddress(socket.address)),
+			!(
+				socket.device !== undefined &&
+				isTailscaleAddress(socket.address) &&
+				!socket.programs.includes("ollama")
+			),
 	);
 }
 

@@ -133,7 +133,7 @@ export function tailscale(): Step {
 			);
 			if (prefs.NetfilterMode === 0)
 				notes.push(
-					"tailscaled sets no firewall rules (--netfilter-mode=off): UFW then does filter the tailnet, and nothing drops a LAN neighbour's forged 100.x address. The gate's socket is bound to tailscale0 and is not reached that way.",
+					"tailscaled sets no firewall rules (--netfilter-mode=off): UFW then does filter the tailnet, and nothing drops a LAN neighbour's forged 100.x address. The gate's sockets are held to tailscale0 and are not reached that way.",
 				);
 			const past = await waysPastGate(status.addresses);
 			if (past.length > 0)

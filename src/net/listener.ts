@@ -1,4 +1,5 @@
 import type { Server } from "node:http";
+import { Server as NetServer } from "node:net";
 import { constants, networkInterfaces } from "node:os";
 import type { Listen } from "../config/load.ts";
 import type { Log } from "../log.ts";
@@ -10,6 +11,8 @@ import {
 
 /** Node has no event for a changing interface, so its addresses are looked at this often. */
 const pollIntervalMs = 1_000;
+/** How long idle connections are kept whose address has gone: tailscaled may be restarting, and brings it back. */
+const graceMs = 30_000;
 /** Connections that wait to be taken; as many as Linux allows by default (net.core.somaxconn). */
 const backlog = 4_096;
 
@@ -84,6 +87,8 @@ export async function openListener(
 		string,
 		{ readonly server: Server; bound: boolean }
 	>();
+	/** Ends the idle connections of listeners whose address has gone. */
+	const partings = new Map<string, { end(): void; cancel(): void }>();
 	const failures = new Map<string, string>();
 	let saidWaiting = false;
 	let saidBlind = false;
@@ -133,12 +138,33 @@ export async function openListener(
 				// The address may have gone, or the gate been told to stop, in the meantime.
 				if (closed || servers.get(id) !== entry) return void server.close();
 				entry.bound = true;
+				partings.get(id)?.cancel();
 				failures.delete(id);
 				log.info({ address: addressOf(server) }, "listening");
 				resolve(undefined);
 				onChange();
 			});
 		});
+	}
+
+	/** Stops listening, and ends what is idle some time later, if the address is not back. */
+	function part(id: string, server: Server): void {
+		// Not by its own close(), which ends what is idle at once.
+		NetServer.prototype.close.call(server);
+		partings.get(id)?.end();
+		const end = () => {
+			parting.cancel();
+			server.closeIdleConnections();
+		};
+		const timer = setTimeout(end, graceMs);
+		const parting = {
+			end,
+			cancel() {
+				clearTimeout(timer);
+				partings.delete(id);
+			},
+		};
+		partings.set(id, parting);
 	}
 
 	function follow(): Promise<(NodeJS.ErrnoException | undefined)[]> {
@@ -150,8 +176,7 @@ export async function openListener(
 		for (const [id, { server }] of servers) {
 			if (ids.has(id)) continue;
 			servers.delete(id);
-			server.close();
-			server.closeIdleConnections();
+			part(id, server);
 			log.warn({ address: id }, "no longer listening: the address is gone");
 			onChange();
 		}
@@ -197,6 +222,7 @@ export async function openListener(
 			clearInterval(poll);
 			for (const { server } of servers.values()) server.close();
 			servers.clear();
+			for (const { end } of [...partings.values()]) end();
 		},
 	};
 }

@@ -216,7 +216,7 @@ t.test("what gets past UFW on a booted host", booting(), async (t) => {
 		t.equal(statesOf(without)[id], "info", "and says what holds");
 		t.match(
 			evidenceOf(without, id),
-			/netfilter-mode=off[\s\S]*bound to tailscale0/,
+			/netfilter-mode=off[\s\S]*held to tailscale0/,
 		);
 		t.equal(await probePort(neighbour, lan, 9999, forged), "filtered");
 		await end();

@@ -157,7 +157,7 @@ t.test("the gate on a booted host", booting(), async (t) => {
 	await t.test("sockets where there should be none", async (t) => {
 		await addDropIn(
 			"llamagate.socket",
-			`[Socket]\nBindToDevice=\nListenStream=${lan}:11434\nListenStream=12345\n`,
+			`[Socket]\nListenStream=${lan}:11434\nListenStream=12345\n`,
 		);
 		const again =
 			"systemctl stop llamagate.socket llamagate.service; systemctl start llamagate.socket";
@@ -169,13 +169,6 @@ t.test("the gate on a booted host", booting(), async (t) => {
 		);
 		t.match(evidence, `${lan}:11434`);
 		t.match(evidence, "*:12345", "and on every address");
-		await addDropIn("llamagate.socket", "[Socket]\nBindToDevice=\n");
-		await host.sh(again);
-		await comeOut(
-			t,
-			{ "gate.listening": "high" },
-			"on Tailscale's address, and bound to no interface",
-		);
 		await addDropIn("llamagate.socket", "[Socket]\nBindToDevice=eth0\n");
 		await host.sh(again);
 		await comeOut(t, { "gate.listening": "high" }, "bound to another one");
@@ -186,6 +179,22 @@ t.test("the gate on a booted host", booting(), async (t) => {
 			{ "gate.listening": "ok", "gate.refuses": "ok" },
 			"and gone",
 		);
+	});
+
+	await t.test("sockets that nothing holds to tailscale0", async (t) => {
+		await host.sh("systemctl stop llamagate-listen");
+		await comeOut(t, { "gate.listening": "warn" }, "with one table only");
+		await host.sh("nft delete table inet llamagate");
+		await comeOut(t, { "gate.listening": "high" }, "with none");
+		await host.sh("systemctl start llamagate-listen");
+		await comeOut(t, { "gate.listening": "ok" }, "with both");
+		await host.sh(`systemctl stop llamagate-listen
+			nft delete chain inet llamagate input
+			nft add chain inet llamagate input '{ type filter hook input priority 0; }'
+			nft add rule inet llamagate input iifname != tailscale0 tcp dport 11434 accept`);
+		await comeOut(t, { "gate.listening": "high" }, "with one that is changed");
+		await host.sh("systemctl start llamagate-listen");
+		await comeOut(t, { "gate.listening": "ok" }, "which is put right");
 	});
 
 	await t.test(

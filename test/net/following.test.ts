@@ -1,12 +1,14 @@
 import t from "tap";
 import { testKeys } from "../support/gate.ts";
 import {
+	addresses,
 	ask,
 	becomes,
 	gateV4,
 	gateV6,
 	joinLan,
 	joinTailnet,
+	linesOf,
 	makeNamespace,
 	network,
 	ollama,
@@ -98,6 +100,41 @@ t.test(
 		const before = stream.all.length;
 		const later = await stream.seen((_, index) => index >= before + 20);
 		t.equal(later.done, false, "tokens keep coming");
+	},
+);
+
+t.test(
+	"a connection that idles lives through a moment without the interface",
+	network(),
+	async (t) => {
+		const server = await makeNamespace(t);
+		const peer = await makeNamespace(t);
+		await joinTailnet(server, peer);
+		const { log } = await startDaemon(t, server);
+		await log.seen(({ msg }) => msg === "started");
+		// Asks again and again on one connection, and waits for each answer.
+		const client = linesOf(
+			peer.start(
+				...["python3", "-u", "-c"],
+				`import http.client, time
+gate = http.client.HTTPConnection("${addresses.server.v4}", 11434)
+while True:
+    gate.request("GET", "/api/tags", headers={"authorization": "Bearer ${testKeys.reader}"})
+    print(gate.getresponse().read() and gate.sock.getsockname()[1])
+    time.sleep(0.1)`,
+			),
+			Number,
+		);
+		const port = await client.seen(() => true);
+		await server.ip("link del tailscale0");
+		await log.seen(({ msg }) => /no longer listening/.test(String(msg)));
+		await joinTailnet(server, peer);
+		const before = client.all.length;
+		t.equal(
+			await client.seen((_, index) => index >= before + 3),
+			port,
+			"it goes on being asked on",
+		);
 	},
 );
 

@@ -128,6 +128,11 @@ export interface BootedHost {
 export interface HostOptions extends StandInOptions {
 	/** Whether llamagate is installed, and whether it has the keys of `testKeys` and starts at boot; by default it does. */
 	readonly llamagate?: "none" | "installed" | "enabled";
+	/**
+	 * Whether udev runs, so that systemd has units of network interfaces, as on
+	 * any host that is no container; by default it does not.
+	 */
+	readonly udev?: boolean;
 	/** Changes its files before it boots. */
 	readonly install?: (root: string) => Promise<void>;
 }
@@ -207,7 +212,7 @@ export async function bootHost(
 	t: Test,
 	options: HostOptions = {},
 ): Promise<BootedHost> {
-	const { llamagate = "enabled", install } = options;
+	const { llamagate = "enabled", udev = false, install } = options;
 	const folder = await makeFolder("host");
 	const below = [await standInLayer(), await pristineDebianRoot()];
 	if (llamagate !== "none") below.unshift(await llamagateLayer());
@@ -226,7 +231,9 @@ export async function bootHost(
 		`${randomBytes(16).toString("hex")}\n`,
 	);
 
-	let machine = await boot(root);
+	if (udev) await holdUdevBack(root);
+
+	let machine = await boot(root, { udev });
 	t.teardown(() => machine.kill());
 	let network = namespaceNamed(t, machine.name);
 
@@ -265,9 +272,12 @@ export async function bootHost(
 			// The kernel does so, too, but at its leisure.
 			for (const { unplug } of plugs.values()) await unplug();
 			await machine.kill();
-			machine = await boot(root, async (name) => {
-				network = namespaceNamed(t, name);
-				if (replug) for (const { join } of plugs.values()) await join();
+			machine = await boot(root, {
+				udev,
+				async plug(name) {
+					network = namespaceNamed(t, name);
+					if (replug) for (const { join } of plugs.values()) await join();
+				},
 			});
 			if (!replug) plugs.clear();
 		},
@@ -326,6 +336,14 @@ async function enableLlamagate(root: string): Promise<void> {
 	]);
 }
 
+/** What comes to a host is for its udev. What was there before is this machine's, which those would go through. */
+async function holdUdevBack(root: string): Promise<void> {
+	await execute("systemctl", [
+		...[`--root=${root}`, "--quiet", "mask"],
+		...["systemd-udev-trigger.service", "systemd-udev-settle.service"],
+	]);
+}
+
 interface Machine {
 	/** Of its network namespace and its cgroup. */
 	readonly name: string;
@@ -337,14 +355,16 @@ interface Machine {
 	kill(): Promise<void>;
 }
 
-/**
- * Boots what lies in a folder.
- *
- * @param plug called as soon as there is a network, long before a service starts
- */
+interface BootOptions {
+	readonly udev: boolean;
+	/** Called as soon as there is a network, long before a service starts. */
+	readonly plug?: (name: string) => Promise<void>;
+}
+
+/** Boots what lies in a folder. */
 async function boot(
 	root: string,
-	plug?: (name: string) => Promise<void>,
+	{ udev, plug }: BootOptions,
 ): Promise<Machine> {
 	const name = newNamespaceName();
 	const { all, unified = "" } = cgroupTrees();
@@ -367,7 +387,11 @@ async function boot(
 			...["--console=pipe", "--boot"],
 		],
 		{
-			env: { PATH: insidePath, SYSTEMD_NSPAWN_UNIFIED_HIERARCHY: "1" },
+			env: {
+				...{ PATH: insidePath, SYSTEMD_NSPAWN_UNIFIED_HIERARCHY: "1" },
+				// udev does not start, nor has systemd units of devices, where /sys is read-only.
+				...(udev && { SYSTEMD_NSPAWN_API_VFS_WRITABLE: "yes" }),
+			},
 			stdio: ["ignore", "pipe", "pipe"],
 		},
 	);
@@ -395,6 +419,16 @@ async function boot(
 		await execute("ip", ["netns", "attach", name, String(init)]);
 		await plug?.(name);
 		await untilUp(child, init);
+		// systemd listens to udev if that is there when it starts, which on other hosts the initial RAM disk has seen to.
+		if (udev)
+			for (const command of [
+				["systemctl", "daemon-reexec"],
+				...[["udevadm", "trigger", "--subsystem-match=net", "--action=add"]],
+			])
+				await run("nsenter", [
+					...["-t", String(init), "-m", "-u", "-i", "-n", "-p"],
+					...command,
+				]);
 		return { ...machine, init };
 	} catch (error) {
 		await machine.kill();

@@ -18,7 +18,7 @@ const release = "bookworm";
 
 /** What a server has that llamagate is installed on, and what tests look at it with. */
 const packages = [
-	...["systemd", "systemd-sysv", "dbus", "procps"],
+	...["systemd", "systemd-sysv", "udev", "dbus", "procps"],
 	...["iproute2", "iptables", "nftables", "ufw"],
 	...["fail2ban", "python3-systemd", "openssh-server"],
 	...["curl", "ca-certificates", "libstdc++6"],

@@ -387,7 +387,8 @@ export interface Lines<T> {
 	seen(condition: (line: T, index: number) => boolean): Promise<T>;
 }
 
-function linesOf<T>(child: Child, parse: (line: string) => T): Lines<T> {
+/** Reads what a process says, from its first line on. */
+export function linesOf<T>(child: Child, parse: (line: string) => T): Lines<T> {
 	const all: T[] = [];
 	const { promise: closed, resolve: close } = Promise.withResolvers<void>();
 	const looks = new Set<() => void>();
