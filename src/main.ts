@@ -17,6 +17,7 @@ const commands: Record<string, () => Promise<Command>> = {
 	status: async () => (await import("./commands/status.ts")).status,
 	logs: async () => (await import("./commands/logs.ts")).logs,
 	policy: async () => (await import("./commands/policy.ts")).policy,
+	unlock: async () => (await import("./commands/unlock.ts")).unlock,
 };
 
 /** What people type for a command that has another name. */

@@ -2,6 +2,7 @@ import { styleText } from "node:util";
 import { defaultConfigPath, typed } from "../config/load.ts";
 import { findPlaces } from "../config/places.ts";
 import { type LastResult, readLastResult } from "../doctor/lastResult.ts";
+import type { LockedOut } from "../gate/lockout.ts";
 import { askGateOn, type GateStatus } from "../host/gateStatus.ts";
 import { localSource } from "../net/connections.ts";
 import { headline } from "../report/headline.ts";
@@ -139,8 +140,9 @@ function describeGate(
 		{
 			subject: "streams",
 			ok: undefined,
-			says: `${gate.streams}, on ${gate.connections} connection(s); ${gate.lockedOut} address(es) locked out`,
+			says: `${gate.streams}, on ${gate.connections} connection(s); ${gate.lockedOut === 0 ? "nobody is" : `${gate.lockedOut} device(s) or address(es) are`} locked out`,
 		},
+		...(gate.lockouts ?? []).map(describeLockout),
 		{
 			subject: "files",
 			ok,
@@ -149,6 +151,30 @@ function describeGate(
 				: `refused ${formatAge(nowMs - Date.parse(at))} ago, and the ones before are in force; run: ${typed("reload", configFile)}`,
 		},
 	];
+}
+
+/** Wrong keys of one that must come in are for a person to look at; no reason to call the gate unwell. */
+function describeLockout(lockedOut: LockedOut): Line {
+	return {
+		subject: "locked out",
+		ok: undefined,
+		says: `${nameLockedOut(lockedOut)} for another ${formatLeft(lockedOut.secondsLeft)}, after wrong keys; to let it in: sudo llamagate unlock ${lockedOut.addresses[0] ?? "--all"}`,
+	};
+}
+
+/** "laptop (100.64.0.7, fd7a:115c:a1e0::7)", or the address alone. */
+export function nameLockedOut({ addresses, node }: LockedOut): string {
+	const all = addresses.join(", ");
+	return node === null ? all : `${node} (${all})`;
+}
+
+/** "45 s", "4 min 10 s", "2 h 5 min". */
+function formatLeft(seconds: number): string {
+	if (seconds < 60) return `${seconds} s`;
+	const minutes = Math.floor(seconds / 60);
+	return minutes < 60
+		? `${minutes} min ${seconds % 60} s`
+		: `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 function describeLast(last: LastResult, nowMs: number): Line {

@@ -160,12 +160,12 @@ export const configSchema = {
 						{
 							max: count(
 								10,
-								"Wrong keys from one address within `window` that lock it out.",
+								"Different wrong keys from one device within `window` that lock it out.",
 							),
 							window: duration("1m", "The time in which they are counted."),
 							lockout: duration(
 								"5m",
-								"How long a locked-out address is answered 429, whatever key it sends.",
+								"How long it is answered 429, whatever key it sends; `llamagate unlock` ends it sooner.",
 							),
 						},
 						"The lockout after wrong keys.",

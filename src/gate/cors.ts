@@ -12,7 +12,7 @@ export function corsHeaders(
 		"access-control-allow-origin",
 		origin,
 		"access-control-expose-headers",
-		"x-request-id, retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset",
+		"x-request-id, retry-after, x-should-retry, ratelimit-limit, ratelimit-remaining, ratelimit-reset",
 		"vary",
 		"origin",
 	];
@@ -38,10 +38,13 @@ export function preflightHeaders(
 	)
 		return undefined;
 	let asksForMethod = false;
+	let asksForPrivateNetwork = false;
 	let requested = "";
 	for (let i = 0; i < rawHeaders.length; i += 2) {
 		const name = rawHeaders[i]?.toLowerCase();
 		if (name === "access-control-request-method") asksForMethod = true;
+		if (name === "access-control-request-private-network")
+			asksForPrivateNetwork = true;
 		if (name === "access-control-request-headers")
 			requested = rawHeaders[i + 1] ?? "";
 	}
@@ -54,6 +57,10 @@ export function preflightHeaders(
 		"GET, HEAD, POST, DELETE",
 		"access-control-allow-headers",
 		headers === "" ? "authorization, content-type, x-api-key" : headers,
+		// A page from the internet that asks a host of a private network (Private Network Access, 2.2).
+		...(asksForPrivateNetwork
+			? ["access-control-allow-private-network", "true"]
+			: nothing),
 		"access-control-max-age",
 		"600",
 	];

@@ -8,6 +8,7 @@ import {
 	type Listener,
 	openListener,
 } from "../net/listener.ts";
+import { parseAddress } from "../net/ranges.ts";
 import { openSideDoor, type SideDoorReply } from "../net/sideDoors.ts";
 import { notifySystemd, stopNotifier, watchdogMs } from "../net/systemd.ts";
 import { version } from "../version.ts";
@@ -97,6 +98,7 @@ export async function startDaemon(
 						"GET /metrics": metrics,
 						"POST /reload": async () => reloadReply(await reload()),
 						"POST /reload/keys": async () => reloadReply(await reload(true)),
+						"POST /unlock": unlockReply,
 					},
 					log,
 				),
@@ -244,6 +246,22 @@ export async function startDaemon(
 
 	function reloadReply(result: ReloadResult): SideDoorReply {
 		return json(result.ok ? 200 : 422, result);
+	}
+
+	/** `?address=ADDRESS` for one, nothing for all. */
+	function unlockReply(query: URLSearchParams): SideDoorReply {
+		const asked = query.get("address");
+		const address =
+			asked === null ? undefined : parseAddress(asked)?.toString();
+		if (asked !== null && address === undefined)
+			return json(400, { error: "that is no address" });
+		const unlocked = gate.unlock(address);
+		for (const { addresses, node } of unlocked)
+			log.warn(
+				{ event: "unlocked", ip: addresses[0] ?? null, addresses, node },
+				"let in again by the owner, before its lockout was over",
+			);
+		return json(200, { unlocked, lockouts: gate.stats().lockouts });
 	}
 
 	function metrics(): SideDoorReply {

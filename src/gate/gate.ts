@@ -18,6 +18,7 @@ import {
 } from "../net/connections.ts";
 import { descriptorLimit, roomForClients } from "../net/descriptors.ts";
 import { createServer } from "../net/http.ts";
+import { isTailscaleAddress } from "../net/ranges.ts";
 import { Roster } from "../net/roster.ts";
 import { createWhois, type Whois } from "../net/tailscale.ts";
 import { Upstream } from "../net/upstream.ts";
@@ -30,7 +31,7 @@ import { checkIdentity } from "./identity.ts";
 import { JudgedBodies } from "./judgedBodies.ts";
 import { type Authentication, authenticate } from "./key.ts";
 import { createLimits, WindowStore } from "./limit.ts";
-import { Lockout } from "./lockout.ts";
+import { type LockedOut, Lockout } from "./lockout.ts";
 import { checkModelInPath } from "./modelPolicy.ts";
 import { RefusalPace } from "./pace.ts";
 import { PieceBudget } from "./pieces.ts";
@@ -70,6 +71,11 @@ const maxHeaderBytes = 16 * 1024;
 const maxPipelined = 64;
 /** Keep-alive probes start after this silence and give up about ten seconds later. */
 const tcpKeepAliveDelayMs = 30_000;
+
+/** Questions to tailscaled about the other address of whoever showed a wrong key, at once. */
+const maxPairings = 32;
+/** Locked-out devices that are listed; the count is of all. */
+const maxListed = 100;
 
 /** How long what a cut stream was sent may still flow before its connection is closed hard. */
 const cutGraceMs = 500;
@@ -116,6 +122,8 @@ export interface Gate {
 	replaceRules(rules: Rules): void;
 	/** Refuses what is new, waits for what runs, and cuts what is left after the drain timeout. */
 	drain(): Promise<void>;
+	/** Lets an address in again that wrong keys have locked out, or all of them. Returns who that was. */
+	unlock(address?: string): LockedOut[];
 	/** For status and metrics. */
 	stats(): GateStats;
 }
@@ -124,6 +132,8 @@ export interface GateStats {
 	readonly connections: number;
 	readonly streams: number;
 	readonly lockedOut: number;
+	/** Who they are, at most a hundred. */
+	readonly lockouts: readonly LockedOut[];
 }
 
 /**
@@ -138,6 +148,7 @@ export async function createGate(
 	let rules = first;
 	let upstream = new Upstream(rules.settings.upstream);
 	let whois = openWhois(rules.settings);
+	let pairings = 0;
 	let draining = false;
 	/** When each was said last. */
 	const saidAtMs = new Map<string, number>();
@@ -342,9 +353,12 @@ export async function createGate(
 			exchange: Exchange,
 			isPreflight: boolean,
 		): Refusal | undefined {
-			const { address } = exchange.connection;
-			const turnedAway = turnAway(exchange.connection);
-			if (turnedAway !== undefined || isPreflight) return turnedAway;
+			const { address, parsedAddress } = exchange.connection;
+			const foreign = checkSource(parsedAddress, settings.sources);
+			// A page may read why it is turned away only if its preflight is not.
+			if (foreign !== undefined || isPreflight) return foreign;
+			const lockedOut = lockout.check(address, performance.now());
+			if (lockedOut !== undefined) return lockedOut;
 
 			const authentication = identify(address, req, head, exchange.id);
 			if (authentication.kind === "refused") return authentication.refusal;
@@ -499,15 +513,46 @@ export async function createGate(
 			signatureUses,
 			Date.now(),
 		);
-		if (authentication.kind === "refused" && authentication.wrongKey) {
-			const { authFailures } = rules.settings.limits;
-			const nowMs = performance.now();
-			const lockedOut = lockout.recordFailure(address, authFailures, nowMs);
-			ledger.enterAuthFailure(address, requestId, lockedOut);
-			if (authentication.canary !== undefined)
-				ledger.enterCanaryUse(authentication.canary, address, requestId);
-		}
+		if (authentication.kind === "refused" && authentication.guesses.length > 0)
+			countFailure(address, req, authentication.guesses, requestId);
+		if (authentication.canary !== undefined)
+			ledger.enterCanaryUse(authentication.canary, address, requestId);
 		return authentication;
+	}
+
+	function countFailure(
+		address: string,
+		req: IncomingMessage,
+		guesses: readonly string[],
+		requestId: string | undefined,
+	): void {
+		const failure = lockout.recordFailure(
+			address,
+			guesses,
+			rules.settings.limits.authFailures,
+			performance.now(),
+		);
+		ledger.enterAuthFailure(address, requestId, failure);
+		if (failure.fresh > 0) pairAddresses(address, req.socket.remotePort ?? 0);
+	}
+
+	/** A device has an address of each kind: whoever is locked out at one must not go on from the other. Nobody waits for it. */
+	function pairAddresses(address: string, port: number): void {
+		if (
+			!isTailscaleAddress(address) ||
+			lockout.isPaired(address) ||
+			pairings >= maxPairings
+		)
+			return;
+		pairings += 1;
+		void whois.lookup(address, port).then((answer) => {
+			pairings -= 1;
+			if (answer.kind !== "node") return;
+			const { addresses, name } = answer.node;
+			if (!addresses.includes(address)) return;
+			const { authFailures } = rules.settings.limits;
+			lockout.pair(addresses, name, authFailures, performance.now());
+		});
 	}
 
 	/** Bytes that Node's parser refuses, and connections that take too long to say anything. */
@@ -684,16 +729,22 @@ export async function createGate(
 				connections: connections.openCount,
 				streams: relays.size,
 				lockedOut: lockout.lockedCount(performance.now()),
+				lockouts: lockout.list(performance.now(), maxListed),
 			};
+		},
+
+		unlock(address) {
+			const nowMs = performance.now();
+			return address === undefined
+				? lockout.unlockAll(nowMs)
+				: lockout.unlock(address, nowMs);
 		},
 	};
 }
 
 /** The cache of answers starts anew with it, so that a reload also forgets who was who. */
-function openWhois({ identity }: Settings): Whois | undefined {
-	return identity.mode === "off"
-		? undefined
-		: createWhois({ socket: identity.socket });
+function openWhois({ identity }: Settings): Whois {
+	return createWhois({ socket: identity.socket });
 }
 
 function exchangeOf(request: FastifyRequest): Exchange {

@@ -11,13 +11,18 @@ export interface Head {
 	readonly transferEncoding: readonly string[];
 	readonly expect: readonly string[];
 	readonly upgrade: readonly string[];
+	/** The first header by which clients of other services send a key, which is not read here; one of a fixed list. */
+	readonly otherKeyHeader: string | undefined;
 	/** Lower-case names that `Connection` makes hop-by-hop (RFC 9110, 7.6.1). */
 	readonly connectionOptions: ReadonlySet<string>;
 	/** What may go upstream: names and values in turn. */
 	readonly forwarded: readonly string[];
 }
 
-type Single = Exclude<keyof Head, "connectionOptions" | "forwarded">;
+type Single = Exclude<
+	keyof Head,
+	"otherKeyHeader" | "connectionOptions" | "forwarded"
+>;
 
 const singles = new Map<string, Single>([
 	["host", "host"],
@@ -30,6 +35,18 @@ const singles = new Map<string, Single>([
 	["transfer-encoding", "transferEncoding"],
 	["expect", "expect"],
 	["upgrade", "upgrade"],
+]);
+
+/** Google's, Azure's and others' headers for a key. */
+const otherKeyHeaders = new Set([
+	"x-goog-api-key",
+	"api-key",
+	"apikey",
+	"x-apikey",
+	"x-api-token",
+	"x-auth-token",
+	"x-access-token",
+	"proxy-authorization",
 ]);
 
 /**
@@ -61,6 +78,7 @@ export function readHead(rawHeaders: readonly string[]): Head {
 		transferEncoding: none,
 		expect: none,
 		upgrade: none,
+		otherKeyHeader: undefined,
 		connectionOptions: noOptions,
 		forwarded: none,
 	};
@@ -82,6 +100,8 @@ export function readHead(rawHeaders: readonly string[]): Head {
 			for (const option of value.split(","))
 				options.add(option.trim().toLowerCase());
 		} else if (forwardable.has(name)) forwarded.push(name, value);
+		else if (single === undefined && otherKeyHeaders.has(name))
+			head.otherKeyHeader ??= name;
 	}
 	for (const [single, found] of values) head[single] = found;
 	if (options !== undefined) {

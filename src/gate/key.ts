@@ -10,27 +10,40 @@ import {
 import type { Head } from "./head.ts";
 import type { Refusal } from "./refusal.ts";
 
-/** What a request shows of itself. */
-type Presented =
+/** One thing by which a request says whose it is. */
+type Shown =
 	| { readonly kind: "key"; readonly key: string; readonly basic: boolean }
-	| { readonly kind: "none" }
+	| {
+			readonly kind: "signature";
+			readonly signature: CliSignature | "no-time";
+	  }
 	| { readonly kind: "unclear"; readonly message: string };
 
+interface Known {
+	readonly kind: "known";
+	readonly credential: Credential;
+	readonly basic: boolean;
+}
+
 /** Who a request comes from, or why it is turned away. */
-export type Authentication =
-	| {
-			readonly kind: "known";
-			readonly credential: Credential;
-			readonly basic: boolean;
-	  }
-	/** `wrongKey` is true for a guess, which counts towards the lockout. */
+export type Authentication = (
+	| Known
 	| {
 			readonly kind: "refused";
 			readonly refusal: Refusal;
-			readonly wrongKey: boolean;
-			/** The name of the canary that was shown; its reply is that of any wrong key. */
-			readonly canary?: string;
-	  };
+			/** The wrong keys that were shown, each of which may be a guess; they go no further than the lockout. */
+			readonly guesses: readonly string[];
+	  }
+) & {
+	/** The name of a canary that was shown; to its finder it is any wrong key. */
+	readonly canary?: string;
+};
+
+/**
+ * Different credentials that are looked at. Clients send one, or their own
+ * beside one that was left in the environment; each more is a guess for free.
+ */
+const maxShown = 8;
 
 // Browsers ask for a password when they see Basic here, and would then send it from any page.
 const challenge = 'Bearer realm="llamagate"';
@@ -44,7 +57,9 @@ export interface RequestLine {
 
 /**
  * Step 4: a key in `Authorization: Bearer`, in `x-api-key`, or as the password
- * of Basic; or the signature of the stock `ollama` command.
+ * of Basic; or the signature of the stock `ollama` command. Of several the one
+ * that is known counts, and what is unknown beside it is passed over. Each is
+ * looked up whatever came of the others, so the time tells nothing of them.
  *
  * @param uses counts how often each signature has been used
  * @param nowMs epoch milliseconds, which a signature's time is compared with
@@ -56,53 +71,83 @@ export function authenticate(
 	uses: SignatureUses,
 	nowMs: number,
 ): Authentication {
-	const signature = readSignature(head, line);
-	const authentication =
-		signature === undefined
-			? authenticateKey(head, keyring)
-			: authenticateSignature(signature, keyring, uses, nowMs);
-	if (
-		authentication.kind === "refused" ||
-		!authentication.credential.key.canary
-	)
-		return authentication;
-	// Whoever found it must not learn that it is one.
-	const { name } = authentication.credential.key;
-	return { ...unknownKey(), canary: name };
+	const shown = readShown(head, line);
+	if (shown.length > maxShown)
+		return refused(
+			"unclear_key",
+			`more than ${maxShown} different keys were sent; send one`,
+		);
+	const judged = shown.map((one) => judge(one, keyring, uses, nowMs));
+	const canary = judged.find((one) => one.canary !== undefined)?.canary;
+	const answer =
+		chooseKnown(judged.filter((one) => one.kind === "known")) ??
+		chooseRefusal(judged.filter((one) => one.kind === "refused")) ??
+		refused("no_key", missingKey(head, line));
+	return canary === undefined ? answer : { ...answer, canary };
 }
 
-function unknownKey() {
-	return refused("wrong_key", "this key is not known here", true);
+/** Two keys of different rules leave open which of them hold. One and its replacement are one key. */
+function chooseKnown(known: readonly Known[]): Authentication | undefined {
+	const [first] = known;
+	if (first === undefined) return undefined;
+	const other = known.find(
+		({ credential }) => credential.key.name !== first.credential.key.name,
+	);
+	if (other !== undefined)
+		return refused(
+			"unclear_key",
+			`two different keys were sent, "${first.credential.key.name}" and "${other.credential.key.name}"; send one of them`,
+		);
+	const { credential } = known.reduce((best, one) =>
+		one.credential.expiresAtMs > best.credential.expiresAtMs ? one : best,
+	);
+	// What was also sent in another way was sent on purpose.
+	return { ...first, credential, basic: known.every(({ basic }) => basic) };
 }
 
-function authenticateKey(head: Head, keyring: Keyring): Authentication {
-	const presented = readPresented(head);
-	if (presented.kind === "key") {
-		const credential =
-			presented.key.length > maxKeyLength
-				? undefined
-				: keyring.find(presented.key);
-		if (credential !== undefined)
-			return { kind: "known", credential, basic: presented.basic };
-		return unknownKey();
+/** Of several refusals the one that says most, with the guesses of all. */
+function chooseRefusal(
+	refusals: readonly (Authentication & { kind: "refused" })[],
+): Authentication | undefined {
+	const rank = ({ refusal }: { readonly refusal: Refusal }) =>
+		refusal.status === 403 ? 0 : refusal.reason === "wrong_key" ? 1 : 2;
+	const [first] = [...refusals].sort((a, b) => rank(a) - rank(b));
+	return first && { ...first, guesses: refusals.flatMap((one) => one.guesses) };
+}
+
+/** What one credential is worth by itself. */
+function judge(
+	shown: Shown,
+	keyring: Keyring,
+	uses: SignatureUses,
+	nowMs: number,
+): Authentication {
+	switch (shown.kind) {
+		case "unclear":
+			return refused("unclear_key", shown.message);
+		case "signature":
+			return judgeSignature(shown.signature, keyring, uses, nowMs);
+		case "key":
+			return judgeKey(shown.key, shown.basic, keyring);
 	}
-	return presented.kind === "none"
-		? refused(
-				"no_key",
-				"a key is needed: send it as Authorization: Bearer KEY",
-				false,
-			)
-		: refused("unclear_key", presented.message, false);
 }
 
-function readSignature({ authorization, apiKey }: Head, line: RequestLine) {
-	const [value] = authorization;
-	if (value === undefined || authorization.length > 1 || apiKey.length > 0)
-		return undefined;
-	return readCliSignature(value, line.method, line.target);
+function judgeKey(
+	key: string,
+	basic: boolean,
+	keyring: Keyring,
+): Authentication {
+	const credential = key.length > maxKeyLength ? undefined : keyring.find(key);
+	if (credential !== undefined && !credential.key.canary)
+		return { kind: "known", credential, basic };
+	const stranger = refused("wrong_key", "this key is not known here", [key]);
+	// Whoever found it must not learn that it is one.
+	return credential === undefined
+		? stranger
+		: { ...stranger, canary: credential.key.name };
 }
 
-function authenticateSignature(
+function judgeSignature(
 	signature: CliSignature | "no-time",
 	keyring: Keyring,
 	uses: SignatureUses,
@@ -112,21 +157,26 @@ function authenticateSignature(
 		return refused(
 			"unclear_key",
 			"an Ollama signature needs its time in the query, alone: ?ts=SECONDS",
-			false,
 		);
+	// Each signature is another; whose it is stays the same.
+	const guesses = [signature.publicKey];
 	const signer = keyring.signer(signature.publicKey);
 	if (signer === undefined || signer.key.canary) {
 		const stranger = refused(
 			"wrong_key",
 			"this Ollama key is not known here; on the server: llamagate keys add NAME --ollama-key id_ed25519.pub",
-			true,
+			guesses,
 		);
 		return signer !== undefined && isSignedBy(signature, signer.publicKey)
 			? { ...stranger, canary: signer.key.name }
 			: stranger;
 	}
 	if (!isSignedBy(signature, signer.publicKey))
-		return refused("wrong_key", "the signature does not fit the request", true);
+		return refused(
+			"wrong_key",
+			"the signature does not fit the request",
+			guesses,
+		);
 	// A 401 makes the command say that one should sign in at ollama.com; a 403 it prints as it is.
 	const offMs = signature.timeMs - nowMs;
 	if (Math.abs(offMs) > clockToleranceMs)
@@ -146,52 +196,53 @@ function forbidden(reason: string, message: string): Authentication {
 	return {
 		kind: "refused",
 		refusal: { status: 403, reason, message },
-		wrongKey: false,
+		guesses: [],
 	};
 }
 
 function refused(
 	reason: string,
 	message: string,
-	wrongKey: boolean,
+	guesses: readonly string[] = [],
 ): Authentication & { kind: "refused" } {
-	const header = `${challenge}${wrongKey ? ', error="invalid_token"' : ""}`;
+	const isWrong = reason === "wrong_key";
 	return {
 		kind: "refused",
 		refusal: {
 			status: 401,
 			reason,
 			message,
-			headers: ["www-authenticate", header],
+			headers: [
+				"www-authenticate",
+				`${challenge}${isWrong ? ', error="invalid_token"' : ""}`,
+			],
 		},
-		wrongKey,
+		guesses,
 	};
 }
 
-function readPresented({ authorization, apiKey }: Head): Presented {
-	if (authorization.length > 1 || apiKey.length > 1)
-		return {
-			kind: "unclear",
-			message: "the header with the key stands twice; send it once",
-		};
-	const [fromApiKey] = apiKey;
-	const inAuthorization = readAuthorization(authorization[0]);
-	if (
-		fromApiKey === undefined ||
-		fromApiKey === "" ||
-		inAuthorization.kind === "unclear"
-	)
-		return inAuthorization;
-	if (inAuthorization.kind === "key" && inAuthorization.key !== fromApiKey)
-		return {
-			kind: "unclear",
-			message: "Authorization and x-api-key disagree; send one of them",
-		};
-	return { kind: "key", key: fromApiKey, basic: false };
+/** Everything that a request shows, each thing once; empty headers show nothing. */
+function readShown(
+	{ authorization, apiKey }: Head,
+	line: RequestLine,
+): Shown[] {
+	const shown: Shown[] = [];
+	for (const value of new Set(authorization)) {
+		const one = readAuthorization(value, line);
+		if (one !== undefined) shown.push(one);
+	}
+	for (const key of new Set(apiKey))
+		if (key !== "") shown.push({ kind: "key", key, basic: false });
+	return shown;
 }
 
-function readAuthorization(value: string | undefined): Presented {
-	if (value === undefined || value === "") return { kind: "none" };
+function readAuthorization(
+	value: string,
+	{ method, target }: RequestLine,
+): Shown | undefined {
+	if (value === "") return undefined;
+	const signature = readCliSignature(value, method, target);
+	if (signature !== undefined) return { kind: "signature", signature };
 	const match = /^(Bearer|Basic)(?: +([\x21-\xff]*))?$/i.exec(value);
 	const [, scheme, content] = match ?? [];
 	if (scheme === undefined)
@@ -200,7 +251,7 @@ function readAuthorization(value: string | undefined): Presented {
 			message:
 				"send the key as Authorization: Bearer KEY; this Authorization is of another kind",
 		};
-	if (content === undefined || content === "") return { kind: "none" };
+	if (content === undefined || content === "") return undefined;
 	if (scheme.toLowerCase() === "bearer")
 		return { kind: "key", key: content, basic: false };
 	const userAndPassword = Buffer.from(content, "base64").toString("latin1");
@@ -211,5 +262,25 @@ function readAuthorization(value: string | undefined): Presented {
 			message: "Basic carries user:password; the key is the password",
 		};
 	const key = userAndPassword.slice(colonAt + 1);
-	return key === "" ? { kind: "none" } : { kind: "key", key, basic: true };
+	return key === "" ? undefined : { kind: "key", key, basic: true };
+}
+
+/** By what names keys are sent in a query elsewhere. What stands there is not looked at. */
+const keyInQuery =
+	/[?&](key|api[_-]?key|access[_-]?token|auth[_-]?token|token)=/i;
+
+/** Says where the key was looked for, and where it may have been put instead. */
+function missingKey(
+	{ authorization, apiKey, otherKeyHeader }: Head,
+	{ target }: RequestLine,
+): string {
+	const needed = "a key is needed: send it as Authorization: Bearer KEY";
+	const [, parameter] = keyInQuery.exec(target) ?? [];
+	if (otherKeyHeader !== undefined)
+		return `${needed}, or as x-api-key; ${otherKeyHeader} is not read here`;
+	if (parameter !== undefined)
+		return `${needed}, or as x-api-key; a key in the URL is not read here, and ends up in logs`;
+	return authorization.length + apiKey.length > 0
+		? `${needed}; the header came without one, so what the client takes it from may be empty`
+		: needed;
 }

@@ -66,7 +66,7 @@ export function renderMetrics(ledger: Ledger, stats: GateStats): string {
 		"Tokens that Ollama generated.",
 		per(({ tokensOut }) => tokensOut),
 	);
-	family("auth_failures_total", "counter", "Wrong keys.", [
+	family("auth_failures_total", "counter", "Requests with a wrong key.", [
 		["", ledger.authFailures],
 	]);
 	family(
@@ -84,7 +84,7 @@ export function renderMetrics(ledger: Ledger, stats: GateStats): string {
 	family(
 		"locked_out_addresses",
 		"gauge",
-		"Addresses locked out after wrong keys.",
+		"Devices, or addresses, locked out after wrong keys.",
 		[["", stats.lockedOut]],
 	);
 	return `${lines.join("\n")}\n`;

@@ -1,3 +1,4 @@
+import type { LockedOut } from "../gate/lockout.ts";
 import { askDaemon } from "../net/sideDoors.ts";
 
 /** What the running gate says of itself (`GET /status` of its admin socket), as far as it is looked at. */
@@ -17,6 +18,8 @@ export interface GateStatus {
 	readonly connections: number;
 	readonly streams: number;
 	readonly lockedOut: number;
+	/** Who they are, at most a hundred; absent in an older daemon. */
+	readonly lockouts?: readonly LockedOut[];
 }
 
 /** What became of asking the running gate. */
@@ -66,8 +69,21 @@ function isGateStatus(said: GateStatus): boolean {
 		) &&
 		(said.files === undefined ||
 			[said.files?.config, said.files?.keys].every(isText)) &&
+		(said.lockouts === undefined ||
+			(Array.isArray(said.lockouts) && said.lockouts.every(isLockedOut))) &&
 		typeof said.keyUse === "object" &&
 		said.keyUse !== null
+	);
+}
+
+/** Whether this is one entry of `lockouts`. */
+export function isLockedOut(value: unknown): value is LockedOut {
+	const { addresses, node, secondsLeft } = (value ?? {}) as LockedOut;
+	return (
+		Array.isArray(addresses) &&
+		addresses.every(isText) &&
+		(node === null || isText(node)) &&
+		typeof secondsLeft === "number"
 	);
 }
 

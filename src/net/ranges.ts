@@ -73,6 +73,17 @@ export function isTailscaleAddress(text: string): boolean {
 	);
 }
 
+/** What Tailscale derives IPv6 addresses from, the last 24 bits being those of the IPv4 address (tailscale net/tsaddr:Tailscale4To6Range). */
+const derivedPrefix = "fd7a:115c:a1e0:ab12:4843:cd96:62";
+
+/** The IPv4 address that a node's IPv6 address was derived from; any other address as it is. */
+export function pairedAddress(text: string): string {
+	if (!text.startsWith(derivedPrefix)) return text;
+	const bytes = parseAddress(text)?.toByteArray().slice(-3) ?? [];
+	const ipv4 = ["100", ...bytes].join(".");
+	return isTailscaleAddress(ipv4) ? ipv4 : text;
+}
+
 /** Whether a text is 127.0.0.0/8 or ::1. */
 export function isLoopbackAddress(text: string): boolean {
 	const address = parseAddress(text);

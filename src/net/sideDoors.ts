@@ -11,9 +11,12 @@ export interface SideDoorReply {
 	readonly body: string;
 }
 
-/** `GET /status` and the like, to what answers it. */
+/** `GET /status` and the like, to what answers it; it is told the query. */
 export type SideDoorRoutes = Readonly<
-	Record<string, () => SideDoorReply | Promise<SideDoorReply>>
+	Record<
+		string,
+		(query: URLSearchParams) => SideDoorReply | Promise<SideDoorReply>
+	>
 >;
 
 /** Connections at once; more are closed. Every local user may open them, and each takes a descriptor. */
@@ -34,13 +37,15 @@ function answer(
 ): RequestListener {
 	return (req, res) => {
 		req.resume();
-		const handler = Object.hasOwn(routes, `${req.method} ${req.url}`)
-			? routes[`${req.method} ${req.url}`]
-			: undefined;
+		const [path = "", query = ""] = (req.url ?? "").split("?", 2);
+		const line = `${req.method} ${path}`;
+		const handler = Object.hasOwn(routes, line) ? routes[line] : undefined;
 		const reply = Promise.resolve(
-			hosts?.test(req.headers.host ?? "") === false
+			// Behind a bridge of TCP a page could have the user's browser ask; programs send no Origin.
+			req.headers.origin !== undefined ||
+				hosts?.test(req.headers.host ?? "") === false
 				? nothing(403)
-				: (handler?.() ?? nothing(404)),
+				: (handler?.(new URLSearchParams(query)) ?? nothing(404)),
 		);
 		reply.then(
 			({ status, type, body }) => {

@@ -34,6 +34,8 @@ export interface TailnetNode {
 
 /** What tailscaled says about the node behind an address. */
 export interface TailscaleNode extends TailnetNode {
+	/** Its addresses in the tailnet, one of IPv4 and one of IPv6 as a rule. */
+	readonly addresses: readonly string[];
 	/** Given by the control server and not the peer's to choose (tailcfg/tailcfg.go:StableNodeID). */
 	readonly stableId: string;
 	/**
@@ -411,11 +413,21 @@ function readNode(body: Fields): TailscaleNode {
 	return {
 		name: computed === label ? label : fqdn,
 		fqdn,
+		addresses: readAddresses(node),
 		stableId,
 		user: ownerOf(tags, login),
 		tags,
 		capabilities: readCapabilities(body),
 	};
+}
+
+/** tailcfg/tailcfg.go:Node.Addresses: prefixes of one address each. Nobody is let in or kept out for want of them. */
+function readAddresses(node: Fields): string[] {
+	if (!Array.isArray(node.Addresses)) return [];
+	return node.Addresses.flatMap((prefix) => {
+		const [, text] = /^([^/]+)\/(?:32|128)$/.exec(String(prefix)) ?? [];
+		return parseAddress(text)?.toString() ?? [];
+	});
 }
 
 function ownerOf(tags: readonly string[], login: string): string | undefined {

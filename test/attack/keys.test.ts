@@ -1,5 +1,5 @@
 import t, { type Test } from "tap";
-import { digestOf } from "../../src/keys/newKey.ts";
+import { digestOf, generateKey } from "../../src/keys/newKey.ts";
 import { startGate, type TestGate, testKeys } from "../support/gate.ts";
 import {
 	attack,
@@ -249,23 +249,23 @@ t.test("Basic that is malformed lets nobody in", async (t) => {
 	]);
 });
 
-t.test("a key that is shown twice is shown to nobody", async (t) => {
-	const gate = await startGate(t, patient);
-	const a = shows(right);
-	const wrong = shows(testKeys.wrong);
-	const other = shows(testKeys.owner);
-	const pairs: Record<string, readonly string[]> = {
-		"the same twice": [a, a],
-		"right, then wrong": [a, wrong],
-		"wrong, then right": [wrong, a],
-		"two right ones": [a, other],
-		"two right ones, turned": [other, a],
-		"right, then empty": [a, "Authorization:"],
-		"empty, then right": ["Authorization:", a],
-		"Bearer and Basic": [a, basic(`:${right}`)],
-		"in two cases": [a, a.toLowerCase()],
-		"three times": [wrong, a, a],
-		"apart from each other": [a, "Accept: */*", a],
+const known = shows(right);
+const unknown = shows(testKeys.wrong);
+const other = testKeys.owner;
+
+t.test("of several keys the one that is known counts", async (t) => {
+	const gate = await startGate(t);
+	const sets: Record<string, readonly string[]> = {
+		"the same twice": [known, known],
+		"right, then wrong": [known, unknown],
+		"wrong, then right": [unknown, known],
+		"right, then empty": [known, "Authorization:"],
+		"empty, then right": ["Authorization:", known],
+		"Bearer and Basic": [known, basic(`:${right}`)],
+		"in two cases": [known, known.toLowerCase()],
+		"three times": [unknown, known, known],
+		"a hundred times": Array(100).fill(known),
+		"apart from each other": [known, "Accept: */*", known],
 		"x-api-key twice": [`X-Api-Key: ${right}`, `X-Api-Key: ${right}`],
 		"x-api-key right, then wrong": [
 			`X-Api-Key: ${right}`,
@@ -275,32 +275,210 @@ t.test("a key that is shown twice is shown to nobody", async (t) => {
 			`X-Api-Key: ${testKeys.wrong}`,
 			`X-Api-Key: ${right}`,
 		],
-		"x-api-key twice, Authorization once": [
-			`X-Api-Key: ${right}`,
-			`X-Api-Key: ${right}`,
-			a,
+		"both headers": [known, `X-Api-Key: ${right}`],
+		"Authorization right, x-api-key wrong": [
+			known,
+			`X-Api-Key: ${testKeys.wrong}`,
 		],
-		"Authorization right, x-api-key wrong": [a, `X-Api-Key: ${testKeys.wrong}`],
-		"Authorization wrong, x-api-key right": [wrong, `X-Api-Key: ${right}`],
-		"x-api-key wrong, Authorization right": [`X-Api-Key: ${testKeys.wrong}`, a],
-		"x-api-key right, Authorization wrong": [`X-Api-Key: ${right}`, wrong],
-		"two different right ones": [other, `X-Api-Key: ${right}`],
-		"Basic and another x-api-key": [
-			basic(`:${right}`),
-			`X-Api-Key: ${testKeys.owner}`,
+		"Authorization wrong, x-api-key right": [unknown, `X-Api-Key: ${right}`],
+		"x-api-key right, Authorization wrong": [`X-Api-Key: ${right}`, unknown],
+		"x-api-key empty": [known, "X-Api-Key:"],
+		"another scheme beside it": [
+			"Authorization: Digest x",
+			`X-Api-Key: ${right}`,
 		],
-		"an unknown scheme and a right x-api-key": [
-			`Authorization: Digest ${right}`,
+		"malformed Basic beside it": [
+			"Authorization: Basic !!!!",
+			`X-Api-Key: ${right}`,
+		],
+		"a key that is too long beside it": [
+			known,
+			`X-Api-Key: ${"k".repeat(5_000)}`,
+		],
+		"a signature of nobody's beside it": [
+			`Authorization: ${"A".repeat(68)}:${"A".repeat(85)}A==`,
 			`X-Api-Key: ${right}`,
 		],
 	};
-	for (const [what, lines] of Object.entries(pairs)) {
+	for (const [what, lines] of Object.entries(sets)) {
 		const { status } = await attack(gate, get(...lines));
+		t.equal(status, 200, what);
+	}
+	t.notOk(
+		gate.log.some(({ event }) => event === "auth_failed"),
+		"what is unknown beside a known one is passed over",
+	);
+	t.ok(gate.log.every(({ key }) => key === undefined || key === "reader"));
+});
+
+t.test("two different known keys let nobody in", async (t) => {
+	const gate = await startGate(t, patient);
+	const sets: Record<string, readonly string[]> = {
+		"in Authorization": [known, shows(other)],
+		"turned round": [shows(other), known],
+		"in two headers": [known, `X-Api-Key: ${other}`],
+		"by Basic": [basic(`:${right}`), `X-Api-Key: ${other}`],
+		"with an unknown one": [unknown, known, `X-Api-Key: ${other}`],
+		"three of them": [known, shows(other), shows(testKeys.user)],
+	};
+	for (const [what, lines] of Object.entries(sets)) {
+		const { status, replies } = await attack(gate, get(...lines));
 		t.equal(status, 401, what);
+		t.match(replies[0]?.body, /two different keys were sent/, what);
 	}
 	t.strictSame(strayCalls(gate), [], "nothing reached Ollama");
-	const both = await attack(gate, get(a, `X-Api-Key: ${right}`));
-	t.equal(both.status, 200, "two headers that agree are one key");
+	t.equal(await honestStatus(gate), 200, "an honest request is served");
+});
+
+t.test("no more than eight keys of a request are looked at", async (t) => {
+	const gate = await startGate(t, patient);
+	const wrongs = (count: number) =>
+		Array.from({ length: count }, () => shows(generateKey()));
+	t.equal((await attack(gate, get(...wrongs(7), known))).status, 200);
+	for (const lines of [
+		[...wrongs(8), known],
+		[known, ...wrongs(8)],
+		[...wrongs(100), known],
+	]) {
+		const { status, replies } = await attack(gate, get(...lines));
+		t.equal(status, 401);
+		t.match(replies[0]?.body, /more than 8 different keys/);
+	}
+	t.strictSame(gate.log.map(({ reason }) => reason).filter(Boolean), [
+		"unclear_key",
+		"unclear_key",
+		"unclear_key",
+	]);
+});
+
+t.test("each wrong key of a request is a guess of its own", async (t) => {
+	const gate = await startGate(t);
+	const guess = () =>
+		get(
+			...Array.from({ length: 5 }, () => shows(generateKey())),
+			`X-Api-Key: ${testKeys.wrong}`,
+		);
+	t.equal((await attack(gate, guess(), "127.0.0.2")).status, 401);
+	t.equal((await attack(gate, guess(), "127.0.0.2")).status, 401);
+	t.equal(
+		gate.log.filter(({ event }) => event === "auth_failed").length,
+		11,
+		"each has a line, and the one that came twice has one",
+	);
+	t.equal((await attack(gate, get(known), "127.0.0.2")).status, 429);
+});
+
+t.test(
+	"a key and the one that replaced it are one key; the newer rules",
+	async (t) => {
+		const gate = await startGate(t, {
+			keys: [
+				{
+					name: "laptop",
+					sha256: digestOf(right),
+					previous: [
+						{ sha256: digestOf(other), expires: "2020-01-01T00:00:00Z" },
+						{
+							sha256: digestOf(testKeys.user),
+							expires: "2999-01-01T00:00:00Z",
+						},
+					],
+				},
+			],
+		});
+		for (const old of [other, testKeys.user])
+			for (const lines of [
+				[known, `X-Api-Key: ${old}`],
+				[shows(old), `X-Api-Key: ${right}`],
+			])
+				t.equal((await attack(gate, get(...lines))).status, 200);
+	},
+);
+
+t.test(
+	"a canary beside a good key is told of, and not to its finder",
+	async (t) => {
+		const gate = await startGate(t, {
+			keys: [
+				{ name: "reader", sha256: digestOf(right), scopes: ["read"] },
+				{ name: "trap", sha256: digestOf(other), canary: true },
+			],
+		});
+		for (const stranger of [other, testKeys.wrong])
+			t.equal(
+				(await attack(gate, get(known, `X-Api-Key: ${stranger}`))).status,
+				200,
+			);
+		t.strictSame(
+			gate.log
+				.filter(({ event }) => event !== undefined)
+				.map(({ event, key }) => [event, key]),
+			[["canary_used", "trap"]],
+		);
+	},
+);
+
+t.test("who sends the key elsewhere is told where it goes", async (t) => {
+	const gate = await startGate(t, patient);
+	const told: readonly (readonly [string, RegExp])[] = [
+		[
+			get(),
+			/^\{"error":"a key is needed: send it as Authorization: Bearer KEY"\}$/,
+		],
+		[get(`x-goog-api-key: ${right}`), /x-goog-api-key is not read here/],
+		[get(`api-key: ${right}`), /; api-key is not read here/],
+		[get(`Proxy-Authorization: Bearer ${right}`), /proxy-authorization is not/],
+		[
+			get().replace("tags", `tags?key=${right}`),
+			/a key in the URL is not read/,
+		],
+		[
+			get().replace("tags", `tags?alt=sse&api_key=${right}`),
+			/a key in the URL is not read/,
+		],
+		[get("Authorization: Bearer"), /the header came without one/],
+		[get("X-Api-Key:"), /the header came without one/],
+	];
+	for (const [request, says] of told) {
+		const { status, replies } = await attack(gate, request);
+		t.equal(status, 401);
+		t.match(replies[0]?.body, says);
+		t.notMatch(replies[0]?.body, right, "the key is not repeated");
+	}
+	t.notMatch(JSON.stringify(gate.log), right, "nor logged");
+});
+
+t.test("a refused key is not to be tried again", async (t) => {
+	const gate = await startGate(t, {
+		config: { limits: { authFailures: { max: 1 } } },
+	});
+	for (const path of ["/api/tags", "/v1/models", "/v1/messages"]) {
+		const post = (...lines: readonly string[]) =>
+			head(`POST ${path} HTTP/1.1`, "Host: gate", ...lines);
+		for (const [status, request] of [
+			[401, post()],
+			[401, post("Authorization: Digest x")],
+			[
+				403,
+				post(shows(testKeys.reader))
+					.replace("tags", "pull")
+					.replace("models", "completions"),
+			],
+		] as const) {
+			const { replies } = await attack(gate, request);
+			t.equal(replies[0]?.status, status, `${path} ${status}`);
+			t.equal(replies[0]?.headers["x-should-retry"], "false");
+		}
+	}
+	const tunnel = await attack(
+		gate,
+		head("CONNECT gate:1 HTTP/1.1", "Host: gate"),
+	);
+	t.equal(tunnel.replies[0]?.headers["x-should-retry"], "false");
+	t.equal((await attack(gate, get(unknown))).status, 401);
+	const locked = await attack(gate, get(known));
+	t.equal(locked.status, 429);
+	t.notOk(locked.replies[0]?.headers["x-should-retry"], "this one is, later");
 });
 
 t.test("a refusal says nothing about how near a key was", async (t) => {
@@ -348,13 +526,14 @@ t.test("a key that has expired, or is gone, opens nothing", async (t) => {
 			},
 		],
 	});
-	for (const [key, status] of [
-		[testKeys.user, 403],
-		[testKeys.worker, 403],
-		[testKeys.owner, 401],
+	for (const [key, status, says] of [
+		[testKeys.user, 403, /the key "old" expired on 2020-01-01/],
+		[testKeys.worker, 403, /the key "rotated" was replaced on 2020-01-01/],
+		[testKeys.owner, 401, /not known here/],
 	] as const) {
 		const outcome = await attack(gate, get(shows(key)));
 		t.equal(outcome.status, status);
+		t.match(outcome.replies[0]?.body.replaceAll('\\"', '"'), says);
 	}
 	t.strictSame(strayCalls(gate), [], "nothing reached Ollama");
 	t.equal(await honestStatus(gate), 200, "an honest request is served");

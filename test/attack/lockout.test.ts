@@ -1,10 +1,10 @@
 import t from "tap";
+import { generateKey } from "../../src/keys/newKey.ts";
 import { eventually, startGate, testKeys } from "../support/gate.ts";
 import {
 	attack,
 	head,
 	honestStatus,
-	isTurnedAway,
 	openRaw,
 	shows,
 	statusOf,
@@ -12,7 +12,8 @@ import {
 } from "../support/raw.ts";
 
 const guesser = "127.0.0.2";
-const wrong = shows(testKeys.wrong);
+/** A wrong key that nobody has shown before. */
+const wrong = () => shows(generateKey());
 const right = shows(testKeys.owner);
 
 function get(...lines: readonly string[]): string {
@@ -24,10 +25,10 @@ t.test(
 	async (t) => {
 		const gate = await startGate(t);
 		for (let guess = 1; guess <= 10; guess++)
-			t.equal((await attack(gate, get(wrong), guesser)).status, 401);
+			t.equal((await attack(gate, get(wrong()), guesser)).status, 401);
 		for (const request of [
 			get(right),
-			get(wrong),
+			get(wrong()),
 			get(),
 			head("GET /no/such/path HTTP/1.1", "Host: gate", right),
 			head("OPTIONS /api/chat HTTP/1.1", "Host: gate", right),
@@ -54,7 +55,7 @@ t.test("a lockout ends, and guessing may begin anew", async (t) => {
 	});
 	for (let round = 0; round < 2; round++) {
 		for (let guess = 0; guess < 3; guess++)
-			await attack(gate, get(wrong), guesser);
+			await attack(gate, get(wrong()), guesser);
 		t.equal((await attack(gate, get(right), guesser)).status, 429);
 		await eventually(
 			async () => (await attack(gate, get(right), guesser)).status === 200,
@@ -64,13 +65,17 @@ t.test("a lockout ends, and guessing may begin anew", async (t) => {
 
 t.test("what is no guess does not count towards the lockout", async (t) => {
 	const gate = await startGate(t);
+	// Of a client that was left with an old key; the same one again is no other guess.
+	const stale = shows(testKeys.wrong);
 	const innocent = [
+		get(stale),
 		get(),
 		get("Authorization:"),
 		get("Authorization: Bearer"),
 		get("X-Api-Key:"),
-		get(right, right),
-		get(wrong, wrong),
+		get(wrong().replace("Bearer", "Digest")),
+		get(right, stale),
+		get(stale, `X-Api-Key: ${testKeys.owner}`),
 		get("Authorization: Digest x"),
 		head("GET / HTTP/1.1", "Host: gate"),
 		"not HTTP at all\r\n\r\n",
@@ -80,7 +85,7 @@ t.test("what is no guess does not count towards the lockout", async (t) => {
 	for (const request of innocent) {
 		for (let time = 0; time < 12; time++) {
 			const outcome = await attack(gate, request, guesser);
-			t.ok(isTurnedAway(outcome) && outcome.status !== 429);
+			t.not(outcome.status, 429, request);
 		}
 	}
 	t.equal((await attack(gate, get(right), guesser)).status, 200);
@@ -88,26 +93,26 @@ t.test("what is no guess does not count towards the lockout", async (t) => {
 
 /** Ten guesses of one kind, and then the right key. */
 const ways: Record<string, (guess: number) => string> = {
-	"as Bearer": () => get(wrong),
-	"as x-api-key": () => get(`X-Api-Key: ${testKeys.wrong}`),
-	"as Basic": () => get(`Authorization: Basic ${btoa(`x:${testKeys.wrong}`)}`),
+	"as Bearer": () => get(wrong()),
+	"as x-api-key": () => get(`X-Api-Key: ${generateKey()}`),
+	"as Basic": () => get(`Authorization: Basic ${btoa(`x:${generateKey()}`)}`),
 	"each of another length": (guess) => get(shows("k".repeat(guess * 200 + 1))),
 	"for paths that do not exist": () =>
-		head("GET /nothing HTTP/1.1", "Host: gate", wrong),
+		head("GET /nothing HTTP/1.1", "Host: gate", wrong()),
 	"by other methods": (guess) =>
 		head(
 			`${["OPTIONS", "TRACE", "PUT", "DELETE"][guess % 4]} /api/chat HTTP/1.1`,
 			"Host: gate",
-			wrong,
+			wrong(),
 		),
-	"by HTTP/1.0": () => head("GET /api/tags HTTP/1.0", wrong),
+	"by HTTP/1.0": () => head("GET /api/tags HTTP/1.0", wrong()),
 	"with an upgrade": () =>
-		get(wrong, "Connection: Upgrade", "Upgrade: websocket"),
-	"waiting for 100": () => get(wrong, "Expect: 100-continue"),
-	"with an odd Expect": () => get(wrong, "Expect: junk"),
+		get(wrong(), "Connection: Upgrade", "Upgrade: websocket"),
+	"waiting for 100": () => get(wrong(), "Expect: 100-continue"),
+	"with an odd Expect": () => get(wrong(), "Expect: junk"),
 	"under forwarded addresses": (guess) =>
 		get(
-			wrong,
+			wrong(),
 			`X-Forwarded-For: 100.64.0.${guess}`,
 			`X-Real-IP: 100.64.0.${guess}`,
 			`Forwarded: for=100.64.0.${guess}`,
@@ -115,8 +120,9 @@ const ways: Record<string, (guess: number) => string> = {
 			`CF-Connecting-IP: 100.64.0.${guess}`,
 		),
 	"with a body that is too large": () =>
-		get(wrong, "Content-Length: 9999999999"),
-	"through CONNECT": () => head("CONNECT gate:1 HTTP/1.1", "Host: gate", wrong),
+		get(wrong(), "Content-Length: 9999999999"),
+	"through CONNECT": () =>
+		head("CONNECT gate:1 HTTP/1.1", "Host: gate", wrong()),
 };
 for (const [way, guessOf] of Object.entries(ways)) {
 	t.test(`wrong keys ${way} count, each of them`, async (t) => {
@@ -142,7 +148,7 @@ for (const [way, guessOf] of Object.entries(ways)) {
 t.test("wrong keys count when they come all at once", async (t) => {
 	const gate = await startGate(t);
 	const guesses = await Promise.all(
-		Array.from({ length: 40 }, () => attack(gate, get(wrong), guesser)),
+		Array.from({ length: 40 }, () => attack(gate, get(wrong()), guesser)),
 	);
 	t.equal(guesses.filter(({ status }) => status === 401).length, 10);
 	t.equal(guesses.filter(({ status }) => status === 429).length, 30);
@@ -152,7 +158,9 @@ t.test("wrong keys count when they come all at once", async (t) => {
 t.test("wrong keys count when they are pipelined", async (t) => {
 	const gate = await startGate(t);
 	const client = await openRaw(gate.port, guesser);
-	client.write(get(wrong).repeat(20) + get(right));
+	client.write(
+		Array.from({ length: 20 }, () => get(wrong())).join("") + get(right),
+	);
 	const replies = await client.untilReplies(21);
 	t.strictSame(
 		replies.map(({ status }) => status),
@@ -170,7 +178,7 @@ t.test(
 			await attack(
 				gate,
 				get(
-					wrong,
+					wrong(),
 					"X-Forwarded-For: 127.0.0.9",
 					"X-Real-IP: 127.0.0.9",
 					"Forwarded: for=127.0.0.9",
@@ -193,7 +201,7 @@ t.test(
 		const gate = await startGate(t);
 		for (let guess = 0; guess < 10; guess++) {
 			t.equal((await attack(gate, get(right), guesser)).status, 200);
-			t.equal((await attack(gate, get(wrong), guesser)).status, 401);
+			t.equal((await attack(gate, get(wrong()), guesser)).status, 401);
 		}
 		t.equal((await attack(gate, get(right), guesser)).status, 429);
 	},
@@ -207,7 +215,7 @@ t.test(
 		client.write(get(right));
 		t.equal((await client.untilReplies(1))[0]?.status, 200);
 		for (let guess = 0; guess < 10; guess++)
-			await attack(gate, get(wrong), guesser);
+			await attack(gate, get(wrong()), guesser);
 		client.write(get(right));
 		t.equal((await client.untilReplies(2))[1]?.status, 429);
 		client.destroy();

@@ -205,6 +205,55 @@ t.test(
 	},
 );
 
+t.test(
+	"a page from the internet may ask a host of a private network, if its origin is listed",
+	async (t) => {
+		const gate = await startGate(t, {
+			config: { cors: { origins: [allowed] } },
+		});
+		const asks = "Access-Control-Request-Private-Network: true";
+		const grants = "access-control-allow-private-network";
+		const asked = await attack(gate, preflight(allowed, asks));
+		t.equal(asked.status, 204);
+		t.equal(asked.replies[0]?.headers[grants], "true");
+		const plain = await attack(gate, preflight(allowed));
+		t.notOk(plain.replies[0]?.headers[grants], "it is not offered unasked");
+		const stranger = await attack(
+			gate,
+			preflight("https://evil.example", asks),
+		);
+		t.equal(stranger.status, 401);
+		t.strictSame(corsHeadersOf(stranger.replies[0]), []);
+	},
+);
+
+t.test("a page may read that its address is locked out", async (t) => {
+	const gate = await startGate(t, {
+		config: {
+			cors: { origins: [allowed] },
+			limits: { authFailures: { max: 1 } },
+		},
+	});
+	const request = (key: string) =>
+		post("/api/embed", body, shows(key), `Origin: ${allowed}`);
+	t.equal((await attack(gate, request(testKeys.wrong))).status, 401);
+	const asked = await attack(gate, preflight(allowed));
+	t.equal(asked.status, 204, "the preflight opens nothing");
+	const refused = await attack(gate, request(testKeys.user));
+	t.equal(refused.status, 429);
+	const { headers, body: text } = refused.replies[0] ?? {};
+	t.equal(headers?.["access-control-allow-origin"], allowed);
+	t.match(headers?.["access-control-expose-headers"], /retry-after/);
+	t.match(headers?.["access-control-expose-headers"], /x-should-retry/);
+	t.match(text, /too many wrong keys/);
+	t.equal(
+		(await attack(gate, preflight("https://evil.example"))).status,
+		429,
+		"that of another origin is turned away like everything",
+	);
+	t.strictSame(strayCalls(gate), [], "nothing reached Ollama");
+});
+
 t.test("a preflight with a body does not keep its connection", async (t) => {
 	const gate = await startGate(t, { config: { cors: { origins: [allowed] } } });
 	const client = await openRaw(gate.port);

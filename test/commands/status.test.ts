@@ -20,6 +20,7 @@ const wellOff = {
 	connections: 3,
 	streams: 1,
 	lockedOut: 0,
+	lockouts: [],
 };
 
 /** What `status` prints while a daemon gives this answer; `undefined` for none. */
@@ -54,8 +55,33 @@ t.test("status says how the gate does", async (t) => {
 	t.match(stdout, /ok {4}keys: 1: laptop\n/);
 	t.match(stdout, / {6}streams: 1, on 3 connection\(s\)/);
 	t.match(stdout, /ok {4}files: read \d+ s ago\n/);
+	t.match(stdout, /; nobody is locked out\n/);
 	const json = await statusOf(t, wellOff, "--json");
 	t.match(JSON.parse(json.stdout), { gate: wellOff });
+});
+
+t.test("status names who is locked out, and for how long", async (t) => {
+	const addresses = ["100.64.0.7", "fd7a:115c:a1e0::7"];
+	const lockouts = [
+		{ addresses, node: "laptop", secondsLeft: 250 },
+		{ addresses: ["100.64.0.9"], node: null, secondsLeft: 59 },
+		{ addresses: ["100.64.0.10"], node: null, secondsLeft: 7_500 },
+	];
+	const { stdout, code } = await statusOf(t, {
+		...wellOff,
+		lockedOut: 3,
+		lockouts,
+	});
+	t.match(stdout, "; 3 device(s) or address(es) are locked out\n");
+	t.match(
+		stdout,
+		"locked out: laptop (100.64.0.7, fd7a:115c:a1e0::7) for another 4 min 10 s, after wrong keys; to let it in: sudo llamagate unlock 100.64.0.7\n",
+	);
+	t.match(stdout, "locked out: 100.64.0.9 for another 59 s");
+	t.match(stdout, "locked out: 100.64.0.10 for another 2 h 5 min");
+	t.equal(code, 0, "a guesser that is locked out is no fault of the gate's");
+	const strange = await statusOf(t, { ...wellOff, lockouts: [{}] });
+	t.match(strange.stdout, /is no gate of this version/);
 });
 
 t.test("and what needs attention", async (t) => {

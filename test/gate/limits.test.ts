@@ -2,7 +2,6 @@ import { once } from "node:events";
 import { request } from "node:http";
 import { connect } from "node:net";
 import t from "tap";
-import { Lockout } from "../../src/gate/lockout.ts";
 import { digestOf } from "../../src/keys/newKey.ts";
 import {
 	bearer,
@@ -63,6 +62,22 @@ t.test("a key's own limit comes before the configuration's", async (t) => {
 	});
 	t.equal((await get(gate.url, testKeys.user)).status, 200);
 	t.equal((await get(gate.url, testKeys.user)).status, 429);
+});
+
+t.test("one request is not called requests", async (t) => {
+	const gate = await startGate(t, {
+		keys: [
+			{
+				name: "a",
+				sha256: digestOf(testKeys.user),
+				limits: { requestsPerMinute: 1 },
+			},
+		],
+	});
+	await get(gate.url, testKeys.user);
+	t.match(await (await get(gate.url, testKeys.user)).json(), {
+		error: 'the key "a" may make 1 request a minute',
+	});
 });
 
 t.test(
@@ -188,26 +203,4 @@ t.test("a place is given back however a request ends", async (t) => {
 		});
 	}
 	t.equal(turn, 24);
-});
-
-t.test("the lockout counts within its window and ends by itself", async (t) => {
-	const rule = { max: 3, windowMs: 1_000, lockoutMs: 5_000 };
-	const lockout = new Lockout();
-	t.equal(lockout.recordFailure("a", rule, 0), false);
-	t.equal(lockout.recordFailure("a", rule, 999), false);
-	t.equal(lockout.recordFailure("a", rule, 1_000), false, "a new window");
-	t.equal(lockout.recordFailure("a", rule, 1_001), false);
-	t.equal(lockout.check("a", 1_001), undefined);
-	t.equal(lockout.recordFailure("a", rule, 1_002), true);
-	t.match(lockout.check("a", 1_002), {
-		status: 429,
-		headers: ["retry-after", "5"],
-	});
-	t.equal(lockout.check("b", 1_002), undefined);
-	t.match(lockout.check("a", 6_001), {
-		status: 429,
-		headers: ["retry-after", "1"],
-	});
-	t.equal(lockout.check("a", 6_002), undefined);
-	t.equal(lockout.recordFailure("a", rule, 6_002), false, "and counts anew");
 });

@@ -6,6 +6,7 @@ import { text } from "node:stream/consumers";
 import t, { type Test } from "tap";
 import { parseDuration } from "../../src/config/duration.ts";
 import { Lockout } from "../../src/gate/lockout.ts";
+import { generateKey } from "../../src/keys/newKey.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import {
 	fail2banConfig,
@@ -137,17 +138,17 @@ function forgedRequests(model: string): string[] {
 	const base64 = (value: string) => Buffer.from(value).toString("base64");
 	const escaped = JSON.stringify(forgedLine).slice(1, -1);
 	return [forgedLine, forged, escaped, `\n${forgedLine}\n`].flatMap((value) =>
-		[wrong, owner].flatMap((key) => [
-			head(`GET /${value} HTTP/1.1`, "Host: gate", shows(key)),
+		[generateKey, () => owner].flatMap((key) => [
+			head(`GET /${value} HTTP/1.1`, "Host: gate", shows(key())),
 			head(
 				`GET /${encodeURIComponent(value)} HTTP/1.1`,
 				"Host: gate",
-				shows(key),
+				shows(key()),
 			),
-			head(`GET /v1/models/${value} HTTP/1.1`, "Host: gate", shows(key)),
-			head(`GET /api/tags?${value} HTTP/1.1`, "Host: gate", shows(key)),
-			head(`GET /api/tags HTTP/1.1\r\n${value}`, "Host: gate", shows(key)),
-			head(`${value} /api/tags HTTP/1.1`, "Host: gate", shows(key)),
+			head(`GET /v1/models/${value} HTTP/1.1`, "Host: gate", shows(key())),
+			head(`GET /api/tags?${value} HTTP/1.1`, "Host: gate", shows(key())),
+			head(`GET /api/tags HTTP/1.1\r\n${value}`, "Host: gate", shows(key())),
+			head(`${value} /api/tags HTTP/1.1`, "Host: gate", shows(key())),
 			...[
 				"Host",
 				"User-Agent",
@@ -163,15 +164,23 @@ function forgedRequests(model: string): string[] {
 					"GET /api/tags HTTP/1.1",
 					...(name === "Host" ? [] : ["Host: gate"]),
 					`${name}: ${value}`,
-					shows(key),
+					shows(key()),
 				),
 			),
-			head("GET /api/tags HTTP/1.1", "Host: gate", shows(value)),
-			head("GET /api/tags HTTP/1.1", "Host: gate", `X-Api-Key: ${value}`),
 			head(
 				"GET /api/tags HTTP/1.1",
 				"Host: gate",
-				`Authorization: Basic ${base64(`${value}:${key}`)}`,
+				shows(value + generateKey()),
+			),
+			head(
+				"GET /api/tags HTTP/1.1",
+				"Host: gate",
+				`X-Api-Key: ${value}${generateKey()}`,
+			),
+			head(
+				"GET /api/tags HTTP/1.1",
+				"Host: gate",
+				`Authorization: Basic ${base64(`${value}:${key()}`)}`,
 			),
 			...["/api/chat", "/v1/chat/completions"].flatMap((target) =>
 				[value, model].map((name) =>
@@ -182,7 +191,7 @@ function forgedRequests(model: string): string[] {
 							stream: false,
 							messages: [{ role: "user", content: value }],
 						}),
-						shows(key),
+						shows(key()),
 					),
 				),
 			),
@@ -216,7 +225,9 @@ t.test(
 				if (reply.includes("this key is not known here")) wanted.push(address);
 		}
 		t.ok(wanted.length > 100, `${wanted.length} wrong keys`);
-		await ask(peer, gateV4, { key: wrong, source: other });
+		// The same once more is no guess, and no failure.
+		for (let time = 0; time < 3; time += 1)
+			await ask(peer, gateV4, { key: wrong, source: other });
 		wanted.push(other);
 		await eventually(async () =>
 			(await lines()).some((line) => line.includes(other)),
@@ -303,14 +314,16 @@ t.test(
 	},
 );
 
-/** As many wrong keys as the jail allows, from a peer's first address. */
+/** As many different wrong keys as the jail allows, from a peer's first address. */
 async function guess(
 	peer: Namespace,
 	host: string,
 	times: number,
 ): Promise<void> {
-	const request = head("GET /api/tags HTTP/1.1", "Host: gate", shows(wrong));
-	await sendFrom(peer, host, Array(times).fill(request));
+	const requests = Array.from({ length: times }, () =>
+		head("GET /api/tags HTTP/1.1", "Host: gate", shows(generateKey())),
+	);
+	await sendFrom(peer, host, requests);
 }
 
 /** tailscaled's rules, as it puts them there once more when it starts again. */
@@ -417,12 +430,15 @@ function bannedAfter(
 	rule: { max: number; windowMs: number; lockoutMs: number },
 	intervalMs: number,
 	triesForMs: number,
+	newKey = true,
 ): number | undefined {
 	const lockout = new Lockout();
 	let failures: number[] = [];
 	for (let now = 0; now < triesForMs; now += intervalMs) {
 		if (lockout.check("100.64.0.1", now) !== undefined) continue;
-		lockout.recordFailure("100.64.0.1", rule, now);
+		const key = newKey ? `key ${now}` : "the same old key";
+		const { fresh } = lockout.recordFailure("100.64.0.1", [key], rule, now);
+		if (fresh === 0) continue;
 		failures = [...failures, now].filter((at) => at > now - jail.findTimeMs);
 		if (failures.length >= jail.maxRetry) return now / 1_000;
 	}
@@ -464,6 +480,12 @@ t.test("the jail and the gate's own lockout fit each other", async (t) => {
 		bannedAfter(jail, rule, belowLockout, hourMs),
 		"who keeps just below the lockout is banned too",
 	);
+	for (const intervalMs of [100, rule.windowMs, 10 * rule.windowMs])
+		t.equal(
+			bannedAfter(jail, rule, intervalMs, 24 * hourMs, false),
+			undefined,
+			"a client with one old key is not, however often it asks",
+		);
 });
 
 t.test(
