@@ -224,10 +224,15 @@ async function explainRefusal(
 						? "It may not list models, so name one with --model; or, on the server: sudo llamagate keys add NAME --scopes read,infer"
 						: "On the server, make one that may: sudo llamagate keys add NAME --scopes read,infer",
 				);
-			if (/may not use this model/.test(said))
+			if (/may not use the model/.test(said))
 				return fail(
 					"the key is known and may not use this model",
 					"Name one that it may use with --model, or have the key's models changed on the server.",
+				);
+			if (/" was replaced/.test(said))
+				return fail(
+					"the key has been replaced by a new one",
+					"Use the one that was made then; on the server, sudo llamagate keys rotate NAME makes another.",
 				);
 			if (/" expired/.test(said))
 				return fail(

@@ -8,6 +8,7 @@ import type { Family, Match, Route } from "../ollama/routes.ts";
 import type { Usage } from "../ollama/usage.ts";
 import type { Head } from "./head.ts";
 import { KeyUses } from "./keyUse.ts";
+import type { Failure } from "./lockout.ts";
 
 /** How a request ended. */
 export type Outcome =
@@ -56,6 +57,8 @@ export class Exchange {
 	grants: readonly unknown[] | undefined;
 	/** Why no device was found. */
 	identityFault: string | undefined;
+	/** A path that is not in the table, fit for the log; of requests with a key alone. */
+	wrongPath: string | undefined;
 	ended = false;
 	place = -1;
 	/** What must be given back or stopped at the end: a slot, an upstream request. */
@@ -196,20 +199,21 @@ export class Ledger {
 	}
 
 	/**
-	 * The line that fail2ban reads. Its two leading keys are fixed and come
+	 * The lines that fail2ban reads, one for each wrong key that its address had
+	 * not shown before: a client that goes on with an old key is told of in its
+	 * requests' lines, and is nobody to ban. The two leading keys are fixed and come
 	 * first, so that nothing a client sends can look like one; it is written
 	 * whatever the log's level is.
 	 */
 	enterAuthFailure(
 		address: string,
 		requestId: string | undefined,
-		lockedOut: boolean,
+		{ fresh, lockedOut }: Failure,
 	): void {
 		this.authFailures += 1;
 		const reqId = requestId === undefined ? null : `"${requestId}"`;
-		this.#sink.write(
-			`{"event":"auth_failed","ip":"${address}","level":"warn","time":"${isoTime(Date.now())}","reqId":${reqId},"lockedOut":${lockedOut},"msg":"wrong key"}\n`,
-		);
+		const line = `{"event":"auth_failed","ip":"${address}","level":"warn","time":"${isoTime(Date.now())}","reqId":${reqId},"lockedOut":${lockedOut},"msg":"wrong key"}\n`;
+		for (let key = 0; key < fresh; key += 1) this.#sink.write(line);
 	}
 
 	/** A fault of the gate's own; its request has ended all the same. */
@@ -280,6 +284,8 @@ function requestLine(
 	let line = `{"level":"${level}","time":"${isoTime(Date.now())}","key":${JSON.stringify(key)},"node":${JSON.stringify(node?.name || null)},"route":${JSON.stringify(exchange.route?.id ?? null)},"model":${JSON.stringify(usage?.model ?? null)},"status":${exchange.status},"ttftMs":${ttftMs},"durationMs":${round(durationMs)},"bytesIn":${exchange.bytesIn},"bytesOut":${exchange.bytesOut},"tokensIn":${usage?.tokensIn ?? null},"tokensCached":${usage?.tokensCached ?? null},"tokensOut":${usage?.tokensOut ?? null},"outcome":"${outcome}","reqId":"${exchange.id}","ip":"${exchange.connection.address}"`;
 	if (exchange.reason !== undefined)
 		line += `,"reason":${JSON.stringify(exchange.reason)}`;
+	if (exchange.wrongPath !== undefined)
+		line += `,"path":${JSON.stringify(exchange.wrongPath)}`;
 	if (node !== undefined)
 		line += `,"user":${JSON.stringify(node.user ?? null)},"tags":${JSON.stringify(node.tags)}`;
 	if (exchange.grants !== undefined)

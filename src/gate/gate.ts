@@ -55,6 +55,7 @@ import {
 import type { Rules } from "./rules.ts";
 import { checkSource } from "./source.ts";
 import { Uploads } from "./uploads.ts";
+import { loggablePath } from "./wrongPath.ts";
 
 /** How often running relays are looked at: for silence, and for keys that expire. */
 const sweepIntervalMs = 250;
@@ -374,7 +375,9 @@ export async function createGate(
 			}
 
 			// Found before, said only now: without a key nobody learns which paths there are.
-			const misrouted = misframed ?? checkRoute(match, head);
+			const target = req.url ?? "";
+			if (match.kind === "unknown") exchange.wrongPath = loggablePath(target);
+			const misrouted = misframed ?? checkRoute(match, target, head);
 			if (misrouted !== undefined) return misrouted;
 			if (match.kind !== "route")
 				throw new Error("a request that matches no route was let through");

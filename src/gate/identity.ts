@@ -170,6 +170,8 @@ function narrow(
 	const { models } = key;
 	return {
 		...key,
+		// They are not all that decides now.
+		modelNames: [],
 		models: [
 			(name) =>
 				(models === undefined || matches(models, name)) &&

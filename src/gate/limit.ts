@@ -113,7 +113,7 @@ export function createLimits(
 						: "this address";
 				return tooMany(
 					"rate",
-					`${whose} may make ${tightest.max} requests a minute`,
+					`${whose} may make ${count(tightest.max, "request")} a minute`,
 					tightest.ttlInSeconds,
 				);
 			}
@@ -137,6 +137,11 @@ function counted(answer: Count | { isAllowed: true }): Count {
 	if (!("isExceeded" in answer))
 		throw new Error("the rate limiter did not count");
 	return answer;
+}
+
+/** "1 request", "2 requests". */
+function count(number: number, noun: string): string {
+	return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
 
 function tooMany(
@@ -174,7 +179,7 @@ export function bodyTooLarge(limitBytes: number): Refusal {
 	return {
 		status: 413,
 		reason: "body_too_large",
-		message: `the body may have at most ${limitBytes} bytes`,
+		message: `the body may have at most ${count(limitBytes, "byte")}`,
 	};
 }
 
@@ -192,14 +197,14 @@ function takeSlot(
 	const { name, limits } = keyOf(exchange);
 	const max = limits.concurrent ?? settings.limits.perKey.concurrent;
 	const slots = exchange.route?.scope === "read" ? `${name} reading` : name;
-	const count = taken.get(slots) ?? 0;
-	if (count >= max)
+	const inUse = taken.get(slots) ?? 0;
+	if (inUse >= max)
 		return tooMany(
 			"concurrent",
-			`the key "${name}" may have ${max} requests at work at once`,
+			`the key "${name}" may have ${count(max, "request")} at work at once`,
 			1,
 		);
-	taken.set(slots, count + 1);
+	taken.set(slots, inUse + 1);
 	exchange.atEnd(() => {
 		const left = (taken.get(slots) ?? 1) - 1;
 		if (left > 0) taken.set(slots, left);

@@ -6,6 +6,7 @@ import {
 	parseModelName,
 } from "../ollama/modelName.ts";
 import type { Route } from "../ollama/routes.ts";
+import { excerpt } from "../visible.ts";
 import type { Refusal } from "./refusal.ts";
 
 /** The part of step 5 that says which models a key may name, and see. */
@@ -79,8 +80,15 @@ export function checkName(
 	return {
 		status: 403,
 		reason: "model",
-		message: `the key "${key.name}" may not use this model${name.cloud ? "; a cloud model needs a pattern that ends in cloud" : ""}`,
+		message: `the key "${key.name}" may not use the model ${JSON.stringify(excerpt(text))}${key.modelNames.length > 0 ? `; it may use ${listed(key.modelNames)}` : " from this device"}${name.cloud ? "; a cloud model needs a pattern that ends in cloud" : ""}`,
 	};
+}
+
+const maxListed = 10;
+
+function listed(names: readonly string[]): string {
+	const rest = names.length - maxListed;
+	return `${names.slice(0, maxListed).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}`;
 }
 
 function isAllowed(

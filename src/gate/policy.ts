@@ -22,7 +22,7 @@ export function checkPolicy(
 
 /** The one rule that holds whatever is asked for. */
 export function checkExpiry(
-	{ key, expiresAtMs }: Credential,
+	{ key, expiresAtMs, replaced }: Credential,
 	nowMs: number,
 ): Refusal | undefined {
 	if (nowMs < expiresAtMs) return undefined;
@@ -32,7 +32,9 @@ export function checkExpiry(
 	return {
 		status: 403,
 		reason: "expired",
-		message: `the key "${key.name}" expired${when}`,
+		message: replaced
+			? `the key "${key.name}" was replaced${when}; use its new one`
+			: `the key "${key.name}" expired${when}`,
 	};
 }
 

@@ -30,18 +30,30 @@ const strangerIdleMs = 10_000;
 /** Refusals that a connection may collect before anybody has shown a good key on it. */
 const maxRefusals = 100;
 
+/**
+ * The headers of a refusal. A key that is refused stays so for a while, and
+ * clients ask up to eleven times; those made from Stainless's generator, the
+ * OpenAI and Anthropic SDKs among them, heed `x-should-retry`.
+ */
+function headersOf({ status, headers = [] }: Refusal): readonly string[] {
+	return status === 401 || status === 403
+		? [...headers, "x-should-retry", "false"]
+		: headers;
+}
+
 /** Answers with a refusal in the family's error shape and closes the account. */
 export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 	const { req, res } = exchange;
 	if (exchange.ended || res.headersSent) return;
 	const body = errorBody(exchange.family, refusal.status, refusal.message);
+	const sizeBytes = Buffer.byteLength(body);
 	const headers = [
 		"content-type",
 		"application/json",
 		"content-length",
-		String(Buffer.byteLength(body)),
+		String(sizeBytes),
 		...exchange.replyHeaders,
-		...(refusal.headers ?? []),
+		...headersOf(refusal),
 	];
 	const { connection } = exchange;
 	const isStranger = connection.key === undefined;
@@ -65,7 +77,7 @@ export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 	endReply(res);
 	lingerForBody(req);
 	exchange.status = refusal.status;
-	exchange.bytesOut = req.method === "HEAD" ? 0 : body.length;
+	exchange.bytesOut = req.method === "HEAD" ? 0 : sizeBytes;
 	const outcome = outcomeOf(refusal);
 	// Who has closed one side may have closed both: that is leaving, and has no reason.
 	if (outcome !== "client_gone") exchange.reason = refusal.reason;
@@ -146,8 +158,9 @@ export function refuseOnSocket(
 		`content-length: ${Buffer.byteLength(body)}`,
 		"connection: close",
 	];
-	for (let i = 0; i < (refusal.headers?.length ?? 0); i += 2)
-		head.push(`${refusal.headers?.[i]}: ${refusal.headers?.[i + 1]}`);
+	const headers = headersOf(refusal);
+	for (let i = 0; i < headers.length; i += 2)
+		head.push(`${headers[i]}: ${headers[i + 1]}`);
 	socket.write(`${head.join("\r\n")}\r\n\r\n${body}`);
 	endSocket(socket, owner);
 }

@@ -1,6 +1,7 @@
 import { type Match, type Route, whyRefused } from "../ollama/routes.ts";
 import type { Head } from "./head.ts";
 import type { Refusal } from "./refusal.ts";
+import { explainPath } from "./wrongPath.ts";
 
 const bad = (message: string): Refusal => ({
 	status: 400,
@@ -68,7 +69,11 @@ export function keepsConnection(httpVersion: string, head: Head): boolean {
 }
 
 /** Step 3: a request must be one entry of the route table, written the plain way. */
-export function checkRoute(match: Match, head: Head): Refusal | undefined {
+export function checkRoute(
+	match: Match,
+	target: string,
+	head: Head,
+): Refusal | undefined {
 	const { contentEncoding, expect } = head;
 	if (
 		expect.length > 1 ||
@@ -84,9 +89,7 @@ export function checkRoute(match: Match, head: Head): Refusal | undefined {
 		return {
 			status: 404,
 			reason: "unknown_route",
-			message:
-				whyRefused(match.path) ??
-				"llamagate knows no such path of Ollama's API",
+			message: whyRefused(match.path) ?? explainPath(target),
 		};
 	if (match.kind === "wrong-method")
 		return {

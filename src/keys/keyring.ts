@@ -23,6 +23,8 @@ export interface Key {
 	readonly limits: KeyLimits;
 	/** The models that it may name; `undefined` for all. */
 	readonly models: readonly ModelPattern[] | undefined;
+	/** The same as its entry has them, to be told to whoever has the key. */
+	readonly modelNames: readonly string[];
 	/** The options that it may set; `undefined` for all. */
 	readonly options: OptionRules | undefined;
 	/** The devices that it may be used from; `undefined` for all. */
@@ -40,6 +42,8 @@ export interface Credential {
 	readonly id: string;
 	/** Epoch milliseconds, or Infinity. */
 	readonly expiresAtMs: number;
+	/** Whether it ends because a rotation has put another in its place. */
+	readonly replaced: boolean;
 }
 
 /** How long a reload may hold up everything else at once, in this part of it. */
@@ -103,6 +107,7 @@ export class Keyring {
 			scopes: new Set(entry.scopes ?? defaultScopes),
 			limits: entry.limits ?? {},
 			models: entry.models?.map(readPattern),
+			modelNames: entry.models ?? [],
 			options: readOptionRules(entry, entry.models !== undefined),
 			bind: entry.bind,
 			canary: entry.canary ?? false,
@@ -111,18 +116,22 @@ export class Keyring {
 		const expiresAtMs = timeOf(entry.expires);
 		if (entry.ollamaKey !== undefined)
 			this.#addSigner(key, entry.ollamaKey, expiresAtMs);
-		if (entry.sha256 !== undefined) this.#add(key, entry.sha256, expiresAtMs);
-		for (const previous of entry.previous ?? [])
+		if (entry.sha256 !== undefined)
+			this.#add(key, entry.sha256, expiresAtMs, false);
+		for (const previous of entry.previous ?? []) {
+			const endsAtMs = timeOf(previous.expires);
 			this.#add(
 				key,
 				previous.sha256,
-				Math.min(timeOf(previous.expires), expiresAtMs),
+				Math.min(endsAtMs, expiresAtMs),
+				endsAtMs < expiresAtMs,
 			);
+		}
 	}
 
-	#add(key: Key, id: string, expiresAtMs: number): void {
+	#add(key: Key, id: string, expiresAtMs: number, replaced: boolean): void {
 		const digest = Buffer.from(id, "hex");
-		const held: Held = { key, id, expiresAtMs, digest };
+		const held: Held = { key, id, expiresAtMs, replaced, digest };
 		this.#byIndex.set(this.#indexOf(digest), held);
 		this.#byId.set(id, held);
 	}
@@ -130,7 +139,13 @@ export class Keyring {
 	#addSigner(key: Key, id: string, expiresAtMs: number): void {
 		const publicKey = parseOllamaKey(id);
 		if (publicKey === undefined) return;
-		const signer: Signer = { key, id, expiresAtMs, publicKey };
+		const signer: Signer = {
+			key,
+			id,
+			expiresAtMs,
+			replaced: false,
+			publicKey,
+		};
 		this.#signers.set(id, signer);
 		this.#byId.set(id, signer);
 	}

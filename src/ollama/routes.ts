@@ -195,8 +195,25 @@ function candidatesByParameter(path: string): Route[] | undefined {
 		: undefined;
 }
 
-/** The error shape that a client of this path can read, known route or not. */
+/** Whether a path is in the table, with some method. */
+export function isKnownPath(path: string): boolean {
+	return literal.has(path) || candidatesByParameter(path) !== undefined;
+}
+
+/**
+ * The error shape that a client of this path can read, known route or not: with
+ * a wrong base URL its end still says what the client is.
+ */
 export function familyOf(path: string): Family {
-	if (path.startsWith("/v1/messages")) return "anthropic";
-	return path.startsWith("/v1/") || path === "/v1" ? "openai" : "native";
+	if (
+		path.startsWith("/v1/messages") ||
+		/\/messages(?:\/count_tokens)?\/*$/.test(path)
+	)
+		return "anthropic";
+	// What only OpenAI's API has, whatever stands before it.
+	if (/\/(?:completions|responses|models)\/*$/.test(path)) return "openai";
+	const openaiAt = path.lastIndexOf("/v1/");
+	const nativeAt = path.lastIndexOf("/api/");
+	if (openaiAt !== nativeAt) return openaiAt > nativeAt ? "openai" : "native";
+	return /^\/(?:v1|embeddings)\/*$/.test(path) ? "openai" : "native";
 }

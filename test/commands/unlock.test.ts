@@ -49,6 +49,16 @@ t.test("status names who is locked out, and unlock lets them in", async (t) => {
 	);
 });
 
+t.test("a mistake in the configuration keeps nobody locked out", async (t) => {
+	const gate = await startGate(t);
+	await lockOut(gate, other);
+	await gate.writeConfig({ listne: {} });
+	t.match(await unlock(gate, other), {
+		code: 0,
+		stdout: "Let in again: 127.0.0.2\n",
+	});
+});
+
 t.test("unlock --all lets everybody in, and --json says who", async (t) => {
 	const gate = await startGate(t);
 	const none = await unlock(gate, "--all");
@@ -153,9 +163,8 @@ t.test("a daemon that is not there, or is another, is told of", async (t) => {
 	const { stdout } = await answered(t, 200, steering);
 	t.match(stdout, "<U+001B>");
 	t.equal(stdout.trimEnd(), visibleLine(stdout.trimEnd()));
-	const broken = path.join(await temporaryFolder(t), "config.json");
-	await writeFile(broken, "{");
-	t.equal((await runCli(["unlock", "-c", broken, other])).code, 78);
+	const missing = path.join(await temporaryFolder(t), "config.json");
+	t.equal((await runCli(["unlock", "-c", missing, other])).code, 78);
 });
 
 t.test(

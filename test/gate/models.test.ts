@@ -78,7 +78,7 @@ t.test(
 		]) {
 			const { status, text } = await send("/api/chat", { model, messages: [] });
 			t.equal(status, 403, model);
-			t.match(text, /may not use this model/);
+			t.match(text, /may not use the model/);
 		}
 		for (const model of ["qwen3:8b\u0000", "qwen3 8b", "a/b/c/d"])
 			t.equal(
