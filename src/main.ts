@@ -72,5 +72,22 @@ async function main([name, ...args]: string[]): Promise<number> {
 	return runCommand(name, await load(), args);
 }
 
+/** Waits until a reader has what was written for it, or has gone away. */
+function flushed(stream: NodeJS.WriteStream): Promise<void> {
+	return new Promise((resolve) => {
+		if (stream.writableLength === 0 || stream.destroyed) return resolve();
+		stream.write("", () => resolve());
+	});
+}
+
+// `| head` reads what it wants and leaves; that is no fault of the program's.
+for (const stream of [process.stdout, process.stderr])
+	stream.on("error", ({ code }: NodeJS.ErrnoException) => {
+		if (code !== "EPIPE") throw new Error(`cannot write: ${code}`);
+	});
+
+const code = await main(process.argv.slice(2));
+// A pipe takes a long report in pieces, and an exit would cut it off.
+await Promise.all([flushed(process.stdout), flushed(process.stderr)]);
 // A command that has failed is over, whatever it had opened.
-process.exit(await main(process.argv.slice(2)));
+process.exit(code);

@@ -1,7 +1,8 @@
+import { spawnSync } from "node:child_process";
 import { readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
-import { runCli, temporaryFolder } from "../support/gate.ts";
+import { node, runCli, temporaryFolder } from "../support/gate.ts";
 
 t.test(
 	"print writes the shipped policy, and check has nothing to say against it",
@@ -232,5 +233,48 @@ t.test(
 			t.equal(refused.code, 2, line);
 			t.match(refused.stderr, hint);
 		}
+	},
+);
+
+t.test(
+	"a report that is longer than a pipe holds comes out whole",
+	async (t) => {
+		const file = path.join(await temporaryFolder(t), "policy.hujson");
+		const names = Array.from({ length: 3000 }, (_, n) => `u${n}@example.com`);
+		await writeFile(
+			file,
+			JSON.stringify({
+				grants: names.map((src) => ({
+					src: [src],
+					dst: ["tag:ai-server"],
+					ip: ["443"],
+				})),
+			}),
+		);
+		const { code, stdout } = await runCli(["policy", "check", file, "--json"]);
+		t.equal(code, 1);
+		t.ok(stdout.length > 1_000_000);
+		t.equal(
+			JSON.parse(stdout).findings.filter(
+				({ kind }: { kind: string }) => kind === "untagged",
+			).length,
+			names.length,
+		);
+		// A reader that leaves early is no error either.
+		const shell = spawnSync(
+			"sh",
+			[
+				"-c",
+				'"$0" "$@" | head -n 1',
+				...node,
+				"src/main.ts",
+				"policy",
+				"check",
+				file,
+			],
+			{ encoding: "utf8" },
+		);
+		t.match(shell.stdout, /^Taken for granted/);
+		t.equal(shell.stderr, "");
 	},
 );
