@@ -2,11 +2,13 @@ import { createHash, type Hash } from "node:crypto";
 import { EventEmitter } from "node:events";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { hostname } from "node:os";
 import { zstdDecompressSync } from "node:zlib";
 import { createServer } from "../net/http.ts";
 import { formatHostPort, isLoopbackAddress } from "../net/ranges.ts";
 import { errorBody } from "./errors.ts";
-import { familyOf, routes } from "./routes.ts";
+import { formatModelName, parseModelName } from "./modelName.ts";
+import { familyOf, matchRoute, routes } from "./routes.ts";
 import {
 	describeModel,
 	type Generation,
@@ -230,7 +232,9 @@ export async function startStandIn(
 	): Promise<void> {
 		const id = `${call.method === "HEAD" ? "GET" : call.method} ${path}`;
 		const fail = (status: number, message: string) =>
-			json(res, status, errorBody(familyOf(path), status, message));
+			json(res, status, ownError(path, status, message));
+		if (matchRoute(call.method, path).kind === "wrong-method")
+			return plain(res, 405, "405 method not allowed");
 		switch (id) {
 			case "GET /":
 				return plain(res, 200, "Ollama is running");
@@ -250,7 +254,8 @@ export async function startStandIn(
 			case "GET /api/experimental/model-recommendations":
 				return json(res, 200, { recommendations: [] });
 			case "POST /api/me":
-				return json(res, 401, { error: "unauthorized" });
+				// ollama.com cannot be asked.
+				return json(res, 503, { error: "account unavailable" });
 			case "POST /api/signout":
 				return json(res, 200, {});
 			case "POST /api/experimental/web_search":
@@ -259,8 +264,9 @@ export async function startStandIn(
 		}
 		if (call.method === "GET" && path.startsWith("/v1/models/")) {
 			const name = path.slice("/v1/models/".length);
-			return models.includes(name)
-				? json(res, 200, openaiModel(name))
+			const known = models.find((one) => isSameModel(one, name));
+			return known !== undefined
+				? json(res, 200, openaiModel(known))
 				: fail(404, `model '${name}' not found`);
 		}
 		if (path.startsWith("/api/blobs/")) {
@@ -277,6 +283,7 @@ export async function startStandIn(
 		const isKnown =
 			replyShapeOf(path, false) !== undefined || plainPosts.has(id);
 		if (!isKnown) return plain(res, 404, "404 page not found");
+		if (call.body.length === 0) return fail(400, "missing request body");
 		const body = decodeBody(call.unpacked ?? call.body);
 		if (body === undefined)
 			return fail(400, "invalid character in request body");
@@ -284,12 +291,8 @@ export async function startStandIn(
 			text(field(body, "model")) ||
 			text(field(body, "name")) ||
 			text(field(body, "source"));
-		if (model === "") return fail(400, "model is required");
-		if (
-			id !== "POST /api/pull" &&
-			id !== "POST /api/create" &&
-			!models.some((known) => isSameModel(known, model))
-		)
+		if (model === "" && isMaking(id)) return fail(400, "invalid model name");
+		if (!isMaking(id) && !models.some((known) => isSameModel(known, model)))
 			return fail(404, `model '${model}' not found`);
 		await reply(id, path, model, body, res, misbehaviour);
 	}
@@ -394,6 +397,7 @@ export async function startStandIn(
 			model,
 			tokens,
 			startedAtMs: performance.now(),
+			request: body,
 		};
 		const stream = field(body, "stream");
 		const streams = path.startsWith("/api/")
@@ -434,9 +438,7 @@ export async function startStandIn(
 			if (misbehaviour === "stall-mid-stream") return;
 			if (misbehaviour === "truncate") return void res.end();
 			if (misbehaviour === "error-mid-stream")
-				return void res.end(
-					`${errorBody("native", 500, "an error was encountered while running the model")}\n`,
-				);
+				return void res.end(shape.died(generation));
 		}
 		res.end(shape.end(generation));
 	}
@@ -539,6 +541,20 @@ function misbehaveBeforeHeaders(
 	}
 }
 
+/** Whether a call brings a model that is not there yet. */
+function isMaking(id: string): boolean {
+	return id === "POST /api/pull" || id === "POST /api/create";
+}
+
+/** Ollama's own errors of /v1/messages have a number besides. */
+function ownError(path: string, status: number, message: string): string {
+	const family = familyOf(path);
+	const body = errorBody(family, status, message);
+	return family === "anthropic"
+		? body.replace(/\}$/, ',"request_id":"req_1"}')
+		: body;
+}
+
 function digestIn(path: string): string {
 	return path.slice(path.lastIndexOf("/") + 1).replace("-", ":");
 }
@@ -588,13 +604,14 @@ function json(res: ServerResponse, status: number, value: unknown): void {
 
 /** server/routes.go:allowedHost */
 function isLocalHost(host: string | undefined): boolean {
-	const name = (host ?? "")
-		.replace(/:\d+$/, "")
-		.replace(/^\[|\]$/g, "")
-		.toLowerCase();
+	// An IPv6 address keeps its brackets where no port follows, and is none then.
+	const [, bracketed, plainName] =
+		/^(?:\[(.*)\]:\d*|([^:]*):\d*)$/.exec(host ?? "") ?? [];
+	const name = (bracketed ?? plainName ?? host ?? "").toLowerCase();
 	if (
 		name === "" ||
 		name === "localhost" ||
+		name === hostname().toLowerCase() ||
 		/\.(localhost|local|internal)$/.test(name)
 	)
 		return true;
@@ -681,7 +698,11 @@ function text(value: unknown): string {
 }
 
 function isSameModel(known: string, asked: string): boolean {
-	const withTag = (name: string) =>
-		(name.includes(":") ? name : `${name}:latest`).toLowerCase();
-	return withTag(known) === withTag(asked);
+	const name = parseModelName(asked);
+	const own = parseModelName(known);
+	return (
+		name !== undefined &&
+		own !== undefined &&
+		formatModelName(name) === formatModelName(own)
+	);
 }
