@@ -1,6 +1,10 @@
-# The gate as a container. Linux only, on the host's own network:
+# The gate as a container. Linux only, on the host's own network. In this order, as
+# it does not start without a key that it can read:
 #
 #   docker build -t llamagate .
+#   sudo install -d -o 65532 -g 65532 -m 0700 /etc/llamagate
+#   echo '{}' | sudo install -o 65532 -g 65532 -m 0600 /dev/stdin /etc/llamagate/config.json
+#   docker run --rm -v /etc/llamagate:/etc/llamagate llamagate keys add laptop
 #   docker run -d --name llamagate --network host --read-only \
 #     --cap-drop ALL --security-opt no-new-privileges --stop-timeout 45 \
 #     --tmpfs /run/llamagate:mode=1777 \
@@ -14,11 +18,10 @@
 # client would come from the bridge's address, which is not in `sources`. Never
 # publish the port instead (-p): Docker's rules come before UFW's.
 #
-# /etc/llamagate holds config.json and keys.json and must be readable by uid 65532,
-# and writable to make keys. Mount the directory, not the file: `keys` replaces the
-# file, and a mount of the file alone would go on showing the old one.
+# /etc/llamagate belongs to uid 65532, which the image runs as: it makes keys there,
+# and reads them. Mount the directory, not the file: `keys` replaces the file, and a
+# mount of the file alone would go on showing the old one. After each change of keys:
 #
-#   docker run --rm -v /etc/llamagate:/etc/llamagate llamagate keys add laptop
 #   docker kill --signal HUP llamagate     # read the keys anew
 #   docker run --rm --network host -v /etc/llamagate:/etc/llamagate:ro llamagate check
 #

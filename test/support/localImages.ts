@@ -26,32 +26,32 @@ export const imageTools = [
 export interface ImageStore {
 	/** What buildah or podman says on stdout; it must succeed. */
 	run(program: "buildah" | "podman", ...args: string[]): Promise<string>;
+	/** Their own options, for whoever runs them, and what must stand in the environment. */
+	options(program: "buildah" | "podman"): string[];
+	readonly environment: NodeJS.ProcessEnv;
 }
 
 /** Makes an empty store. It goes with the test, and all its containers with it. */
 export async function imageStore(t: Test): Promise<ImageStore> {
 	const folder = await mkdtemp(path.join(os.tmpdir(), "llamagate-images-"));
+	const options: ImageStore["options"] = (program) => [
+		// A driver and an isolation that need nothing of the kernel.
+		...["--storage-driver", "vfs", "--root", path.join(folder, "root")],
+		...["--runroot", path.join(folder, "run")],
+		...(program === "podman"
+			? ["--runtime", "runc", "--cgroup-manager", "cgroupfs"]
+			: []),
+	];
+	const environment = {
+		...process.env,
+		BUILDAH_ISOLATION: "chroot",
+		TMPDIR: folder,
+	};
 	const run: ImageStore["run"] = async (program, ...args) => {
-		const { stdout } = await execute(
-			program,
-			[
-				// A driver and an isolation that need nothing of the kernel.
-				...["--storage-driver", "vfs", "--root", path.join(folder, "root")],
-				...["--runroot", path.join(folder, "run")],
-				...(program === "podman"
-					? ["--runtime", "runc", "--cgroup-manager", "cgroupfs"]
-					: []),
-				...args,
-			],
-			{
-				env: {
-					...process.env,
-					BUILDAH_ISOLATION: "chroot",
-					TMPDIR: folder,
-				},
-				maxBuffer: 1 << 26,
-			},
-		);
+		const { stdout } = await execute(program, [...options(program), ...args], {
+			env: environment,
+			maxBuffer: 1 << 26,
+		});
 		return stdout.trim();
 	};
 	t.teardown(async () => {
@@ -59,7 +59,7 @@ export async function imageStore(t: Test): Promise<ImageStore> {
 		await run("buildah", "rm", "--all");
 		await rm(folder, { recursive: true });
 	});
-	return { run };
+	return { run, options, environment };
 }
 
 /**

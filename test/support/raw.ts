@@ -84,20 +84,19 @@ export function framed(
 	)}${rest}`;
 }
 
+const patienceMs = 180_000;
+
 /**
  * Waits for something that must come; a test that waits for ever says nothing.
+ * How long is a guard, far beyond what it takes where much else runs.
  *
  * @param what finishes the sentence "in vain for …"
  */
-export async function within<T>(
-	promise: Promise<T>,
-	what: string,
-	limitMs = 20_000,
-): Promise<T> {
+export async function within<T>(promise: Promise<T>, what: string): Promise<T> {
 	const { promise: late, reject } = Promise.withResolvers<never>();
 	const timer = setTimeout(
-		() => reject(new Error(`waited ${limitMs} ms in vain for ${what}`)),
-		limitMs,
+		() => reject(new Error(`waited ${patienceMs} ms in vain for ${what}`)),
+		patienceMs,
 	);
 	try {
 		return await Promise.race([promise, late]);

@@ -74,7 +74,6 @@ async function send(
 	await within(
 		client.until((text) => finalReplies(text).length >= methods.length),
 		`a reply to ${JSON.stringify(bytes.slice(0, 2000))}`,
-		10_000,
 	);
 	if ((await honestStatus(gate)) !== 200)
 		throw new Error("an honest request was not served");
