@@ -92,7 +92,6 @@ t.test(
 		await within(
 			Promise.all(clients.map(({ closed }) => closed)),
 			"the door to close every connection",
-			40_000,
 		);
 		const next = await openRaw(port);
 		next.write(get("localhost"));

@@ -36,7 +36,7 @@ const buildArguments = [
 	...["--build-arg", "RUNTIME_IMAGE=localhost/libraries"],
 ];
 
-/** One for both tests: what the first has built is the second's cache. */
+/** One for all these tests: what the first has built is there for the others. */
 let store: Promise<ImageStore> | undefined;
 function storeWithBases(): Promise<ImageStore> {
 	store ??= (async () => {
@@ -56,7 +56,7 @@ t.test(
 		const store = await storeWithBases();
 		await store.run(
 			"buildah",
-			...["build", "--layers", "--format", "docker", "--pull-never", "--quiet"],
+			...["build", "--format", "docker", "--pull-never", "--quiet"],
 			...buildArguments,
 			...["--tag", "localhost/llamagate", root],
 		);
@@ -195,7 +195,8 @@ for (const [place, commands] of [
 								prefix: "localhost/",
 								options: images.options("podman"),
 								buildOptions: images.options("buildah"),
-								buildArguments: ["--layers", ...buildArguments],
+								buildArguments,
+								root,
 								network: `ns:/run/netns/${server.name}`,
 								folders: { "/etc/llamagate": settings },
 							}),

@@ -20,6 +20,10 @@ def hand_on(*command):
 
 
 def build(folder, tag):
+    # What has been built of this folder is not built again: a minute, and a copy of all.
+    known = subprocess.run(["podman", *given["options"], "image", "exists", tag])
+    if os.path.samefile(folder, given["root"]) and known.returncode == 0:
+        return
     hand_on("buildah", *given["buildOptions"], "build", "--format", "docker",
             "--pull-never", "--quiet", *given["buildArguments"], "--tag", tag, folder)
 
