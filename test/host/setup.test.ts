@@ -55,12 +55,15 @@ async function lookFromOutside(
 			look(`${name} does not reach ${port}`, "filtered", from, address, port);
 		look(`${name}: SSH`, "open", from, address, 22);
 	}
-	// A neighbour that takes the way over the LAN to the tailnet's addresses.
-	const spoofed = "100.99.1.2";
-	for (const source of [addresses.lanNeighbour.v4, spoofed])
+	// A neighbour that takes the way over the LAN to the tailnet's addresses is turned
+	// away; what goes to an address of the tailnet does not come back to it.
+	for (const [source, wanted] of [
+		[addresses.lanNeighbour.v4, "closed"],
+		["100.99.1.2", "filtered"],
+	] as const)
 		look(
 			`the LAN reaches nothing on the tailnet's address as ${source}`,
-			"filtered",
+			wanted,
 			...([neighbour, addresses.server.v4, 11434, source] as const),
 		);
 	await Promise.all(looks);
