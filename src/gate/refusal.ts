@@ -32,8 +32,8 @@ const maxRefusals = 100;
 
 /**
  * The headers of a refusal. A key that is refused stays so for a while, and
- * clients ask up to eleven times; those made from Stainless's generator, the
- * OpenAI and Anthropic SDKs among them, heed `x-should-retry`.
+ * there are clients that repeat a 401 ten times; the OpenAI and Anthropic SDKs
+ * heed `x-should-retry` (their client's shouldRetry).
  */
 function headersOf({ status, headers = [] }: Refusal): readonly string[] {
 	return status === 401 || status === 403

@@ -83,6 +83,7 @@ t.test("a user's node has its names, its owner and no tags", async (t) => {
 	t.strictSame(await identify(t, {}), {
 		name: "laptop",
 		fqdn: "laptop.tail1234.ts.net",
+		addresses: ["100.101.102.105", "fd7a:115c:a1e0::6633:6669"],
 		stableId: "nlaptopCNTRL",
 		user: "me@example.com",
 		tags: [],
@@ -164,6 +165,26 @@ t.test(
 		t.strictSame([name, fqdn, stableId], ["", "", "nlaptopCNTRL"]);
 	},
 );
+
+t.test("addresses that are not plainly a node's are left out", async (t) => {
+	const { Node, ...rest } = whoIsNode();
+	for (const [told, read] of [
+		[null, []],
+		[undefined, []],
+		["100.64.0.7/32", []],
+		[[7, null, "", "100.64.0.7", "100.64.0.0/24", "x/32"], []],
+		[
+			["100.64.0.7/32", "FD7A:115C:A1E0:0::7/128"],
+			["100.64.0.7", "fd7a:115c:a1e0::7"],
+		],
+	] as const) {
+		const { addresses } = await identify(t, {
+			...rest,
+			Node: { ...Node, Addresses: told },
+		});
+		t.strictSame(addresses, read, JSON.stringify(told));
+	}
+});
 
 t.test("an address that belongs to no node is unknown", async (t) => {
 	const { whois } = await start(t);
@@ -509,6 +530,7 @@ t.test("the status of a host that is up", async (t) => {
 			backendState: "Running",
 			version: "1.103.0-dev20260822-tde9ec7ee2",
 			userspace: false,
+			isTagged: false,
 			addresses: ["100.101.102.104", "fd7a:115c:a1e0::6633:6668"],
 			dnsName: "server.tail1234.ts.net",
 			keyExpiresAtMs: Date.UTC(2027, 2, 1, 9, 30),
@@ -529,6 +551,7 @@ t.test("the status of a host that is logged out", async (t) => {
 			backendState: "NeedsLogin",
 			version: "1.103.0-dev20260822-tde9ec7ee2",
 			userspace: false,
+			isTagged: false,
 			addresses: [],
 			dnsName: "",
 			keyExpiresAtMs: undefined,
