@@ -93,7 +93,14 @@ export function gate(installation: Installation): Step {
 						actions.push(rootFile(path, content, [reload]));
 				}
 				if (actions.length > 0)
-					actions.push({ kind: "command", command: reload });
+					actions.push(
+						{ kind: "command", command: reload },
+						// The units and what it writes for them belong together.
+						{
+							kind: "command",
+							command: ["systemctl", "try-restart", "llamagate-listen.service"],
+						},
+					);
 			}
 			const missing = bootUnits.filter((name) => {
 				const unit = units.find((known) => known?.name === name);

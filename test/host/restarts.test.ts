@@ -1,5 +1,5 @@
-import t, { type Test } from "tap";
-import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
+import t from "tap";
+import { type BootedHost, booting } from "../support/bootedHost.ts";
 import { testKeys } from "../support/gate.ts";
 import {
 	addresses,
@@ -8,25 +8,23 @@ import {
 	curlExits,
 	gateV4,
 	gateV6,
-	linesOf,
-	type Namespace,
-	ollama,
 	startStream,
 } from "../support/namespaces.ts";
-
-// tailscaled takes tailscale0 away when it stops and makes it anew when it starts.
-// On a host with udev, systemd has a unit of the interface, which comes and goes too.
+import {
+	deviceUnit,
+	knockAllTheTime,
+	startWithUdev,
+	staysStopped,
+} from "../support/restarts.ts";
 
 const key = testKeys.user;
-const device = "sys-subsystem-net-devices-tailscale0.device";
-/** Exit codes of curl(1) for who gets no handshake. */
-const noHandshake = [curlExits.refused, 28];
 
 t.test(
 	"tailscaled is restarted on a host with udev and nftables",
 	booting(),
 	async (t) => {
-		const { host, peer, status, gateListens, isActive } = await start(t);
+		const { host, peer, status, gateListens, isActive } =
+			await startWithUdev(t);
 		const neighbour = await host.plugLan();
 		const knocks = knockAllTheTime(neighbour);
 		await knocks.seen((said) => said === "refused");
@@ -39,9 +37,14 @@ t.test(
 				const pid = await mainPid(host);
 				for (const round of [1, 2, 3, 4]) {
 					await host.unplugTailnet();
-					await becomes(t, () => isActive(device), "inactive", "it is gone");
+					await becomes(
+						t,
+						() => isActive(deviceUnit),
+						"inactive",
+						"it is gone",
+					);
 					await host.plugTailnet();
-					await becomes(t, () => isActive(device), "active", "it is back");
+					await becomes(t, () => isActive(deviceUnit), "active", "it is back");
 					await becomes(t, () => status(gateV4), 401, `${round}: over IPv4`);
 					await becomes(t, () => status(gateV6), 401, `${round}: over IPv6`);
 					const { length } = stream.all;
@@ -153,52 +156,6 @@ t.test(
 	},
 );
 
-async function start(t: Test, install?: (root: string) => Promise<void>) {
-	const host = await bootHost(t, {
-		udev: true,
-		...(install !== undefined && { install }),
-	});
-	const peer = await host.plugTailnet();
-	const status = async (gate: string) => (await ask(peer, gate)).status;
-	const isActive = async (unit: string) =>
-		(await host.run("systemctl", "is-active", unit)).stdout.trim();
-	await becomes(t, () => status(gateV4), 401, "the gate serves");
-	await becomes(t, () => isActive(device), "active", "systemd has its unit");
-	return {
-		...{ host, peer, status, isActive },
-		async gateListens() {
-			const all = await host.network.listeners();
-			return all.filter((at) => at.endsWith(":11434") && at !== ollama);
-		},
-	};
-}
-
-async function staysStopped(t: Test, host: BootedHost): Promise<void> {
-	await host.must("systemctl", "stop", "llamagate.socket");
-	// The follower has been through one change once it says something of the next.
-	for (const own of [
-		{ v4: "100.101.102.110", v6: "fd7a:115c:a1e0::110" },
-		{ v4: "100.101.102.111", v6: "fd7a:115c:a1e0::111" },
-		addresses.server,
-	]) {
-		await host.unplugTailnet();
-		await host.plugTailnet(own);
-		await becomes(
-			t,
-			async () =>
-				(await host.journal("llamagate-listen")).findLast((line) =>
-					line.startsWith("tailscale0 has 100"),
-				),
-			`tailscale0 has ${own.v4} [${own.v6}]`,
-			`the follower knows ${own.v4}`,
-		);
-	}
-	for (const unit of ["llamagate.socket", "llamagate.service"]) {
-		const { stdout } = await host.run("systemctl", "is-active", unit);
-		t.equal(stdout, "inactive\n", unit);
-	}
-}
-
 async function hasTable(host: BootedHost, name: string): Promise<boolean> {
 	return (await host.run("nft", "list", "table", "inet", name)).code === 0;
 }
@@ -208,18 +165,4 @@ function mainPid(host: BootedHost): Promise<string> {
 		...["systemctl", "show", "--property=MainPID", "--value"],
 		"llamagate.service",
 	);
-}
-
-/** Asks the gate's addresses without an end, over the LAN, and says what came of it. */
-function knockAllTheTime(neighbour: Namespace) {
-	const child = neighbour.start(
-		...["sh", "-c"],
-		`while :; do
-			for gate in ${gateV4} ${gateV6}; do
-				curl --silent --output /dev/null --connect-timeout 1 --max-time 5 "http://$gate/api/tags"
-				case $? in ${noHandshake.join(" | ")}) echo refused ;; *) echo open ;; esac
-			done
-		done`,
-	);
-	return linesOf(child, (line) => line);
 }

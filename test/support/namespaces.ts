@@ -331,7 +331,12 @@ export interface Answer {
 }
 
 /** Exit codes of curl(1). */
-export const curlExits = { refused: 7, emptyReply: 52, reset: 56 } as const;
+export const curlExits = {
+	refused: 7,
+	timeout: 28,
+	emptyReply: 52,
+	reset: 56,
+} as const;
 
 /**
  * Asks a gate for the list of models.
