@@ -56,7 +56,7 @@ try {
 	const machine = describeMachine(stage);
 	const sections = await hostile(stage);
 	process.stdout.write(
-		"| load | tree | stream p99 calm, ms | attacked | new request p95, ms | worst | not served | memory grown, MiB |\n| --- | --- | --: | --: | --: | --: | --: | --: |\n",
+		"| load | tree | stream p99 calm, ms | attacked | new request p95, ms | worst | not served | core used calm | attacked | memory grown, MiB |\n| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |\n",
 	);
 	for (const { name, rows } of sections)
 		for (const row of rows)

@@ -3,7 +3,13 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { type HostileLoad, hostileLoads } from "../hostile/loads.ts";
 import { type StreamTimes, startLoad } from "../native.ts";
-import { resetPeak, residentBytes, start, stop } from "../processes.ts";
+import {
+	cpuSeconds,
+	resetPeak,
+	residentBytes,
+	start,
+	stop,
+} from "../processes.ts";
 import { fixed, median, quantile, type Section } from "../report.ts";
 import {
 	failureNotes,
@@ -30,6 +36,8 @@ interface Felt {
 	readonly new95Ms: number;
 	readonly newWorstMs: number;
 	readonly newFailed: number;
+	/** The share of its core that the gate used: what others on the machine do hardly shows in it. */
+	readonly coreShare: number;
 	/** What the gate's memory has grown by, at its most. */
 	readonly grownBytes: number;
 }
@@ -75,6 +83,8 @@ export async function hostile(stage: Stage): Promise<Section[]> {
 				),
 				new95: middle(({ attacked }) => attacked.new95Ms),
 				newWorst: middle(({ attacked }) => attacked.newWorstMs),
+				calmCore: middle(({ calm }) => calm.coreShare),
+				attackedCore: middle(({ attacked }) => attacked.coreShare),
 				newFailed: middle(({ attacked }) => attacked.newFailed),
 				grown: middle(({ attacked }) => attacked.grownBytes) / 2 ** 20,
 			};
@@ -93,6 +103,8 @@ export async function hostile(stage: Stage): Promise<Section[]> {
 				"new request p95, ms",
 				"worst",
 				"not served",
+				"core used calm",
+				"attacked",
 				"memory grown, MiB",
 			],
 			rows: results.map((result) => {
@@ -105,6 +117,8 @@ export async function hostile(stage: Stage): Promise<Section[]> {
 						fixed(figure[column] ?? 0, 1),
 					),
 					fixed(figure.newFailed ?? 0, 0),
+					fixed(figure.calmCore ?? 0, 2),
+					fixed(figure.attackedCore ?? 0, 2),
 					fixed(figure.grown ?? 0, 0),
 				];
 			}),
@@ -152,6 +166,8 @@ async function feel(
 	lastsMs: number,
 	residentBefore = residentBytes(pids, "VmRSS"),
 ): Promise<Felt> {
+	const cpuBefore = cpuSeconds(pids);
+	const startedAtMs = performance.now();
 	const streams = startLoad(native, {
 		mode: "streams",
 		port,
@@ -178,6 +194,8 @@ async function feel(
 		(await streams.lines).at(-1) ?? "",
 	) as StreamTimes;
 	await ended;
+	const coreShare =
+		(cpuSeconds(pids) - cpuBefore) / ((performance.now() - startedAtMs) / 1000);
 	if (lost > 0) throw new Error(`${lost} streams were cut`);
 	const { tookMs, failed } = JSON.parse(text) as {
 		tookMs: number[];
@@ -188,6 +206,7 @@ async function feel(
 		new95Ms: quantile(tookMs, 0.95),
 		newWorstMs: quantile(tookMs, 1),
 		newFailed: failed,
+		coreShare,
 		grownBytes: residentBytes(pids, "VmHWM") - residentBefore,
 	};
 }

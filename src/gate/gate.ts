@@ -344,7 +344,14 @@ export async function createGate(
 			});
 			return;
 		}
-		if (head.transferEncoding.length > 0) countPieces(exchange);
+		if (head.transferEncoding.length > 0) {
+			const inPieces = pieces.check(exchange.connection.key ?? "");
+			if (inPieces !== undefined) {
+				refuse(exchange, inPieces);
+				return;
+			}
+			countPieces(exchange);
+		}
 		// The gate has read them. Whatever type and length they tell of, a body is passed
 		// on as it is: Fastify would parse it.
 		req.headers = {};

@@ -38,10 +38,16 @@ export class PieceBudget {
 		};
 	}
 
-	/** Whether a key may send small pieces now. */
-	hasRoom(key: string): boolean {
+	/**
+	 * What a body in chunks is refused with before any of it is read: even what is
+	 * thrown away costs the parser some time, so a key that has used up its burst
+	 * waits until a good part of it is back.
+	 */
+	check(key: string): Refusal | undefined {
 		const used = this.#used.get(key);
-		return used === undefined || this.#leftOf(used) >= 1;
+		return used === undefined || this.#leftOf(used) >= burst / 4
+			? undefined
+			: tooManyOfKey;
 	}
 
 	/** Forgets keys that have their whole burst back. */
