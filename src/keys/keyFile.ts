@@ -506,8 +506,12 @@ async function writeNew(
 		const before = await stat(replaced).catch(() =>
 			stat(path.dirname(replaced)),
 		);
-		if (process.getuid?.() === 0) await handle.chown(before.uid, before.gid);
-		await handle.chmod(isForServiceGroup(before) ? 0o640 : 0o600);
+		// Only where it changes something: the permission model, under which the
+		// container's image runs, refuses both, and the file is its maker's and 0600.
+		const mine = before.uid === 0 && before.gid === 0;
+		if (process.getuid?.() === 0 && !mine)
+			await handle.chown(before.uid, before.gid);
+		if (isForServiceGroup(before)) await handle.chmod(0o640);
 		await handle.writeFile(text);
 		await handle.sync();
 	} finally {
