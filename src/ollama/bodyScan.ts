@@ -6,10 +6,6 @@ import {
 	closeBrace,
 	colon,
 	comma,
-	endOfLiteral,
-	endOfName,
-	endOfNumber,
-	endOfString,
 	endsNumber,
 	firstOfNumber,
 	hexOf,
@@ -26,9 +22,19 @@ import {
 	other,
 	quote,
 	quotes,
-	space,
 	unescaped,
 } from "./jsonTokens.ts";
+import {
+	aColon,
+	commaOrEnd,
+	crossPlain,
+	key,
+	keyOrEnd,
+	maxDepth,
+	Nesting,
+	nothing,
+	valueOrEnd,
+} from "./plainJson.ts";
 import {
 	anyName,
 	NameReader,
@@ -55,20 +61,9 @@ export type ScanResult =
 	| ({ readonly kind: "fields" } & Found)
 	| { readonly kind: "unclear"; readonly message: string };
 
-/** As deep as Go reads (encoding/json/scanner.go:maxNestingDepth). */
-const maxDepth = 10_000;
 const maxScalarBytes = 4096;
 /** Values that the watched maps may have together. */
 const maxMapped = 1024;
-
-// What may come next.
-const value = 0;
-const valueOrEnd = 1;
-const keyOrEnd = 2;
-const key = 3;
-const aColon = 4;
-const commaOrEnd = 5;
-const nothing = 6;
 
 // What is being read.
 const between = 0;
@@ -112,12 +107,7 @@ export class BodyScan {
 	#problem: string | undefined;
 
 	#mode = between;
-	#expecting = value;
-	/** Open containers, and for each whether it is an object. */
-	#depth = 0;
-	#objects = new Uint8Array(64);
-	/** What follows a comma in the innermost. */
-	#afterComma = value;
+	readonly #nesting = new Nesting();
 	/** The place of the innermost, and of those around it that can be anywhere but elsewhere. */
 	#place = elsewhere;
 	readonly #places = new Uint8Array(maxPlaces);
@@ -183,7 +173,7 @@ export class BodyScan {
 	finish(): ScanResult {
 		if (this.#problem === undefined && this.#utf8Rest !== undefined)
 			this.#refuse("the body is not valid UTF-8");
-		if (this.#problem === undefined && this.#expecting !== nothing)
+		if (this.#problem === undefined && this.#nesting.expecting !== nothing)
 			this.#refuse("the body's JSON is not complete");
 		return this.#problem === undefined
 			? {
@@ -225,75 +215,22 @@ export class BodyScan {
 			end === whole.length ? undefined : Buffer.from(whole.subarray(end));
 	}
 
-	/**
-	 * Reads on between tokens, and crosses those that nobody wants and that lie
-	 * whole in this piece: hostile bodies have one every other byte.
-	 */
 	#readBetween(piece: Buffer, start: number): number {
-		const end = piece.length;
-		let names = this.#namesHere();
-		// A value may follow that nobody wants, at the top or further in.
-		let isPlain = this.#wanted === unwanted && this.#depth > 0;
-		let expecting = this.#expecting;
-		for (let at = start; at < end; at++) {
+		let at = start;
+		for (;;) {
+			at = crossPlain(
+				piece,
+				at,
+				this.#nesting,
+				this.#wanted === unwanted && this.#nesting.depth > 0,
+				this.#namesHere(),
+			);
+			if (at >= piece.length) return at;
 			const byte = piece[at] ?? 0;
-			const kind = classOf[byte] ?? other;
-			if (kind === space) continue;
-			if (kind === comma && expecting === commaOrEnd) {
-				expecting = this.#afterComma;
-				continue;
-			}
-			if (kind === colon && expecting === aColon) {
-				expecting = value;
-				continue;
-			}
-			if (isPlain) {
-				const next =
-					kind === quotes
-						? expecting <= valueOrEnd
-							? endOfString(piece, at)
-							: expecting <= key
-								? endOfName(piece, at, names)
-								: -1
-						: expecting > valueOrEnd
-							? -1
-							: kind === numeral
-								? endOfNumber(piece, at)
-								: kind === letter
-									? endOfLiteral(piece, at)
-									: -1;
-				if (next !== -1) {
-					expecting = expecting <= valueOrEnd ? commaOrEnd : aColon;
-					at = next - 1;
-					continue;
-				}
-			}
-			// What lies further in than anything that matters, and goes on there.
-			if (this.#place === elsewhere && isPlain) {
-				const isObject = byte === openBrace || byte === closeBrace;
-				if (kind === open && expecting <= valueOrEnd && this.#enter(isObject)) {
-					expecting = isObject ? keyOrEnd : valueOrEnd;
-					continue;
-				}
-				if (
-					kind === close &&
-					(expecting === commaOrEnd ||
-						expecting === (isObject ? keyOrEnd : valueOrEnd)) &&
-					this.#leave(isObject)
-				) {
-					expecting = commaOrEnd;
-					continue;
-				}
-			}
-			this.#expecting = expecting;
-			this.#readMark(byte, kind);
-			if (this.#problem !== undefined || this.#mode !== between) return at + 1;
-			names = this.#namesHere();
-			isPlain = this.#wanted === unwanted && this.#depth > 0;
-			expecting = this.#expecting;
+			this.#readMark(byte, classOf[byte] ?? other);
+			at += 1;
+			if (this.#problem !== undefined || this.#mode !== between) return at;
 		}
-		this.#expecting = expecting;
-		return end;
 	}
 
 	/** The names that matter as keys here; `undefined` where none does. */
@@ -343,81 +280,50 @@ export class BodyScan {
 
 	/** A byte that begins no JSON. A byte order mark is the commonest. */
 	#refuseByte(byte: number): void {
-		if (this.#depth === 0 && byte === 0xef)
+		if (this.#nesting.depth === 0 && byte === 0xef)
 			this.#refuse("the body begins with a byte order mark; send it without");
 		else if (this.#takesValue()) this.#refuseSyntax();
 	}
 
 	/** Whether a value may stand here; one at the top must be an object. */
 	#takesValue(isObject = false): boolean {
-		if (this.#expecting > valueOrEnd) {
+		if (this.#nesting.expecting > valueOrEnd) {
 			this.#refuse(
-				this.#expecting === nothing
+				this.#nesting.expecting === nothing
 					? "something follows the body's JSON"
 					: "the body is not valid JSON",
 			);
 			return false;
 		}
-		if (this.#depth === 0 && !isObject) {
+		if (this.#nesting.depth === 0 && !isObject) {
 			this.#refuse("the body is not a JSON object");
 			return false;
 		}
 		return true;
 	}
 
-	#isInObject(): boolean {
-		return this.#objects[this.#depth - 1] === 1;
-	}
-
 	#open(isObject: boolean): void {
 		if (!this.#takesValue(isObject)) return;
-		if (this.#depth >= maxDepth) {
+		const nesting = this.#nesting;
+		if (nesting.depth >= maxDepth) {
 			this.#refuse(`the body nests deeper than ${maxDepth}`);
 			return;
 		}
 		let place = elsewhere;
-		if (this.#place !== elsewhere || this.#depth === 0) {
+		if (this.#place !== elsewhere || nesting.depth === 0) {
 			place = this.#placeInside(isObject);
 			this.#noteContainer();
 		}
-		if (this.#depth >= this.#objects.length) {
-			const grown = new Uint8Array(maxDepth);
-			grown.set(this.#objects);
-			this.#objects = grown;
-		}
-		this.#enter(isObject);
+		nesting.enter(isObject);
+		if (place === elsewhere && nesting.depth < nesting.floor)
+			nesting.floor = nesting.depth;
 		this.#place = place;
-		if (this.#depth < maxPlaces) this.#places[this.#depth] = place;
-		this.#expecting = isObject ? keyOrEnd : valueOrEnd;
-	}
-
-	/** Goes a level deeper, if there is room for it. */
-	#enter(isObject: boolean): boolean {
-		const depth = this.#depth;
-		if (depth >= this.#objects.length) return false;
-		this.#objects[depth] = isObject ? 1 : 0;
-		this.#depth = depth + 1;
-		if (depth + 1 < maxPlaces) this.#places[depth + 1] = elsewhere;
-		this.#afterComma = isObject ? key : value;
-		return true;
-	}
-
-	/** Goes back a level, if both are elsewhere. */
-	#leave(isObject: boolean): boolean {
-		const depth = this.#depth - 1;
-		if (
-			(depth < maxPlaces && this.#places[depth] !== elsewhere) ||
-			this.#objects[depth] !== (isObject ? 1 : 0)
-		)
-			return false;
-		this.#depth = depth;
-		this.#afterComma = this.#objects[depth - 1] === 1 ? key : value;
-		return true;
+		if (nesting.depth < maxPlaces) this.#places[nesting.depth] = place;
 	}
 
 	/** The place of a container that opens here. */
 	#placeInside(isObject: boolean): number {
-		if (this.#depth === 0) return atTop;
+		if (this.#nesting.depth === 0) return atTop;
 		if (this.#place === inTools && isObject) return inTool;
 		if (this.#place !== atTop || this.#field === undefined) return elsewhere;
 		const { name } = this.#field;
@@ -436,25 +342,22 @@ export class BodyScan {
 	}
 
 	#close(isObject: boolean): void {
-		const fits =
-			this.#depth > 0 &&
-			this.#isInObject() === isObject &&
-			(this.#expecting === commaOrEnd ||
-				this.#expecting === (isObject ? keyOrEnd : valueOrEnd));
-		if (!fits) {
+		const nesting = this.#nesting;
+		if (!nesting.mayLeave(isObject)) {
 			this.#refuseSyntax();
 			return;
 		}
-		this.#depth -= 1;
-		if (this.#depth < maxPlaces)
-			this.#place = this.#places[this.#depth] ?? elsewhere;
-		this.#afterComma = this.#isInObject() ? key : value;
-		this.#expecting = this.#depth === 0 ? nothing : commaOrEnd;
+		nesting.leave();
+		this.#place =
+			nesting.depth >= nesting.floor
+				? elsewhere
+				: (this.#places[nesting.depth] ?? elsewhere);
 	}
 
 	#beginString(): void {
 		this.#escaped = false;
-		this.#nameIsKey = this.#expecting === key || this.#expecting === keyOrEnd;
+		this.#nameIsKey =
+			this.#nesting.expecting === key || this.#nesting.expecting === keyOrEnd;
 		if (this.#nameIsKey) {
 			const isWatched =
 				this.#place === atTop ||
@@ -524,7 +427,7 @@ export class BodyScan {
 	#endString(): void {
 		this.#mode = between;
 		if (this.#nameIsKey) {
-			this.#expecting = aColon;
+			this.#nesting.expecting = aColon;
 			return;
 		}
 		this.#endValue('"');
@@ -532,7 +435,7 @@ export class BodyScan {
 
 	/** A value has come to its end; what was kept of it stands between these marks. */
 	#endValue(mark: "" | '"'): void {
-		this.#expecting = commaOrEnd;
+		this.#nesting.expecting = commaOrEnd;
 		if (this.#wanted === unwanted) return;
 		if (this.#wanted === asMapped) this.#noteMapped("");
 		if (this.#wanted === asField && this.#field !== undefined) {
@@ -599,14 +502,14 @@ export class BodyScan {
 
 	#endName(): void {
 		if (!this.#nameIsKey) {
-			this.#expecting = commaOrEnd;
+			this.#nesting.expecting = commaOrEnd;
 			if (this.#wanted === asMapped) this.#noteMapped(this.#name.text);
 			else if (this.#name.beginsWith(this.#watched.toolTypes))
 				this.#toolType ??= this.#name.text;
 			this.#wanted = unwanted;
 			return;
 		}
-		this.#expecting = aColon;
+		this.#nesting.expecting = aColon;
 		if (this.#place === inTool) {
 			// By whatever spelling, and each of several: any of them counts.
 			if (this.#name.findFolded(this.#watched.toolFields) !== undefined)

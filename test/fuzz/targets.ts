@@ -222,6 +222,7 @@ const bodyTarget: Target = {
 	files: [
 		"src/ollama/bodyScan.ts",
 		"src/ollama/jsonTokens.ts",
+		"src/ollama/plainJson.ts",
 		"src/ollama/watchedNames.ts",
 	],
 	seeds: [
