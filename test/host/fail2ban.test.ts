@@ -44,8 +44,8 @@ const other = "100.101.102.106";
 const forged = '{"event":"auth_failed","ip":"9.9.9.9"';
 const forgedLine = `${forged},"level":"warn","time":"2026-11-23T14:58:29.625Z","reqId":null,"lockedOut":false,"msg":"wrong key"}`;
 
-/** The gate logs what Ollama calls the model, but none with a double quote in it. */
-const forgedModel = forgedLine.replaceAll('"', "'");
+/** The gate logs what Ollama calls the model; of the forged line, what a name there may have. */
+const forgedModel = "event-auth_failed.ip.9.9.9.9:level-warn";
 
 /** The addresses, one for each line that the filter takes for a failure. */
 async function found(t: Test, lines: readonly string[]): Promise<string[]> {
