@@ -206,7 +206,7 @@ t.test("every mistake is listed at once, each with its line", async (t) => {
 		{ message: /line 3: sources: stands here twice/ },
 	);
 	t.throws(() => parseConfig('{\n"sources": [\n}', "c.json"), {
-		message: /line 3: not valid JSON/,
+		message: /line 3: a value is missing here/,
 	});
 	t.throws(() => parseConfig("", "c.json"), {
 		message: /c\.json is not usable/,

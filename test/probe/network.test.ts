@@ -45,10 +45,8 @@ async function probe(
 		...["env", ...(key === undefined ? [] : [`LLAMAGATE_KEY=${key}`])],
 		...[...node, "src/main.ts", "probe", ...args, "--json"],
 	);
-	const { results } =
-		stdout === ""
-			? { results: [] }
-			: (JSON.parse(stdout) as { results: Result[] });
+	// An error of the command line has none.
+	const { results = [] } = JSON.parse(stdout) as { results?: Result[] };
 	return {
 		code,
 		stderr,
