@@ -284,7 +284,11 @@ async function examineListening(patient: Patient): Promise<Outcome> {
 	]);
 	const own = sockets.filter((socket) => isHeldByGate(socket, owner));
 	const around = await waysAround();
-	if (around.length > 0 && own.every(isLocalOnly))
+	if (
+		around.length > 0 &&
+		// Sockets stay for a while on addresses that have gone.
+		(own.every(isLocalOnly) || (await followed()).addresses.length === 0)
+	)
 		return finding(
 			[
 				"no device of the tailnet meets the gate: there is no Tailscale interface for it to listen on",
