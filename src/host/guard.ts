@@ -31,7 +31,9 @@ export async function readGuard(): Promise<Guard> {
 			const { code, stdout } = await runProgram([
 				...["nft", "-j", "list", "table", "inet", table],
 			]);
-			return { table, baseChains: code === 0 ? parseNftables(stdout) : [] };
+			// Of a table that goes meanwhile nft says nothing, and calls that a success.
+			const isThere = code === 0 && stdout.trim() !== "";
+			return { table, baseChains: isThere ? parseNftables(stdout) : [] };
 		}),
 	);
 	return {
