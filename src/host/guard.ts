@@ -28,12 +28,10 @@ export interface Guard {
 export async function readGuard(): Promise<Guard> {
 	const tables = await Promise.all(
 		guardTables.map(async (table) => {
-			const { code, stdout } = await runProgram([
+			const listed = await runProgram([
 				...["nft", "-j", "list", "table", "inet", table],
 			]);
-			// Of a table that goes meanwhile nft says nothing, and calls that a success.
-			const isThere = code === 0 && stdout.trim() !== "";
-			return { table, baseChains: isThere ? parseNftables(stdout) : [] };
+			return { table, baseChains: chainsOf(listed) };
 		}),
 	);
 	return {
@@ -43,6 +41,18 @@ export async function readGuard(): Promise<Guard> {
 				return device === undefined ? [] : { table, device };
 			}),
 	};
+}
+
+/** The chains of a table that nft was asked for; none of one that is not there. */
+export function chainsOf({
+	code,
+	stdout,
+}: {
+	readonly code: number | null;
+	readonly stdout: string;
+}): BaseChain[] {
+	// Of a table that goes meanwhile nft says nothing, and calls that a success.
+	return code === 0 && stdout.trim() !== "" ? parseNftables(stdout) : [];
 }
 
 function onlyWayTo(
