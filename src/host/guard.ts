@@ -51,8 +51,14 @@ export function chainsOf({
 	readonly code: number | null;
 	readonly stdout: string;
 }): BaseChain[] {
-	// Of a table that goes meanwhile nft says nothing, and calls that a success.
-	return code === 0 && stdout.trim() !== "" ? parseNftables(stdout) : [];
+	if (code !== 0) return [];
+	try {
+		return parseNftables(stdout);
+	} catch (error) {
+		// Of a table that goes meanwhile nft prints the half, or nothing, and calls that a success.
+		if (error instanceof SyntaxError) return [];
+		throw error;
+	}
 }
 
 function onlyWayTo(
