@@ -1,7 +1,6 @@
 import { nearest } from "../config/nearest.ts";
 import { type Command, UsageError } from "./command.ts";
-import type { KeyAction } from "./keys/action.ts";
-import { sharedHelp } from "./keys/action.ts";
+import { type KeyAction, sharedHelp } from "./keys/action.ts";
 import { add } from "./keys/add.ts";
 import { edit } from "./keys/edit.ts";
 import { list } from "./keys/list.ts";

@@ -18,7 +18,7 @@ import {
 	tellDaemon,
 	warnOfRootOwner,
 } from "./action.ts";
-import { sayWhoIsMeant } from "./bound.ts";
+import { refuseUnknownDevices, sayWhoIsMeant } from "./bound.ts";
 import {
 	readBind,
 	readExpires,
@@ -86,10 +86,7 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 		if (ollamaKeyFile !== undefined && values.stdin)
 			throw new UsageError("--ollama-key and --stdin are two keys; give one");
 		const settings = await loadConfig(values.config);
-		if (bind !== undefined && settings.identity.mode === "off")
-			throw new Finding(
-				`a bound key needs to know who is who: set identity.mode to "log" or "require" in ${values.config} first`,
-			);
+		if (bind !== undefined) refuseUnknownDevices(settings, values.config);
 		const key =
 			ollamaKeyFile === undefined ? await obtainKey(values.stdin) : undefined;
 		const entry: KeyEntry = {

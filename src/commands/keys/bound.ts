@@ -1,10 +1,23 @@
+import type { Settings } from "../../config/load.ts";
 import { type Binding, isBoundTo } from "../../gate/identity.ts";
 import { createWhois, type TailnetNode } from "../../net/tailscale.ts";
 import { visible } from "../../visible.ts";
+import { Finding } from "../command.ts";
 import { say } from "./action.ts";
 
 /** How many devices or people are named in one line. */
 const mostNamed = 8;
+
+/** @throws {Finding} where devices are not told apart, so that no key can be bound to one */
+export function refuseUnknownDevices(
+	{ identity }: Settings,
+	configFile: string,
+): void {
+	if (identity.mode === "off")
+		throw new Finding(
+			`a bound key needs to know who is who: set identity.mode to "log" or "require" in ${configFile} first`,
+		);
+}
 
 /**
  * Says which devices of the tailnet a binding fits now, and warns where a name

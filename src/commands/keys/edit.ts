@@ -1,7 +1,7 @@
 import { loadConfig } from "../../config/load.ts";
 import { changeKeys, type KeyEntry } from "../../keys/keyFile.ts";
 import { scopes } from "../../ollama/routes.ts";
-import { Finding, readArgs, UsageError } from "../command.ts";
+import { readArgs, UsageError } from "../command.ts";
 import {
 	factsOf,
 	type KeyAction,
@@ -12,7 +12,7 @@ import {
 	sharedHelp,
 	tellDaemon,
 } from "./action.ts";
-import { sayWhoIsMeant } from "./bound.ts";
+import { refuseUnknownDevices, sayWhoIsMeant } from "./bound.ts";
 import {
 	readBind,
 	readExpires,
@@ -59,10 +59,7 @@ Example: llamagate keys edit laptop --models 'qwen3:*' --expires never
 					.join(", ")}`,
 			);
 		const settings = await loadConfig(values.config);
-		if (change.bind && settings.identity.mode === "off")
-			throw new Finding(
-				`a bound key needs to know who is who: set identity.mode to "log" or "require" in ${values.config} first`,
-			);
+		if (change.bind) refuseUnknownDevices(settings, values.config);
 		let edited: KeyEntry | undefined;
 		await changeKeys(settings.keysFile, false, (keys) => {
 			const old =
