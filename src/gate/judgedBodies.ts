@@ -2,6 +2,10 @@ import { wholeBodyBytes } from "./wholeBody.ts";
 
 /** What a body's memory is counted in. */
 const blockBytes = 64 * 1024;
+/** How long the event loop is left to others after a piece, as a multiple of what it took. */
+const restFor = 2;
+/** A piece's memory is collected too, so the pace is bounded: some 20 MiB a second for all. */
+const leastRestMs = 3;
 
 /**
  * The memory and the time for bodies that a rule must see whole before Ollama
@@ -9,6 +13,8 @@ const blockBytes = 64 * 1024;
  */
 export class JudgedBodies {
 	#heldBytes = 0;
+	/** When the loop has had its part of the time; by `performance.now()`. */
+	#restUntilMs = 0;
 	readonly #ofKey = new Map<string, number>();
 	readonly #waiting: (() => void)[] = [];
 
@@ -51,14 +57,24 @@ export class JudgedBodies {
 	}
 
 	/**
-	 * Calls back when the next piece of a large body may be judged: one of all of
-	 * them at a time, and between two the event loop has its turn.
+	 * Judges a piece of a large body, and calls back when the next piece of any may
+	 * be: one of all of them at a time, and together they have a third of the time.
 	 */
-	nextTurn(go: () => void): void {
+	inTurn(judge: () => void, go: () => void): void {
+		const startMs = performance.now();
+		judge();
+		const endMs = performance.now();
+		this.#restUntilMs =
+			Math.max(this.#restUntilMs, endMs) +
+			Math.max(leastRestMs, restFor * (endMs - startMs));
 		if (this.#waiting.push(go) === 1) setImmediate(this.#turn);
 	}
 
 	readonly #turn = (): void => {
+		if (performance.now() < this.#restUntilMs) {
+			setTimeout(this.#turn, 1);
+			return;
+		}
 		this.#waiting.shift()?.();
 		if (this.#waiting.length > 0) setImmediate(this.#turn);
 	};

@@ -203,11 +203,9 @@ export class Relay implements UpstreamSink {
 			}
 			if (this.#guard !== undefined) {
 				if (!this.#takeRoom()) return;
-				this.#guard.push(chunk);
-				if (this.#judgedBytes > 0) this.#waitForTurn();
-			}
+				this.#judge(this.#guard, chunk, whole);
+			} else whole.push(chunk);
 			this.#upload?.push(chunk);
-			whole.push(chunk);
 		});
 		req.on("end", () => {
 			if (this.exchange.ended) return;
@@ -246,11 +244,18 @@ export class Relay implements UpstreamSink {
 	}
 
 	/** A large body takes the event loop's time in small parts. */
-	#waitForTurn(): void {
-		if (this.#waitsForTurn) return;
+	#judge(guard: BodyGuard, piece: Buffer, whole: WholeBody): void {
+		const judge = () => {
+			guard.push(piece);
+			whole.push(piece);
+		};
+		if (this.#judgedBytes === 0 || this.#waitsForTurn) {
+			judge();
+			return;
+		}
 		this.#waitsForTurn = true;
 		this.exchange.req.pause();
-		this.#judged.nextTurn(() => {
+		this.#judged.inTurn(judge, () => {
 			this.#waitsForTurn = false;
 			this.exchange.req.resume();
 		});
