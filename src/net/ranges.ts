@@ -27,13 +27,23 @@ const loopbackRanges: readonly Range[] = [
 	ipaddr.parseCIDR("::1/128"),
 ];
 
+/**
+ * `::100.64.0.1` is how a kernel writes ::6440:1, an address of IPv6 that anybody
+ * on the same link can give himself. ipaddr.js takes that form, and no other of
+ * this address, for ::ffff:100.64.0.1, which is the IPv4 address.
+ */
+function unmapped(text: string): string {
+	return text.replace(/^::(?=\d+\.)/, "0::");
+}
+
 /** Reads `100.64.0.0/10` or a single address; `undefined` if it is neither. */
 export function parseRange(text: string): Range | undefined {
+	const written = unmapped(text);
 	if (
-		ipaddr.IPv4.isValidCIDRFourPartDecimal(text) ||
-		ipaddr.IPv6.isValidCIDR(text)
+		ipaddr.IPv4.isValidCIDRFourPartDecimal(written) ||
+		ipaddr.IPv6.isValidCIDR(written)
 	)
-		return ipaddr.parseCIDR(text);
+		return ipaddr.parseCIDR(written);
 	const address = parseAddress(text);
 	return address === undefined
 		? undefined
@@ -48,7 +58,7 @@ export function parseAddress(
 	if (ipaddr.IPv4.isValidFourPartDecimal(text)) return ipaddr.IPv4.parse(text);
 	// A zone ("fe80::1%eth0") says which link, and no Tailscale address has one.
 	if (text.includes("%") || !ipaddr.IPv6.isValid(text)) return undefined;
-	const address = ipaddr.IPv6.parse(text);
+	const address = ipaddr.IPv6.parse(unmapped(text));
 	return address.isIPv4MappedAddress() ? address.toIPv4Address() : address;
 }
 
