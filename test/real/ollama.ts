@@ -1,0 +1,141 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { cp, mkdir, readdir, symlink } from "node:fs/promises";
+import { createServer } from "node:net";
+import path from "node:path";
+import { temporaryFolder } from "../support/temporaryFolder.ts";
+import { newestOllama, type OllamaVersion, realParts } from "./parts.ts";
+
+/** What this needs of tap: a place to say what must be closed at a test's end. */
+interface Teardown {
+	teardown(action: () => unknown): unknown;
+}
+
+export interface OllamaOptions {
+	/** The newest by itself. */
+	readonly version?: OllamaVersion;
+	/** Ollama's own settings, over those that let it answer on a free port of 127.0.0.1. */
+	readonly env?: Readonly<Record<string, string>>;
+	/** Where it listens; on 127.0.0.1 at any free port by itself. */
+	readonly host?: string;
+	/** A command that runs the command that follows it: `ip netns exec NAME`. */
+	readonly launcher?: readonly string[];
+}
+
+export interface RealOllama {
+	readonly url: string;
+	readonly port: number;
+	/** Of the server; its runners are children of it. */
+	readonly pid: number;
+	readonly child: ChildProcess;
+	/** Its store, which goes with the test: what is pulled, created and deleted stays in it. */
+	readonly models: string;
+	/** Resolves at the server's end. */
+	readonly exited: Promise<unknown>;
+	/** What it has written so far. */
+	log(): string;
+	/** Resolves once it has written what matches; rejects when it ends before. */
+	logged(pattern: RegExp): Promise<void>;
+	/** Ends it, and waits for the end. */
+	stop(signal?: NodeJS.Signals): Promise<void>;
+}
+
+/**
+ * The real Ollama with the models `smol` and `other` in a store of its own. It
+ * answers when this returns, and ends with the test.
+ *
+ * @throws an error of one line where it does not come to listen
+ */
+export async function startOllama(
+	t: Teardown,
+	options: OllamaOptions = {},
+): Promise<RealOllama> {
+	const parts = realParts();
+	const folder = await temporaryFolder(t);
+	const models = path.join(folder, "models");
+	await linkModels(parts.models, models);
+	const host = options.host ?? `127.0.0.1:${await freePort()}`;
+	const [program = "", ...args] = [
+		...(options.launcher ?? []),
+		// Should the test end without a word, Ollama gets the signal that has it end its runners.
+		...["setpriv", "--pdeathsig", "TERM"],
+		...[parts.program(`ollama-${options.version ?? newestOllama}`), "serve"],
+	];
+	const child = spawn(program, args, {
+		stdio: ["ignore", "pipe", "pipe"],
+		env: {
+			PATH: process.env.PATH,
+			// It makes a key in there.
+			HOME: folder,
+			OLLAMA_HOST: host,
+			OLLAMA_MODELS: models,
+			...options.env,
+		},
+	});
+	const exited = once(child, "close");
+	const { log, logged } = collect(child, exited);
+	const stop = async (signal: NodeJS.Signals = "SIGTERM") => {
+		child.kill(signal);
+		const timer = setTimeout(() => child.kill("SIGKILL"), 20_000);
+		await exited;
+		clearTimeout(timer);
+	};
+	t.teardown(() => stop());
+	// The socket listens from then on; a connection waits until it is served.
+	await logged(/msg="Listening on /).catch(() => {
+		const reason = /^Error: (.*)$/m.exec(log())?.[1] ?? log().trim();
+		throw new Error(`Ollama did not start at ${host}: ${reason}`);
+	});
+	return {
+		...{ child, exited, models, log, logged, stop },
+		url: `http://${host}`,
+		port: Number(host.split(":").at(-1)),
+		// It has a pid, as it has written something.
+		pid: child.pid as number,
+	};
+}
+
+/** A store with the same models, whose blobs are links: deleting them there leaves the cache as it is. */
+async function linkModels(from: string, to: string): Promise<void> {
+	await cp(path.join(from, "manifests"), path.join(to, "manifests"), {
+		recursive: true,
+	});
+	await mkdir(path.join(to, "blobs"));
+	for (const blob of await readdir(path.join(from, "blobs")))
+		await symlink(path.join(from, "blobs", blob), path.join(to, "blobs", blob));
+}
+
+/** A port of 127.0.0.1 that nobody has at the moment. */
+async function freePort(): Promise<number> {
+	const server = createServer().listen(0, "127.0.0.1");
+	await once(server, "listening");
+	const address = server.address();
+	server.close();
+	await once(server, "close");
+	if (address === null || typeof address === "string")
+		throw new Error("no address");
+	return address.port;
+}
+
+/** Keeps what a program writes, and lets a test wait for it. */
+function collect(child: ChildProcess, exited: Promise<unknown>) {
+	let text = "";
+	const waiting = new Set<() => void>();
+	for (const stream of [child.stdout, child.stderr])
+		stream?.setEncoding("utf8").on("data", (piece: string) => {
+			text += piece;
+			for (const look of waiting) look();
+		});
+	const logged = (pattern: RegExp) =>
+		new Promise<void>((resolve, reject) => {
+			const look = () => {
+				if (!pattern.test(text)) return;
+				waiting.delete(look);
+				resolve();
+			};
+			waiting.add(look);
+			look();
+			void exited.then(() => reject(new Error(`ended without ${pattern}`)));
+		});
+	return { log: () => text, logged };
+}
