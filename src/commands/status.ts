@@ -2,9 +2,10 @@ import { styleText } from "node:util";
 import { defaultConfigPath, typed } from "../config/load.ts";
 import { findPlaces } from "../config/places.ts";
 import { type LastResult, readLastResult } from "../doctor/lastResult.ts";
+import { localSource } from "../gate/connection.ts";
 import type { LockedOut } from "../gate/lockout.ts";
-import { askGateOn, type GateStatus } from "../host/gateStatus.ts";
-import { localSource } from "../net/connections.ts";
+import { askGateOn } from "../admin/client.ts";
+import type { GateStatus } from "../admin/status.ts";
 import { headline } from "../report/headline.ts";
 import { formatJson } from "../report/json.ts";
 import {

@@ -2,9 +2,9 @@ import { defaultConfigPath } from "../config/load.ts";
 import { nearest } from "../config/nearest.ts";
 import { findPlaces } from "../config/places.ts";
 import type { LockedOut } from "../gate/lockout.ts";
-import { isLockedOut } from "../host/gateStatus.ts";
+import { isLockedOut } from "../admin/client.ts";
 import { parseAddress } from "../net/ranges.ts";
-import { askDaemon } from "../net/sideDoors.ts";
+import { askDaemon } from "../admin/client.ts";
 import { formatJson } from "../report/json.ts";
 import { visibleLine } from "../visible.ts";
 import {

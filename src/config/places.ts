@@ -1,6 +1,6 @@
 import path from "node:path";
 import { parseTree } from "jsonc-parser";
-import { askGateOn } from "../host/gateStatus.ts";
+import { askGateOn } from "../admin/client.ts";
 import { loadConfig, readConfig } from "./load.ts";
 import { nearest } from "./nearest.ts";
 import { configSchema, defaultsOf } from "./schema.ts";

@@ -1,4 +1,4 @@
-import type { GateStatus } from "../host/gateStatus.ts";
+import type { GateStatus } from "../admin/status.ts";
 import { type KeyEntry, parseTime } from "../keys/keyFile.ts";
 import { absent, finding, type Outcome, ok, unknown } from "./examination.ts";
 

@@ -1,7 +1,7 @@
 import { defaultConfigPath } from "../config/load.ts";
 import { findPlaces } from "../config/places.ts";
 import { gatePlace } from "../host/gate.ts";
-import { type Asked, askGateOn } from "../host/gateStatus.ts";
+import { type Asked, askGateOn } from "../admin/client.ts";
 import type { ListeningSocket } from "../host/listeningSockets.ts";
 import { runProgram } from "../host/program.ts";
 import { type Properties, parseProperties } from "../host/units.ts";

@@ -5,9 +5,9 @@ import { checkOptions, optionNames, topOptions } from "../ollama/options.ts";
 import type { Route } from "../ollama/routes.ts";
 import { type Watched, WatchList } from "../ollama/watchedNames.ts";
 import { maxUnpackedBytes, unpack } from "../ollama/zstd.ts";
-import type { Head } from "./head.ts";
 import { badBody, checkName, checkNames, namingFields } from "./modelPolicy.ts";
 import type { Refusal } from "./refusal.ts";
+import type { Head } from "./requestHead.ts";
 import type { Uploads } from "./uploads.ts";
 
 /**

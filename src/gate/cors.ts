@@ -1,4 +1,4 @@
-import type { Head } from "./head.ts";
+import type { Head } from "./requestHead.ts";
 
 const nothing: readonly string[] = [];
 

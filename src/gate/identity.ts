@@ -1,6 +1,5 @@
 import type { Settings } from "../config/load.ts";
 import type { Key } from "../keys/keyring.ts";
-import { localSource } from "../net/connections.ts";
 import type { TailnetNode, TailscaleNode, Whois } from "../net/tailscale.ts";
 import {
 	type ModelName,
@@ -8,7 +7,8 @@ import {
 	parseModelPattern,
 } from "../ollama/modelName.ts";
 import { type Route, type Scope, scopes } from "../ollama/routes.ts";
-import type { Exchange } from "./account.ts";
+import { localSource } from "./connection.ts";
+import type { Exchange } from "./exchange.ts";
 import { checkModelInPath } from "./modelPolicy.ts";
 import type { Refusal } from "./refusal.ts";
 

@@ -1,8 +1,8 @@
-import type { Ledger } from "./account.ts";
+import type { AccessLog } from "./accessLog.ts";
 import type { GateStats } from "./gate.ts";
 
 /** The counters in Prometheus's text format (version 0.0.4). */
-export function renderMetrics(ledger: Ledger, stats: GateStats): string {
+export function renderMetrics(accessLog: AccessLog, stats: GateStats): string {
 	const lines: string[] = [];
 	const family = (
 		name: string,
@@ -17,7 +17,7 @@ export function renderMetrics(ledger: Ledger, stats: GateStats): string {
 		for (const [labels, value] of samples)
 			lines.push(`llamagate_${name}${labels} ${value}`);
 	};
-	const tallies = [...ledger.tallies.values()];
+	const tallies = [...accessLog.tallies.values()];
 	// Names of keys are restricted when the keys file is read; nothing here needs escaping.
 	const per = (value: (tally: (typeof tallies)[number]) => number) =>
 		tallies.map((tally): [string, number] => [
@@ -67,13 +67,13 @@ export function renderMetrics(ledger: Ledger, stats: GateStats): string {
 		per(({ tokensOut }) => tokensOut),
 	);
 	family("auth_failures_total", "counter", "Requests with a wrong key.", [
-		["", ledger.authFailures],
+		["", accessLog.authFailures],
 	]);
 	family(
 		"log_lines_lost_total",
 		"counter",
 		"Log lines that were dropped since nobody took them.",
-		[["", ledger.lostLines]],
+		[["", accessLog.lostLines]],
 	);
 	family("connections", "gauge", "Open client connections.", [
 		["", stats.connections],

@@ -4,7 +4,7 @@ import { STATUS_CODES } from "../net/http.ts";
 import { isLingering, linger } from "../net/linger.ts";
 import { errorBody } from "../ollama/errors.ts";
 import type { Family } from "../ollama/routes.ts";
-import type { Exchange, Outcome } from "./account.ts";
+import type { Exchange, Outcome } from "./exchange.ts";
 import { bodyLengthOf } from "./route.ts";
 
 /** A decision against a request. It becomes a reply here and nowhere else. */

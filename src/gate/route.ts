@@ -1,6 +1,6 @@
 import { type Match, type Route, whyRefused } from "../ollama/routes.ts";
-import type { Head } from "./head.ts";
 import type { Refusal } from "./refusal.ts";
+import type { Head } from "./requestHead.ts";
 import { explainPath } from "./wrongPath.ts";
 
 const bad = (message: string): Refusal => ({

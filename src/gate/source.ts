@@ -1,5 +1,5 @@
-import { type Connection, localSource } from "../net/connections.ts";
 import { isPermittedSource, type Range } from "../net/ranges.ts";
+import { type Connection, localSource } from "./connection.ts";
 import type { Refusal } from "./refusal.ts";
 
 /**

@@ -2,7 +2,7 @@ import { loadConfig } from "../config/load.ts";
 import { lastResultFile } from "../doctor/lastResult.ts";
 import { request } from "../net/http.ts";
 import { tailscaleAddressesOf } from "../net/listener.ts";
-import { askDaemon } from "../net/sideDoors.ts";
+import { askDaemon } from "../admin/client.ts";
 import {
 	type Installation,
 	readPackaged,

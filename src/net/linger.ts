@@ -1,5 +1,5 @@
 import type { Socket } from "node:net";
-import { stopParsing } from "./connections.ts";
+import { stopParsing } from "../gate/connection.ts";
 
 /**
  * A client that was refused may still be sending, and closed with bytes unread

@@ -1,9 +1,9 @@
 import { connect, type Socket } from "node:net";
 import type { Settings } from "../config/load.ts";
+import { ActiveSet } from "./activeSet.ts";
 import { codeOf } from "./errorCode.ts";
 import { formatHostPort } from "./ranges.ts";
 import { BrokenReply, ReplyReader, type ReplySink } from "./replyReader.ts";
-import { Roster } from "./roster.ts";
 
 /** Ollama never closes an idle connection; one that nobody needs is closed after so long. */
 const maxIdleMs = 60_000;
@@ -66,7 +66,7 @@ export class Upstream {
 	readonly #target: Settings["upstream"]["target"];
 	readonly #hostHeader: string;
 	readonly #connectTimeoutMs: number;
-	readonly #all = new Roster<Connection>();
+	readonly #all = new ActiveSet<Connection>();
 	/** The one that was used last is last. */
 	readonly #idle: Connection[] = [];
 	#retired = false;
@@ -207,7 +207,7 @@ interface Owner {
 
 /** A connection and the request on it, if any. */
 class Connection {
-	place = -1;
+	index = -1;
 	readonly socket: Socket;
 	idleSinceMs = 0;
 	readonly #owner: Owner;

@@ -14,7 +14,7 @@ import {
 	within,
 } from "../support/raw.ts";
 
-/** As many connections without a good key as one address may hold open (net/connections.ts). */
+/** As many connections without a good key as one address may hold open (src/gate/connection.ts). */
 const maxStrangersPerAddress = 1_024;
 const flooder = "127.0.0.2";
 const honest = "127.0.0.3";

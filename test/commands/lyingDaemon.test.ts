@@ -4,7 +4,7 @@ import { writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import path from "node:path";
 import t from "tap";
-import { askDaemon } from "../../src/net/sideDoors.ts";
+import { askDaemon } from "../../src/admin/client.ts";
 import { temporaryFolder } from "../support/temporaryFolder.ts";
 
 const main = path.join(import.meta.dirname, "../../src/main.ts");

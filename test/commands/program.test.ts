@@ -128,7 +128,7 @@ t.test(
 t.test(
 	"counters and status come out by the side doors, and nothing secret with them",
 	async (t) => {
-		const { askDaemon } = await import("../../src/net/sideDoors.ts");
+		const { askDaemon } = await import("../../src/admin/client.ts");
 		const { stat } = await import("node:fs/promises");
 		const free = createServer().listen(0, "127.0.0.1");
 		await once(free, "listening");

@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, request } from "node:http";
 import path from "node:path";
 import t, { type Test } from "tap";
 import { generateKey } from "../../src/keys/newKey.ts";
-import { askDaemon } from "../../src/net/sideDoors.ts";
+import { askDaemon } from "../../src/admin/client.ts";
 import { visibleLine } from "../../src/visible.ts";
 import { runCli, startGate, type TestGate, testKeys } from "../support/gate.ts";
 import { attack, head, shows } from "../support/raw.ts";

@@ -1,7 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
-import { askDaemon } from "../../src/net/sideDoors.ts";
+import { askDaemon } from "../../src/admin/client.ts";
 import { spawnGate } from "../support/gate.ts";
 import { memoryMiB } from "../support/process.ts";
 import { honestStatus, within } from "../support/raw.ts";

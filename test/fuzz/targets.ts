@@ -1,5 +1,5 @@
-import { readHead } from "../../src/gate/head.ts";
-import { authenticate } from "../../src/gate/key.ts";
+import { authenticate } from "../../src/gate/authenticate.ts";
+import { readHead } from "../../src/gate/requestHead.ts";
 import { checkFraming, checkRoute } from "../../src/gate/route.ts";
 import { Keyring } from "../../src/keys/keyring.ts";
 import { BodyScan, type ScanResult } from "../../src/ollama/bodyScan.ts";
@@ -125,8 +125,8 @@ function keyPlainlyShown(name: string, value: string): string | undefined {
 const headTarget: Target = {
 	name: "head",
 	files: [
-		"src/gate/head.ts",
-		"src/gate/key.ts",
+		"src/gate/requestHead.ts",
+		"src/gate/authenticate.ts",
 		"src/gate/route.ts",
 		"src/ollama/cliSignature.ts",
 	],

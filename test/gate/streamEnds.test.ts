@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import { Ollama } from "ollama";
 import OpenAI from "openai";
 import t from "tap";
-import { askDaemon } from "../../src/net/sideDoors.ts";
+import { askDaemon } from "../../src/admin/client.ts";
 import {
 	bearer,
 	eventually,

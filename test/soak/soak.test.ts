@@ -2,7 +2,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { request } from "node:http";
 import { connect } from "node:net";
 import t from "tap";
-import { askDaemon } from "../../src/net/sideDoors.ts";
+import { askDaemon } from "../../src/admin/client.ts";
 import { bearer, eventually, spawnGate, testKeys } from "../support/gate.ts";
 
 /** How long; CI sets minutes. The seed makes the order of events repeatable, not their timing. */

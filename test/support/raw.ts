@@ -1,6 +1,6 @@
 import { connect, type Socket } from "node:net";
 import path from "node:path";
-import { askDaemon } from "../../src/net/sideDoors.ts";
+import { askDaemon } from "../../src/admin/client.ts";
 import { type TestGate, testKeys } from "./gate.ts";
 
 /** One reply as it came over the wire. */

@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises";
 import { defaultConfigPath } from "../../config/load.ts";
 import { findPlaces, type Places } from "../../config/places.ts";
-import type { ReloadResult } from "../../gate/daemon.ts";
+import type { ReloadResult } from "../../gate/reload.ts";
 import {
 	defaultScopes,
 	isForServiceGroup,
@@ -9,7 +9,7 @@ import {
 	parseTime,
 } from "../../keys/keyFile.ts";
 import { generateKey, weaknessOf } from "../../keys/newKey.ts";
-import { askDaemon } from "../../net/sideDoors.ts";
+import { askDaemon } from "../../admin/client.ts";
 import { visible } from "../../visible.ts";
 import { exitCodes, Finding } from "../command.ts";
 import { promptForKey, readStandardInput } from "../keyInput.ts";

@@ -2,7 +2,7 @@ import { styleText } from "node:util";
 import { typed } from "../../config/load.ts";
 import type { KeyUse } from "../../gate/keyUse.ts";
 import { type KeyEntry, loadKeys, parseTime } from "../../keys/keyFile.ts";
-import { askDaemon } from "../../net/sideDoors.ts";
+import { askDaemon } from "../../admin/client.ts";
 import { visible } from "../../visible.ts";
 import { exitCodes, readArgs } from "../command.ts";
 import { formatTable, wrap } from "../table.ts";

@@ -3,7 +3,7 @@ import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Settings } from "../config/load.ts";
 import type { Key } from "../keys/keyring.ts";
 import { smallBodyBytes } from "../ollama/routes.ts";
-import type { Exchange } from "./account.ts";
+import type { Exchange } from "./exchange.ts";
 import type { Refusal } from "./refusal.ts";
 import { bodyLengthOf, bodyLimitOf } from "./route.ts";
 

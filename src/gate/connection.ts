@@ -1,8 +1,8 @@
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
-import type { Exchange } from "../gate/account.ts";
-import { type Address, parseAddress } from "./ranges.ts";
-import { Roster } from "./roster.ts";
+import { ActiveSet } from "../net/activeSet.ts";
+import { type Address, parseAddress } from "../net/ranges.ts";
+import type { Exchange } from "./exchange.ts";
 
 /** Where a connection over the Unix socket comes from: a program of this host that may open its file. */
 export const localSource = "local";
@@ -28,7 +28,7 @@ export interface Connection {
 	/** The request that was read last, or is being read. */
 	latest: IncomingMessage | undefined;
 	/** The requests on it that have not ended; more than one when the client pipelines. */
-	readonly exchanges: Roster<Exchange>;
+	readonly exchanges: ActiveSet<Exchange>;
 }
 
 /**
@@ -96,7 +96,7 @@ export class ConnectionTable {
 			closing: false,
 			stopped: false,
 			latest: undefined,
-			exchanges: new Roster(),
+			exchanges: new ActiveSet(),
 		};
 		(socket as HeldSocket)[held] = connection;
 		makeStoppable(socket, connection);

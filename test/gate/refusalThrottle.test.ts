@@ -1,10 +1,10 @@
 import t from "tap";
-import { RefusalPace } from "../../src/gate/pace.ts";
+import { RefusalThrottle } from "../../src/gate/refusalThrottle.ts";
 
 t.test(
 	"a thousand refusals go at once, then 200 a second, and who would wait for more than six seconds gets none",
 	async (t) => {
-		const pace = new RefusalPace();
+		const pace = new RefusalThrottle();
 		const nowMs = 1_000_000;
 		const waits = Array.from({ length: 2_500 }, () => pace.take("a", nowMs));
 		t.equal(waits.filter((waitMs) => waitMs === 0).length, 1_000);
@@ -21,7 +21,7 @@ t.test(
 );
 
 t.test("who has been quiet has the thousand back", async (t) => {
-	const pace = new RefusalPace();
+	const pace = new RefusalThrottle();
 	for (let n = 0; n < 2_000; n++) pace.take("a", 0);
 	const backAtMs = 5_000 + 5_000;
 	pace.sweep(backAtMs);

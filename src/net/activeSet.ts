@@ -1,7 +1,7 @@
-/** What can stand on one roster at a time. */
+/** What can be in one active set at a time. */
 export interface Member {
-	/** Its place there, kept by the roster; -1 while it is on none. */
-	place: number;
+	/** Its index there, kept by the set; -1 while it is in none. */
+	index: number;
 }
 
 /**
@@ -12,7 +12,7 @@ export interface Member {
  * keeps every later one and a few requests with each alive until the next
  * collection of the whole heap.
  */
-export class Roster<T extends Member> {
+export class ActiveSet<T extends Member> {
 	readonly #members: T[] = [];
 
 	get size(): number {
@@ -20,21 +20,21 @@ export class Roster<T extends Member> {
 	}
 
 	add(member: T): void {
-		if (member.place !== -1) return;
-		member.place = this.#members.push(member) - 1;
+		if (member.index !== -1) return;
+		member.index = this.#members.push(member) - 1;
 	}
 
 	delete(member: T): void {
-		const { place } = member;
-		if (place === -1 || this.#members[place] !== member) return;
-		member.place = -1;
+		const { index } = member;
+		if (index === -1 || this.#members[index] !== member) return;
+		member.index = -1;
 		const last = this.#members.pop();
 		if (last === undefined || last === member) return;
-		this.#members[place] = last;
-		last.place = place;
+		this.#members[index] = last;
+		last.index = index;
 	}
 
-	/** Those that are on it now, whoever comes and goes while they are walked through. */
+	/** Those that are in it now, whoever comes and goes while they are walked through. */
 	[Symbol.iterator](): Iterator<T> {
 		return this.#members.slice()[Symbol.iterator]();
 	}

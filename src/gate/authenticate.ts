@@ -7,8 +7,8 @@ import {
 	readCliSignature,
 	type SignatureUses,
 } from "../ollama/cliSignature.ts";
-import type { Head } from "./head.ts";
 import type { Refusal } from "./refusal.ts";
+import type { Head } from "./requestHead.ts";
 
 /** One thing by which a request says whose it is. */
 type Shown =

@@ -1,138 +1,10 @@
-import { randomBytes } from "node:crypto";
-import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Credential } from "../keys/keyring.ts";
 import type { Log, LogSink } from "../log.ts";
-import type { Connection } from "../net/connections.ts";
-import type { TailscaleNode } from "../net/tailscale.ts";
-import type { Family, Match, Route } from "../ollama/routes.ts";
-import type { Usage } from "../ollama/usage.ts";
-import type { Head } from "./head.ts";
+import type { Exchange, Outcome } from "./exchange.ts";
 import { KeyUses } from "./keyUse.ts";
 import type { Failure } from "./lockout.ts";
 
-/** How a request ended. */
-export type Outcome =
-	| "ok"
-	/** Ollama itself refused it, with a 4xx. */
-	| "rejected"
-	| "refused"
-	| "client_gone"
-	| "upstream_error"
-	| "cut";
-
-const processId = randomBytes(4).toString("hex");
-let exchangeCount = 0;
-
-/** One request and its reply, from arrival to its line in the log. */
-export class Exchange {
-	/** Unique in this process's life, and told to the client as `x-request-id`. */
-	readonly id = `${processId}-${(++exchangeCount).toString(36)}`;
-	readonly startedAtMs = performance.now();
-	/** Header lines that every reply to this request carries, names and values in turn. */
-	readonly replyHeaders: string[] = [
-		"x-request-id",
-		this.id,
-		"x-content-type-options",
-		"nosniff",
-	];
-	readonly req: IncomingMessage;
-	readonly res: ServerResponse;
-	readonly connection: Connection;
-	readonly head: Head;
-	readonly match: Match;
-	/** Whether the client waits for `100 Continue` before it sends its body. */
-	readonly expectsContinue: boolean;
-	credential: Credential | undefined;
-	/** Whether the connection is to be closed behind the reply. */
-	closing = false;
-	status = 0;
-	reason: string | undefined;
-	ttftMs: number | undefined;
-	bytesIn = 0;
-	bytesOut = 0;
-	usage: Usage | undefined;
-	/** The tailnet device, where it was looked up. */
-	node: TailscaleNode | undefined;
-	/** What the tailnet's policy grants the device, as it stands there. */
-	grants: readonly unknown[] | undefined;
-	/** Why no device was found. */
-	identityFault: string | undefined;
-	/** A path that is not in the table, fit for the log; of requests with a key alone. */
-	wrongPath: string | undefined;
-	ended = false;
-	place = -1;
-	/** What must be given back or stopped at the end: a slot, an upstream request. */
-	readonly #atEnd: ((outcome: Outcome) => void)[] = [];
-	readonly #ledger: Ledger;
-
-	constructor(
-		ledger: Ledger,
-		req: IncomingMessage,
-		res: ServerResponse,
-		connection: Connection,
-		head: Head,
-		match: Match,
-		expectsContinue: boolean,
-	) {
-		this.#ledger = ledger;
-		this.req = req;
-		this.res = res;
-		this.connection = connection;
-		this.head = head;
-		this.match = match;
-		this.expectsContinue = expectsContinue;
-		connection.exchanges.add(this);
-	}
-
-	get route(): Route | undefined {
-		return this.match.kind === "route" ? this.match.route : undefined;
-	}
-
-	get family(): Family {
-		return this.match.kind === "route"
-			? this.match.route.family
-			: this.match.family;
-	}
-
-	atEnd(action: (outcome: Outcome) => void): void {
-		if (this.ended) action("client_gone");
-		else this.#atEnd.push(action);
-	}
-
-	/** The header lines of a reply behind which the connection closes; what follows it is not looked at. */
-	closeBehind(): readonly string[] {
-		this.connection.closing = true;
-		return ["connection", "close"];
-	}
-
-	/** The client's connection is gone. */
-	abandon(): void {
-		// Nobody was sent this status; it is nginx's and Ollama's word for it in a log.
-		if (this.status === 0) this.status = 499;
-		this.end("client_gone");
-	}
-
-	/** Closes the account, once: gives everything back, counts and logs. */
-	end(outcome: Outcome): void {
-		if (this.ended) return;
-		this.ended = true;
-		this.connection.exchanges.delete(this);
-		for (const action of this.#atEnd) this.#do(() => action(outcome));
-		this.#do(() => this.#ledger.enter(this, outcome));
-	}
-
-	/** What fails here must not keep the rest from being given back, nor end the process. */
-	#do(action: () => void): void {
-		try {
-			action();
-		} catch (error) {
-			this.#ledger.enterFault(error, this.id);
-		}
-	}
-}
-
 /** Counters of one key, route, status and outcome. */
-export interface Tally {
+export interface RequestMetrics {
 	readonly key: string;
 	readonly route: string;
 	readonly status: number;
@@ -148,8 +20,8 @@ export interface Tally {
 }
 
 /** Step 8: what happened, as log lines and counters. Neither ever holds a key, a digest, a prompt or a reply. */
-export class Ledger {
-	readonly tallies = new Map<string, Tally>();
+export class AccessLog {
+	readonly tallies = new Map<string, RequestMetrics>();
 	readonly keyUses = new KeyUses();
 	authFailures = 0;
 	readonly #log: Log;

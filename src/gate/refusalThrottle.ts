@@ -1,10 +1,14 @@
+import { cutOff } from "./connection.ts";
+import type { Exchange } from "./exchange.ts";
+import { leaveBody, type Refusal, sendRefusal } from "./refusal.ts";
+
 /** Refusals that an address, or a key, gets at once before it has to wait for the next. */
 const burst = 1_000;
 /** Refusals a second that it gets from then on. */
 const perSecond = 200;
 /**
  * The longest that a refusal is held back. Every connection without a key that
- * one address may have (net/connections.ts) has its turn by then.
+ * one address may have (connection.ts) has its turn by then.
  */
 const longestWaitMs = 6_000;
 
@@ -14,7 +18,7 @@ const longestWaitMs = 6_000;
  * share of the core: who has a request waiting sends none meanwhile. What is
  * allowed never waits.
  */
-export class RefusalPace {
+export class RefusalThrottle {
 	/** When the next refusal of each would leave if each took its full share of a second. */
 	readonly #nextAtMs = new Map<string, number>();
 
@@ -33,6 +37,38 @@ export class RefusalPace {
 		if (nextAtMs > nowMs + longestWaitMs) return undefined;
 		this.#nextAtMs.set(who, nextAtMs);
 		return Math.max(0, nextAtMs - nowMs);
+	}
+
+	/** Sends a refusal, in its turn. */
+	refuse(exchange: Exchange, refusal: Refusal): void {
+		this.answer(exchange, () => sendRefusal(exchange, refusal));
+	}
+
+	/** Answers what goes no further, in its turn. */
+	answer(exchange: Exchange, answer: () => void): void {
+		const { connection } = exchange;
+		const waitMs = this.take(
+			connection.key === undefined
+				? connection.address
+				: `key ${connection.key}`,
+			performance.now(),
+		);
+		if (waitMs === undefined) {
+			cutOff(exchange.req.socket);
+			return;
+		}
+		if (waitMs === 0) {
+			answer();
+			return;
+		}
+		// Its body is not waited for.
+		leaveBody(exchange);
+		connection.waits = true;
+		const timer = setTimeout(() => {
+			connection.waits = false;
+			answer();
+		}, waitMs);
+		exchange.atEnd(() => clearTimeout(timer));
 	}
 
 	/** Forgets those that have been quiet for long enough to have their burst back. */

@@ -1,25 +1,50 @@
 import type { LockedOut } from "../gate/lockout.ts";
-import { askDaemon } from "../net/sideDoors.ts";
+import type { GateStatus } from "./status.ts";
+import { request } from "../net/http.ts";
 
-/** What the running gate says of itself (`GET /status` of its admin socket), as far as it is looked at. */
-export interface GateStatus {
-	readonly version: string;
-	readonly pid: number;
-	/** ISO 8601. */
-	readonly startedAt: string;
-	readonly listening: readonly string[];
-	readonly keys: readonly string[];
-	readonly keyUse: Readonly<
-		Record<string, { readonly lastUsed: string; readonly lastFrom: string }>
-	>;
-	readonly lastReload: { readonly at: string; readonly ok: boolean };
-	/** What it read last and took; absolute. A gate before 0.2 does not say. */
-	readonly files?: { readonly config: string; readonly keys: string };
-	readonly connections: number;
-	readonly streams: number;
-	readonly lockedOut: number;
-	/** Who they are, at most a hundred; absent in an older daemon. */
-	readonly lockouts?: readonly LockedOut[];
+/** No answer of a daemon's is longer, nor takes longer. */
+const answerBytes = 16 * 2 ** 20;
+const answerMs = 30_000;
+
+/**
+ * Asks a running daemon through its socket. Root asks, and whoever has taken the
+ * daemon over may answer: without an end, for one.
+ *
+ * @param line such as `POST /reload`
+ * @returns its answer; status 0 and the system's code if there is none
+ */
+export function askDaemon(
+	path: string,
+	line: string,
+): Promise<{ status: number; body: string; code?: string }> {
+	const [method, url] = line.split(" ");
+	return new Promise((resolve) => {
+		const fail = ({ code, message }: NodeJS.ErrnoException) =>
+			resolve({ status: 0, body: "", code: code ?? message });
+		const req = request(
+			{
+				socketPath: path,
+				method,
+				path: url,
+				timeout: 5_000,
+				signal: AbortSignal.timeout(answerMs),
+			},
+			(res) => {
+				let body = "";
+				res.setEncoding("utf8");
+				res.on("data", (chunk: string) => {
+					body += chunk;
+					if (body.length > answerBytes)
+						res.destroy(new Error("its answer has no end"));
+				});
+				res.on("end", () => resolve({ status: res.statusCode ?? 0, body }));
+				res.on("error", fail);
+			},
+		);
+		req.on("timeout", () => req.destroy(new Error("no answer in 5 s")));
+		req.on("error", fail);
+		req.end();
+	});
 }
 
 /** What became of asking the running gate. */

@@ -4,15 +4,16 @@ import { readFile, writeFile } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
 import t from "tap";
-import { askDaemon, openSideDoor } from "../../src/net/sideDoors.ts";
+import { askDaemon } from "../../src/admin/client.ts";
+import { openAdminServer } from "../../src/admin/server.ts";
 import { startGate, temporaryFolder } from "../support/gate.ts";
 import { head, honestStatus, openRaw, within } from "../support/raw.ts";
 
-type Log = Parameters<typeof openSideDoor>[2];
+type Log = Parameters<typeof openAdminServer>[2];
 
 /** A door like the one for the counters, on any free port. */
 async function openDoor(t: { teardown(action: () => unknown): unknown }) {
-	const door = await openSideDoor(
+	const door = await openAdminServer(
 		{ host: "127.0.0.1", port: 0 },
 		{
 			"GET /metrics": () => ({

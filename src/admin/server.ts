@@ -2,20 +2,20 @@ import { lstat, unlink } from "node:fs/promises";
 import type { RequestListener, Server } from "node:http";
 import { connect } from "node:net";
 import type { Log } from "../log.ts";
-import { createServer, request } from "./http.ts";
+import { createServer } from "../net/http.ts";
 
-/** What a handler of a side door answers with. */
-export interface SideDoorReply {
+/** What a handler of an admin server answers with. */
+export interface AdminReply {
 	readonly status: number;
 	readonly type: "application/json" | "text/plain; version=0.0.4";
 	readonly body: string;
 }
 
 /** `GET /status` and the like, to what answers it; it is told the query. */
-export type SideDoorRoutes = Readonly<
+export type AdminRoutes = Readonly<
 	Record<
 		string,
-		(query: URLSearchParams) => SideDoorReply | Promise<SideDoorReply>
+		(query: URLSearchParams) => AdminReply | Promise<AdminReply>
 	>
 >;
 
@@ -26,13 +26,13 @@ const patienceMs = 5_000;
 /** A browser that a foreign name was led here by says that name (DNS rebinding). */
 const loopbackHost = /^(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?$/i;
 
-function nothing(status: number): SideDoorReply {
+function nothing(status: number): AdminReply {
 	return { status, type: "application/json", body: "{}" };
 }
 
 /** @param hosts what a request's Host must look like; `undefined` where nobody but root comes in */
 function answer(
-	routes: SideDoorRoutes,
+	routes: AdminRoutes,
 	hosts: RegExp | undefined,
 ): RequestListener {
 	return (req, res) => {
@@ -58,16 +58,16 @@ function answer(
 }
 
 /**
- * Opens a side door for this host. A door that will not open is reported and
+ * Opens an admin server for this host. One that will not open is reported and
  * left: the gate serves without it.
  *
  * @param where a socket's path, which only the daemon's user and root may open, or a loopback address
  */
-export async function openSideDoor(
+export async function openAdminServer(
 	where:
 		| { readonly path: string }
 		| { readonly host: string; readonly port: number },
-	routes: SideDoorRoutes,
+	routes: AdminRoutes,
 	log: Log,
 ): Promise<Server | undefined> {
 	const server = createServer(
@@ -113,49 +113,4 @@ async function removeStaleSocket(path: string): Promise<void> {
 	// An ordinary file answers the same, and is somebody's.
 	const stats = await lstat(path).catch(() => undefined);
 	if (stats?.isSocket() === true) await unlink(path);
-}
-
-/** No answer of a daemon's is longer, nor takes longer. */
-const answerBytes = 16 * 2 ** 20;
-const answerMs = 30_000;
-
-/**
- * Asks a running daemon through its socket. Root asks, and whoever has taken the
- * daemon over may answer: without an end, for one.
- *
- * @param line such as `POST /reload`
- * @returns its answer; status 0 and the system's code if there is none
- */
-export function askDaemon(
-	path: string,
-	line: string,
-): Promise<{ status: number; body: string; code?: string }> {
-	const [method, url] = line.split(" ");
-	return new Promise((resolve) => {
-		const fail = ({ code, message }: NodeJS.ErrnoException) =>
-			resolve({ status: 0, body: "", code: code ?? message });
-		const req = request(
-			{
-				socketPath: path,
-				method,
-				path: url,
-				timeout: 5_000,
-				signal: AbortSignal.timeout(answerMs),
-			},
-			(res) => {
-				let body = "";
-				res.setEncoding("utf8");
-				res.on("data", (chunk: string) => {
-					body += chunk;
-					if (body.length > answerBytes)
-						res.destroy(new Error("its answer has no end"));
-				});
-				res.on("end", () => resolve({ status: res.statusCode ?? 0, body }));
-				res.on("error", fail);
-			},
-		);
-		req.on("timeout", () => req.destroy(new Error("no answer in 5 s")));
-		req.on("error", fail);
-		req.end();
-	});
 }

@@ -1,0 +1,94 @@
+import type { AdminReply, AdminRoutes } from "../admin/server.ts";
+import type { GateStatus } from "../admin/status.ts";
+import type { Log } from "../log.ts";
+import type { Listener } from "../net/listener.ts";
+import { parseAddress } from "../net/ranges.ts";
+import { version } from "../version.ts";
+import type { AccessLog } from "./accessLog.ts";
+import type { Gate } from "./gate.ts";
+import { renderMetrics } from "./metrics.ts";
+import type { ReloadResult, Reloader } from "./reload.ts";
+
+/** What a running daemon can be asked about. */
+interface Daemon {
+	readonly startedAt: Date;
+	readonly gate: Gate;
+	readonly listener: Listener;
+	readonly reloader: Reloader;
+	readonly accessLog: AccessLog;
+	readonly log: Log;
+}
+
+/** What the admin socket answers, for root and the daemon's own user. */
+export function adminRoutes(daemon: Daemon): AdminRoutes {
+	const { reloader } = daemon;
+	return {
+		"GET /status": () => json(200, statusOf(daemon)),
+		...metricsRoutes(daemon),
+		"POST /reload": async () => reloadReply(await reloader.reload()),
+		"POST /reload/keys": async () => reloadReply(await reloader.reload(true)),
+		"POST /unlock": (query) => unlock(daemon, query),
+	};
+}
+
+/** What the metrics address answers, for every program of this host. */
+export function metricsRoutes({ accessLog, gate }: Daemon): AdminRoutes {
+	return {
+		"GET /metrics": () => ({
+			status: 200,
+			type: "text/plain; version=0.0.4",
+			body: renderMetrics(accessLog, gate.stats()),
+		}),
+	};
+}
+
+function statusOf({
+	startedAt,
+	gate,
+	listener,
+	reloader,
+	accessLog,
+}: Daemon): GateStatus {
+	const { rules, last } = reloader;
+	return {
+		version,
+		pid: process.pid,
+		startedAt: startedAt.toISOString(),
+		listening: listener.bound(),
+		keys: rules.keyring.names,
+		keyUse: accessLog.keyUses.report(Date.now()),
+		lastReload: { at: last.at.toISOString(), ok: last.ok },
+		files: {
+			config: rules.settings.configFile,
+			keys: rules.settings.keysFile,
+		},
+		...gate.stats(),
+	};
+}
+
+/** `?address=ADDRESS` for one, nothing for all. */
+function unlock({ gate, log }: Daemon, query: URLSearchParams): AdminReply {
+	const asked = query.get("address");
+	const address = asked === null ? undefined : parseAddress(asked)?.toString();
+	if (asked !== null && address === undefined)
+		return json(400, { error: "that is no address" });
+	const unlocked = gate.unlock(address);
+	for (const { addresses, node } of unlocked)
+		log.warn(
+			{ event: "unlocked", ip: addresses[0] ?? null, addresses, node },
+			"let in again by the owner, before its lockout was over",
+		);
+	return json(200, { unlocked, lockouts: gate.stats().lockouts });
+}
+
+function reloadReply(result: ReloadResult): AdminReply {
+	return json(result.ok ? 200 : 422, result);
+}
+
+function json(status: number, value: unknown): AdminReply {
+	return {
+		status,
+		type: "application/json",
+		body: `${JSON.stringify(value)}\n`,
+	};
+}

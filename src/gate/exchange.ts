@@ -1,0 +1,149 @@
+import { randomBytes } from "node:crypto";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Credential } from "../keys/keyring.ts";
+import type { TailscaleNode } from "../net/tailscale.ts";
+import type { Family, Match, Route } from "../ollama/routes.ts";
+import type { Usage } from "../ollama/usage.ts";
+import type { AccessLog } from "./accessLog.ts";
+import type { Connection } from "./connection.ts";
+import type { Refusal } from "./refusal.ts";
+import type { Head } from "./requestHead.ts";
+
+/** How a request ended. */
+export type Outcome =
+	| "ok"
+	/** Ollama itself refused it, with a 4xx. */
+	| "rejected"
+	| "refused"
+	| "client_gone"
+	| "upstream_error"
+	| "cut";
+
+const processId = randomBytes(4).toString("hex");
+let exchangeCount = 0;
+
+/** One request and its reply, from arrival to its line in the log. */
+export class Exchange {
+	/** Unique in this process's life, and told to the client as `x-request-id`. */
+	readonly id = `${processId}-${(++exchangeCount).toString(36)}`;
+	readonly startedAtMs = performance.now();
+	/** Header lines that every reply to this request carries, names and values in turn. */
+	readonly replyHeaders: string[] = [
+		"x-request-id",
+		this.id,
+		"x-content-type-options",
+		"nosniff",
+	];
+	readonly req: IncomingMessage;
+	readonly res: ServerResponse;
+	readonly connection: Connection;
+	readonly head: Head;
+	readonly match: Match;
+	/** Whether the client waits for `100 Continue` before it sends its body. */
+	readonly expectsContinue: boolean;
+	/** What is wrong with the request's framing; said only behind the key. */
+	misframed: Refusal | undefined;
+	credential: Credential | undefined;
+	/** The key came as the password of Basic. */
+	isBasic = false;
+	/** Whether the connection is to be closed behind the reply. */
+	closing = false;
+	status = 0;
+	reason: string | undefined;
+	ttftMs: number | undefined;
+	bytesIn = 0;
+	bytesOut = 0;
+	usage: Usage | undefined;
+	/** The tailnet device, where it was looked up. */
+	node: TailscaleNode | undefined;
+	/** What the tailnet's policy grants the device, as it stands there. */
+	grants: readonly unknown[] | undefined;
+	/** Why no device was found. */
+	identityFault: string | undefined;
+	/** A path that is not in the table, fit for the log; of requests with a key alone. */
+	wrongPath: string | undefined;
+	ended = false;
+	index = -1;
+	/** What must be given back or stopped at the end: a slot, an upstream request. */
+	readonly #atEnd: ((outcome: Outcome) => void)[] = [];
+	readonly #log: AccessLog;
+
+	constructor(
+		log: AccessLog,
+		req: IncomingMessage,
+		res: ServerResponse,
+		connection: Connection,
+		head: Head,
+		match: Match,
+		expectsContinue: boolean,
+	) {
+		this.#log = log;
+		this.req = req;
+		this.res = res;
+		this.connection = connection;
+		this.head = head;
+		this.match = match;
+		this.expectsContinue = expectsContinue;
+		connection.exchanges.add(this);
+	}
+
+	/** @throws {Error} before the step that looks at the key has let it through */
+	get knownCredential(): Credential {
+		if (this.credential === undefined)
+			throw new Error("a request without a credential was let through");
+		return this.credential;
+	}
+
+	/** @throws {Error} before the step that looks at the route has let it through */
+	get routeMatch(): Extract<Match, { kind: "route" }> {
+		if (this.match.kind !== "route")
+			throw new Error("a request that matches no route was let through");
+		return this.match;
+	}
+
+	get route(): Route | undefined {
+		return this.match.kind === "route" ? this.match.route : undefined;
+	}
+
+	get family(): Family {
+		return this.match.kind === "route"
+			? this.match.route.family
+			: this.match.family;
+	}
+
+	atEnd(action: (outcome: Outcome) => void): void {
+		if (this.ended) action("client_gone");
+		else this.#atEnd.push(action);
+	}
+
+	/** The header lines of a reply behind which the connection closes; what follows it is not looked at. */
+	closeBehind(): readonly string[] {
+		this.connection.closing = true;
+		return ["connection", "close"];
+	}
+
+	/** The client's connection is gone. */
+	abandon(): void {
+		// Nobody was sent this status; it is nginx's and Ollama's word for it in a log.
+		if (this.status === 0) this.status = 499;
+		this.end("client_gone");
+	}
+
+	/** Closes the account, once: gives everything back, counts and logs. */
+	end(outcome: Outcome): void {
+		if (this.ended) return;
+		this.ended = true;
+		this.connection.exchanges.delete(this);
+		for (const action of this.#atEnd) this.#do(() => action(outcome));
+		this.#do(() => this.#log.enter(this, outcome));
+	}
+
+	/** What fails here must not keep the rest from being given back, nor end the process. */
+	#do(action: () => void): void {
+		try {
+			action();
+		} catch (error) {
+			this.#log.enterFault(error, this.id);
+		}
+	}
+}

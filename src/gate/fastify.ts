@@ -1,0 +1,104 @@
+import type { IncomingMessage } from "node:http";
+import httpProxy from "@fastify/http-proxy";
+import rateLimit from "@fastify/rate-limit";
+import fastify, {
+	type FastifyInstance,
+	type FastifyReply,
+	type FastifyRequest,
+} from "fastify";
+import { routes } from "../ollama/routes.ts";
+import type { Exchange } from "./exchange.ts";
+import { checkIdentity } from "./identity.ts";
+import { createLimits, WindowStore } from "./rateLimit.ts";
+import { sendRefusal } from "./refusal.ts";
+import type { GateState } from "./state.ts";
+
+/** A request's exchange, as a property of it: a WeakMap costs each garbage collection. */
+const held = Symbol("exchange");
+type HeldRequest = IncomingMessage & { [held]?: Exchange };
+
+/**
+ * The part of a request's way that Fastify's plugins walk: identity, limits and
+ * the relay. It sees only what the steps before have let through, and routes by a
+ * path that is in the table to the letter, whatever the client sent.
+ *
+ * @param relay takes the request over; `path` is what the route table matched
+ */
+export async function createApp(
+	state: GateState,
+	relay: (exchange: Exchange, path: string) => void,
+): Promise<FastifyInstance> {
+	const app = fastify({
+		logger: false,
+		trustProxy: false,
+		exposeHeadRoutes: false,
+		routerOptions: { maxParamLength: 1024 },
+		rewriteUrl: (req) => pathOf(req as IncomingMessage),
+	});
+	await app.register(rateLimit, { global: false, store: WindowStore });
+	const limits = createLimits(app, () => state.settings, exchangeOf);
+	app.addHook("onRequest", async (request, reply) => {
+		const exchange = exchangeOf(request);
+		const { mode } = state.settings.identity;
+		const refusal =
+			(mode === "off"
+				? undefined
+				: await checkIdentity(exchange, mode, state.whois)) ??
+			(await limits.check(request));
+		// The client may have left while the limits were counted.
+		if (refusal === undefined && !exchange.ended) return;
+		reply.hijack();
+		if (refusal !== undefined) state.refusalThrottle.refuse(exchange, refusal);
+	});
+	app.setErrorHandler((error, request, reply) => {
+		state.log.error(
+			{ err: error },
+			"a step of the gate failed; the request was refused",
+		);
+		reply.hijack();
+		sendRefusal(exchangeOf(request), {
+			status: 500,
+			reason: "internal",
+			message: "llamagate failed; its log says why",
+		});
+	});
+	await app.register(httpProxy, {
+		upstream: "http://127.0.0.1",
+		routes: [...new Set(routes.map(({ path }) => path))],
+		httpMethods: [...new Set(routes.map(({ method }) => method))],
+		handler: (
+			request: FastifyRequest,
+			reply: FastifyReply,
+			destination: string,
+		) => {
+			reply.hijack();
+			relay(exchangeOf(request), destination);
+		},
+	});
+	await app.ready();
+	return app;
+}
+
+/** Hands a request on to Fastify. */
+export function pass(app: FastifyInstance, exchange: Exchange): void {
+	const { req, res } = exchange;
+	(req as HeldRequest)[held] = exchange;
+	// The gate has read them. Whatever type and length they tell of, a body is passed
+	// on as it is: Fastify would parse it.
+	req.headers = {};
+	app.routing(req, res);
+}
+
+function exchangeOf(request: FastifyRequest): Exchange {
+	const exchange = (request.raw as HeldRequest)[held];
+	if (exchange === undefined)
+		throw new Error("a request came to Fastify past the gate's first steps");
+	return exchange;
+}
+
+function pathOf(req: IncomingMessage): string {
+	const match = (req as HeldRequest)[held]?.match;
+	if (match?.kind !== "route")
+		throw new Error("a request came to Fastify without a route");
+	return match.path;
+}

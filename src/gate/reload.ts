@@ -1,0 +1,112 @@
+import { BadFileError } from "../config/strictJson.ts";
+import type { Log } from "../log.ts";
+import { type Rules, withKeysAnew } from "./rules.ts";
+
+export type ReloadResult =
+	| { readonly ok: true; readonly keys: number }
+	| {
+			readonly ok: false;
+			readonly file: string;
+			readonly mistakes: BadFileError["mistakes"];
+			/** How many keys were taken over all the same, with the settings that were in force. */
+			readonly keys?: number;
+	  };
+
+/** Reads the rules anew and puts them in force, or leaves those that are. */
+export class Reloader {
+	/** When the rules in force, or the last refused ones, were read. */
+	last = { at: new Date(), ok: true };
+	rules: Rules;
+	readonly #load: () => Promise<Rules>;
+	readonly #apply: (next: Rules, previous: Rules) => void;
+	readonly #log: Log;
+	#running: Promise<ReloadResult> | undefined;
+	#next: Promise<ReloadResult> | undefined;
+	#nextKeysAtLeast = false;
+
+	/**
+	 * @param rules those in force
+	 * @param load reads the rules, and throws a `BadFileError` if they would not do
+	 * @param apply puts rules in force
+	 */
+	constructor(
+		rules: Rules,
+		load: () => Promise<Rules>,
+		apply: (next: Rules, previous: Rules) => void,
+		log: Log,
+	) {
+		this.rules = rules;
+		this.#load = load;
+		this.#apply = apply;
+		this.#log = log;
+	}
+
+	/**
+	 * Reads both files anew. A reload asked for while one runs waits for it, so that it
+	 * reads what was written meanwhile.
+	 *
+	 * @param keysAtLeast where the configuration is broken, take the keys over all the same
+	 */
+	reload(keysAtLeast = false): Promise<ReloadResult> {
+		if (this.#running === undefined) {
+			this.#running = this.#reloadOnce(keysAtLeast).finally(() => {
+				this.#running = undefined;
+			});
+			return this.#running;
+		}
+		this.#nextKeysAtLeast ||= keysAtLeast;
+		this.#next ??= this.#running.then(() => {
+			this.#next = undefined;
+			const again = this.#nextKeysAtLeast;
+			this.#nextKeysAtLeast = false;
+			return this.reload(again);
+		});
+		return this.#next;
+	}
+
+	async #reloadOnce(keysAtLeast: boolean): Promise<ReloadResult> {
+		let next: Rules;
+		try {
+			next = await this.#load();
+		} catch (error) {
+			if (!(error instanceof BadFileError)) throw error;
+			const { file, mistakes } = error;
+			this.last = { at: new Date(), ok: false };
+			this.#log.error(
+				{ file, mistakes },
+				"reload refused; what was in force stays in force",
+			);
+			const result = { ok: false, file, mistakes } as const;
+			if (!keysAtLeast || file === this.rules.settings.keysFile) return result;
+			return { ...result, ...(await this.#reloadKeys()) };
+		}
+		this.#take(next);
+		this.last = { at: new Date(), ok: true };
+		this.#log.info({ keys: next.keyring.names.length }, "reloaded");
+		return { ok: true, keys: next.keyring.names.length };
+	}
+
+	/** A lost key must go although a setting is misspelt. */
+	async #reloadKeys(): Promise<{ keys?: number }> {
+		let next: Rules;
+		try {
+			next = await withKeysAnew(this.rules);
+		} catch (error) {
+			if (error instanceof BadFileError) return {};
+			throw error;
+		}
+		this.#take(next);
+		const keys = next.keyring.names.length;
+		this.#log.warn(
+			{ keys },
+			"the keys are taken over; the old settings stay in force",
+		);
+		return { keys };
+	}
+
+	#take(next: Rules): void {
+		const previous = this.rules;
+		this.rules = next;
+		this.#apply(next, previous);
+	}
+}

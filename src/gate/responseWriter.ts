@@ -1,0 +1,306 @@
+import {
+	type ReplyFormat,
+	replyFormatOf,
+	responsesError,
+	streamError,
+} from "../ollama/errors.ts";
+import type { Route } from "../ollama/routes.ts";
+import { ReplyScan } from "../ollama/usage.ts";
+import { localSource } from "./connection.ts";
+import type { Exchange, Outcome } from "./exchange.ts";
+import { endReply, leaveBody, lingerForBody } from "./refusal.ts";
+
+/**
+ * How long after its error an event stream is cut. Some clients (those on Bun) drop
+ * what they have not read yet once they see the cut. For NDJSON the cut itself is
+ * the signal, and comes at once.
+ */
+const cutDelayMs = 75;
+
+/**
+ * Headers of a reply that concern Ollama's connection and not the client's
+ * (RFC 9110, 7.6.1), and what only the gate may say.
+ */
+const notForwarded = new Set([
+	"connection",
+	"keep-alive",
+	"proxy-authenticate",
+	"proxy-connection",
+	"te",
+	"trailer",
+	"transfer-encoding",
+	"upgrade",
+	"set-cookie",
+	"alt-svc",
+	"x-request-id",
+	"vary",
+]);
+
+/** Ollama's reply on its way to the client, and what the gate says in its place where it breaks off. */
+export class ResponseWriter {
+	hasBegun = false;
+	/** The reply is with the client to its last byte, or waits for its turn behind another. */
+	hasEnded = false;
+	readonly #exchange: Exchange;
+	readonly #route: Route;
+	/** Reads the reply along, once there is one. */
+	#scan: ReplyScan | undefined;
+	#format: ReplyFormat = "opaque";
+	/** The reply came with a length or in chunks, so that a client sees when it is broken off. */
+	#framed = true;
+	/** An error behind what it announces would pass for the next reply, or for a part of this one. */
+	#hasLength = false;
+	/** The reply is sent in chunks, which are written here: see `#write`. */
+	#chunked = false;
+
+	constructor(exchange: Exchange, route: Route) {
+		this.#exchange = exchange;
+		this.#route = route;
+	}
+
+	/**
+	 * Sends the reply's head.
+	 *
+	 * @param headers Ollama's, names and values in turn
+	 * @param length of a body that is not Ollama's own
+	 * @returns false if there is a header that cannot be passed on; then nothing was sent
+	 */
+	begin(headers: readonly string[], length?: number): boolean {
+		const exchange = this.#exchange;
+		const { res, status } = exchange;
+		const replyHeaders = forwardedHeaders(headers, status, length);
+		this.#format = replyFormatOf(firstOf(replyHeaders, "content-type"));
+		// nginx in front would gather a stream and pass it on in large pieces.
+		if (this.#format !== "opaque") replyHeaders.push("x-accel-buffering", "no");
+		this.#hasLength = firstOf(replyHeaders, "content-length") !== undefined;
+		this.#scan = new ReplyScan(this.#route, this.#format);
+		this.#framed = this.#hasLength || exchange.req.httpVersion === "1.1";
+		replyHeaders.push(...exchange.replyHeaders);
+		if (exchange.closing) replyHeaders.push(...exchange.closeBehind());
+		try {
+			res.writeHead(status, replyHeaders);
+		} catch {
+			return false;
+		}
+		this.hasBegun = true;
+		this.#chunked = res.chunkedEncoding;
+		res.chunkedEncoding = false;
+		// Headers go out at once, but in one packet with the bytes that came with them.
+		process.nextTick(() => {
+			if (!exchange.ended && exchange.bytesOut === 0 && !res.writableEnded)
+				res.flushHeaders();
+		});
+		return true;
+	}
+
+	/** Passes a piece on. Returns false if the client does not keep up. */
+	pass(buffer: Buffer, start: number, end: number): boolean {
+		const exchange = this.#exchange;
+		if (exchange.bytesOut === 0)
+			exchange.ttftMs = performance.now() - exchange.startedAtMs;
+		exchange.bytesOut += end - start;
+		this.#scan?.push(buffer, start, end);
+		return this.#write(buffer, start, end);
+	}
+
+	/** Whether the reply, as far as it has come, ends as its route's replies do. */
+	get isWhole(): boolean {
+		return this.#exchange.status >= 400 || this.#scan?.isComplete !== false;
+	}
+
+	/** Ends a reply that is whole. */
+	end(): void {
+		const exchange = this.#exchange;
+		this.hasEnded = true;
+		const outcome = this.#outcome();
+		if (this.#chunked) exchange.res.write("0\r\n\r\n", "latin1");
+		const leaves = leaveBody(exchange);
+		endReply(exchange.res, () => {
+			exchange.end(outcome);
+			if (leaves) exchange.req.socket.destroySoon();
+		});
+	}
+
+	/**
+	 * Ends a reply that has begun and cannot be finished: one error in the
+	 * stream's own form, then a connection that closes without the reply's end,
+	 * so that nobody takes it for whole.
+	 */
+	breakOff(message: string, outcome: Outcome, graceMs: number): void {
+		const exchange = this.#exchange;
+		const { res } = exchange;
+		const mayTell =
+			graceMs > 0 && !this.#hasLength && exchange.req.method !== "HEAD";
+		const isResponses =
+			this.#format === "sse" && this.#route.path === "/v1/responses";
+		const text = mayTell ? this.#describeEnd(message, isResponses) : undefined;
+		if (text !== undefined) {
+			const last = Buffer.from(text);
+			exchange.bytesOut += last.length;
+			this.#write(last, 0, last.length);
+		} else if (graceMs > 0) res.flushHeaders();
+		exchange.end(outcome);
+		if (text !== undefined && isResponses) this.#endCleanly(graceMs);
+		else if (text !== undefined && this.#format === "sse")
+			this.#closeLater(graceMs);
+		else this.closeSoon(graceMs);
+	}
+
+	/** Closes the client's connection behind what was written, or after the grace without it. */
+	closeSoon(graceMs: number): void {
+		const { socket } = this.#exchange.req;
+		if (socket.destroyed) return;
+		if (graceMs === 0) return void socket.destroy();
+		if (this.#framed) socket.destroySoon();
+		else {
+			// Without a length a clean close would be the reply's regular end (RFC 9112, 6.3).
+			// A Unix socket knows no reset, and Node throws.
+			const isLocal = this.#exchange.connection.parsedAddress === localSource;
+			socket.write("", () =>
+				isLocal ? socket.destroy() : socket.resetAndDestroy(),
+			);
+		}
+		const timer = setTimeout(() => socket.destroy(), graceMs);
+		timer.unref();
+		socket.once("close", () => clearTimeout(timer));
+	}
+
+	/** Notes what the reply said of models and tokens, and lets go of what read it. */
+	release(): void {
+		if (this.#route.scope === "infer" && this.#exchange.status < 400)
+			this.#exchange.usage = this.#scan?.usage();
+		this.#scan?.release();
+	}
+
+	/**
+	 * Writes a piece of the reply's body as one string or buffer. Node would write
+	 * a chunk as four pieces (size, line end, data, line end), and a small string
+	 * costs less than a buffer, and is joined to the headers where it is the first.
+	 * Latin-1 keeps every byte.
+	 */
+	#write(buffer: Buffer, start: number, end: number): boolean {
+		const { res } = this.#exchange;
+		const length = end - start;
+		const isSmall = length <= 4096;
+		if (!this.#chunked)
+			return isSmall
+				? res.write(buffer.toString("latin1", start, end), "latin1")
+				: res.write(Buffer.from(buffer.subarray(start, end)));
+		// A chunk without data would be the reply's end.
+		if (length === 0) return !res.writableNeedDrain;
+		const size = `${length.toString(16)}\r\n`;
+		if (isSmall)
+			return res.write(
+				`${size}${buffer.toString("latin1", start, end)}\r\n`,
+				"latin1",
+			);
+		const chunk = Buffer.allocUnsafe(size.length + length + 2);
+		chunk.write(size, "latin1");
+		buffer.copy(chunk, size.length, start, end);
+		chunk.write("\r\n", size.length + length, "latin1");
+		return res.write(chunk);
+	}
+
+	/** How a reply that went through to its end is counted, with the reason where Ollama has failed. */
+	#outcome(): Outcome {
+		const exchange = this.#exchange;
+		if (exchange.status >= 500) {
+			exchange.reason = "upstream_status";
+			return "upstream_error";
+		}
+		if (exchange.status >= 400) return "rejected";
+		if (this.#scan?.endsWithError !== true) return "ok";
+		exchange.reason = "upstream_stream_error";
+		return "upstream_error";
+	}
+
+	/** The error as the stream's own last words. */
+	#describeEnd(message: string, isResponses: boolean): string | undefined {
+		const scan = this.#scan;
+		if (!isResponses || scan === undefined)
+			return streamError(
+				this.#exchange.family,
+				this.#format,
+				message,
+				scan?.lastByte,
+			);
+		const { id, nextSequenceNumber } = scan.responseState;
+		return responsesError(
+			{
+				id: id ?? `resp_${this.#exchange.id}`,
+				model: scan.usage().model,
+				nextSequenceNumber,
+			},
+			message,
+			scan.lastByte,
+		);
+	}
+
+	/** The error has been told; a client that does not take it in time is cut off. */
+	#endCleanly(graceMs: number): void {
+		const { req, res } = this.#exchange;
+		if (this.#chunked) res.write("0\r\n\r\n", "latin1");
+		const timer = setTimeout(() => req.socket.destroy(), graceMs);
+		timer.unref();
+		const leaves = leaveBody(this.#exchange);
+		endReply(res, () => {
+			clearTimeout(timer);
+			if (leaves) req.socket.destroySoon();
+		});
+		lingerForBody(req);
+	}
+
+	#closeLater(graceMs: number): void {
+		const { connection, req } = this.#exchange;
+		// What a client has sent behind it has no answer any more.
+		connection.closing = true;
+		const timer = setTimeout(() => this.closeSoon(graceMs), cutDelayMs);
+		timer.unref();
+		req.socket.once("close", () => clearTimeout(timer));
+	}
+}
+
+/** The first value of a header. */
+function firstOf(
+	headers: readonly string[],
+	wanted: string,
+): string | undefined {
+	for (let at = 0; at < headers.length; at += 2)
+		if (headers[at] === wanted) return headers[at + 1];
+	return undefined;
+}
+
+/** @param length of a body that is not Ollama's own */
+function forwardedHeaders(
+	headers: readonly string[],
+	status: number,
+	length: number | undefined,
+): string[] {
+	const forwarded: string[] = [];
+	// RFC 9110, 8.6: a 204 must not have a length.
+	const dropsLength = length !== undefined || status === 204;
+	let options: Set<string> | undefined;
+	for (let at = 0; at < headers.length; at += 2)
+		if (headers[at] === "connection") {
+			options ??= new Set();
+			for (const option of (headers[at + 1] ?? "")
+				.toLowerCase()
+				.split(/[\s,]+/))
+				options.add(option);
+		}
+	for (let at = 0; at < headers.length; at += 2) {
+		const name = headers[at] ?? "";
+		if (
+			notForwarded.has(name) ||
+			options?.has(name) === true ||
+			(dropsLength && name === "content-length") ||
+			name.startsWith("x-accel-") ||
+			name.startsWith("access-control-") ||
+			name.startsWith("ratelimit-")
+		)
+			continue;
+		forwarded.push(name, headers[at + 1] ?? "");
+	}
+	if (length !== undefined) forwarded.push("content-length", String(length));
+	return forwarded;
+}

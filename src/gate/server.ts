@@ -1,0 +1,242 @@
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import { createServer } from "../net/http.ts";
+import { refuseTunnel, turnAway } from "./admission.ts";
+import { type Connection, cutOff } from "./connection.ts";
+import {
+	endSocket,
+	type Refusal,
+	refuseOnSocket,
+	sendRefusal,
+} from "./refusal.ts";
+import { checkSource } from "./source.ts";
+import type { GateState } from "./state.ts";
+
+/** How long a connection may take to send a request's head. */
+const headersTimeoutMs = 10_000;
+/**
+ * How long the connection of a client with a key may idle between requests: longer
+ * than the pools of clients and proxies hold theirs (Go 90 s, Caddy 120 s), so that
+ * none sends a request on a connection that the gate is just closing.
+ */
+const keepAliveTimeoutMs = 300_000;
+const maxHeaderBytes = 16 * 1024;
+/** Requests that a client may send on one connection before it has had their replies. */
+const maxPipelined = 64;
+/** Keep-alive probes start after this silence and give up about ten seconds later. */
+const tcpKeepAliveDelayMs = 30_000;
+
+const halfClosed: Refusal = {
+	status: 499,
+	reason: "half_closed",
+	message: "the client closed its side of the connection before the answer",
+};
+
+/** Takes a request that has its place on a connection. */
+type OnRequest = (
+	connection: Connection,
+	req: IncomingMessage,
+	res: ServerResponse,
+	expectsContinue: boolean,
+) => void;
+
+/**
+ * A server whose connections are the gate's: as many as there is room for, none
+ * that says nothing, and an answer for what is no HTTP.
+ *
+ * @param isLocal whether it listens on a Unix socket, where peers have no address
+ */
+export function createGateServer(
+	state: GateState,
+	isLocal: () => boolean,
+	onRequest: OnRequest,
+): Server {
+	const server = createServer({
+		// The gate answers a missing Host itself, with a body and not before the key.
+		requireHostHeader: false,
+		maxHeaderSize: maxHeaderBytes,
+		headersTimeout: headersTimeoutMs,
+		// An upload may take hours; the relay notices when it stands still.
+		requestTimeout: 0,
+		keepAliveTimeout: keepAliveTimeoutMs,
+		connectionsCheckingInterval: 1_000,
+		keepAlive: true,
+		keepAliveInitialDelay: tcpKeepAliveDelayMs,
+		noDelay: true,
+	});
+	const take =
+		(expectsContinue: boolean) =>
+		(req: IncomingMessage, res: ServerResponse) => {
+			const connection = takePlace(state, req, res);
+			if (connection !== undefined)
+				onRequest(connection, req, res, expectsContinue);
+		};
+	server.on("connection", (socket) => accept(state, socket, isLocal()));
+	server.on("request", take(false));
+	server.on("checkContinue", take(true));
+	server.on("checkExpectation", take(false));
+	server.on("connect", (req, socket) =>
+		answerTunnel(state, req, socket as Socket),
+	);
+	server.on("clientError", (error, socket) =>
+		refuseUnreadable(state, error, socket as Socket),
+	);
+	return server;
+}
+
+/** Has a connection's place noted, or closes it. */
+function accept(state: GateState, socket: Socket, local: boolean): void {
+	const connection = state.connections.open(socket, local);
+	if (typeof connection === "string") {
+		if (connection !== "gone")
+			state.warnNowAndThen(
+				{ ip: socket.remoteAddress },
+				connection === "full"
+					? `too many connections for ${state.descriptors} file descriptors (ulimit -n, LimitNOFILE=); new ones are closed`
+					: "too many connections without a key; new ones are closed",
+			);
+		return void socket.destroy();
+	}
+	// Before Node's own listener, which closes the connection.
+	socket.prependListener("end", () => answerHalfClosed(connection));
+	if (isDropped(state, connection)) {
+		state.accessLog.enterUnreadable(connection.address, 0, "foreign_source");
+		socket.destroy();
+	}
+}
+
+/** Whether a foreign peer gets no answer at all. */
+function isDropped(
+	{ settings }: GateState,
+	{ parsedAddress }: Connection,
+): boolean {
+	return (
+		settings.onForeignSource === "drop" &&
+		checkSource(parsedAddress, settings.sources) !== undefined
+	);
+}
+
+/** The connection of a request that may be looked at; `undefined` if it goes no further. */
+function takePlace(
+	state: GateState,
+	req: IncomingMessage,
+	res: ServerResponse,
+): Connection | undefined {
+	const connection = state.connections.of(req.socket);
+	if (connection === undefined) return void req.socket.destroy();
+	connection.latest = req;
+	// Replies wait in memory for the one before them, so there may be only so many,
+	// and none behind a refusal that is held back.
+	const mostUnanswered = connection.waits ? 1 : maxPipelined;
+	if (req.socket.destroyed || ++connection.unanswered > mostUnanswered)
+		return void cutOff(req.socket);
+	res.once("finish", () => {
+		connection.unanswered -= 1;
+		// All of a request hangs on it, and an idle connection has no need of it.
+		if (req.complete && connection.latest === req)
+			connection.latest = undefined;
+	});
+	// A reply has been written that closes the connection behind itself.
+	if (connection.closing) return undefined;
+	if (isDropped(state, connection)) return void req.socket.destroy();
+	return connection;
+}
+
+/**
+ * A client that has closed its own side is gone for Go's server, and so for
+ * Ollama, which stops and answers 499. Only the first request on a connection
+ * can be answered; the others end with it.
+ */
+function answerHalfClosed(connection: Connection): void {
+	for (const exchange of connection.exchanges) {
+		if (exchange.credential === undefined || exchange.res.socket === null)
+			continue;
+		exchange.closing = true;
+		sendRefusal(exchange, halfClosed);
+	}
+}
+
+/** Bytes that Node's parser refuses, and connections that take too long to say anything. */
+function refuseUnreadable(
+	state: GateState,
+	error: NodeJS.ErrnoException,
+	socket: Socket,
+): void {
+	const connection = state.connections.of(socket);
+	// Behind a reply that has begun, more bytes would be taken for a part of it.
+	if (
+		connection === undefined ||
+		connection.exchanges.size > 0 ||
+		error.code === "ECONNRESET"
+	) {
+		socket.destroy();
+		return;
+	}
+	// Its reply is out, be it that of the request whose body these bytes break off.
+	// Another would be taken for the next request's.
+	if (
+		connection.closing ||
+		connection.latest?.complete === false ||
+		error.code === "HPE_CLOSED_CONNECTION"
+	) {
+		endSocket(socket, connection.address);
+		return;
+	}
+	const refusal = turnAway(state, connection) ?? unreadable(error.code);
+	answerOnSocket(state, connection, socket, refusal);
+}
+
+function answerTunnel(
+	state: GateState,
+	req: IncomingMessage,
+	socket: Socket,
+): void {
+	const connection = state.connections.of(socket);
+	// An answer in the middle of another would be taken for a part of it.
+	if (
+		connection === undefined ||
+		connection.closing ||
+		connection.exchanges.size > 0
+	) {
+		socket.destroy();
+		return;
+	}
+	const refusal = refuseTunnel(state, connection, req);
+	answerOnSocket(state, connection, socket, refusal);
+}
+
+function answerOnSocket(
+	state: GateState,
+	connection: Connection,
+	socket: Socket,
+	refusal: Refusal,
+): void {
+	const { address } = connection;
+	state.accessLog.enterUnreadable(address, refusal.status, refusal.reason);
+	if (refusal.reason === "foreign_source" && isDropped(state, connection))
+		socket.destroy();
+	else refuseOnSocket(socket, address, "native", refusal);
+}
+
+function unreadable(code: string | undefined): Refusal {
+	switch (code) {
+		case "HPE_HEADER_OVERFLOW":
+			return {
+				status: 431,
+				reason: "head_too_large",
+				message: `a request's head may have at most ${maxHeaderBytes} bytes`,
+			};
+		case "ERR_HTTP_REQUEST_TIMEOUT":
+			return {
+				status: 408,
+				reason: "head_timeout",
+				message: "the request's head took too long",
+			};
+		default:
+			return {
+				status: 400,
+				reason: "malformed",
+				message: "this is not a well-formed HTTP/1.1 request",
+			};
+	}
+}

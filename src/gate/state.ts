@@ -1,0 +1,91 @@
+import type { Settings } from "../config/load.ts";
+import type { Log } from "../log.ts";
+import { ActiveSet } from "../net/activeSet.ts";
+import { descriptorLimit, roomForClients } from "../net/descriptors.ts";
+import { createWhois, type Whois } from "../net/tailscale.ts";
+import { Upstream } from "../net/upstream.ts";
+import { SignatureUses } from "../ollama/cliSignature.ts";
+import type { AccessLog } from "./accessLog.ts";
+import { ConnectionTable } from "./connection.ts";
+import { JudgedBodies } from "./judgedBodies.ts";
+import { Lockout } from "./lockout.ts";
+import { PieceBudget } from "./pieces.ts";
+import { RefusalThrottle } from "./refusalThrottle.ts";
+import type { Relay } from "./relay.ts";
+import type { Rules } from "./rules.ts";
+import { Uploads } from "./uploads.ts";
+
+/** What may happen a thousand times a second is said once in so long. */
+const saidAgainAfterMs = 10_000;
+
+/** The rules in force, and what the gate remembers between requests. */
+export class GateState {
+	readonly accessLog: AccessLog;
+	readonly log: Log;
+	readonly descriptors = descriptorLimit();
+	readonly connections = new ConnectionTable(() =>
+		roomForClients(this.descriptors, this.upstream.maxConnections),
+	);
+	readonly lockout = new Lockout();
+	readonly refusalThrottle = new RefusalThrottle();
+	readonly signatureUses = new SignatureUses();
+	readonly relays = new ActiveSet<Relay>();
+	readonly pieces = new PieceBudget();
+	readonly judgedBodies = new JudgedBodies();
+	readonly uploads = new Uploads();
+	/** The gate answers what runs, and takes nothing new. */
+	draining = false;
+	#rules: Rules;
+	#upstream: Upstream;
+	#whois: Whois;
+	readonly #saidAtMs = new Map<string, number>();
+
+	constructor(rules: Rules, accessLog: AccessLog, log: Log) {
+		this.#rules = rules;
+		this.#upstream = new Upstream(rules.settings.upstream);
+		this.#whois = openWhois(rules.settings);
+		this.accessLog = accessLog;
+		this.log = log;
+	}
+
+	get rules(): Rules {
+		return this.#rules;
+	}
+
+	get settings(): Settings {
+		return this.#rules.settings;
+	}
+
+	get upstream(): Upstream {
+		return this.#upstream;
+	}
+
+	get whois(): Whois {
+		return this.#whois;
+	}
+
+	/** Puts new rules in force. What was sent to the old upstream ends there. */
+	replaceRules(next: Rules): void {
+		const previous = this.#rules.settings.upstream;
+		this.#rules = next;
+		this.#whois = openWhois(next.settings);
+		const { upstream } = next.settings;
+		if (JSON.stringify(previous) === JSON.stringify(upstream)) return;
+		this.#upstream.retire();
+		this.#upstream = new Upstream(upstream);
+	}
+
+	/** Logs a warning that an attacker could cause as often as it likes. */
+	warnNowAndThen(facts: object, message: string): void {
+		const nowMs = performance.now();
+		const saidAtMs = this.#saidAtMs.get(message) ?? Number.NEGATIVE_INFINITY;
+		if (nowMs - saidAtMs < saidAgainAfterMs) return;
+		this.#saidAtMs.set(message, nowMs);
+		this.log.warn(facts, message);
+	}
+}
+
+/** The cache of answers starts anew with it, so that a reload also forgets who was who. */
+function openWhois({ identity }: Settings): Whois {
+	return createWhois({ socket: identity.socket });
+}
