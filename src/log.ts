@@ -1,5 +1,14 @@
 import { type DestinationStream, type Logger, pino } from "pino";
-import type { LogLevel } from "./config/load.ts";
+
+/** What is logged from; as `log.level` of the configuration has it. */
+export type LogLevel =
+	| "trace"
+	| "debug"
+	| "info"
+	| "warn"
+	| "error"
+	| "fatal"
+	| "silent";
 
 /** The daemon's log: one JSON object a line. */
 export interface Log extends Logger {}

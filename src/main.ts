@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import "./beforeServe.ts";
 import { type Command, exitCodes, runCommand } from "./commands/command.ts";
-import { nearest } from "./config/nearest.ts";
+import { nearest } from "./nearest.ts";
 import { version } from "./version.ts";
 
 const commands: Record<string, () => Promise<Command>> = {

@@ -1,4 +1,4 @@
 /** Every file that is made from the code: `npm run docs`. */
-import "../src/config/document.ts";
+import "../scripts/docs/settings.ts";
 import "./conformance/document.ts";
 import "./real/document.ts";

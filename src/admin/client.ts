@@ -1,6 +1,5 @@
-import type { LockedOut } from "../gate/lockout.ts";
-import type { GateStatus } from "./status.ts";
 import { request } from "../net/http.ts";
+import type { GateStatus, LockedOut } from "./status.ts";
 
 /** No answer of a daemon's is longer, nor takes longer. */
 const answerBytes = 16 * 2 ** 20;

@@ -13,10 +13,7 @@ export interface AdminReply {
 
 /** `GET /status` and the like, to what answers it; it is told the query. */
 export type AdminRoutes = Readonly<
-	Record<
-		string,
-		(query: URLSearchParams) => AdminReply | Promise<AdminReply>
-	>
+	Record<string, (query: URLSearchParams) => AdminReply | Promise<AdminReply>>
 >;
 
 /** Connections at once; more are closed. Every local user may open them, and each takes a descriptor. */

@@ -1,5 +1,3 @@
-import type { LockedOut } from "../gate/lockout.ts";
-
 /** What the running gate says of itself (`GET /status` of its admin socket), as far as it is looked at. */
 export interface GateStatus {
 	readonly version: string;
@@ -19,4 +17,12 @@ export interface GateStatus {
 	readonly lockedOut: number;
 	/** Who they are, at most a hundred; absent in an older daemon. */
 	readonly lockouts?: readonly LockedOut[];
+}
+
+/** A device or an address that is locked out now. */
+export interface LockedOut {
+	readonly addresses: readonly string[];
+	/** The device's name, or null where it is not known. */
+	readonly node: string | null;
+	readonly secondsLeft: number;
 }

@@ -11,7 +11,6 @@ import {
 	userName,
 } from "../config/load.ts";
 import { loadRules } from "../gate/rules.ts";
-import { describePortHolder } from "../host/portHolder.ts";
 import {
 	isForServiceGroup,
 	type KeyEntry,
@@ -26,8 +25,9 @@ import {
 	parseAddress,
 	parseRange,
 } from "../net/ranges.ts";
-import { createWhois } from "../net/tailscale.ts";
-import { hostHeaderOf } from "../net/upstream.ts";
+import { describePortHolder } from "../system/portHolder.ts";
+import { createWhois } from "../tailscale/localApi.ts";
+import { hostHeaderOf } from "../upstream/client.ts";
 import { type Command, exitCodes, readArgs } from "./command.ts";
 
 interface Line {

@@ -1,7 +1,7 @@
 import { type ParseArgsConfig, parseArgs } from "node:util";
-import { nearest } from "../config/nearest.ts";
 import { BadFileError } from "../config/strictJson.ts";
 import { FileBusyError, UnwritableFileError } from "../keys/keyFile.ts";
+import { nearest } from "../nearest.ts";
 import { visible } from "../visible.ts";
 
 /** Exit codes, the same for every command. */

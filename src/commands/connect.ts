@@ -10,15 +10,15 @@ import {
 } from "../clients/openClawFile.ts";
 import { parseServer } from "../clients/server.ts";
 import { type Failure, type Success, tryOut } from "../clients/tryOut.ts";
-import { nearest } from "../config/nearest.ts";
 import { weaknessOf } from "../keys/newKey.ts";
+import { nearest } from "../nearest.ts";
+import { formatTable } from "../report/table.ts";
 import { type Command, exitCodes, Finding, UsageError } from "./command.ts";
 import {
 	promptForKey,
 	readArgsWithoutKey,
 	readStandardInput,
 } from "./keyInput.ts";
-import { formatTable } from "./table.ts";
 
 const placeholders = {
 	server: "http://SERVER:11434",

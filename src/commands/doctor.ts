@@ -4,16 +4,8 @@ import { hostname } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { styleText } from "node:util";
-import { parseDuration } from "../config/duration.ts";
 import { defaultConfigPath } from "../config/load.ts";
-import { nearest } from "../config/nearest.ts";
-import { allUnits } from "../doctor/boot.ts";
-import {
-	type Examination,
-	examineAll,
-	type Patient,
-} from "../doctor/examination.ts";
-import { examinations } from "../doctor/examinations.ts";
+import { type Examination, examineAll, type Patient } from "../doctor/check.ts";
 import {
 	changesSince,
 	describeChange,
@@ -22,14 +14,19 @@ import {
 	priorityOf,
 	readLastResult,
 } from "../doctor/lastResult.ts";
-import { findInstallation } from "../host/installation.ts";
-import { untilAtRest } from "../host/units.ts";
+import { parseDuration } from "../duration.ts";
+import { allUnits } from "../host/boot/checks.ts";
+import { examinations } from "../host/checks.ts";
 import { weaknessOf } from "../keys/newKey.ts";
+import { nearest } from "../nearest.ts";
 import { headline } from "../report/headline.ts";
 import { renderReport } from "../report/html.ts";
 import { formatJson, type JsonReport, toJson } from "../report/json.ts";
 import { hasSeriousFindings, type Result } from "../report/result.ts";
+import { formatTable } from "../report/table.ts";
 import { colourOf, explain, formatResults } from "../report/text.ts";
+import { findInstallation } from "../system/installation.ts";
+import { untilAtRest } from "../system/units.ts";
 import { version } from "../version.ts";
 import {
 	type Command,
@@ -39,7 +36,6 @@ import {
 	UsageError,
 } from "./command.ts";
 import { readStandardInput } from "./keyInput.ts";
-import { formatTable } from "./table.ts";
 
 export const doctor: Command = {
 	summary:

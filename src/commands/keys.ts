@@ -1,4 +1,4 @@
-import { nearest } from "../config/nearest.ts";
+import { nearest } from "../nearest.ts";
 import { type Command, UsageError } from "./command.ts";
 import { type KeyAction, sharedHelp } from "./keys/action.ts";
 import { add } from "./keys/add.ts";

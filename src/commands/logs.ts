@@ -3,7 +3,7 @@ import { createReadStream } from "node:fs";
 import { access, constants } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
-import { parseDuration } from "../config/duration.ts";
+import { parseDuration } from "../duration.ts";
 import { parseTime } from "../keys/keyFile.ts";
 import {
 	type ModelPattern,

@@ -2,9 +2,14 @@ import { readFile } from "node:fs/promises";
 import { styleText } from "node:util";
 import { BadFileError } from "../config/strictJson.ts";
 import { parseAddress } from "../net/ranges.ts";
-import type { Finding } from "../tailnet/finding.ts";
-import { judgePolicy, type Opener, type Report } from "../tailnet/judge.ts";
-import { parseTailnetPolicy } from "../tailnet/policyFile.ts";
+import { formatTable } from "../report/table.ts";
+import type { Finding } from "../tailscale/policy/finding.ts";
+import {
+	judgePolicy,
+	type Opener,
+	type Report,
+} from "../tailscale/policy/judge.ts";
+import { parseTailnetPolicy } from "../tailscale/policy/policyFile.ts";
 import {
 	controls,
 	defaultChoices,
@@ -12,11 +17,10 @@ import {
 	isHeadscaleAdmin,
 	isTag,
 	recommendPolicy,
-} from "../tailnet/recommended.ts";
-import type { Server } from "../tailnet/selectors.ts";
+} from "../tailscale/policy/recommended.ts";
+import type { Server } from "../tailscale/policy/selectors.ts";
 import { visibleLine } from "../visible.ts";
 import { type Command, exitCodes, readArgs, UsageError } from "./command.ts";
-import { formatTable } from "./table.ts";
 
 const actions = ["print", "check"];
 

@@ -2,7 +2,7 @@ import { writeFile } from "node:fs/promises";
 import { styleText } from "node:util";
 import { isModelName } from "../clients/client.ts";
 import { parseServer } from "../clients/server.ts";
-import { parseDuration } from "../config/duration.ts";
+import { parseDuration } from "../duration.ts";
 import { weaknessOf } from "../keys/newKey.ts";
 import { codeOf } from "../net/errorCode.ts";
 import { isTailscaleAddress, parseAddress } from "../net/ranges.ts";

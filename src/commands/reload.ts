@@ -1,7 +1,7 @@
+import { askDaemon } from "../admin/client.ts";
 import { defaultConfigPath, loadConfig, typed } from "../config/load.ts";
 import { BadFileError } from "../config/strictJson.ts";
 import type { ReloadResult } from "../gate/reload.ts";
-import { askDaemon } from "../admin/client.ts";
 import { type Command, exitCodes, Finding, readArgs } from "./command.ts";
 
 export const reload: Command = {

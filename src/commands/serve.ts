@@ -1,10 +1,10 @@
 import { defaultConfigPath } from "../config/load.ts";
 import { startDaemon } from "../gate/daemon.ts";
 import { loadRules } from "../gate/rules.ts";
-import { describePortHolder } from "../host/portHolder.ts";
 import { endProcess, standardOutput } from "../log.ts";
 import { ListenError } from "../net/listener.ts";
 import { giveUp } from "../permission.ts";
+import { describePortHolder } from "../system/portHolder.ts";
 import { type Command, Finding, readArgs } from "./command.ts";
 
 /** Why it cannot listen, and who is there already. */

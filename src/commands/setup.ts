@@ -1,15 +1,21 @@
 import { readFile } from "node:fs/promises";
 import { styleText } from "node:util";
 import { createTwoFilesPatch } from "diff";
-import { nearest } from "../config/nearest.ts";
-import { ActionError, perform, takeBack } from "../host/change.ts";
-import { findInstallation } from "../host/installation.ts";
-import { Journal } from "../host/journal.ts";
-import { formatCommand, orphansEnd } from "../host/program.ts";
-import type { Action, Inspection, Proof, Step } from "../host/step.ts";
-import { allSteps, stepIds } from "../host/steps.ts";
-import { tailscaleStatus } from "../host/tailscale.ts";
+import { allSteps } from "../host/steps.ts";
+import { tailscaleStatus } from "../host/tailscale/step.ts";
 import { releaseLock, takeLock } from "../lock.ts";
+import { nearest } from "../nearest.ts";
+import { ActionError, perform, takeBack } from "../setup/change.ts";
+import { Journal } from "../setup/journal.ts";
+import {
+	type Action,
+	type Inspection,
+	type Proof,
+	type Step,
+	stepIds,
+} from "../setup/step.ts";
+import { findInstallation } from "../system/installation.ts";
+import { formatCommand, orphansEnd } from "../system/run.ts";
 import { visible } from "../visible.ts";
 import { askYesNo } from "./ask.ts";
 import {

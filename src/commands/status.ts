@@ -1,11 +1,10 @@
 import { styleText } from "node:util";
+import { askGateOn } from "../admin/client.ts";
+import { findPlaces } from "../admin/places.ts";
+import type { GateStatus, LockedOut } from "../admin/status.ts";
 import { defaultConfigPath, typed } from "../config/load.ts";
-import { findPlaces } from "../config/places.ts";
 import { type LastResult, readLastResult } from "../doctor/lastResult.ts";
 import { localSource } from "../gate/connection.ts";
-import type { LockedOut } from "../gate/lockout.ts";
-import { askGateOn } from "../admin/client.ts";
-import type { GateStatus } from "../admin/status.ts";
 import { headline } from "../report/headline.ts";
 import { formatJson } from "../report/json.ts";
 import {

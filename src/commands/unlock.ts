@@ -1,10 +1,9 @@
+import { askDaemon, isLockedOut } from "../admin/client.ts";
+import { findPlaces } from "../admin/places.ts";
+import type { LockedOut } from "../admin/status.ts";
 import { defaultConfigPath } from "../config/load.ts";
-import { nearest } from "../config/nearest.ts";
-import { findPlaces } from "../config/places.ts";
-import type { LockedOut } from "../gate/lockout.ts";
-import { isLockedOut } from "../admin/client.ts";
+import { nearest } from "../nearest.ts";
 import { parseAddress } from "../net/ranges.ts";
-import { askDaemon } from "../admin/client.ts";
 import { formatJson } from "../report/json.ts";
 import { visibleLine } from "../visible.ts";
 import {

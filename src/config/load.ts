@@ -1,5 +1,8 @@
 import { userInfo } from "node:os";
 import path from "node:path";
+import { maxTimerDays, parseDuration, parseSize } from "../duration.ts";
+import type { LogLevel } from "../log.ts";
+import type { Listen } from "../net/listener.ts";
 import {
 	formatHostPort,
 	isLoopbackAddress,
@@ -8,7 +11,6 @@ import {
 	parseRange,
 	type Range,
 } from "../net/ranges.ts";
-import { maxTimerDays, parseDuration, parseSize } from "./duration.ts";
 import { NoOrdinaryFile, readOrdinaryFile } from "./ordinaryFile.ts";
 import { type ConfigFile, configSchema, defaultsOf } from "./schema.ts";
 import {
@@ -35,17 +37,6 @@ export function typed(words: string, configFile: string): string {
 export type Upstream =
 	| { readonly kind: "tcp"; readonly host: string; readonly port: number }
 	| { readonly kind: "unix"; readonly socketPath: string };
-
-/** Where the gate listens when no socket is inherited. */
-export type Listen =
-	| { readonly kind: "interface"; readonly name: string; readonly port: number }
-	| {
-			readonly kind: "address";
-			readonly address: string;
-			readonly port: number;
-	  };
-
-export type LogLevel = ConfigFile["log"]["level"];
 
 /** The configuration as the program uses it: checked, complete, in milliseconds and bytes. */
 export interface Settings {

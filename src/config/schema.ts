@@ -1,4 +1,4 @@
-import { durationPattern, sizePattern } from "./duration.ts";
+import { durationPattern, sizePattern } from "../duration.ts";
 
 /**
  * The one place where settings are declared. docs/configuration.md,

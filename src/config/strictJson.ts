@@ -12,7 +12,7 @@ import {
 	parseTree,
 	printParseErrorCode,
 } from "jsonc-parser";
-import { nearest } from "./nearest.ts";
+import { nearest } from "../nearest.ts";
 import type { SchemaNode } from "./schema.ts";
 
 /** One thing that is wrong with a file: where it stands and what to do about it. */

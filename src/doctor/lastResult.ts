@@ -1,9 +1,9 @@
 import { mkdir, readFile } from "node:fs/promises";
 import path from "node:path";
-import { replaceFile } from "../host/snapshot.ts";
 import { formatJson, type JsonReport } from "../report/json.ts";
 import type { Result } from "../report/result.ts";
 import { toneNames, toneOf } from "../report/tone.ts";
+import { replaceFile } from "../setup/snapshot.ts";
 import { visibleLine } from "../visible.ts";
 
 /** What the daily run found last; for root alone, since it says where a host is weak. */

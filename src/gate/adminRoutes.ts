@@ -7,7 +7,7 @@ import { version } from "../version.ts";
 import type { AccessLog } from "./accessLog.ts";
 import type { Gate } from "./gate.ts";
 import { renderMetrics } from "./metrics.ts";
-import type { ReloadResult, Reloader } from "./reload.ts";
+import type { Reloader, ReloadResult } from "./reload.ts";
 
 /** What a running daemon can be asked about. */
 interface Daemon {

@@ -174,9 +174,6 @@ function warnOfExpiry({ keyring }: Rules, log: Log): void {
 function startWatchdog(): () => void {
 	const patienceMs = watchdogMs(process.env);
 	if (patienceMs === undefined) return () => {};
-	const timer = setInterval(
-		() => notifySystemd("WATCHDOG=1"),
-		patienceMs / 3,
-	);
+	const timer = setInterval(() => notifySystemd("WATCHDOG=1"), patienceMs / 3);
 	return () => clearInterval(timer);
 }

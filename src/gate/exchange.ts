@@ -1,9 +1,9 @@
 import { randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Credential } from "../keys/keyring.ts";
-import type { TailscaleNode } from "../net/tailscale.ts";
 import type { Family, Match, Route } from "../ollama/routes.ts";
 import type { Usage } from "../ollama/usage.ts";
+import type { TailscaleNode } from "../tailscale/localApi.ts";
 import type { AccessLog } from "./accessLog.ts";
 import type { Connection } from "./connection.ts";
 import type { Refusal } from "./refusal.ts";

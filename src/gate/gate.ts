@@ -1,5 +1,6 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { FastifyInstance } from "fastify";
+import type { LockedOut } from "../admin/status.ts";
 import type { Log } from "../log.ts";
 import { matchRoute } from "../ollama/routes.ts";
 import type { AccessLog } from "./accessLog.ts";
@@ -9,7 +10,6 @@ import { type Connection, cutOff, watchPieces } from "./connection.ts";
 import { corsHeaders, preflightHeaders } from "./cors.ts";
 import { Exchange } from "./exchange.ts";
 import { createApp, pass } from "./fastify.ts";
-import type { LockedOut } from "./lockout.ts";
 import {
 	leaveBody,
 	lingerForBody,

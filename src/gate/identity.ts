@@ -1,23 +1,21 @@
 import type { Settings } from "../config/load.ts";
+import type { Binding } from "../keys/keyFile.ts";
 import type { Key } from "../keys/keyring.ts";
-import type { TailnetNode, TailscaleNode, Whois } from "../net/tailscale.ts";
 import {
 	type ModelName,
 	type ModelPattern,
 	parseModelPattern,
 } from "../ollama/modelName.ts";
 import { type Route, type Scope, scopes } from "../ollama/routes.ts";
+import type {
+	TailnetNode,
+	TailscaleNode,
+	Whois,
+} from "../tailscale/localApi.ts";
 import { localSource } from "./connection.ts";
 import type { Exchange } from "./exchange.ts";
 import { checkModelInPath } from "./modelPolicy.ts";
 import type { Refusal } from "./refusal.ts";
-
-/** Where a key may be used from: any of these nodes, users or tags. */
-export interface Binding {
-	readonly nodes?: readonly string[];
-	readonly users?: readonly string[];
-	readonly tags?: readonly string[];
-}
 
 /** What a grant of the tailnet's policy leaves to a device. */
 export interface Grant {

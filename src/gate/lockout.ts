@@ -1,4 +1,5 @@
 import { hash, randomBytes } from "node:crypto";
+import type { LockedOut } from "../admin/status.ts";
 import { pairedAddress } from "../net/ranges.ts";
 import type { Refusal } from "./refusal.ts";
 
@@ -22,14 +23,6 @@ export interface LockoutRule {
 	readonly max: number;
 	readonly windowMs: number;
 	readonly lockoutMs: number;
-}
-
-/** Somebody who is locked out now. */
-export interface LockedOut {
-	readonly addresses: readonly string[];
-	/** The device's name, or null where it is not known. */
-	readonly node: string | null;
-	readonly secondsLeft: number;
 }
 
 /** What became of wrong keys that were shown. */

@@ -1,10 +1,10 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { STATUS_CODES } from "../net/http.ts";
-import { isLingering, linger } from "../net/linger.ts";
 import { errorBody } from "../ollama/errors.ts";
 import type { Family } from "../ollama/routes.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
+import { isLingering, linger } from "./linger.ts";
 import { bodyLengthOf } from "./route.ts";
 
 /** A decision against a request. It becomes a reply here and nowhere else. */

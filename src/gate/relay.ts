@@ -1,4 +1,4 @@
-import type { ReplyHead } from "../net/replyReader.ts";
+import type { Route } from "../ollama/routes.ts";
 import {
 	OddRequest,
 	type Upstream,
@@ -6,8 +6,8 @@ import {
 	type UpstreamFault,
 	type UpstreamRequest,
 	type UpstreamSink,
-} from "../net/upstream.ts";
-import type { Route } from "../ollama/routes.ts";
+} from "../upstream/client.ts";
+import type { ReplyHead } from "../upstream/responseParser.ts";
 import type { Exchange } from "./exchange.ts";
 import { filterReply, type ReplyFilter } from "./modelPolicy.ts";
 import { lingerForBody, type Refusal, sendRefusal } from "./refusal.ts";

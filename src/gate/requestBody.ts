@@ -1,5 +1,5 @@
-import type { UpstreamCall, UpstreamRequest } from "../net/upstream.ts";
 import { type Route, smallBodyBytes } from "../ollama/routes.ts";
+import type { UpstreamCall, UpstreamRequest } from "../upstream/client.ts";
 import { type BodyGuard, guardBody } from "./bodyGuard.ts";
 import type { Exchange } from "./exchange.ts";
 import { bodyTooLarge } from "./rateLimit.ts";

@@ -1,13 +1,13 @@
-import { account } from "./account.ts";
-import { fail2ban } from "./fail2ban.ts";
-import { gate } from "./gate.ts";
-import type { Installation } from "./installation.ts";
-import { ollama } from "./ollama.ts";
-import { openWebUi } from "./openWebUi.ts";
-import { sshd } from "./sshd.ts";
-import type { Step } from "./step.ts";
-import { tailscale } from "./tailscale.ts";
-import { ufw } from "./ufw.ts";
+import type { Step } from "../setup/step.ts";
+import type { Installation } from "../system/installation.ts";
+import { fail2ban } from "./fail2ban/step.ts";
+import { ufw } from "./firewall/step.ts";
+import { account } from "./gate/accountStep.ts";
+import { gate } from "./gate/step.ts";
+import { ollama } from "./ollama/step.ts";
+import { openWebUi } from "./openWebUi/step.ts";
+import { sshd } from "./sshd/step.ts";
+import { tailscale } from "./tailscale/step.ts";
 
 /** What a person may choose. */
 export interface Choices {
@@ -16,17 +16,6 @@ export interface Choices {
 	/** Whether Ollama is to leave ollama.com alone. */
 	readonly noCloud: boolean;
 }
-
-export const stepIds = [
-	"account",
-	"ollama",
-	"gate",
-	"ufw",
-	"tailscale",
-	"open-webui",
-	"sshd",
-	"fail2ban",
-] as const;
 
 /** All steps, in the order in which they are taken: what lets in comes before what shuts out. */
 export function allSteps(

@@ -15,7 +15,6 @@ import {
 	modify,
 	parseTree,
 } from "jsonc-parser";
-import { durationPattern } from "../config/duration.ts";
 import { formatMode, unreadable } from "../config/load.ts";
 import { readOrdinaryFile } from "../config/ordinaryFile.ts";
 import type { SchemaNode } from "../config/schema.ts";
@@ -25,7 +24,7 @@ import {
 	type Mistake,
 	parseStrictJson,
 } from "../config/strictJson.ts";
-import type { Binding } from "../gate/identity.ts";
+import { durationPattern } from "../duration.ts";
 import { type Lock, releaseLock, takeLock } from "../lock.ts";
 import { ollamaKeyPattern } from "../ollama/cliSignature.ts";
 import { parseModelPattern } from "../ollama/modelName.ts";
@@ -36,6 +35,13 @@ import { type Scope, scopes } from "../ollama/routes.ts";
 export interface KeyLimits {
 	readonly requestsPerMinute?: number;
 	readonly concurrent?: number;
+}
+
+/** Where a key may be used from: any of these nodes, users or tags. */
+export interface Binding {
+	readonly nodes?: readonly string[];
+	readonly users?: readonly string[];
+	readonly tags?: readonly string[];
 }
 
 /** One entry of the keys file: a name, a digest and rules. Never a key. */

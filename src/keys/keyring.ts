@@ -4,11 +4,11 @@ import {
 	randomBytes,
 	timingSafeEqual,
 } from "node:crypto";
-import type { Binding } from "../gate/identity.ts";
 import { parseOllamaKey } from "../ollama/cliSignature.ts";
 import { type ModelPattern, parseModelPattern } from "../ollama/modelName.ts";
 import { type OptionRules, readOptionRules } from "../ollama/options.ts";
 import type { Scope } from "../ollama/routes.ts";
+import type { Binding } from "./keyFile.ts";
 import {
 	defaultScopes,
 	type KeyEntry,

@@ -1,7 +1,6 @@
 import type { Server } from "node:http";
 import { Server as NetServer } from "node:net";
 import { constants, networkInterfaces } from "node:os";
-import type { Listen } from "../config/load.ts";
 import type { Log } from "../log.ts";
 import {
 	formatHostPort,
@@ -15,6 +14,15 @@ const pollIntervalMs = 1_000;
 const graceMs = 30_000;
 /** Connections that wait to be taken; as many as Linux allows by default (net.core.somaxconn). */
 const backlog = 4_096;
+
+/** Where the gate listens when no socket is inherited. */
+export type Listen =
+	| { readonly kind: "interface"; readonly name: string; readonly port: number }
+	| {
+			readonly kind: "address";
+			readonly address: string;
+			readonly port: number;
+	  };
 
 /** A listener that cannot do what it was told, and never will. */
 export class ListenError extends Error {

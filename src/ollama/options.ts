@@ -1,4 +1,4 @@
-import { parseDuration } from "../config/duration.ts";
+import { parseDuration } from "../duration.ts";
 import type { Scalar } from "./bodyScan.ts";
 
 /** What a key may set in a body's `options`, and as `keep_alive`. */

@@ -1,8 +1,8 @@
 import { styleText } from "node:util";
-import { wrap } from "../commands/table.ts";
 import { visible } from "../visible.ts";
 import { readAdvice } from "./advice.ts";
 import { type Result, sentenceOf, worstFirst } from "./result.ts";
+import { wrap } from "./table.ts";
 import { type Tone, toneNames, toneOf } from "./tone.ts";
 import { groupUnknowns, rootLine } from "./unknowns.ts";
 

@@ -10,8 +10,8 @@ import {
 	type Outcome,
 	ok,
 	unknown,
-} from "../../src/doctor/examination.ts";
-import { examinations } from "../../src/doctor/examinations.ts";
+} from "../../src/doctor/check.ts";
+import { examinations } from "../../src/host/checks.ts";
 import type { Result } from "../../src/report/result.ts";
 import { runCli, temporaryFolder } from "../support/gate.ts";
 

@@ -1,15 +1,15 @@
 import { chmod, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
+import { parseConfig } from "../../src/config/load.ts";
+import { configSchema } from "../../src/config/schema.ts";
+import { BadFileError, type Mistake } from "../../src/config/strictJson.ts";
 import {
 	formatDuration,
 	formatSize,
 	parseDuration,
 	parseSize,
-} from "../../src/config/duration.ts";
-import { parseConfig } from "../../src/config/load.ts";
-import { configSchema } from "../../src/config/schema.ts";
-import { BadFileError, type Mistake } from "../../src/config/strictJson.ts";
+} from "../../src/duration.ts";
 import { keyFileSchema } from "../../src/keys/keyFile.ts";
 import { runCli, temporaryFolder } from "../support/gate.ts";
 
@@ -345,7 +345,7 @@ t.test("what is made from the code agrees with it", async (t) => {
 	const { spawnSync } = await import("node:child_process");
 	const run = spawnSync(
 		process.execPath,
-		["src/config/document.ts", "--check"],
+		["scripts/docs/settings.ts", "--check"],
 		{ encoding: "utf8" },
 	);
 	t.equal(run.status, 0, run.stderr);

@@ -7,7 +7,7 @@ import {
 	judgeRoom,
 	judgeVerified,
 	type UnitState,
-} from "../../src/doctor/boot.ts";
+} from "../../src/host/boot/checks.ts";
 import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
 import {
 	asNobody,

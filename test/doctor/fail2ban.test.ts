@@ -8,7 +8,7 @@ import {
 	parseActions,
 	parseJails,
 	parseList,
-} from "../../src/doctor/fail2ban.ts";
+} from "../../src/host/fail2ban/checks.ts";
 import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
 import { follow, lookAt, runDoctor, stateOf } from "../support/doctor.ts";
 import { testKeys } from "../support/gate.ts";

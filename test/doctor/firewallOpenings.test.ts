@@ -1,6 +1,6 @@
 import t, { type Test } from "tap";
-import { takeOut } from "../../src/doctor/firewallFixes.ts";
-import { parseIptables } from "../../src/host/iptablesRules.ts";
+import { takeOut } from "../../src/host/firewall/fixes.ts";
+import { parseIptables } from "../../src/netfilter/iptables.ts";
 import { type BootedHost, booting } from "../support/bootedHost.ts";
 import { commandOf, evidenceOf, examine, statesOf } from "../support/doctor.ts";
 import { lan, lockHost } from "../support/lockedHost.ts";

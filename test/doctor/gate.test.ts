@@ -3,9 +3,9 @@ import {
 	judgeProcess,
 	judgeProperties,
 	readProcessStatus,
-} from "../../src/doctor/gateSandbox.ts";
-import { parseProperties } from "../../src/host/units.ts";
+} from "../../src/host/gate/sandbox.ts";
 import { generateKey } from "../../src/keys/newKey.ts";
+import { parseProperties } from "../../src/system/units.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import {
 	asNobody,

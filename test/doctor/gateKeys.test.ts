@@ -5,7 +5,7 @@ import {
 	judgeRotation,
 	judgeUse,
 	readCanaryUses,
-} from "../../src/doctor/gateKeys.ts";
+} from "../../src/host/gate/keys.ts";
 import type { KeyEntry } from "../../src/keys/keyFile.ts";
 import { generateKey } from "../../src/keys/newKey.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";

@@ -1,4 +1,5 @@
 import t, { type Test } from "tap";
+import { advisories, advisoriesFor } from "../../src/host/ollama/advisories.ts";
 import {
 	isEveryOrigin,
 	judgeKnocks,
@@ -6,21 +7,17 @@ import {
 	keepsToLoopback,
 	otherAddresses,
 	readSettings,
-} from "../../src/doctor/ollama.ts";
-import {
-	advisories,
-	advisoriesFor,
-} from "../../src/doctor/ollamaAdvisories.ts";
+} from "../../src/host/ollama/checks.ts";
 import {
 	bridgedPort,
 	parseEnvironment,
-} from "../../src/doctor/ollamaServers.ts";
+} from "../../src/host/ollama/servers.ts";
 import {
 	findPlace,
 	judgeTunnels,
 	parseConnections,
 	remoteForwards,
-} from "../../src/doctor/tunnels.ts";
+} from "../../src/host/ollama/tunnels.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import {
 	asNobody,

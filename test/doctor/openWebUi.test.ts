@@ -1,8 +1,8 @@
 import type { NetworkInterfaceInfo } from "node:os";
 import t from "tap";
-import { callAddress } from "../../src/doctor/knock.ts";
-import type { ListeningSocket } from "../../src/host/listeningSockets.ts";
 import { formatHostPort } from "../../src/net/ranges.ts";
+import { callAddress } from "../../src/system/httpProbe.ts";
+import type { ListeningSocket } from "../../src/system/sockets.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import {
 	asNobody,

@@ -5,13 +5,13 @@ import {
 	judgeWayIn,
 	mayLogIn,
 	parseLastRead,
-} from "../../src/doctor/sshd.ts";
+} from "../../src/host/sshd/checks.ts";
 import {
 	loginUsers,
 	passwordUsers,
 	readMatches,
-} from "../../src/doctor/sshdSettings.ts";
-import { parseSettings } from "../../src/host/sshd.ts";
+} from "../../src/host/sshd/settings.ts";
+import { parseSettings } from "../../src/host/sshd/step.ts";
 import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
 import { follow, lookAt, runDoctor, stateOf } from "../support/doctor.ts";
 

@@ -5,9 +5,12 @@ import {
 	judgeServe,
 	judgeState,
 	judgeVersion,
-} from "../../src/doctor/tailscale.ts";
-import { guardedBehind, readServeConfig } from "../../src/host/serve.ts";
-import { otherControlServer } from "../../src/host/tailscale.ts";
+} from "../../src/host/tailscale/checks.ts";
+import { otherControlServer } from "../../src/host/tailscale/step.ts";
+import {
+	guardedBehind,
+	readServeConfig,
+} from "../../src/tailscale/serveConfig.ts";
 import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
 import { follow, lookAt, runDoctor, stateOf } from "../support/doctor.ts";
 import {

@@ -475,7 +475,7 @@ const chunkedHead = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 const replyTarget: Target = {
 	name: "reply",
-	files: ["src/net/replyReader.ts"],
+	files: ["src/upstream/responseParser.ts"],
 	seeds: [
 		"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
 		`${chunkedHead}2\r\n{}\r\na\r\n0123456789\r\n0\r\n\r\n`,

@@ -5,7 +5,7 @@ import t from "tap";
 import { grantValuesOf, isBoundTo } from "../../src/gate/identity.ts";
 import type { KeyEntry } from "../../src/keys/keyFile.ts";
 import { digestOf } from "../../src/keys/newKey.ts";
-import type { TailscaleNode } from "../../src/net/tailscale.ts";
+import type { TailscaleNode } from "../../src/tailscale/localApi.ts";
 import {
 	bearer,
 	eventually,

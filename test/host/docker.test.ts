@@ -4,7 +4,7 @@ import {
 	differences,
 	publishedPorts,
 	runCommand,
-} from "../../src/host/docker.ts";
+} from "../../src/system/docker.ts";
 
 /** As `docker inspect` shows Open WebUI, started from a terminal by the command in its documentation. */
 const container: Container & { HostConfig: Record<string, unknown> } = {

@@ -4,7 +4,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { text } from "node:stream/consumers";
 import t, { type Test } from "tap";
-import { parseDuration } from "../../src/config/duration.ts";
+import { parseDuration } from "../../src/duration.ts";
 import { Lockout } from "../../src/gate/lockout.ts";
 import { generateKey } from "../../src/keys/newKey.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";

@@ -1,5 +1,5 @@
 import t from "tap";
-import { chainsOf } from "../../src/host/guard.ts";
+import { chainsOf } from "../../src/system/guard.ts";
 
 t.test("a table that goes while nft lists it holds nothing", (t) => {
 	t.strictSame(chainsOf({ code: 0, stdout: "" }), []);

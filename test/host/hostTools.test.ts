@@ -1,25 +1,21 @@
 import { copyFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
-import { inOneLook } from "../../src/host/askedOnce.ts";
-import { plainKeys } from "../../src/host/authorizedKeys.ts";
-import {
-	formatSocket,
-	isLocalOnly,
-	parseSockets,
-} from "../../src/host/listeningSockets.ts";
-import {
-	formatCommand,
-	hasProgram,
-	runProgram,
-} from "../../src/host/program.ts";
+import { plainKeys } from "../../src/host/sshd/authorizedKeys.ts";
 import {
 	isKeyEnough,
 	parseSettings,
 	shortcomings,
-} from "../../src/host/sshd.ts";
-import { parseUnit } from "../../src/host/units.ts";
-import { becomesTrue } from "../../src/host/waiting.ts";
+} from "../../src/host/sshd/step.ts";
+import { inOneLook } from "../../src/system/memo.ts";
+import { formatCommand, hasProgram, runProgram } from "../../src/system/run.ts";
+import {
+	formatSocket,
+	isLocalOnly,
+	parseSockets,
+} from "../../src/system/sockets.ts";
+import { parseUnit } from "../../src/system/units.ts";
+import { becomesTrue } from "../../src/system/waiting.ts";
 import { makeNamespace, network } from "../support/namespaces.ts";
 import { temporaryFolder } from "../support/temporaryFolder.ts";
 
@@ -115,8 +111,8 @@ t.test(
 		await start(python, ["127.0.0.1", "6666"], "65534", "x\ny");
 		const { stdout, stderr } = await server.run(
 			...[process.execPath, "--input-type=module", "--eval"],
-			`import { listeningSockets } from "${import.meta.resolve("../../src/host/listeningSockets.ts")}";
-			import { sshPorts, sshSockets } from "${import.meta.resolve("../../src/host/ssh.ts")}";
+			`import { listeningSockets } from "${import.meta.resolve("../../src/system/sockets.ts")}";
+			import { sshPorts, sshSockets } from "${import.meta.resolve("../../src/host/sshd/inspect.ts")}";
 			const sockets = await listeningSockets();
 			const place = ({ address, port }) => address + ":" + port;
 			console.log(JSON.stringify({

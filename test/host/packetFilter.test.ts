@@ -1,13 +1,13 @@
 import t from "tap";
-import { parseIptables } from "../../src/host/iptablesRules.ts";
-import { parseNftables, tablesOfXt } from "../../src/host/nftRules.ts";
 import {
 	type BaseChain,
 	type Packets,
 	translations,
 	wayIn,
-} from "../../src/host/packetFilter.ts";
-import { rangeOf } from "../../src/host/ufwPackets.ts";
+} from "../../src/netfilter/evaluate.ts";
+import { parseIptables } from "../../src/netfilter/iptables.ts";
+import { parseNftables, tablesOfXt } from "../../src/netfilter/nft.ts";
+import { rangeOf } from "../../src/netfilter/ufwPackets.ts";
 import {
 	addresses,
 	becomes,

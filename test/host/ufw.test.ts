@@ -2,13 +2,13 @@ import { execFileSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import t, { type Test } from "tap";
-import { actionFor } from "../../src/host/ufw.ts";
+import { actionFor } from "../../src/host/firewall/step.ts";
 import {
 	type FirewallNow,
 	planRules,
 	wantedRules,
-} from "../../src/host/ufwPlan.ts";
-import { commandOf } from "../../src/host/ufwRules.ts";
+} from "../../src/netfilter/ufwPlan.ts";
+import { commandOf } from "../../src/netfilter/ufwRules.ts";
 import {
 	addresses,
 	joinLan,

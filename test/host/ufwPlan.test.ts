@@ -6,14 +6,14 @@ import {
 	planRules,
 	type RuleChange,
 	wantedRules,
-} from "../../src/host/ufwPlan.ts";
+} from "../../src/netfilter/ufwPlan.ts";
 import {
 	commandOf,
 	type KeptRule,
 	parseRuleFile,
 	type RuleList,
 	wordsOf,
-} from "../../src/host/ufwRules.ts";
+} from "../../src/netfilter/ufwRules.ts";
 
 type Kind = RuleList["kind"];
 const anywhere = { ipv4: "0.0.0.0/0", ipv6: "::/0" } as const;

@@ -3,12 +3,12 @@ import { constants } from "node:fs";
 import { copyFile } from "node:fs/promises";
 import path from "node:path";
 import t, { type Test } from "tap";
-import { judgeDialers } from "../../src/doctor/ollama.ts";
+import { judgeDialers } from "../../src/host/ollama/checks.ts";
 import {
 	describeDialer,
 	type LoopbackDialer,
 	loopbackDialers,
-} from "../../src/host/userspaceTailscale.ts";
+} from "../../src/host/tailscale/userspace.ts";
 import {
 	type LocalApi,
 	loggedOutStatus,

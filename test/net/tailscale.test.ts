@@ -7,7 +7,7 @@ import {
 	type Whois,
 	type WhoisAnswer,
 	type WhoisOptions,
-} from "../../src/net/tailscale.ts";
+} from "../../src/tailscale/localApi.ts";
 import { eventually, temporaryFolder } from "../support/gate.ts";
 import {
 	type LocalApi,

@@ -7,7 +7,7 @@ import {
 	type UpstreamFault,
 	type UpstreamRequest,
 	type UpstreamSink,
-} from "../../src/net/upstream.ts";
+} from "../../src/upstream/client.ts";
 import { eventually } from "../support/gate.ts";
 import { startRawServer } from "../support/rawServer.ts";
 

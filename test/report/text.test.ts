@@ -1,5 +1,5 @@
 import t from "tap";
-import { examinations } from "../../src/doctor/examinations.ts";
+import { examinations } from "../../src/host/checks.ts";
 import { readAdvice } from "../../src/report/advice.ts";
 import { headline } from "../../src/report/headline.ts";
 import type { Result } from "../../src/report/result.ts";

@@ -2,7 +2,7 @@ import {
 	BrokenReply,
 	type ReplyHead,
 	ReplyReader,
-} from "../../src/net/replyReader.ts";
+} from "../../src/upstream/responseParser.ts";
 
 /** What came of a reply: broken, waiting for more, or ended; and what there was of it. */
 function describe(

@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import type { Test } from "tap";
-import { parseRuleFile, type RuleList } from "../../src/host/ufwRules.ts";
+import { parseRuleFile, type RuleList } from "../../src/netfilter/ufwRules.ts";
 import { type RunResult, temporaryFolder } from "./gate.ts";
 import type { Namespace } from "./namespaces.ts";
 

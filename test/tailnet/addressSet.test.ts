@@ -10,9 +10,9 @@ import {
 	sizeOf,
 	subtract,
 	union,
-} from "../../src/tailnet/addressSet.ts";
-import { judgePolicy } from "../../src/tailnet/judge.ts";
-import { parseTailnetPolicy } from "../../src/tailnet/policyFile.ts";
+} from "../../src/tailscale/policy/addressSet.ts";
+import { judgePolicy } from "../../src/tailscale/policy/judge.ts";
+import { parseTailnetPolicy } from "../../src/tailscale/policy/policyFile.ts";
 
 /** A small corner of each family, so that ranges meet and every address in it can be tried. */
 const spans = fc

@@ -1,13 +1,16 @@
 import { readFile } from "node:fs/promises";
 import t from "tap";
-import type { Finding, FindingKind } from "../../src/tailnet/finding.ts";
-import { judgePolicy } from "../../src/tailnet/judge.ts";
-import { parseTailnetPolicy } from "../../src/tailnet/policyFile.ts";
+import type {
+	Finding,
+	FindingKind,
+} from "../../src/tailscale/policy/finding.ts";
+import { judgePolicy } from "../../src/tailscale/policy/judge.ts";
+import { parseTailnetPolicy } from "../../src/tailscale/policy/policyFile.ts";
 import {
 	defaultChoices,
 	isAdmin,
 	recommendPolicy,
-} from "../../src/tailnet/recommended.ts";
+} from "../../src/tailscale/policy/recommended.ts";
 
 const address = "100.101.102.104";
 

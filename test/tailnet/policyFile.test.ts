@@ -1,10 +1,10 @@
 import t from "tap";
 import { BadFileError } from "../../src/config/strictJson.ts";
-import { parseTailnetPolicy } from "../../src/tailnet/policyFile.ts";
+import { parseTailnetPolicy } from "../../src/tailscale/policy/policyFile.ts";
 import {
 	parseAclDestination,
 	parseGrantPorts,
-} from "../../src/tailnet/ports.ts";
+} from "../../src/tailscale/policy/ports.ts";
 
 t.test(
 	"HuJSON is read: comments, trailing commas, a byte order mark",

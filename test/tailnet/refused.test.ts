@@ -1,6 +1,6 @@
 import t from "tap";
-import { judgePolicy } from "../../src/tailnet/judge.ts";
-import { parseTailnetPolicy } from "../../src/tailnet/policyFile.ts";
+import { judgePolicy } from "../../src/tailscale/policy/judge.ts";
+import { parseTailnetPolicy } from "../../src/tailscale/policy/policyFile.ts";
 
 /** The refusals that are found in a policy with these sections, each on a line of its own. */
 function refusals(sections: object): string[] {

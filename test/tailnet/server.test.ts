@@ -1,7 +1,7 @@
 import t from "tap";
-import type { FindingKind } from "../../src/tailnet/finding.ts";
-import { judgePolicy } from "../../src/tailnet/judge.ts";
-import { parseTailnetPolicy } from "../../src/tailnet/policyFile.ts";
+import type { FindingKind } from "../../src/tailscale/policy/finding.ts";
+import { judgePolicy } from "../../src/tailscale/policy/judge.ts";
+import { parseTailnetPolicy } from "../../src/tailscale/policy/policyFile.ts";
 
 const [v4, v6] = ["100.101.102.104", "fd7a:115c:a1e0::6501:6668"];
 

@@ -1,6 +1,7 @@
 import { stat } from "node:fs/promises";
+import { askDaemon } from "../../admin/client.ts";
+import { findPlaces, type Places } from "../../admin/places.ts";
 import { defaultConfigPath } from "../../config/load.ts";
-import { findPlaces, type Places } from "../../config/places.ts";
 import type { ReloadResult } from "../../gate/reload.ts";
 import {
 	defaultScopes,
@@ -9,7 +10,6 @@ import {
 	parseTime,
 } from "../../keys/keyFile.ts";
 import { generateKey, weaknessOf } from "../../keys/newKey.ts";
-import { askDaemon } from "../../admin/client.ts";
 import { visible } from "../../visible.ts";
 import { exitCodes, Finding } from "../command.ts";
 import { promptForKey, readStandardInput } from "../keyInput.ts";

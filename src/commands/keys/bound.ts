@@ -1,6 +1,7 @@
 import type { Settings } from "../../config/load.ts";
-import { type Binding, isBoundTo } from "../../gate/identity.ts";
-import { createWhois, type TailnetNode } from "../../net/tailscale.ts";
+import { isBoundTo } from "../../gate/identity.ts";
+import type { Binding } from "../../keys/keyFile.ts";
+import { createWhois, type TailnetNode } from "../../tailscale/localApi.ts";
 import { visible } from "../../visible.ts";
 import { Finding } from "../command.ts";
 import { say } from "./action.ts";

@@ -1,11 +1,11 @@
 import { styleText } from "node:util";
+import { askDaemon } from "../../admin/client.ts";
 import { typed } from "../../config/load.ts";
 import type { KeyUse } from "../../gate/keyUse.ts";
 import { type KeyEntry, loadKeys, parseTime } from "../../keys/keyFile.ts";
-import { askDaemon } from "../../admin/client.ts";
+import { formatTable, wrap } from "../../report/table.ts";
 import { visible } from "../../visible.ts";
 import { exitCodes, readArgs } from "../command.ts";
-import { formatTable, wrap } from "../table.ts";
 import {
 	factsOf,
 	findKeys,

@@ -1,4 +1,4 @@
-import { formatDuration, parseDuration } from "../../config/duration.ts";
+import { formatDuration, parseDuration } from "../../duration.ts";
 import { changeKeys, type KeyEntry, parseTime } from "../../keys/keyFile.ts";
 import { digestOf } from "../../keys/newKey.ts";
 import { Finding, readArgs, UsageError } from "../command.ts";

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
-import { parseDuration } from "../../config/duration.ts";
-import type { Binding } from "../../gate/identity.ts";
+import { parseDuration } from "../../duration.ts";
+import type { Binding } from "../../keys/keyFile.ts";
 import { defaultScopes, parseTime } from "../../keys/keyFile.ts";
 import { parseOllamaKey } from "../../ollama/cliSignature.ts";
 import { parseModelPattern } from "../../ollama/modelName.ts";

@@ -1,0 +1,117 @@
+import type { Socket } from "node:net";
+import { stopParsing } from "./connection.ts";
+
+/**
+ * A client that was refused may still be sending, and closed with bytes unread
+ * its connection would be reset, and the answer lost (RFC 9112, 9.6). So the gate
+ * reads on for a while and throws away what comes, no faster than here.
+ */
+interface Patience {
+	/** Without a byte. */
+	readonly silenceMs: number;
+	/** In all, from the answer on. */
+	readonly totalMs: number;
+	/** How many connections of one owner are read this fast at once. */
+	readonly most: number;
+	/** What is read between two breaths: a read costs the same for a byte. */
+	readonly bytesPerBreath: number;
+	readonly readsPerBreath: number;
+}
+
+const strangers: Patience = {
+	silenceMs: 3_000,
+	totalMs: 3_000,
+	most: 4,
+	bytesPerBreath: 256 * 1024,
+	readsPerBreath: 8,
+};
+/** As nginx's lingering_timeout and lingering_time. */
+const keyHolders: Patience = {
+	silenceMs: 5_000,
+	totalMs: 30_000,
+	most: 8,
+	bytesPerBreath: 1024 * 1024,
+	readsPerBreath: 24,
+};
+/** The pause between two reads, and that of those beyond the number that are read fast. */
+const breathMs = 25;
+const longBreathMs = 250;
+/** How many are read fast at once, whoever's they are. */
+const mostInAll = 32;
+
+/** A property of the socket, as its connection is. */
+const lingers = Symbol("lingers");
+type LingeringSocket = Socket & { [lingers]?: true };
+
+export function isLingering(socket: Socket): boolean {
+	return (socket as LingeringSocket)[lingers] === true;
+}
+
+const fastOf = new Map<string, number>();
+let fastInAll = 0;
+
+/**
+ * Stops reading what a connection sends as HTTP. What comes is dropped, at a
+ * bounded pace, until the connection is closed: `endLingering` is what does that
+ * in the end, also where Node would close it behind its last reply.
+ *
+ * @param owner the key's name or the address, whoever's share of reading it is
+ */
+export function linger(socket: Socket, owner: string, isKnown: boolean): void {
+	if (isLingering(socket)) return;
+	(socket as LingeringSocket)[lingers] = true;
+	const patience = isKnown ? keyHolders : strangers;
+	const isFast =
+		fastInAll < mostInAll && (fastOf.get(owner) ?? 0) < patience.most;
+	if (isFast) {
+		fastInAll += 1;
+		fastOf.set(owner, (fastOf.get(owner) ?? 0) + 1);
+	}
+	let bytesInBreath = 0;
+	let readsInBreath = 0;
+	let breath: NodeJS.Timeout | undefined;
+	const rest = () => {
+		socket.pause();
+		breath ??= setTimeout(
+			() => {
+				breath = undefined;
+				bytesInBreath = 0;
+				readsInBreath = 0;
+				socket.resume();
+			},
+			isFast ? breathMs : longBreathMs,
+		);
+	};
+	let silence: NodeJS.Timeout | undefined;
+	stopParsing(socket, (bytes) => {
+		silence?.refresh();
+		bytesInBreath += bytes.length;
+		readsInBreath += 1;
+		if (
+			!isFast ||
+			readsInBreath >= patience.readsPerBreath ||
+			bytesInBreath >= patience.bytesPerBreath
+		)
+			rest();
+	});
+	rest();
+	let total: NodeJS.Timeout | undefined;
+	const destroy = () => void socket.destroy();
+	// What Node calls when the last reply has left; it would close at once.
+	socket.destroySoon = () => {
+		if (total !== undefined || socket.destroyed) return;
+		socket.end();
+		total = setTimeout(destroy, patience.totalMs).unref();
+		silence = setTimeout(destroy, patience.silenceMs).unref();
+	};
+	socket.once("close", () => {
+		clearTimeout(breath);
+		clearTimeout(total);
+		clearTimeout(silence);
+		if (!isFast) return;
+		fastInAll -= 1;
+		const left = (fastOf.get(owner) ?? 1) - 1;
+		if (left > 0) fastOf.set(owner, left);
+		else fastOf.delete(owner);
+	});
+}

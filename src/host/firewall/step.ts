@@ -1,0 +1,318 @@
+import { everybody, isOpen, tailnet } from "../../netfilter/ufwPackets.ts";
+import { planRules, type RuleChange } from "../../netfilter/ufwPlan.ts";
+import {
+	parseRuleFile,
+	type RuleList,
+	wordsOf,
+} from "../../netfilter/ufwRules.ts";
+import { takeSnapshot } from "../../setup/snapshot.ts";
+import {
+	absent,
+	type CommandAction,
+	done,
+	type Proof,
+	type Step,
+	todo,
+	unsafe,
+} from "../../setup/step.ts";
+import { hasProgram, outputOf, runProgram } from "../../system/run.ts";
+import {
+	formatSocket,
+	isLocalOnly,
+	listeningSockets,
+} from "../../system/sockets.ts";
+import { lookUpUnit } from "../../system/units.ts";
+import {
+	currentSshConnection,
+	openSshConnections,
+	type SshConnection,
+	sshPorts,
+} from "../sshd/inspect.ts";
+
+/** Where UFW keeps what its commands change. */
+const ruleFiles = ["/etc/ufw/user.rules", "/etc/ufw/user6.rules"];
+const switchFile = "/etc/ufw/ufw.conf";
+const defaultsFile = "/etc/default/ufw";
+
+const tailnetNote =
+	"UFW keeps the internet and the LAN out. It does not filter the tailnet: tailscaled puts a rule of its own ahead of UFW's that lets every device of the tailnet through to every port. What holds those off is that Ollama and Open WebUI are bound to loopback, that the gate asks for a key, and the tailnet's own policy (llamagate policy print).";
+
+/** A firewall that is shut but for SSH and Tailscale. */
+export function ufw(): Step {
+	return {
+		id: "ufw",
+		title: "A firewall, shut but for SSH and Tailscale",
+		why: "Whatever else listens on this host, the internet and the LAN do not reach it.",
+		async inspect() {
+			if (!(await hasProgram("ufw")))
+				return absent(
+					"ufw is not installed; install it (sudo apt install ufw) and run this again",
+				);
+			const ports = await sshPorts();
+			const state = await firewallState();
+			const ssh = await currentSshConnection();
+			const connection = ssh && {
+				...ssh,
+				interfaceIn: await interfaceTo(ssh.clientAddress),
+			};
+			if (connection !== undefined && mayBeLeftOut(connection, ports, state))
+				return unsafe(
+					`you are logged in over port ${connection.serverPort}, and sshd does not say that it has it open (${ports.join(", ") || "none"}); allow it first: sudo ufw allow ${connection.serverPort}/tcp`,
+				);
+			if (
+				!state.isActive &&
+				state.dropsIpv6 &&
+				(connection?.clientAddress.includes(":") || (await hasIpv6()))
+			)
+				return unsafe(
+					`${defaultsFile} says IPV6=no, and UFW would drop all of this host's IPv6, SSH included; set IPV6=yes there, or, if that is meant, log in by IPv4 and turn UFW on yourself (sudo ufw allow ${ports[0] ?? 22}/tcp && sudo ufw enable), and run this again`,
+				);
+			const standing = !state.isActive
+				? "off"
+				: state.deniesIncoming
+					? "deny"
+					: "allow";
+			const changes = planRules(state.lists, ports, {
+				default: standing,
+				connection,
+			});
+			if (connection === undefined && standing !== "deny")
+				for (const other of await openSshConnections(ports)) {
+					const alsoIn = planRules(state.lists, ports, {
+						default: standing,
+						connection: {
+							...other,
+							interfaceIn: await interfaceTo(other.clientAddress),
+						},
+					});
+					if (alsoIn.length > changes.length)
+						return unsafe(
+							`by which SSH connection you are logged in is not to be seen here (tmux, screen?), and the one from ${other.clientAddress} would be shut out by rules of yours; if that is you, allow it first: sudo ufw allow from ${other.clientAddress.replace(/%.*/, "")} to any port ${other.serverPort} proto tcp`,
+						);
+				}
+			const unit = await lookUpUnit("ufw.service");
+			const actions: CommandAction[] = changes.map(actionFor);
+			const change = (...command: readonly string[]): CommandAction => ({
+				kind: "command",
+				command: ["ufw", ...command],
+				changes: ruleFiles,
+			});
+			if (!state.deniesIncoming)
+				actions.push({
+					...change("default", "deny", "incoming"),
+					changes: [defaultsFile],
+				});
+			const first = actions[0];
+			if (first !== undefined && state.isActive)
+				actions[0] = { ...first, undo: [["ufw", "reload"]] };
+			if (!state.isActive || !state.startsAtBoot)
+				actions.push({
+					...change("--force", "enable"),
+					changes: [switchFile],
+					undo: state.isActive ? [["ufw", "reload"]] : [["ufw", "disable"]],
+				});
+			if (unit?.exists && !unit.isEnabled)
+				actions.push({
+					kind: "command",
+					command: ["systemctl", "enable", "ufw.service"],
+					undo: [["systemctl", "disable", "ufw.service"]],
+				});
+			const notes = [tailnetNote];
+			const shut = state.isActive ? [] : await openServices(ports);
+			if (shut.length > 0)
+				notes.push(
+					`From then on the internet and the LAN no longer reach ${shut.join(", ")}. What they should go on reaching, allow: sudo ufw allow PORT/tcp`,
+				);
+			const taken = changes
+				.filter(
+					({ how, rule }) => how === "delete" && /^(allow|limit)/.test(rule),
+				)
+				.filter(({ rule }) =>
+					changes.every(
+						(other) => other.how === "delete" || other.rule !== rule,
+					),
+				)
+				.map(({ rule }) => rule);
+			if (taken.length > 0)
+				notes.push(
+					`Taken out: ${taken.join("; ")}. Such a rule opens what is to be closed, or trusts a source address that a neighbour on the LAN can forge; the rules for tailscale0 take its place.`,
+				);
+			if (
+				state.isActive &&
+				state.deniesIncoming &&
+				ports.some((port) =>
+					state.lists.some(
+						({ kind, rules }) => !isOpen(rules, everybody(kind, port)),
+					),
+				)
+			)
+				notes.push(
+					"SSH is not open to everybody in UFW here; that stays as it is.",
+				);
+			if (actions.length === 0)
+				return done("UFW is active, with all of these rules", notes);
+			return todo(
+				state.isActive
+					? "UFW is active, and rules are missing or in the way"
+					: "UFW is inactive: nothing is filtered",
+				actions,
+				notes,
+			);
+		},
+		async prove() {
+			const proofs: Proof[] = [];
+			const state = await firewallState();
+			proofs.push({
+				ok: state.isActive && state.startsAtBoot && state.deniesIncoming,
+				says: `UFW is ${state.isActive ? "active" : "inactive"}, ${state.startsAtBoot ? "starts" : "does not start"} at boot, and ${state.deniesIncoming ? "denies" : "allows"} what no rule speaks of`,
+				advice: "see: ufw status verbose; systemctl is-enabled ufw",
+			});
+			for (const [program, chain] of [
+				["iptables", "ufw-user-input"],
+				["ip6tables", "ufw6-user-input"],
+			] as const) {
+				const rules = await outputOf(program, "-S", chain);
+				// A host without IPv6, or with IPV6=no, has no such chain.
+				if (rules === undefined) {
+					if (program === "iptables")
+						proofs.push({
+							ok: false,
+							says: "the kernel has no rules of UFW's",
+							advice: "see: ufw reload",
+						});
+					continue;
+				}
+				// Whoever empties INPUT takes UFW's way in with it, and UFW still calls itself active.
+				const input = (await outputOf(program, "-S", "INPUT")) ?? "";
+				if (!/-j ufw6?-before-input\b/.test(input)) {
+					proofs.push({
+						ok: false,
+						says: `${program}: nothing leads from INPUT to UFW's rules`,
+						advice:
+							"something has emptied INPUT; a reboot brings UFW's rules back (see also: llamagate doctor --explain firewall.active)",
+					});
+					continue;
+				}
+				const lines = rules.split("\n");
+				const open = lines.findIndex(
+					(line) =>
+						/-i tailscale0 .*--dport 11434\b/.test(line) &&
+						line.endsWith("-j ACCEPT"),
+				);
+				const shut = lines.findIndex(
+					(line) =>
+						/--dport 11434\b.*-j (DROP|REJECT)/.test(line) && !/-i /.test(line),
+				);
+				proofs.push({
+					ok: open >= 0 && shut > open,
+					says:
+						open >= 0 && shut > open
+							? `${program}: port 11434 is open on tailscale0 and shut everywhere else`
+							: `${program}: the rules for port 11434 are not in force, or in the wrong order`,
+					advice: "see: ufw status numbered",
+				});
+			}
+			return proofs;
+		},
+	};
+}
+
+/** What others can reach now and will not when UFW is on, but for what this is all about. */
+async function openServices(sshPorts: readonly number[]): Promise<string[]> {
+	const sockets = (await listeningSockets()).filter(
+		(socket) =>
+			!isLocalOnly(socket) &&
+			socket.device === undefined &&
+			![...sshPorts, 11434, 3000, 8080].includes(socket.port),
+	);
+	return [...new Set(sockets.map(formatSocket))];
+}
+
+/** One change of the rules as an action. */
+export function actionFor({ how, rule }: RuleChange): CommandAction {
+	const words = wordsOf(rule);
+	const put = how === "prepend" ? ["prepend", ...words] : words;
+	return {
+		kind: "command",
+		command: ["ufw", ...(how === "delete" ? takeOut(words) : put)],
+		changes: ruleFiles,
+		undoIfChanged: [["ufw", ...(how === "delete" ? words : takeOut(words))]],
+	};
+}
+
+const takeOut = (words: readonly string[]) => ["--force", "delete", ...words];
+
+/** By which interface this host sends to an address. */
+async function interfaceTo(address: string): Promise<string | undefined> {
+	const [plain = "", zone] = address.split("%");
+	if (zone !== undefined) return zone;
+	const route = await outputOf("ip", "-o", "route", "get", plain);
+	return / dev (\S+)/.exec(route ?? "")?.[1];
+}
+
+/** Whether others than this host and the tailnet may come by IPv6. */
+async function hasIpv6(): Promise<boolean> {
+	const shown = await outputOf(
+		"ip",
+		"-6",
+		"-o",
+		"address",
+		"show",
+		"scope",
+		"global",
+	);
+	return (shown ?? "")
+		.split("\n")
+		.some((line) => line !== "" && !line.includes(` ${tailnet} `));
+}
+
+interface FirewallState {
+	readonly isActive: boolean;
+	readonly startsAtBoot: boolean;
+	readonly deniesIncoming: boolean;
+	/** With IPV6=no UFW does not leave IPv6 alone: it drops all but loopback's (ufw-init-functions). */
+	readonly dropsIpv6: boolean;
+	readonly lists: readonly RuleList[];
+}
+
+/**
+ * Whether the person may be logged in by an sshd that is not known here, and so
+ * be shut out. Tailscale SSH is none, and its packets never meet UFW.
+ */
+function mayBeLeftOut(
+	connection: SshConnection & { readonly interfaceIn: string | undefined },
+	ports: readonly number[],
+	{ lists }: FirewallState,
+): boolean {
+	return (
+		!ports.includes(connection.serverPort) &&
+		connection.interfaceIn !== tailnet &&
+		connection.interfaceIn !== "lo" &&
+		!lists.some(({ kind, rules }) =>
+			isOpen(rules, everybody(kind, connection.serverPort)),
+		)
+	);
+}
+
+async function firewallState(): Promise<FirewallState> {
+	const status = (await runProgram(["ufw", "status", "verbose"])).stdout;
+	const read = async (file: string) =>
+		(await takeSnapshot(file)).content?.toString() ?? "";
+	const defaults = await read(defaultsFile);
+	const [rules4 = "", rules6 = ""] = await Promise.all(ruleFiles.map(read));
+	const lists: RuleList[] = [{ kind: "ipv4", rules: parseRuleFile(rules4) }];
+	const filtersIpv6 = /^IPV6=["']?yes\b/im.test(defaults);
+	// With IPV6=no UFW drops all of IPv6 but loopback's (ufw-init-functions), and keeps its rules.
+	if (
+		filtersIpv6 &&
+		(await takeSnapshot("/proc/sys/net/ipv6")).snapshot.kind !== "nothing"
+	)
+		lists.push({ kind: "ipv6", rules: parseRuleFile(rules6) });
+	return {
+		isActive: /^Status: active$/m.test(status),
+		startsAtBoot: /^ENABLED=yes$/m.test(await read(switchFile)),
+		deniesIncoming: /^DEFAULT_INPUT_POLICY="(DROP|REJECT)"$/m.test(defaults),
+		dropsIpv6: !filtersIpv6,
+		lists,
+	};
+}

@@ -1,0 +1,619 @@
+import { readFile, readlink, realpath, stat } from "node:fs/promises";
+import path from "node:path";
+import { formatMode } from "../../config/load.ts";
+import { BadFileError } from "../../config/strictJson.ts";
+import {
+	absent,
+	type Examination,
+	finding,
+	type Outcome,
+	ok,
+	type Patient,
+	unknown,
+} from "../../doctor/check.ts";
+import { loadRules } from "../../gate/rules.ts";
+import { loadKeys } from "../../keys/keyFile.ts";
+import { isTailscaleAddress } from "../../net/ranges.ts";
+import { readGuard } from "../../system/guard.ts";
+import { runProgram } from "../../system/run.ts";
+import {
+	formatSocket,
+	isLocalOnly,
+	listeningSockets,
+} from "../../system/sockets.ts";
+import { lookUpUnits } from "../../system/units.ts";
+import { version } from "../../version.ts";
+import {
+	describeDialer,
+	loopbackDialers,
+	tunnelFix,
+} from "../tailscale/userspace.ts";
+import {
+	askGate,
+	findGateOwner,
+	followed,
+	isHeldByGate,
+	isLoaded,
+	mainPidOf,
+	noUnit,
+	propertiesOf,
+	gateService as service,
+} from "./inspect.ts";
+import {
+	judgeCanaries,
+	judgeInForce,
+	judgeLifetimes,
+	judgeRotation,
+	judgeUse,
+	readCanaryUses,
+} from "./keys.ts";
+import { judgeProcess, judgeProperties, readProcessStatus } from "./sandbox.ts";
+import { gatePlace } from "./step.ts";
+
+const group = "gate";
+const layer = "gate";
+const restart = "sudo systemctl restart llamagate";
+
+export const gateExaminations: readonly Examination[] = [
+	{
+		id: "gate.units",
+		group,
+		layer,
+		title:
+			"The gate, its follower, its bridge and doctor's timer run, and start at boot",
+		severity: "high",
+		why: "What does not start at boot is gone after the next restart; without the follower the gate loses tailscale0 when it changes, and without the bridge it answers 502.",
+		fix: "sudo llamagate setup --only gate",
+		step: "gate",
+		examine: examineUnits,
+	},
+	{
+		id: "gate.listening",
+		group,
+		layer,
+		title: "The gate listens on Tailscale's interface alone",
+		severity: "critical",
+		why: "A socket that nothing holds to the interface is reached by the LAN or the internet, too.",
+		fix: `take what adds an address out of llamagate.socket (systemctl cat llamagate.socket), then: sudo systemctl daemon-reload && ${restart}.socket`,
+		needsRoot: true,
+		examine: examineListening,
+	},
+	{
+		id: "gate.refuses",
+		group,
+		layer,
+		title: "The gate refuses every call that shows no key",
+		severity: "critical",
+		why: "One call that is let through without a key is open to the whole tailnet.",
+		fix: "sudo systemctl stop llamagate.socket llamagate.service, and report it",
+		needsRoot: true,
+		async examine(patient) {
+			const { examineRefusals } = await import("./calls.ts");
+			const outcome = await examineRefusals(patient);
+			const around = await waysAround();
+			return outcome.state === "ok" && around.length > 0
+				? unknown(...around, ...outcome.evidence)
+				: outcome;
+		},
+	},
+	{
+		id: "gate.key",
+		group,
+		layer,
+		title: "A good key is let in, and a reply streams",
+		severity: "high",
+		why: "It shows the whole way to Ollama and back, as a client takes it.",
+		fix: "journalctl -u llamagate -n 50",
+		examine: async (patient) =>
+			(await import("./calls.ts")).examineKey(patient),
+	},
+	{
+		id: "gate.in-force",
+		group,
+		layer,
+		title: "The stored keys and settings are those in force",
+		severity: "high",
+		why: "A key that was revoked in the file works until the running gate has read it.",
+		fix: "sudo llamagate reload",
+		needsRoot: true,
+		examine: examineInForce,
+	},
+	{
+		id: "gate.expiry",
+		group,
+		layer,
+		title: "No key has expired or is about to",
+		severity: "warn",
+		why: "Its client is turned away from then on.",
+		fix: "sudo llamagate keys rotate NAME --expires 90d, or: sudo llamagate keys revoke NAME",
+		needsRoot: true,
+		examine: (patient) =>
+			withKeys(patient, (keys) => judgeLifetimes(keys, patient.nowMs)),
+	},
+	{
+		id: "gate.unused-keys",
+		group,
+		layer,
+		title: "Every key is in use",
+		severity: "warn",
+		why: "A key that nobody uses is only good for whoever finds it.",
+		fix: "sudo llamagate keys revoke NAME",
+		needsRoot: true,
+		examine: (patient) =>
+			withKeys(patient, async (keys) => {
+				const asked = await askGate(patient);
+				return asked.kind === "status"
+					? judgeUse(keys, asked.status, patient.nowMs)
+					: unknown(asked.why);
+			}),
+	},
+	{
+		id: "gate.rotation",
+		group,
+		layer,
+		title: "No key is older than a year",
+		severity: "warn",
+		why: "The longer a key is used, the more places it has been in.",
+		fix: "sudo llamagate keys rotate NAME",
+		needsRoot: true,
+		examine: (patient) =>
+			withKeys(patient, (keys) => judgeRotation(keys, patient.nowMs)),
+	},
+	{
+		id: "gate.canary",
+		group,
+		layer,
+		title: "No canary key was used",
+		severity: "high",
+		why: "Whoever shows one has been where it was kept.",
+		fix: "sudo llamagate keys rotate NAME --overlap 0, for every key that was kept in the same place; then: sudo llamagate keys revoke CANARY, and lay out a new one",
+		needsRoot: true,
+		examine: examineCanaries,
+	},
+	{
+		id: "gate.files",
+		group,
+		layer,
+		title: "Only root may change the gate's files",
+		severity: "high",
+		why: "Whoever writes the keys file lets in whom they like.",
+		fix: "sudo llamagate setup --only account",
+		step: "account",
+		examine: examineFiles,
+	},
+	{
+		id: "gate.hardening",
+		group,
+		layer,
+		title: "The gate's unit is as confined as it was shipped",
+		severity: "high",
+		why: "A drop-in can take away what holds a compromised gate.",
+		fix: `take the setting out of the drop-in, then: sudo systemctl daemon-reload && ${restart}`,
+		examine: examineHardening,
+	},
+	{
+		id: "gate.process",
+		group,
+		layer,
+		title:
+			"The running gate has no network, no capability and no way to gain one",
+		severity: "high",
+		why: "What the kernel holds it to counts, not what the unit says since it started.",
+		fix: `sudo systemctl daemon-reload && ${restart}`,
+		needsRoot: true,
+		examine: examineProcess,
+	},
+	{
+		id: "gate.watchdog",
+		group,
+		layer,
+		title: "A gate that hangs or fails is started again",
+		severity: "warn",
+		why: "Without it a gate that hangs stays so until somebody notices.",
+		fix: `take WatchdogSec= and Restart= out of the drop-ins (systemctl cat llamagate), then: sudo systemctl daemon-reload && ${restart}`,
+		examine: examineWatchdog,
+	},
+	{
+		id: "gate.version",
+		group,
+		layer,
+		title: "The running gate is the program on disk",
+		severity: "warn",
+		why: "A fix that is installed helps only once it runs.",
+		fix: restart,
+		needsRoot: true,
+		examine: examineVersion,
+	},
+];
+
+const timer = "llamagate-doctor.timer";
+const units = [
+	{ name: service, role: "the gate", boots: true },
+	{ name: "llamagate.socket", role: "the gate's sockets", boots: true },
+	{ name: "llamagate-listen.service", role: "the follower", boots: true },
+	{
+		name: "llamagate-ollama.socket",
+		role: "the bridge to Ollama",
+		boots: true,
+	},
+	// Started by its socket when it is needed.
+	{
+		name: "llamagate-ollama.service",
+		role: "the bridge to Ollama",
+		boots: false,
+	},
+	{ name: timer, role: "doctor's daily look", boots: true },
+] as const;
+
+async function examineUnits(): Promise<Outcome> {
+	const missing = await noUnit();
+	if (missing !== undefined) return missing;
+	const wrong: string[] = [];
+	const seen: string[] = [];
+	let isTimerAlone = true;
+	const shown = await lookUpUnits(units.map(({ name }) => name));
+	if (shown === undefined) return unknown("systemd does not answer here");
+	for (const [index, { name, role, boots }] of units.entries()) {
+		const properties = shown[index]?.properties;
+		const state = properties?.get("ActiveState") ?? "";
+		const file = properties?.get("UnitFileState") ?? "";
+		const line = `${name} (${role}): ${state}${boots ? `, ${file || "not there"}` : ""}`;
+		const isWell = boots
+			? state === "active" && file === "enabled"
+			: isLoaded(properties) && state !== "failed";
+		(isWell ? seen : wrong).push(line);
+		if (!isWell && name !== timer) isTimerAlone = false;
+	}
+	if (wrong.length === 0) return ok(...seen);
+	return finding(
+		wrong,
+		isTimerAlone
+			? { severity: "warn", fix: `sudo systemctl enable --now ${timer}` }
+			: {},
+	);
+}
+
+async function examineListening(patient: Patient): Promise<Outcome> {
+	const [sockets, owner] = await Promise.all([
+		listeningSockets(),
+		findGateOwner(patient),
+	]);
+	const own = sockets.filter((socket) => isHeldByGate(socket, owner));
+	const around = await waysAround();
+	if (
+		around.length > 0 &&
+		// Sockets stay for a while on addresses that have gone.
+		(own.every(isLocalOnly) || (await followed()).addresses.length === 0)
+	)
+		return finding(
+			[
+				"no device of the tailnet meets the gate: there is no Tailscale interface for it to listen on",
+				...around,
+				...own.map(formatSocket),
+			],
+			{
+				severity: "high",
+				fix: `${tunnelFix}, then:\nsudo systemctl restart tailscaled`,
+			},
+		);
+	if (own.length === 0) {
+		if (owner.pids.size === 0)
+			return (
+				(await noUnit()) ??
+				finding(["the gate does not run"], {
+					severity: "high",
+					fix: "sudo llamagate setup --only gate",
+				})
+			);
+		const { device, addresses } = await followed();
+		return addresses.length === 0
+			? ok(`no TCP socket: ${device} has no Tailscale address now`)
+			: finding(
+					[`nothing listens on ${device}, which has ${addresses.join(", ")}`],
+					{
+						severity: "high",
+						fix: "sudo systemctl restart llamagate-listen llamagate.socket llamagate",
+					},
+				);
+	}
+	const open = own.filter(
+		(socket) => !isLocalOnly(socket) && !isTailscaleAddress(socket.address),
+	);
+	if (open.length > 0)
+		return finding(
+			open.map((socket) => `${formatSocket(socket)} is no Tailscale address`),
+		);
+	const unbound = own.filter(
+		(socket) => !isLocalOnly(socket) && socket.device === undefined,
+	);
+	if (unbound.length > 0)
+		return finding(
+			unbound.map(
+				(socket) =>
+					`${formatSocket(socket)} is held to no interface, so a LAN neighbour that routes this address here reaches it`,
+			),
+			{ severity: "high" },
+		);
+	if (own.every(isLocalOnly))
+		return absent(
+			`the gate listens on loopback alone, so no device of the tailnet reaches it: ${own.map(formatSocket).join(", ")}`,
+		);
+	const { device } = await gatePlace();
+	const astray = own.filter(
+		(socket) => !isLocalOnly(socket) && socket.device !== device,
+	);
+	if (astray.length > 0)
+		return finding(
+			astray.map(
+				(socket) =>
+					`${formatSocket(socket)} is not held to ${device}, which the follower follows`,
+			),
+			{ severity: "high" },
+		);
+	const guard = await readGuard();
+	const half = own
+		.map((socket) => ({ socket, held: guard.holding(socket) }))
+		.find(({ held }) => held.length === 1);
+	if (half !== undefined) {
+		const there = half.held[0]?.table;
+		return finding(
+			[
+				`of the two tables that hold ${formatSocket(half.socket)} there, only inet ${there} is in force`,
+			],
+			{
+				severity: "warn",
+				fix: "sudo systemctl restart llamagate-listen",
+			},
+		);
+	}
+	return ok(...own.map(formatSocket));
+}
+
+/** Every tailscaled that leads its peers to this host's loopback, past the gate. */
+async function waysAround(): Promise<string[]> {
+	const { dialers } = await loopbackDialers();
+	return dialers
+		.filter(({ isElsewhere }) => !isElsewhere)
+		.map(
+			(dialer) =>
+				`${describeDialer(dialer)} and leads them past the gate; see ollama.reachable`,
+		);
+}
+
+/** Judges the keys of the configured file. */
+async function withKeys(
+	patient: Patient,
+	judge: (
+		keys: Awaited<ReturnType<typeof loadKeys>>,
+	) => Outcome | Promise<Outcome>,
+): Promise<Outcome> {
+	const files = await filesOf(patient);
+	if (!(await exists(files.keys))) return absent(`there is no ${files.keys}`);
+	try {
+		return await judge(await loadKeys(files.keys));
+	} catch (error) {
+		if (!(error instanceof BadFileError)) throw error;
+		return unknown(error.message);
+	}
+}
+
+/** Where the gate's files are; the keys file where the configuration says, if it can be read. */
+async function filesOf({
+	configFile,
+	installation,
+}: Patient): Promise<{ readonly config: string; readonly keys: string }> {
+	const keys = await loadRules(configFile).then(
+		({ settings }) => settings.keysFile,
+		() => undefined,
+	);
+	return {
+		config: configFile,
+		keys:
+			keys ??
+			(configFile === installation.configFile
+				? installation.keysFile
+				: path.join(path.dirname(configFile), "keys.json")),
+	};
+}
+
+function exists(file: string): Promise<boolean> {
+	return stat(file).then(
+		() => true,
+		() => false,
+	);
+}
+
+async function examineInForce(patient: Patient): Promise<Outcome> {
+	const { configFile } = patient;
+	if (!(await exists(configFile))) return absent(`there is no ${configFile}`);
+	const asked = await askGate(patient);
+	let names: readonly string[] = [];
+	let mistake: string | undefined;
+	try {
+		names = (await loadRules(configFile)).keyring.names;
+	} catch (error) {
+		if (!(error instanceof BadFileError)) throw error;
+		mistake = error.message;
+	}
+	if (mistake !== undefined)
+		return finding(
+			[
+				`the gate would not start again with its files: ${mistake.split("\n").slice(0, 3).join(" ")}`,
+				...(asked.kind === "status" && !asked.status.lastReload.ok
+					? [`its last reload, at ${asked.status.lastReload.at}, was refused`]
+					: []),
+			],
+			{
+				fix: "sudo llamagate check, mend what it says, then: sudo llamagate reload",
+			},
+		);
+	if (asked.kind !== "status") return unknown(asked.why);
+	const { config, keys } = await filesOf(patient);
+	return judgeInForce({
+		stored: names,
+		status: asked.status,
+		changed: await Promise.all(
+			[config, keys].map(async (file) => ({
+				file,
+				atMs: (await stat(file)).mtimeMs,
+			})),
+		),
+	});
+}
+
+async function examineCanaries(patient: Patient): Promise<Outcome> {
+	const missing = await noUnit();
+	if (missing !== undefined) return missing;
+	const { code, stdout, stderr } = await runProgram([
+		...["journalctl", "--no-pager", "--quiet", "-o", "cat"],
+		...["-u", service, "--since", "-90d", "--grep", "canary_used"],
+	]);
+	// With no line that fits, journalctl ends with 1 and says nothing.
+	if (code > 1 || stderr.trim() !== "")
+		return unknown(`the journal cannot be read: ${stderr.trim()}`);
+	return withKeys(patient, (keys) =>
+		judgeCanaries(keys, readCanaryUses(stdout)),
+	);
+}
+
+async function examineFiles(patient: Patient): Promise<Outcome> {
+	const { config, keys } = await filesOf(patient);
+	const found = await Promise.all(
+		[path.dirname(config), config, keys].map(async (file) => ({
+			file,
+			stats: await stat(file).catch(({ code }: NodeJS.ErrnoException) => code),
+		})),
+	);
+	if (found.every(({ stats }) => stats === "ENOENT"))
+		return absent(`there is no ${config}`);
+	const hidden = found.filter(
+		({ stats }) => typeof stats === "string" && stats !== "ENOENT",
+	);
+	if (hidden.length > 0)
+		return unknown(
+			`only root can see ${hidden.map(({ file }) => file).join(", ")}`,
+		);
+	const group = await groupOf(patient.installation.user);
+	const open: string[] = [];
+	const shown: string[] = [];
+	const seen: string[] = [];
+	const mends: string[] = [];
+	for (const { file, stats } of found) {
+		if (stats === undefined || typeof stats === "string") continue;
+		const { uid, gid, mode } = stats;
+		const line = `${file}: owner ${uid}, group ${gid}, mode ${formatMode(mode)}`;
+		const wanted = stats.isDirectory() ? "0750" : "0640";
+		if (uid !== 0 || (mode & 0o022) !== 0) open.push(line);
+		else if (
+			(mode & 0o007) !== 0 ||
+			((mode & 0o040) !== 0 && gid !== 0 && gid !== group)
+		)
+			shown.push(line);
+		else {
+			seen.push(line);
+			continue;
+		}
+		mends.push(
+			`sudo chown root:${patient.installation.user} ${file} && sudo chmod ${wanted} ${file}`,
+		);
+	}
+	if (mends.length === 0) return ok(...seen);
+	return finding(
+		[
+			...open.map((line) => `others than root may change it: ${line}`),
+			...shown.map((line) => `others than the gate may read it: ${line}`),
+		],
+		{
+			fix: mends.join(" && "),
+			severity: open.length > 0 ? "high" : "warn",
+		},
+	);
+}
+
+async function groupOf(name: string): Promise<number | undefined> {
+	const { code, stdout } = await runProgram(["getent", "group", name]);
+	const gid = Number(stdout.split(":")[2]);
+	return code === 0 && Number.isInteger(gid) ? gid : undefined;
+}
+
+async function examineHardening(): Promise<Outcome> {
+	const missing = await noUnit();
+	if (missing !== undefined) return missing;
+	const properties = await propertiesOf(service);
+	if (properties === undefined) return unknown("systemd does not answer here");
+	const dropIns = await Promise.all(
+		(properties.get("DropInPaths") ?? "")
+			.split(" ")
+			.filter(Boolean)
+			.map(async (file) => ({
+				file,
+				text: await readFile(file, "utf8").catch(() => ""),
+			})),
+	);
+	return judgeProperties(properties, dropIns);
+}
+
+async function examineProcess(): Promise<Outcome> {
+	const missing = await noUnit();
+	if (missing !== undefined) return missing;
+	const pid = mainPidOf(await propertiesOf(service));
+	if (pid === undefined) return unknown("the gate does not run");
+	const [status, network, own] = await Promise.all([
+		readFile(`/proc/${pid}/status`, "utf8"),
+		readlink(`/proc/${pid}/ns/net`),
+		readlink("/proc/1/ns/net"),
+	]);
+	return judgeProcess(pid, readProcessStatus(status), network, own);
+}
+
+async function examineWatchdog(): Promise<Outcome> {
+	const missing = await noUnit();
+	if (missing !== undefined) return missing;
+	const properties = await propertiesOf(service);
+	const watchdog = properties?.get("WatchdogUSec") ?? "";
+	const again = properties?.get("Restart") ?? "";
+	if (watchdog === "" || again === "")
+		return unknown("systemd does not say how the gate is watched");
+	const wrong: string[] = [];
+	if (["0", "infinity"].includes(watchdog))
+		wrong.push(`WatchdogSec is ${watchdog}: a gate that hangs stays up`);
+	if (["no", "on-success"].includes(again))
+		wrong.push(`Restart is ${again}: a gate that fails stays down`);
+	return wrong.length > 0
+		? finding(wrong)
+		: ok(`a sign of life every ${watchdog}, Restart=${again}`);
+}
+
+async function examineVersion(patient: Patient): Promise<Outcome> {
+	const missing = await noUnit();
+	const asked = await askGate(patient);
+	if (asked.kind !== "status") return missing ?? unknown(asked.why);
+	const { status } = asked;
+	const onDisk = (await versionOnDisk()) ?? version;
+	const wrong: string[] = [];
+	if (status.version !== onDisk)
+		wrong.push(`version ${status.version} runs, and ${onDisk} is installed`);
+	const file = await readlink(`/proc/${status.pid}/exe`).catch(() => "");
+	if (file.endsWith(" (deleted)"))
+		wrong.push(`the Node that it runs on was replaced since it started`);
+	return wrong.length > 0
+		? finding(wrong)
+		: ok(`version ${onDisk} runs and is installed`);
+}
+
+/** The version of the program that the unit starts. */
+async function versionOnDisk(): Promise<string | undefined> {
+	const line = (await propertiesOf(service))?.get("ExecStart") ?? "";
+	const script = /argv\[\]=\S+ (?:--\S+ )*(\S+\/bin\/llamagate\.js) /.exec(
+		line,
+	)?.[1];
+	if (script === undefined) return undefined;
+	const file = path.join(
+		path.dirname(await realpath(script)),
+		"../package.json",
+	);
+	const { version } = JSON.parse(await readFile(file, "utf8")) as {
+		version?: string;
+	};
+	return version;
+}

@@ -1,0 +1,136 @@
+import { type Asked, askGateOn } from "../../admin/client.ts";
+import { findPlaces } from "../../admin/places.ts";
+import { defaultConfigPath } from "../../config/load.ts";
+import {
+	absent,
+	type Outcome,
+	type Patient,
+	unknown,
+} from "../../doctor/check.ts";
+import { readTailscaleAddresses } from "../../net/listener.ts";
+import { formatHostPort } from "../../net/ranges.ts";
+import { isWildcard } from "../../system/httpProbe.ts";
+import { runProgram } from "../../system/run.ts";
+import type { ListeningSocket } from "../../system/sockets.ts";
+import { type Properties, parseProperties } from "../../system/units.ts";
+import { gatePlace } from "./step.ts";
+
+export const gateService = "llamagate.service";
+
+/** Asks systemd; `undefined` where none answers. */
+export async function propertiesOf(
+	unit: string,
+): Promise<Properties | undefined> {
+	const { code, stdout } = await runProgram([
+		...["systemctl", "show", "--all", "--no-pager", unit],
+	]);
+	return code === 0 ? parseProperties(stdout) : undefined;
+}
+
+/** Whether systemd has such a unit. */
+export function isLoaded(properties: Properties | undefined): boolean {
+	return properties?.get("LoadState") === "loaded";
+}
+
+/** The process id of a unit's main process; `undefined` while it has none. */
+export function mainPidOf(
+	properties: Properties | undefined,
+): number | undefined {
+	const pid = Number(properties?.get("MainPID"));
+	return Number.isInteger(pid) && pid > 0 ? pid : undefined;
+}
+
+/** Asks the running gate about itself, on the socket that its configuration names. */
+export async function askGate({ configFile }: Patient): Promise<Asked> {
+	// A configuration that has been broken since the gate started does not tell where it is.
+	const socket = await findPlaces(configFile).then(
+		({ adminSocket }) => adminSocket,
+		() =>
+			configFile === defaultConfigPath
+				? "/run/llamagate/admin.sock"
+				: undefined,
+	);
+	return socket === undefined
+		? {
+				kind: "denied",
+				why: `${configFile} names no admin.socket to ask the gate on`,
+			}
+		: askGateOn(socket);
+}
+
+/** Who the gate's sockets belong to. */
+export interface GateOwner {
+	/** Of the daemon, where it runs. */
+	readonly pids: ReadonlySet<number>;
+	/** What systemd opens for it, as `placeOf` writes it. */
+	readonly opened: ReadonlySet<string>;
+}
+
+export async function findGateOwner(patient: Patient): Promise<GateOwner> {
+	const [service, socket, asked] = await Promise.all([
+		propertiesOf(gateService),
+		propertiesOf("llamagate.socket"),
+		askGate(patient),
+	]);
+	const pids = [
+		isLoaded(service) ? mainPidOf(service) : undefined,
+		asked.kind === "status" ? asked.status.pid : undefined,
+	].filter((pid) => pid !== undefined);
+	return {
+		pids: new Set(pids),
+		opened: new Set(
+			isLoaded(socket) && socket?.get("ActiveState") === "active"
+				? openedBy(socket.get("Listen") ?? "")
+				: [],
+		),
+	};
+}
+
+/** Reads what `systemctl show` prints as `Listen`: `[::]:11434 (Stream)`. */
+function openedBy(listen: string): string[] {
+	return [...listen.matchAll(/^\[?(\S+?)\]?:(\d+) \(Stream\)$/gm)].map(
+		([, address = "", port]) => placeOf(address, Number(port)),
+	);
+}
+
+/** systemd writes `[::]` for what the kernel has as `*`, which takes both families. */
+function placeOf(address: string, port: number): string {
+	return formatHostPort(isWildcard({ address }) ? "*" : address, port);
+}
+
+/** Whether the gate holds a socket, or systemd does so for it. */
+export function isHeldByGate(
+	socket: ListeningSocket,
+	gate: GateOwner,
+): boolean {
+	return socket.pids.some(
+		(pid) => gate.pids.has(pid) || (pid === 1 && isOpenedForGate(socket, gate)),
+	);
+}
+
+/** Whether systemd says that it opens such a socket for the gate. */
+export function isOpenedForGate(
+	{ address, port }: ListeningSocket,
+	gate: GateOwner,
+): boolean {
+	return gate.opened.has(placeOf(address, port));
+}
+
+/** Why there is no unit to look at, or `undefined` if there is one. */
+export async function noUnit(): Promise<Outcome | undefined> {
+	const properties = await propertiesOf(gateService);
+	if (properties === undefined) return unknown("systemd does not answer here");
+	return isLoaded(properties)
+		? undefined
+		: absent(`there is no ${gateService}`);
+}
+
+/** The interface that the follower follows, its Tailscale addresses and the gate's port. */
+export async function followed(): Promise<{
+	readonly device: string;
+	readonly port: number;
+	readonly addresses: readonly string[];
+}> {
+	const { device, port } = await gatePlace();
+	return { device, port, addresses: readTailscaleAddresses(device) };
+}

@@ -1,0 +1,236 @@
+import { askDaemon } from "../../admin/client.ts";
+import { loadConfig } from "../../config/load.ts";
+import { lastResultFile } from "../../doctor/lastResult.ts";
+import { request } from "../../net/http.ts";
+import { tailscaleAddressesOf } from "../../net/listener.ts";
+import { takeSnapshot } from "../../setup/snapshot.ts";
+import {
+	type Action,
+	done,
+	type Proof,
+	rootDirectory,
+	rootFile,
+	type Step,
+	todo,
+	unsafe,
+} from "../../setup/step.ts";
+import {
+	type Installation,
+	readPackaged,
+	unfitPlace,
+	withPaths,
+} from "../../system/installation.ts";
+import { listeningSockets } from "../../system/sockets.ts";
+import { lookUpUnit } from "../../system/units.ts";
+import { becomesTrue } from "../../system/waiting.ts";
+
+/** What runs from boot on, in the order in which it is started. */
+const bootUnits = [
+	"llamagate-ollama.socket",
+	"llamagate.socket",
+	"llamagate.service",
+	"llamagate-listen.service",
+	"llamagate-doctor.timer",
+];
+/** All of them. */
+export const unitNames = [
+	...bootUnits,
+	"llamagate-ollama.service",
+	"llamagate-doctor.service",
+];
+const rootFolder = "/usr/lib/llamagate/root";
+/** Root's own way to the gate. */
+export const localSocket = "/run/llamagate-local/gate.sock";
+
+/** Where the gate listens, as its follower was told. */
+export async function gatePlace(): Promise<{
+	readonly device: string;
+	readonly port: number;
+}> {
+	const environment = (await lookUpUnit("llamagate-listen.service"))
+		?.environment;
+	return {
+		device: environment?.get("INTERFACE") ?? "tailscale0",
+		port: Number(environment?.get("PORT") ?? 11434),
+	};
+}
+
+/** The daemon and what leads to it, from boot on. */
+export function gate(installation: Installation): Step {
+	return {
+		id: "gate",
+		title: "llamagate from boot on",
+		why: "The gate listens on tailscale0 alone, asks for a key, and runs without a network, a shell or a capability of its own.",
+		async inspect() {
+			const units = await Promise.all(unitNames.map(lookUpUnit));
+			if (units.some((unit) => unit === undefined))
+				return unsafe(
+					"systemd does not answer here; run llamagate as docs/install.md says for a host without it",
+				);
+			const actions: Action[] = [];
+			const reload = ["systemctl", "daemon-reload"];
+			const packaged = units.every(
+				(unit) =>
+					unit?.file.startsWith("/lib/systemd/") ||
+					unit?.file.startsWith("/usr/lib/systemd/"),
+			);
+			if (!packaged) {
+				const unfit = await unfitPlace(installation);
+				if (unfit !== undefined) return unsafe(unfit);
+				const { snapshot } = await takeSnapshot(rootFolder);
+				if (snapshot.kind !== "directory")
+					actions.push(
+						...["/usr/lib/llamagate", rootFolder].map(rootDirectory),
+					);
+				for (const name of unitNames) {
+					const path = `/etc/systemd/system/${name}`;
+					const content = withPaths(
+						await readPackaged(installation, `systemd/${name}`),
+						installation,
+					);
+					const { content: before } = await takeSnapshot(path);
+					if (before?.toString() !== content)
+						actions.push(rootFile(path, content, [reload]));
+				}
+				if (actions.length > 0)
+					actions.push(
+						{ kind: "command", command: reload },
+						// The units and what it writes for them belong together.
+						{
+							kind: "command",
+							command: ["systemctl", "try-restart", "llamagate-listen.service"],
+						},
+					);
+			}
+			const missing = bootUnits.filter((name) => {
+				const unit = units.find((known) => known?.name === name);
+				return !unit?.isActive || !unit.isEnabled;
+			});
+			for (const name of missing)
+				actions.push({
+					kind: "command",
+					command: ["systemctl", "enable", "--now", name],
+					undo: [
+						["systemctl", "disable", "--now", name],
+						...(name === "llamagate-ollama.socket"
+							? [["systemctl", "stop", "llamagate-ollama.service"]]
+							: []),
+						// systemd makes mount points in the daemon's root folder, empty files and folders, and links.
+						...(name === "llamagate.service" && !packaged
+							? [
+									[
+										...["find", rootFolder, "-mindepth", "1"],
+										...["(", "-empty", "-o", "-type", "l", ")", "-delete"],
+									],
+								]
+							: []),
+						...(name === "llamagate-listen.service"
+							? [["rm", "-rf", "/run/systemd/system/llamagate.socket.d"]]
+							: []),
+						...(name === "llamagate-doctor.timer"
+							? [
+									["systemctl", "stop", "llamagate-doctor.service"],
+									["rm", "-f", lastResultFile],
+								]
+							: []),
+					],
+				});
+			if (actions.length === 0)
+				return done("the gate's units are enabled and active");
+			return todo(
+				missing.length > 0
+					? `not running from boot on yet: ${missing.join(", ")}`
+					: "its units are not those of this version",
+				actions,
+			);
+		},
+		prove: () => proveGate(installation),
+	};
+}
+
+/** What a request over root's own socket is answered with; status 0 if there is no answer. */
+function askGate(method: string, path: string): Promise<number> {
+	return new Promise((resolve) => {
+		const req = request(
+			{ socketPath: localSocket, method, path, timeout: 5_000 },
+			(res) => {
+				res.resume();
+				resolve(res.statusCode ?? 0);
+			},
+		);
+		req.on("error", () => resolve(0));
+		req.on("timeout", () => req.destroy());
+		req.end();
+	});
+}
+
+async function proveGate({ configFile }: Installation): Promise<Proof[]> {
+	const { admin } = await loadConfig(configFile);
+	// First, since the follower takes the gate down for a moment to put its sockets there.
+	const proofs = await proveSockets();
+	const answers = await becomesTrue(
+		async () => (await askGate("GET", "/api/tags")) !== 0,
+	);
+	if (!answers)
+		return [
+			...proofs,
+			{
+				ok: false,
+				says: "the gate does not answer",
+				advice: "see: journalctl -u llamagate -n 50",
+			},
+		];
+	for (const [method, path] of [
+		["GET", "/api/tags"],
+		["POST", "/api/chat"],
+		["POST", "/v1/chat/completions"],
+		["DELETE", "/api/delete"],
+	] as const) {
+		const status = await askGate(method, path);
+		proofs.push({
+			ok: status === 401,
+			says: `without a key ${method} ${path} is answered ${status}`,
+			advice: "this should be 401: do not use the gate, and report it",
+		});
+	}
+	if (admin.socket !== undefined) {
+		const { status, body } = await askDaemon(admin.socket, "GET /status");
+		const keys =
+			status === 200 ? (JSON.parse(body) as { keys: string[] }).keys : [];
+		proofs.push({
+			ok: keys.length > 0,
+			says: `the running gate has ${keys.length} key(s) in force`,
+			advice: "run: llamagate reload",
+		});
+	}
+	return proofs;
+}
+
+/** That the gate's sockets are on the tailnet's addresses; says nothing while there are none. */
+async function proveSockets(): Promise<Proof[]> {
+	const { device, port } = await gatePlace();
+	const addresses = tailscaleAddressesOf(device);
+	if (addresses.length === 0) return [];
+	const ok = await becomesTrue(async () => {
+		const sockets = await listeningSockets();
+		return addresses.every((address) =>
+			sockets.some(
+				(socket) =>
+					socket.address === address &&
+					socket.device === device &&
+					socket.port === port,
+			),
+		);
+	});
+	const where = addresses.map((address) => `${address} port ${port}`);
+	return [
+		{
+			ok,
+			says: ok
+				? `the kernel has its sockets on ${where.join(" and ")}, held to ${device}`
+				: `nothing listens on ${where.join(" and ")}`,
+			advice:
+				"see: systemctl status llamagate.socket llamagate-listen; a program that holds the port on all addresses keeps the gate from it",
+		},
+	];
+}

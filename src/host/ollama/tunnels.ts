@@ -1,0 +1,237 @@
+import { constants, open, readFile } from "node:fs/promises";
+import { hostname } from "node:os";
+import path from "node:path";
+import {
+	finding,
+	type Outcome,
+	ok,
+	type Patient,
+	unique,
+	unknown,
+} from "../../doctor/check.ts";
+import { formatHostPort, isLoopbackAddress } from "../../net/ranges.ts";
+import { networkOf, processesNamed } from "../../system/processes.ts";
+import { runProgram } from "../../system/run.ts";
+import { holdersOf } from "../../system/sockets.ts";
+import { lookForOllama, parseEnvironment } from "./servers.ts";
+
+/**
+ * Programs that take a port of this host's loopback to where others are, by a
+ * connection that they make themselves: no socket here shows it, and no firewall
+ * stops it. What listens here for others is ollama.listening's.
+ */
+const tunnelPrograms = [
+	...["cloudflared", "ngrok", "frpc", "chisel", "rathole", "bore", "zrok"],
+	...["inlets", "inlets-pro", "pagekite", "playit", "gost"],
+] as const;
+/** Of these there are many that lead nowhere; one counts where it is seen to lead to Ollama. */
+const otherForwarders = ["ssh", "autossh", "sshd", "sshd-session"] as const;
+
+/** Anybody may give any number of programs such a name. */
+const mostProcesses = 64;
+const mostFiles = 8;
+const mostRead = 64 * 2 ** 10;
+
+/** A program that may lead others to Ollama, and what is seen of that. */
+export interface Tunnel {
+	readonly program: string;
+	readonly pid: number;
+	/** Of Ollama, as its command line or a file of its settings has it: `localhost:11434`. */
+	readonly told: string | undefined;
+	/** Where it has a connection to Ollama now. */
+	readonly connected: string | undefined;
+}
+
+/** Looks for programs that lead others to Ollama by a tunnel. */
+export async function examineTunnels(patient: Patient): Promise<Outcome> {
+	const { ports, places } = await lookForOllama(patient);
+	const ollamas = [...new Set([...ports, ...places.map(({ port }) => port)])];
+	const own = await networkOf("self");
+	const connections = await connectionsTo(ollamas);
+	const tunnels: Tunnel[] = [];
+	for (const program of [...tunnelPrograms, ...otherForwarders])
+		for (const pid of (await processesNamed(program)).slice(0, mostProcesses)) {
+			// One in a network of its own has a loopback of its own, too.
+			if ((await networkOf(pid)) !== own) continue;
+			tunnels.push({
+				...{ program, pid, connected: connections.get(pid) },
+				told: await placeToldTo(program, pid, ollamas),
+			});
+		}
+	return judgeTunnels(tunnels);
+}
+
+export function judgeTunnels(tunnels: readonly Tunnel[]): Outcome {
+	const name = ({ program, pid }: Tunnel) => `${program} (process ${pid})`;
+	const isLogin = ({ program }: Tunnel) => program.startsWith("sshd");
+	const leading = tunnels.filter(
+		({ told, connected }) => told !== undefined || connected !== undefined,
+	);
+	if (leading.length > 0)
+		return finding(
+			leading.map((tunnel) =>
+				isLogin(tunnel)
+					? `somebody who is logged in over SSH has ${tunnel.connected} forwarded: ${name(tunnel)}`
+					: tunnel.told !== undefined
+						? `${name(tunnel)} is told to lead to ${tunnel.told}, which is Ollama`
+						: `${name(tunnel)} has a connection to ${tunnel.connected}, which is Ollama`,
+			),
+			leading.every(isLogin)
+				? {
+						severity: "warn",
+						fix: "ask who it is; to forbid it, AllowTcpForwarding no in sshd_config, then:\nsudo systemctl reload ssh",
+					}
+				: {},
+		);
+	const others = tunnels.filter(({ program }) =>
+		(tunnelPrograms as readonly string[]).includes(program),
+	);
+	if (others.length > 0)
+		return unknown(
+			`${others.map(name).join(", ")} brings others to ports of this host, and to which is not to be seen here: its settings may be kept by its provider`,
+			"look there whether one of them is Ollama's; to the gate's address it may lead, where a key is asked for",
+		);
+	return ok(
+		"no program that is known for it leads to Ollama, nor does an ssh",
+		"one of another name, which connects only while it is used, would not be seen",
+	);
+}
+
+/** Which process has a connection to one of these ports of loopback, and to which. */
+async function connectionsTo(
+	ports: readonly number[],
+): Promise<Map<number, string>> {
+	const { code, stdout, stderr } = await runProgram(
+		"ss -H -O -t -n -e state established".split(" "),
+	);
+	if (code !== 0) throw new Error(stderr.trim());
+	const places = new Map(
+		parseConnections(stdout)
+			.filter(
+				({ host, port }) => ports.includes(port) && isLoopbackAddress(host),
+			)
+			.map(({ host, port, inode }) => [inode, formatHostPort(host, port)]),
+	);
+	const connected = new Map<number, string>();
+	for (const [inode, pids] of await holdersOf(new Set(places.keys())))
+		for (const pid of pids) connected.set(pid, places.get(inode) ?? "");
+	return connected;
+}
+
+/** Reads the far ends of what `ss -H -O -t -n -e state established` prints. */
+export function parseConnections(
+	output: string,
+): { readonly host: string; readonly port: number; readonly inode: number }[] {
+	return output.split("\n").flatMap((line) => {
+		const [, host = "", port, inode] =
+			/^\s*\d+\s+\d+\s+\S+:\d+\s+(\S+):(\d+)\s.*?\bino:(\d+)/.exec(line) ?? [];
+		return port === undefined
+			? []
+			: [
+					{
+						host: host.replace(/^\[(?:::ffff:)?|\]$/g, ""),
+						...{ port: Number(port), inode: Number(inode) },
+					},
+				];
+	});
+}
+
+/** The place of Ollama's that a process was told to lead to. What else it was told may be secret, and is not shown. */
+async function placeToldTo(
+	program: string,
+	pid: number,
+	ports: readonly number[],
+): Promise<string | undefined> {
+	const text = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+	const words = text.split("\0").slice(1);
+	const isSsh = program === "ssh" || program === "autossh";
+	const told = isSsh ? remoteForwards(words) : words;
+	for (const word of told) {
+		const place = findPlace(word, ports);
+		if (place !== undefined) return place;
+	}
+	if (isSsh || program.startsWith("sshd")) return undefined;
+	for (const file of await settingsOf(pid, words)) {
+		const place = findPlace(await beginningOf(file), ports);
+		if (place !== undefined) return place;
+	}
+	return undefined;
+}
+
+/** What follows `-R` on the command line of an ssh; what `-L` names is the other side's. */
+export function remoteForwards(words: readonly string[]): string[] {
+	return words.flatMap((word, index) => {
+		const [, joined] = /^-[A-Za-z0-9]*R(.*)$/.exec(word) ?? [];
+		if (joined !== undefined)
+			return joined === "" ? (words[index + 1] ?? []) : [joined];
+		return /^(?:-o)?RemoteForward[ =]/i.test(word) ? [word] : [];
+	});
+}
+
+/** `localhost:11434` or `11434`, where a text leads to one of these ports of this host. */
+export function findPlace(
+	text: string,
+	ports: readonly number[],
+): string | undefined {
+	const places = text.matchAll(
+		/(?<![\w.])(?:(\[[0-9a-f:.]+\]|[\w.-]+):)?(\d{1,5})(?![\w.:])/gi,
+	);
+	for (const [place, host, port] of places) {
+		if (!ports.includes(Number(port))) continue;
+		const bare = host?.replace(/^\[|\]$/g, "").toLowerCase();
+		if (
+			bare === undefined ||
+			["localhost", "0.0.0.0", "::", hostname().toLowerCase()].includes(bare) ||
+			isLoopbackAddress(bare)
+		)
+			return place;
+	}
+	return undefined;
+}
+
+/** The files that its command line names, and those where its settings usually are, as it sees them. */
+async function settingsOf(
+	pid: number,
+	words: readonly string[],
+): Promise<string[]> {
+	const environ = await readFile(`/proc/${pid}/environ`, "utf8").catch(
+		() => "",
+	);
+	const home = parseEnvironment(environ).get("HOME") ?? "/root";
+	const named = words.flatMap((word) => {
+		const file = word.replace(/^--?[\w-]+=/, "");
+		return file.startsWith("-") || !/[./]/.test(file) || file.includes("://")
+			? []
+			: [
+					file.startsWith("/")
+						? `/proc/${pid}/root${file}`
+						: path.join(`/proc/${pid}/cwd`, file),
+				];
+	});
+	const usual = [
+		"/etc/cloudflared/config.yml",
+		...[".cloudflared/config.yml", ".config/ngrok/ngrok.yml"].map((file) =>
+			path.join(home, file),
+		),
+	].map((file) => `/proc/${pid}/root${file}`);
+	return unique([...named.slice(0, mostFiles), ...usual]);
+}
+
+/** The beginning of a file, without what stands behind a #; "" for what is no file, or not to be read. */
+async function beginningOf(file: string): Promise<string> {
+	try {
+		// A pipe would be waited for.
+		const handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK);
+		try {
+			if (!(await handle.stat()).isFile()) return "";
+			const { buffer, bytesRead } = await handle.read({
+				buffer: Buffer.alloc(mostRead),
+			});
+			return buffer.toString("utf8", 0, bytesRead).replace(/(^|\s)#.*$/gm, "");
+		} finally {
+			await handle.close();
+		}
+	} catch {
+		return "";
+	}
+}

@@ -1,0 +1,467 @@
+import { readSmallJson } from "../../net/smallReply.ts";
+import {
+	absent,
+	type CommandAction,
+	done,
+	type Proof,
+	type Step,
+	todo,
+	unsafe,
+} from "../../setup/step.ts";
+import {
+	type Container,
+	containers,
+	differences,
+	imageConfig,
+	madeBySetup,
+	nameOf,
+	publishedPorts,
+	runCommand,
+} from "../../system/docker.ts";
+import { hasProgram } from "../../system/run.ts";
+import {
+	formatSocket,
+	isLocalOnly,
+	listeningSockets,
+} from "../../system/sockets.ts";
+import { becomesTrue } from "../../system/waiting.ts";
+import { type ServedPort, servedPorts } from "../../tailscale/serveConfig.ts";
+import { tailscaleStatus } from "../tailscale/step.ts";
+
+/** Where Open WebUI listens unless it was told otherwise. */
+export const usualPort = 8080;
+export const ports = [3000, usualPort];
+export const oldName = (name: string) => `${name}-before-llamagate`;
+/** Its first start makes a database and loads a model for embeddings. */
+const startMs = 120_000;
+
+/** Open WebUI on loopback, and to the tailnet by HTTPS. */
+export function openWebUi(): Step {
+	/** Where it will be once the plan has been carried out. */
+	let port = usualPort;
+	let found = false;
+	let serves = false;
+	return {
+		id: "open-webui",
+		title: "Open WebUI by HTTPS, for the tailnet alone",
+		why: "A port that Docker publishes goes past UFW; on loopback only Tailscale Serve reaches it, with a real certificate.",
+		async inspect() {
+			const actions: CommandAction[] = [];
+			const notes: string[] = [];
+			const all = await containers();
+			const candidates = all?.filter(isOpenWebUi) ?? [];
+			const container =
+				candidates.find(({ State }) => State.Running) ?? candidates[0];
+			const others = (all ?? []).filter((other) => other !== container);
+			const bypassing = others.flatMap((other) =>
+				!other.State.Running
+					? []
+					: publishedPorts(other)
+							.filter(
+								({ hostAddress }) => !isLocalOnly({ address: hostAddress }),
+							)
+							.map(
+								({ hostAddress, hostPort }) =>
+									`${nameOf(other)} on ${hostAddress}:${hostPort}`,
+							),
+			);
+			if (bypassing.length > 0)
+				notes.push(
+					`Docker publishes ports ahead of UFW, so the LAN (and the internet, where no router is in between) reaches ${bypassing.join(", ")} whatever UFW says. Publish them as 127.0.0.1:PORT:PORT if that is not meant.`,
+				);
+			if (container !== undefined) {
+				const planned = await planContainer(container);
+				if ("unsafe" in planned) return unsafe(planned.unsafe, notes);
+				({ port } = planned);
+				actions.push(...planned.actions);
+				notes.push(...planned.notes);
+			} else {
+				const open = (await listeningSockets()).filter((socket) =>
+					ports.includes(socket.port),
+				);
+				const reachable = open.filter((socket) => !isLocalOnly(socket));
+				const local = open.find(isLocalOnly);
+				if (reachable.length > 0)
+					return unsafe(
+						`${reachable.map(formatSocket).join(", ")} is open to the LAN and the tailnet; if that is Open WebUI, start it with HOST=127.0.0.1 (open-webui serve --host 127.0.0.1) and run this again`,
+						notes,
+					);
+				if (local === undefined || !(await isHealthy(local.port)))
+					return absent("there is no Open WebUI here", notes);
+				({ port } = local);
+			}
+			found = true;
+			notes.push(
+				"The first account that is made in Open WebUI is its administrator: make yours now, and turn sign-up off in its settings.",
+			);
+
+			const served = await planServe(port);
+			if ("note" in served) notes.push(served.note);
+			else {
+				serves = true;
+				actions.push(...served.actions);
+			}
+			if (actions.length === 0)
+				return done(
+					`it is on 127.0.0.1:${port}${serves ? ", and served to the tailnet by HTTPS" : ""}`,
+					notes,
+				);
+			return todo(
+				container === undefined
+					? `it is on 127.0.0.1:${port}, and not served yet`
+					: `it runs in the container ${nameOf(container)}`,
+				actions,
+				notes,
+			);
+		},
+		async prove() {
+			if (!found) return [];
+			const proofs: Proof[] = [];
+			const open = (await listeningSockets()).filter(
+				(socket) => ports.includes(socket.port) && !isLocalOnly(socket),
+			);
+			proofs.push({
+				ok: open.length === 0,
+				says:
+					open.length === 0
+						? `ports ${ports.join(" and ")} are open to nobody but this host`
+						: `still open: ${open.map(formatSocket).join(", ")}`,
+				advice: "find out which program that is, and bind it to 127.0.0.1",
+			});
+			const all = (await containers()) ?? [];
+			const now = all.find(isOpenWebUi);
+			const before = all.find(
+				(other) => now !== undefined && nameOf(other) === oldName(nameOf(now)),
+			);
+			if (now !== undefined && before !== undefined) {
+				const { container, env } = rebind(before, port);
+				const forgotten = differences(container, now, env);
+				proofs.push({
+					ok: forgotten.length === 0,
+					says:
+						forgotten.length === 0
+							? "the container has all the settings that it had, but for where it listens"
+							: `the new container differs from the old one in ${forgotten.join(", ")}`,
+					advice: `make it by hand with -p 127.0.0.1:${port}:8080`,
+				});
+			}
+			const healthy = await becomesTrue(() => isHealthy(port), startMs);
+			proofs.push({
+				ok: healthy,
+				says: healthy
+					? `Open WebUI answers on 127.0.0.1:${port}`
+					: `Open WebUI does not answer on 127.0.0.1:${port}`,
+				advice: "see: docker logs open-webui",
+			});
+			if (serves) {
+				const served = (await servedPorts()) ?? [];
+				const ok = handlerOf(served) === `http://127.0.0.1:${port}`;
+				const funnelled = served.some(({ funnel }) => funnel);
+				proofs.push({
+					ok: ok && !funnelled,
+					says: funnelled
+						? "Tailscale Funnel publishes a port of this host to the internet"
+						: ok
+							? `Tailscale Serve leads https://${(await tailscaleStatus())?.dnsName ?? ""} to 127.0.0.1:${port}`
+							: "Tailscale Serve has no HTTPS for Open WebUI",
+					advice: funnelled
+						? "tailscale funnel reset"
+						: "see: tailscale serve status",
+				});
+			}
+			return proofs;
+		},
+	};
+}
+
+export function isOpenWebUi(container: Container): boolean {
+	return (
+		/(^|\/)open-webui(:|@|$)/.test(container.Config.Image) &&
+		!nameOf(container).endsWith(oldName(""))
+	);
+}
+
+async function isHealthy(port: number): Promise<boolean> {
+	try {
+		const reply = await fetch(`http://127.0.0.1:${port}/health`, {
+			signal: AbortSignal.timeout(3_000),
+		});
+		const body = (await readSmallJson(reply)) as { status?: boolean };
+		return reply.ok && body.status === true;
+	} catch {
+		return false;
+	}
+}
+
+/** A container as it is to be made anew. */
+interface Rebound {
+	readonly port: number;
+	readonly container: Container;
+	/** Variables that it gets in place of its own. */
+	readonly env: readonly string[];
+	readonly publish: readonly string[];
+}
+
+export function variable(
+	{ Config }: Container,
+	name: string,
+): string | undefined {
+	return Config.Env?.find((entry) => entry.startsWith(`${name}=`))?.slice(
+		name.length + 1,
+	);
+}
+
+/**
+ * Whether it looks for Ollama on this host, which is on loopback by now and so
+ * out of a container's sight. The image's own default, `/ollama`, means
+ * host.docker.internal; an image whose tag says `ollama` brings one along.
+ */
+function looksForHostsOllama(container: Container): boolean {
+	if (/:[^/]*ollama/.test(container.Config.Image)) return false;
+	if (/^false$/i.test(variable(container, "ENABLE_OLLAMA_API") ?? ""))
+		return false;
+	const url = variable(container, "OLLAMA_BASE_URL") ?? "";
+	return ["", "/ollama"].includes(url) || url.includes("host.docker.internal");
+}
+
+/** Moves a container to loopback; where it needs the host's Ollama, into the host's network, as Open WebUI's own documentation has it. */
+function rebind(container: Container, port: number): Rebound {
+	const { HostConfig } = container;
+	const inside = Number(variable(container, "PORT") ?? usualPort);
+	if (HostConfig.NetworkMode === "host")
+		return { port: inside, container, env: ["HOST=127.0.0.1"], publish: [] };
+	const published = publishedPorts(container);
+	const others = published.filter(
+		({ containerPort }) => containerPort !== `${inside}/tcp`,
+	);
+	if (!looksForHostsOllama(container) || others.length > 0)
+		return {
+			port,
+			container,
+			env: [],
+			publish: [
+				`127.0.0.1:${port}:${inside}`,
+				...others.map(
+					({ containerPort, hostPort }) =>
+						`127.0.0.1:${hostPort}:${containerPort}`,
+				),
+			],
+		};
+	const url = variable(container, "OLLAMA_BASE_URL") ?? "";
+	return {
+		port,
+		container: {
+			...container,
+			HostConfig: {
+				...HostConfig,
+				NetworkMode: "host",
+				// An address that was saved in its settings goes on leading to Ollama.
+				ExtraHosts: [
+					...(HostConfig.ExtraHosts ?? []).filter(
+						(entry) => !entry.startsWith("host.docker.internal:"),
+					),
+					"host.docker.internal:127.0.0.1",
+				],
+			},
+		},
+		env: [
+			"HOST=127.0.0.1",
+			`PORT=${port}`,
+			...(["", "/ollama"].includes(url)
+				? ["OLLAMA_BASE_URL=http://127.0.0.1:11434"]
+				: []),
+		],
+		publish: [],
+	};
+}
+
+// What takes a change back finds nothing left to do where an undo that was cut off has
+// done it. A plain "docker inspect" would find a volume of that name, and there mostly is one.
+
+/** Undo comes days later: by then the name may be another container's, and the old one pruned. */
+const removeOwn = `docker container inspect "$1" >/dev/null || {
+	echo "$1 is gone: $0 stays" >&2
+	exit 1
+}
+now=$(docker container inspect "$0" 2>/dev/null) || exit 0
+echo "$now" | grep -q '"${madeBySetup}"' || {
+	echo "$0 is not the container that setup made: it stays" >&2
+	exit 1
+}
+docker rm -f "$0"`;
+
+/** The old one is open: where it does not come back, it is not to start by itself either. */
+const restartWhereNameIsFree = `if docker container inspect "$0" >/dev/null 2>&1; then
+	echo "the name $0 is taken: $2 stays as it is" >&2
+	exit 1
+fi
+docker update "--restart=$1" "$2"`;
+
+const renameBack = `docker container inspect "$1" 2>/dev/null | grep -qF "\\"$2\\"" ||
+	docker rename "$0" "$1"`;
+
+const endOwnServe = `served=$(tailscale serve status --json) || exit
+case $served in
+*"\\"http://127.0.0.1:$0\\""*) tailscale serve --https=443 off ;;
+*'"443":'*)
+	echo "HTTPS leads elsewhere by now and stays so" >&2
+	exit 1
+	;;
+esac`;
+
+function withLabel([docker = "", run = "", ...rest]: string[]): string[] {
+	return [docker, run, "--label", `${madeBySetup}=1`, ...rest];
+}
+
+/** Where Open WebUI's image keeps what it is told. */
+const dataFolder = "/app/backend/data";
+
+/** Whether its accounts outlive it: in a volume, a folder of the host's, or a database elsewhere. */
+function keepsData(container: Container): boolean {
+	const { Binds, Mounts } = container.HostConfig;
+	const places = [
+		...(Binds ?? []).map((bind) => bind.split(":")[1] ?? ""),
+		...(Mounts ?? []).map(({ Target }) => Target),
+	];
+	const folder = variable(container, "DATA_DIR") ?? dataFolder;
+	return (
+		(variable(container, "DATABASE_URL") ?? "").startsWith("postgres") ||
+		places.some((place) =>
+			`${folder}/`.startsWith(`${place.replace(/\/$/, "")}/`),
+		)
+	);
+}
+
+/** The container made anew on loopback, its predecessor kept for undo. */
+async function planContainer(
+	container: Container,
+): Promise<
+	| { unsafe: string }
+	| { port: number; actions: CommandAction[]; notes: string[] }
+> {
+	const { Config, HostConfig } = container;
+	const name = nameOf(container);
+	const published = publishedPorts(container);
+	const onHost = HostConfig.NetworkMode === "host";
+	const inside = Number(variable(container, "PORT") ?? usualPort);
+	const main = published.find(
+		({ containerPort }) => containerPort === `${inside}/tcp`,
+	);
+	const isLocal = onHost
+		? variable(container, "HOST") === "127.0.0.1"
+		: published.every(({ hostAddress }) => hostAddress === "127.0.0.1");
+	if (isLocal)
+		return {
+			port: onHost ? inside : (main?.hostPort ?? usualPort),
+			actions: [],
+			notes: [],
+		};
+	if (Config.Labels?.["com.docker.compose.project"] !== undefined)
+		return {
+			unsafe: `the container ${name} is Docker Compose's (${Config.Labels["com.docker.compose.project.config_files"] ?? "its file"}); there, take its "ports" out and give it network_mode: host with HOST: 127.0.0.1 and OLLAMA_BASE_URL: http://127.0.0.1:11434, run docker compose up -d, and run this again`,
+		};
+	if (!container.State.Running)
+		return {
+			unsafe: `the container ${name} does not run; start it, and run this again`,
+		};
+	if (!keepsData(container))
+		return {
+			unsafe: `the container ${name} keeps its accounts and chats inside itself, without a volume at ${dataFolder}: one made anew would begin empty, and whoever opens it first would be its administrator; copy the data out (docker cp ${name}:${dataFolder} .), start it with -v open-webui:${dataFolder} -p 127.0.0.1:8080:8080, and run this again`,
+		};
+	const image = await imageConfig(Config.Image);
+	if (image === undefined)
+		return {
+			unsafe: `the image ${Config.Image} of the container ${name} is gone, so it could not be made anew; pull it, and run this again`,
+		};
+	const taken = (await listeningSockets()).some(
+		(socket) => socket.port === usualPort && main?.hostPort !== usualPort,
+	);
+	const rebound = rebind(
+		container,
+		taken ? (main?.hostPort ?? usualPort) : usualPort,
+	);
+	const restart = HostConfig.RestartPolicy.Name || "no";
+	const old = oldName(name);
+	const notes: string[] = [];
+	if (rebound.container !== container)
+		notes.push(
+			`${name} moves into the host's own network, bound to 127.0.0.1: from Docker's bridge it would no longer reach Ollama, which is on loopback.`,
+		);
+	else if (!onHost && looksForHostsOllama(container))
+		notes.push(
+			`${name} publishes other ports too and stays on Docker's bridge, from where it no longer reaches Ollama on loopback; give it network_mode host and HOST=127.0.0.1 by hand.`,
+		);
+	return {
+		port: rebound.port,
+		notes,
+		actions: [
+			{
+				kind: "command",
+				command: ["docker", "stop", name],
+				undo: [["docker", "start", name]],
+			},
+			{
+				kind: "command",
+				command: ["docker", "rename", name, old],
+				undo: [["sh", "-c", renameBack, old, name, container.Id]],
+			},
+			{
+				// One that is stopped comes back with Docker's own restart, open as it was.
+				kind: "command",
+				command: ["docker", "update", "--restart=no", old],
+				undo: [
+					[...["sh", "-c", restartWhereNameIsFree], ...[name, restart, old]],
+				],
+			},
+			{
+				kind: "command",
+				command: withLabel(
+					runCommand(rebound.container, image, rebound.publish, rebound.env),
+				),
+				undo: [["sh", "-c", removeOwn, name, old]],
+			},
+		],
+	};
+}
+
+/** Where HTTPS on port 443 leads. */
+function handlerOf(served: readonly ServedPort[]): string | undefined {
+	return served.find(
+		({ port, where, foreground, service }) =>
+			port === 443 && where.endsWith(":443/") && !foreground && !service,
+	)?.target;
+}
+
+async function planServe(
+	port: number,
+): Promise<{ note: string } | { actions: CommandAction[] }> {
+	if (!(await hasProgram("tailscale")))
+		return {
+			note: "Tailscale is not installed, so Open WebUI is not served to other devices yet.",
+		};
+	const status = await tailscaleStatus();
+	if (status?.backendState !== "Running")
+		return {
+			note: "Tailscale does not run, so Open WebUI is not served to other devices yet.",
+		};
+	const leadsTo = handlerOf((await servedPorts()) ?? []);
+	if (leadsTo === `http://127.0.0.1:${port}`) return { actions: [] };
+	if (leadsTo !== undefined)
+		return {
+			note: `Tailscale Serve leads HTTPS to ${leadsTo} already, and stays so. For Open WebUI take another port: tailscale serve --bg --https=8443 ${port}`,
+		};
+	if (status.certDomains?.length === 0)
+		return {
+			note: `HTTPS certificates are off in the tailnet, so Open WebUI is not served yet: turn them on at https://login.tailscale.com/admin/dns and run this again.`,
+		};
+	return {
+		actions: [
+			{
+				kind: "command",
+				command: ["tailscale", "serve", "--bg", String(port)],
+				undo: [["sh", "-c", endOwnServe, String(port)]],
+				timeoutMs: 30_000,
+			},
+		],
+	};
+}

@@ -1,0 +1,512 @@
+import { readFile } from "node:fs/promises";
+import {
+	absent,
+	type Examination,
+	finding,
+	type Outcome,
+	ok,
+	oncePerLook,
+	type Patient,
+	unknown,
+} from "../../doctor/check.ts";
+import { tailscaleAddressesOf } from "../../net/listener.ts";
+import { askEach } from "../../system/httpProbe.ts";
+import { hasProgram, missingProgram, outputOf } from "../../system/run.ts";
+import { lookUpUnit } from "../../system/units.ts";
+import { createWhois, type TailscaleStatus } from "../../tailscale/localApi.ts";
+import {
+	goesAroundGate,
+	guardedBehind,
+	type LocalPlaces,
+	localPortOf,
+	offCommand,
+	type ServedPort,
+	servedPorts,
+} from "../../tailscale/serveConfig.ts";
+import { gatePlace } from "../gate/step.ts";
+import { answersAsOllama, lookForOllama } from "../ollama/servers.ts";
+import { otherControlServer, preferences, tailscaleStatus } from "./step.ts";
+import { describeDialer, loopbackDialers, tunnelFix } from "./userspace.ts";
+
+const socket = "/var/run/tailscale/tailscaled.sock";
+const dayMs = 86_400_000;
+/** How long before its end a node key is worth a word. */
+const keyNoticeMs = 14 * dayMs;
+/** Where Tailscale tells everybody to be, for TS-2024-005 (its release notes). */
+const oldestVersion = [1, 66, 0] as const;
+
+const adminPage = "https://login.tailscale.com/admin";
+
+const both = { group: "tailscale", layer: "tailscale" } as const;
+
+export const tailscaleExaminations: readonly Examination[] = [
+	{
+		...both,
+		id: "tailscale.running",
+		title: "Tailscale runs and is logged in",
+		severity: "high",
+		why: "Without it no device reaches the gate.",
+		fix: "sudo tailscale up",
+		async examine(patient) {
+			if (!(await isInstalled())) return notInstalled();
+			const answer = await askStatus(patient);
+			const control = otherControlServer(await preferences());
+			if (answer.kind === "status")
+				return judgeState(answer.status.backendState, control);
+			const place = await tailscaleStatus();
+			if (place !== undefined) return judgeState(place.backendState, control);
+			const unit = await lookUpUnit("tailscaled.service");
+			if (answer.kind === "refused" || unit?.isActive)
+				return unknown(answer.reason);
+			return finding(["tailscaled does not run", answer.reason], {
+				fix: "sudo systemctl enable --now tailscaled",
+			});
+		},
+	},
+	{
+		...both,
+		id: "tailscale.tunnel",
+		title: "tailscaled has a tunnel device",
+		severity: "high",
+		why: "Without one (userspace networking) there is no tailscale0 to bind the gate to, and peers get to what is on 127.0.0.1, Ollama too: see ollama.reachable.",
+		fix: `${tunnelFix}, then:\nsudo systemctl restart tailscaled`,
+		async examine(patient) {
+			const { dialers, unclear } = await loopbackDialers();
+			if (dialers.length > 0) return finding(dialers.map(describeDialer));
+			return withStatus(patient, () =>
+				unclear.length > 0
+					? unknown(...unclear)
+					: ok("tailscaled says that it has one"),
+			);
+		},
+	},
+	{
+		...both,
+		id: "tailscale.shields-up",
+		title: "Tailscale lets this host's peers begin connections",
+		severity: "high",
+		why: "With its shields up tailscaled drops what peers send, and every client of the gate waits until it gives up; tailscale ping is answered all the same.",
+		fix: "sudo tailscale set --shields-up=false",
+		examine: (patient) =>
+			withStatus(patient, async () => {
+				const prefs = await preferences();
+				if (prefs === undefined) return unknown(prefsNotSeen);
+				return prefs.ShieldsUp === true
+					? finding([
+							"tailscaled's shields are up (--shields-up): no device of the tailnet reaches the gate",
+						])
+					: ok("its shields are down");
+			}),
+	},
+	{
+		...both,
+		id: "tailscale.address",
+		title: "tailscale0 has this host's Tailscale addresses",
+		severity: "high",
+		why: "The gate listens on the addresses of that interface, and on nothing while it has none.",
+		fix: "sudo systemctl restart tailscaled",
+		examine: (patient) =>
+			withStatus(patient, async ({ userspace, addresses }) => {
+				if (userspace) return absent("tailscaled has no tunnel device");
+				const { device } = await gatePlace();
+				return judgeAddresses(addresses, device, tailscaleAddressesOf(device));
+			}),
+	},
+	{
+		...both,
+		id: "tailscale.magicdns",
+		title: "MagicDNS gives this host a name",
+		severity: "info",
+		why: "Clients that use the name go on working when the address changes.",
+		fix: `turn MagicDNS on at ${adminPage}/dns`,
+		examine: (patient) =>
+			withStatus(patient, async (status) => {
+				const outcome = judgeMagicDns(status);
+				const control = otherControlServer(await preferences());
+				return outcome.state === "finding" && control !== undefined
+					? {
+							...outcome,
+							fix: `turn MagicDNS on in the settings of ${control} (Headscale: dns.magic_dns)`,
+						}
+					: outcome;
+			}),
+	},
+	{
+		...both,
+		id: "tailscale.key-expiry",
+		title: "This host's node key stays good",
+		severity: "high",
+		why: "When it expires the host leaves the tailnet, and only somebody with another way in can log it in again.",
+		fix: "sudo tailscale up --force-reauth",
+		async examine(patient) {
+			if (!(await isInstalled())) return notInstalled();
+			const answer = await askStatus(patient);
+			if (answer.kind !== "status") return unknown(answer.reason);
+			return judgeKeyExpiry(
+				answer.status,
+				patient.nowMs,
+				otherControlServer(await preferences()),
+			);
+		},
+	},
+	{
+		...both,
+		id: "tailscale.netfilter",
+		title: "tailscaled's own firewall rules are in force",
+		severity: "warn",
+		why: "They drop packets that claim a tailnet address and come in elsewhere; what holds the gate's sockets to tailscale0 is then the only thing that does.",
+		fix: "sudo tailscale set --netfilter-mode=on",
+		examine: (patient) =>
+			withStatus(patient, async ({ userspace }) => {
+				if (userspace)
+					return absent(
+						"without a tunnel device it needs none; see tailscale.tunnel",
+					);
+				const mode = (await preferences())?.NetfilterMode;
+				if (mode === 0 || mode === 1) return judgeNetfilter(mode, "");
+				if (!patient.isRoot)
+					return unknown("only root can see the kernel's rules");
+				return judgeNetfilter(mode, await kernelRules());
+			}),
+	},
+	{
+		...both,
+		id: "tailscale.funnel",
+		layer: "internet",
+		title: "Funnel publishes nothing of this host",
+		severity: "high",
+		why: "Funnel brings in the whole internet, past UFW; in front of the gate the key alone is left, in front of Ollama nothing.",
+		fix: "sudo tailscale funnel reset",
+		async examine(patient) {
+			if (!(await isInstalled())) return notInstalled();
+			const served = await servedPorts();
+			if (served === undefined) return unknown(serveNotSeen);
+			return judgeFunnel(served, await localPlaces(patient, served));
+		},
+	},
+	{
+		...both,
+		id: "tailscale.serve",
+		title: "Tailscale Serve leads nobody around the gate",
+		severity: "critical",
+		why: "tailscaled passes what it serves to loopback, where Ollama asks for no key; and what it serves on the gate's port takes the gate's place.",
+		fix: "sudo tailscale serve reset",
+		async examine(patient) {
+			if (!(await isInstalled())) return notInstalled();
+			const served = await servedPorts();
+			if (served === undefined) return unknown(serveNotSeen);
+			const outcome = judgeServe(served, await localPlaces(patient, served));
+			return outcome.state === "ok" && served.length > 0 && !patient.isRoot
+				? unknown("only root can see whether Ollama is behind what is served")
+				: outcome;
+		},
+	},
+	{
+		...both,
+		id: "tailscale.ssh",
+		title: "Tailscale SSH is off, so that sshd alone decides who logs in",
+		severity: "info",
+		why: "With it the tailnet's policy lets devices log in to port 22 without any key of sshd's; look at its rules.",
+		fix: "sudo tailscale set --ssh=false",
+		examine: (patient) =>
+			withStatus(patient, async () => {
+				const prefs = await preferences();
+				if (prefs === undefined) return unknown(prefsNotSeen);
+				return prefs.RunSSH === true
+					? finding([
+							"Tailscale SSH is on: who gets in from the tailnet is decided by the policy's ssh rules",
+						])
+					: ok("Tailscale SSH is off");
+			}),
+	},
+	{
+		...both,
+		id: "tailscale.health",
+		title: "tailscaled has nothing to complain about",
+		severity: "warn",
+		why: "It knows first when the tailnet's names, relays or routes do not work from here.",
+		fix: "tailscale status",
+		examine: (patient) =>
+			withStatus(patient, ({ health }) =>
+				health.length > 0
+					? finding(health.map((text) => `tailscaled says: ${text}`))
+					: ok("tailscaled reports no problem"),
+			),
+	},
+	{
+		...both,
+		id: "tailscale.version",
+		title: `Tailscale is at least ${oldestVersion.join(".")}`,
+		severity: "warn",
+		why: "Older ones let others into the tailnet by way of its exit nodes and subnet routers (TS-2024-005).",
+		fix: "sudo tailscale update",
+		async examine(patient) {
+			if (!(await isInstalled())) return notInstalled();
+			const answer = await askStatus(patient);
+			if (answer.kind !== "status") return unknown(answer.reason);
+			return judgeVersion(answer.status.version);
+		},
+	},
+];
+
+const serveNotSeen =
+	"tailscale serve status --json did not answer; see tailscale.running";
+const prefsNotSeen = "tailscale debug prefs did not answer";
+
+const notInstalled = () => absent("Tailscale is not installed");
+
+async function isInstalled(): Promise<boolean> {
+	return (await hasProgram("tailscale")) || hasProgram("tailscaled");
+}
+
+/** What tailscaled says of itself. */
+const askStatus = oncePerLook(() =>
+	createWhois({ socket, timeoutMs: 5_000 }).status(),
+);
+
+/** Looks further where Tailscale is up; where it is not, nothing else is to be seen of it. */
+async function withStatus(
+	patient: Patient,
+	look: (status: TailscaleStatus) => Outcome | Promise<Outcome>,
+): Promise<Outcome> {
+	if (!(await isInstalled())) return notInstalled();
+	const answer = await askStatus(patient);
+	if (answer.kind !== "status") return unknown(answer.reason);
+	const { backendState } = answer.status;
+	if (backendState !== "Running")
+		return unknown(
+			`Tailscale is in state ${backendState}; see tailscale.running`,
+		);
+	return look(answer.status);
+}
+
+async function localPlaces(
+	patient: Patient,
+	served: readonly ServedPort[],
+): Promise<LocalPlaces> {
+	const [{ sockets, places }, { port }, answer] = await Promise.all([
+		lookForOllama(patient),
+		gatePlace(),
+		askStatus(patient),
+	]);
+	const targets = [
+		...new Set(served.flatMap(({ target }) => localPortOf(target) ?? [])),
+	];
+	const answers = await askEach(
+		targets,
+		async (target) =>
+			(await answersAsOllama("127.0.0.1", target)) ||
+			answersAsOllama("::1", target),
+	);
+	return {
+		ollamaPorts: [
+			11434,
+			...[...sockets, ...places].map((one) => one.port),
+			...targets.filter((_, index) => answers[index]),
+		],
+		webUiPorts: [3000, 8080],
+		gatePort: port,
+		tailnetAddresses: answer.kind === "status" ? answer.status.addresses : [],
+	};
+}
+
+/** All rules that the kernel has for packets, by both of its tools. @throws if neither is there */
+async function kernelRules(): Promise<string> {
+	const nft = await outputOf("nft", "--stateless", "list", "ruleset");
+	// Asking iptables-legacy would load its tables where there are none.
+	const tables = await readFile("/proc/net/ip_tables_names", "utf8").catch(
+		() => "",
+	);
+	const legacy = tables.includes("filter")
+		? await outputOf("iptables-legacy", "-S")
+		: "";
+	const rules = [nft ?? (await outputOf("iptables", "-S")), legacy];
+	if (rules[0] === undefined && !legacy) throw new Error(missingProgram("nft"));
+	return rules.join("\n");
+}
+
+/**
+ * @param state ipn.State
+ * @param control the control server, where it is not Tailscale's
+ */
+export function judgeState(state: string, control?: string): Outcome {
+	switch (state) {
+		case "Running":
+			return ok("tailscaled is in state Running");
+		case "NeedsMachineAuth":
+			return finding(["this machine waits for the tailnet's approval"], {
+				fix:
+					control === undefined
+						? `approve it at ${adminPage}/machines`
+						: `approve it on ${control}`,
+			});
+		case "NeedsLogin":
+			return finding(["Tailscale is logged out"]);
+		case "Stopped":
+			return finding(["Tailscale was stopped (tailscale down)"]);
+		default:
+			return unknown(
+				`tailscaled is in state ${state === "" ? "(none)" : state}; look again in a minute`,
+			);
+	}
+}
+
+export function judgeAddresses(
+	given: readonly string[],
+	device: string,
+	present: readonly string[],
+): Outcome {
+	if (given.length === 0) return unknown("tailscaled names no address");
+	const missing = given.filter((address) => !present.includes(address));
+	if (missing.length === 0) return ok(`${device} has ${given.join(", ")}`);
+	const says = `${device} does not have ${missing.join(", ")}, which tailscaled says is this host's`;
+	return missing.length === given.length
+		? finding([says])
+		: // A kernel without IPv6, most likely.
+			finding([says], { severity: "info" });
+}
+
+function judgeMagicDns({ magicDns, dnsName }: TailscaleStatus): Outcome {
+	if (magicDns === undefined) return unknown("tailscaled does not say");
+	return magicDns && dnsName !== ""
+		? ok(`this host is ${dnsName}`)
+		: finding(["MagicDNS is off in this tailnet: clients have to use 100.x"]);
+}
+
+/** @param control the control server, where it is not Tailscale's */
+export function judgeKeyExpiry(
+	{
+		keyExpiresAtMs,
+		backendState,
+		isTagged,
+	}: Pick<TailscaleStatus, "keyExpiresAtMs" | "backendState" | "isTagged">,
+	nowMs: number,
+	control?: string,
+): Outcome {
+	if (keyExpiresAtMs === undefined)
+		return backendState === "Running"
+			? finding(
+					[
+						"the node key does not expire: right for a server, and it stays good for whoever copies it",
+					],
+					{
+						severity: "info",
+						fix:
+							control === undefined
+								? `leave it, or turn key expiry on for this machine at ${adminPage}/machines`
+								: `leave it, or have ${control} give it an end (Headscale: headscale nodes expire)`,
+					},
+				)
+			: unknown(`Tailscale is in state ${backendState}; see tailscale.running`);
+	const end = new Date(keyExpiresAtMs).toISOString().slice(0, 10);
+	const leftMs = keyExpiresAtMs - nowMs;
+	const login =
+		control === undefined
+			? "sudo tailscale up --force-reauth"
+			: isTagged
+				? // Its own key does not bring it back: the server goes on saying that it has expired.
+					`on ${control} delete this node (Headscale: headscale nodes delete) and make an auth key with its tags, then:\nsudo tailscale up --force-reauth --login-server=${control} --auth-key=KEY`
+				: `sudo tailscale up --force-reauth --login-server=${control}`;
+	if (leftMs <= 0)
+		return finding([`the node key expired on ${end}`], { fix: login });
+	if (leftMs < keyNoticeMs)
+		return finding([`the node key expires on ${end}`], {
+			severity: "warn",
+			fix: `${control === undefined ? `turn key expiry off for this machine at ${adminPage}/machines, or log in anew, which interrupts connections:\n` : "log in anew, which interrupts connections:\n"}${login}`,
+		});
+	return ok(`the node key expires on ${end}`);
+}
+
+/**
+ * @param mode of `tailscale debug prefs`
+ * @param rules as `nft list ruleset` or `iptables -S` print them
+ */
+export function judgeNetfilter(mode: unknown, rules: string): Outcome {
+	if (mode === 0)
+		return finding([
+			"tailscaled sets no firewall rules (--netfilter-mode=off)",
+			"UFW then filters the tailnet too, and a LAN neighbour's forged 100.x source reaches all that is not held to tailscale0, as the gate's sockets are",
+		]);
+	if (mode === 1)
+		return finding([
+			"tailscaled makes its chains and leads no packet to them (--netfilter-mode=nodivert)",
+			"what holds is what your own rules send to ts-input, and UFW; the gate's sockets are held to tailscale0",
+		]);
+	if (mode !== 2) return unknown(prefsNotSeen);
+	const jumps = /jump ts-input|-j ts-input/.test(rules);
+	const drops =
+		/iifname != "tailscale0\*?" ip saddr 100\.64\.0\.0\/10 (counter (packets \d+ bytes \d+ )?)?drop|-s 100\.64\.0\.0\/10 ! -i tailscale0\S* -j DROP/.test(
+			rules,
+		);
+	if (jumps && drops)
+		return ok(
+			"the kernel leads packets to ts-input, which drops 100.64.0.0/10 from elsewhere than tailscale0",
+		);
+	return finding(
+		[
+			jumps
+				? "tailscaled's chain ts-input drops no forged 100.64.0.0/10"
+				: "tailscaled is to set firewall rules, and the kernel leads no packet to its chain ts-input",
+		],
+		{ fix: "sudo systemctl restart tailscaled" },
+	);
+}
+
+export function judgeFunnel(
+	served: readonly ServedPort[],
+	places: LocalPlaces,
+): Outcome {
+	const open = served.filter(({ funnel }) => funnel);
+	if (open.length === 0) return ok("Funnel is on for no port");
+	const guarded = open.map(({ target }) => guardedBehind(target, places));
+	return finding(
+		open.map(({ where, target }, index) => {
+			const behind = guarded[index];
+			return `the internet reaches ${where}, which leads to ${target}${behind === undefined ? "" : ` (${behind})`}`;
+		}),
+		{
+			fix: fixOf(open),
+			severity: guarded.some(Boolean) ? "critical" : "high",
+		},
+	);
+}
+
+export function judgeServe(
+	served: readonly ServedPort[],
+	places: LocalPlaces,
+): Outcome {
+	const around = served.filter((one) => goesAroundGate(one, places));
+	if (around.length === 0)
+		return ok(
+			served.length === 0
+				? "tailscaled serves nothing"
+				: served
+						.map(({ where, target }) => `${where} leads to ${target}`)
+						.join("; "),
+		);
+	return finding(
+		around.map(({ where, target }) =>
+			guardedBehind(target, places) === "Ollama"
+				? `${where} leads to ${target}, which is Ollama, without a key`
+				: `${where} takes the gate's place and leads to ${target}: keys are sent there`,
+		),
+		{ fix: fixOf(around) },
+	);
+}
+
+function fixOf(served: readonly ServedPort[]): string {
+	return [...new Set(served.map(offCommand))].join("\n");
+}
+
+/** @param version tailscaled's own: `1.96.2-t0123456789` */
+export function judgeVersion(version: string): Outcome {
+	const [, ...parts] = /^(\d+)\.(\d+)\.(\d+)/.exec(version) ?? [];
+	if (parts.length < 3)
+		return unknown(`tailscaled calls its version ${JSON.stringify(version)}`);
+	for (const [index, oldest] of oldestVersion.entries()) {
+		const part = Number(parts[index]);
+		if (part > oldest) break;
+		if (part < oldest) return finding([`tailscaled is ${version}`]);
+	}
+	return ok(`tailscaled is ${version}`);
+}

@@ -1,0 +1,321 @@
+import { parseAddress, parseRange, type Range } from "../net/ranges.ts";
+import type { BaseChain, Condition, FilterRule, Verdict } from "./evaluate.ts";
+
+/** What `nft -j list ruleset` prints, as far as it is read here (libnftables-json(5)). */
+interface Ruleset {
+	readonly nftables?: readonly {
+		readonly chain?: {
+			readonly family: string;
+			readonly table: string;
+			readonly name: string;
+			readonly type?: string;
+			readonly hook?: string;
+			readonly prio?: number;
+			readonly policy?: string;
+		};
+		readonly rule?: {
+			readonly family: string;
+			readonly table: string;
+			readonly chain: string;
+			readonly handle: number;
+			readonly expr: readonly Statement[];
+		};
+	}[];
+}
+
+type Statement = Readonly<Record<string, unknown>>;
+
+const families = { ip: "ipv4", ip6: "ipv6", inet: "both" } as const;
+
+/**
+ * Statements that say nothing about where a packet ends. A limit, a quota or an
+ * entry that is added to a set is none of them: the rule ends there for packets
+ * that go past the limit, or find the set full.
+ */
+const passing = [
+	...["counter", "log", "mangle", "comment", "notrack"],
+	...["ct helper", "ct timeout", "flow", "tcp option"],
+];
+
+/**
+ * Reads what `nft -j list ruleset` prints.
+ *
+ * @param written the same as `nft -a list ruleset` prints it, for people
+ * @throws if it is something else
+ */
+export function parseNftables(output: string, written = ""): BaseChain[] {
+	const { nftables } = JSON.parse(output) as Ruleset;
+	if (nftables === undefined) throw new Error("nft printed no ruleset");
+	const texts = writtenRules(written);
+	const chains = new Map<string, Map<string, FilterRule[]>>();
+	const tableOf = ({ family, table }: { family: string; table: string }) => {
+		const key = `${family} ${table}`;
+		const known = chains.get(key) ?? new Map<string, FilterRule[]>();
+		chains.set(key, known);
+		return known;
+	};
+	for (const { chain } of nftables)
+		if (chain !== undefined) tableOf(chain).set(chain.name, []);
+	for (const { rule } of nftables) {
+		if (rule === undefined) continue;
+		const { family, table, chain, handle, expr } = rule;
+		const removal = `sudo nft delete rule ${family} ${table} ${chain} handle ${handle}`;
+		for (const part of parseStatements(expr))
+			tableOf(rule)
+				.get(chain)
+				?.push({
+					...part,
+					...{ chain, removal },
+					text: `nft ${family} ${table} ${chain}: ${texts.get(`${family} ${table} ${handle}`) ?? `rule ${handle}`}`,
+				});
+	}
+	return nftables.flatMap(({ chain }) => {
+		if (chain?.hook === undefined || !(chain.family in families)) return [];
+		const { table, name, hook, policy, prio = 0 } = chain;
+		if (chain.type !== "filter" && chain.type !== "nat") return [];
+		const own = tableOf(chain);
+		return {
+			...{ table, name, hook, type: chain.type, chains: own },
+			family: families[chain.family as keyof typeof families],
+			priority: prio,
+			accepts: policy !== "drop",
+			rules: own.get(name) ?? [],
+		};
+	});
+}
+
+/** The rules by their family, table and handle. */
+function writtenRules(written: string): ReadonlyMap<string, string> {
+	const texts = new Map<string, string>();
+	let table = "";
+	for (const line of written.split("\n")) {
+		table = /^table (\S+ \S+) \{/.exec(line)?.[1] ?? table;
+		const [, text, handle] = /^\t\t(.*) # handle (\d+)$/.exec(line) ?? [];
+		if (text !== undefined) texts.set(`${table} ${handle}`, text);
+	}
+	return texts;
+}
+
+/** Whether a rule is written in what only iptables reads (`xt` of libnftables-json(5)). */
+export function tablesOfXt(output: string): string[] {
+	const { nftables = [] } = JSON.parse(output) as Ruleset;
+	return [
+		...new Set(
+			nftables.flatMap(({ rule }) =>
+				rule?.expr.some((statement) => "xt" in statement)
+					? `${rule.family} ${rule.table}`
+					: [],
+			),
+		),
+	];
+}
+
+/** One rule, or for a map of verdicts one for each of its entries. */
+function parseStatements(
+	statements: readonly Statement[],
+): Pick<FilterRule, "conditions" | "setsMark" | "verdict">[] {
+	const setsMark = statements.some(isMarking);
+	const conditions: Condition[] = [];
+	const parts: ReturnType<typeof parseStatements> = [];
+	for (const statement of statements) {
+		const [name = ""] = Object.keys(statement);
+		const value = statement[name];
+		if (name === "match") {
+			conditions.push(
+				...parseMatch(value as { op: string; left: unknown; right: unknown }),
+			);
+			continue;
+		}
+		if (name === "vmap") {
+			const { key, data } = value as { key: unknown; data: unknown };
+			const entries = (data as { set?: readonly [unknown, Statement][] }).set;
+			if (!Array.isArray(entries)) {
+				parts.push({
+					...{ conditions: [...conditions], setsMark },
+					verdict: { kind: "unsure" },
+				});
+				continue;
+			}
+			for (const [right, verdict] of entries)
+				parts.push({
+					setsMark,
+					conditions: [
+						...conditions,
+						...parseMatch({ op: "==", left: key, right }),
+					],
+					verdict: verdictOf(verdict) ?? { kind: "unsure" },
+				});
+			continue;
+		}
+		const verdict = verdictOf(statement);
+		if (verdict !== undefined)
+			return [...parts, { conditions, setsMark, verdict }];
+		if (!passing.includes(name)) conditions.push({ on: "other" });
+	}
+	return [...parts, { conditions, setsMark, verdict: { kind: "continue" } }];
+}
+
+/** Whether a statement is `meta mark set …` or `ct mark set …`. */
+function isMarking({ mangle }: Statement): boolean {
+	const { key } = (mangle ?? {}) as {
+		key?: { meta?: { key: string }; ct?: { key: string } };
+	};
+	return (key?.meta ?? key?.ct)?.key === "mark";
+}
+
+function verdictOf(statement: Statement): Verdict | undefined {
+	const [name = ""] = Object.keys(statement);
+	const value = statement[name] as
+		| { target?: string; addr?: unknown; port?: unknown }
+		| null
+		| undefined;
+	switch (name) {
+		case "accept":
+		case "drop":
+		case "return":
+		case "continue":
+			return { kind: name };
+		case "reject":
+			return { kind: "drop" };
+		case "jump":
+		case "goto":
+			return { kind: name, chain: value?.target ?? "" };
+		case "dnat":
+		case "redirect":
+			return destination(value?.addr, value?.port);
+		case "queue":
+		case "tproxy":
+		case "synproxy":
+			return { kind: "unsure" };
+	}
+	return undefined;
+}
+
+/** What is neither a plain address nor a plain port is looked up: in a map, a range or by chance. */
+function destination(addr: unknown, port: unknown): Verdict {
+	const isPlain =
+		["string", "undefined"].includes(typeof addr) &&
+		["number", "undefined"].includes(typeof port);
+	return {
+		kind: "translate",
+		to:
+			isPlain && addr === undefined
+				? undefined
+				: ((isPlain ? parseAddress(String(addr)) : undefined) ?? "unknown"),
+		port: typeof port === "number" ? port : undefined,
+	};
+}
+
+function parseMatch({
+	op,
+	left,
+	right,
+}: {
+	op: string;
+	left: unknown;
+	right: unknown;
+}): Condition[] {
+	const unknown: Condition[] = [{ on: "other" }];
+	const negated = op === "!=";
+	if (!["==", "in", "!="].includes(op)) return unknown;
+	const [masked, mask] = (left as { "&"?: [unknown, unknown] })["&"] ?? [left];
+	if (mask !== undefined && typeof mask !== "number") return unknown;
+	const { meta, payload, ct, fib } = masked as {
+		meta?: { key: string };
+		payload?: { protocol?: string; field?: string };
+		ct?: { key: string };
+		fib?: { result: string; flags: string | readonly string[] };
+	};
+	const values = valuesOf(right);
+	if (values === undefined) return unknown;
+	if (mask !== undefined && meta?.key !== "mark") return unknown;
+	const texts = values.map(String);
+	if (ct?.key === "state") return [{ on: "state", states: texts, negated }];
+	if (ct?.key === "status")
+		return texts.includes("dnat")
+			? [{ on: "state", states: ["dnat"], negated }]
+			: unknown;
+	if (fib?.result === "type" && [fib.flags].flat().includes("daddr"))
+		return [{ on: "toType", types: texts, negated }];
+	switch (meta?.key) {
+		case "iifname":
+		case "iif":
+			return [{ on: "interfaceIn", names: texts, negated }];
+		case "l4proto":
+			return [{ on: "protocol", names: texts, negated }];
+		case "nfproto":
+			return [
+				{
+					on: "family",
+					family: texts.includes("ipv6") ? "ipv6" : "ipv4",
+					negated,
+				},
+			];
+		case "mark": {
+			const [value, ...others] = values;
+			return typeof value === "number" && others.length === 0
+				? [{ on: "mark", value, mask: mask ?? 0xffff_ffff, negated }]
+				: unknown;
+		}
+	}
+	const { protocol = "", field = "" } = payload ?? {};
+	if (protocol === "ip" || protocol === "ip6") {
+		const ofFamily: Condition = {
+			on: "family",
+			family: protocol === "ip" ? "ipv4" : "ipv6",
+		};
+		if (field === "protocol" || field === "nexthdr")
+			return [ofFamily, { on: "protocol", names: texts, negated }];
+		const ranges = values.map(rangeOfValue);
+		if (
+			(field !== "saddr" && field !== "daddr") ||
+			!ranges.every((range) => range !== undefined)
+		)
+			return [ofFamily, ...unknown];
+		return [
+			ofFamily,
+			{ on: field === "saddr" ? "from" : "to", ranges, negated },
+		];
+	}
+	if (["tcp", "udp", "th"].includes(protocol)) {
+		const ofProtocol: Condition[] =
+			protocol === "th" ? [] : [{ on: "protocol", names: [protocol] }];
+		const ranges = values.map(portsOfValue);
+		return [
+			...ofProtocol,
+			...(field === "dport" && ranges.every((range) => range !== undefined)
+				? [{ on: "port" as const, ranges, negated }]
+				: unknown),
+		];
+	}
+	if (protocol === "icmp" || protocol === "icmpv6")
+		return [{ on: "protocol", names: [protocol] }];
+	return unknown;
+}
+
+/** A value, or those of a set; `undefined` for a named set. */
+function valuesOf(right: unknown): readonly unknown[] | undefined {
+	if (Array.isArray(right)) return right;
+	if (typeof right === "object" && right !== null && "set" in right) {
+		const { set } = right as { set: unknown };
+		return Array.isArray(set) ? set : [set];
+	}
+	if (typeof right === "string" && right.startsWith("@")) return undefined;
+	return [right];
+}
+
+function rangeOfValue(value: unknown): Range | undefined {
+	if (typeof value === "string") return parseRange(value);
+	const { prefix } = (value ?? {}) as {
+		prefix?: { addr: string; len: number };
+	};
+	return prefix && parseRange(`${prefix.addr}/${prefix.len}`);
+}
+
+function portsOfValue(value: unknown): [number, number] | undefined {
+	if (typeof value === "number") return [value, value];
+	const { range } = (value ?? {}) as { range?: [number, number] };
+	return Array.isArray(range)
+		? [Number(range[0]), Number(range[1])]
+		: undefined;
+}

@@ -1,0 +1,138 @@
+/** What setup's steps are called, in their order. */
+export const stepIds = [
+	"account",
+	"ollama",
+	"gate",
+	"ufw",
+	"tailscale",
+	"open-webui",
+	"sshd",
+	"fail2ban",
+] as const;
+export type StepId = (typeof stepIds)[number];
+
+/** Who owns a file that setup writes; by name, since the user may be made on the way. */
+export interface Ownership {
+	readonly user: string;
+	readonly group: string;
+	/** Permission bits. */
+	readonly mode: number;
+}
+
+interface Undoable {
+	/** Commands to be run once this has been put back, in their order. */
+	readonly undo?: readonly (readonly string[])[];
+}
+
+/** A file to be written whole, in place of what is there. */
+export interface FileAction extends Undoable, Ownership {
+	readonly kind: "file";
+	readonly path: string;
+	readonly content: string;
+}
+
+/** A directory to be made, or to be given another owner or mode. */
+export interface DirectoryAction extends Undoable, Ownership {
+	readonly kind: "directory";
+	readonly path: string;
+}
+
+/** A program to be run. */
+export interface CommandAction extends Undoable {
+	readonly kind: "command";
+	readonly command: readonly string[];
+	/** Files that it changes: they are kept before and put back at undo. */
+	readonly changes?: readonly string[];
+	/** Commands to be run in place of putting the files back, where somebody else has changed them since. */
+	readonly undoIfChanged?: readonly (readonly string[])[];
+	/** Its output is for the person's eyes: it is shown, and written down nowhere. */
+	readonly shown?: boolean;
+	/** How long it may take. */
+	readonly timeoutMs?: number;
+}
+
+/** A file of root's that everybody may read. */
+export function rootFile(
+	path: string,
+	content: string,
+	undo?: FileAction["undo"],
+): FileAction {
+	return {
+		...{ kind: "file", path, content },
+		...{ user: "root", group: "root", mode: 0o644 },
+		...(undo === undefined ? {} : { undo }),
+	};
+}
+
+/** A directory of root's that everybody may read. */
+export function rootDirectory(path: string): DirectoryAction {
+	return {
+		...{ kind: "directory", path },
+		...{ user: "root", group: "root", mode: 0o755 },
+	};
+}
+
+/** One change of the host, as it is shown, made, written down and taken back. */
+export type Action = FileAction | DirectoryAction | CommandAction;
+
+/** What a step found when it looked at the host. */
+export interface Inspection {
+	/**
+	 * `done`: nothing is left to do. `todo`: `actions` are to be taken. `absent`:
+	 * what the step is about is not on this host. `unsafe`: it could do harm as
+	 * things are, or cannot be done by a program; `says` tells what to do first.
+	 */
+	readonly state: "done" | "todo" | "absent" | "unsafe";
+	/** One sentence: what was seen. */
+	readonly says: string;
+	readonly actions: readonly Action[];
+	/** What the person should know, besides. */
+	readonly notes: readonly string[];
+}
+
+/** Something that was looked at after the step, by its effect. */
+export interface Proof {
+	readonly ok: boolean;
+	/** What was seen. */
+	readonly says: string;
+	/** What to do where it is not as it should be. */
+	readonly advice?: string;
+}
+
+/** One step from an open Ollama to a locked host. */
+export interface Step {
+	readonly id: string;
+	readonly title: string;
+	/** One sentence: what it is good for. */
+	readonly why: string;
+	/** Looks, and changes nothing. */
+	inspect(): Promise<Inspection>;
+	/** Looks whether it holds, by effect. Called when all its actions are done. */
+	prove(): Promise<readonly Proof[]>;
+}
+
+export function done(says: string, notes: readonly string[] = []): Inspection {
+	return { state: "done", says, actions: [], notes };
+}
+
+export function todo(
+	says: string,
+	actions: readonly Action[],
+	notes: readonly string[] = [],
+): Inspection {
+	return { state: "todo", says, actions, notes };
+}
+
+export function absent(
+	says: string,
+	notes: readonly string[] = [],
+): Inspection {
+	return { state: "absent", says, actions: [], notes };
+}
+
+export function unsafe(
+	says: string,
+	notes: readonly string[] = [],
+): Inspection {
+	return { state: "unsafe", says, actions: [], notes };
+}

@@ -1,0 +1,588 @@
+import { Agent, request } from "../net/http.ts";
+import {
+	formatHostPort,
+	isLoopbackAddress,
+	parseAddress,
+} from "../net/ranges.ts";
+
+/** The only Host that LocalAPI takes over its socket (ipn/localapi/localapi.go:validHost). */
+const localApiHost = "local-tailscaled.sock";
+/** A reply is some kilobytes; parsing one of this size holds the event loop for about 5 ms. */
+const maxReplyBytes = 2 ** 20;
+/** Connections to tailscaled at once; further look-ups queue, on their own time-out. */
+const maxSockets = 8;
+const maxKnownAddresses = 4096;
+/** How long an `unreachable` is given again before tailscaled is asked anew. */
+const outageMs = 250;
+const maxReasonLength = 200;
+
+/** Who a node of the tailnet is. */
+export interface TailnetNode {
+	/**
+	 * The machine's name without its tailnet, lower case: `laptop`. For a node
+	 * that another tailnet shares, it is all of `fqdn`, so that somebody else's
+	 * `laptop` is never taken for one's own. Empty if control gave no name: what
+	 * tailscaled shows instead is the host name that the peer itself claims.
+	 *
+	 * Names are unique in a tailnet and yet no strong identity: whoever may rename
+	 * a machine, or add one, can take a name that is free.
+	 */
+	readonly name: string;
+	/** The MagicDNS name, lower case and without its last dot: `laptop.tail1234.ts.net`. */
+	readonly fqdn: string;
+	/** The owner's login name, `me@example.com`; `undefined` for a tagged node, which has no owner. */
+	readonly user: string | undefined;
+	/** `tag:client` and the like. */
+	readonly tags: readonly string[];
+}
+
+/** What tailscaled says about the node behind an address. */
+export interface TailscaleNode extends TailnetNode {
+	/** Its addresses in the tailnet, one of IPv4 and one of IPv6 as a rule. */
+	readonly addresses: readonly string[];
+	/** Given by the control server and not the peer's to choose (tailcfg/tailcfg.go:StableNodeID). */
+	readonly stableId: string;
+	/**
+	 * What the tailnet policy's `grants` let this node do here: capability
+	 * (`domain/path`) to its values, each whatever JSON the policy has there. A
+	 * capability without values has an empty list.
+	 */
+	readonly capabilities: ReadonlyMap<string, readonly unknown[]>;
+}
+
+/** tailscaled would not say: it answered, but neither yes nor no. Whoever asked must not be let in. */
+export interface Refused {
+	readonly kind: "refused";
+	/** One line of printable ASCII. */
+	readonly reason: string;
+}
+
+/** tailscaled could not be asked, or what it said made no sense. Whoever asked must not be let in. */
+export interface Unreachable {
+	readonly kind: "unreachable";
+	/** One line of printable ASCII, with what to look at. */
+	readonly reason: string;
+}
+
+export type WhoisAnswer =
+	| { readonly kind: "node"; readonly node: TailscaleNode }
+	/** The address belongs to no node of the tailnet. */
+	| { readonly kind: "unknown" }
+	| Refused
+	| Unreachable;
+
+/** This host's own place in the tailnet. */
+export interface TailscaleStatus {
+	/** `NoState`, `NeedsLogin`, `NeedsMachineAuth`, `Stopped`, `Starting`, `Running` (ipn.State). */
+	readonly backendState: string;
+	/** tailscaled's long version: `1.96.2-t0123456789-g0123456789`. */
+	readonly version: string;
+	/** Without a tunnel device peers are proxied: they reach a server here from loopback. */
+	readonly userspace: boolean;
+	/** This host's Tailscale addresses; none while it is logged out. */
+	readonly addresses: readonly string[];
+	/** Without its last dot; empty while logged out. */
+	readonly dnsName: string;
+	/** Epoch milliseconds; `undefined` for a key that does not expire. */
+	readonly keyExpiresAtMs: number | undefined;
+	/** Whether this host has tags, and so no owner who could renew its key. */
+	readonly isTagged: boolean;
+	/** Whether the tailnet gives its devices names; `undefined` while there is no tailnet. Its suffix is there whether or not it does. */
+	readonly magicDns: boolean | undefined;
+	/** Names that `tailscale cert` can get a certificate for; none unless HTTPS is enabled. */
+	readonly certDomains: readonly string[];
+	/** What tailscaled complains about, in its own words. */
+	readonly health: readonly string[];
+}
+
+export type StatusAnswer =
+	| { readonly kind: "status"; readonly status: TailscaleStatus }
+	| Refused
+	| Unreachable;
+
+export type NodesAnswer =
+	| { readonly kind: "nodes"; readonly nodes: readonly TailnetNode[] }
+	| Refused
+	| Unreachable;
+
+export interface WhoisOptions {
+	/** The path of tailscaled's socket. */
+	readonly socket: string;
+	/**
+	 * How long `node` and `unknown` are remembered. A node that loses its tags, its
+	 * capabilities or its place in the tailnet keeps them here for so long.
+	 */
+	readonly cacheMs?: number;
+	/** How long one question may take, waiting for its turn included. */
+	readonly timeoutMs?: number;
+	/** A clock that never goes back, in milliseconds; for the cache alone. */
+	readonly nowMs?: () => number;
+}
+
+/** A client of tailscaled's LocalAPI. Its promises never reject. It holds nothing open between questions. */
+export interface Whois {
+	/**
+	 * Who is behind a TCP connection's remote end? (client/local/local.go:WhoIsProto)
+	 *
+	 * A Tailscale address identifies a node by itself, so answers are kept and
+	 * shared by address. Two cases are not a remote peer's:
+	 * - one of this host's own addresses is answered with this host's own node,
+	 *   whichever local user is behind it;
+	 * - a loopback address is a peer only if a tailscaled without a tunnel device
+	 *   (userspace networking) forwards that very connection. Then the port counts
+	 *   and nothing is kept; `unknown` takes tailscaled 182 ms each time (1.100;
+	 *   proxymap/proxymap.go:WhoIsIPPort), so ask once for a connection.
+	 *
+	 * @param address the socket's remote address; `::ffff:` is taken off
+	 * @param port the socket's remote port
+	 */
+	lookup(address: string, port: number): Promise<WhoisAnswer>;
+	/** What state is this host's tailscaled in? Asked anew each time. */
+	status(): Promise<StatusAnswer>;
+	/** Which nodes does this host see, itself included? Asked anew each time. */
+	nodes(): Promise<NodesAnswer>;
+}
+
+interface Kept {
+	readonly answer: WhoisAnswer;
+	/** On the clock of the options. */
+	readonly untilMs: number;
+}
+
+/** Makes a client; nothing is asked until somebody does. */
+export function createWhois({
+	socket,
+	cacheMs = 10_000,
+	timeoutMs = 2_000,
+	nowMs = () => performance.now(),
+}: WhoisOptions): Whois {
+	const agent = new Agent({ maxSockets });
+	const ask = (path: string) => askSocket(socket, agent, path, timeoutMs);
+	const kept = new Map<string, Kept>();
+	const inFlight = new Map<string, Promise<WhoisAnswer>>();
+	let outage: Kept | undefined;
+
+	function keep(key: string, answer: WhoisAnswer, forMs: number): void {
+		kept.delete(key);
+		// A Map gives back its keys in the order in which they were put in.
+		for (const oldest of kept.keys()) {
+			if (kept.size < maxKnownAddresses) break;
+			kept.delete(oldest);
+		}
+		kept.set(key, { answer, untilMs: nowMs() + forMs });
+	}
+
+	async function askWhois({
+		key,
+		path,
+		isKept,
+	}: Question): Promise<WhoisAnswer> {
+		const reply = await ask(path);
+		const answer = readWhois(reply);
+		if (reply.kind === "silence")
+			outage = { answer, untilMs: nowMs() + outageMs };
+		else if (isKept && (answer.kind === "node" || answer.kind === "unknown"))
+			keep(key, answer, cacheMs);
+		// Nonsense about one address says nothing of the others.
+		else if (isKept && answer.kind === "unreachable")
+			keep(key, answer, outageMs);
+		inFlight.delete(key);
+		return answer;
+	}
+
+	return {
+		lookup(address, port) {
+			const question = questionOf(address, port);
+			if (question === undefined)
+				return Promise.resolve({
+					kind: "refused",
+					reason: printable(
+						`not asked: ${JSON.stringify(address)} with port ${port} is no remote end of a connection`,
+					),
+				});
+			const { key } = question;
+			const known = kept.get(key);
+			if (known !== undefined && nowMs() < known.untilMs)
+				return Promise.resolve(known.answer);
+			kept.delete(key);
+
+			const running = inFlight.get(key);
+			if (running !== undefined) return running;
+			if (outage !== undefined && nowMs() < outage.untilMs)
+				return Promise.resolve(outage.answer);
+			const asked = askWhois(question);
+			inFlight.set(key, asked);
+			return asked;
+		},
+
+		async status() {
+			return readStatus(await ask("/localapi/v0/status?peers=false"));
+		},
+
+		async nodes() {
+			return read(await ask("/localapi/v0/status"), (body) => ({
+				kind: "nodes",
+				nodes: readNodes(body),
+			}));
+		},
+	};
+}
+
+interface Question {
+	/** What has the same answer. */
+	readonly key: string;
+	readonly path: string;
+	readonly isKept: boolean;
+}
+
+/**
+ * tailscaled looks a port up only for connections that it forwards itself, which
+ * come from loopback (wgengine/netstack/netstack.go:forwardTCP). Told the port of
+ * an address that it does not know, it searches and sleeps, and holds its central
+ * lock meanwhile (ipn/ipnlocal/local.go:WhoIs): for 182 ms in 1.100, and for 363 ms
+ * where no `proto` is given. Foreign sources could bring the tailnet to a halt
+ * through the gate. Port 0 says that the address is all there is, and is answered
+ * in less than 1 ms; older tailscaleds take it too, and not an address without a port.
+ */
+function questionOf(text: string, port: number): Question | undefined {
+	const address = parseAddress(text)?.toString();
+	if (address === undefined) return undefined;
+	if (!Number.isInteger(port) || port < 0 || port > 65_535) return undefined;
+	const isKept = !isLoopbackAddress(address);
+	const remote = formatHostPort(address, isKept ? 0 : port);
+	return {
+		key: remote,
+		// Without `proto` a UDP flow from the same port could answer for this connection.
+		path: `/localapi/v0/whois?proto=tcp&addr=${encodeURIComponent(remote)}`,
+		isKept,
+	};
+}
+
+/** A whole HTTP reply; `text` is undefined if it was too long to be read. */
+interface Reply {
+	readonly kind: "reply";
+	readonly status: number;
+	readonly text: string | undefined;
+}
+
+/** Nothing that could be called a reply. */
+interface Silence {
+	readonly kind: "silence";
+	readonly reason: string;
+}
+
+/** One GET over the socket. Never rejects; the connection is gone when it resolves or soon after. */
+function askSocket(
+	socketPath: string,
+	agent: Agent,
+	path: string,
+	timeoutMs: number,
+): Promise<Reply | Silence> {
+	// Node takes an empty path for TCP to port 80.
+	if (socketPath === "")
+		return Promise.resolve({
+			kind: "silence",
+			reason: "no path of tailscaled's socket is configured",
+		});
+	return new Promise((resolve) => {
+		const req = request({
+			socketPath,
+			path,
+			agent,
+			// Without keep-alive a restart of tailscaled leaves no dead connection to trip over.
+			headers: { host: localApiHost, connection: "close" },
+		});
+		const settle = (reply: Reply | Silence) => {
+			clearTimeout(timer);
+			resolve(reply);
+		};
+		const fail = (reason: string) => {
+			settle({ kind: "silence", reason: printable(reason) });
+			req.destroy();
+		};
+		const timer = setTimeout(
+			() =>
+				fail(`tailscaled did not answer on ${socketPath} in ${timeoutMs} ms`),
+			timeoutMs,
+		);
+		const onError = (error: NodeJS.ErrnoException) =>
+			fail(explain(error, socketPath));
+
+		req.on("error", onError);
+		// A switch of protocols, for one, ends a request with neither error nor response.
+		const onClose = () =>
+			fail(`${socketPath} closed the connection without an answer`);
+		req.on("close", onClose);
+		req.on("response", (res) => {
+			// From here on the response tells how it ended, and perhaps later than this.
+			req.off("close", onClose);
+			const status = res.statusCode ?? 0;
+			const chunks: Buffer[] = [];
+			let sizeBytes = 0;
+			res.on("data", (chunk: Buffer) => {
+				sizeBytes += chunk.length;
+				chunks.push(chunk);
+				if (sizeBytes <= maxReplyBytes) return;
+				settle({ kind: "reply", status, text: undefined });
+				req.destroy();
+			});
+			res.on("end", () =>
+				settle({
+					kind: "reply",
+					status,
+					text: Buffer.concat(chunks).toString("utf8"),
+				}),
+			);
+			res.on("error", onError);
+		});
+		req.end();
+	});
+}
+
+function explain(
+	{ code, message }: NodeJS.ErrnoException,
+	socketPath: string,
+): string {
+	switch (code) {
+		case "ENOENT":
+			return `there is no socket ${socketPath}: is tailscaled running, and is that its socket?`;
+		case "ECONNREFUSED":
+			return `nobody listens on ${socketPath}: is tailscaled running?`;
+		case "EACCES":
+		case "EPERM":
+			return `the socket ${socketPath} may not be opened by this user (${code}): look at its mode, its folder's, and the unit's sandbox`;
+		default:
+			return `asking tailscaled on ${socketPath} failed: ${message}`;
+	}
+}
+
+/** The shape of a reply is not what Tailscale's source has. */
+class UnexpectedShapeError extends Error {
+	readonly code = "UNEXPECTED_SHAPE";
+}
+
+/** client/tailscale/apitype/apitype.go:WhoIsResponse, out of ipn/localapi/localapi.go:serveWhoIs. */
+function readWhois(reply: Reply | Silence): WhoisAnswer {
+	// Any other path than LocalAPI's own has Go's "404 page not found".
+	if (
+		reply.kind === "reply" &&
+		reply.status === 404 &&
+		reply.text?.startsWith("no match") === true
+	)
+		return { kind: "unknown" };
+	return read(reply, (body) => ({ kind: "node", node: readNode(body) }));
+}
+
+/** Those of ipn/ipnstate/ipnstate.go:Status; names as in {@link readNode}. */
+function readNodes(body: Fields): readonly TailnetNode[] {
+	const users = isNothing(body.User) ? {} : fieldsIn(body, "User");
+	const peers = isNothing(body.Peer) ? {} : fieldsIn(body, "Peer");
+	const tailnet = isNothing(body.CurrentTailnet)
+		? body
+		: fieldsIn(body, "CurrentTailnet");
+	const suffix = `.${hostName(textIn(tailnet, "MagicDNSSuffix"))}`;
+	return [fieldsIn(body, "Self"), ...fieldsOf(peers)].map((node) => {
+		const fqdn = hostName(textIn(node, "DNSName"));
+		const owner = String(node.UserID);
+		const tags = textsIn(node, "Tags");
+		return {
+			name: fqdn.endsWith(suffix) ? fqdn.slice(0, -suffix.length) : fqdn,
+			fqdn,
+			user: ownerOf(
+				tags,
+				isNothing(users[owner])
+					? ""
+					: textIn(fieldsIn(users, owner), "LoginName"),
+			),
+			tags,
+		};
+	});
+}
+
+function readNode(body: Fields): TailscaleNode {
+	const node = fieldsIn(body, "Node");
+	const profile = fieldsIn(body, "UserProfile");
+	const stableId = textIn(node, "StableID");
+	if (stableId === "") throw new UnexpectedShapeError("StableID is empty");
+	const tags = textsIn(node, "Tags");
+	const login = textIn(profile, "LoginName");
+	const fqdn = hostName(textIn(node, "Name"));
+	// tailcfg/tailcfg.go:InitDisplayNames: the name less our own tailnet's suffix,
+	// so that a node shared in from elsewhere has all of it.
+	const computed = hostName(textIn(node, "ComputedName"));
+	// They stand in each request's log line.
+	if (!isShort([stableId, fqdn, computed, login, tags]))
+		throw new UnexpectedShapeError("what the node is called is too long");
+	const [label = ""] = fqdn.split(".");
+	return {
+		name: computed === label ? label : fqdn,
+		fqdn,
+		addresses: readAddresses(node),
+		stableId,
+		user: ownerOf(tags, login),
+		tags,
+		capabilities: readCapabilities(body),
+	};
+}
+
+/** tailcfg/tailcfg.go:Node.Addresses: prefixes of one address each. Nobody is let in or kept out for want of them. */
+function readAddresses(node: Fields): string[] {
+	if (!Array.isArray(node.Addresses)) return [];
+	return node.Addresses.flatMap((prefix) => {
+		const [, text] = /^([^/]+)\/(?:32|128)$/.exec(String(prefix)) ?? [];
+		return parseAddress(text)?.toString() ?? [];
+	});
+}
+
+function ownerOf(tags: readonly string[], login: string): string | undefined {
+	return tags.length > 0 || login === "" || login === "tagged-devices"
+		? undefined
+		: login;
+}
+
+/** tailcfg/tailcfg.go:PeerCapMap: an object of arrays of raw JSON. Go writes nil as null, for the map and for an array. */
+function readCapabilities(
+	body: Fields,
+): ReadonlyMap<string, readonly unknown[]> {
+	const capabilities = new Map<string, readonly unknown[]>();
+	if (isNothing(body.CapMap)) return capabilities;
+	for (const [name, values] of Object.entries(fieldsIn(body, "CapMap"))) {
+		if (!isNothing(values) && !Array.isArray(values))
+			throw new UnexpectedShapeError(`CapMap's ${name} is no list`);
+		capabilities.set(name, isShort(values ?? []) ? (values ?? []) : tooLong);
+	}
+	return capabilities;
+}
+
+/** Stands for values that are too long or too deep to be handed on: whoever reads it finds nothing granted. */
+const tooLong: readonly unknown[] = [null];
+/** What one capability's values may be, written as JSON, and how deep. They stand in each request's log line. */
+const maxValuesLength = 4096;
+const maxValuesDepth = 16;
+
+/** Whether JSON has at most so many characters; what cannot be is not looked at to its end. */
+function isShort(value: unknown): boolean {
+	let left = maxValuesLength;
+	const take = (value: unknown, depth: number): boolean => {
+		if (typeof value === "string") left -= JSON.stringify(value).length;
+		else if (typeof value !== "object" || value === null)
+			left -= String(value).length;
+		else {
+			if (depth > maxValuesDepth) return false;
+			left -= 2;
+			for (const [name, child] of Object.entries(value)) {
+				left -= Array.isArray(value) ? 1 : name.length + 4;
+				if (left < 0 || !take(child, depth + 1)) return false;
+			}
+		}
+		return left >= 0;
+	};
+	return take(value, 0);
+}
+
+/** ipn/ipnstate/ipnstate.go:Status, out of ipn/localapi/localapi.go:serveStatus. */
+function readStatus(reply: Reply | Silence): StatusAnswer {
+	return read(reply, (body) => {
+		const self = fieldsIn(body, "Self");
+		return {
+			kind: "status",
+			status: {
+				backendState: textIn(body, "BackendState"),
+				version: textIn(body, "Version"),
+				userspace: body.TUN !== true,
+				addresses: textsIn(self, "TailscaleIPs"),
+				dnsName: hostName(textIn(self, "DNSName")),
+				keyExpiresAtMs: isNothing(self.KeyExpiry)
+					? undefined
+					: timeIn(self, "KeyExpiry"),
+				isTagged: textsIn(self, "Tags").length > 0,
+				magicDns: isNothing(body.CurrentTailnet)
+					? undefined
+					: fieldsIn(body, "CurrentTailnet").MagicDNSEnabled === true,
+				certDomains: textsIn(body, "CertDomains"),
+				health: textsIn(body, "Health"),
+			},
+		};
+	});
+}
+
+function read<Answer>(
+	reply: Reply | Silence,
+	readBody: (body: Fields) => Answer,
+): Answer | Refused | Unreachable {
+	if (reply.kind === "silence")
+		return { kind: "unreachable", reason: reply.reason };
+	const { status, text } = reply;
+	if (text === undefined)
+		return {
+			kind: "unreachable",
+			reason: `tailscaled's reply is longer than ${maxReplyBytes} bytes`,
+		};
+	if (status !== 200)
+		return {
+			kind: "refused",
+			reason: printable(`tailscaled answered ${status}: ${text.trim()}`),
+		};
+	try {
+		return readBody(fieldsIn({ reply: JSON.parse(text) }, "reply"));
+	} catch (error) {
+		// Whatever is wrong with it, nobody may be let in on it, and everybody wants an answer.
+		const { message } = error as Error;
+		return {
+			kind: "unreachable",
+			reason: printable(
+				`what answers on tailscaled's socket is not LocalAPI as llamagate knows it: ${message}`,
+			),
+		};
+	}
+}
+
+type Fields = Readonly<Record<string, unknown>>;
+
+/** Go leaves an empty field out, or writes null. */
+function isNothing(value: unknown): value is undefined | null {
+	return value === undefined || value === null;
+}
+
+function fieldsIn(fields: Fields, name: string): Fields {
+	const value = fields[name];
+	if (typeof value !== "object" || value === null || Array.isArray(value))
+		throw new UnexpectedShapeError(`${name} is no object`);
+	return value as Fields;
+}
+
+function fieldsOf(fields: Fields): Fields[] {
+	return Object.keys(fields).map((name) => fieldsIn(fields, name));
+}
+
+function textIn(fields: Fields, name: string): string {
+	const value = fields[name] ?? "";
+	if (typeof value !== "string")
+		throw new UnexpectedShapeError(`${name} is no text`);
+	return value;
+}
+
+function textsIn(fields: Fields, name: string): readonly string[] {
+	const value = fields[name] ?? [];
+	if (
+		!Array.isArray(value) ||
+		!value.every((item): item is string => typeof item === "string")
+	)
+		throw new UnexpectedShapeError(`${name} is no list of texts`);
+	return value;
+}
+
+function timeIn(fields: Fields, name: string): number {
+	const time = Date.parse(textIn(fields, name));
+	if (Number.isNaN(time)) throw new UnexpectedShapeError(`${name} is no time`);
+	return time;
+}
+
+function hostName(text: string): string {
+	return text.toLowerCase().replace(/\.$/, "");
+}
+
+/** Reasons reach logs and terminals, and not every part of them is ours. */
+function printable(text: string): string {
+	return text.replace(/[^\x20-\x7e]+/g, " ").slice(0, maxReasonLength);
+}
