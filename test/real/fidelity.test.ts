@@ -172,9 +172,14 @@ async function call(
 	const [reply] = (await once(sent, "response")) as [IncomingMessage];
 	let text = "";
 	for await (const piece of reply.setEncoding("utf8")) text += piece;
-	const compared = Object.entries(reply.headers).filter(
-		([name]) => !notCompared.includes(name),
-	);
+	const compared = Object.entries(reply.headers)
+		.filter(([name]) => !notCompared.includes(name))
+		// Times are longer and shorter numbers; the length has to be the body's all the same.
+		.map(([name, value]) =>
+			name === "content-length" && value === `${Buffer.byteLength(text)}`
+				? [name, "right"]
+				: [name, value],
+		);
 	return {
 		status: reply.statusCode,
 		headers: Object.fromEntries(compared),
