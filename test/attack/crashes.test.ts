@@ -80,7 +80,11 @@ const requests: Record<string, string> = {
 		"Content-Length: 10",
 	),
 	"a good request": post("/api/embed", body, shows(testKeys.user)),
-	"a stream": post("/api/chat", '{"model":"qwen3:8b"}', shows(testKeys.user)),
+	"a stream": post(
+		"/api/chat",
+		'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
+		shows(testKeys.user),
+	),
 	"half a body": `${head("POST /api/chat HTTP/1.1", "Host: gate", shows(testKeys.user), "Content-Length: 200000")}${"x".repeat(100_000)}`,
 	"half a chunk": `${head("POST /api/chat HTTP/1.1", "Host: gate", shows(testKeys.user), "Transfer-Encoding: chunked")}ffff\r\nxxx`,
 	"a bad chunk": `${head("POST /api/chat HTTP/1.1", "Host: gate", shows(testKeys.user), "Transfer-Encoding: chunked")}${chunk("x")}zz\r\n`,
@@ -188,7 +192,7 @@ t.test(
 		});
 		const chat = post(
 			"/api/chat",
-			'{"model":"qwen3:8b"}',
+			'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
 			shows(testKeys.user),
 		);
 		const half = `${head("POST /api/chat HTTP/1.1", "Host: gate", shows(testKeys.user), "Content-Length: 200000")}${"x".repeat(100_000)}`;

@@ -220,14 +220,18 @@ const openings: Record<
 > = {
 	"without a key": { first: "", connections: 150, requests: 15_000 },
 	"behind a stream": {
-		first: post("/api/chat", '{"model":"qwen3:8b"}', shows(testKeys.user)),
+		first: post(
+			"/api/chat",
+			'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
+			shows(testKeys.user),
+		),
 		connections: 1,
 		requests: 900_000,
 	},
 	"behind a stream that asked for an upgrade": {
 		first: post(
 			"/api/chat",
-			'{"model":"qwen3:8b"}',
+			'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
 			shows(testKeys.user),
 			"Connection: Upgrade",
 			"Upgrade: h2c",
@@ -317,7 +321,11 @@ t.test("one key may not take every connection for itself", async (t) => {
 		Array.from({ length: 12 }, async () => {
 			const client = await openRaw(gate.port, flooder);
 			client.write(
-				post("/api/chat", '{"model":"qwen3:8b"}', shows(testKeys.user)),
+				post(
+					"/api/chat",
+					'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
+					shows(testKeys.user),
+				),
 			);
 			return client;
 		}),
@@ -337,7 +345,11 @@ t.test("one key may not take every connection for itself", async (t) => {
 	await eventually(async () => (await statusOf(gate)).streams === 0);
 	const { status } = await attack(
 		gate,
-		post("/api/embed", '{"model":"qwen3:8b"}', shows(testKeys.user)),
+		post(
+			"/api/embed",
+			'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
+			shows(testKeys.user),
+		),
 	);
 	t.equal(status, 200, "its places are given back");
 });

@@ -214,7 +214,11 @@ t.test(
 		const [held] = both.filter((client) => client !== refused);
 		const small = await openRaw(gate.port);
 		small.write(
-			post("/api/embed", '{"model":"qwen3:8b"}', shows(testKeys.user)),
+			post(
+				"/api/embed",
+				'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
+				shows(testKeys.user),
+			),
 		);
 		t.equal((await small.untilReplies(1))[0]?.status, 200);
 		const others = await hold(gate.port, testKeys.worker, 1 << 20);

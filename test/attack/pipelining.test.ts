@@ -215,7 +215,7 @@ for (const [moment, misbehaviour] of [
 			client.write(
 				post(
 					"/api/chat",
-					'{"model":"qwen3:8b"}',
+					'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
 					shows(testKeys.owner),
 					"Connection: Upgrade",
 					"Upgrade: h2c",
@@ -297,7 +297,7 @@ t.test("a reply is never put in the middle of another one", async (t) => {
 			const client = await openRaw(gate.port);
 			const first = post(
 				"/api/chat",
-				'{"model":"qwen3:8b"}',
+				'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
 				shows(testKeys.user),
 			);
 			const stalled = once(gate.standIn.events, "body");

@@ -71,7 +71,13 @@ t.test("a key that changes hands takes no stream along", async (t) => {
 		standIn: { misbehave: () => "stall-mid-stream" },
 	});
 	const client = await openRaw(gate.port);
-	client.write(post("/api/chat", '{"model":"qwen3:8b"}', shows(testKeys.user)));
+	client.write(
+		post(
+			"/api/chat",
+			'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
+			shows(testKeys.user),
+		),
+	);
 	await client.until((text) => text.includes('"done":false'));
 	const aborted = once(gate.standIn.events, "abort");
 	await gate.writeKeys(

@@ -3,6 +3,7 @@ import { advisories, advisoriesFor } from "../../src/host/ollama/advisories.ts";
 import {
 	isEveryOrigin,
 	judgeKnocks,
+	judgeTested,
 	judgeVersion,
 	keepsToLoopback,
 	otherAddresses,
@@ -18,6 +19,7 @@ import {
 	parseConnections,
 	remoteForwards,
 } from "../../src/host/ollama/tunnels.ts";
+import { testedOllama } from "../../src/ollama/testedVersion.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import {
 	asNobody,
@@ -131,6 +133,8 @@ t.test("Ollama on a booted host", booting(), async (t) => {
 			"ollama.origins": "ok",
 			"ollama.request-log": "ok",
 			"ollama.version": "ok",
+			// What answers here calls itself newer than any that was tested.
+			"ollama.tested": "warn",
 			"ollama.cloud": "info",
 		});
 		const nobodys = await examine(host, ["ollama"], asNobody);
@@ -144,6 +148,8 @@ t.test("Ollama on a booted host", booting(), async (t) => {
 			"ollama.origins": "unknown",
 			"ollama.request-log": "unknown",
 			"ollama.version": "ok",
+			// What answers here calls itself newer than any that was tested.
+			"ollama.tested": "warn",
 			"ollama.cloud": "info",
 		});
 		for (const { id, state, evidence } of nobodys.values())
@@ -627,6 +633,28 @@ t.test("the table of advisories", async (t) => {
 		t.equal(advisoriesFor(version), undefined, version);
 		t.equal(judgeVersion(version, "here").state, "unknown");
 	}
+});
+
+t.test("which versions of Ollama llamagate was tested with", async (t) => {
+	for (const [version, state] of [
+		[testedOllama, "ok"],
+		["0.17.1", "ok"],
+		[`${testedOllama}-rc1`, "ok"],
+		[`v${testedOllama}`, "ok"],
+		[
+			testedOllama.replace(/\d+$/, (patch) => String(Number(patch) + 1)),
+			"finding",
+		],
+		["99.0.0", "finding"],
+		["99.0.0-rc1", "finding"],
+		["0.0.0", "unknown"],
+		["nonsense", "unknown"],
+		[undefined, "unknown"],
+	] as const)
+		t.equal(judgeTested(version, "here").state, state, String(version));
+	t.match(judgeTested("99.0.0", "here").evidence, [
+		`Ollama 99.0.0 answers on here; llamagate was tested with Ollama ${testedOllama} at the newest`,
+	]);
 });
 
 t.test("where the bridge leads", async (t) => {

@@ -85,7 +85,8 @@ t.test(
 					: entry,
 			),
 		});
-		const body = '{"model":"qwen3:8b","options":{"num_predict":1000000}}';
+		const body =
+			'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}],"options":{"num_predict":1000000}}';
 		const [expiring, lasting] = await Promise.all(
 			[testKeys.user, testKeys.owner].map(async (key) => {
 				const client = await openRaw(gate.port);

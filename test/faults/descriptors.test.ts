@@ -42,7 +42,8 @@ t.test(
 			standIn: { tokenIntervalMs: 5 },
 		});
 		const stream = await openRaw(gate.port, "127.0.0.9");
-		const manyTokens = '{"model":"qwen3:8b","options":{"num_predict":1000000}}';
+		const manyTokens =
+			'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}],"options":{"num_predict":1000000}}';
 		stream.write(post("/api/chat", manyTokens, shows(testKeys.user)));
 		await stream.until((text) => text.includes('"done":false'));
 
@@ -124,7 +125,7 @@ t.test(
 		await eventually(async () => (await statusOf(gate)).connections === 1);
 		const request = post(
 			"/api/chat",
-			'{"model":"qwen3:8b","stream":false}',
+			'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}],"stream":false}',
 			shows(testKeys.user),
 		);
 		const giveBack = takeDescriptors(gate.child.pid);

@@ -26,7 +26,8 @@ t.test(
 				(await askDaemon(path.join(gate.folder, "admin.sock"), "GET /status"))
 					.body,
 			) as { listening: string[]; streams: number };
-		const body = '{"model":"qwen3:8b","options":{"num_predict":1000000}}';
+		const body =
+			'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}],"options":{"num_predict":1000000}}';
 		const streams = await Promise.all(
 			Array.from({ length: 4 }, async () => {
 				const client = await openRaw(gate.port);

@@ -258,7 +258,7 @@ t.test(
 				client.write(
 					post(
 						"/api/chat",
-						'{"model":"qwen3:8b","options":{"num_predict":20}}',
+						'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}],"options":{"num_predict":20}}',
 						shows(testKeys.user),
 						"Connection: close",
 					),

@@ -202,7 +202,7 @@ t.test("curl is refused, lists, and streams line by line", async (t) => {
 		`Authorization: Bearer ${testKeys.user}`,
 		`${gate.url}/api/chat`,
 		"-d",
-		'{"model":"qwen3:8b"}',
+		'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
 	]);
 	child.stdout.setEncoding("utf8");
 	let out = "";

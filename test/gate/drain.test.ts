@@ -9,7 +9,7 @@ const chat = (url: string, tokens: number) =>
 		headers: bearer(testKeys.user),
 		body: JSON.stringify({
 			model: "qwen3:8b",
-			messages: [],
+			messages: [{ role: "user", content: "a" }],
 			options: { num_predict: tokens },
 		}),
 	});

@@ -221,7 +221,11 @@ t.test(
 		const chat = (model: string) =>
 			[
 				"/api/chat",
-				JSON.stringify({ model, messages: [], stream: false }),
+				JSON.stringify({
+					model,
+					messages: [{ role: "user", content: "a" }],
+					stream: false,
+				}),
 			] as const;
 		const readOnly = await start(t, "log", granted({ scopes: ["read"] }));
 		t.equal((await readOnly.send()).status, 200);
@@ -459,7 +463,7 @@ t.test(
 			const answered = fetch(`${gate.url}/api/chat`, {
 				method: "POST",
 				headers: bearer(testKeys.user),
-				body: '{"model":"qwen3:8b","messages":[],"stream":false}',
+				body: '{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}],"stream":false}',
 			});
 			await api.called(++asked);
 			await gate.writeKeys(

@@ -131,7 +131,7 @@ t.test(
 			fetch(`${gate.url}/api/chat`, {
 				method: "POST",
 				headers: bearer(key),
-				body: '{"model":"qwen3:8b"}',
+				body: '{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
 			});
 		const hanging = [1, 2].map(() => {
 			const req = request(`${gate.url}/api/chat`, {
@@ -139,7 +139,9 @@ t.test(
 				headers: bearer(testKeys.user),
 			});
 			req.on("error", () => {});
-			req.end('{"model":"qwen3:8b"}');
+			req.end(
+				'{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
+			);
 			return req;
 		});
 		await eventually(() => gate.standIn.calls.length === 2);
@@ -157,7 +159,7 @@ t.test(
 		const embed = await fetch(`${gate.url}/api/embed`, {
 			method: "POST",
 			headers: bearer(testKeys.worker),
-			body: '{"model":"qwen3:8b"}',
+			body: '{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
 		});
 		t.equal(embed.status, 200, "another key is not touched");
 		hanging[0]?.destroy();
@@ -165,7 +167,7 @@ t.test(
 			const response = await fetch(`${gate.url}/api/embed`, {
 				method: "POST",
 				headers: bearer(testKeys.user),
-				body: '{"model":"qwen3:8b"}',
+				body: '{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
 			});
 			await response.arrayBuffer();
 			return response.status === 200;
@@ -196,7 +198,7 @@ t.test("a place is given back however a request ends", async (t) => {
 			const response = await fetch(`${gate.url}/api/chat`, {
 				method: "POST",
 				headers: bearer(testKeys.user),
-				body: '{"model":"qwen3:8b"}',
+				body: '{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
 			});
 			await response.text().catch(() => {});
 			return response.status !== 429;

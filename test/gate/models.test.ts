@@ -61,7 +61,7 @@ t.test(
 			// The stand-in does not know every spelling, as long as the gate lets it through.
 			const { status } = await send("/api/chat", {
 				model,
-				messages: [],
+				messages: [{ role: "user", content: "a" }],
 				stream: false,
 			});
 			t.ok(status === 200 || status === 404, `${model}: ${status}`);
@@ -76,7 +76,10 @@ t.test(
 			"qwen3:cloud",
 			"gpt-oss:120b-cloud",
 		]) {
-			const { status, text } = await send("/api/chat", { model, messages: [] });
+			const { status, text } = await send("/api/chat", {
+				model,
+				messages: [{ role: "user", content: "a" }],
+			});
 			t.equal(status, 403, model);
 			t.match(text, /may not use the model/);
 		}
@@ -98,11 +101,21 @@ t.test(
 			["/api/generate", { model: "llama3.2:3b" }],
 			["/api/embed", { model: "llama3.2:3b", input: "a" }],
 			["/api/embeddings", { model: "llama3.2:3b", prompt: "a" }],
-			["/v1/chat/completions", { model: "llama3.2:3b", messages: [] }],
+			[
+				"/v1/chat/completions",
+				{ model: "llama3.2:3b", messages: [{ role: "user", content: "a" }] },
+			],
 			["/v1/completions", { model: "llama3.2:3b", prompt: "a" }],
 			["/v1/embeddings", { model: "llama3.2:3b", input: "a" }],
 			["/v1/responses", { model: "llama3.2:3b", input: "a" }],
-			["/v1/messages", { model: "llama3.2:3b", messages: [], max_tokens: 1 }],
+			[
+				"/v1/messages",
+				{
+					model: "llama3.2:3b",
+					messages: [{ role: "user", content: "a" }],
+					max_tokens: 1,
+				},
+			],
 			["/api/show", { name: "llama3.2:3b" }],
 			["/api/show", { model: "", name: "llama3.2:3b" }],
 			["/api/pull", { name: "llama3.2:3b" }],
@@ -122,7 +135,8 @@ t.test(
 			);
 		t.equal((await send("/v1/models/llama3.2:3b", "", "GET")).status, 403);
 		t.equal(
-			(await send("/api/chat", { messages: [] })).status,
+			(await send("/api/chat", { messages: [{ role: "user", content: "a" }] }))
+				.status,
 			400,
 			"no model at all",
 		);
@@ -242,7 +256,7 @@ t.test("cloud models need a pattern of their own", async (t) => {
 		(
 			await send("/api/chat", {
 				model: "gpt-oss:120b-cloud",
-				messages: [],
+				messages: [{ role: "user", content: "a" }],
 				stream: false,
 			})
 		).status,
@@ -252,7 +266,7 @@ t.test("cloud models need a pattern of their own", async (t) => {
 		(
 			await send("/api/chat", {
 				model: "llama3.2:3b",
-				messages: [],
+				messages: [{ role: "user", content: "a" }],
 				stream: false,
 			})
 		).status,
@@ -263,7 +277,7 @@ t.test("cloud models need a pattern of their own", async (t) => {
 		(
 			await other.send("/api/chat", {
 				model: "gpt-oss:120b-cloud",
-				messages: [],
+				messages: [{ role: "user", content: "a" }],
 				stream: false,
 			})
 		).status,
@@ -305,7 +319,7 @@ t.test(
 		const chat = (more: object) =>
 			send("/api/chat", {
 				model: "qwen3:8b",
-				messages: [],
+				messages: [{ role: "user", content: "a" }],
 				stream: false,
 				...more,
 			});
@@ -362,7 +376,7 @@ t.test(
 			(
 				await free.send("/api/chat", {
 					model: "qwen3:8b",
-					messages: [],
+					messages: [{ role: "user", content: "a" }],
 					stream: false,
 					keep_alive: -1,
 					options: { num_gpu: 0 },

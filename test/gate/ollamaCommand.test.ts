@@ -46,7 +46,7 @@ t.test(
 		t.equal((await send("HEAD", "/", seconds())).status, 200);
 		t.equal((await send("GET", "/api/tags", seconds())).status, 200);
 		const chat = await send("POST", "/api/chat", seconds(), {
-			body: '{"model":"qwen3:8b","messages":[]}',
+			body: '{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
 		});
 		t.match(chat.text, /"done":true/);
 		t.match(await gate.logged(({ route }) => route === "POST /api/chat"), {

@@ -32,7 +32,8 @@ async function start(t: Parameters<typeof startGate>[0]) {
 	return { gate, send };
 }
 
-const chat = (model: string) => JSON.stringify({ model, messages: [] });
+const chat = (model: string) =>
+	JSON.stringify({ model, messages: [{ role: "user", content: "a" }] });
 const packed = (text: string) => zstdCompressSync(Buffer.from(text));
 
 t.test("a packed body is judged by what Ollama will read", async (t) => {
@@ -71,7 +72,7 @@ t.test("what a packed body may become has a bound", async (t) => {
 	const { gate, send } = await start(t);
 	const padded = (sizeBytes: number, params = {}) =>
 		zstdCompressSync(
-			Buffer.from(chat("qwen3:8b").replace("[]", `[]${" ".repeat(sizeBytes)}`)),
+			Buffer.from(chat("qwen3:8b").replace("]", `]${" ".repeat(sizeBytes)}`)),
 			{ params },
 		);
 	t.equal((await send(padded(20 * 2 ** 20 - 100))).status, 200);

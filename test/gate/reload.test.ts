@@ -23,7 +23,7 @@ async function openEndless(url: string, key: string) {
 	const response = await fetch(`${url}/api/chat`, {
 		method: "POST",
 		headers: bearer(key),
-		body: '{"model":"qwen3:8b","messages":[],"options":{"num_predict":1000000}}',
+		body: '{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}],"options":{"num_predict":1000000}}',
 	});
 	const reader = response.body
 		?.pipeThrough(new TextDecoderStream())
@@ -217,7 +217,7 @@ t.test(
 		const answered = fetch(`${gate.url}/api/chat`, {
 			method: "POST",
 			headers: bearer(testKeys.user),
-			body: '{"model":"qwen3:8b"}',
+			body: '{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
 		});
 		await once(gate.standIn.events, "body");
 		const aborted = once(gate.standIn.events, "abort");

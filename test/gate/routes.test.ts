@@ -165,7 +165,7 @@ t.test("a new key may read and infer, and no more", async (t) => {
 	t.equal(
 		await status("/api/embed", {
 			method: "POST",
-			body: '{"model":"qwen3:8b"}',
+			body: '{"model":"qwen3:8b","messages":[{"role":"user","content":"a"}]}',
 		}),
 		200,
 	);

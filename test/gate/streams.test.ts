@@ -15,7 +15,13 @@ import {
 } from "../support/gate.ts";
 
 const chatBody = (more: object = {}) =>
-	JSON.stringify({ model: "qwen3:8b", messages: [], ...more });
+	JSON.stringify({
+		model: "qwen3:8b",
+		messages: [{ role: "user", content: "a" }],
+		prompt: "a",
+		input: "a",
+		...more,
+	});
 
 /** Opens a streamed request and hands out its reply's text piece by piece. */
 async function openStream(

@@ -102,7 +102,7 @@ t.test("other tools, and keys with account, go through", async (t) => {
 			(
 				await send(gate, testKeys.user, path, {
 					model: "qwen3:8b",
-					messages: [],
+					messages: [{ role: "user", content: "a" }],
 					stream: false,
 					tools: [search],
 				})

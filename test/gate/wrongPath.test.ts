@@ -252,7 +252,7 @@ t.test(
 		const chat = (baseURL: string) =>
 			new OpenAI({ baseURL, apiKey: testKeys.user }).chat.completions.create({
 				model: "qwen3:8b",
-				messages: [],
+				messages: [{ role: "user", content: "a" }],
 			});
 		for (const [base, says] of [
 			["", /add \/v1 to the base URL/],

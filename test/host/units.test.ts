@@ -254,7 +254,7 @@ function startFiniteStream(from: Namespace, tokens: number) {
 		"--data",
 		JSON.stringify({
 			model: "qwen3:8b",
-			messages: [],
+			messages: [{ role: "user", content: "a" }],
 			options: { num_predict: tokens },
 		}),
 		`http://${gateV4}/api/chat`,

@@ -5,8 +5,8 @@ import t from "tap";
 import { type StandInOptions, startStandIn } from "../../src/ollama/standIn.ts";
 
 /*
- * What a real Ollama 0.34 was seen to do, where a gate or its tests could
- * notice that the stand-in does otherwise.
+ * The stand-in by its own options. test/contract has what it must do as the
+ * real Ollama does it.
  */
 
 async function start(
@@ -109,7 +109,7 @@ t.test("requests without a model or a body are told apart", async (t) => {
 		status: 400,
 		text: /missing request body/,
 	});
-	t.match(await call("POST", "/v1/messages", { model: "no" }), {
+	t.match(await call("POST", "/v1/messages", { ...ask, model: "no" }), {
 		status: 404,
 		text: /"request_id":"req_/,
 	});
@@ -127,8 +127,13 @@ t.test("a model is found by every spelling of its name", async (t) => {
 		"smol:local",
 	])
 		t.equal((await call("POST", "/api/show", { model })).status, 200, model);
-	for (const model of ["smol:cloud", "me/smol", "smol:8b"])
+	for (const model of ["me/smol", "smol:8b"])
 		t.equal((await call("POST", "/api/show", { model })).status, 404, model);
+	t.equal(
+		(await call("POST", "/api/show", { model: "smol:cloud" })).status,
+		502,
+		"which ollama.com serves",
+	);
 	t.equal((await call("GET", "/v1/models/SMOL")).status, 200);
 });
 
@@ -137,7 +142,7 @@ t.test(
 	async (t) => {
 		const { call } = await start(t);
 		const packed = (text: string) => zstdCompressSync(Buffer.from(text));
-		const chat = '{"model":"smol","messages":[]}';
+		const chat = JSON.stringify({ ...ask, stream: false });
 		const status = async (path: string, body: Buffer, coding = "zstd") =>
 			(await call("POST", path, body, { "content-encoding": coding })).status;
 		t.equal(await status("/v1/chat/completions", packed(chat)), 200);
@@ -151,7 +156,13 @@ t.test(
 );
 
 const count = { max_tokens: 3, max_output_tokens: 3 };
-const ask = { model: "smol", messages: [], input: "a", stream: true, ...count };
+const ask = {
+	model: "smol",
+	messages: [{ role: "user", content: "a" }],
+	input: "a",
+	stream: true,
+	...count,
+};
 
 t.test(
 	"OpenAI's streams name the role once, and usage in their own ways",
@@ -251,3 +262,45 @@ t.test(
 			t.match(await last(path), /delta/, path);
 	},
 );
+
+t.test("a model that embeds does that, and does not chat", async (t) => {
+	const { call } = await start(t, { models: ["nomic-embed-text:latest"] });
+	const model = "nomic-embed-text";
+	t.match(await call("POST", "/api/embed", { model, input: ["a", "b"] }), {
+		status: 200,
+		text: /"embeddings":\[\[.*\],\[.*\]\],.*"prompt_eval_count":10\}$/,
+	});
+	t.match(await call("POST", "/v1/embeddings", { model, input: "a" }), {
+		status: 200,
+		text: /"object":"embedding"/,
+	});
+	t.match(await call("POST", "/api/chat", { ...ask, model }), {
+		status: 400,
+		text: '{"error":"\\"nomic-embed-text\\" does not support chat"}',
+	});
+});
+
+t.test("a test sees what is loaded and who waits for it", async (t) => {
+	const { standIn, call } = await start(t, {
+		models: ["smol:latest", "other:latest"],
+		...{ parallel: 1, maxLoadedModels: 1, loadMs: 20 },
+	});
+	const seen: string[] = [];
+	for (const event of ["loading", "loaded", "unloaded"] as const)
+		standIn.scheduler.events.on(event, () => seen.push(event));
+	const body = { prompt: "a", stream: false, options: { num_predict: 1 } };
+	const generate = (model: string) =>
+		call("POST", "/api/generate", { model, ...body });
+	await Promise.all([
+		...[generate("smol"), generate("other"), generate("other")],
+	]);
+	t.strictSame(seen, [
+		...["loading", "loaded", "unloaded", "loading", "loaded"],
+	]);
+	t.strictSame(
+		standIn.scheduler.loaded().map(({ name }) => name),
+		["other:latest"],
+	);
+	t.equal(standIn.scheduler.waiting(), 0);
+	t.match(await generate("smol"), { status: 200 });
+});

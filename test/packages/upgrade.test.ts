@@ -84,7 +84,7 @@ t.test("the package on a booted host", booting(), async (t) => {
 				...["curl", "--silent", "--no-buffer", "--data"],
 				JSON.stringify({
 					model: "qwen3:8b",
-					messages: [],
+					messages: [{ role: "user", content: "a" }],
 					options: { num_predict: 300 },
 				}),
 				...["--header", `authorization: Bearer ${testKeys.user}`],

@@ -24,7 +24,7 @@ for (const [what, path, body] of [
 		"/api/chat",
 		JSON.stringify({
 			model: "qwen3:8b",
-			messages: [],
+			messages: [{ role: "user", content: "a" }],
 			options: { num_predict: 5 },
 		}),
 	],

@@ -368,7 +368,7 @@ export function startStream(
 ): Lines<Record<string, unknown>> {
 	const request = {
 		model: "qwen3:8b",
-		messages: [],
+		messages: [{ role: "user", content: "a" }],
 		options: { num_predict: 1_000_000 },
 	};
 	const child = from.start(

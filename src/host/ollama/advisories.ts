@@ -76,6 +76,20 @@ export function advisoriesFor(
 	);
 }
 
+/**
+ * Whether a version is newer than another.
+ *
+ * @returns `undefined` if one of them is no version
+ */
+export function isNewerThan(
+	version: string,
+	other: string,
+): boolean | undefined {
+	const [own, known] = [parseVersion(version), parseVersion(other)];
+	if (own === undefined || known === undefined) return undefined;
+	return compare(own, known) > 0;
+}
+
 interface Version {
 	readonly numbers: readonly number[];
 	/** A release candidate of it, or a build on the way to it. */

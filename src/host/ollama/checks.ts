@@ -11,6 +11,7 @@ import {
 	unknown,
 } from "../../doctor/check.ts";
 import { formatHostPort, isLoopbackAddress } from "../../net/ranges.ts";
+import { testedOllama } from "../../ollama/testedVersion.ts";
 import { askEach, type Knock, knock } from "../../system/httpProbe.ts";
 import { runProgram } from "../../system/run.ts";
 import { formatSocket, isLocalOnly } from "../../system/sockets.ts";
@@ -24,7 +25,7 @@ import {
 	loopbackDialers,
 	tunnelFix,
 } from "../tailscale/userspace.ts";
-import { advisoriesAsOf, advisoriesFor } from "./advisories.ts";
+import { advisoriesAsOf, advisoriesFor, isNewerThan } from "./advisories.ts";
 import { longestValue, lookForOllama, type Server } from "./servers.ts";
 
 const group = "ollama";
@@ -139,7 +140,17 @@ export const ollamaExaminations: readonly Examination[] = [
 		severity: "high",
 		why: "A key with the scope manage, a program on this host or a model from elsewhere is enough to use most of these.",
 		fix: "curl -fsSL https://ollama.com/install.sh | sh",
-		examine: examineVersion,
+		examine: (patient) => examineVersions(patient, judgeVersion),
+	},
+	{
+		id: "ollama.tested",
+		group,
+		layer,
+		title: "llamagate was tested with this version of Ollama",
+		severity: "warn",
+		why: "A newer Ollama may have calls, options or replies that this llamagate does not know: what it does not know it refuses, or counts wrongly.",
+		fix: "look for a newer llamagate, whose README.md says which Ollama it was tested with",
+		examine: (patient) => examineVersions(patient, judgeTested),
 	},
 	{
 		id: "ollama.cloud",
@@ -615,14 +626,16 @@ function readVersion(body: string): string | undefined {
 	}
 }
 
-async function examineVersion(patient: Patient): Promise<Outcome> {
+/** Judges the version of every Ollama that can be asked, and says the worst. */
+async function examineVersions(
+	patient: Patient,
+	judge: (version: string | undefined, where: string) => Outcome,
+): Promise<Outcome> {
 	const told = await askOllamas(patient, "/api/version");
 	const { unasked } = await lookForOllama(patient);
 	const outcomes = [
 		...told.map(({ where, body, said }) =>
-			body === undefined
-				? unknown(said)
-				: judgeVersion(readVersion(body), where),
+			body === undefined ? unknown(said) : judge(readVersion(body), where),
 		),
 		...unasked.map(({ pid }) =>
 			unknown(
@@ -658,6 +671,22 @@ export function judgeVersion(
 				),
 				table,
 			]);
+}
+
+/** Whether a version is one that llamagate was tested with, or older. */
+export function judgeTested(
+	version: string | undefined,
+	where: string,
+): Outcome {
+	const isNewer =
+		version === undefined ? undefined : isNewerThan(version, testedOllama);
+	if (version === undefined || isNewer === undefined)
+		return unknown(`${where} does not say a version that can be compared`);
+	const running = `Ollama ${version} answers on ${where}`;
+	const tested = `llamagate was tested with Ollama ${testedOllama} at the newest`;
+	return isNewer
+		? finding([`${running}; ${tested}`])
+		: ok(`${running}; ${tested}`);
 }
 
 async function examineCloud(patient: Patient): Promise<Outcome> {

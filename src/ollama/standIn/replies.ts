@@ -1,17 +1,24 @@
-import { errorBody } from "./errors.ts";
+import { errorBody } from "../errors.ts";
 
 /** What a call asks the stand-in to generate. */
 export interface Generation {
 	readonly model: string;
 	readonly tokens: readonly string[];
+	/** Whether it ended where the request said, and not by itself. */
+	readonly isCut: boolean;
+	/** When the request arrived, and when its model was there, on performance.now()'s clock. */
 	readonly startedAtMs: number;
-	/** The request's body. */
+	readonly loadedAtMs: number;
+	/** What a reply repeats of its request. */
 	readonly request: Readonly<Record<string, unknown>>;
 }
 
 /** How one kind of call is answered: what surrounds each token, and the whole when it does not stream. */
 export interface ReplyShape {
 	readonly contentType: string;
+	/** What else stands in the head of a stream. */
+	readonly headers?: Readonly<Record<string, string>>;
+	readonly wholeContentType: string;
 	begin?(generation: Generation): string;
 	token(generation: Generation, token: string, index: number): string;
 	end(generation: Generation): string;
@@ -23,17 +30,17 @@ export interface ReplyShape {
 const promptTokens = 26;
 
 function counts(generation: Generation) {
-	const totalNs = Math.round(
-		(performance.now() - generation.startedAtMs) * 1e6,
-	);
+	const { startedAtMs, loadedAtMs, tokens } = generation;
+	const ns = (durationMs: number) => Math.max(1, Math.round(durationMs * 1e6));
+	const workedMs = performance.now() - loadedAtMs;
 	return {
-		total_duration: totalNs,
-		load_duration: Math.round(totalNs / 10),
+		total_duration: ns(performance.now() - startedAtMs),
+		load_duration: ns(loadedAtMs - startedAtMs),
 		prompt_eval_count: promptTokens,
 		prompt_eval_cached_count: 0,
-		prompt_eval_duration: Math.round(totalNs / 10),
-		eval_count: generation.tokens.length,
-		eval_duration: Math.round(totalNs * 0.8),
+		prompt_eval_duration: ns(workedMs / 10),
+		eval_count: tokens.length,
+		eval_duration: ns(workedMs * 0.8),
 	};
 }
 
@@ -45,9 +52,13 @@ const createdAt = () => new Date().toISOString();
 const text = ({ tokens }: Generation) => tokens.join("");
 
 const head = ({ model }: Generation) => ({ model, created_at: createdAt() });
-const finished = (generation: Generation) => ({
+const reason = ({ isCut }: Generation) => (isCut ? "length" : "stop");
+const ended = (generation: Generation) => ({
 	done: true,
-	done_reason: "stop",
+	done_reason: reason(generation),
+});
+const finished = (generation: Generation) => ({
+	...ended(generation),
 	...counts(generation),
 });
 
@@ -56,15 +67,24 @@ const nativeError = () =>
 
 const generate: ReplyShape = {
 	contentType: "application/x-ndjson",
+	wholeContentType: "application/json; charset=utf-8",
 	token: (generation, response) =>
 		line({ ...head(generation), response, done: false }),
 	end: (generation) =>
-		line({ ...head(generation), response: "", ...finished(generation) }),
+		line({
+			...head(generation),
+			response: "",
+			...ended(generation),
+			context: [1, 4093, 198],
+			...counts(generation),
+		}),
 	died: nativeError,
 	whole: (generation) => ({
 		...head(generation),
 		response: text(generation),
-		...finished(generation),
+		...ended(generation),
+		context: [1, 4093, 198],
+		...counts(generation),
 	}),
 };
 
@@ -74,6 +94,7 @@ const message = (content: string) => ({
 
 const chat: ReplyShape = {
 	contentType: "application/x-ndjson",
+	wholeContentType: "application/json; charset=utf-8",
 	token: (generation, token) =>
 		line({ ...head(generation), ...message(token), done: false }),
 	end: (generation) =>
@@ -107,6 +128,7 @@ function openaiChat(includeUsage: boolean): ReplyShape {
 	];
 	return {
 		contentType: "text/event-stream",
+		wholeContentType: "application/json",
 		token: (generation, content, index) =>
 			data({
 				...chunkHead(generation),
@@ -116,7 +138,10 @@ function openaiChat(includeUsage: boolean): ReplyShape {
 				),
 			}),
 		end: (generation) =>
-			data({ ...chunkHead(generation), choices: choose({}, "stop") }) +
+			data({
+				...chunkHead(generation),
+				choices: choose({}, reason(generation)),
+			}) +
 			(includeUsage
 				? data({
 						...chunkHead(generation),
@@ -135,7 +160,11 @@ function openaiChat(includeUsage: boolean): ReplyShape {
 			...chunkHead(generation),
 			object: "chat.completion",
 			choices: [
-				{ index: 0, ...message(text(generation)), finish_reason: "stop" },
+				{
+					index: 0,
+					...message(text(generation)),
+					finish_reason: reason(generation),
+				},
 			],
 			usage: openaiUsage(generation),
 		}),
@@ -143,42 +172,46 @@ function openaiChat(includeUsage: boolean): ReplyShape {
 }
 
 function openaiCompletion(includeUsage: boolean): ReplyShape {
-	const base = (generation: Generation) => ({
-		...chunkHead(generation),
+	const body = ({ model }: Generation, choices: unknown[]) => ({
 		id: "cmpl-1",
 		object: "text_completion",
+		created: Math.floor(Date.now() / 1000),
+		choices,
+		model,
+		system_fingerprint: "fp_ollama",
 	});
-	const choose = (token: string, reason: string | null) => [
-		{ text: token, index: 0, finish_reason: reason },
+	const choose = (token: string, why: string | null) => [
+		{ text: token, index: 0, finish_reason: why },
 	];
 	const noUsage = includeUsage
 		? { usage: { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 } }
 		: {};
 	return {
 		contentType: "text/event-stream",
+		wholeContentType: "application/json",
 		token: (generation, token) =>
-			data({ ...base(generation), choices: choose(token, null), ...noUsage }),
+			data({ ...body(generation, choose(token, null)), ...noUsage }),
 		end: (generation) =>
-			data({ ...base(generation), choices: choose("", "stop"), ...noUsage }) +
+			data({
+				...body(generation, choose("", reason(generation))),
+				...noUsage,
+			}) +
 			(includeUsage
-				? data({
-						...base(generation),
-						choices: [],
-						usage: openaiUsage(generation),
-					})
+				? data({ ...body(generation, []), usage: openaiUsage(generation) })
 				: "") +
 			"data: [DONE]\n\n",
 		died: (generation) =>
 			data({
-				...base({ ...generation, model: "" }),
-				choices: choose("", null),
+				...body({ ...generation, model: "" }, choose("", null)),
 				...noUsage,
 			}),
-		whole: (generation) => ({
-			...base(generation),
-			choices: choose(text(generation), "stop"),
-			usage: openaiUsage(generation),
-		}),
+		whole: (generation) => {
+			const { choices, ...rest } = body(
+				generation,
+				choose(text(generation), reason(generation)),
+			);
+			return { ...rest, choices, usage: openaiUsage(generation) };
+		},
 	};
 }
 
@@ -192,11 +225,12 @@ const anthropicMessage = (generation: Generation, content: unknown[]) => ({
 
 const messages: ReplyShape = {
 	contentType: "text/event-stream",
+	wholeContentType: "application/json",
+	headers: { "cache-control": "no-cache" },
 	begin: (generation) =>
 		event("message_start", {
 			message: {
 				...anthropicMessage(generation, []),
-				stop_reason: null,
 				// An estimate; what was counted comes last.
 				usage: { input_tokens: 1, output_tokens: 0 },
 			},
@@ -210,10 +244,10 @@ const messages: ReplyShape = {
 			index: 0,
 			delta: { type: "text_delta", text: token },
 		}),
-	end: ({ tokens }) =>
+	end: ({ tokens, isCut }) =>
 		event("content_block_stop", { index: 0 }) +
 		event("message_delta", {
-			delta: { stop_reason: "end_turn" },
+			delta: { stop_reason: isCut ? "max_tokens" : "end_turn" },
 			usage: {
 				input_tokens: promptTokens,
 				cache_read_input_tokens: 0,
@@ -224,7 +258,7 @@ const messages: ReplyShape = {
 	died: () => "",
 	whole: (generation) => ({
 		...anthropicMessage(generation, [{ type: "text", text: text(generation) }]),
-		stop_reason: "end_turn",
+		stop_reason: generation.isCut ? "max_tokens" : "end_turn",
 		usage: {
 			input_tokens: promptTokens,
 			cache_read_input_tokens: 0,
@@ -251,21 +285,33 @@ const responseOf = (
 	error: null,
 	tools: generation.request.tools ?? [],
 	tool_choice: "auto",
+	truncation: "disabled",
 	parallel_tool_calls: true,
 	text: { format: { type: "text" } },
+	top_p: 1,
+	presence_penalty: 0,
+	frequency_penalty: 0,
+	top_logprobs: 0,
 	temperature: 1,
+	reasoning: null,
 	usage:
 		status === "completed"
 			? {
 					input_tokens: promptTokens,
-					input_tokens_details: { cached_tokens: 0 },
 					output_tokens: generation.tokens.length,
-					output_tokens_details: { reasoning_tokens: 0 },
 					total_tokens: promptTokens + generation.tokens.length,
+					input_tokens_details: { cached_tokens: 0 },
+					output_tokens_details: { reasoning_tokens: 0 },
 				}
 			: null,
+	max_output_tokens: generation.isCut ? generation.tokens.length : null,
+	max_tool_calls: null,
 	store: false,
+	background: false,
+	service_tier: "default",
 	metadata: {},
+	safety_identifier: null,
+	prompt_cache_key: null,
 });
 const outputPart = (content: string) => ({
 	type: "output_text",
@@ -300,6 +346,8 @@ const inPart = { item_id: "msg_1", output_index: 0, content_index: 0 };
 
 const responses: ReplyShape = {
 	contentType: "text/event-stream",
+	wholeContentType: "application/json",
+	headers: { "cache-control": "no-cache" },
 	begin: (generation) => {
 		const response = responseOf(generation, "in_progress", []);
 		return (
@@ -369,23 +417,4 @@ export function replyShapeOf(
 		default:
 			return undefined;
 	}
-}
-
-/** A model's entry in `/api/tags`. */
-export function describeModel(name: string) {
-	return {
-		name,
-		model: name,
-		modified_at: "2026-08-21T09:00:00Z",
-		size: 5_225_388_164,
-		digest: "500a1f067a9f782620b40bee6f7b0c89e17ae61f686b92c24933e4ca4b2b8b41",
-		details: {
-			parent_model: "",
-			format: "gguf",
-			family: "qwen3",
-			families: ["qwen3"],
-			parameter_size: "8.2B",
-			quantization_level: "Q4_K_M",
-		},
-	};
 }
