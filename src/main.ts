@@ -1,23 +1,74 @@
 #!/usr/bin/env node
 import "./beforeServe.ts";
-import { type Command, exitCodes, runCommand } from "./commands/command.ts";
+import { type Command, runCommand } from "./commands/command.ts";
+import { exitCodes } from "./errors.ts";
 import { nearest } from "./nearest.ts";
 import { version } from "./version.ts";
 
-const commands: Record<string, () => Promise<Command>> = {
-	serve: async () => (await import("./commands/serve.ts")).serve,
-	demo: async () => (await import("./commands/demo.ts")).demo,
-	check: async () => (await import("./commands/check.ts")).check,
-	reload: async () => (await import("./commands/reload.ts")).reload,
-	keys: async () => (await import("./commands/keys.ts")).keys,
-	connect: async () => (await import("./commands/connect.ts")).connect,
-	setup: async () => (await import("./commands/setup.ts")).setup,
-	probe: async () => (await import("./commands/probe.ts")).probe,
-	doctor: async () => (await import("./commands/doctor.ts")).doctor,
-	status: async () => (await import("./commands/status.ts")).status,
-	logs: async () => (await import("./commands/logs.ts")).logs,
-	policy: async () => (await import("./commands/policy.ts")).policy,
-	unlock: async () => (await import("./commands/unlock.ts")).unlock,
+interface Entry {
+	/** One line for the list of commands. */
+	readonly summary: string;
+	/** What a command needs is loaded only for it. */
+	readonly load: () => Promise<Command>;
+}
+
+const commands: Record<string, Entry> = {
+	serve: {
+		summary: "run the gate",
+		load: async () => (await import("./commands/serve.ts")).serve,
+	},
+	demo: {
+		summary: "try the gate on this machine, with nothing set up",
+		load: async () => (await import("./commands/demo.ts")).demo,
+	},
+	check: {
+		summary:
+			"say whether the gate would start, where it would listen, and whether Ollama answers",
+		load: async () => (await import("./commands/check.ts")).check,
+	},
+	reload: {
+		summary: "have the running gate read its configuration and keys anew",
+		load: async () => (await import("./commands/reload.ts")).reload,
+	},
+	keys: {
+		summary: "make, change, list, rotate and revoke keys",
+		load: async () => (await import("./commands/keys.ts")).keys,
+	},
+	connect: {
+		summary: "show how to connect a client, and try it",
+		load: async () => (await import("./commands/connect.ts")).connect,
+	},
+	setup: {
+		summary:
+			"lock this host: Ollama, the gate, UFW, Open WebUI, sshd, fail2ban",
+		load: async () => (await import("./commands/setup.ts")).setup,
+	},
+	probe: {
+		summary:
+			"from another device: say whether the gate holds, and how it streams",
+		load: async () => (await import("./commands/probe.ts")).probe,
+	},
+	doctor: {
+		summary:
+			"look whether this host is closed and the gate open to the right people only",
+		load: async () => (await import("./commands/doctor.ts")).doctor,
+	},
+	status: {
+		summary: "say how the running gate does, and what doctor found last",
+		load: async () => (await import("./commands/status.ts")).status,
+	},
+	logs: {
+		summary: "show the gate's log, one line a request",
+		load: async () => (await import("./commands/logs.ts")).logs,
+	},
+	policy: {
+		summary: "write a tailnet policy for the server, or judge the one you have",
+		load: async () => (await import("./commands/policy.ts")).policy,
+	},
+	unlock: {
+		summary: "let an address in again that wrong keys have locked out",
+		load: async () => (await import("./commands/unlock.ts")).unlock,
+	},
 };
 
 /** What people type for a command that has another name. */
@@ -30,11 +81,9 @@ const otherWords = new Map(
 	}),
 );
 
-async function help(): Promise<string> {
-	const lines = await Promise.all(
-		Object.entries(commands).map(
-			async ([name, load]) => `  ${name.padEnd(8)}${(await load()).summary}`,
-		),
+function help(): string {
+	const lines = Object.entries(commands).map(
+		([name, { summary }]) => `  ${name.padEnd(8)}${summary}`,
 	);
 	return `llamagate ${version}: a lock in front of Ollama
 
@@ -53,15 +102,15 @@ async function main([name, ...args]: string[]): Promise<number> {
 		name === "-h" ||
 		name === "help"
 	) {
-		process.stdout.write(await help());
+		process.stdout.write(help());
 		return name === undefined ? exitCodes.usage : exitCodes.ok;
 	}
 	if (name === "--version" || name === "-V") {
 		process.stdout.write(`${version}\n`);
 		return exitCodes.ok;
 	}
-	const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
-	if (load === undefined) {
+	const entry = Object.hasOwn(commands, name) ? commands[name] : undefined;
+	if (entry === undefined) {
 		const near =
 			otherWords.get(name) ?? nearest(name, [...Object.keys(commands), "help"]);
 		process.stderr.write(
@@ -69,7 +118,7 @@ async function main([name, ...args]: string[]): Promise<number> {
 		);
 		return exitCodes.usage;
 	}
-	return runCommand(name, await load(), args);
+	return runCommand(name, await entry.load(), args);
 }
 
 /** Waits until a reader has what was written for it, or has gone away. */

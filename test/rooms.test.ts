@@ -28,7 +28,14 @@ const rooms = [
 	["report"],
 	["net"],
 	[
-		...["duration.ts", "lock.ts", "log.ts", "nearest.ts", "permission.ts"],
+		...[
+			"duration.ts",
+			"errors.ts",
+			"lock.ts",
+			"log.ts",
+			"nearest.ts",
+			"permission.ts",
+		],
 		...["version.ts", "visible.ts"],
 	],
 ];

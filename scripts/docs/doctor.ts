@@ -1,5 +1,5 @@
-import { exitCodes } from "../../src/commands/command.ts";
 import { lastResultFile } from "../../src/doctor/lastResult.ts";
+import { exitCodes } from "../../src/errors.ts";
 import { examinations } from "../../src/host/checks.ts";
 import { layerNames } from "../../src/report/picture.ts";
 

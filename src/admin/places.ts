@@ -2,7 +2,7 @@ import path from "node:path";
 import { parseTree } from "jsonc-parser";
 import { loadConfig, readConfig } from "../config/load.ts";
 import { configSchema, defaultsOf } from "../config/schema.ts";
-import { BadFileError } from "../config/strictJson.ts";
+import { BadFileError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import { askGateOn } from "./client.ts";
 

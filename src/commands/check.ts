@@ -10,6 +10,7 @@ import {
 	typed,
 	userName,
 } from "../config/load.ts";
+import { exitCodes } from "../errors.ts";
 import { loadRules } from "../gate/rules.ts";
 import {
 	isForServiceGroup,
@@ -28,7 +29,7 @@ import {
 import { describePortHolder } from "../system/portHolder.ts";
 import { createWhois } from "../tailscale/localApi.ts";
 import { hostHeaderOf } from "../upstream/client.ts";
-import { type Command, exitCodes, readArgs } from "./command.ts";
+import { type Command, readArgs } from "./command.ts";
 
 interface Line {
 	readonly subject: string;
@@ -37,8 +38,6 @@ interface Line {
 }
 
 export const check: Command = {
-	summary:
-		"say whether the gate would start, where it would listen, and whether Ollama answers",
 	help: `
 Usage: llamagate check [--config FILE] [--json]
 

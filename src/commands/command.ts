@@ -1,21 +1,10 @@
 import { type ParseArgsConfig, parseArgs } from "node:util";
-import { BadFileError } from "../config/strictJson.ts";
-import { FileBusyError, UnwritableFileError } from "../keys/keyFile.ts";
+import { exitCodes, UsageError, UserError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import { visible } from "../visible.ts";
 
-/** Exit codes, the same for every command. */
-export const exitCodes = {
-	ok: 0,
-	finding: 1,
-	usage: 2,
-	badConfig: 78,
-} as const;
-
 /** One command of the program. */
 export interface Command {
-	/** One line for the list of commands. */
-	readonly summary: string;
 	/** What `--help` prints, an example included. */
 	readonly help: string;
 	/** What it prints in place of that for one of the command's actions, if the arguments name one. */
@@ -23,12 +12,6 @@ export interface Command {
 	/** @returns the exit code */
 	run(args: string[]): Promise<number>;
 }
-
-/** The command line cannot be understood; exit code 2. */
-export class UsageError extends Error {}
-
-/** Something stood in the way that the user can mend; exit code 1. The message is all they see. */
-export class Finding extends Error {}
 
 type Options = NonNullable<ParseArgsConfig["options"]>;
 
@@ -87,9 +70,8 @@ export async function runCommand(
 	try {
 		return await command.run(args);
 	} catch (error) {
-		const code = exitCodeOf(error);
-		if (code === undefined) throw error;
-		const { message } = error as Error;
+		if (!(error instanceof UserError)) throw error;
+		const { message, exitCode: code } = error;
 		if (args.includes("--json"))
 			process.stdout.write(`${JSON.stringify({ error: message, code })}\n`);
 		process.stderr.write(
@@ -97,15 +79,4 @@ export async function runCommand(
 		);
 		return code;
 	}
-}
-
-/** The exit code of an error that a person can do something about; `undefined` for a fault of the program's. */
-function exitCodeOf(error: unknown): number | undefined {
-	if (error instanceof UsageError) return exitCodes.usage;
-	if (error instanceof BadFileError) return exitCodes.badConfig;
-	return error instanceof Finding ||
-		error instanceof FileBusyError ||
-		error instanceof UnwritableFileError
-		? exitCodes.finding
-		: undefined;
 }

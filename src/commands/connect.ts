@@ -10,10 +10,11 @@ import {
 } from "../clients/openClawFile.ts";
 import { parseServer } from "../clients/server.ts";
 import { type Failure, type Success, tryOut } from "../clients/tryOut.ts";
+import { exitCodes, Finding, UsageError } from "../errors.ts";
 import { weaknessOf } from "../keys/newKey.ts";
 import { nearest } from "../nearest.ts";
 import { formatTable } from "../report/table.ts";
-import { type Command, exitCodes, Finding, UsageError } from "./command.ts";
+import type { Command } from "./command.ts";
 import {
 	promptForKey,
 	readArgsWithoutKey,
@@ -38,7 +39,6 @@ const options = {
 } as const;
 
 export const connect: Command = {
-	summary: "show how to connect a client, and try it",
 	help: `
 Usage: llamagate connect
        llamagate connect CLIENT [--server URL] [--key-stdin] [--model NAME]

@@ -1,5 +1,6 @@
 import { styleText } from "node:util";
 import { parseConfig } from "../config/load.ts";
+import { exitCodes, Finding, UsageError } from "../errors.ts";
 import { startDaemon } from "../gate/daemon.ts";
 import { Keyring } from "../keys/keyring.ts";
 import { digestOf, generateKey } from "../keys/newKey.ts";
@@ -7,20 +8,13 @@ import type { LogSink } from "../log.ts";
 import { ListenError } from "../net/listener.ts";
 import { startStandIn } from "../ollama/standIn.ts";
 import { describeRequest, parseLogLine } from "../report/logLine.ts";
-import {
-	type Command,
-	exitCodes,
-	Finding,
-	readArgs,
-	UsageError,
-} from "./command.ts";
+import { type Command, readArgs } from "./command.ts";
 import { explainListenError } from "./serve.ts";
 
 const ollamaUrl = "http://127.0.0.1:11434";
 const defaultPort = 11435;
 
 export const demo: Command = {
-	summary: "try the gate on this machine, with nothing set up",
 	help: `
 Usage: llamagate demo [--port PORT] [--json]
 

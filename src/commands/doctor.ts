@@ -15,6 +15,7 @@ import {
 	readLastResult,
 } from "../doctor/lastResult.ts";
 import { parseDuration } from "../duration.ts";
+import { exitCodes, Finding, UsageError } from "../errors.ts";
 import { allUnits } from "../host/boot/checks.ts";
 import { examinations } from "../host/checks.ts";
 import { weaknessOf } from "../keys/newKey.ts";
@@ -28,18 +29,10 @@ import { colourOf, explain, formatResults } from "../report/text.ts";
 import { findInstallation } from "../system/installation.ts";
 import { untilAtRest } from "../system/units.ts";
 import { version } from "../version.ts";
-import {
-	type Command,
-	exitCodes,
-	Finding,
-	readArgs,
-	UsageError,
-} from "./command.ts";
+import { type Command, readArgs } from "./command.ts";
 import { readStandardInput } from "./keyInput.ts";
 
 export const doctor: Command = {
-	summary:
-		"look whether this host is closed and the gate open to the right people only",
 	help: `
 Usage: sudo llamagate doctor [--only ID] [--explain ID] [--fix ID] [--json]
                              [--html FILE] [--key-stdin] [--changes]

@@ -1,7 +1,8 @@
 import { createInterface } from "node:readline";
 import { Writable } from "node:stream";
 import { type ParseArgsConfig, parseArgs } from "node:util";
-import { readArgs, UsageError } from "./command.ts";
+import { UsageError } from "../errors.ts";
+import { readArgs } from "./command.ts";
 
 /**
  * Reads the arguments of a command that takes a key, and at most one word. No

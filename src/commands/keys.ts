@@ -1,5 +1,6 @@
+import { UsageError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
-import { type Command, UsageError } from "./command.ts";
+import type { Command } from "./command.ts";
 import { type KeyAction, sharedHelp } from "./keys/action.ts";
 import { add } from "./keys/add.ts";
 import { edit } from "./keys/edit.ts";
@@ -17,7 +18,6 @@ const actions: Readonly<Record<string, KeyAction>> = {
 const known = Object.keys(actions);
 
 export const keys: Command = {
-	summary: "make, change, list, rotate and revoke keys",
 	help: `
 Usage: llamagate keys add NAME [--scopes LIST] [--models LIST] [--expires 90d]
        llamagate keys edit NAME [--models LIST] [--concurrent N] …

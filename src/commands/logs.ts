@@ -4,6 +4,7 @@ import { access, constants } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import { parseDuration } from "../duration.ts";
+import { exitCodes, Finding, UsageError } from "../errors.ts";
 import { parseTime } from "../keys/keyFile.ts";
 import {
 	type ModelPattern,
@@ -15,13 +16,7 @@ import {
 	type LogEntry,
 	parseLogLine,
 } from "../report/logLine.ts";
-import {
-	type Command,
-	exitCodes,
-	Finding,
-	readArgs,
-	UsageError,
-} from "./command.ts";
+import { type Command, readArgs } from "./command.ts";
 
 /** What became of a request, as docs/logs.md has it. */
 const outcomes = [
@@ -37,7 +32,6 @@ const outcomes = [
 const defaultSince = "24h";
 
 export const logs: Command = {
-	summary: "show the gate's log, one line a request",
 	help: `
 Usage: sudo llamagate logs [FILE] [--follow] [--since 24h] [--key NAME]
                            [--model PATTERN] [--outcome LIST] [--json]

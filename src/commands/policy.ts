@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { styleText } from "node:util";
-import { BadFileError } from "../config/strictJson.ts";
+import { BadFileError, exitCodes, UsageError } from "../errors.ts";
 import { parseAddress } from "../net/ranges.ts";
 import { formatTable } from "../report/table.ts";
 import type { Finding } from "../tailscale/policy/finding.ts";
@@ -20,12 +20,11 @@ import {
 } from "../tailscale/policy/recommended.ts";
 import type { Server } from "../tailscale/policy/selectors.ts";
 import { visibleLine } from "../visible.ts";
-import { type Command, exitCodes, readArgs, UsageError } from "./command.ts";
+import { type Command, readArgs } from "./command.ts";
 
 const actions = ["print", "check"];
 
 export const policy: Command = {
-	summary: "write a tailnet policy for the server, or judge the one you have",
 	help: `
 Usage: llamagate policy print [--server-tag TAG] [--client-tag TAG] [--ssh]
                               [--admin WHO] [--for headscale]

@@ -3,6 +3,7 @@ import { styleText } from "node:util";
 import { isModelName } from "../clients/client.ts";
 import { parseServer } from "../clients/server.ts";
 import { parseDuration } from "../duration.ts";
+import { exitCodes, Finding, UsageError } from "../errors.ts";
 import { weaknessOf } from "../keys/newKey.ts";
 import { codeOf } from "../net/errorCode.ts";
 import { isTailscaleAddress, parseAddress } from "../net/ranges.ts";
@@ -29,7 +30,7 @@ import { formatResults } from "../report/text.ts";
 import { version } from "../version.ts";
 import { visible } from "../visible.ts";
 import { askYesNo } from "./ask.ts";
-import { type Command, exitCodes, Finding, UsageError } from "./command.ts";
+import type { Command } from "./command.ts";
 import {
 	promptForKey,
 	readArgsWithoutKey,
@@ -54,8 +55,6 @@ const options = {
 } as const;
 
 export const probe: Command = {
-	summary:
-		"from another device: say whether the gate holds, and how it streams",
 	help: `
 Usage: llamagate probe URL [--key-stdin] [--lockout]
        llamagate probe [URL] --public ADDRESS [--ports LIST]

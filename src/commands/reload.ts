@@ -1,11 +1,10 @@
 import { askDaemon } from "../admin/client.ts";
 import { defaultConfigPath, loadConfig, typed } from "../config/load.ts";
-import { BadFileError } from "../config/strictJson.ts";
+import { BadFileError, exitCodes, Finding } from "../errors.ts";
 import type { ReloadResult } from "../gate/reload.ts";
-import { type Command, exitCodes, Finding, readArgs } from "./command.ts";
+import { type Command, readArgs } from "./command.ts";
 
 export const reload: Command = {
-	summary: "have the running gate read its configuration and keys anew",
 	help: `
 Usage: llamagate reload [--config FILE]
 

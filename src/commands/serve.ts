@@ -1,11 +1,12 @@
 import { defaultConfigPath } from "../config/load.ts";
+import { Finding } from "../errors.ts";
 import { startDaemon } from "../gate/daemon.ts";
 import { loadRules } from "../gate/rules.ts";
 import { endProcess, standardOutput } from "../log.ts";
 import { ListenError } from "../net/listener.ts";
 import { giveUp } from "../permission.ts";
 import { describePortHolder } from "../system/portHolder.ts";
-import { type Command, Finding, readArgs } from "./command.ts";
+import { type Command, readArgs } from "./command.ts";
 
 /** Why it cannot listen, and who is there already. */
 export async function explainListenError({
@@ -18,7 +19,6 @@ export async function explainListenError({
 }
 
 export const serve: Command = {
-	summary: "run the gate",
 	help: `
 Usage: llamagate serve [--config FILE]
 

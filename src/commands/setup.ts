@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { styleText } from "node:util";
 import { createTwoFilesPatch } from "diff";
+import { exitCodes, Finding, UsageError } from "../errors.ts";
 import { allSteps } from "../host/steps.ts";
 import { tailscaleStatus } from "../host/tailscale/step.ts";
 import { releaseLock, takeLock } from "../lock.ts";
@@ -18,18 +19,11 @@ import { findInstallation } from "../system/installation.ts";
 import { formatCommand, orphansEnd } from "../system/run.ts";
 import { visible } from "../visible.ts";
 import { askYesNo } from "./ask.ts";
-import {
-	type Command,
-	exitCodes,
-	Finding,
-	readArgs,
-	UsageError,
-} from "./command.ts";
+import { type Command, readArgs } from "./command.ts";
 
 const journalFolder = "/var/lib/llamagate/setup";
 
 export const setup: Command = {
-	summary: "lock this host: Ollama, the gate, UFW, Open WebUI, sshd, fail2ban",
 	help: `
 Usage: sudo llamagate setup [--dry-run] [--yes] [--only STEP] [--skip STEP]
        sudo llamagate setup --undo [--dry-run] [--yes]

@@ -4,6 +4,7 @@ import { findPlaces } from "../admin/places.ts";
 import type { GateStatus, LockedOut } from "../admin/status.ts";
 import { defaultConfigPath, typed } from "../config/load.ts";
 import { type LastResult, readLastResult } from "../doctor/lastResult.ts";
+import { exitCodes } from "../errors.ts";
 import { localSource } from "../gate/connection.ts";
 import { headline } from "../report/headline.ts";
 import { formatJson } from "../report/json.ts";
@@ -14,7 +15,7 @@ import {
 } from "../report/result.ts";
 import { toneNames, toneOf } from "../report/tone.ts";
 import { visibleLine } from "../visible.ts";
-import { type Command, exitCodes, readArgs } from "./command.ts";
+import { type Command, readArgs } from "./command.ts";
 
 interface Line {
 	readonly subject: string;
@@ -27,7 +28,6 @@ interface Line {
 const freshMs = 2 * 86_400_000;
 
 export const status: Command = {
-	summary: "say how the running gate does, and what doctor found last",
 	help: `
 Usage: sudo llamagate status [--config FILE] [--json]
 

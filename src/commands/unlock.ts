@@ -2,21 +2,15 @@ import { askDaemon, isLockedOut } from "../admin/client.ts";
 import { findPlaces } from "../admin/places.ts";
 import type { LockedOut } from "../admin/status.ts";
 import { defaultConfigPath } from "../config/load.ts";
+import { exitCodes, Finding, UsageError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import { parseAddress } from "../net/ranges.ts";
 import { formatJson } from "../report/json.ts";
 import { visibleLine } from "../visible.ts";
-import {
-	type Command,
-	exitCodes,
-	Finding,
-	readArgs,
-	UsageError,
-} from "./command.ts";
+import { type Command, readArgs } from "./command.ts";
 import { nameLockedOut } from "./status.ts";
 
 export const unlock: Command = {
-	summary: "let an address in again that wrong keys have locked out",
 	help: `
 Usage: sudo llamagate unlock ADDRESS [--config FILE] [--json]
        sudo llamagate unlock --all

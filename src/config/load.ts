@@ -1,6 +1,7 @@
 import { userInfo } from "node:os";
 import path from "node:path";
 import { maxTimerDays, parseDuration, parseSize } from "../duration.ts";
+import { BadFileError, type Mistake } from "../errors.ts";
 import type { LogLevel } from "../log.ts";
 import type { Listen } from "../net/listener.ts";
 import {
@@ -13,13 +14,7 @@ import {
 } from "../net/ranges.ts";
 import { NoOrdinaryFile, readOrdinaryFile } from "./ordinaryFile.ts";
 import { type ConfigFile, configSchema, defaultsOf } from "./schema.ts";
-import {
-	BadFileError,
-	joinPath,
-	type Mistake,
-	parseStrictJson,
-	quote,
-} from "./strictJson.ts";
+import { joinPath, parseStrictJson, quote } from "./strictJson.ts";
 
 /** Where the configuration is looked for when no `--config` names it. */
 export const defaultConfigPath = "/etc/llamagate/config.json";

@@ -12,34 +12,9 @@ import {
 	parseTree,
 	printParseErrorCode,
 } from "jsonc-parser";
+import type { Mistake } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import type { SchemaNode } from "./schema.ts";
-
-/** One thing that is wrong with a file: where it stands and what to do about it. */
-export interface Mistake {
-	/** `limits.perKey.concurrent`, or an empty string for the file as a whole. */
-	readonly path: string;
-	readonly message: string;
-	/** Counted from 1; absent when the mistake is something that is not there. */
-	readonly line?: number;
-}
-
-/** A file that would not load, with everything that is wrong with it. */
-export class BadFileError extends Error {
-	readonly code = "LLAMAGATE_BAD_FILE";
-	readonly file: string;
-	readonly mistakes: readonly Mistake[];
-	constructor(file: string, mistakes: readonly Mistake[]) {
-		const lines = mistakes.map(
-			({ path, message, line }) =>
-				`  ${line === undefined ? "" : `line ${line}: `}${path === "" ? "" : `${path}: `}${message}`,
-		);
-		super(`${file} is not usable:\n${lines.join("\n")}`);
-		this.name = "BadFileError";
-		this.file = file;
-		this.mistakes = mistakes;
-	}
-}
 
 /** A parsed file, with the line of every path in it. */
 export interface StrictJson {

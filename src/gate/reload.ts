@@ -1,4 +1,4 @@
-import { BadFileError } from "../config/strictJson.ts";
+import { BadFileError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { type Rules, withKeysAnew } from "./rules.ts";
 

@@ -1,5 +1,5 @@
 import { loadConfig, type Settings, typed } from "../config/load.ts";
-import { BadFileError } from "../config/strictJson.ts";
+import { BadFileError } from "../errors.ts";
 import { loadKeys } from "../keys/keyFile.ts";
 import { Keyring } from "../keys/keyring.ts";
 

@@ -18,13 +18,9 @@ import {
 import { formatMode, unreadable } from "../config/load.ts";
 import { readOrdinaryFile } from "../config/ordinaryFile.ts";
 import type { SchemaNode } from "../config/schema.ts";
-import {
-	BadFileError,
-	joinPath,
-	type Mistake,
-	parseStrictJson,
-} from "../config/strictJson.ts";
+import { joinPath, parseStrictJson } from "../config/strictJson.ts";
 import { durationPattern } from "../duration.ts";
+import { BadFileError, FileBusyError, UnwritableFileError, type Mistake } from "../errors.ts";
 import { type Lock, releaseLock, takeLock } from "../lock.ts";
 import { ollamaKeyPattern } from "../ollama/cliSignature.ts";
 import { parseModelPattern } from "../ollama/modelName.ts";
@@ -415,11 +411,6 @@ async function exists(file: string): Promise<boolean> {
 	);
 }
 
-/** Another command holds the keys file for too long. */
-export class FileBusyError extends Error {
-	readonly code = "LLAMAGATE_FILE_BUSY";
-}
-
 /** Where the file really lies, so that a symbolic link stays one. */
 async function resolveTarget(file: string): Promise<string> {
 	try {
@@ -472,24 +463,6 @@ async function replaceFile(target: string, text: string): Promise<void> {
 		await directoryHandle.close();
 	}
 }
-
-/** The keys file could not be replaced, and is as it was. */
-export class UnwritableFileError extends Error {
-	readonly code = "LLAMAGATE_FILE_UNWRITABLE";
-
-	constructor(file: string, { code, message }: NodeJS.ErrnoException) {
-		super(
-			`${file} cannot be written: ${reasons[code ?? ""] ?? message} (${code}). It is as it was.`,
-		);
-	}
-}
-
-const reasons: Readonly<Record<string, string>> = {
-	ENOSPC: "the disk is full",
-	EDQUOT: "the disk quota is used up",
-	EROFS: "the file system is read-only",
-	EACCES: "this user may not; try sudo",
-};
 
 /** What a command that was killed has left; nobody else writes now, since the lock is ours. */
 async function removeLeftovers(target: string): Promise<void> {

@@ -27,8 +27,8 @@ import {
 } from "../../src/clients/openClawFile.ts";
 import { parseServer } from "../../src/clients/server.ts";
 import { tryOut } from "../../src/clients/tryOut.ts";
-import { UsageError } from "../../src/commands/command.ts";
 import { connect as command } from "../../src/commands/connect.ts";
+import { UsageError } from "../../src/errors.ts";
 import { startStandIn } from "../../src/ollama/standIn.ts";
 import {
 	type RunResult,

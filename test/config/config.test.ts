@@ -3,13 +3,13 @@ import path from "node:path";
 import t from "tap";
 import { parseConfig } from "../../src/config/load.ts";
 import { configSchema } from "../../src/config/schema.ts";
-import { BadFileError, type Mistake } from "../../src/config/strictJson.ts";
 import {
 	formatDuration,
 	formatSize,
 	parseDuration,
 	parseSize,
 } from "../../src/duration.ts";
+import { BadFileError, type Mistake } from "../../src/errors.ts";
 import { keyFileSchema } from "../../src/keys/keyFile.ts";
 import { runCli, temporaryFolder } from "../support/gate.ts";
 

@@ -2,7 +2,7 @@ import { chmod, chown, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
 import { parseConfig } from "../../src/config/load.ts";
-import { BadFileError } from "../../src/config/strictJson.ts";
+import { BadFileError } from "../../src/errors.ts";
 import { parseKeys } from "../../src/keys/keyFile.ts";
 import {
 	runCli,

@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { rm } from "node:fs/promises";
 import t from "tap";
-import { BadFileError } from "../../src/config/strictJson.ts";
+import { BadFileError } from "../../src/errors.ts";
 import { parseKeys } from "../../src/keys/keyFile.ts";
 import { Keyring } from "../../src/keys/keyring.ts";
 import { digestOf } from "../../src/keys/newKey.ts";

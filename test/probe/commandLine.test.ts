@@ -2,8 +2,8 @@ import { readFile, stat } from "node:fs/promises";
 import path from "node:path";
 import { Ajv } from "ajv";
 import t from "tap";
-import { UsageError } from "../../src/commands/command.ts";
 import { probe as command } from "../../src/commands/probe.ts";
+import { UsageError } from "../../src/errors.ts";
 import { checks } from "../../src/probe/checks.ts";
 import {
 	runCli,

@@ -1,5 +1,5 @@
 import t from "tap";
-import { BadFileError } from "../../src/config/strictJson.ts";
+import { BadFileError } from "../../src/errors.ts";
 import { parseTailnetPolicy } from "../../src/tailscale/policy/policyFile.ts";
 import {
 	parseAclDestination,

@@ -2,6 +2,7 @@ import { stat } from "node:fs/promises";
 import { askDaemon } from "../../admin/client.ts";
 import { findPlaces, type Places } from "../../admin/places.ts";
 import { defaultConfigPath } from "../../config/load.ts";
+import { exitCodes, Finding } from "../../errors.ts";
 import type { ReloadResult } from "../../gate/reload.ts";
 import {
 	defaultScopes,
@@ -11,7 +12,6 @@ import {
 } from "../../keys/keyFile.ts";
 import { generateKey, weaknessOf } from "../../keys/newKey.ts";
 import { visible } from "../../visible.ts";
-import { exitCodes, Finding } from "../command.ts";
 import { promptForKey, readStandardInput } from "../keyInput.ts";
 
 /** One of the things that `llamagate keys` does. */

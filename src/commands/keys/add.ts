@@ -1,4 +1,5 @@
 import { loadConfig } from "../../config/load.ts";
+import { Finding, UsageError } from "../../errors.ts";
 import {
 	changeKeys,
 	defaultScopes,
@@ -6,7 +7,7 @@ import {
 } from "../../keys/keyFile.ts";
 import { digestOf } from "../../keys/newKey.ts";
 import { scopes } from "../../ollama/routes.ts";
-import { Finding, readArgs, UsageError } from "../command.ts";
+import { readArgs } from "../command.ts";
 import {
 	hand,
 	type KeyAction,

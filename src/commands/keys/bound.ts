@@ -1,9 +1,9 @@
 import type { Settings } from "../../config/load.ts";
+import { Finding } from "../../errors.ts";
 import { isBoundTo } from "../../gate/identity.ts";
 import type { Binding } from "../../keys/keyFile.ts";
 import { createWhois, type TailnetNode } from "../../tailscale/localApi.ts";
 import { visible } from "../../visible.ts";
-import { Finding } from "../command.ts";
 import { say } from "./action.ts";
 
 /** How many devices or people are named in one line. */

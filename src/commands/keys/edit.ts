@@ -1,7 +1,8 @@
 import { loadConfig } from "../../config/load.ts";
+import { UsageError } from "../../errors.ts";
 import { changeKeys, type KeyEntry } from "../../keys/keyFile.ts";
 import { scopes } from "../../ollama/routes.ts";
-import { readArgs, UsageError } from "../command.ts";
+import { readArgs } from "../command.ts";
 import {
 	factsOf,
 	type KeyAction,

@@ -1,11 +1,12 @@
 import { styleText } from "node:util";
 import { askDaemon } from "../../admin/client.ts";
 import { typed } from "../../config/load.ts";
+import { exitCodes } from "../../errors.ts";
 import type { KeyUse } from "../../gate/keyUse.ts";
 import { type KeyEntry, loadKeys, parseTime } from "../../keys/keyFile.ts";
 import { formatTable, wrap } from "../../report/table.ts";
 import { visible } from "../../visible.ts";
-import { exitCodes, readArgs } from "../command.ts";
+import { readArgs } from "../command.ts";
 import {
 	factsOf,
 	findKeys,

@@ -1,7 +1,8 @@
 import { formatDuration, parseDuration } from "../../duration.ts";
+import { Finding, UsageError } from "../../errors.ts";
 import { changeKeys, type KeyEntry, parseTime } from "../../keys/keyFile.ts";
 import { digestOf } from "../../keys/newKey.ts";
-import { Finding, readArgs, UsageError } from "../command.ts";
+import { readArgs } from "../command.ts";
 import {
 	findKeys,
 	hand,

@@ -1,11 +1,11 @@
 import { readFile } from "node:fs/promises";
 import { parseDuration } from "../../duration.ts";
+import { Finding, UsageError } from "../../errors.ts";
 import type { Binding } from "../../keys/keyFile.ts";
 import { defaultScopes, parseTime } from "../../keys/keyFile.ts";
 import { parseOllamaKey } from "../../ollama/cliSignature.ts";
 import { parseModelPattern } from "../../ollama/modelName.ts";
 import { type Scope, scopes } from "../../ollama/routes.ts";
-import { Finding, UsageError } from "../command.ts";
 
 export function readName(name: string | undefined): string {
 	if (name === undefined || !/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(name))

@@ -1,7 +1,6 @@
 import { readFile, readlink, realpath, stat } from "node:fs/promises";
 import path from "node:path";
 import { formatMode } from "../../config/load.ts";
-import { BadFileError } from "../../config/strictJson.ts";
 import {
 	absent,
 	type Examination,
@@ -11,6 +10,7 @@ import {
 	type Patient,
 	unknown,
 } from "../../doctor/check.ts";
+import { BadFileError } from "../../errors.ts";
 import { loadRules } from "../../gate/rules.ts";
 import { loadKeys } from "../../keys/keyFile.ts";
 import { isTailscaleAddress } from "../../net/ranges.ts";

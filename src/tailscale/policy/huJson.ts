@@ -4,12 +4,8 @@ import {
 	parseTree,
 	printParseErrorCode,
 } from "jsonc-parser";
-import {
-	BadFileError,
-	joinPath,
-	type Mistake,
-	quote,
-} from "../../config/strictJson.ts";
+import { joinPath, quote } from "../../config/strictJson.ts";
+import { BadFileError, type Mistake } from "../../errors.ts";
 
 /** A place in the file, as people name it. */
 export interface Place {
