@@ -20,7 +20,12 @@ import { readOrdinaryFile } from "../config/ordinaryFile.ts";
 import type { SchemaNode } from "../config/schema.ts";
 import { joinPath, parseStrictJson } from "../config/strictJson.ts";
 import { durationPattern } from "../duration.ts";
-import { BadFileError, FileBusyError, UnwritableFileError, type Mistake } from "../errors.ts";
+import {
+	BadFileError,
+	FileBusyError,
+	type Mistake,
+	UnwritableFileError,
+} from "../errors.ts";
 import { type Lock, releaseLock, takeLock } from "../lock.ts";
 import { ollamaKeyPattern } from "../ollama/cliSignature.ts";
 import { parseModelPattern } from "../ollama/modelName.ts";
