@@ -5,7 +5,7 @@ import { embeddings } from "./cases/embeddings.ts";
 import { ends } from "./cases/ends.ts";
 import { hosts } from "./cases/hosts.ts";
 import { loading } from "./cases/loading.ts";
-import { names } from "./cases/names.ts";
+import { names, withoutCloud } from "./cases/names.ts";
 import { order } from "./cases/order.ts";
 import { replies } from "./cases/replies.ts";
 import { routes } from "./cases/routes.ts";
@@ -43,20 +43,16 @@ export interface Group {
 /** All that the gate relies on, by subject. */
 const groups: Readonly<Record<string, Group>> = {
 	...{ routes, hosts, names, bodies, loading, replies, embeddings, changes },
+	"without cloud models": withoutCloud,
 	...order,
 	...ends,
 };
 
-/**
- * Runs every case on a server.
- *
- * @returns the sentences, for the record of what was run
- */
-export async function runContract(
-	t: Test,
-	subject: Subject,
-): Promise<string[]> {
-	const run: string[] = [];
+/** What the cases are about. */
+export const subjects: readonly string[] = Object.keys(groups);
+
+/** Runs every case on a server. */
+export async function runContract(t: Test, subject: Subject): Promise<void> {
 	for (const [subjectName, { settings = {}, cases }] of Object.entries(groups))
 		await t.test(subjectName, async (t) => {
 			const server = await subject.start(t, settings);
@@ -66,10 +62,7 @@ export async function runContract(
 				send: (...call) => send(server, ...call),
 				has: (what) => has(subject.version, what),
 			};
-			for (const [sentence, prove] of Object.entries(cases)) {
+			for (const [sentence, prove] of Object.entries(cases))
 				await t.test(sentence, (t) => prove(t, ollama));
-				run.push(sentence);
-			}
 		});
-	return run;
 }

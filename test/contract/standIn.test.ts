@@ -15,7 +15,7 @@ const standIn: Subject = {
 				name: `${name}:latest`,
 				capabilities: ["completion"],
 			})),
-			...{ isOffline: true, loadMs: 150, tokenIntervalMs: 3 },
+			...{ isOffline: true, loadMs: 80, tokenIntervalMs: 2 },
 		});
 		t.teardown(() => server.close());
 		return {

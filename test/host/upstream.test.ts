@@ -39,7 +39,10 @@ t.test("the gate's ways out of its sandbox", booting(), async (t) => {
 		const child = peer.start(
 			...["curl", "--silent", "--no-buffer"],
 			...["--header", `authorization: Bearer ${key}`],
-			...["--data", '{"model":"qwen3:8b","options":{"num_predict":1000000}}'],
+			...[
+				"--data",
+				'{"model":"qwen3:8b","prompt":"a","options":{"num_predict":1000000}}',
+			],
 			`http://${gateV4}/api/generate`,
 		);
 		await new Promise((resolve) => child.stdout.once("data", resolve));

@@ -119,6 +119,7 @@ t.test(
 				const dice = random();
 				const chat = JSON.stringify({
 					model: "qwen3:8b",
+					prompt: "a",
 					messages: [{ role: "user", content: "a" }],
 					options: { num_predict: 1 + Math.floor(random() * 60) },
 				});

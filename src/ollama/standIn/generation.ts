@@ -5,6 +5,9 @@ import { defaultContext, longestContext, type Model } from "./models.ts";
 import { type Generation, type ReplyShape, replyShapeOf } from "./replies.ts";
 import type { Runner, Scheduler } from "./scheduler.ts";
 
+/** Up to this size a body is kept, to know its prompt again. */
+const rememberedBytes = 64 * 1024;
+
 /** How fast the stand-in's models are. */
 export interface Pace {
 	/** Silence before the first token: the prompt is read. */
@@ -61,6 +64,8 @@ export function runnerOf(
 export interface Job {
 	readonly path: string;
 	readonly body: Body;
+	/** The body as it came. */
+	readonly bytes: Buffer;
 	/** The model as the request names it, which the reply repeats. */
 	readonly asked: string;
 	readonly options: Options;
@@ -83,6 +88,8 @@ export async function generate(job: Job, res: ServerResponse): Promise<void> {
 	const release = await runner.slot(signal);
 	try {
 		const generation = describe(job);
+		runner.lastAsked =
+			job.bytes.length > rememberedBytes ? undefined : job.bytes;
 		const stream = body.get("stream");
 		const streams = path.startsWith("/api/")
 			? stream !== false
@@ -111,6 +118,7 @@ function describe({ path, body, asked, options, ...job }: Job): Generation {
 			(_, index) => answerTokens[index % answerTokens.length] ?? "",
 		),
 		isCut: isLimited,
+		isRepeated: job.runner.lastAsked?.equals(job.bytes) === true,
 		startedAtMs: job.startedAtMs,
 		loadedAtMs: job.loadedAtMs,
 		request: {

@@ -270,7 +270,7 @@ async function infer(
 	await generate(
 		{
 			...{ path, body, options, runner, signal, startedAtMs },
-			asked: name,
+			...{ asked: name, bytes: asked.body },
 			loadedAtMs: performance.now(),
 			pace: host.pace,
 			fault: asked.fault,

@@ -9,6 +9,8 @@ export interface Generation {
 	/** When the request arrived, and when its model was there, on performance.now()'s clock. */
 	readonly startedAtMs: number;
 	readonly loadedAtMs: number;
+	/** Whether the model has just read the same prompt, and remembers all but its end. */
+	readonly isRepeated: boolean;
 	/** What a reply repeats of its request. */
 	readonly request: Readonly<Record<string, unknown>>;
 }
@@ -28,6 +30,9 @@ export interface ReplyShape {
 }
 
 const promptTokens = 26;
+/** Those that the model has read before. The last one is always read anew. */
+const cachedTokens = ({ isRepeated }: Generation) =>
+	isRepeated ? promptTokens - 1 : 0;
 
 function counts(generation: Generation) {
 	const { startedAtMs, loadedAtMs, tokens } = generation;
@@ -37,7 +42,7 @@ function counts(generation: Generation) {
 		total_duration: ns(performance.now() - startedAtMs),
 		load_duration: ns(loadedAtMs - startedAtMs),
 		prompt_eval_count: promptTokens,
-		prompt_eval_cached_count: 0,
+		prompt_eval_cached_count: cachedTokens(generation),
 		prompt_eval_duration: ns(workedMs / 10),
 		eval_count: tokens.length,
 		eval_duration: ns(workedMs * 0.8),
@@ -107,11 +112,11 @@ const chat: ReplyShape = {
 	}),
 };
 
-const openaiUsage = ({ tokens }: Generation) => ({
+const openaiUsage = (generation: Generation) => ({
 	prompt_tokens: promptTokens,
-	prompt_tokens_details: { cached_tokens: 0 },
-	completion_tokens: tokens.length,
-	total_tokens: promptTokens + tokens.length,
+	prompt_tokens_details: { cached_tokens: cachedTokens(generation) },
+	completion_tokens: generation.tokens.length,
+	total_tokens: promptTokens + generation.tokens.length,
 });
 
 const chunkHead = ({ model }: Generation) => ({
@@ -223,6 +228,13 @@ const anthropicMessage = (generation: Generation, content: unknown[]) => ({
 	content,
 });
 
+/** Here alone the tokens that were read before are not part of the others. */
+const messagesUsage = (generation: Generation) => ({
+	input_tokens: promptTokens - cachedTokens(generation),
+	cache_read_input_tokens: cachedTokens(generation),
+	output_tokens: generation.tokens.length,
+});
+
 const messages: ReplyShape = {
 	contentType: "text/event-stream",
 	wholeContentType: "application/json",
@@ -244,26 +256,18 @@ const messages: ReplyShape = {
 			index: 0,
 			delta: { type: "text_delta", text: token },
 		}),
-	end: ({ tokens, isCut }) =>
+	end: (generation) =>
 		event("content_block_stop", { index: 0 }) +
 		event("message_delta", {
-			delta: { stop_reason: isCut ? "max_tokens" : "end_turn" },
-			usage: {
-				input_tokens: promptTokens,
-				cache_read_input_tokens: 0,
-				output_tokens: tokens.length,
-			},
+			delta: { stop_reason: generation.isCut ? "max_tokens" : "end_turn" },
+			usage: messagesUsage(generation),
 		}) +
 		event("message_stop", {}),
 	died: () => "",
 	whole: (generation) => ({
 		...anthropicMessage(generation, [{ type: "text", text: text(generation) }]),
 		stop_reason: generation.isCut ? "max_tokens" : "end_turn",
-		usage: {
-			input_tokens: promptTokens,
-			cache_read_input_tokens: 0,
-			output_tokens: generation.tokens.length,
-		},
+		usage: messagesUsage(generation),
 	}),
 };
 
@@ -300,7 +304,7 @@ const responseOf = (
 					input_tokens: promptTokens,
 					output_tokens: generation.tokens.length,
 					total_tokens: promptTokens + generation.tokens.length,
-					input_tokens_details: { cached_tokens: 0 },
+					input_tokens_details: { cached_tokens: cachedTokens(generation) },
 					output_tokens_details: { reasoning_tokens: 0 },
 				}
 			: null,

@@ -68,6 +68,8 @@ export interface Runner {
 	readonly expiresAtMs: number;
 	/** It has crashed: nothing more comes of it. */
 	readonly isDead: boolean;
+	/** What it was asked last, whose prompt it remembers. */
+	lastAsked: Buffer | undefined;
 	/** Waits for a free slot, first come first served, and gives back what frees it. */
 	slot(signal: AbortSignal): Promise<() => void>;
 }
@@ -171,6 +173,7 @@ export function createScheduler(settings: SchedulerSettings): Scheduler {
 			users: 0,
 			timer: undefined,
 			isDead: false,
+			lastAsked: undefined,
 			slot: createSlots(settings.parallel),
 		};
 	}

@@ -207,6 +207,23 @@ export const loading: Group = {
 			const [model] = await loadedModels(ollama);
 			t.equal(model?.context_length, 4096);
 		},
+		"a request prolongs the stay from its end on, one that was left too, and a look does not":
+			async (t, ollama) => {
+				const expires = async () =>
+					Date.parse((await loadedModels(ollama))[0]?.expires_at ?? "");
+				await load(ollama, { keep_alive: "10m" });
+				const first = await expires();
+				t.equal(await expires(), first);
+				const sent = ollama.send("POST", "/api/generate", {
+					...{ model: "smol", prompt: "Tell me a long story." },
+					options: { num_predict: 100_000 },
+				});
+				await sent.until((text) => text.includes("\n"));
+				sent.leave();
+				const left = Date.now();
+				while ((await expires()) < left + 599_000);
+				t.ok((await expires()) > first);
+			},
 		"a request tells how long the load took": async (t, ollama) => {
 			const call = async () => {
 				const { text } = await ollama.ask("POST", "/api/generate", {

@@ -38,6 +38,55 @@ function inAscii(text: string): string {
 	);
 }
 
+/** Names of models that ollama.com runs, on a server that is told not to ask it. */
+export const withoutCloud: Group = {
+	settings: { noCloud: true },
+	cases: {
+		"cloud models are off, and it says so": async (t, ollama) => {
+			t.match(await ollama.ask("GET", "/api/status"), {
+				status: 200,
+				text: '{"cloud":{"disabled":true,"source":"env"}}',
+			});
+		},
+		"a cloud model is 403 in one shape for all families": async (t, ollama) => {
+			for (const path of [...native, ...openai, ...anthropic])
+				t.match(
+					await ollama.ask("POST", path, bodyFor("smol:cloud")),
+					{
+						status: 403,
+						text: '{"error":"ollama cloud is disabled: remote model is unavailable"}',
+					},
+					path,
+				);
+			const details =
+				'{"error":"ollama cloud is disabled: remote model details are unavailable"}';
+			t.match(await ollama.ask("POST", "/api/show", { model: "smol:cloud" }), {
+				status: 403,
+				text: details,
+			});
+			t.match(await ollama.ask("GET", "/v1/models/smol:cloud"), {
+				status: 403,
+				text: details,
+			});
+		},
+		"searches of the web are 403": async (t, ollama) => {
+			for (const [path, what] of [
+				["web_search", "web search"],
+				["web_fetch", "web fetch"],
+			] as const)
+				t.match(
+					await ollama.ask("POST", `/api/experimental/${path}`, {
+						...{ query: "a", url: "http://a.example/" },
+					}),
+					{
+						status: 403,
+						text: `{"error":"ollama cloud is disabled: ${what} is unavailable"}`,
+					},
+				);
+		},
+	},
+};
+
 /** How a model may be spelt, and what is said of one that is not there. */
 export const names: Group = {
 	cases: {

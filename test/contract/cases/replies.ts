@@ -361,6 +361,47 @@ export const replies: Group = {
 				t.strictSame(Object.keys(body.usage), usage, path);
 			}
 		},
+		"a prompt that was just read is told as cached, where that is told at all":
+			async (t, ollama) => {
+				const again = async (path: string, more: object = {}) => {
+					const call = () =>
+						ollama.ask(
+							...(["POST", path] as const),
+							bodyOf(path, cut, { stream: false, ...more }),
+						);
+					await call();
+					return JSON.parse((await call()).text);
+				};
+				const isTold = ollama.has("cachedTokens");
+				for (const path of ["/api/generate", "/api/chat"]) {
+					const reply = await again(path);
+					t.equal(
+						reply.prompt_eval_cached_count,
+						isTold ? reply.prompt_eval_count - 1 : undefined,
+						path,
+					);
+				}
+				const { usage } = await again("/v1/chat/completions");
+				t.equal(
+					usage.prompt_tokens_details?.cached_tokens,
+					isTold ? usage.prompt_tokens - 1 : undefined,
+				);
+				const { usage: responses } = await again("/v1/responses");
+				t.equal(
+					responses.input_tokens_details.cached_tokens,
+					isTold ? responses.input_tokens - 1 : 0,
+				);
+				const { usage: messages } = await again("/v1/messages");
+				t.equal(
+					messages.input_tokens,
+					isTold ? 1 : usage.prompt_tokens,
+					"in which they are no part of the others",
+				);
+				t.equal(
+					messages.cache_read_input_tokens,
+					isTold ? usage.prompt_tokens - 1 : undefined,
+				);
+			},
 		"what a model cannot do is 400": async (t, ollama) => {
 			const tool = { name: "f", parameters: { type: "object" } };
 			const noTools =
