@@ -65,6 +65,20 @@ const goals: readonly Goal[] = [
 			unit: "ms",
 		}),
 	),
+	...[1, 4, 16].flatMap((streams): Goal[] => [
+		{
+			name: `real model, ${streams} stream(s): tokens a second`,
+			figure: [`real model, ${streams}`, "ratio"],
+			least: 0.99,
+			unit: "× direct",
+		},
+		{
+			name: `real model, ${streams} stream(s): added to the first token, p50`,
+			figure: [`real model, ${streams}`, "added"],
+			most: 2,
+			unit: "ms",
+		},
+	]),
 	{
 		name: "memory a stream",
 		figure: ["memory", "perStream"],

