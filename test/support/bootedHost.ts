@@ -6,7 +6,6 @@ import {
 } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
 import {
 	chmod,
 	mkdir,
@@ -15,9 +14,7 @@ import {
 	rm,
 	writeFile,
 } from "node:fs/promises";
-import type { Socket } from "node:net";
 import path from "node:path";
-import type { Writable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import { debianRootTools, pristineDebianRoot } from "./debianRoot.ts";
@@ -35,6 +32,7 @@ import {
 	namespaceNamed,
 	newNamespaceName,
 } from "./namespaces.ts";
+import { cgroupTrees, reap } from "./reaper.ts";
 
 /** What this module needs of tap. */
 interface Test {
@@ -82,20 +80,6 @@ function findObstacle(): string | undefined {
 	return undefined;
 }
 
-/** The cgroup hierarchies that a systemd keeps its units in. */
-function cgroupTrees(): { unified: string | undefined; all: string[] } {
-	let unified: string | undefined;
-	const all: string[] = [];
-	for (const line of readFileSync("/proc/self/mounts", "utf8").split("\n")) {
-		const [, folder = "", type, options = ""] = line.split(" ");
-		if (!folder.startsWith("/sys/fs/cgroup")) continue;
-		if (type === "cgroup2") unified = folder;
-		if (type === "cgroup2" || options.split(",").includes("name=systemd"))
-			all.push(folder);
-	}
-	return { unified, all };
-}
-
 /** A server with an init of its own: processes, files, users and network are its own, the kernel is shared. */
 export interface BootedHost {
 	/** Its files, as seen from outside. What lies on a tmpfs inside, such as /run, is not there. */
@@ -133,6 +117,8 @@ export interface HostOptions extends StandInOptions {
 	 * any host that is no container; by default it does not.
 	 */
 	readonly udev?: boolean;
+	/** Whether it has /dev/net/tun, for a real tailscaled; by default it does not. */
+	readonly tun?: boolean;
 	/** Changes its files before it boots. */
 	readonly install?: (root: string) => Promise<void>;
 }
@@ -142,45 +128,6 @@ export const publicAddresses = {
 	server: "203.0.113.10",
 	stranger: "203.0.113.66",
 } as const;
-
-/** Takes note of what must go, and outlives this process to remove what it could not. */
-let reaper: Writable | undefined;
-
-function reap(kind: "folder" | "cgroup", name: string): void {
-	reaper ??= startReaper();
-	reaper.write(`${kind} ${name}\n`);
-}
-
-function startReaper(): Writable {
-	const child = spawn(
-		"sh",
-		[
-			"-c",
-			`list=$(cat)
-			echo "$list" | while read -r kind name; do
-				[ "$kind" = cgroup ] || continue
-				for tree in ${cgroupTrees().all.join(" ")}; do
-					[ -d "$tree/$name" ] || continue
-					echo 1 >"$tree/$name/cgroup.kill"
-					for try in 1 2 3 4 5 6 7 8 9; do
-						find "$tree/$name" -depth -type d -exec rmdir {} + && break
-						sleep 0.2
-					done
-				done
-			done
-			echo "$list" | while read -r kind name; do
-				[ "$kind" = folder ] && [ -d "$name" ] || continue
-				if [ -d "$name/root" ]; then umount -R "$name/root"; fi
-				rm -rf --one-file-system "$name"
-			done`,
-		],
-		// Detached, so that no Ctrl-C reaches it. Its input ends when this process does, however that comes.
-		{ detached: true, stdio: ["pipe", "ignore", "ignore"] },
-	);
-	child.unref();
-	(child.stdin as Socket).unref();
-	return child.stdin;
-}
 
 /** A folder that goes with this process. */
 async function makeFolder(kind: string): Promise<string> {
@@ -212,7 +159,7 @@ export async function bootHost(
 	t: Test,
 	options: HostOptions = {},
 ): Promise<BootedHost> {
-	const { llamagate = "enabled", udev = false, install } = options;
+	const { llamagate = "enabled", udev = false, tun = false, install } = options;
 	const folder = await makeFolder("host");
 	const below = [await standInLayer(), await pristineDebianRoot()];
 	if (llamagate !== "none") below.unshift(await llamagateLayer());
@@ -233,7 +180,7 @@ export async function bootHost(
 
 	if (udev) await holdUdevBack(root);
 
-	let machine = await boot(root, { udev });
+	let machine = await boot(root, { udev, tun });
 	t.teardown(() => machine.kill());
 	let network = namespaceNamed(t, machine.name);
 
@@ -273,7 +220,7 @@ export async function bootHost(
 			for (const { unplug } of plugs.values()) await unplug();
 			await machine.kill();
 			machine = await boot(root, {
-				udev,
+				...{ udev, tun },
 				async plug(name) {
 					network = namespaceNamed(t, name);
 					if (replug) for (const { join } of plugs.values()) await join();
@@ -357,6 +304,7 @@ interface Machine {
 
 interface BootOptions {
 	readonly udev: boolean;
+	readonly tun: boolean;
 	/** Called as soon as there is a network, long before a service starts. */
 	readonly plug?: (name: string) => Promise<void>;
 }
@@ -364,7 +312,7 @@ interface BootOptions {
 /** Boots what lies in a folder. */
 async function boot(
 	root: string,
-	{ udev, plug }: BootOptions,
+	{ udev, tun, plug }: BootOptions,
 ): Promise<Machine> {
 	const name = newNamespaceName();
 	const { all, unified = "" } = cgroupTrees();
@@ -384,6 +332,7 @@ async function boot(
 			// What systemd inside needs to filter addresses (IPAddressDeny=), as on a real host.
 			"--capability=CAP_BPF,CAP_NET_ADMIN,CAP_SYS_ADMIN,CAP_PERFMON",
 			"--system-call-filter=bpf",
+			...(tun ? ["--bind=/dev/net/tun"] : []),
 			...["--console=pipe", "--boot"],
 		],
 		{

@@ -6,9 +6,8 @@ import {
 } from "node:child_process";
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
-import type { Socket } from "node:net";
 import path from "node:path";
-import type { Readable, Writable } from "node:stream";
+import type { Readable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import {
@@ -18,6 +17,7 @@ import {
 	temporaryFolder,
 	testEntries,
 } from "./gate.ts";
+import { reap } from "./reaper.ts";
 
 /** What these tests need of tap. */
 interface Test {
@@ -68,30 +68,8 @@ function nextName(): string {
 /** A name for a namespace, which this process's end takes away if nobody has. */
 export function newNamespaceName(): string {
 	const name = nextName();
-	reaper ??= startReaper();
-	reaper.write(`${name}\n`);
+	reap("namespace", name);
 	return name;
-}
-
-/** Takes names of namespaces and outlives this process, to remove what it could not. */
-let reaper: Writable | undefined;
-
-function startReaper(): Writable {
-	const child = spawn(
-		"sh",
-		[
-			"-c",
-			`names=$(cat); for name in $names; do
-				ip netns pids "$name" | xargs -r kill -9
-				ip netns delete "$name"
-			done`,
-		],
-		// Detached, so that no Ctrl-C reaches it. Its input ends when this process does, however that comes.
-		{ detached: true, env: environment, stdio: ["pipe", "ignore", "ignore"] },
-	);
-	child.unref();
-	(child.stdin as Socket).unref();
-	return child.stdin;
 }
 
 type Child = ChildProcessByStdio<null, Readable, Readable>;
