@@ -16,7 +16,7 @@ import { node } from "../support/gate.ts";
 import { temporaryFolder } from "../support/temporaryFolder.ts";
 import { getParts } from "./get.ts";
 import { startOllama } from "./ollama.ts";
-import { keptIn, type Models, type Part, parts } from "./parts.ts";
+import { keptIn, type Models, type Part, parts, realParts } from "./parts.ts";
 
 const execute = promisify(execFile);
 
@@ -106,6 +106,23 @@ async function fileOf(folder: string) {
 	const [file = ""] = Object.keys(keptIn(folder).models?.files ?? {});
 	return path.join(folder, file);
 }
+
+t.test("a test without its parts says how it is run", async (t) => {
+	const { LLAMAGATE_REAL: folder } = process.env;
+	t.teardown(() => {
+		process.env.LLAMAGATE_REAL = folder;
+	});
+	process.env.LLAMAGATE_REAL = await temporaryFolder(t);
+	await t.rejects(startOllama(t), {
+		message:
+			"This test needs the real llama-server: run it by npm run test:real -- FILE",
+	});
+	delete process.env.LLAMAGATE_REAL;
+	t.throws(() => realParts(), {
+		message:
+			/^This test needs the real .*: run it by npm run test:real -- FILE$/,
+	});
+});
 
 t.test("what makes the parts is missing", async (t) => {
 	const folder = await temporaryFolder(t);

@@ -50,11 +50,26 @@ export async function startOllama(
 	t: Teardown,
 	options: OllamaOptions = {},
 ): Promise<RealOllama> {
+	if (options.host !== undefined) return startAt(t, options.host, options);
+	// Another program may take the port before Ollama does.
+	for (let left = 4; ; left--)
+		try {
+			return await startAt(t, `127.0.0.1:${await freePort()}`, options);
+		} catch (error) {
+			const isTaken = /address already in use/.test(String(error));
+			if (!isTaken || left === 0) throw error;
+		}
+}
+
+async function startAt(
+	t: Teardown,
+	host: string,
+	options: OllamaOptions,
+): Promise<RealOllama> {
 	const parts = realParts();
 	const folder = await temporaryFolder(t);
 	const models = path.join(folder, "models");
 	await linkModels(parts.models, models);
-	const host = options.host ?? `127.0.0.1:${await freePort()}`;
 	const [program = "", ...args] = [
 		...(options.launcher ?? []),
 		// Should the test end without a word, Ollama gets the signal that has it end its runners.
