@@ -1,9 +1,10 @@
 import type { ServerResponse } from "node:http";
-import { type Body, type Options, readOptions } from "./body.ts";
+import type { Body } from "./body.ts";
 import { Failed } from "./failed.ts";
 import { defaultContext, longestContext, type Model } from "./models.ts";
 import { type Generation, type ReplyShape, replyShapeOf } from "./replies.ts";
 import type { Runner, Scheduler } from "./scheduler.ts";
+import { type Options, readOptions } from "./values.ts";
 
 /** Up to this size a body is kept, to know its prompt again. */
 const rememberedBytes = 64 * 1024;

@@ -165,3 +165,24 @@ export const defaultContext = 4096;
 export function openaiModel(id: string) {
 	return { id, object: "model", created: 1_755_766_800, owned_by: "library" };
 }
+
+/** How each call speaks of a model that is not there. */
+export const quoted: Words = {
+	none: [404, "model '' not found"],
+	missing: (asked) => `model '${asked}' not found`,
+};
+/** The same for a call that asks for a name first. */
+export const required: Words = { ...quoted, none: [400, "model is required"] };
+const pullFirst = (words: Words): Words => ({
+	...words,
+	missing: (asked) =>
+		`model ${JSON.stringify(asked)} not found, try pulling it first`,
+});
+/** By path; `required` for the others. */
+export const wordsOf: Readonly<Record<string, Words>> = {
+	"/api/generate": quoted,
+	"/v1/completions": quoted,
+	"/api/embed": pullFirst(quoted),
+	"/v1/embeddings": pullFirst(quoted),
+	"/api/embeddings": pullFirst(required),
+};

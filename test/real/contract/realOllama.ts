@@ -1,15 +1,33 @@
 import { readdir, readFile } from "node:fs/promises";
+import type { Test } from "tap";
+import { runContract, subjects } from "../../contract/contract.ts";
+import { movedBetween } from "../../contract/moved.ts";
 import type {
 	Server,
 	Settings,
 	Subject,
 	Teardown,
-} from "../contract/server.ts";
-import { startOllama } from "./ollama.ts";
-import type { OllamaVersion } from "./parts.ts";
+} from "../../contract/server.ts";
+import { startOllama } from "../ollama.ts";
+import { type OllamaVersion, ollamaVersions } from "../parts.ts";
+import { record } from "../record.ts";
 
-/** A real Ollama to run the contract on. */
-export function realOllama(version: OllamaVersion): Subject {
+/** Runs the contract on a real Ollama, and records what moved since the version before. */
+export async function keepsContract(
+	t: Test,
+	version: OllamaVersion,
+): Promise<void> {
+	await runContract(t, realOllama(version));
+	if (!t.passing()) return;
+	const before = ollamaVersions[ollamaVersions.indexOf(version) - 1];
+	record("ollama", "Ollama, by itself", {
+		version,
+		ran: [`the contract that the stand-in keeps too: ${subjects.join(", ")}`],
+		differs: before === undefined ? [] : movedBetween(before, version),
+	});
+}
+
+function realOllama(version: OllamaVersion): Subject {
 	return {
 		version,
 		async start(t: Teardown, settings: Settings): Promise<Server> {
