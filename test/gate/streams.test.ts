@@ -160,6 +160,8 @@ t.test(
 
 t.test("what a call streams is what Ollama sent, byte for byte", async (t) => {
 	const gate = await startGate(t);
+	// The model remembers the prompt of the call before, and says so.
+	await (await openStream(gate.standIn.url)).rest();
 	const direct = await openStream(gate.standIn.url);
 	const through = await openStream(gate.url);
 	await direct.rest();

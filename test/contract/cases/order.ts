@@ -123,7 +123,7 @@ export const order: Readonly<Record<string, Group>> = {
 			},
 		},
 	},
-	"order across models, with room for both": {
+	"order across models with room for both": {
 		settings: { parallel: 1 },
 		cases: {
 			"a second model is loaded beside the first": async (t, ollama) => {
@@ -139,7 +139,7 @@ export const order: Readonly<Record<string, Group>> = {
 			},
 		},
 	},
-	"order across models, with room for one": {
+	"order across models with room for one": {
 		settings: { parallel: 1, maxLoadedModels: 1 },
 		cases: {
 			"a model gives way when it falls idle": async (t, ollama) => {
