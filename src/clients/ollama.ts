@@ -3,8 +3,7 @@ import { type Client, greeting } from "./client.ts";
 export const ollamaCli: Client = {
 	name: "ollama-cli",
 	title: "The stock ollama command",
-	source:
-		"from the source of Ollama 0.33 (api/client.go, auth/auth.go); not run",
+	source: "run in our tests with Ollama 0.34.0",
 	sendsKey: false,
 	render({ server, model }) {
 		return {
@@ -31,7 +30,7 @@ ollama run ${model}`,
 			],
 			notes: [
 				"The stock ollama command cannot send a llamagate key, in no setting and no variable. With OLLAMA_AUTH=1 it signs each request with ~/.ollama/id_ed25519 instead, and llamagate checks the signature. The private half never leaves this machine.",
-				'If the server does not know the signature, "ollama run" says "You need to be signed in to Ollama". That is about this server, not about ollama.com: do not sign in, have the key registered.',
+				'If the server does not know the signature, the command says "something went wrong, please see the ollama server logs for details", and so it does when Ollama is stopped: its first call is a HEAD, whose reply has no text to show. The gate\'s log says which it was. Do not sign in to ollama.com; have the key registered.',
 				"The signature's form is the one that ollama.com uses. Set OLLAMA_AUTH only for servers that you trust.",
 			],
 		};
@@ -73,8 +72,7 @@ for await (const part of stream) process.stdout.write(part.message.content);`,
 export const ollamaPython: Client = {
 	name: "ollama-python",
 	title: "ollama for Python",
-	source:
-		"from the source of ollama 0.6 for Python; parsed in our tests, not run",
+	source: "run in our tests with ollama 0.6.3 for Python",
 	sendsKey: true,
 	render({ server, key, model }) {
 		return {

@@ -6,7 +6,7 @@ const note =
 export const openaiJs: Client = {
 	name: "openai-js",
 	title: "OpenAI SDK for JavaScript",
-	source: "run in our tests with openai 7.57",
+	source: "run in our tests with openai 7.59.0",
 	sendsKey: true,
 	render({ server, key, model }) {
 		return {
@@ -37,8 +37,7 @@ for await (const chunk of stream)
 export const openaiPython: Client = {
 	name: "openai-python",
 	title: "OpenAI SDK for Python",
-	source:
-		"from the documentation of openai for Python 3; parsed in our tests, not run",
+	source: "run in our tests with openai 3.57.0 for Python",
 	sendsKey: true,
 	render({ server, key, model }) {
 		return {

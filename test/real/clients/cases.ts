@@ -1,0 +1,260 @@
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdir, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { stripVTControlCharacters } from "node:util";
+import t from "tap";
+import {
+	eventually,
+	type LogLine,
+	temporaryFolder,
+	testKeys,
+} from "../../support/gate.ts";
+import { record } from "../record.ts";
+import { models, type Running, start, startStack } from "./stack.ts";
+
+/** What a person has the client do. */
+export type Task = "chat" | "stream" | "abort";
+
+/** Where it is done, and with what. */
+export interface Attempt {
+	readonly task: Task;
+	readonly server: string;
+	readonly key: string;
+	readonly model: string;
+	/** The person's own folder: HOME. */
+	readonly home: string;
+}
+
+/** What is run, with nothing of this process's environment. */
+export interface Invocation {
+	readonly command: readonly string[];
+	readonly env?: Readonly<Record<string, string>>;
+	readonly input?: string;
+	/** Where it is run; HOME by itself. */
+	readonly cwd?: string;
+	/** Files that are written first, by their path in HOME; those in bin/ are found as programs. */
+	readonly files?: Readonly<Record<string, string>>;
+}
+
+/** A client, and how it is used. */
+export interface Trial {
+	/** Its name in the table of clients and in docs/clients.md. */
+	readonly name: string;
+	/** Program and version, as the page says it. */
+	readonly title: string;
+	readonly version: string;
+	/** What a person types, as the page says it. */
+	readonly typed: string;
+	/** Whether a reply is seen to grow, or only once it is whole. */
+	readonly growing: boolean;
+	/** Whether the program stops by itself when it is to abort; else it is sent what Ctrl-C sends. */
+	readonly abortsItself: boolean;
+	/** Whether it goes on asking for minutes when Ollama is away; then it is stopped after its second request. */
+	readonly keepsAsking?: boolean;
+	/** In place of a bearer key, field 2 of the public half that the gate knows. */
+	readonly ollamaKey?: string;
+	invoke(attempt: Attempt): Invocation | Promise<Invocation>;
+}
+
+/** What was seen of one case. */
+export interface Seen {
+	readonly exit: number | string;
+	/** Absent where it is the reply. */
+	readonly shows?: readonly string[];
+	/** What the gate logged of each request, with how often. */
+	readonly gate: readonly string[];
+}
+
+/** What test/real/clients/seen has of a client. */
+export interface SeenClient {
+	readonly title: string;
+	readonly typed: string;
+	readonly cases: Readonly<Record<string, Seen>>;
+}
+
+/** A guard against hanging and nothing else. */
+const patienceMs = 300_000;
+
+/** The same six cases for every client; what each shows must be what docs/clients.md says. */
+export function tryClient(trial: Trial): void {
+	t.test(`${trial.title}, through the gate`, async (t) => {
+		const stack = await startStack(t, trial.ollamaKey);
+		const home = await temporaryFolder(t);
+		const cases: Record<string, Seen> = {};
+		const readable = (text: string) =>
+			linesOf(
+				text.replaceAll(home, "~").replaceAll(stack.ollama, "127.0.0.1:11434"),
+			);
+
+		const run = async (
+			task: Task,
+			{ key = testKeys.user, model = models.short as string },
+			meanwhile: (running: Running) => Promise<void> = async () => {},
+		) => {
+			const before = stack.requests().length;
+			const { command, env, input, cwd, files } = await trial.invoke({
+				task,
+				server: stack.server,
+				key,
+				model,
+				home,
+			});
+			for (const [name, text] of Object.entries(files ?? {})) {
+				const file = path.join(home, name);
+				await mkdir(path.dirname(file), { recursive: true });
+				await writeFile(file, text, { mode: 0o700 });
+			}
+			const running = start(stack.inClientNetwork(command), {
+				cwd: cwd ?? home,
+				env: { ...environment(home), ...env },
+				input: input ?? "",
+			});
+			t.teardown(() => running.kill());
+			const timer = setTimeout(() => running.kill(), patienceMs);
+			await meanwhile(running);
+			const exit = await running.ended;
+			clearTimeout(timer);
+			const shown = running.shown();
+			if (shown.includes(key)) throw new Error("the client shows its key");
+			await stack.settled();
+			const lines = stack.requests().slice(before);
+			return { exit, shown, lines };
+		};
+
+		/** What it shows whether it is answered or not. */
+		const usual = new Set<string>();
+		await t.test("a chat is answered", async (t) => {
+			const { exit, shown, lines } = await run("chat", {});
+			for (const line of readable(shown)) usual.add(line);
+			t.equal(exit, 0, shown);
+			t.match(shown, /\w/);
+			t.ok(lines.some(isAnswered));
+			cases.chat = { exit, gate: summarize(lines) };
+		});
+
+		// That it grows is shown by the next, whose stream has no end by itself.
+		await t.test("a stream is shown whole", async (t) => {
+			const { exit, shown, lines } = await run("stream", {});
+			t.equal(exit, 0, shown);
+			t.ok(lines.some(isAnswered));
+			cases.stream = { exit, gate: summarize(lines) };
+		});
+
+		await t.test("an abort reaches Ollama", async (t) => {
+			const { exit, lines, shown } = await run(
+				"abort",
+				{ model: models.endless },
+				async (running) => {
+					if (trial.abortsItself) return;
+					await eventually(
+						async () =>
+							(trial.growing
+								? /\d/.test(stripVTControlCharacters(running.shown()))
+								: (await stack.streams()) > 0) || running.hasEnded(),
+					);
+					running.interrupt();
+				},
+			);
+			t.ok(
+				lines.some(({ outcome }) => outcome === "client_gone"),
+				shown,
+			);
+			t.ok(await stack.isRunnerFree());
+			cases.abort = { exit, gate: summarize(lines) };
+		});
+
+		const refused = async (
+			name: string,
+			wanted: object,
+			withWhat: object,
+			meanwhile?: (running: Running) => Promise<void>,
+		) => {
+			const { exit, shown, lines } = await run("chat", withWhat, meanwhile);
+			t.ok(lines.length > 0, `${name}: the gate was asked`);
+			t.match(lines.at(-1), wanted, name);
+			cases[name] = {
+				exit,
+				shows: readable(shown).filter((line) => !usual.has(line)),
+				gate: summarize(lines),
+			};
+		};
+		await refused("wrong key", { status: 401 }, { key: testKeys.wrong });
+		await refused(
+			"forbidden model",
+			{ status: 403 },
+			{ model: models.forbidden },
+		);
+		await stack.stopOllama();
+		await refused("Ollama stopped", { status: 502 }, {}, async (running) => {
+			if (trial.keepsAsking !== true) return;
+			const misses = () =>
+				stack.requests().filter(({ status }) => status === 502).length;
+			await eventually(() => misses() > 1 || running.hasEnded());
+			running.interrupt();
+		});
+
+		t.strictSame(stack.leftBehind(), [], "nothing is left running");
+		record("clients", trial.title.replace(` ${trial.version}`, ""), {
+			version: trial.version,
+			ran: Object.keys(cases),
+			differs: [],
+		});
+		compare(t, { title: trial.title, typed: trial.typed, cases }, trial.name);
+	});
+}
+
+function environment(home: string): Record<string, string> {
+	return {
+		PATH: `${home}/bin:${path.dirname(process.execPath)}:/usr/bin:/bin`,
+		HOME: home,
+		LANG: "C.UTF-8",
+		TERM: "dumb",
+		NO_COLOR: "1",
+	};
+}
+
+function isAnswered({ key, outcome, route }: LogLine): boolean {
+	return key === "person" && outcome === "ok" && String(route).includes("POST");
+}
+
+/** `2 × POST /api/chat 401`, in the order in which they first came. */
+function summarize(lines: readonly LogLine[]): string[] {
+	const counts = new Map<string, number>();
+	for (const { route, path: asked, status, outcome, reason } of lines) {
+		const line = [
+			route ?? asked ?? "another path",
+			status,
+			outcome,
+			...(reason === undefined ? [] : [`(${String(reason)})`]),
+		].join(" ");
+		counts.set(line, (counts.get(line) ?? 0) + 1);
+	}
+	return [...counts].map(([line, count]) =>
+		count === 1 ? line : `${count} × ${line}`,
+	);
+}
+
+/** What a person reads, without colours and without what differs from run to run. */
+function linesOf(shown: string): string[] {
+	return stripVTControlCharacters(shown)
+		.replace(/[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}/g, "ID")
+		.replace(/\b[0-9a-f]{8}-[0-9a-z]+\b/g, "ID")
+		.split(/[\r\n]+/)
+		.map((line) => line.trim())
+		.filter((line, index, lines) => line !== "" && line !== lines[index - 1]);
+}
+
+/** As with tap's own snapshots, TAP_SNAPSHOT=1 writes down what is seen in place of judging it. */
+function compare(
+	t: { equal(found: string, wanted: string, message: string): boolean },
+	seen: SeenClient,
+	name: string,
+): void {
+	const file = path.join(import.meta.dirname, "seen", `${name}.json`);
+	const text = `${JSON.stringify(seen, undefined, "\t")}\n`;
+	if (process.env.TAP_SNAPSHOT === "1") {
+		mkdirSync(path.dirname(file), { recursive: true });
+		writeFileSync(file, text);
+	}
+	t.equal(text, readFileSync(file, "utf8"), `${name} shows what it showed`);
+}

@@ -1,0 +1,173 @@
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
+import {
+	mkdir,
+	readdir,
+	readFile,
+	rename,
+	rm,
+	writeFile,
+} from "node:fs/promises";
+import path from "node:path";
+import { promisify } from "node:util";
+import { npmBefore, type PinnedClient, pinnedClients } from "./clients.ts";
+
+const run = promisify(execFile);
+/** The heaviest takes two minutes from an empty npm cache. */
+const patienceMs = 8 * 60_000;
+
+/** Where a client is kept: a folder a version, so that a new one is another. */
+function folderOf(cache: string, { name, version }: PinnedClient): string {
+	return path.join(cache, "clients", `${name}-${version}`);
+}
+
+/**
+ * The folder of a client that has been installed.
+ *
+ * @throws if it is not there, in one line that says how to get it
+ */
+export function clientFolder(cache: string, name: string): string {
+	const client = pinned(name);
+	const folder = folderOf(cache, client);
+	if (!existsSync(folder))
+		throw new Error(
+			`${client.package} ${client.version} is not in ${cache}: npm run test:real gets it`,
+		);
+	return folder;
+}
+
+/** A line of the table of clients. */
+export function pinned(name: string): PinnedClient {
+	const client = pinnedClients.find((one) => one.name === name);
+	if (client === undefined) throw new Error(`no client is called ${name}`);
+	return client;
+}
+
+/**
+ * Installs into the cache what it does not have yet, one client after the
+ * other. A client is there whole or not at all.
+ *
+ * @param say is told a line before and after each
+ * @throws in one line that says which client could not be had, and why
+ */
+export async function installClients(
+	cache: string,
+	say: (line: string) => void,
+	clients: readonly PinnedClient[] = pinnedClients,
+): Promise<void> {
+	for (const client of clients) {
+		const folder = folderOf(cache, client);
+		if (existsSync(folder)) continue;
+		const title = `${client.package} ${client.version}`;
+		say(`${title}: installing from ${client.registry}`);
+		const startedAt = performance.now();
+		const unfinished = `${folder}.unfinished-${process.pid}`;
+		await mkdir(unfinished, { recursive: true });
+		try {
+			if (client.registry === "npm") await installFromNpm(client, unfinished);
+			else await installFromPyPi(client, unfinished);
+			await rename(unfinished, folder);
+		} catch (error) {
+			throw new Error(`${title} cannot be installed: ${reasonOf(error)}`);
+		} finally {
+			await rm(unfinished, { recursive: true, force: true });
+		}
+		const seconds = (performance.now() - startedAt) / 1000;
+		say(`${title}: installed in ${seconds.toFixed(0)} s`);
+	}
+}
+
+async function installFromNpm(
+	client: PinnedClient,
+	folder: string,
+): Promise<void> {
+	await writeFile(
+		path.join(folder, "package.json"),
+		JSON.stringify({
+			private: true,
+			dependencies: { [client.package]: client.version },
+		}),
+	);
+	await run(
+		"npm",
+		[
+			"install",
+			"--no-audit",
+			"--no-fund",
+			"--loglevel=error",
+			`--before=${npmBefore}`,
+		],
+		{ cwd: folder, timeout: patienceMs },
+	);
+	const lock = JSON.parse(
+		await readFile(
+			path.join(folder, "node_modules/.package-lock.json"),
+			"utf8",
+		),
+	) as { packages: Record<string, { integrity?: string }> };
+	check(client, lock.packages[`node_modules/${client.package}`]?.integrity);
+}
+
+async function installFromPyPi(
+	client: PinnedClient,
+	folder: string,
+): Promise<void> {
+	// Its programs in bin/ name the path it was made at; all but the interpreter go unused.
+	await run("python3", ["-m", "venv", folder], { timeout: patienceMs });
+	const pip = (...args: string[]) =>
+		run(
+			path.join(folder, "bin/python"),
+			["-m", "pip", "--disable-pip-version-check", "--quiet", ...args],
+			{ timeout: patienceMs },
+		);
+	const wheels = path.join(folder, "wheel");
+	await pip(
+		"download",
+		"--no-deps",
+		"--dest",
+		wheels,
+		`${client.package}==${client.version}`,
+	);
+	const [name = ""] = await readdir(wheels);
+	const wheel = path.join(wheels, name);
+	check(
+		client,
+		createHash("sha256")
+			.update(await readFile(wheel))
+			.digest("hex"),
+	);
+	await pip("install", wheel);
+}
+
+function check(client: PinnedClient, found: string | undefined): void {
+	if (found !== client.checksum)
+		throw new Error(
+			`its checksum is ${found ?? "not told"}, and ${client.checksum} was expected`,
+		);
+}
+
+/** The last line that a program wrote to its standard error says most. */
+function reasonOf(error: unknown): string {
+	const { stderr, message } = error as { stderr?: string; message: string };
+	const lines = (stderr ?? "").trim().split("\n");
+	return lines.at(-1) || message.split("\n", 1)[0] || "for no reason told";
+}
+
+/** `node test/real/clients/install.ts FOLDER [FILES]`: what the tests in these files are about, or all. */
+if (import.meta.main) {
+	const [cache = "", ...files] = process.argv.slice(2);
+	const names = files.map((file) => path.basename(file, ".test.ts"));
+	try {
+		await installClients(
+			path.resolve(cache),
+			(line) => process.stdout.write(`${line}\n`),
+			pinnedClients.filter(
+				({ name }) => files.length === 0 || names.includes(name),
+			),
+		);
+	} catch (error) {
+		process.stderr.write(`${(error as Error).message}\n`);
+		process.exitCode = 1;
+	}
+}

@@ -1,0 +1,3 @@
+import { tryLibrary } from "./library.ts";
+
+tryLibrary("ollama-python", "ollama-python");
