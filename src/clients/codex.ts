@@ -3,7 +3,7 @@ import type { Client } from "./client.ts";
 export const codex: Client = {
 	name: "codex",
 	title: "Codex",
-	source: "run with Codex 0.171, by hand",
+	source: "run in our tests with Codex 0.171.0; the second form by hand",
 	sendsKey: true,
 	render({ server, key, model }) {
 		const { protocol, host } = new URL(server);

@@ -4,7 +4,7 @@ export const langChain: Client = {
 	name: "langchain",
 	title: "LangChain",
 	source:
-		"JavaScript: run with @langchain/ollama 1.3.0, by hand. Python: from the source of langchain-ollama; parsed in our tests, not run",
+		"JavaScript: run with @langchain/ollama 1.3.0, by hand. Python: run in our tests with langchain-ollama 1.1.0",
 	sendsKey: true,
 	render({ server, key, model }) {
 		return {

@@ -45,8 +45,8 @@ export interface Trial {
 	readonly version: string;
 	/** What a person types, as the page says it. */
 	readonly typed: string;
-	/** Whether a reply is seen to grow, or only once it is whole. */
-	readonly growing: boolean;
+	/** What is seen of a reply as soon as it begins; absent for a client that shows it once it is whole. */
+	readonly begins?: RegExp;
 	/** Whether the program stops by itself when it is to abort; else it is sent what Ctrl-C sends. */
 	readonly abortsItself: boolean;
 	/** Whether it goes on asking for minutes when Ollama is away; then it is stopped after its second request. */
@@ -148,8 +148,8 @@ export function tryClient(trial: Trial): void {
 					if (trial.abortsItself) return;
 					await eventually(
 						async () =>
-							(trial.growing
-								? /\d/.test(stripVTControlCharacters(running.shown()))
+							(trial.begins !== undefined
+								? trial.begins.test(stripVTControlCharacters(running.shown()))
 								: (await stack.streams()) > 0) || running.hasEnded(),
 					);
 					running.interrupt();
@@ -174,7 +174,9 @@ export function tryClient(trial: Trial): void {
 			t.match(lines.at(-1), wanted, name);
 			cases[name] = {
 				exit,
-				shows: readable(shown).filter((line) => !usual.has(line)),
+				shows: readable(shown).filter(
+					(line) => !usual.has(line.replaceAll(models.forbidden, models.short)),
+				),
 				gate: summarize(lines),
 			};
 		};
@@ -223,7 +225,8 @@ function summarize(lines: readonly LogLine[]): string[] {
 	for (const { route, path: asked, status, outcome, reason } of lines) {
 		const line = [
 			route ?? asked ?? "another path",
-			status,
+			// Whether the head of the reply had come is a matter of milliseconds.
+			...(outcome === "client_gone" ? [] : [status]),
 			outcome,
 			...(reason === undefined ? [] : [`(${String(reason)})`]),
 		].join(" ");

@@ -20,7 +20,7 @@ export function tryLibrary(name: string, printed: string | undefined): void {
 		title: `${library} ${version} (${isPython ? "PyPI" : "npm"})`,
 		version,
 		typed: `a program (test/real/clients/programs/${name}.${ending})${printed === undefined ? "" : `; the stream by what \`llamagate connect ${printed}\` prints`}`,
-		growing: true,
+		begins: /\d/,
 		abortsItself: true,
 		async invoke({ task, server, key, model }) {
 			const folder = clientFolder(realParts().folder, name);

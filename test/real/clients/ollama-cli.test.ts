@@ -29,7 +29,7 @@ tryClient({
 	title: `ollama ${newestOllama}, the command, which signs its requests`,
 	version: newestOllama,
 	typed: '`ollama run MODEL "Hello!"`',
-	growing: true,
+	begins: /\d/,
 	abortsItself: false,
 	ollamaKey: known.field2,
 	invoke({ server, key, model }) {

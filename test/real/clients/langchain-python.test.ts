@@ -1,0 +1,3 @@
+import { tryLibrary } from "./library.ts";
+
+tryLibrary("langchain-python", "langchain");
