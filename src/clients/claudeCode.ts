@@ -3,7 +3,7 @@ import { type Client, json } from "./client.ts";
 export const claudeCode: Client = {
 	name: "claude-code",
 	title: "Claude Code",
-	source: "run with Claude Code 2.1.330, by hand",
+	source: "run in our tests with Claude Code 2.1.332",
 	sendsKey: true,
 	render({ server, key, model }) {
 		const env = {
