@@ -149,7 +149,7 @@ export const ollamaExaminations: readonly Examination[] = [
 		title: "llamagate was tested with this version of Ollama",
 		severity: "warn",
 		why: "A newer Ollama may have calls, options or replies that this llamagate does not know: what it does not know it refuses, or counts wrongly.",
-		fix: "look for a newer llamagate, whose README.md says which Ollama it was tested with",
+		fix: "look for a newer llamagate, whose docs/compatibility.md says which Ollama it was tested with",
 		examine: (patient) => examineVersions(patient, judgeTested),
 	},
 	{
