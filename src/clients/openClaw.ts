@@ -14,7 +14,7 @@ export function providerSettings({ server, key }: Connection) {
 export const openClaw: Client = {
 	name: "openclaw",
 	title: "OpenClaw",
-	source: "run with OpenClaw 2026.9.6, by hand",
+	source: "run in our tests with OpenClaw 2026.9.6",
 	sendsKey: true,
 	render(connection) {
 		const { model } = connection;
@@ -38,6 +38,7 @@ export const openClaw: Client = {
 			],
 			notes: [
 				"No /v1 in the URL: it breaks tool calls. Check the file with: openclaw config validate",
+				"OpenClaw sets shift in every request, which changes how the server's model runs for everybody: a key that is held to some models refuses it with a 403, unless its denyOptions in the keys file leave out shift.",
 				"If agents.defaults.models is there, it is the list of models that are allowed: add the model to it, too.",
 			],
 		};

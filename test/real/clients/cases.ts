@@ -3,6 +3,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { stripVTControlCharacters } from "node:util";
 import t from "tap";
+import type { KeyEntry } from "../../../src/keys/keyFile.ts";
 import {
 	eventually,
 	type LogLine,
@@ -51,8 +52,8 @@ export interface Trial {
 	readonly abortsItself: boolean;
 	/** Whether it goes on asking for minutes when Ollama is away; then it is stopped after its second request. */
 	readonly keepsAsking?: boolean;
-	/** In place of a bearer key, field 2 of the public half that the gate knows. */
-	readonly ollamaKey?: string;
+	/** Rules of the key besides, or an `ollamaKey` in place of a bearer key. */
+	readonly rules?: Partial<KeyEntry>;
 	invoke(attempt: Attempt): Invocation | Promise<Invocation>;
 }
 
@@ -78,7 +79,7 @@ const patienceMs = 300_000;
 /** The same six cases for every client; what each shows must be what docs/clients.md says. */
 export function tryClient(trial: Trial): void {
 	t.test(`${trial.title}, through the gate`, async (t) => {
-		const stack = await startStack(t, trial.ollamaKey);
+		const stack = await startStack(t, trial.rules);
 		const home = await temporaryFolder(t);
 		const cases: Record<string, Seen> = {};
 		const readable = (text: string) =>

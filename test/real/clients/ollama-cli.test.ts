@@ -31,7 +31,7 @@ tryClient({
 	typed: '`ollama run MODEL "Hello!"`',
 	begins: /\d/,
 	abortsItself: false,
-	ollamaKey: known.field2,
+	rules: { ollamaKey: known.field2 },
 	invoke({ server, key, model }) {
 		const { snippets } = ollamaCli.render({ server, key, model });
 		return {

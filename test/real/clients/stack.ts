@@ -69,18 +69,24 @@ export interface Stack {
 	stopOllama(): Promise<void>;
 }
 
-/** Starts it; the test's end takes all of it down. */
-export async function startStack(t: Test, ollamaKey?: string): Promise<Stack> {
+/**
+ * Starts it; the test's end takes all of it down.
+ *
+ * @param rules of the key, over those that it has: read, infer, and two models
+ */
+export async function startStack(
+	t: Test,
+	rules: Partial<KeyEntry> = {},
+): Promise<Stack> {
 	const ollama = await startOllama(t);
 	for (const recipe of recipes)
 		await post(ollama.url, "/api/create", { ...recipe, from: "smol" });
 	const entry: KeyEntry = {
 		name: "person",
-		...(ollamaKey === undefined
-			? { sha256: digestOf(testKeys.user) }
-			: { ollamaKey }),
+		...(rules.ollamaKey === undefined && { sha256: digestOf(testKeys.user) }),
 		scopes: ["read", "infer"],
 		models: [models.short, models.endless],
+		...rules,
 	};
 
 	const network = await makeNamespace(t);
