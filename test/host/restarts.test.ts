@@ -56,13 +56,12 @@ t.test(
 		);
 
 		await t.test(
-			"an interface that stays away is given up with its streams, and served when it is back",
+			"of an interface that stays away the streams are given up; when it is back nothing has to start",
 			async (t) => {
 				const stream = startStream(peer, gateV4, key);
 				await stream.seen((_, index) => index === 1);
 				const pid = await mainPid(host);
 				await host.unplugTailnet();
-				await becomes(t, gateListens, [], "nothing listens for it");
 				await becomes(
 					t,
 					async () =>
@@ -71,8 +70,12 @@ t.test(
 					true,
 					"another gate waits",
 				);
+				const second = await mainPid(host);
+				t.strictSame(await gateListens(), [gateV4, gateV6], "at its sockets");
+				t.equal(await hasTable(host, "llamagate"), true, "which are guarded");
 				await host.plugTailnet();
 				await becomes(t, () => status(gateV4), 401, "it serves again");
+				t.equal(await mainPid(host), second, "it is the same");
 			},
 		);
 
