@@ -6,7 +6,13 @@ import { parse } from "jsonc-parser";
 import t, { type Test } from "tap";
 import { node } from "../../support/gate.ts";
 import { becomes, linesOf } from "../../support/namespaces.ts";
-import { type Device, type Owner, startTailnet, until } from "./tailnet.ts";
+import {
+	type Device,
+	type Owner,
+	recordTailnet,
+	startTailnet,
+	until,
+} from "./tailnet.ts";
 
 // What `llamagate policy check` says of a policy, beside what opens under it: each
 // device tries each port that check knows of, over IPv4 and IPv6.
@@ -225,6 +231,15 @@ t.test("a policy opens what policy check says, and nothing else", async (t) => {
 		t.equal(tests.length, 2);
 		await tailnet.headscale("policy", "check", "--file", file);
 	});
+
+	if (t.passing())
+		recordTailnet("policies", {
+			ran: [
+				"what policy check says of 15 policies, beside what opens for each of four devices over IPv4 and IPv6",
+				"what policy print --for headscale writes, taken by headscale and beside what opens",
+			],
+			differs: ["headscale refuses ip sets."],
+		});
 });
 
 /** Runs a command of llamagate's on this machine. */

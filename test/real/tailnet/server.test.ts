@@ -23,7 +23,7 @@ import {
 	statesOf as stepsOf,
 } from "../../support/setupHost.ts";
 import { bootServer } from "./server.ts";
-import { startTailnet } from "./tailnet.ts";
+import { recordTailnet, startTailnet } from "./tailnet.ts";
 
 // One server, as people have it: Debian, systemd, udev, a real tailscaled, and
 // llamagate set up by its own command. The stand-in plays Ollama.
@@ -357,6 +357,20 @@ t.test("a Debian that is joined to a tailnet and set up", async (t) => {
 			);
 		},
 	);
+
+	if (t.passing())
+		recordTailnet("a server that is set up", {
+			ran: [
+				"setup, doctor and probe on a booted Debian",
+				"identity by node, person and tag",
+				"Serve over HTTP, with forged headers, a stream and a lockout",
+				"shields up",
+			],
+			differs: [
+				"A person without an e-mail address is written with an @ behind the name in a key's bind.",
+				"Behind Serve every client is the server itself to the gate.",
+			],
+		});
 });
 
 /** Sets `identity.mode`, and has it in force. */

@@ -8,6 +8,7 @@ import type { RunResult } from "../../support/gate.ts";
 import { makeNamespace, type Namespace } from "../../support/namespaces.ts";
 import { reap } from "../../support/reaper.ts";
 import { realParts } from "../parts.ts";
+import { type Finding, record } from "../record.ts";
 
 // headscale and its relay (DERP) on a bridge in a network namespace, and devices
 // in namespaces of their own with tailscaled. Nothing of it is seen outside: the
@@ -307,4 +308,16 @@ function run(file: string, args: readonly string[]): Promise<RunResult> {
 async function must(file: string, args: readonly string[]): Promise<void> {
 	const { code, stderr } = await run(file, args);
 	if (code !== 0) throw new Error(`${file}: ${stderr}`);
+}
+
+/** Writes down for docs/compatibility.md what a test has run here. @param subject of the test */
+export function recordTailnet(
+	subject: string,
+	found: Pick<Finding, "ran" | "differs">,
+): void {
+	const { tailscale, headscale } = realParts().versions;
+	record("tailnet", `tailscaled with headscale, ${subject}`, {
+		version: `${tailscale} with ${headscale}`,
+		...found,
+	});
 }
