@@ -57,6 +57,7 @@ export async function startDaemon(
 		);
 	const reloader = new Reloader(
 		rules,
+		startedAt,
 		load,
 		(next, previous) => {
 			gate.replaceRules(next);

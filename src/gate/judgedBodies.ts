@@ -4,8 +4,9 @@ import { wholeBodyBytes } from "./wholeBody.ts";
 const blockBytes = 64 * 1024;
 /** How long the event loop is left to others after a piece, as a multiple of what it took. */
 const restFor = 2;
-/** A piece's memory is collected too, so the pace is bounded: some 20 MiB a second for all. */
+/** And for so many bytes at least: their memory is collected too. It comes to some 20 MiB a second for all. */
 const leastRestMs = 3;
+const bytesOfLeastRest = 64 * 1024;
 
 /**
  * The memory and the time for bodies that a rule must see whole before Ollama
@@ -13,10 +14,11 @@ const leastRestMs = 3;
  */
 export class JudgedBodies {
 	#heldBytes = 0;
-	/** When the loop has had its part of the time; by `performance.now()`. */
-	#restUntilMs = 0;
+	/** What the event loop has not been left yet. */
+	#owedMs = 0;
 	readonly #ofKey = new Map<string, number>();
-	readonly #waiting: (() => void)[] = [];
+	/** By key, the one whose turn is next first. */
+	readonly #waiting = new Map<string, (() => void)[]>();
 
 	/**
 	 * Takes room for a body that has grown.
@@ -57,25 +59,49 @@ export class JudgedBodies {
 	}
 
 	/**
-	 * Judges a piece of a large body, and calls back when the next piece of any may
-	 * be: one of all of them at a time, and together they have a third of the time.
+	 * Judges a piece of a large body, and calls back when the next piece of it may
+	 * be: one of all bodies at a time, the keys by turns, and together they have a
+	 * third of the time.
 	 */
-	inTurn(judge: () => void, go: () => void): void {
+	inTurn(
+		key: string,
+		sizeBytes: number,
+		judge: () => void,
+		go: () => void,
+	): void {
 		const startMs = performance.now();
 		judge();
-		const endMs = performance.now();
-		this.#restUntilMs =
-			Math.max(this.#restUntilMs, endMs) +
-			Math.max(leastRestMs, restFor * (endMs - startMs));
-		if (this.#waiting.push(go) === 1) setImmediate(this.#turn);
+		const tookMs = performance.now() - startMs;
+		this.#owedMs += Math.max(
+			(leastRestMs * sizeBytes) / bytesOfLeastRest,
+			restFor * tookMs,
+		);
+		const isFirst = this.#waiting.size === 0;
+		const ofKey = this.#waiting.get(key);
+		if (ofKey === undefined) this.#waiting.set(key, [go]);
+		else ofKey.push(go);
+		if (isFirst) this.#rest();
+	}
+
+	/** A timer is not finer than a millisecond, so what is owed is gathered until it is worth one. */
+	#rest(): void {
+		if (this.#owedMs < 1) {
+			setImmediate(this.#turn);
+			return;
+		}
+		setTimeout(this.#turn, this.#owedMs);
+		this.#owedMs = 0;
 	}
 
 	readonly #turn = (): void => {
-		if (performance.now() < this.#restUntilMs) {
-			setTimeout(this.#turn, 1);
-			return;
-		}
-		this.#waiting.shift()?.();
-		if (this.#waiting.length > 0) setImmediate(this.#turn);
+		const [next] = this.#waiting;
+		if (next === undefined) return;
+		const [key, ofKey] = next;
+		const go = ofKey.shift();
+		// The next turn is another key's.
+		this.#waiting.delete(key);
+		if (ofKey.length > 0) this.#waiting.set(key, ofKey);
+		go?.();
+		if (this.#waiting.size > 0) this.#rest();
 	};
 }

@@ -14,8 +14,8 @@ export type ReloadResult =
 
 /** Reads the rules anew and puts them in force, or leaves those that are. */
 export class Reloader {
-	/** When the rules in force, or the last refused ones, were read. */
-	last = { at: new Date(), ok: true };
+	/** When the rules were last read, and whether they were taken. */
+	last: { readonly at: Date; readonly ok: boolean };
 	rules: Rules;
 	readonly #load: () => Promise<Rules>;
 	readonly #apply: (next: Rules, previous: Rules) => void;
@@ -26,16 +26,19 @@ export class Reloader {
 
 	/**
 	 * @param rules those in force
+	 * @param readAt a time before they were read
 	 * @param load reads the rules, and throws a `BadFileError` if they would not do
 	 * @param apply puts rules in force
 	 */
 	constructor(
 		rules: Rules,
+		readAt: Date,
 		load: () => Promise<Rules>,
 		apply: (next: Rules, previous: Rules) => void,
 		log: Log,
 	) {
 		this.rules = rules;
+		this.last = { at: readAt, ok: true };
 		this.#load = load;
 		this.#apply = apply;
 		this.#log = log;

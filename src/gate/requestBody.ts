@@ -49,6 +49,8 @@ export class RequestBody {
 	/** The key's name. */
 	readonly #key: string;
 	readonly #limitBytes: number;
+	/** For all judged bodies together. */
+	readonly #roomBytes: number;
 	/** Reads the body where a rule of the key's depends on it. */
 	readonly #guard: BodyGuard | undefined;
 	/** Reads along a file that the key is to have sent itself. */
@@ -81,6 +83,7 @@ export class RequestBody {
 		this.#key = credential.key.name;
 		const { bodyBytes } = state.settings.limits;
 		this.#limitBytes = bodyLimitOf(route, bodyBytes, smallBodyBytes);
+		this.#roomBytes = 2 * bodyBytes;
 		this.#guard = guardBody(credential, route, exchange.head, state.uploads);
 		this.upload = state.uploads.watch(credential, route, path);
 	}
@@ -125,7 +128,9 @@ export class RequestBody {
 
 	/** Whether a large body that is read whole has brought too little for a while. */
 	trickles(intervalMs: number, idleTimeoutMs: number): boolean {
-		if (this.#judgedBytes === 0 || this.isComplete) return false;
+		// While it waits for its turn, nothing can come of it.
+		if (this.#judgedBytes === 0 || this.isComplete || this.#waitsForTurn)
+			return false;
 		this.#windowSweeps += 1;
 		const windowMs = this.#windowSweeps * intervalMs;
 		if (windowMs < Math.min(rateWindowMs, idleTimeoutMs)) return false;
@@ -179,7 +184,7 @@ export class RequestBody {
 			this.#key,
 			this.#exchange.bytesIn,
 			this.#judgedBytes,
-			2 * this.#state.settings.limits.bodyBytes,
+			this.#roomBytes,
 		);
 		if (held === undefined) this.#reader.refuse(tooManyLargeBodies);
 		else this.#judgedBytes = held;
@@ -199,7 +204,8 @@ export class RequestBody {
 		const { req } = this.#exchange;
 		this.#waitsForTurn = true;
 		req.pause();
-		this.#state.judgedBodies.inTurn(judge, () => {
+		const { judgedBodies } = this.#state;
+		judgedBodies.inTurn(this.#key, piece.length, judge, () => {
 			this.#waitsForTurn = false;
 			req.resume();
 		});
