@@ -147,7 +147,8 @@ export const ollamaExaminations: readonly Examination[] = [
 		group,
 		layer,
 		title: "llamagate was tested with this version of Ollama",
-		severity: "warn",
+		// A fault of security is often mended in a version that is newer than what was run.
+		severity: "info",
 		why: "A newer Ollama may have calls, options or replies that this llamagate does not know: what it does not know it refuses, or counts wrongly.",
 		fix: "look for a newer llamagate, whose docs/compatibility.md says which Ollama it was tested with",
 		examine: (patient) => examineVersions(patient, judgeTested),
