@@ -5,7 +5,10 @@ import { head, openRaw, shows, within } from "../support/raw.ts";
 t.test(
 	"connections that come all at once, while the gate has no time, wait in a queue that holds them",
 	async (t) => {
-		const gate = await spawnGate(t);
+		// So that it is the queue that is tried, and not how fast the stand-in answers.
+		const gate = await spawnGate(t, {
+			config: { upstream: { maxConnections: 3_000 } },
+		});
 		gate.child.kill("SIGSTOP");
 		// A queue that is full swallows handshakes, which clients repeat after 1, 2, 4 and more seconds.
 		const clients = await within(
