@@ -362,9 +362,9 @@ end
 async function inForce(namespace: Namespace, expression: string) {
 	const { stdout, stderr } = await namespace.run(
 		...[process.execPath, "--input-type=module", "--eval"],
-		`import { kernelFilter } from "./src/host/kernelFilter.ts";
-		import { wayIn } from "./src/host/packetFilter.ts";
-		import { rangeOf } from "./src/host/ufwPackets.ts";
+		`import { kernelFilter } from "./src/system/kernelFilter.ts";
+		import { wayIn } from "./src/netfilter/evaluate.ts";
+		import { rangeOf } from "./src/netfilter/ufwPackets.ts";
 		const filter = await kernelFilter();
 		const packets = (port) => ({ family: "ipv4", interfaceIn: "eth0", protocol: "tcp", port, from: rangeOf("0.0.0.0/0") });
 		console.log(JSON.stringify(${expression}));`,
