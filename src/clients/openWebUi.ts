@@ -3,8 +3,7 @@ import type { Client } from "./client.ts";
 export const openWebUi: Client = {
 	name: "open-webui",
 	title: "Open WebUI",
-	source:
-		"from the source of Open WebUI (config.py and routers/ollama.py, main branch, 2026); not run",
+	source: "run in our tests with Open WebUI 0.12.4",
 	sendsKey: true,
 	render({ server, key }) {
 		const configs = JSON.stringify({ 0: { enable: true, key } });

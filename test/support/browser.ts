@@ -36,12 +36,21 @@ export interface Tab {
 	onPaper<T>(expression: string): Promise<T>;
 }
 
-/** Starts Debian's Chromium with a profile of its own; it ends with the test. */
-export async function openBrowser(t: Tap): Promise<Tab> {
+/**
+ * Starts Debian's Chromium with a profile of its own; it ends with the test.
+ *
+ * @param launcher a command that runs the command that follows it
+ */
+export async function openBrowser(
+	t: Tap,
+	launcher: readonly string[] = [],
+): Promise<Tab> {
 	const profile = await temporaryFolder(t);
+	const [program = "", ...before] = [...launcher, "chromium"];
 	const chromium = spawn(
-		"chromium",
+		program,
 		[
+			...before,
 			"--headless",
 			"--no-sandbox",
 			"--disable-gpu",

@@ -59,7 +59,8 @@ export interface Trial {
 
 /** What was seen of one case. */
 export interface Seen {
-	readonly exit: number | string;
+	/** Absent for what has no end of its own. */
+	readonly exit?: number | string;
 	/** Absent where it is the reply. */
 	readonly shows?: readonly string[];
 	/** What the gate logged of each request, with how often. */
@@ -221,7 +222,7 @@ function isAnswered({ key, outcome, route }: LogLine): boolean {
 }
 
 /** `2 × POST /api/chat 401`, in the order in which they first came. */
-function summarize(lines: readonly LogLine[]): string[] {
+export function summarize(lines: readonly LogLine[]): string[] {
 	const counts = new Map<string, number>();
 	for (const { route, path: asked, status, outcome, reason } of lines) {
 		const line = [
@@ -249,7 +250,7 @@ function linesOf(shown: string): string[] {
 }
 
 /** As with tap's own snapshots, TAP_SNAPSHOT=1 writes down what is seen in place of judging it. */
-function compare(
+export function compare(
 	t: { equal(found: string, wanted: string, message: string): boolean },
 	seen: SeenClient,
 	name: string,

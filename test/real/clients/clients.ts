@@ -7,6 +7,14 @@ export interface PinnedClient {
 	readonly version: string;
 	/** npm: the registry's `dist.integrity`; pypi: the SHA-256 of the wheel. */
 	readonly checksum: string;
+	/** What it takes besides; such a client is too large to be had unless it is asked for. */
+	readonly takes?: {
+		/** The minor versions of Python 3 that it runs on. */
+		readonly python: readonly number[];
+		/** Of the disk, once it is installed. */
+		readonly gigabytes: number;
+		readonly programs: readonly string[];
+	};
 }
 
 /**
@@ -99,5 +107,18 @@ export const pinnedClients: readonly PinnedClient[] = [
 		version: "1.1.0",
 		checksum:
 			"43ac83a6eacb0f43855810739794dd55019e0d9b17bdcf3ecb3b1991ac3b59dd",
+	},
+	{
+		name: "open-webui",
+		registry: "pypi",
+		package: "open-webui",
+		version: "0.12.4",
+		checksum:
+			"02e9caba96234db3fa17a92e56163b3f7f2b8ca8227fa886b85c178d696483f6",
+		takes: {
+			python: [11, 12],
+			gigabytes: 8,
+			programs: ["python3", "chromium"],
+		},
 	},
 ];

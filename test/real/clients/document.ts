@@ -21,7 +21,7 @@ function row(name: string, { exit, shows, gate }: Seen): string {
 		shows === undefined
 			? usual
 			: shows.map(code).join("<br>") || "nothing of its own";
-	return `| ${name} | ${shown} | ${exit} | ${gate.map(code).join("<br>")} |`;
+	return `| ${name} | ${shown} | ${exit ?? "–"} | ${gate.map(code).join("<br>")} |`;
 }
 
 function renderClient(name: string): string {

@@ -7,6 +7,7 @@ import {
 	readFile,
 	rename,
 	rm,
+	statfs,
 	writeFile,
 } from "node:fs/promises";
 import path from "node:path";
@@ -14,8 +15,9 @@ import { promisify } from "node:util";
 import { npmBefore, type PinnedClient, pinnedClients } from "./clients.ts";
 
 const run = promisify(execFile);
-/** The heaviest takes two minutes from an empty npm cache. */
-const patienceMs = 8 * 60_000;
+/** Those of every run take two minutes at most, from an empty npm cache. */
+const patienceMs = (client: PinnedClient) =>
+	(client.takes === undefined ? 8 : 60) * 60_000;
 
 /** Where a client is kept: a folder a version, so that a new one is another. */
 function folderOf(cache: string, { name, version }: PinnedClient): string {
@@ -32,7 +34,7 @@ export function clientFolder(cache: string, name: string): string {
 	const folder = folderOf(cache, client);
 	if (!existsSync(folder))
 		throw new Error(
-			`${client.package} ${client.version} is not in ${cache}: npm run test:real gets it`,
+			`${client.package} ${client.version} is not in ${cache}: npm run test:${client.takes === undefined ? "real" : client.name} gets it`,
 		);
 	return folder;
 }
@@ -54,19 +56,24 @@ export function pinned(name: string): PinnedClient {
 export async function installClients(
 	cache: string,
 	say: (line: string) => void,
-	clients: readonly PinnedClient[] = pinnedClients,
+	clients: readonly PinnedClient[],
 ): Promise<void> {
 	for (const client of clients) {
 		const folder = folderOf(cache, client);
-		if (existsSync(folder)) continue;
 		const title = `${client.package} ${client.version}`;
+		await checkPrograms(client);
+		if (existsSync(folder)) continue;
+		await checkRoom(client, cache);
 		say(`${title}: installing from ${client.registry}`);
 		const startedAt = performance.now();
 		const unfinished = `${folder}.unfinished-${process.pid}`;
 		await mkdir(unfinished, { recursive: true });
 		try {
 			if (client.registry === "npm") await installFromNpm(client, unfinished);
-			else await installFromPyPi(client, unfinished);
+			else
+				await installFromPyPi(client, unfinished, (step) =>
+					say(`${title}: ${step}`),
+				);
 			await rename(unfinished, folder);
 		} catch (error) {
 			throw new Error(`${title} cannot be installed: ${reasonOf(error)}`);
@@ -98,7 +105,7 @@ async function installFromNpm(
 			"--loglevel=error",
 			`--before=${npmBefore}`,
 		],
-		{ cwd: folder, timeout: patienceMs },
+		{ cwd: folder, timeout: patienceMs(client) },
 	);
 	const lock = JSON.parse(
 		await readFile(
@@ -112,14 +119,16 @@ async function installFromNpm(
 async function installFromPyPi(
 	client: PinnedClient,
 	folder: string,
+	say: (step: string) => void,
 ): Promise<void> {
 	// Its programs in bin/ name the path it was made at; all but the interpreter go unused.
-	await run("python3", ["-m", "venv", folder], { timeout: patienceMs });
+	const timeout = patienceMs(client);
+	await run("python3", ["-m", "venv", folder], { timeout });
 	const pip = (...args: string[]) =>
 		run(
 			path.join(folder, "bin/python"),
 			["-m", "pip", "--disable-pip-version-check", "--quiet", ...args],
-			{ timeout: patienceMs },
+			{ timeout },
 		);
 	const wheels = path.join(folder, "wheel");
 	await pip(
@@ -137,7 +146,41 @@ async function installFromPyPi(
 			.update(await readFile(wheel))
 			.digest("hex"),
 	);
+	if (client.takes !== undefined)
+		say(`installing what it needs, ${client.takes.gigabytes} GB`);
 	await pip("install", wheel);
+	await rm(wheels, { recursive: true });
+}
+
+/** Throws in one line where a program is missing that the client takes. */
+async function checkPrograms({
+	package: name,
+	takes,
+}: PinnedClient): Promise<void> {
+	for (const program of takes?.programs ?? [])
+		await run("sh", ["-c", `command -v ${program}`]).catch(() => {
+			throw new Error(`${name} takes ${program}, which is not in the PATH`);
+		});
+}
+
+/** Throws in one line where there is not the Python or the disk that the client takes. */
+async function checkRoom(
+	{ package: name, takes }: PinnedClient,
+	cache: string,
+): Promise<void> {
+	if (takes === undefined) return;
+	const { stdout } = await run("python3", ["--version"]);
+	const [, minor] = /^Python 3\.(\d+)/.exec(stdout) ?? [];
+	if (!takes.python.includes(Number(minor)))
+		throw new Error(
+			`${name} takes Python ${takes.python.map((one) => `3.${one}`).join(" or ")}, and python3 is ${stdout.trim()}`,
+		);
+	const { bavail, bsize } = await statfs(cache);
+	const free = (bavail * bsize) / 1e9;
+	if (free < takes.gigabytes)
+		throw new Error(
+			`${name} takes ${takes.gigabytes} GB of the disk, and ${cache} has ${free.toFixed(1)} GB`,
+		);
 }
 
 function check(client: PinnedClient, found: string | undefined): void {
@@ -154,16 +197,19 @@ function reasonOf(error: unknown): string {
 	return lines.at(-1) || message.split("\n", 1)[0] || "for no reason told";
 }
 
-/** `node test/real/clients/install.ts FOLDER [FILES]`: what the tests in these files are about, or all. */
+/** `node test/real/clients/install.ts FOLDER [FILES]`: what the tests in these files are about, or all that npm run test:real takes. */
 if (import.meta.main) {
 	const [cache = "", ...files] = process.argv.slice(2);
-	const names = files.map((file) => path.basename(file, ".test.ts"));
+	const names = files.map((file) =>
+		path.basename(file).replace(/(\.test)?\.ts$/, ""),
+	);
 	try {
 		await installClients(
 			path.resolve(cache),
 			(line) => process.stdout.write(`${line}\n`),
 			pinnedClients.filter(
-				({ name }) => files.length === 0 || names.includes(name),
+				({ name, takes }) =>
+					names.includes(name) || (files.length === 0 && takes === undefined),
 			),
 		);
 	} catch (error) {

@@ -66,6 +66,8 @@ export interface Stack {
 	leftBehind(): number[];
 	/** Asks the endless model for one token, which takes a runner that is free. */
 	isRunnerFree(): Promise<boolean>;
+	/** Leaves the key these models and no others. */
+	allow(models: readonly string[]): Promise<void>;
 	stopOllama(): Promise<void>;
 }
 
@@ -116,6 +118,12 @@ export async function startStack(
 		const { body } = await askDaemon(admin, "GET /status");
 		return (JSON.parse(body) as { streams: number }).streams;
 	};
+	const reload = async () => {
+		const reloads = () => gate.log.filter(({ msg }) => msg === "reloaded");
+		const before = reloads().length;
+		await askDaemon(admin, "POST /reload");
+		await eventually(() => reloads().length > before);
+	};
 	// The first load is behind us before a client waits for one.
 	if (!process.env.TAP_NOWARM)
 		await post(ollama.url, "/api/chat", {
@@ -132,10 +140,11 @@ export async function startStack(
 		async settled() {
 			await eventually(async () => (await streams()) === 0);
 			// Its line comes behind those of the requests before it.
-			const reloads = () => gate.log.filter(({ msg }) => msg === "reloaded");
-			const before = reloads().length;
-			await askDaemon(admin, "POST /reload");
-			await eventually(() => reloads().length > before);
+			await reload();
+		},
+		async allow(models) {
+			await gate.writeKeys([{ ...entry, models }]);
+			await reload();
 		},
 		inClientNetwork: (command) => [...enter, ...command],
 		leftBehind: pidsInside,
