@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { cp, mkdir, readdir, symlink } from "node:fs/promises";
+import { cp, mkdir, readdir, symlink, utimes } from "node:fs/promises";
 import { createServer } from "node:net";
 import path from "node:path";
 import { temporaryFolder } from "../support/temporaryFolder.ts";
@@ -110,11 +110,20 @@ async function startAt(
 	};
 }
 
+/** Where a store has what it knows of its models. */
+const library = "manifests/registry.ollama.ai/library";
+
 /** A store with the same models, whose blobs are links: deleting them there leaves the cache as it is. */
 async function linkModels(from: string, to: string): Promise<void> {
 	await cp(path.join(from, "manifests"), path.join(to, "manifests"), {
 		recursive: true,
 	});
+	// Ollama lists by these times, and copies made within one tick of the clock have the same.
+	const names = await readdir(path.join(to, library));
+	for (const [age, name] of names.sort().entries()) {
+		const time = new Date(2026, 0, 1 + age);
+		await utimes(path.join(to, library, name, "latest"), time, time);
+	}
 	await mkdir(path.join(to, "blobs"));
 	for (const blob of await readdir(path.join(from, "blobs")))
 		await symlink(path.join(from, "blobs", blob), path.join(to, "blobs", blob));
