@@ -1,12 +1,12 @@
 import type { ChildProcess } from "node:child_process";
-import { once } from "node:events";
 import { openSync, readFileSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
-import { connect, createServer } from "node:net";
+import { connect } from "node:net";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { digestOf, generateKey } from "../src/keys/newKey.ts";
+import { freePort } from "../test/support/freePort.ts";
 import { versionOf } from "./machine.ts";
 import { type Native, startUpstream, type Upstream } from "./native.ts";
 import { pinning, start, stop, withChildren } from "./processes.ts";
@@ -321,17 +321,6 @@ async function started(
 function pidOf(child: ChildProcess): number {
 	if (child.pid === undefined) throw new Error("it could not be started");
 	return child.pid;
-}
-
-async function freePort(): Promise<number> {
-	const server = createServer().listen(0, "127.0.0.1");
-	await once(server, "listening");
-	const address = server.address();
-	server.close();
-	await once(server, "close");
-	if (address === null || typeof address === "string")
-		throw new Error("there is no free port");
-	return address.port;
 }
 
 function accepts(port: number): Promise<boolean> {

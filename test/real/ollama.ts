@@ -1,8 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { cp, mkdir, readdir, symlink, utimes } from "node:fs/promises";
-import { createServer } from "node:net";
 import path from "node:path";
+import { freePort } from "../support/freePort.ts";
 import { temporaryFolder } from "../support/temporaryFolder.ts";
 import { newestOllama, type OllamaVersion, realParts } from "./parts.ts";
 
@@ -127,18 +127,6 @@ async function linkModels(from: string, to: string): Promise<void> {
 	await mkdir(path.join(to, "blobs"));
 	for (const blob of await readdir(path.join(from, "blobs")))
 		await symlink(path.join(from, "blobs", blob), path.join(to, "blobs", blob));
-}
-
-/** A port of 127.0.0.1 that nobody has at the moment. */
-async function freePort(): Promise<number> {
-	const server = createServer().listen(0, "127.0.0.1");
-	await once(server, "listening");
-	const address = server.address();
-	server.close();
-	await once(server, "close");
-	if (address === null || typeof address === "string")
-		throw new Error("no address");
-	return address.port;
 }
 
 /** Keeps what a program writes, and lets a test wait for it. */

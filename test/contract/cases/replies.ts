@@ -65,6 +65,23 @@ function isStream(t: Test, reply: Reply, contentType: string): void {
 }
 
 const cut = 3;
+
+/** The events of a stream of text that OpenAI's older API ends with `[DONE]`, which is taken off. */
+async function openaiEvents(
+	t: Test,
+	ollama: Ollama,
+	path: string,
+	asksForUsage: boolean,
+): Promise<Event[]> {
+	const options = { stream_options: { include_usage: true } };
+	const body = { stream: true, ...(asksForUsage ? options : {}) };
+	const reply = await ollama.ask("POST", path, bodyOf(path, cut, body));
+	isStream(t, reply, "text/event-stream");
+	const events = eventsOf(reply.text);
+	t.equal(events.pop()?.data, "[DONE]");
+	return events;
+}
+
 const nativeCounts = (ollama: Ollama) => [
 	...["total_duration", "load_duration", "prompt_eval_count"],
 	...(ollama.has("cachedTokens") ? ["prompt_eval_cached_count"] : []),
@@ -164,16 +181,12 @@ export const replies: Group = {
 		"/v1/chat/completions names the role once, and usage only where it is asked for":
 			async (t, ollama) => {
 				for (const asks of [true, false]) {
-					const reply = await ollama.ask(
-						...["POST", "/v1/chat/completions"],
-						bodyOf("/v1/chat/completions", cut, {
-							stream: true,
-							...(asks ? { stream_options: { include_usage: true } } : {}),
-						}),
+					const events = await openaiEvents(
+						t,
+						ollama,
+						"/v1/chat/completions",
+						asks,
 					);
-					isStream(t, reply, "text/event-stream");
-					const events = eventsOf(reply.text);
-					t.equal(events.pop()?.data, "[DONE]");
 					t.ok(events.every(({ name }) => name === undefined));
 					const chunks = events.map(({ data }) => data);
 					const usage = asks ? chunks.pop() : undefined;
@@ -201,16 +214,7 @@ export const replies: Group = {
 		"/v1/completions writes usage of nothing into each chunk before the last":
 			async (t, ollama) => {
 				for (const asks of [true, false]) {
-					const reply = await ollama.ask(
-						...["POST", "/v1/completions"],
-						bodyOf("/v1/completions", cut, {
-							stream: true,
-							...(asks ? { stream_options: { include_usage: true } } : {}),
-						}),
-					);
-					isStream(t, reply, "text/event-stream");
-					const events = eventsOf(reply.text);
-					t.equal(events.pop()?.data, "[DONE]");
+					const events = await openaiEvents(t, ollama, "/v1/completions", asks);
 					const chunks = events.map(({ data }) => data);
 					const usage = asks ? chunks.pop() : undefined;
 					t.strictSame(
