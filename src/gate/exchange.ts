@@ -8,6 +8,7 @@ import type { AccessLog } from "./accessLog.ts";
 import type { Connection } from "./connection.ts";
 import type { Refusal } from "./refusal.ts";
 import type { Head } from "./requestHead.ts";
+import type { Person } from "./user.ts";
 
 /** How a request ended. */
 export type Outcome =
@@ -44,6 +45,8 @@ export class Exchange {
 	/** What is wrong with the request's framing; said only behind the key. */
 	misframed: Refusal | undefined;
 	credential: Credential | undefined;
+	/** Who was proved to be behind it, beyond the key; whose it counts as says `userOf`. */
+	person: Person | undefined;
 	/** The key came as the password of Basic. */
 	isBasic = false;
 	/** Whether the connection is to be closed behind the reply. */
