@@ -10,6 +10,12 @@ export interface Usage {
 	/** The part of the prompt that Ollama had in its cache; Ollama tells it since 0.34. */
 	readonly tokensCached: number | undefined;
 	readonly tokensOut: number | undefined;
+	/** How long the request waited for its model to load. The three times stand in Ollama's own replies alone. */
+	readonly loadMs: number | undefined;
+	/** How long the prompt was read. */
+	readonly promptMs: number | undefined;
+	/** How long tokens were generated. */
+	readonly evalMs: number | undefined;
 }
 
 /** Counts of a reply that tells none. */
@@ -18,6 +24,9 @@ const noCounts: Counts = {
 	tokensIn: undefined,
 	tokensCached: undefined,
 	tokensOut: undefined,
+	loadMs: undefined,
+	promptMs: undefined,
+	evalMs: undefined,
 };
 
 /** Where the wanted members of a line or a document are kept. */
@@ -34,6 +43,9 @@ const place = {
 	type: 7,
 	responseId: 8,
 	sequenceNumber: 9,
+	loadNs: 10,
+	promptNs: 11,
+	evalNs: 12,
 } as const;
 
 const wanted = (members: Record<string, number | Wanted>): Wanted =>
@@ -56,6 +68,9 @@ const native = wanted({
 	prompt_eval_count: place.tokensIn,
 	eval_count: place.tokensOut,
 	prompt_eval_cached_count: place.cachedPart,
+	load_duration: place.loadNs,
+	prompt_eval_duration: place.promptNs,
+	eval_duration: place.evalNs,
 });
 const openai = wanted({ model: place.model, error: place.error, usage });
 /** `message_start` holds estimates only, so its `message.usage` is not wanted. */
@@ -400,11 +415,20 @@ export class ReplyScan {
 		const beside = toCount(this.#members.value(place.cachedBeside));
 		const tokensCached =
 			beside ?? toCount(this.#members.value(place.cachedPart));
-		if (tokensIn === undefined && tokensOut === undefined) return noCounts;
+		const loadMs = toMs(this.#members.value(place.loadNs));
+		if (
+			tokensIn === undefined &&
+			tokensOut === undefined &&
+			loadMs === undefined
+		)
+			return noCounts;
 		return {
 			tokensIn: tokensIn === undefined ? undefined : tokensIn + (beside ?? 0),
 			tokensCached,
 			tokensOut,
+			loadMs,
+			promptMs: toMs(this.#members.value(place.promptNs)),
+			evalMs: toMs(this.#members.value(place.evalNs)),
 		};
 	}
 
@@ -449,7 +473,7 @@ export class ReplyScan {
 	}
 
 	/**
-	 * The model and the token counts, as far as the reply names them. Ollama writes
+	 * The model, the token counts and Ollama's times, as far as the reply names them. Ollama writes
 	 * placeholders at the start of some streams; they are no counts.
 	 */
 	usage(): Usage {
@@ -490,6 +514,11 @@ export class ReplyScan {
 
 function toCount(value: Value | undefined): number | undefined {
 	return typeof value === "number" ? value : undefined;
+}
+
+/** Ollama counts nanoseconds. */
+function toMs(value: Value | undefined): number | undefined {
+	return typeof value === "number" ? value / 1e6 : undefined;
 }
 
 /** Comments keep a stream alive, and tell nothing. */

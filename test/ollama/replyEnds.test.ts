@@ -29,6 +29,9 @@ const nativeCounts = {
 	prompt_eval_count: 11,
 	prompt_eval_cached_count: 10,
 	eval_count: 22,
+	load_duration: 3_500_000,
+	prompt_eval_duration: 4_000_000,
+	eval_duration: 5_000_000,
 };
 const openaiUsage = {
 	prompt_tokens: 11,
@@ -299,12 +302,16 @@ const cases: readonly Case[] = [
 
 function wantedOf(one: Case) {
 	const counts = one.counts ?? true;
+	const hasTimes = counts && one.path.startsWith("/api/");
 	return {
 		usage: {
 			model: (one.model ?? true) ? "m" : undefined,
 			tokensIn: counts ? 11 : undefined,
 			tokensCached: counts ? 10 : undefined,
 			tokensOut: counts ? 22 : undefined,
+			loadMs: hasTimes ? 3.5 : undefined,
+			promptMs: hasTimes ? 4 : undefined,
+			evalMs: hasTimes ? 5 : undefined,
 		},
 		isComplete: one.complete ?? true,
 		endsWithError: one.error ?? false,
@@ -319,7 +326,7 @@ function endOf({ usage, isComplete, endsWithError }: ReplyEnd): ReplyEnd {
 function placesOfInterest(text: string, most: number): number[] {
 	const places = new Set<number>();
 	for (const { index } of text.matchAll(
-		/\n|"(?:done|error|usage|model|eval_count|response|cached_tokens)"|$/g,
+		/\n|"(?:done|error|usage|model|eval_count|eval_duration|response|cached_tokens)"|$/g,
 	)) {
 		for (let at = index - 10; at < index + 40; at++)
 			if (at > 0 && at < text.length) places.add(at);

@@ -16,10 +16,13 @@ function read(
 const line = (value: unknown) => `${JSON.stringify(value)}\n`;
 const counts = {
 	total_duration: 9,
+	load_duration: 5_000_000,
 	prompt_eval_count: 11,
+	prompt_eval_duration: 1_500_000,
 	eval_count: 22,
-	eval_duration: 7,
+	eval_duration: 7_250_000,
 };
+const noTimes = { loadMs: undefined, promptMs: undefined, evalMs: undefined };
 
 t.test(
 	"model and counts are found whatever the pieces are, behind megabytes of context",
@@ -42,6 +45,9 @@ t.test(
 					tokensIn: 11,
 					tokensCached: undefined,
 					tokensOut: 22,
+					loadMs: 5,
+					promptMs: 1.5,
+					evalMs: 7.25,
 				},
 				`${pieceBytes}`,
 			);
@@ -147,6 +153,7 @@ t.test(
 			tokensIn: undefined,
 			tokensCached: undefined,
 			tokensOut: undefined,
+			...noTimes,
 		};
 		const left: [string, string][] = [
 			[
@@ -196,4 +203,36 @@ t.test("comments between a stream's last events change nothing", async (t) => {
 		`data: {"model":"m"}\n\ndata: {"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\n${": still here\n\n".repeat(20)}data: [DONE]\n\n`,
 	);
 	t.match(end, { isComplete: true, usage: { tokensIn: 3, tokensOut: 4 } });
+});
+
+t.test("Ollama's times are read from its own replies alone", async (t) => {
+	const whole = JSON.stringify({ model: "m", done: true, ...counts });
+	t.match(read("/api/chat", "opaque", whole).usage, {
+		loadMs: 5,
+		promptMs: 1.5,
+		evalMs: 7.25,
+	});
+	t.match(
+		read(
+			"/api/embed",
+			"opaque",
+			JSON.stringify({ model: "m", embeddings: [[1]], load_duration: 2e6 }),
+		).usage,
+		{ loadMs: 2, promptMs: undefined, evalMs: undefined },
+		"one that tells no counts",
+	);
+	const early = { ...counts, done: false };
+	t.match(
+		read("/api/chat", "ndjson", line({ model: "m", ...early })).usage,
+		noTimes,
+		"what stands in a line that is not the last",
+	);
+	t.match(
+		read(
+			"/v1/chat/completions",
+			"opaque",
+			JSON.stringify({ model: "m", usage: counts, ...counts }),
+		).usage,
+		noTimes,
+	);
 });

@@ -71,12 +71,18 @@ interface Counts {
 	tokensIn: number | undefined;
 	tokensCached: number | undefined;
 	tokensOut: number | undefined;
+	loadMs: number | undefined;
+	promptMs: number | undefined;
+	evalMs: number | undefined;
 }
 
 const noCounts: Counts = {
 	tokensIn: undefined,
 	tokensCached: undefined,
 	tokensOut: undefined,
+	loadMs: undefined,
+	promptMs: undefined,
+	evalMs: undefined,
 };
 
 function countsOf(path: string, whole: Members): Counts {
@@ -94,7 +100,13 @@ function countsOf(path: string, whole: Members): Counts {
 	const tokensOut = count(
 		own ? usage.eval_count : (usage.completion_tokens ?? usage.output_tokens),
 	);
-	if (given === undefined && tokensOut === undefined) return noCounts;
+	const ms = (name: string) => {
+		const ns = own ? count(whole[name]) : undefined;
+		return ns === undefined ? undefined : ns / 1e6;
+	};
+	const loadMs = ms("load_duration");
+	if (given === undefined && tokensOut === undefined && loadMs === undefined)
+		return noCounts;
 	const beside = count(usage.cache_read_input_tokens);
 	const part = own
 		? usage.prompt_eval_cached_count
@@ -104,6 +116,9 @@ function countsOf(path: string, whole: Members): Counts {
 		tokensIn: given === undefined ? undefined : given + (beside ?? 0),
 		tokensCached: beside ?? count(part),
 		tokensOut,
+		loadMs,
+		promptMs: ms("prompt_eval_duration"),
+		evalMs: ms("eval_duration"),
 	};
 }
 
