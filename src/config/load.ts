@@ -12,6 +12,7 @@ import {
 	parseRange,
 	type Range,
 } from "../net/ranges.ts";
+import { type Priority, priorities } from "../priority.ts";
 import { NoOrdinaryFile, readOrdinaryFile } from "./ordinaryFile.ts";
 import { type ConfigFile, configSchema, defaultsOf } from "./schema.ts";
 import { joinPath, parseStrictJson, quote } from "./strictJson.ts";
@@ -60,6 +61,17 @@ export interface Settings {
 			readonly lockoutMs: number;
 		};
 		readonly bodyBytes: number;
+	};
+	readonly queue: {
+		readonly mode: "fair" | "off";
+		/** Requests that Ollama works on at once for each model. */
+		readonly parallel: number | "auto";
+		readonly maxWaiting: number;
+		readonly maxWaitingPerUser: number;
+		readonly maxWaitMs: Readonly<Record<Priority, number>>;
+		readonly turnFactor: number;
+		readonly loadGraceMs: number;
+		readonly announceAfterMs: number;
 	};
 	readonly identity: {
 		readonly mode: "off" | "log" | "require";
@@ -236,7 +248,7 @@ export function parseConfig(text: string, file: string): Settings {
 	)
 		throw new BadFileError(file, mistakes);
 
-	const { limits, upstream } = config;
+	const { limits, queue, upstream } = config;
 	return {
 		listen,
 		sources,
@@ -260,6 +272,20 @@ export function parseConfig(text: string, file: string): Settings {
 			},
 			bodyBytes: parseSize(limits.body) ?? 0,
 		},
+		queue: {
+			mode: queue.mode,
+			parallel: queue.parallel,
+			maxWaiting: queue.maxWaiting,
+			maxWaitingPerUser: queue.maxWaitingPerUser,
+			maxWaitMs: {
+				interactive: inMs(queue.maxWait.interactive),
+				normal: inMs(queue.maxWait.normal),
+				batch: inMs(queue.maxWait.batch),
+			},
+			turnFactor: queue.turnFactor,
+			loadGraceMs: inMs(queue.loadGrace),
+			announceAfterMs: inMs(queue.announceAfter),
+		},
 		identity: config.identity,
 		corsOrigins: new Set(config.cors.origins),
 		admin: {
@@ -278,6 +304,9 @@ const durations: readonly (readonly string[])[] = [
 	["upstream", "idleTimeout"],
 	["limits", "authFailures", "window"],
 	["limits", "authFailures", "lockout"],
+	...priorities.map((priority) => ["queue", "maxWait", priority]),
+	["queue", "loadGrace"],
+	["queue", "announceAfter"],
 	["drainTimeout"],
 ];
 

@@ -31,6 +31,7 @@ import { ollamaKeyPattern } from "../ollama/cliSignature.ts";
 import { parseModelPattern } from "../ollama/modelName.ts";
 import { optionNames } from "../ollama/options.ts";
 import { type Scope, scopes } from "../ollama/routes.ts";
+import { type Priority, priorities } from "../priority.ts";
 
 /** Limits of one key, in place of the configuration's. */
 export interface KeyLimits {
@@ -67,6 +68,10 @@ export interface KeyEntry {
 	/** ISO 8601; absent for a key that does not expire. */
 	readonly expires?: string;
 	readonly limits?: KeyLimits;
+	/** How much of the GPU's time it is owed beside others; defaults to 1. */
+	readonly share?: number;
+	/** Defaults to `defaultPriority`. */
+	readonly priority?: Priority;
 	/** Digests that a rotation has replaced and that work until their time. */
 	readonly previous?: readonly {
 		readonly sha256: string;
@@ -97,6 +102,9 @@ const positive = {
 	minimum: 1,
 	"x-expected": "a whole number of at least 1",
 };
+
+/** What a key's share may be: more than nothing, and so far apart that sums stay exact. */
+export const shareLimits = { minimum: 0.001, maximum: 1000 } as const;
 
 /** The shape of the keys file. */
 export const keyFileSchema = {
@@ -184,6 +192,16 @@ export const keyFileSchema = {
 						type: "object",
 						additionalProperties: false,
 						properties: { requestsPerMinute: positive, concurrent: positive },
+					},
+					share: {
+						type: "number",
+						...shareLimits,
+						"x-expected": `a number from ${shareLimits.minimum} to ${shareLimits.maximum}`,
+					},
+					priority: {
+						type: "string",
+						enum: [...priorities],
+						"x-expected": `a class: ${priorities.join(", ")}`,
 					},
 					previous: {
 						type: "array",

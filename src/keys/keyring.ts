@@ -8,6 +8,7 @@ import { parseOllamaKey } from "../ollama/cliSignature.ts";
 import { type ModelPattern, parseModelPattern } from "../ollama/modelName.ts";
 import { type OptionRules, readOptionRules } from "../ollama/options.ts";
 import type { Scope } from "../ollama/routes.ts";
+import { defaultPriority, type Priority } from "../priority.ts";
 import type { Binding } from "./keyFile.ts";
 import {
 	defaultScopes,
@@ -21,6 +22,10 @@ export interface Key {
 	readonly name: string;
 	readonly scopes: ReadonlySet<Scope>;
 	readonly limits: KeyLimits;
+	/** How much of the GPU's time it is owed beside others, above 0. */
+	readonly share: number;
+	/** The class of its requests. */
+	readonly priority: Priority;
 	/** The models that it may name; `undefined` for all. */
 	readonly models: readonly ModelPattern[] | undefined;
 	/** The same as its entry has them, to be told to whoever has the key. */
@@ -106,6 +111,8 @@ export class Keyring {
 			name: entry.name,
 			scopes: new Set(entry.scopes ?? defaultScopes),
 			limits: entry.limits ?? {},
+			share: entry.share ?? 1,
+			priority: entry.priority ?? defaultPriority,
 			models: entry.models?.map(readPattern),
 			modelNames: entry.models ?? [],
 			options: readOptionRules(entry, entry.models !== undefined),

@@ -30,6 +30,16 @@ t.test(
 			keysFile: "/etc/llamagate/keys.json",
 			limits: { bodyBytes: 64 * 2 ** 20 },
 		});
+		t.strictSame(parse({}).queue, {
+			mode: "fair",
+			parallel: "auto",
+			maxWaiting: 512,
+			maxWaitingPerUser: 64,
+			maxWaitMs: { interactive: 120_000, normal: 600_000, batch: 21_600_000 },
+			turnFactor: 8,
+			loadGraceMs: 600_000,
+			announceAfterMs: 15_000,
+		});
 	},
 );
 
@@ -182,6 +192,41 @@ const mistakes: [string, unknown, RegExp][] = [
 		/identity\.mode: expected "off", "log" or "require"/,
 	],
 	[
+		"a queue that is none",
+		{ queue: { mode: "fifo" } },
+		/line 1: queue\.mode: expected "fair" or "off", got "fifo"/,
+	],
+	...["many", "4", 0, 1.5, 1025].map((parallel): [string, unknown, RegExp] => [
+		`${JSON.stringify(parallel)} places of a model`,
+		{ queue: { parallel } },
+		/line 1: queue\.parallel: expected "auto" or a whole number from 1 to 1024, got/,
+	]),
+	[
+		"nobody who waits",
+		{ queue: { maxWaiting: 0 } },
+		/queue\.maxWaiting: expected a whole number of at least 1/,
+	],
+	[
+		"a wait of a class that is none",
+		{ queue: { maxWait: { urgent: "1m" } } },
+		/queue\.maxWait\.urgent: unknown setting/,
+	],
+	[
+		"a wait that no timer holds",
+		{ queue: { maxWait: { batch: "25d" } } },
+		/queue\.maxWait\.batch: expected at most "24d"/,
+	],
+	[
+		"a grace that no timer holds",
+		{ queue: { loadGrace: "25d", announceAfter: "25d" } },
+		/queue\.loadGrace: expected at most "24d".*\n.*queue\.announceAfter: expected/,
+	],
+	[
+		"a turn of nothing",
+		{ queue: { turnFactor: 0 } },
+		/queue\.turnFactor: expected a whole number from 1 to 1000/,
+	],
+	[
 		"a list in place of an object",
 		{ listen: [] },
 		/listen: expected an object/,
@@ -214,6 +259,23 @@ t.test("every mistake is listed at once, each with its line", async (t) => {
 	t.throws(() => parseConfig('{"__proto__": {"a": 1}}', "c.json"), {
 		message: /__proto__: unknown setting/,
 	});
+});
+
+t.test("a queue may be off, and as wide as Ollama is", async (t) => {
+	t.match(parse({ queue: { mode: "off", parallel: 4 } }).queue, {
+		mode: "off",
+		parallel: 4,
+	});
+	t.match(
+		parse({
+			queue: { maxWait: { batch: "1h" }, loadGrace: "1m", announceAfter: "5s" },
+		}).queue,
+		{
+			maxWaitMs: { interactive: 120_000, batch: 3_600_000 },
+			loadGraceMs: 60_000,
+			announceAfterMs: 5_000,
+		},
+	);
 });
 
 t.test("loopback, Tailscale addresses and sockets are taken", async (t) => {

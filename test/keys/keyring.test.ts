@@ -98,6 +98,16 @@ t.test("a keys file must be right in every entry", async (t) => {
 			{ keys: [{ ...good, limits: { concurrent: 0 } }] },
 			/keys\[0\]\.limits\.concurrent: expected a whole number/,
 		],
+		...[0, -1, 1001, "2"].map((share): [string, unknown, RegExp] => [
+			`a share of ${JSON.stringify(share)}`,
+			{ keys: [{ ...good, share }] },
+			/line 1: keys\[0\]\.share: expected a number from 0\.001 to 1000/,
+		]),
+		[
+			"a class that is none",
+			{ keys: [{ ...good, priority: "urgent" }] },
+			/line 1: keys\[0\]\.priority: expected a class: interactive, normal, batch/,
+		],
 		[
 			"no pattern of models",
 			{ keys: [{ ...good, models: ["a b"] }] },
@@ -157,3 +167,26 @@ t.test("a keys file must be right in every entry", async (t) => {
 		good,
 	]);
 });
+
+t.test(
+	"a key's share and class are its entry's, or one and normal",
+	async (t) => {
+		const entries = parseKeys(
+			JSON.stringify({
+				keys: [
+					{ name: "a", sha256: digestOf("a") },
+					{
+						name: "b",
+						sha256: digestOf("b"),
+						share: 2.5,
+						priority: "interactive",
+					},
+				],
+			}),
+			"keys.json",
+		);
+		const ring = new Keyring(entries);
+		t.match(ring.find("a")?.key, { share: 1, priority: "normal" });
+		t.match(ring.find("b")?.key, { share: 2.5, priority: "interactive" });
+	},
+);
