@@ -388,6 +388,8 @@ const name = fc.oneof(
 		"type",
 		"prompt_eval_count",
 		"eval_count",
+		"load_duration",
+		"eval_duration",
 		"prompt_eval_cached_count",
 		"prompt_tokens",
 		"completion_tokens",
@@ -545,6 +547,6 @@ t.test(
 			),
 			{ numRuns: 3_000 },
 		);
-		t.ok(ends > 300, "many of them have an end");
+		t.ok(ends > 200, "many of them have an end");
 	},
 );
