@@ -68,7 +68,7 @@ export interface KeyEntry {
 	/** ISO 8601; absent for a key that does not expire. */
 	readonly expires?: string;
 	readonly limits?: KeyLimits;
-	/** How much of the GPU's time it is owed beside others; defaults to 1. */
+	/** How much of the GPU's time it is owed beside others; defaults to `defaultShare`. */
 	readonly share?: number;
 	/** Defaults to `defaultPriority`. */
 	readonly priority?: Priority;
@@ -102,6 +102,9 @@ const positive = {
 	minimum: 1,
 	"x-expected": "a whole number of at least 1",
 };
+
+/** The share of a key whose entry names none. */
+export const defaultShare = 1;
 
 /** What a key's share may be: more than nothing, and so far apart that sums stay exact. */
 export const shareLimits = { minimum: 0.001, maximum: 1000 } as const;

@@ -12,6 +12,7 @@ import { defaultPriority, type Priority } from "../priority.ts";
 import type { Binding } from "./keyFile.ts";
 import {
 	defaultScopes,
+	defaultShare,
 	type KeyEntry,
 	type KeyLimits,
 	parseTime,
@@ -111,7 +112,7 @@ export class Keyring {
 			name: entry.name,
 			scopes: new Set(entry.scopes ?? defaultScopes),
 			limits: entry.limits ?? {},
-			share: entry.share ?? 1,
+			share: entry.share ?? defaultShare,
 			priority: entry.priority ?? defaultPriority,
 			models: entry.models?.map(readPattern),
 			modelNames: entry.models ?? [],

@@ -84,6 +84,8 @@ t.test(
 			models: null,
 			bind: null,
 			limits: { requestsPerMinute: null, concurrent: null },
+			share: 1,
+			priority: "normal",
 			created: before.created,
 			expires: null,
 		});
@@ -103,6 +105,14 @@ t.test("edit refuses what it cannot do, and changes nothing", async (t) => {
 		[["guest", "--models", "x:*cloud"], 2, /no pattern of models/],
 		[["guest", "--expires", "2001-01-01"], 2, /in the past/],
 		[["guest", "--expires", "2030-13-01"], 2, /neither a duration such as/],
+		[["guest", "--share", "0"], 2, /--share 0 is no share.* 0\.001 to 1000/],
+		[["guest", "--share", "1e3"], 2, /--share 1e3 is no share/],
+		[["guest", "--share", "1000.5"], 2, /is no share/],
+		[
+			["guest", "--priority", "high"],
+			2,
+			/--priority high is no class; known: interactive, normal, batch/,
+		],
 		[["guest", "--bind", "laptop"], 1, /set identity\.mode/],
 		[["gest", "--expires", "never"], 1, /no key named gest; known: guest/],
 	] as const) {
@@ -143,6 +153,31 @@ t.test("add takes limits and a day to end on", async (t) => {
 			expires: "2090-01-01T00:00:00.000Z",
 		},
 	]);
+});
+
+t.test("a share and a class are given, listed, and taken away", async (t) => {
+	const { keys, read } = await configured(t);
+	const added = await keys(
+		...["add", "chat", "--share", "2.5", "--priority", "interactive"],
+	);
+	t.equal(added.code, 0, added.stderr);
+	t.match(added.stderr, /\(read, infer; share 2\.5; class interactive\)/);
+	t.match(await read(), [{ share: 2.5, priority: "interactive" }]);
+	t.match((await keys("list")).stdout, /share 2\.5; class interactive/);
+	const listed = await keys("list", "--json");
+	t.match(JSON.parse(listed.stdout), {
+		keys: [{ name: "chat", share: 2.5, priority: "interactive" }],
+	});
+	const lowered = await keys("edit", "chat", "--priority", "batch");
+	t.match(lowered.stderr, /share 2\.5; class batch/);
+	const [before] = await read();
+	const reset = await keys(
+		...["edit", "chat", "--share", "default", "--priority", "default"],
+		"--json",
+	);
+	t.match(JSON.parse(reset.stdout), { share: 1, priority: "normal" });
+	const { share: _, priority: _class, ...rest } = before ?? {};
+	t.strictSame(await read(), [rest], "the entry has neither");
 });
 
 t.test("add says that a canary is one", async (t) => {

@@ -6,11 +6,13 @@ import { exitCodes, Finding } from "../../errors.ts";
 import type { ReloadResult } from "../../gate/reload.ts";
 import {
 	defaultScopes,
+	defaultShare,
 	isForServiceGroup,
 	type KeyEntry,
 	parseTime,
 } from "../../keys/keyFile.ts";
 import { generateKey, weaknessOf } from "../../keys/newKey.ts";
+import { defaultPriority } from "../../priority.ts";
 import { visible } from "../../visible.ts";
 import { promptForKey, readStandardInput } from "../keyInput.ts";
 
@@ -87,6 +89,8 @@ export function factsOf(entry: KeyEntry) {
 			requestsPerMinute: entry.limits?.requestsPerMinute ?? null,
 			concurrent: entry.limits?.concurrent ?? null,
 		},
+		share: entry.share ?? defaultShare,
+		priority: entry.priority ?? defaultPriority,
 		created: entry.created ?? null,
 		expires: entry.expires ?? null,
 	};
@@ -102,7 +106,8 @@ export function kindOf({
 
 /** What a key may do, in a line. */
 export function mayOf(entry: KeyEntry): string {
-	const { scopes, models, bind, limits, expires } = factsOf(entry);
+	const { scopes, models, bind, limits, expires, share, priority } =
+		factsOf(entry);
 	const perMinute = limits.requestsPerMinute;
 	return [
 		entry.canary === true
@@ -112,6 +117,8 @@ export function mayOf(entry: KeyEntry): string {
 		bind === null ? "" : `from ${Object.values(bind).flat().join(", ")}`,
 		perMinute === null ? "" : `${perMinute} a minute`,
 		limits.concurrent === null ? "" : `${limits.concurrent} at once`,
+		share === defaultShare ? "" : `share ${share}`,
+		priority === defaultPriority ? "" : `class ${priority}`,
 		expires === null ? "" : `until ${shortTime(expires)}`,
 	]
 		.filter((part) => part !== "")

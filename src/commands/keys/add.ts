@@ -7,6 +7,7 @@ import {
 } from "../../keys/keyFile.ts";
 import { digestOf } from "../../keys/newKey.ts";
 import { scopes } from "../../ollama/routes.ts";
+import { defaultPriority, priorities } from "../../priority.ts";
 import { readArgs } from "../command.ts";
 import {
 	hand,
@@ -27,7 +28,9 @@ import {
 	readModels,
 	readName,
 	readOllamaKey,
+	readPriority,
 	readScopes,
+	readShare,
 	ruleOptions,
 } from "./rules.ts";
 
@@ -48,6 +51,10 @@ ${sharedHelp}
   --requests-per-minute N
                      in place of the configuration's limit
   --concurrent N     requests at work at once, in place of the configuration's
+  --share N          how much of the model's time it is owed beside other keys
+                     (default: 1; with 2 twice as much as one of 1)
+  --priority CLASS   ${priorities.join(", ")}: of those that wait, a higher
+                     class goes first (default: ${defaultPriority})
   --bind LIST        devices, people and tags of the tailnet that it may be used
                      from: laptop,me@example.com,tag:client (default: all);
                      carol@ is a headscale user without an e-mail
@@ -83,6 +90,8 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 			values["requests-per-minute"],
 		);
 		const concurrent = readLimit("concurrent", values.concurrent);
+		const share = readShare(values.share);
+		const priority = readPriority(values.priority);
 		const ollamaKeyFile = values["ollama-key"];
 		if (ollamaKeyFile !== undefined && values.stdin)
 			throw new UsageError("--ollama-key and --stdin are two keys; give one");
@@ -105,6 +114,8 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 					...(concurrent !== undefined && { concurrent }),
 				},
 			}),
+			...(share !== undefined && { share }),
+			...(priority !== undefined && { priority }),
 			created: now(),
 			...(expires !== undefined && { expires }),
 		};

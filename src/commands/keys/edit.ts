@@ -2,6 +2,7 @@ import { loadConfig } from "../../config/load.ts";
 import { UsageError } from "../../errors.ts";
 import { changeKeys, type KeyEntry } from "../../keys/keyFile.ts";
 import { scopes } from "../../ollama/routes.ts";
+import { priorities } from "../../priority.ts";
 import { readArgs } from "../command.ts";
 import {
 	factsOf,
@@ -20,7 +21,9 @@ import {
 	readLimit,
 	readModels,
 	readName,
+	readPriority,
 	readScopes,
+	readShare,
 	ruleOptions,
 } from "./rules.ts";
 
@@ -39,6 +42,8 @@ ${sharedHelp}
   --requests-per-minute N
                      its own limit, or: default (the configuration's)
   --concurrent N     requests at work at once, or: default
+  --share N          how much of the model's time it is owed, or: default
+  --priority CLASS   ${priorities.join(", ")}, or: default
   --bind LIST        devices, people and tags it may be used from, or: anywhere
 
 Exit codes: 0 done, 1 refused, 2 usage, 78 bad configuration or keys file
@@ -81,9 +86,13 @@ Example: llamagate keys edit laptop --models 'qwen3:*' --expires never
 
 /** What becomes of each rule that was named; `null` takes a rule away. */
 type Change = {
-	[Rule in "scopes" | "models" | "bind" | "expires"]?: NonNullable<
-		KeyEntry[Rule]
-	> | null;
+	[Rule in
+		| "scopes"
+		| "models"
+		| "bind"
+		| "expires"
+		| "share"
+		| "priority"]?: NonNullable<KeyEntry[Rule]> | null;
 } & {
 	requestsPerMinute?: number | null;
 	concurrent?: number | null;
@@ -107,6 +116,8 @@ function readChange(
 		models: rule("models", "all", readModels),
 		bind: rule("bind", "anywhere", readBind),
 		expires: rule("expires", "never", readExpires),
+		share: rule("share", "default", readShare),
+		priority: rule("priority", "default", readPriority),
 		requestsPerMinute: rule("requests-per-minute", "default", (text) =>
 			readLimit("requests-per-minute", text),
 		),

@@ -2,10 +2,11 @@ import { readFile } from "node:fs/promises";
 import { parseDuration } from "../../duration.ts";
 import { Finding, UsageError } from "../../errors.ts";
 import type { Binding } from "../../keys/keyFile.ts";
-import { defaultScopes, parseTime } from "../../keys/keyFile.ts";
+import { defaultScopes, parseTime, shareLimits } from "../../keys/keyFile.ts";
 import { parseOllamaKey } from "../../ollama/cliSignature.ts";
 import { parseModelPattern } from "../../ollama/modelName.ts";
 import { type Scope, scopes } from "../../ollama/routes.ts";
+import { type Priority, priorities } from "../../priority.ts";
 
 export function readName(name: string | undefined): string {
 	if (name === undefined || !/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(name))
@@ -91,7 +92,31 @@ export const ruleOptions = {
 	expires: { type: "string" },
 	"requests-per-minute": { type: "string" },
 	concurrent: { type: "string" },
+	share: { type: "string" },
+	priority: { type: "string" },
 } as const;
+
+/** How much of the GPU's time a key is owed beside others. */
+export function readShare(text: string | undefined): number | undefined {
+	if (text === undefined) return undefined;
+	const share = /^\d{1,4}(\.\d{1,3})?$/.test(text) ? Number(text) : Number.NaN;
+	const { minimum, maximum } = shareLimits;
+	if (!(share >= minimum && share <= maximum))
+		throw new UsageError(
+			`--share ${text} is no share; write a number from ${minimum} to ${maximum}, such as 2`,
+		);
+	return share;
+}
+
+export function readPriority(text: string | undefined): Priority | undefined {
+	if (text === undefined) return undefined;
+	const priority = priorities.find((known) => known === text);
+	if (priority === undefined)
+		throw new UsageError(
+			`--priority ${text} is no class; known: ${priorities.join(", ")}`,
+		);
+	return priority;
+}
 
 /** A limit of a key: a whole number of at least 1. */
 export function readLimit(
