@@ -1,0 +1,160 @@
+/**
+ * Who has had how much of the GPU: the Virtual Token Counter of Sheng et al.,
+ * "Fairness in Serving Large Language Models" (OSDI 2024), with milliseconds of
+ * GPU time for its tokens. Each user has a counter of the service rendered to
+ * it, divided by its share; the least served goes next. Whoever comes back from
+ * idle is lifted to where the others are, so that nobody saves up.
+ *
+ * The paper counts while it serves. Here the length of a request is known at its
+ * end only, so until then one is charged as much as the longest of late. Two
+ * users that always wait then differ in what they were charged by one request at
+ * the most, however many run at once and however wrong that guess is.
+ */
+
+/** What a request is taken to need before one has ended. */
+const firstGuessMs = 1000;
+/** How fast the longest request is forgotten: by so much with each that ends. */
+const forget = 0.98;
+const leastSweep = 64;
+
+/** One user's counter. */
+export class Account {
+	readonly user: string;
+	/** Where it stands in an order by counters; told when its own has changed. */
+	readonly standings = new Set<{ moved(): void }>();
+	/** Two of it get twice the service. */
+	share = 1;
+	/** Service that has been rendered and is over, in milliseconds divided by the share. */
+	settledMs = 0;
+	/** What is charged for that which runs, in the same. */
+	pendingMs = 0;
+	/** Requests that wait, and that run. */
+	waiting = 0;
+	running = 0;
+	/** When it was last served, as a number that grows. */
+	lastStart = 0;
+
+	constructor(user: string) {
+		this.user = user;
+	}
+
+	get counter(): number {
+		return this.settledMs + this.pendingMs;
+	}
+
+	get isActive(): boolean {
+		return this.waiting + this.running > 0;
+	}
+
+	changed(): void {
+		for (const standing of this.standings) standing.moved();
+	}
+}
+
+/** What a running request is charged. */
+export interface Charge {
+	readonly account: Account;
+	/** Divided by the share as it was at the start. */
+	ms: number;
+	readonly share: number;
+}
+
+/** The counters of all users who compete with one another. */
+export class Fairness {
+	readonly #accounts = new Map<string, Account>();
+	/** What has been rendered to whoever was served last, before that. */
+	#floorMs = 0;
+	#active = 0;
+	#starts = 0;
+	#expectedMs = firstGuessMs;
+	/** With so many accounts those that say nothing are looked for. */
+	#sweepAt = leastSweep;
+
+	/** Users that are remembered. */
+	get size(): number {
+		return this.#accounts.size;
+	}
+
+	[Symbol.iterator](): Iterator<Account> {
+		return this.#accounts.values();
+	}
+
+	/** A request of this user's begins to wait. */
+	enter(user: string, share: number): Account {
+		let account = this.#accounts.get(user);
+		if (account === undefined) {
+			account = new Account(user);
+			this.#accounts.set(user, account);
+		}
+		account.share = share;
+		if (!account.isActive) {
+			account.settledMs = Math.max(account.settledMs, this.#floorMs);
+			this.#active += 1;
+		}
+		account.waiting += 1;
+		return account;
+	}
+
+	/** A request that waited is gone. */
+	leave(account: Account): void {
+		account.waiting -= 1;
+		this.#rest(account);
+	}
+
+	/** A request that waited begins to run. */
+	start(account: Account): Charge {
+		this.#floorMs = Math.max(this.#floorMs, account.settledMs);
+		account.waiting -= 1;
+		account.running += 1;
+		this.#starts += 1;
+		account.lastStart = this.#starts;
+		const { share } = account;
+		const charge = { account, ms: this.#expectedMs / share, share };
+		account.pendingMs += charge.ms;
+		account.changed();
+		return charge;
+	}
+
+	/** It has run for so long already, which may be longer than was expected. */
+	grow(charge: Charge, serviceMs: number): void {
+		const more = serviceMs / charge.share - charge.ms;
+		if (more <= 0) return;
+		charge.ms += more;
+		charge.account.pendingMs += more;
+		charge.account.changed();
+	}
+
+	/** It has ended; what it was charged is put right. */
+	finish(charge: Charge, serviceMs: number): void {
+		const { account } = charge;
+		account.running -= 1;
+		// Sums of fractions do not come to zero by themselves.
+		account.pendingMs =
+			account.running === 0 ? 0 : Math.max(0, account.pendingMs - charge.ms);
+		account.settledMs += serviceMs / charge.share;
+		account.changed();
+		this.#expectedMs = Math.max(serviceMs, this.#expectedMs * forget, 1);
+		this.#rest(account);
+	}
+
+	/** An account is kept only while it says more than the floor does. */
+	#rest(account: Account): void {
+		if (account.isActive) return;
+		this.#active -= 1;
+		if (this.#active === 0) {
+			// Nobody waits whom a debt could serve.
+			this.#floorMs = Math.max(this.#floorMs, account.settledMs);
+			this.#accounts.clear();
+			return;
+		}
+		if (account.settledMs <= this.#floorMs) this.#accounts.delete(account.user);
+		else if (this.#accounts.size > this.#sweepAt) this.#sweep();
+	}
+
+	#sweep(): void {
+		for (const [user, account] of this.#accounts)
+			if (!account.isActive && account.settledMs <= this.#floorMs)
+				this.#accounts.delete(user);
+		this.#sweepAt = Math.max(leastSweep, 2 * this.#accounts.size);
+	}
+}

@@ -1,0 +1,85 @@
+/** What can lie in one heap at a time. */
+export interface Heaped {
+	/** Its index there, kept by the heap; -1 while it is in none. */
+	heapIndex: number;
+}
+
+/** A binary heap whose members may be moved or taken out by themselves; each takes O(log n). */
+export class Heap<T extends Heaped> {
+	readonly #members: T[] = [];
+	readonly #isBefore: (a: T, b: T) => boolean;
+
+	constructor(isBefore: (a: T, b: T) => boolean) {
+		this.#isBefore = isBefore;
+	}
+
+	get size(): number {
+		return this.#members.length;
+	}
+
+	/** The one that is before all others. */
+	get first(): T | undefined {
+		return this.#members[0];
+	}
+
+	add(member: T): void {
+		if (member.heapIndex !== -1) return;
+		this.#members.push(member);
+		this.#rise(member, this.#members.length - 1);
+	}
+
+	delete(member: T): void {
+		const at = member.heapIndex;
+		if (at === -1) return;
+		member.heapIndex = -1;
+		const last = this.#members.pop();
+		if (last === undefined || last === member) return;
+		this.#place(last, at);
+		this.moved(last);
+	}
+
+	/** Its place among the others has changed. */
+	moved(member: T): void {
+		const at = member.heapIndex;
+		if (at === -1) return;
+		this.#rise(member, at);
+		this.#sink(member, member.heapIndex);
+	}
+
+	[Symbol.iterator](): Iterator<T> {
+		return this.#members[Symbol.iterator]();
+	}
+
+	#place(member: T, at: number): void {
+		this.#members[at] = member;
+		member.heapIndex = at;
+	}
+
+	#rise(member: T, from: number): void {
+		let at = from;
+		while (at > 0) {
+			const above = (at - 1) >> 1;
+			const parent = this.#members[above];
+			if (parent === undefined || !this.#isBefore(member, parent)) break;
+			this.#place(parent, at);
+			at = above;
+		}
+		this.#place(member, at);
+	}
+
+	#sink(member: T, from: number): void {
+		let at = from;
+		for (;;) {
+			const left = this.#members[2 * at + 1];
+			if (left === undefined) break;
+			const right = this.#members[2 * at + 2];
+			const child =
+				right !== undefined && this.#isBefore(right, left) ? right : left;
+			if (!this.#isBefore(child, member)) break;
+			const below = child.heapIndex;
+			this.#place(child, at);
+			at = below;
+		}
+		this.#place(member, at);
+	}
+}

@@ -1,0 +1,120 @@
+import type { Account, Charge } from "./fairness.ts";
+import { Heap, type Heaped } from "./heap.ts";
+import { type Priority, priorities } from "./priority.ts";
+import { Slots } from "./slots.ts";
+
+/** The key of whatever a body names that cannot be read for sure; it is never known to be loaded. */
+export const unclearModel = "";
+
+/** What of a request decides when its turn is. */
+export interface Asked {
+	/** Whose it is; users get equal parts. */
+	readonly user: string;
+	/** Two of it get twice the part. */
+	readonly share: number;
+	readonly priority: Priority;
+	/** Names of one model file have one key here. */
+	readonly model: string;
+	/** Whether its reply is a stream, so that its first byte comes early. */
+	readonly isStream: boolean;
+}
+
+/** A request in the queue, from its arrival to its end. */
+export class Place {
+	readonly asked: Asked;
+	/** The class that it waits in: an index of `priorities`. */
+	readonly rank: number;
+	readonly arrivedMs: number;
+	model: Model;
+	line: Line | undefined;
+	state: "waiting" | "running" | "over" = "waiting";
+	charge: Charge | undefined;
+	/** From when on the GPU works for it. */
+	servedFromMs = 0;
+	startedMs = 0;
+	hasFirstByte = false;
+	/** It makes Ollama load its model. */
+	isLoader = false;
+	/** What ran when it was sent beyond the known slots; all must still run at its first byte. */
+	rivals: ReadonlySet<Place> | undefined;
+
+	constructor(asked: Asked, model: Model, arrivedMs: number) {
+		this.asked = asked;
+		this.rank = priorities.indexOf(asked.priority);
+		this.model = model;
+		this.arrivedMs = arrivedMs;
+	}
+}
+
+/** What one user has waiting in one class for one model, in the order of arrival. */
+export class Line implements Heaped {
+	heapIndex = -1;
+	readonly account: Account;
+	readonly lane: Lane;
+	readonly places = new Set<Place>();
+
+	constructor(account: Account, lane: Lane) {
+		this.account = account;
+		this.lane = lane;
+	}
+
+	/** Its user's counter has changed. */
+	moved(): void {
+		this.lane.lines.moved(this);
+	}
+}
+
+/** All that waits in one class for one model. */
+export class Lane {
+	/** The least served user is first; of equals the one that was served longest ago. */
+	readonly lines = new Heap<Line>((a, b) => isBefore(a.account, b.account));
+	readonly byUser = new Map<string, Line>();
+	/** In the order of arrival. */
+	readonly arrivals = new Set<Place>();
+}
+
+/** Whether one user's turn comes before another's. */
+export function isBefore(a: Account, b: Account): boolean {
+	const by = a.counter - b.counter;
+	return by === 0 ? a.lastStart < b.lastStart : by < 0;
+}
+
+/** A model, whatever names it has. */
+export class Model {
+	readonly key: string;
+	/** As far as is known. */
+	isLoaded = false;
+	/** How long a load of it takes; 0 until one was seen. */
+	loadMs = 0;
+	/** Since when it is loaded, and since when nothing runs on it. */
+	turnSinceMs = 0;
+	idleSinceMs = 0;
+	/** The request that makes Ollama load it. */
+	loader: Place | undefined;
+	readonly running = new Set<Place>();
+	/** By class, the highest first. */
+	readonly lanes: readonly Lane[] = priorities.map(() => new Lane());
+	/** Models that were seen loaded beside it. */
+	readonly fitsWith = new Set<Model>();
+	/** Models that had to go when it was loaded, or for which it had to. */
+	readonly clashesWith = new Set<Model>();
+	slots = new Slots(1);
+
+	constructor(key: string, parallel: number | "auto") {
+		this.key = key;
+		this.forgetSlots(parallel);
+	}
+
+	/** What was learnt of its slots is void. */
+	forgetSlots(parallel: number | "auto"): void {
+		this.slots = new Slots(this.key === unclearModel ? 1 : parallel);
+	}
+
+	get waiting(): number {
+		return this.lanes.reduce((sum, { arrivals }) => sum + arrivals.size, 0);
+	}
+
+	get isIdle(): boolean {
+		return this.running.size === 0 && this.waiting === 0;
+	}
+}

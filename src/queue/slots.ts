@@ -1,0 +1,63 @@
+/**
+ * How many requests one model serves at once. Where nobody has said, it is
+ * learnt: one request more than is known to fit is sent, and if its first byte
+ * comes while all that ran before it still run, then it fits.
+ */
+
+/** So many tries that failed say that there is no slot more. */
+const maxFailures = 3;
+/** Of requests that are answered whole, a late first byte says little. */
+const maxUnclear = 12;
+/** How long after a try that failed the next may come; twice as long after each. */
+const firstRestMs = 5_000;
+
+/** The outcome of a try. */
+export type Tried = "fits" | "waited" | "unclear";
+
+export class Slots {
+	readonly #isFixed: boolean;
+	#known: number;
+	#failures = 0;
+	#unclear = 0;
+	#isTrying = false;
+	#restUntilMs = Number.NEGATIVE_INFINITY;
+
+	/** @param parallel as it was set, or `"auto"` */
+	constructor(parallel: number | "auto") {
+		this.#isFixed = parallel !== "auto";
+		this.#known = parallel === "auto" ? 1 : parallel;
+	}
+
+	/** How many are known to fit. */
+	get known(): number {
+		return this.#known;
+	}
+
+	/** Whether one more than is known may be sent now. */
+	mayTry(nowMs: number): boolean {
+		return (
+			!this.#isFixed &&
+			!this.#isTrying &&
+			nowMs >= this.#restUntilMs &&
+			this.#failures < maxFailures &&
+			this.#unclear < maxUnclear
+		);
+	}
+
+	begin(): void {
+		this.#isTrying = true;
+	}
+
+	end(tried: Tried, nowMs: number): void {
+		this.#isTrying = false;
+		if (tried === "fits") {
+			this.#known += 1;
+			this.#failures = 0;
+			this.#unclear = 0;
+			return;
+		}
+		if (tried === "waited") this.#failures += 1;
+		else this.#unclear += 1;
+		this.#restUntilMs = nowMs + firstRestMs * 2 ** (this.#failures - 1);
+	}
+}
