@@ -1,7 +1,7 @@
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { judgeGoals } from "./goals.ts";
-import { bars, lines } from "./plot.ts";
+import { bars, type Dots, dots, lines } from "./plot.ts";
 import { renderSection, type Section } from "./report.ts";
 
 interface Plot {
@@ -62,7 +62,29 @@ function linePlot(
 	};
 }
 
+/** A dot for each request of a section whose data are waits by way and user: when it began, how long it waited. */
+function waitPlot(section: string, title: string): Plot {
+	return {
+		file: fileOf(section, "waits"),
+		section,
+		title,
+		draw: ({ data }) =>
+			dots(
+				title,
+				["s", "s from a request to its first token"],
+				data as Readonly<Record<string, Dots>>,
+			),
+	};
+}
+
 const plots: readonly Plot[] = [
+	...[1, 4].map((parallel) =>
+		waitPlot(
+			`fair, ${parallel}`,
+			`Who waits when, OLLAMA_NUM_PARALLEL=${parallel}`,
+		),
+	),
+	waitPlot("fair, two models", "Who waits when, two models, room for one"),
 	barPlot("requests", "cpu", "CPU of a small request", "µs"),
 	barPlot(
 		"streams, 64",

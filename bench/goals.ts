@@ -79,6 +79,62 @@ const goals: readonly Goal[] = [
 			unit: "ms",
 		},
 	]),
+	...[1, 4].flatMap((parallel): Goal[] => [
+		{
+			name: `a person beside a batch, ${parallel} at once: first token, p95`,
+			figure: [`fair, ${parallel}`, "first95"],
+			of: "direct",
+			most: 0.125,
+		},
+		{
+			name: `the same: tokens a second in all`,
+			figure: [`fair, ${parallel}`, "rate"],
+			of: "direct",
+			least: 0.97,
+		},
+	]),
+	{
+		name: "two models, room for one: worst wait",
+		figure: ["fair, two models", "turns"],
+		most: 2,
+		unit: "turns",
+	},
+	{
+		name: "the same: GPU time of each from half of both",
+		figure: ["fair, two models", "apart"],
+		most: 0.15,
+		unit: "of it",
+	},
+	{
+		name: "the same: tokens a second",
+		figure: ["fair, two models", "ofAlone"],
+		least: 0.8,
+		unit: "× one model alone",
+	},
+	{
+		name: "the queue, nobody waiting: CPU added a request",
+		figure: ["queue, nobody waits", "cpuAdded"],
+		most: 15,
+		unit: "µs",
+	},
+	{
+		name: "the same: first byte added, p50",
+		figure: ["queue, nobody waits", "firstAdded"],
+		most: 0.1,
+		unit: "ms",
+	},
+	{
+		name: "10,000 waiting: memory each",
+		figure: ["queue, 10000 wait", "memory"],
+		most: 6,
+		unit: "KB",
+	},
+	{
+		name: "the same: choosing the next",
+		figure: ["queue, 10000 wait", "choose"],
+		most: 20,
+		unit: "µs",
+	},
 	{
 		name: "memory a stream",
 		figure: ["memory", "perStream"],

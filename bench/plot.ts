@@ -81,6 +81,63 @@ export function lines(
 	);
 }
 
+/** What a panel shows, by group: its dots. */
+export type Dots = Readonly<
+	Record<string, readonly (readonly [x: number, y: number])[]>
+>;
+
+/**
+ * Dots over x in panels, one below the other, all on the same scales; y is
+ * logarithmic. Each group has its colour, the last the gate's.
+ */
+export function dots(
+	title: string,
+	[xUnit, yUnit]: readonly [string, string],
+	panels: Readonly<Record<string, Dots>>,
+): string {
+	const [left, right, top, height, gap] = [labelWidth, width - 40, 48, 74, 14];
+	const all = Object.values(panels).flatMap((groups) =>
+		Object.values(groups).flat(),
+	);
+	const xHigh = Math.max(...all.map(([x]) => x), 1);
+	const scaled = (y: number) => Math.log10(Math.max(y, 0.01));
+	const yLow = Math.floor(Math.min(...all.map(([, y]) => scaled(y)), 0));
+	const yHigh = Math.max(...all.map(([, y]) => scaled(y)), yLow + 1);
+	const xAt = (x: number) => left + ((right - left) * x) / xHigh;
+	const groupNames = [...new Set(Object.values(panels).flatMap(Object.keys))];
+	const colourOf = (group: string) =>
+		group === groupNames.at(-1) ? colours.gate : otherColour;
+	const legend = groupNames.map(
+		(name, index) =>
+			`<circle cx="${left + 4 + index * 110}" cy="32" r="3" fill="${colourOf(name)}"/><text x="${left + 12 + index * 110}" y="36">${escapeXml(name)}</text>`,
+	);
+	const drawn = Object.entries(panels).map(([name, groups], index) => {
+		const bottom = top + index * (height + gap) + height;
+		const yAt = (y: number) =>
+			bottom - (height * (scaled(y) - yLow)) / (yHigh - yLow);
+		const levels: string[] = [];
+		for (let power = yLow; power <= yHigh; power++) {
+			const at = yAt(10 ** power).toFixed(1);
+			levels.push(
+				`<line x1="${left}" x2="${right}" y1="${at}" y2="${at}" stroke="${ink}" stroke-opacity=".2"/><text x="${right + 6}" y="${Number(at) + 4}">${short(10 ** power)}</text>`,
+			);
+		}
+		const marks = groupNames.flatMap((group) =>
+			(groups[group] ?? []).map(
+				([x, y]) =>
+					`<circle cx="${xAt(x).toFixed(1)}" cy="${yAt(y).toFixed(1)}" r="2.5" fill="${colourOf(group)}"/>`,
+			),
+		);
+		return `<text x="0" y="${bottom - height / 2}">${escapeXml(name)}</text>${levels.join("")}${marks.join("")}\n`;
+	});
+	const bottom = top + drawn.length * (height + gap);
+	return page(
+		bottom + 20,
+		`${title} (${yUnit})`,
+		`${legend.join("")}\n${drawn.join("")}<text x="${left}" y="${bottom + 8}">0</text><text x="${right}" y="${bottom + 8}" text-anchor="end">${short(xHigh)} ${escapeXml(xUnit)}</text>\n`,
+	);
+}
+
 function short(value: number): string {
 	for (const [size, sign] of [
 		[1e9, "G"],

@@ -7,6 +7,8 @@ export interface PinnedClient {
 	readonly version: string;
 	/** npm: the registry's `dist.integrity`; pypi: the SHA-256 of the wheel. */
 	readonly checksum: string;
+	/** pypi: what of its optional parts it takes: `proxy`. */
+	readonly extras?: string;
 	/** What it takes besides; such a client is too large to be had unless it is asked for. */
 	readonly takes?: {
 		/** The minor versions of Python 3 that it runs on. */

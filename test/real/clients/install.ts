@@ -20,7 +20,10 @@ const patienceMs = (client: PinnedClient) =>
 	(client.takes === undefined ? 8 : 60) * 60_000;
 
 /** Where a client is kept: a folder a version, so that a new one is another. */
-function folderOf(cache: string, { name, version }: PinnedClient): string {
+export function folderOf(
+	cache: string,
+	{ name, version }: PinnedClient,
+): string {
 	return path.join(cache, "clients", `${name}-${version}`);
 }
 
@@ -148,7 +151,10 @@ async function installFromPyPi(
 	);
 	if (client.takes !== undefined)
 		say(`installing what it needs, ${client.takes.gigabytes} GB`);
-	await pip("install", wheel);
+	await pip(
+		"install",
+		client.extras === undefined ? wheel : `${wheel}[${client.extras}]`,
+	);
 	await rm(wheels, { recursive: true });
 }
 

@@ -1,0 +1,112 @@
+import { fixed, quantile, type Section } from "../report.ts";
+import type { LoadUser } from "./load.ts";
+import {
+	direct,
+	failures,
+	gateBatch,
+	gateFair,
+	gateOff,
+	litellmNote,
+	loadNote,
+	type Measured,
+	measure,
+	ollamaVersion,
+	openWays,
+	rateOf,
+	type Stage,
+	viaLitellm,
+	waitOf,
+	waitsOf,
+	warmUp,
+} from "./stage.ts";
+
+const batchTokens = 32;
+const personTokens = 8;
+const workers = 12;
+const pauseMs = 500;
+
+/**
+ * What a person waits for a first token while a batch user keeps twelve
+ * requests open, by way.
+ *
+ * @param parallel how many Ollama works on at once: OLLAMA_NUM_PARALLEL
+ */
+export async function person(
+	stage: Stage,
+	parallel: number,
+): Promise<Section[]> {
+	const names = [direct, viaLitellm, gateOff, gateFair, gateBatch];
+	const { ways, notes, close } = await openWays(
+		stage,
+		{ OLLAMA_NUM_PARALLEL: `${parallel}` },
+		names,
+	);
+	const measured: Measured[] = [];
+	try {
+		for (const way of ways) {
+			stage.progress(`a person beside a batch, ${parallel}: ${way.name}`);
+			await warmUp(stage, way, "smol");
+			const users: LoadUser[] = [
+				{
+					...{ name: "batch", key: way.keys.batch, model: "smol", workers },
+					...{ tokens: batchTokens, pauseMs: 0, afterMs: 0 },
+				},
+				{
+					...{ name: "person", key: way.keys.person, model: "smol" },
+					...{ workers: 1, tokens: personTokens, pauseMs, afterMs: 2_000 },
+				},
+			];
+			measured.push(await measure(stage, way, stage.seconds, users));
+		}
+	} finally {
+		await close();
+	}
+	const figures = Object.fromEntries(
+		measured.map((one) => [one.way.name, figuresOf(one)]),
+	);
+	const base = figures[direct];
+	const times = (value: number, of: number | undefined, digits: number) =>
+		of === undefined ? "" : fixed(value / of, digits);
+	return [
+		{
+			name: `fair, ${parallel}`,
+			title: `A person beside a batch: ${workers} requests of ${batchTokens} tokens kept open, OLLAMA_NUM_PARALLEL=${parallel}`,
+			notes: [
+				`Ollama ${ollamaVersion} with SmolLM2-135M on one core; for ${stage.seconds} s each way, with the person, from the third second on, asking for ${personTokens} tokens half a second after each reply`,
+				"gate: both keys of the class normal, so that only the service of each counts; gate, batch key: the batch user's key has the class batch",
+				litellmNote,
+				loadNote(measured),
+				...notes,
+				...failures(measured),
+			],
+			head: [
+				...["", "person's requests", "first token p50, s", "p95", "worst"],
+				...["p95 of direct", "batch's first token p50, s"],
+				...["tokens/s in all", "of direct"],
+			],
+			rows: Object.entries(figures).map(([name, one]) => [
+				...[name, fixed(one.count, 0)],
+				...[fixed(one.first50, 2), fixed(one.first95, 2)],
+				...[fixed(one.worst, 2), times(one.first95, base?.first95, 3)],
+				...[fixed(one.batch50, 2), fixed(one.rate)],
+				times(one.rate, base?.rate, 2),
+			]),
+			figures,
+			data: waitsOf(measured),
+		},
+	];
+}
+
+function figuresOf(measured: Measured) {
+	const waits = (user: string) =>
+		measured.asked.filter((one) => one.user === user).map(waitOf);
+	const own = waits("person");
+	return {
+		first50: quantile(own, 0.5),
+		first95: quantile(own, 0.95),
+		worst: Math.max(...own),
+		count: own.length,
+		batch50: quantile(waits("batch"), 0.5),
+		rate: rateOf(measured),
+	};
+}
