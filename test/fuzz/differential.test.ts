@@ -12,6 +12,6 @@ t.test(
 		const wire = await startWire(t);
 		const run = await fuzzRequests(wire, seed, (cases) => cases >= 1_200);
 		t.strictSame(run.disagreements, [], "they agree");
-		t.ok(run.forwarded > 120, `${run.forwarded} of ${run.cases} went through`);
+		t.ok(run.forwarded > 60, `${run.forwarded} of ${run.cases} went through`);
 	},
 );

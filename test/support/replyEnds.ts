@@ -107,7 +107,7 @@ function countsOf(path: string, whole: Members): Counts {
 	const loadMs = ms("load_duration");
 	if (given === undefined && tokensOut === undefined && loadMs === undefined)
 		return noCounts;
-	const beside = count(usage.cache_read_input_tokens);
+	const beside = own ? undefined : count(usage.cache_read_input_tokens);
 	const part = own
 		? usage.prompt_eval_cached_count
 		: within(usage.prompt_tokens_details ?? usage.input_tokens_details)
@@ -232,7 +232,8 @@ function readEventsSlowly(path: string, text: string): ReplyEnd {
 				whole !== undefined && (hasError(whole) || event.name === "error");
 			isEnd = isError || /^ ?\[DONE\]\r?$/.test(event.data);
 		} else {
-			const type = event.name || String(whole?.type);
+			const type =
+				event.name || (typeof whole?.type === "string" ? whole.type : "");
 			isError = whole !== undefined && ending.bad.includes(type);
 			isEnd = isError || (whole !== undefined && ending.good.includes(type));
 			if (whole !== undefined && (isEnd || type === "message_delta")) {
