@@ -335,7 +335,8 @@ export class Turns {
 		hot: Candidate | undefined,
 		nowMs: number,
 	): boolean {
-		if (hot !== undefined && (hot.rank !== cold.rank || hot.rank === 0))
+		// Of two that have waited too long the turn decides too: by their age alone each would be loaded for.
+		if (hot !== undefined && hot.rank !== cold.rank)
 			return !this.#goesBefore(cold, hot);
 		const turnMs = this.#settings.turnFactor * model.loadMs;
 		const isOver = this.#isPast(model.turnSinceMs + turnMs, nowMs);
