@@ -68,7 +68,14 @@ Example: llamagate demo
 			: show;
 		const sink: LogSink = { write: (line) => introduced && print(line) };
 		const start = (port: number) =>
-			startDaemon(async () => ({ settings: configFor(port), keyring }), sink);
+			startDaemon(
+				async () => ({
+					settings: configFor(port),
+					keyring,
+					tokenJudges: new Map(),
+				}),
+				sink,
+			);
 		const daemon = await start(Number(values.port ?? defaultPort)).catch(
 			async (error: unknown) => {
 				if (!(error instanceof ListenError)) throw error;

@@ -87,6 +87,8 @@ export interface Settings {
 	};
 	readonly drainTimeoutMs: number;
 	readonly logLevel: LogLevel;
+	/** How much a request's line says of the person behind it. */
+	readonly logPeople: "off" | "hash" | "on";
 }
 
 /**
@@ -294,6 +296,7 @@ export function parseConfig(text: string, file: string): Settings {
 		},
 		drainTimeoutMs: inMs(config.drainTimeout),
 		logLevel: config.log.level,
+		logPeople: config.log.people,
 	};
 }
 

@@ -330,6 +330,14 @@ export const configSchema = {
 						description:
 							"Lines below this level are left out. A failed key is always logged, since fail2ban reads that line.",
 					},
+					people: {
+						type: "string",
+						enum: ["off", "hash", "on"],
+						"x-expected": '"off", "hash" or "on"',
+						default: "off",
+						description:
+							"Whether a request's line names the person who was proved to be behind it (docs/people.md): `off` says only by what it was proved, `hash` puts a pseudonym in place of the name that is another after each start, `on` writes the e-mail or the login, which is personal data.",
+					},
 				},
 				"JSON lines on standard output.",
 			),

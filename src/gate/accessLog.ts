@@ -1,7 +1,10 @@
+import { createHmac, randomBytes } from "node:crypto";
+import type { Settings } from "../config/load.ts";
 import type { Log, LogSink } from "../log.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
 import { KeyUses } from "./keyUse.ts";
 import type { Failure } from "./lockout.ts";
+import { userOf } from "./user.ts";
 
 /** Counters of one key, route, status and outcome. */
 export interface RequestMetrics {
@@ -24,6 +27,10 @@ export class AccessLog {
 	readonly tallies = new Map<string, RequestMetrics>();
 	readonly keyUses = new KeyUses();
 	authFailures = 0;
+	/** Requests with a good key whose token about a person was not. */
+	badPersons = 0;
+	/** How much a line says of the person behind a request. */
+	people: Settings["logPeople"] = "off";
 	readonly #log: Log;
 	readonly #sink: LogSink;
 
@@ -52,7 +59,9 @@ export class AccessLog {
 		const level =
 			outcome === "upstream_error" || outcome === "cut" ? "warn" : "info";
 		if (this.#log.isLevelEnabled(level))
-			this.#sink.write(requestLine(exchange, outcome, level, durationMs));
+			this.#sink.write(
+				requestLine(exchange, outcome, level, durationMs, this.people),
+			);
 	}
 
 	/** Bytes that were no request at all; they have a line too. */
@@ -149,6 +158,7 @@ function requestLine(
 	outcome: Outcome,
 	level: "info" | "warn",
 	durationMs: number,
+	people: Settings["logPeople"],
 ): string {
 	const { usage, node } = exchange;
 	const key = exchange.credential?.key.name ?? null;
@@ -164,7 +174,26 @@ function requestLine(
 		line += `,"grants":${JSON.stringify(exchange.grants)}`;
 	if (exchange.identityFault !== undefined)
 		line += `,"identity":${JSON.stringify(exchange.identityFault)}`;
+	if (exchange.credential !== undefined) line += whose(exchange, people);
 	return `${line},"msg":"request"}\n`;
+}
+
+/** Of an e-mail a plain hash would tell whoever guesses it; this lives as long as the process. */
+const pseudonymKey = randomBytes(32);
+
+/** By what its user is known, and who it is as far as the owner wants that written down. */
+function whose(exchange: Exchange, people: Settings["logPeople"]): string {
+	const { person } = exchange;
+	const by = `,"userBy":"${person?.by ?? "key"}"`;
+	if (person === undefined || people === "off") return by;
+	const shown =
+		people === "on"
+			? person.name
+			: createHmac("sha256", pseudonymKey)
+					.update(userOf(exchange).id)
+					.digest("hex")
+					.slice(0, 16);
+	return `${by},"person":${JSON.stringify(shown)}`;
 }
 
 let latestMs = 0;

@@ -9,6 +9,7 @@ import fastify, {
 import { routes } from "../ollama/routes.ts";
 import type { Exchange } from "./exchange.ts";
 import { checkIdentity } from "./identity.ts";
+import { checkPerson } from "./person.ts";
 import { createLimits, WindowStore } from "./rateLimit.ts";
 import { sendRefusal } from "./refusal.ts";
 import type { GateState } from "./state.ts";
@@ -44,6 +45,9 @@ export async function createApp(
 			(mode === "off"
 				? undefined
 				: await checkIdentity(exchange, mode, state.whois)) ??
+			(exchange.credential?.key.people === undefined
+				? undefined
+				: await checkPerson(state, exchange)) ??
 			(await limits.check(request));
 		// The client may have left while the limits were counted.
 		if (refusal === undefined && !exchange.ended) return;

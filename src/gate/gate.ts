@@ -10,6 +10,7 @@ import { type Connection, cutOff, watchPieces } from "./connection.ts";
 import { corsHeaders, preflightHeaders } from "./cors.ts";
 import { Exchange } from "./exchange.ts";
 import { createApp, pass } from "./fastify.ts";
+import { leaveTo } from "./person.ts";
 import {
 	leaveBody,
 	lingerForBody,
@@ -39,6 +40,11 @@ const revoked: Refusal = {
 	status: 401,
 	reason: "revoked",
 	message: "the key of this request has been revoked",
+};
+const personChanged: Refusal = {
+	status: 403,
+	reason: "person",
+	message: "the rules of this key no longer leave this to the person",
 };
 const keyChanged: Refusal = {
 	status: 503,
@@ -281,15 +287,20 @@ function sweep(state: GateState): void {
 /** Cuts streams whose key has been revoked, has expired, or has lost the scope they run under. */
 function cutUnwanted({ relays, rules }: GateState): void {
 	for (const relay of relays) {
-		const { knownCredential, routeMatch } = relay.exchange;
+		const { knownCredential, routeMatch, person } = relay.exchange;
+		const { route } = routeMatch;
 		const current = rules.keyring.current(knownCredential.id);
-		if (current !== undefined) relay.exchange.credential = current;
+		const left = current && leaveTo(current, person, route);
+		const good = left === undefined || "status" in left ? undefined : left;
+		if (good !== undefined) relay.exchange.credential = good;
 		const refusal =
 			current === undefined ||
 			current.key.canary ||
 			current.key.name !== knownCredential.key.name
 				? revoked
-				: checkPolicy(current, routeMatch.route, Date.now());
+				: good === undefined
+					? personChanged
+					: checkPolicy(good, route, Date.now());
 		if (refusal !== undefined) relay.cut(refusal, cutGraceMs);
 	}
 }

@@ -1,12 +1,7 @@
 import type { Settings } from "../config/load.ts";
 import type { Binding } from "../keys/keyFile.ts";
-import type { Key } from "../keys/keyring.ts";
-import {
-	type ModelName,
-	type ModelPattern,
-	parseModelPattern,
-} from "../ollama/modelName.ts";
-import { type Route, type Scope, scopes } from "../ollama/routes.ts";
+import { parseModelPattern } from "../ollama/modelName.ts";
+import { type Scope, scopes } from "../ollama/routes.ts";
 import type {
 	TailnetNode,
 	TailscaleNode,
@@ -15,14 +10,8 @@ import type {
 import { localSource } from "./connection.ts";
 import type { Exchange } from "./exchange.ts";
 import { checkModelInPath } from "./modelPolicy.ts";
+import { type Grant, narrow } from "./narrow.ts";
 import type { Refusal } from "./refusal.ts";
-
-/** What a grant of the tailnet's policy leaves to a device. */
-export interface Grant {
-	readonly scopes: ReadonlySet<Scope>;
-	/** `undefined` for all models. */
-	readonly models: readonly ModelPattern[] | undefined;
-}
 
 const forbidden = (message: string): Refusal => ({
 	status: 403,
@@ -74,11 +63,13 @@ export async function checkIdentity(
 	exchange.node = node;
 	if (key.bind !== undefined && !isBoundTo(key.bind, node))
 		return forbidden(`the key "${key.name}" may not be used from this device`);
+	if (node.user !== undefined)
+		exchange.person = { id: node.user, name: node.user, by: "login" };
 	const values = grantValuesOf(node);
 	if (values === undefined) return undefined;
 	exchange.grants = values;
 	const grants = readGrants(values);
-	const narrowed = narrow(key, grants, route);
+	const narrowed = narrow(key, grants, route, "from this device");
 	if (narrowed === undefined)
 		return forbidden(
 			`the tailnet's policy does not grant "${route.scope}" to this device`,
@@ -150,30 +141,4 @@ function isStrings(value: unknown): value is string[] {
 	return (
 		Array.isArray(value) && value.every((item) => typeof item === "string")
 	);
-}
-
-/** The key with what the grants leave of it for this route; `undefined` for nothing. */
-function narrow(
-	key: Key,
-	grants: readonly Grant[],
-	route: Route,
-): Key | undefined {
-	const fitting = grants.filter((grant) => grant.scopes.has(route.scope));
-	if (fitting.length === 0) return undefined;
-	const limits = fitting.map(({ models }) => models);
-	if (limits.some((models) => models === undefined)) return key;
-	const granted = limits.flatMap((models) => models ?? []);
-	const matches = (patterns: readonly ModelPattern[], name: ModelName) =>
-		patterns.some((pattern) => pattern(name));
-	const { models } = key;
-	return {
-		...key,
-		// They are not all that decides now.
-		modelNames: [],
-		models: [
-			(name) =>
-				(models === undefined || matches(models, name)) &&
-				matches(granted, name),
-		],
-	};
 }

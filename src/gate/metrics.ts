@@ -70,6 +70,12 @@ export function renderMetrics(accessLog: AccessLog, stats: GateStats): string {
 		["", accessLog.authFailures],
 	]);
 	family(
+		"bad_persons_total",
+		"counter",
+		"Requests with a good key whose token about a person was not.",
+		[["", accessLog.badPersons]],
+	);
+	family(
 		"log_lines_lost_total",
 		"counter",
 		"Log lines that were dropped since nobody took them.",

@@ -80,7 +80,7 @@ export function checkName(
 	return {
 		status: 403,
 		reason: "model",
-		message: `the key "${key.name}" may not use the model ${JSON.stringify(excerpt(text))}${key.modelNames.length > 0 ? `; it may use ${listed(key.modelNames)}` : " from this device"}${name.cloud ? "; a cloud model needs a pattern that ends in cloud" : ""}`,
+		message: `the key "${key.name}" may not use the model ${JSON.stringify(excerpt(text))}${key.narrowed === undefined ? `; it may use ${listed(key.modelNames)}` : ` ${key.narrowed}`}${name.cloud ? "; a cloud model needs a pattern that ends in cloud" : ""}`,
 	};
 }
 

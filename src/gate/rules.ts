@@ -1,12 +1,18 @@
+import path from "node:path";
 import { loadConfig, type Settings, typed } from "../config/load.ts";
 import { BadFileError } from "../errors.ts";
-import { loadKeys } from "../keys/keyFile.ts";
+import { type KeyEntry, loadKeys } from "../keys/keyFile.ts";
 import { Keyring } from "../keys/keyring.ts";
+import { openWebUiToken } from "../keys/people.ts";
+import { loadPeopleSecret } from "../keys/peopleSecret.ts";
+import { createTokenJudge, type TokenJudge } from "./token.ts";
 
 /** What is in force; replaced whole on a reload. */
 export interface Rules {
 	readonly settings: Settings;
 	readonly keyring: Keyring;
+	/** By the names of the keys whose apps sign who is asking. */
+	readonly tokenJudges: ReadonlyMap<string, TokenJudge>;
 }
 
 /**
@@ -40,5 +46,24 @@ export async function withKeysAnew({
 				message: `is "off", and the key "${bound.name}" is bound to devices; set "log" or "require"`,
 			},
 		]);
-	return { settings, keyring: await Keyring.gather(keys) };
+	return {
+		settings,
+		keyring: await Keyring.gather(keys),
+		tokenJudges: await openTokenJudges(keys, path.dirname(settings.keysFile)),
+	};
+}
+
+/** @throws {BadFileError} if a secret cannot be had, or is too weak */
+async function openTokenJudges(
+	keys: readonly KeyEntry[],
+	folder: string,
+): Promise<ReadonlyMap<string, TokenJudge>> {
+	const judges = new Map<string, TokenJudge>();
+	for (const { name, people } of keys) {
+		if (people?.jwt === undefined) continue;
+		const { secretFile, issuer = openWebUiToken.issuer } = people.jwt;
+		const secret = await loadPeopleSecret(path.resolve(folder, secretFile));
+		judges.set(name, await createTokenJudge(secret, issuer));
+	}
+	return judges;
 }

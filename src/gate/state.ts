@@ -45,6 +45,7 @@ export class GateState {
 		this.#upstream = new Upstream(rules.settings.upstream);
 		this.#whois = openWhois(rules.settings);
 		this.accessLog = accessLog;
+		accessLog.people = rules.settings.logPeople;
 		this.log = log;
 	}
 
@@ -68,6 +69,7 @@ export class GateState {
 	replaceRules(next: Rules): void {
 		const previous = this.#rules.settings.upstream;
 		this.#rules = next;
+		this.accessLog.people = next.settings.logPeople;
 		this.#whois = openWhois(next.settings);
 		const { upstream } = next.settings;
 		if (JSON.stringify(previous) === JSON.stringify(upstream)) return;

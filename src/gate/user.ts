@@ -18,6 +18,9 @@ export interface Person {
 	/** For people to read: an e-mail or a login. It is personal data. */
 	readonly name: string;
 	readonly by: Exclude<Proof, "key">;
+	/** What an app calls them, where it says so. */
+	readonly email?: string | undefined;
+	readonly role?: string | undefined;
 	/** What a rule gives this person of the machine, beside others; `undefined` for what the key has. */
 	readonly share?: number;
 }
@@ -37,12 +40,13 @@ export interface User {
  * @throws {Error} before the step that looks at the key has let it through
  */
 export function userOf({ person, knownCredential }: Exchange): User {
-	const { name } = knownCredential.key;
-	if (person === undefined) return { id: `key:${name}`, by: "key", share: 1 };
-	const { by, id, share = 1 } = person;
+	const { name, share } = knownCredential.key;
+	if (person === undefined) return { id: `key:${name}`, by: "key", share };
+	const { by, id } = person;
 	return {
+		// A device's owner is the same person whichever key is shown.
 		id: by === "login" ? `login:${id}` : `${by}:${name}:${id}`,
 		by,
-		share,
+		share: person.share ?? share,
 	};
 }

@@ -32,6 +32,8 @@ import { parseModelPattern } from "../ollama/modelName.ts";
 import { optionNames } from "../ollama/options.ts";
 import { type Scope, scopes } from "../ollama/routes.ts";
 import { type Priority, priorities } from "../priority.ts";
+import { type PeopleEntry, peopleSchema } from "./people.ts";
+import { shareLimits } from "./share.ts";
 
 /** Limits of one key, in place of the configuration's. */
 export interface KeyLimits {
@@ -57,6 +59,8 @@ export interface KeyEntry {
 	readonly models?: readonly string[];
 	/** Devices, people and tags of the tailnet that it may be used from. */
 	readonly bind?: Binding;
+	/** The people behind it, where its app tells who is asking. */
+	readonly people?: PeopleEntry;
 	/** Lets nobody in, and raises an alarm when it is used. */
 	readonly canary?: boolean;
 	readonly denyOptions?: readonly string[];
@@ -103,11 +107,7 @@ const positive = {
 	"x-expected": "a whole number of at least 1",
 };
 
-/** The share of a key whose entry names none. */
-export const defaultShare = 1;
-
-/** What a key's share may be: more than nothing, and so far apart that sums stay exact. */
-export const shareLimits = { minimum: 0.001, maximum: 1000 } as const;
+export { defaultShare, shareLimits } from "./share.ts";
 
 /** The shape of the keys file. */
 export const keyFileSchema = {
@@ -152,6 +152,7 @@ export const keyFileSchema = {
 						"x-expected": "an object with nodes, users or tags",
 						properties: { nodes: names, users: names, tags: names },
 					},
+					people: peopleSchema,
 					canary: { type: "boolean", "x-expected": "true or false" },
 					denyOptions: {
 						type: "array",
@@ -314,6 +315,8 @@ export function parseKeys(text: string, file: string): KeyEntry[] {
 					"expected a pattern such as qwen3:*, hf.co/*/*:* or *",
 				);
 		}
+		for (const [where, message] of peopleMistakes(key.people))
+			refuse(["keys", index, "people", ...where], message);
 		for (const [turn, previous] of (key.previous ?? []).entries()) {
 			times.push([
 				["keys", index, "previous", turn, "expires"],
@@ -335,6 +338,31 @@ export function parseKeys(text: string, file: string): KeyEntry[] {
 	}
 	if (mistakes.length > 0) throw new BadFileError(file, mistakes);
 	return keys;
+}
+
+/** What of a rule about people the schema cannot tell, and where it stands. */
+function peopleMistakes(
+	people: PeopleEntry | undefined,
+): [(string | number)[], string][] {
+	if (people === undefined) return [];
+	const mistakes: [(string | number)[], string][] = [];
+	// With both, whoever has the key would leave the token out.
+	if ((people.jwt === undefined) === (people.trust === undefined))
+		mistakes.push([
+			[],
+			'has either jwt or "trust": "headers", and one of them',
+		]);
+	for (const [index, rule] of (people.rules ?? []).entries()) {
+		if (rule.email === undefined && rule.role === undefined)
+			mistakes.push([["rules", index], "needs an email or a role"]);
+		for (const [turn, pattern] of (rule.models ?? []).entries())
+			if (parseModelPattern(pattern) === undefined)
+				mistakes.push([
+					["rules", index, "models", turn],
+					"expected a pattern such as qwen3:*, hf.co/*/*:* or *",
+				]);
+	}
+	return mistakes;
 }
 
 /** Reads an ISO 8601 time that names its zone as epoch milliseconds; `undefined` if it is none. */

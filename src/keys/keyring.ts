@@ -17,6 +17,7 @@ import {
 	type KeyLimits,
 	parseTime,
 } from "./keyFile.ts";
+import type { PeopleEntry } from "./people.ts";
 
 /** A key as the gate knows it, whichever of its digests was presented. */
 export interface Key {
@@ -31,10 +32,14 @@ export interface Key {
 	readonly models: readonly ModelPattern[] | undefined;
 	/** The same as its entry has them, to be told to whoever has the key. */
 	readonly modelNames: readonly string[];
+	/** Why it may use fewer models than its entry says; `undefined` where it may use those. */
+	readonly narrowed?: "from this device" | "for this person";
 	/** The options that it may set; `undefined` for all. */
 	readonly options: OptionRules | undefined;
 	/** The devices that it may be used from; `undefined` for all. */
 	readonly bind: Binding | undefined;
+	/** The people behind it; `undefined` where it is nobody in particular. */
+	readonly people: PeopleEntry | undefined;
 	/** A key that lets nobody in and tells on whoever uses it. */
 	readonly canary: boolean;
 	/** The entry that it was read from, to tell whether a reload has changed it. */
@@ -118,6 +123,7 @@ export class Keyring {
 			modelNames: entry.models ?? [],
 			options: readOptionRules(entry, entry.models !== undefined),
 			bind: entry.bind,
+			people: entry.people,
 			canary: entry.canary ?? false,
 			entry: JSON.stringify(entry),
 		};

@@ -26,16 +26,21 @@ export function weaknessOf(key: string): string | undefined {
 	if (key.length > maxKeyLength)
 		return `the key is longer than ${maxKeyLength} characters`;
 	const random = key.replace(/^lg_/, "").replace(/=+$/, "");
-	const alphabet = /^[0-9]+$/.test(random)
-		? 10
-		: /^[0-9a-f]+$/i.test(random)
-			? 16
-			: /^[0-9a-z]+$/i.test(random)
-				? 36
-				: 64;
-	const bits = Math.floor(random.length * Math.log2(alphabet));
+	const bits = bitsOf(random);
 	// Thirty-two random hex digits show fewer than eight different ones once in 10^12 times.
 	if (bits < 128 || new Set(random).size < 8)
 		return `the key holds fewer than 128 bits (about ${bits} by its length); make one with: openssl rand -hex 32`;
 	return undefined;
+}
+
+/** How many bits a text holds if it was drawn from its alphabet: the most that can be told from outside. */
+export function bitsOf(text: string): number {
+	const alphabet = /^[0-9]+$/.test(text)
+		? 10
+		: /^[0-9a-f]+$/i.test(text)
+			? 16
+			: /^[0-9a-z]+$/i.test(text)
+				? 36
+				: 64;
+	return Math.floor(text.length * Math.log2(alphabet));
 }

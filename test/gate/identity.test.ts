@@ -58,6 +58,7 @@ t.test("the device is in the log line: node, user, tags", async (t) => {
 		node: "laptop",
 		user: "me@example.com",
 		tags: [],
+		userBy: "login",
 	});
 	const machine = await start(t, "log", {
 		node: { name: "ci", tags: ["tag:client"] },
@@ -67,6 +68,7 @@ t.test("the device is in the log line: node, user, tags", async (t) => {
 		node: "ci",
 		user: null,
 		tags: ["tag:client"],
+		userBy: "key",
 	});
 });
 
@@ -298,6 +300,28 @@ t.test(
 			200,
 			"without a grant nothing is narrowed",
 		);
+	},
+);
+
+t.test(
+	"a device without the scope account makes Ollama search no web, though its key has it",
+	async (t) => {
+		const search = JSON.stringify({
+			model: "qwen3:8b",
+			max_tokens: 1,
+			messages: [{ role: "user", content: "x" }],
+			tools: [{ type: "web_search_20250305", name: "web_search" }],
+		});
+		for (const [scopes, status] of [
+			[["infer"], 403],
+			[["infer", "account"], 200],
+		] as const) {
+			const { send } = await start(t, "log", {
+				node: { capMap: { "example.com/cap/llamagate": [{ scopes }] } },
+				key: { scopes: ["read", "infer", "account"] },
+			});
+			t.equal((await send("/v1/messages", search)).status, status);
+		}
 	},
 );
 

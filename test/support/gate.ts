@@ -61,6 +61,8 @@ export interface GateOptions {
 	/** Merged over a configuration that listens on 127.0.0.1, any free port, for loopback sources. */
 	readonly config?: Record<string, unknown>;
 	readonly keys?: readonly KeyEntry[];
+	/** More files beside the configuration, of mode 0600, by name. */
+	readonly files?: Readonly<Record<string, string>>;
 	readonly standIn?: StandInOptions;
 	/** Given to Node when the daemon runs in a process of its own. */
 	readonly nodeArgs?: readonly string[];
@@ -117,6 +119,8 @@ async function prepare(t: Teardown, options: GateOptions) {
 		);
 	const writeKeys = (keys: readonly KeyEntry[]) =>
 		replace(keysFile, JSON.stringify({ keys }));
+	for (const [name, text] of Object.entries(options.files ?? {}))
+		await replace(path.join(folder, name), text);
 	await writeConfig(options.config ?? {});
 	await writeKeys(options.keys ?? testEntries);
 	return { folder, standIn, configFile, keysFile, writeConfig, writeKeys };

@@ -1,0 +1,58 @@
+import { formatMode, unreadable } from "../config/load.ts";
+import { readOrdinaryFile } from "../config/ordinaryFile.ts";
+import { BadFileError } from "../errors.ts";
+import { isForServiceGroup } from "./keyFile.ts";
+import { bitsOf } from "./newKey.ts";
+
+/** A shorter one could be found from a token (RFC 7518, 3.2: as long as the hash). */
+const leastBits = 256;
+
+/**
+ * Reads the secret that an app signs with. What is signed with it is believed,
+ * so nobody but its owner may read the file; one of root's may be shown to the
+ * daemon's group.
+ *
+ * @returns the bytes that sign: those of the text, as the app has it in its settings
+ * @throws {BadFileError} if it cannot be read, if others may, or if it is too weak
+ */
+export async function loadPeopleSecret(
+	file: string,
+): Promise<Uint8Array<ArrayBuffer>> {
+	let text: string;
+	try {
+		const read = await readOrdinaryFile(file);
+		const { mode } = read.stats;
+		const allowed = isForServiceGroup(read.stats) ? 0o740 : 0o700;
+		if ((mode & 0o777 & ~allowed) !== 0)
+			throw bad(
+				file,
+				`others than its owner may read or write it (mode ${formatMode(mode)}); run chmod 600 on it`,
+			);
+		text = read.text.trim();
+	} catch (error) {
+		if (error instanceof BadFileError) throw error;
+		throw unreadable(
+			file,
+			error,
+			"Make one with: llamagate keys add NAME --people open-webui",
+		);
+	}
+	const weakness = secretWeaknessOf(text);
+	if (weakness !== undefined) throw bad(file, weakness);
+	return new TextEncoder().encode(text);
+}
+
+/** Why a text is no secret to sign with, or `undefined` if it is one. */
+export function secretWeaknessOf(text: string): string | undefined {
+	if (!/^[\x21-\x7e]+$/.test(text))
+		return "holds no secret: one line of letters, digits and signs; make one with: openssl rand -hex 32";
+	if (text.length > 1024) return "holds more than 1024 characters";
+	const bits = bitsOf(text);
+	return bits < leastBits || new Set(text).size < 8
+		? `holds fewer than ${leastBits} bits (about ${bits} by its length); make one with: openssl rand -hex 32`
+		: undefined;
+}
+
+function bad(file: string, message: string): BadFileError {
+	return new BadFileError(file, [{ path: "", message }]);
+}
