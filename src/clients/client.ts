@@ -6,6 +6,8 @@ export interface Connection {
 	readonly key: string;
 	/** A model's name; it is safe to stand in any quotes: see `isModelName`. */
 	readonly model: string;
+	/** What an app signs with who is asking, or left out for a placeholder; as safe as the key. */
+	readonly secret?: string;
 }
 
 /** Something to paste. */

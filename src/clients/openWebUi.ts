@@ -5,7 +5,7 @@ export const openWebUi: Client = {
 	title: "Open WebUI",
 	source: "run in our tests with Open WebUI 0.12.4",
 	sendsKey: true,
-	render({ server, key }) {
+	render({ server, key, secret = "SECRET" }) {
 		const configs = JSON.stringify({ 0: { enable: true, key } });
 		return {
 			snippets: [
@@ -24,6 +24,12 @@ OLLAMA_API_CONFIGS=${configs}
 ENABLE_OPENAI_API=false`,
 				},
 				{
+					lead: "So that the gate knows who of its people is asking (the key was made with llamagate keys add NAME --people open-webui), in that file too:",
+					language: "text",
+					text: `ENABLE_FORWARD_USER_INFO_HEADERS=true
+FORWARD_USER_INFO_HEADER_JWT_SECRET=${secret}`,
+				},
+				{
 					lead: "which Docker is given:",
 					language: "sh",
 					text: `docker run -d --name open-webui -p 127.0.0.1:3000:8080 \\
@@ -40,7 +46,12 @@ OPENAI_API_KEYS=${key}`,
 			],
 			notes: [
 				"Open WebUI keeps these settings in its database from its first start on and reads the variables no more: after that, change them in the Admin Panel.",
-				"The key is Open WebUI's, not its users': llamagate sees one client, and Open WebUI decides who may use it. To let administrators pull and delete models from there, the key needs the scope manage.",
+				...(secret === "SECRET"
+					? [
+							"SECRET is what stands in NAME.secret beside the server's keys file, in place of NAME the key's. On the server --secret-file FILE puts it in, and makes it where there is none.",
+						]
+					: []),
+				"The key is Open WebUI's, not its users'. Without the two settings about people llamagate sees one client, and Open WebUI alone decides who may use it; with them, and a rule about people, each person has their own models, scopes and share (docs/people.md). Open WebUI keeps one list of models for all: a person may see one there that the gate refuses. To let administrators pull and delete models from there, the key needs the scope manage.",
 			],
 		};
 	},

@@ -12,6 +12,7 @@ import { parseServer } from "../clients/server.ts";
 import { type Failure, type Success, tryOut } from "../clients/tryOut.ts";
 import { exitCodes, Finding, UsageError } from "../errors.ts";
 import { weaknessOf } from "../keys/newKey.ts";
+import { loadPeopleSecret, makePeopleSecret } from "../keys/peopleSecret.ts";
 import { nearest } from "../nearest.ts";
 import { formatTable } from "../report/table.ts";
 import type { Command } from "./command.ts";
@@ -35,6 +36,7 @@ const options = {
 	try: { type: "boolean", default: false },
 	write: { type: "boolean", default: false },
 	file: { type: "string" },
+	"secret-file": { type: "string" },
 	json: { type: "boolean", default: false },
 } as const;
 
@@ -44,6 +46,7 @@ Usage: llamagate connect
        llamagate connect CLIENT [--server URL] [--key-stdin] [--model NAME]
        llamagate connect [CLIENT] --server URL --key-stdin --try
        llamagate connect openclaw --server URL --key-stdin --model NAME --write
+       llamagate connect open-webui --secret-file /etc/llamagate/NAME.secret
 
 Prints what to paste into a client so that it reaches llamagate. Without CLIENT
 it lists the clients it knows. Run it on the client's machine or on the server;
@@ -59,6 +62,9 @@ it needs no configuration.
   --write        openclaw only: put it into OpenClaw's configuration, keeping
                  what else is there and a copy of the file as it was
   --file FILE    where OpenClaw's configuration is (default: ~/.openclaw/openclaw.json)
+  --secret-file FILE
+                 open-webui only, on the server: put the secret of that file, with
+                 which it signs who is asking, into the text; made if missing
   --json         print JSON
 
 With --try, nothing is printed or written for a client unless the call works.
@@ -91,6 +97,9 @@ Example: llamagate connect curl --server my-server
 			server,
 			key: key ?? placeholders.key,
 			model: tried?.model ?? model ?? placeholders.model,
+			...(given.secretFile !== undefined && {
+				secret: await readSecret(given.secretFile),
+			}),
 		};
 		const written = given.writes
 			? await write(given.file, connection)
@@ -126,6 +135,7 @@ interface Given {
 	readonly tries: boolean;
 	readonly writes: boolean;
 	readonly file: string;
+	readonly secretFile: string | undefined;
 	readonly json: boolean;
 }
 
@@ -170,6 +180,10 @@ function readConnectArgs(args: string[]): Given {
 	}
 	if (values.file !== undefined && !values.write)
 		throw new UsageError("--file says where --write writes, and needs it");
+	if (values["secret-file"] !== undefined && client?.name !== "open-webui")
+		throw new UsageError(
+			"--secret-file is for open-webui, which signs who is asking",
+		);
 	if (client === undefined && !values.try) {
 		const lost = (["server", "model"] as const).find(
 			(option) => values[option] !== undefined,
@@ -187,6 +201,7 @@ function readConnectArgs(args: string[]): Given {
 		tries: values.try,
 		writes: values.write,
 		file: values.file ?? openClawPath,
+		secretFile: values["secret-file"],
 		json: values.json,
 	};
 }
@@ -219,6 +234,13 @@ async function readKey(): Promise<string> {
 			`what stands on standard input is no key of llamagate: ${weakness.split(";")[0]}. Paste the key whole and alone, as llamagate keys add printed it`,
 		);
 	return key;
+}
+
+/** @throws {BadFileError} if it cannot be had, or is too weak */
+async function readSecret(file: string): Promise<string> {
+	if ((await makePeopleSecret(file, file)) === "made")
+		say(`${file} is made, with a new secret.`);
+	return new TextDecoder().decode(await loadPeopleSecret(file));
 }
 
 function listClients(asJson: boolean): void {
@@ -339,6 +361,10 @@ function toReplace(
 			given.readsKey
 				? "The key stands in this text. Keep it out of chats, screenshots and version control."
 				: "Put the key in place of KEY. On the server, sudo llamagate keys add NAME makes one and prints it once.",
+		);
+	if (given.secretFile !== undefined)
+		lines.push(
+			"So does the secret, with which whoever has the key could name anybody. Keep it as you keep the key.",
 		);
 	if (given.model === undefined && tried === undefined)
 		lines.push(

@@ -527,7 +527,7 @@ async function removeLeftovers(target: string): Promise<void> {
 }
 
 /** Writes a file and forces it to disk, for those who may read the one that it will replace. */
-async function writeNew(
+export async function writeNew(
 	file: string,
 	replaced: string,
 	text: string,

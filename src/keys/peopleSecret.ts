@@ -1,7 +1,8 @@
+import { randomBytes } from "node:crypto";
 import { formatMode, unreadable } from "../config/load.ts";
 import { readOrdinaryFile } from "../config/ordinaryFile.ts";
-import { BadFileError } from "../errors.ts";
-import { isForServiceGroup } from "./keyFile.ts";
+import { BadFileError, UnwritableFileError } from "../errors.ts";
+import { isForServiceGroup, writeNew } from "./keyFile.ts";
 import { bitsOf } from "./newKey.ts";
 
 /** A shorter one could be found from a token (RFC 7518, 3.2: as long as the hash). */
@@ -40,6 +41,25 @@ export async function loadPeopleSecret(
 	const weakness = secretWeaknessOf(text);
 	if (weakness !== undefined) throw bad(file, weakness);
 	return new TextEncoder().encode(text);
+}
+
+/**
+ * Makes a secret where there is none.
+ *
+ * @param like the file whose readers may read it: the keys file, or itself for its folder's owner
+ * @throws {UnwritableFileError} if it cannot be written
+ */
+export async function makePeopleSecret(
+	file: string,
+	like: string,
+): Promise<"made" | "kept"> {
+	try {
+		await writeNew(file, like, `${randomBytes(32).toString("hex")}\n`);
+		return "made";
+	} catch (error) {
+		if ((error as NodeJS.ErrnoException).code === "EEXIST") return "kept";
+		throw new UnwritableFileError(file, error as NodeJS.ErrnoException);
+	}
 }
 
 /** Why a text is no secret to sign with, or `undefined` if it is one. */

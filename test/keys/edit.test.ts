@@ -83,6 +83,7 @@ t.test(
 			scopes: ["read", "infer"],
 			models: null,
 			bind: null,
+			people: null,
 			limits: { requestsPerMinute: null, concurrent: null },
 			share: 1,
 			priority: "normal",

@@ -85,6 +85,14 @@ export function factsOf(entry: KeyEntry) {
 		scopes: entry.scopes ?? defaultScopes,
 		models: entry.models ?? null,
 		bind: entry.bind ?? null,
+		people:
+			entry.people === undefined
+				? null
+				: {
+						by: entry.people.jwt === undefined ? "headers" : "jwt",
+						rules: entry.people.rules ?? null,
+						unknown: entry.people.unknown ?? "refuse",
+					},
 		limits: {
 			requestsPerMinute: entry.limits?.requestsPerMinute ?? null,
 			concurrent: entry.limits?.concurrent ?? null,
@@ -106,7 +114,7 @@ export function kindOf({
 
 /** What a key may do, in a line. */
 export function mayOf(entry: KeyEntry): string {
-	const { scopes, models, bind, limits, expires, share, priority } =
+	const { scopes, models, bind, people, limits, expires, share, priority } =
 		factsOf(entry);
 	const perMinute = limits.requestsPerMinute;
 	return [
@@ -115,6 +123,7 @@ export function mayOf(entry: KeyEntry): string {
 			: scopes.join(", "),
 		models === null ? "" : `models ${models.join(", ")}`,
 		bind === null ? "" : `from ${Object.values(bind).flat().join(", ")}`,
+		people === null ? "" : peopleOf(people),
 		perMinute === null ? "" : `${perMinute} a minute`,
 		limits.concurrent === null ? "" : `${limits.concurrent} at once`,
 		share === defaultShare ? "" : `share ${share}`,
@@ -123,6 +132,20 @@ export function mayOf(entry: KeyEntry): string {
 	]
 		.filter((part) => part !== "")
 		.join("; ");
+}
+
+function peopleOf({
+	by,
+	rules,
+	unknown,
+}: NonNullable<ReturnType<typeof factsOf>["people"]>): string {
+	const number = rules?.length ?? 0;
+	return [
+		by === "jwt"
+			? "people whom its app signs"
+			: "people whom its app names without a proof",
+		`(${number === 0 ? "no rules" : number === 1 ? "1 rule" : `${number} rules`}, others ${unknown === "refuse" ? "refused" : "served as the key"})`,
+	].join(" ");
 }
 
 /** A time to the minute, with its zone: `2030-01-01 12:00Z`. */

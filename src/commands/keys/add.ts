@@ -1,3 +1,5 @@
+import { unlink } from "node:fs/promises";
+import path from "node:path";
 import { loadConfig } from "../../config/load.ts";
 import { Finding, UsageError } from "../../errors.ts";
 import {
@@ -6,6 +8,7 @@ import {
 	type KeyEntry,
 } from "../../keys/keyFile.ts";
 import { digestOf } from "../../keys/newKey.ts";
+import { loadPeopleSecret, makePeopleSecret } from "../../keys/peopleSecret.ts";
 import { scopes } from "../../ollama/routes.ts";
 import { defaultPriority, priorities } from "../../priority.ts";
 import { readArgs } from "../command.ts";
@@ -16,6 +19,7 @@ import {
 	now,
 	obtainKey,
 	refuseKnownKey,
+	say,
 	sharedHelp,
 	tellDaemon,
 	warnOfRootOwner,
@@ -33,6 +37,9 @@ import {
 	readShare,
 	ruleOptions,
 } from "./rules.ts";
+
+/** Programs that sign who is asking, in a way that is known here. */
+const peopleApps = ["open-webui"];
 
 export const add: KeyAction = {
 	help: `
@@ -60,6 +67,9 @@ ${sharedHelp}
                      carol@ is a headscale user without an e-mail
   --ollama-key FILE  the client's ~/.ollama/id_ed25519.pub, in place of a key:
                      the stock ollama command signs its requests with it
+  --people APP       its app signs who is asking, as ${peopleApps.join(", ")} does: makes the
+                     secret for that, in NAME.secret beside the keys file; rules
+                     for people go into the keys file (docs/people.md)
   --canary           a key that lets nobody in and raises an alarm when used:
                      leave it where a thief would look
   --stdin            take a key made elsewhere from standard input
@@ -77,6 +87,7 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 				...ruleOptions,
 				"ollama-key": { type: "string" },
 				canary: { type: "boolean", default: false },
+				people: { type: "string" },
 			},
 			["NAME"],
 		);
@@ -95,6 +106,10 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 		const ollamaKeyFile = values["ollama-key"];
 		if (ollamaKeyFile !== undefined && values.stdin)
 			throw new UsageError("--ollama-key and --stdin are two keys; give one");
+		if (values.people !== undefined && !peopleApps.includes(values.people))
+			throw new UsageError(
+				`--people ${JSON.stringify(values.people)} is no app that signs who is asking; known: ${peopleApps.join(", ")}`,
+			);
 		const settings = await loadConfig(values.config);
 		if (bind !== undefined) refuseUnknownDevices(settings, values.config);
 		const key =
@@ -107,6 +122,9 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 			scopes: granted,
 			...(models && { models }),
 			...(bind && { bind }),
+			...(values.people !== undefined && {
+				people: { jwt: { secretFile: `${name}.secret` }, unknown: "refuse" },
+			}),
 			...(values.canary && { canary: true }),
 			...((requestsPerMinute ?? concurrent) !== undefined && {
 				limits: {
@@ -119,17 +137,45 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 			created: now(),
 			...(expires !== undefined && { expires }),
 		};
-		await changeKeys(settings.keysFile, true, (keys) => {
-			if (keys.some((known) => known.name === name))
-				throw new Finding(
-					`there is a key named ${name} already; change its rules with: llamagate keys edit ${name}, its secret with: llamagate keys rotate ${name}`,
-				);
-			refuseKnownKey(keys, entry.sha256 ?? entry.ollamaKey ?? "");
-			return [...keys, entry];
-		});
+		const addEntry = () =>
+			changeKeys(settings.keysFile, true, (keys) => {
+				if (keys.some((known) => known.name === name))
+					throw new Finding(
+						`there is a key named ${name} already; change its rules with: llamagate keys edit ${name}, its secret with: llamagate keys rotate ${name}`,
+					);
+				refuseKnownKey(keys, entry.sha256 ?? entry.ollamaKey ?? "");
+				return [...keys, entry];
+			});
+		const secret = entry.people && secretBeside(settings.keysFile, name);
+		if (secret === undefined) await addEntry();
+		else await withSecret(secret, settings.keysFile, addEntry);
 		hand(entry, values.stdin ? undefined : key, values.json);
 		await warnOfRootOwner(settings.keysFile);
+		if (secret !== undefined)
+			say(
+				`Its app signs with the secret in ${secret}. What to set there: llamagate connect open-webui --secret-file ${secret}`,
+			);
 		if (bind !== undefined) await sayWhoIsMeant(bind, settings.identity.socket);
 		return tellDaemon(settings.admin.socket);
 	},
 };
+
+function secretBeside(keysFile: string, name: string): string {
+	return path.join(path.dirname(keysFile), `${name}.secret`);
+}
+
+/** The secret is there before the daemon hears of the key, and does not stay without one. */
+async function withSecret(
+	file: string,
+	keysFile: string,
+	addEntry: () => Promise<void>,
+): Promise<void> {
+	const made = (await makePeopleSecret(file, keysFile)) === "made";
+	try {
+		await loadPeopleSecret(file);
+		await addEntry();
+	} catch (error) {
+		if (made) await unlink(file);
+		throw error;
+	}
+}
