@@ -1,3 +1,5 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -16,10 +18,48 @@ import { renderSection, type Section } from "./report.ts";
 
 const ways = [direct, viaLitellm, gateOff, gateFair, gateBatch];
 
+/** Runs a part that is a program of its own and prints a section. */
+async function runPart(
+	stage: Stage,
+	title: string,
+	file: string,
+	nodeArgs: readonly string[],
+	args: readonly string[],
+): Promise<Section[]> {
+	stage.progress(title);
+	const child = spawn(
+		process.execPath,
+		[...nodeArgs, fileURLToPath(new URL(file, import.meta.url)), ...args],
+		{ stdio: ["ignore", "pipe", "inherit"] },
+	);
+	const exited = once(child, "close");
+	stage.teardown(async () => {
+		child.kill();
+		await exited;
+	});
+	let text = "";
+	child.stdout.setEncoding("utf8").on("data", (piece: string) => {
+		text += piece;
+	});
+	const [code] = await exited;
+	if (code !== 0) throw new Error(`${title}: it ended with ${code}`);
+	return [JSON.parse(text) as Section];
+}
+
 const parts: Record<string, (stage: Stage) => Promise<Section[]>> = {
 	"person-1": (stage) => person(stage, 1),
 	"person-4": (stage) => person(stage, 4),
 	"two-models": twoModels,
+	uncontended: (stage) =>
+		runPart(
+			...([stage, "the queue where nobody waits"] as const),
+			...(["fair/uncontended.ts", [], [`${stage.seconds}`]] as const),
+		),
+	"many-waiting": (stage) =>
+		runPart(
+			...([stage, "ten thousand that wait"] as const),
+			...(["fair/manyWaiting.ts", ["--expose-gc"], []] as const),
+		),
 };
 
 const help = `
