@@ -78,7 +78,9 @@ export class Gpu {
 	}
 
 	#put(runner: Runner, job: Job): void {
-		if (runner.running < this.#settings.parallel) this.#begin(runner, job);
+		const isFree =
+			runner.running < this.#settings.parallel && runner.queue.length === 0;
+		if (isFree) this.#begin(runner, job);
 		else runner.queue.push(job);
 	}
 
@@ -87,13 +89,15 @@ export class Gpu {
 		this.#clock.after(job.serviceMs, () => {
 			this.servedMs += job.serviceMs;
 			runner.running -= 1;
-			const next = runner.queue.shift();
-			if (next !== undefined) this.#begin(runner, next);
-			else if (runner.running === 0) {
+			// What waits for it to be idle is quicker than whoever hears of its end.
+			if (runner.running === 0 && runner.queue.length === 0) {
 				runner.idleSinceMs = this.#clock.nowMs;
 				this.#load();
 			}
 			job.ended();
+			if (runner.running >= this.#settings.parallel) return;
+			const next = runner.queue.shift();
+			if (next !== undefined) this.#begin(runner, next);
 		});
 		job.began();
 	}

@@ -68,9 +68,12 @@ function fifo(_: Clock, gpu: Gpu): Policy {
 }
 
 /** The gate's queue, told of everything in the moment that it happens. */
-function fair(turnFactor: number): (clock: Clock, gpu: Gpu) => Policy {
+function fair(
+	turnFactor: number,
+	learns = false,
+): (clock: Clock, gpu: Gpu) => Policy {
 	return (clock, gpu) => {
-		const { parallel } = gpu;
+		const parallel = learns ? "auto" : gpu.parallel;
 		const turns = new Turns({ parallel, maxWaitMs, turnFactor });
 		const requests = new Map<object, Request>();
 		let wakeMs = Number.POSITIVE_INFINITY;
@@ -123,6 +126,7 @@ export const policies = {
 	fifo,
 	fair: fair(0),
 	"fair with turns": fair(8),
+	"the same, slots learnt": fair(8, true),
 } as const satisfies Record<string, (clock: Clock, gpu: Gpu) => Policy>;
 
 export type PolicyName = keyof typeof policies;

@@ -55,6 +55,15 @@ export const traces = {
 			...{ models: [model], open: 4, serviceMs: 350, thinkMs: 0 },
 		})),
 	},
+	chats: {
+		title: "Two people who chat with two models, room for one",
+		gpu: { room: 1, parallel: 1, loadMs: 4_000 },
+		seconds: hour,
+		users: ["a", "b"].map((model) => ({
+			...{ name: `user of ${model}`, group: `user of ${model}` },
+			...{ models: [model], open: 1, serviceMs: 1_000, thinkMs: 50 },
+		})),
+	},
 	shares: {
 		title: "Shares of 1, 2 and 4, requests of 8, 1 and 2 s",
 		gpu: { room: 1, parallel: 2, loadMs: 1_000 },

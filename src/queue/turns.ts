@@ -425,6 +425,9 @@ export class Turns {
 			model.isLoaded = false;
 			for (const other of model.fitsWith) other.fitsWith.delete(model);
 			model.fitsWith.clear();
+			// Ollama makes room before it loads, so it has gone for that.
+			if (this.#loading !== undefined && this.#loading !== model)
+				clash(this.#loading, model);
 		}
 		if (this.#loading !== undefined) return;
 		// Ollama loads it for a request that it has already.

@@ -38,6 +38,27 @@ t.test("turns starve nobody and load seldom", async (t) => {
 	t.ok(turns.usedShare > 0.8);
 });
 
+t.test("a turn goes on while whoever has it reads the reply", async (t) => {
+	const { gpu, seconds } = traces.chats;
+	const { loads } = simulate(traces.chats, "fair with turns", 1);
+	t.ok((loads * gpu.loadMs) / 1000 < seconds / 7);
+	t.ok(loads * 5 < simulate(traces.chats, "fifo", 1).loads);
+});
+
+t.test("slots are learnt, and none too many", async (t) => {
+	for (const name of ["batch", "shares"] as const) {
+		const trace = {
+			...traces[name],
+			gpu: { ...traces[name].gpu, parallel: 4 },
+		};
+		const { groups, usedShare } = simulate(trace, "the same, slots learnt", 1);
+		const known = simulate(trace, "fair with turns", 1);
+		t.ok(usedShare > 0.99);
+		for (const [group, { gpuShare }] of Object.entries(groups))
+			t.ok(Math.abs(gpuShare - (known.groups[group]?.gpuShare ?? 0)) < 0.01);
+	}
+});
+
 t.test("turns are kept where everybody has waited for too long", async (t) => {
 	const { gpu, seconds } = traces.overload;
 	const { groups, loads } = simulate(traces.overload, "fair with turns", 1);
