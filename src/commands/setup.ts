@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { styleText } from "node:util";
 import { createTwoFilesPatch } from "diff";
 import { exitCodes, Finding, UsageError } from "../errors.ts";
+import { mostParallel } from "../host/ollama/parallel.ts";
 import { allSteps } from "../host/steps.ts";
 import { tailscaleStatus } from "../host/tailscale/step.ts";
 import { releaseLock, takeLock } from "../lock.ts";
@@ -39,6 +40,9 @@ and passed over.
   --skip STEP       all but these; may be given more than once
   --key-name NAME   the name of the first key (default: first)
   --no-cloud        have Ollama leave ollama.com alone (OLLAMA_NO_CLOUD=1)
+  --parallel N      have Ollama work on N requests of a model at once
+                    (OLLAMA_NUM_PARALLEL), for N times the memory of a model's
+                    context (default: as it is)
   --undo            put back everything that setup has changed, also after a
                     crash half way; what somebody else has changed since stays
   --json            print JSON; needs --yes or --dry-run
@@ -59,11 +63,19 @@ Example: sudo llamagate setup --dry-run
 			skip: { type: "string", multiple: true, default: [] },
 			"key-name": { type: "string", default: "first" },
 			"no-cloud": { type: "boolean", default: false },
+			parallel: { type: "string" },
 			undo: { type: "boolean", default: false },
 			json: { type: "boolean", default: false },
 		});
 		const only = readSteps("only", values.only);
 		const skip = readSteps("skip", values.skip);
+		const isMeant = (id: string) =>
+			(only.length === 0 || only.includes(id)) && !skip.includes(id);
+		const parallel = readParallel(values.parallel);
+		if (parallel !== undefined && !isMeant("ollama"))
+			throw new UsageError(
+				"--parallel is for the step ollama, which is left out here",
+			);
 		// Who names a step means that step, and everything else would be opened.
 		if (values.undo && only.length + skip.length > 0)
 			throw new UsageError("--undo takes everything back; it knows no steps");
@@ -97,10 +109,8 @@ Example: sudo llamagate setup --dry-run
 			const steps = allSteps(await findInstallation(), {
 				keyName: values["key-name"],
 				noCloud: values["no-cloud"],
-			}).filter(
-				({ id }) =>
-					(only.length === 0 || only.includes(id)) && !skip.includes(id),
-			);
+				parallel,
+			}).filter(({ id }) => isMeant(id));
 			return await lockHost(steps, session);
 		} finally {
 			await releaseLock(lock);
@@ -137,6 +147,16 @@ function readSteps(option: string, names: readonly string[]): string[] {
 				`--${option} ${name}: there is no such step${near === undefined ? "" : `; did you mean ${near}?`} (${stepIds.join(", ")})`,
 			);
 		});
+}
+
+function readParallel(text: string | undefined): number | undefined {
+	if (text === undefined) return undefined;
+	const number = /^[1-9]\d{0,3}$/.test(text) ? Number(text) : Number.NaN;
+	if (!(number <= mostParallel))
+		throw new UsageError(
+			`--parallel ${text}: write a whole number from 1 to ${mostParallel}, such as 4`,
+		);
+	return number;
 }
 
 async function lockHost(

@@ -249,7 +249,7 @@ export const configSchema = {
 						"After this time a client that asked for an event stream is told, by comments in it, how many are ahead.",
 					),
 				},
-				"Whose turn it is where several ask at once.",
+				"Whose turn it is where several ask at once; docs/queue.md explains it.",
 			),
 			cors: section(
 				{

@@ -15,16 +15,18 @@ export interface Choices {
 	readonly keyName: string;
 	/** Whether Ollama is to leave ollama.com alone. */
 	readonly noCloud: boolean;
+	/** How many requests of a model Ollama is to work on at once; `undefined` for as it is. */
+	readonly parallel: number | undefined;
 }
 
 /** All steps, in the order in which they are taken: what lets in comes before what shuts out. */
 export function allSteps(
 	installation: Installation,
-	{ keyName, noCloud }: Choices,
+	{ keyName, noCloud, parallel }: Choices,
 ): Step[] {
 	return [
-		account(installation, keyName),
-		ollama(noCloud),
+		account(installation, keyName, parallel),
+		ollama(installation, { noCloud, parallel }),
 		gate(installation),
 		ufw(),
 		tailscale(),

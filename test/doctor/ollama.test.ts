@@ -135,8 +135,14 @@ t.test("Ollama on a booted host", booting(), async (t) => {
 			"ollama.version": "ok",
 			// What answers here calls itself newer than any that was tested.
 			"ollama.tested": "info",
+			"ollama.parallel": "ok",
 			"ollama.cloud": "info",
 		});
+		t.match(
+			JSON.parse(await host.read("/etc/llamagate/config.json")),
+			{ queue: { parallel: 1 } },
+			"setup has written what it found",
+		);
 		const nobodys = await examine(host, ["ollama"], asNobody);
 		t.strictSame(statesOf(nobodys), {
 			"ollama.listening": "unknown",
@@ -150,6 +156,7 @@ t.test("Ollama on a booted host", booting(), async (t) => {
 			"ollama.version": "ok",
 			// What answers here calls itself newer than any that was tested.
 			"ollama.tested": "info",
+			"ollama.parallel": "unknown",
 			"ollama.cloud": "info",
 		});
 		for (const { id, state, evidence } of nobodys.values())
@@ -226,6 +233,51 @@ t.test("Ollama on a booted host", booting(), async (t) => {
 			statesOf(await examine(host, ids)),
 			Object.fromEntries(ids.map((id) => [id, "ok"])),
 		);
+	});
+
+	await t.test("requests at once", async (t) => {
+		const ids = ["ollama.parallel"];
+		const parallel = async () => {
+			const { queue } = JSON.parse(
+				await host.read("/etc/llamagate/config.json"),
+			) as { queue: { parallel: number } };
+			return queue.parallel;
+		};
+		const pid = "systemctl show -P MainPID ollama";
+		await setVariables(t, "OLLAMA_NUM_PARALLEL=2");
+		const found = await examine(host, ids);
+		t.strictSame(statesOf(found), { "ollama.parallel": "warn" });
+		t.match(
+			evidenceOf(found, "ollama.parallel"),
+			/queue\.parallel is 1.*process \d+: OLLAMA_NUM_PARALLEL=2, which is 2/s,
+		);
+		const before = await host.sh(pid);
+		await host.sh(`${commandOf(found, "ollama.parallel")} --yes`);
+		t.strictSame(statesOf(await examine(host, ids)), {
+			"ollama.parallel": "ok",
+		});
+		t.equal(await parallel(), 2, "mended by its fix");
+		t.equal(await host.sh(pid), before, "and Ollama was left alone");
+
+		const only = ["--only", "ollama", "--yes"];
+		const { code, report } = await runSetup(host, ...only, "--parallel", "4");
+		t.equal(code, 0, JSON.stringify(report));
+		t.equal(await parallel(), 4);
+		t.match(
+			await host.sh(`tr '\\0' '\\n' </proc/$(${pid})/environ`),
+			/^OLLAMA_NUM_PARALLEL=4$/m,
+			"chosen, it is Ollama's and the gate's",
+		);
+		t.strictSame(statesOf(await examine(host, ids)), {
+			"ollama.parallel": "ok",
+		});
+		const again = await runSetup(host, ...only);
+		t.strictSame(
+			again.report.steps.flatMap(({ actions }) => actions),
+			[],
+			"and stays, without being asked for again",
+		);
+		await setVariables(t);
 	});
 
 	await t.test("a second Ollama, on another port by IPv6", async (t) => {
@@ -537,6 +589,8 @@ t.test("Ollama on a booted host", booting(), async (t) => {
 			"ollama.restart": "ok",
 			"ollama.origins": "ok",
 			"ollama.version": "absent",
+			// Nothing says its number, nor the version that would.
+			"ollama.parallel": "unknown",
 			"ollama.cloud": "absent",
 		});
 	});

@@ -120,14 +120,20 @@ t.test(
 		);
 		const before = await fingerprint(host);
 
-		const dry = await runSetup(host, "--dry-run");
+		const parallel = ["--parallel", "4"];
+		const dry = await runSetup(host, "--dry-run", ...parallel);
 		t.equal(dry.code, 0, dry.stderr);
 		t.equal(dry.report.applied, false);
 		t.equal(await fingerprint(host), before, "a dry run changes nothing");
 
 		await slowFollower(host);
-		const { code, report } = await runSetup(host, "--yes");
+		const { code, report } = await runSetup(host, "--yes", ...parallel);
 		t.equal(code, 0, JSON.stringify(report, undefined, 2));
+		t.match(
+			JSON.parse(await host.read("/etc/llamagate/config.json")),
+			{ queue: { parallel: 4 } },
+			"the gate counts on as many requests at once as Ollama was told",
+		);
 		const heard = (await host.journal("llamagate")).map(
 			(line) => /"msg":"(\w+)"/.exec(line)?.[1],
 		);

@@ -10,16 +10,16 @@ import {
 } from "../../setup/step.ts";
 import type { Installation } from "../../system/installation.ts";
 import { outputOf } from "../../system/run.ts";
-
-/** The configuration that a fresh installation gets: Ollama over the bridge, nothing on the network for counters. */
-export const firstConfig = `{
-	"upstream": { "url": "unix:/run/llamagate-ollama/ollama.sock" },
-	"admin": { "metrics": "off" }
-}
-`;
+import { parallelToCome, withParallel } from "../ollama/parallel.ts";
+import { ollamaAddress } from "../ollama/step.ts";
+import { firstConfig } from "./firstConfig.ts";
 
 /** The daemon's user, its configuration, and a key to begin with. */
-export function account(installation: Installation, keyName: string): Step {
+export function account(
+	installation: Installation,
+	keyName: string,
+	chosenParallel: number | undefined,
+): Step {
 	const { configFile, folder, user } = installation;
 	return {
 		id: "account",
@@ -59,15 +59,19 @@ export function account(installation: Installation, keyName: string): Step {
 					mode: 0o750,
 				});
 			const { snapshot: config, content } = await takeSnapshot(configFile);
-			if (config.kind === "nothing")
+			if (config.kind === "nothing") {
+				const parallel = await parallelToCome(ollamaAddress, chosenParallel);
 				actions.push({
 					kind: "file",
 					path: configFile,
-					content: firstConfig,
+					content:
+						parallel === undefined
+							? firstConfig
+							: withParallel(firstConfig, parallel),
 					...owner,
 					mode: 0o640,
 				});
-			else if (
+			} else if (
 				config.kind === "file" &&
 				content !== undefined &&
 				(config.uid !== 0 || config.gid !== gid || config.mode !== 0o640)

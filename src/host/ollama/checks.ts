@@ -1,5 +1,5 @@
-import { readFile } from "node:fs/promises";
 import { networkInterfaces } from "node:os";
+import { loadConfig } from "../../config/load.ts";
 import {
 	absent,
 	type Examination,
@@ -15,7 +15,7 @@ import { testedOllama } from "../../ollama/testedVersion.ts";
 import { askEach, type Knock, knock } from "../../system/httpProbe.ts";
 import { runProgram } from "../../system/run.ts";
 import { formatSocket, isLocalOnly } from "../../system/sockets.ts";
-import { lookUpUnit, parseUnit, type Unit } from "../../system/units.ts";
+import { lookUpUnit, parseUnit } from "../../system/units.ts";
 import { visible } from "../../visible.ts";
 import { propertiesOf } from "../gate/inspect.ts";
 import {
@@ -26,6 +26,8 @@ import {
 	tunnelFix,
 } from "../tailscale/userspace.ts";
 import { advisoriesAsOf, advisoriesFor, isNewerThan } from "./advisories.ts";
+import { nextValue, trimQuotes, type UnitSettings } from "./environment.ts";
+import { parallelVariable, readParallel } from "./parallel.ts";
 import { longestValue, lookForOllama, type Server } from "./servers.ts";
 
 const group = "ollama";
@@ -152,6 +154,18 @@ export const ollamaExaminations: readonly Examination[] = [
 		why: "A newer Ollama may have calls, options or replies that this llamagate does not know: what it does not know it refuses, or counts wrongly.",
 		fix: "look for a newer llamagate, whose docs/compatibility.md says which Ollama it was tested with",
 		examine: (patient) => examineVersions(patient, judgeTested),
+	},
+	{
+		id: "ollama.parallel",
+		group,
+		layer,
+		title: "The gate counts on as many requests at once as Ollama works on",
+		severity: "warn",
+		why: "Where queue.parallel is less than Ollama's own OLLAMA_NUM_PARALLEL, Ollama idles while requests wait; where it is more, Ollama decides who waits, and first come is first served.",
+		fix: bind,
+		step: "ollama",
+		needsRoot: true,
+		examine: examineParallel,
 	},
 	{
 		id: "ollama.cloud",
@@ -396,15 +410,6 @@ function says(came: Knock): string {
 	}
 }
 
-/** As envconfig/config.go:Var takes a value. */
-function trimQuotes(value: string): string {
-	const text = value.trim();
-	let [start, end] = [0, text.length];
-	while (start < end && `"'`.includes(text.charAt(start))) start += 1;
-	while (end > start && `"'`.includes(text.charAt(end - 1))) end -= 1;
-	return text.slice(start, end);
-}
-
 /**
  * Whether an `OLLAMA_HOST` keeps Ollama on loopback (envconfig/config.go:Host).
  * A name other than localhost may be any address, so it does not.
@@ -482,34 +487,18 @@ async function examineRestart(): Promise<Outcome> {
 	);
 }
 
-/** What a unit gives the environment of its process. */
-type Settings = Pick<Unit, "environment" | "environmentFiles">;
-
 /** The `OLLAMA_HOST` that a start with these would get; "" for none. */
-async function nextHost({
-	environment,
-	environmentFiles,
-}: Settings): Promise<string | Outcome> {
-	let host = environment.get("OLLAMA_HOST") ?? "";
-	// What a file says counts more than what the unit says (systemd.exec(5)).
-	for (const file of environmentFiles) {
-		const text = await readFile(file, "utf8").catch(
-			({ code }: NodeJS.ErrnoException) => (code === "ENOENT" ? "" : undefined),
-		);
-		if (text === undefined)
-			return unknown(
-				`${file} is read by ollama.service and cannot be read here`,
-			);
-		for (const [, value = ""] of text.matchAll(
-			/^\s*OLLAMA_HOST\s*=\s*(.*?)\s*$/gm,
-		))
-			host = value;
-	}
-	return host;
+async function nextHost(settings: UnitSettings): Promise<string | Outcome> {
+	const next = await nextValue(settings, "OLLAMA_HOST");
+	return "unreadable" in next ? unknown(sayUnreadable(next)) : next.value;
+}
+
+function sayUnreadable({ unreadable }: { unreadable: string }): string {
+	return `${unreadable} is read by ollama.service and cannot be read here`;
 }
 
 /** What a unit's files say as they are on disk now, read by systemd or not. */
-async function settingsOnDisk(name: string): Promise<Settings | undefined> {
+async function settingsOnDisk(name: string): Promise<UnitSettings | undefined> {
 	const { code, stdout } = await runProgram([
 		...["systemd-analyze", "cat-config", `systemd/system/${name}`],
 	]);
@@ -517,7 +506,7 @@ async function settingsOnDisk(name: string): Promise<Settings | undefined> {
 }
 
 /** Reads `Environment=` and `EnvironmentFile=` of a unit's files, one after the other; an empty one takes back those before it. */
-export function readSettings(text: string): Settings {
+export function readSettings(text: string): UnitSettings {
 	const environment = new Map<string, string>();
 	const environmentFiles: string[] = [];
 	for (const line of text.replace(/\\\n/g, " ").split("\n")) {
@@ -727,4 +716,77 @@ function readCloud(body: string): boolean | undefined {
 	} catch {
 		return undefined;
 	}
+}
+
+async function examineParallel(patient: Patient): Promise<Outcome> {
+	const { queue } = await loadConfig(patient.configFile);
+	if (queue.mode === "off") return absent("queue.mode is off: nothing waits");
+	if (queue.parallel === "auto")
+		return ok("queue.parallel is auto: the gate finds it out");
+	const { servers, gatePort } = await lookForOllama(patient);
+	const unit = await lookUpUnit("ollama.service");
+	const told = await askOllamas(patient, "/api/version");
+	const { body } =
+		told.find(({ where }) => where.endsWith(`:${gatePort}`)) ?? {};
+	const version = body === undefined ? undefined : readVersion(body);
+	const seen: SeenParallel[] = [];
+	// A second Ollama is not the one that the gate passes requests on to.
+	for (const { pid, sockets, environment } of servers)
+		if (sockets.some(({ port }) => port === gatePort)) {
+			if (environment === undefined)
+				return unknown(`the environment of process ${pid} cannot be read`);
+			const value = environment.get(parallelVariable);
+			seen.push({
+				...{ where: `process ${pid}`, value, isRunning: true },
+				parallel: readParallel(value, version),
+			});
+		}
+	if (unit?.exists) {
+		const next = await nextValue(unit, parallelVariable);
+		if ("unreadable" in next) return unknown(sayUnreadable(next));
+		seen.push({
+			...{ where: "the next start", isRunning: false },
+			value: next.value === "" ? undefined : next.value,
+			parallel: readParallel(next.value, version),
+		});
+	}
+	return judgeParallel(queue.parallel, seen);
+}
+
+/** What an Ollama has, or is to have, of `OLLAMA_NUM_PARALLEL`, and what it makes of that. */
+export interface SeenParallel {
+	readonly where: string;
+	readonly isRunning: boolean;
+	readonly value: string | undefined;
+	readonly parallel: number | undefined;
+}
+
+/** Whether `queue.parallel` is what Ollama itself goes by, now and after its next start. */
+export function judgeParallel(
+	configured: number,
+	seen: readonly SeenParallel[],
+): Outcome {
+	if (seen.length === 0)
+		return unknown(
+			`queue.parallel is ${configured}; what the Ollama behind the gate was started with is not to be seen here`,
+		);
+	const say = ({ where, value, parallel }: SeenParallel) =>
+		`${where}: ${value === undefined ? `no ${parallelVariable}` : `${parallelVariable}=${visible(value.slice(0, 20))}`}${parallel === undefined ? "" : `, which is ${parallel}`}`;
+	const other = seen.filter(
+		({ parallel }) => parallel !== undefined && parallel !== configured,
+	);
+	if (other.length > 0)
+		return finding([`queue.parallel is ${configured}`, ...seen.map(say)], {
+			// What it is to have after a restart is what the gate counts on already.
+			...(other.every(({ isRunning }) => isRunning) &&
+			seen.some(({ isRunning }) => !isRunning)
+				? { fix: "sudo systemctl restart ollama" }
+				: {}),
+		});
+	return seen.some(({ parallel }) => parallel === undefined)
+		? unknown(
+				...seen.map(say),
+				"it does not say its version, by which its own number is known",
+			)
+		: ok(`queue.parallel is ${configured}`, ...seen.map(say));
 }

@@ -102,6 +102,8 @@ interface OllamaLook {
 	readonly exposed: readonly string[];
 	/** The ports that may be Ollama's: its usual one, and the one that the gate's upstream leads to. */
 	readonly ports: readonly number[];
+	/** The one of them that the gate passes requests on to. */
+	readonly gatePort: number;
 	/** Sockets of the port that are held by something else than the Ollama that was set up. */
 	readonly foreign: readonly ListeningSocket[];
 	/** Whether there is an `ollama.service`. */
@@ -177,6 +179,7 @@ async function lookAnew(patient: Patient): Promise<OllamaLook> {
 	});
 	return {
 		...{ sockets, servers, hasUnit, ports },
+		gatePort: upstreamPort ?? usualPort,
 		led: [...led, ...dialed],
 		places: uniquePlaces([...askable, ...led]),
 		answering: [...answering]

@@ -3,6 +3,7 @@ import { takeSnapshot } from "../../setup/snapshot.ts";
 import {
 	absent,
 	done,
+	type Inspection,
 	type Proof,
 	rootDirectory,
 	rootFile,
@@ -10,6 +11,7 @@ import {
 	todo,
 	unsafe,
 } from "../../setup/step.ts";
+import type { Installation } from "../../system/installation.ts";
 import { outputOf } from "../../system/run.ts";
 import {
 	formatSocket,
@@ -18,27 +20,46 @@ import {
 } from "../../system/sockets.ts";
 import { lookUpUnit, type Unit } from "../../system/units.ts";
 import { becomesTrue } from "../../system/waiting.ts";
+import { isFirstConfig } from "../gate/firstConfig.ts";
 import {
 	describeDialer,
 	loopbackDialers,
 	tunnelFix,
 } from "../tailscale/userspace.ts";
+import {
+	countKeys,
+	followParallel,
+	offerParallel,
+	parallelToCome,
+	parallelVariable,
+} from "./parallel.ts";
 
 const port = 11434;
 const host = `127.0.0.1:${port}`;
+/** Where setup holds Ollama. */
+export const ollamaAddress = host;
 const folder = "/etc/systemd/system/ollama.service.d";
 /** Of the drop-ins that set the same variable, the last by name wins; `systemctl edit` writes override.conf. */
 const dropIn = `${folder}/zz-llamagate.conf`;
 
-function dropInText(noCloud: boolean): string {
+/** What a person may choose of Ollama. */
+interface Chosen {
+	/** Whether it is to leave ollama.com alone. */
+	readonly noCloud: boolean;
+	/** How many requests of a model it is to work on at once; `undefined` for as it is. */
+	readonly parallel: number | undefined;
+}
+
+function dropInText({ noCloud, parallel }: Chosen): string {
 	return `# Written by "llamagate setup": Ollama stays on loopback, and the gate is the way in.
 [Service]
 Environment="OLLAMA_HOST=${host}"
-${noCloud ? 'Environment="OLLAMA_NO_CLOUD=1"\n' : ""}`;
+${noCloud ? 'Environment="OLLAMA_NO_CLOUD=1"\n' : ""}${parallel === undefined ? "" : `Environment="${parallelVariable}=${parallel}"\n`}`;
 }
 
 /** Ollama on loopback, whatever it was told before. */
-export function ollama(noCloud: boolean): Step {
+export function ollama(installation: Installation, chosen: Chosen): Step {
+	const { noCloud, parallel } = chosen;
 	return {
 		id: "ollama",
 		title: "Ollama on loopback only",
@@ -56,23 +77,46 @@ export function ollama(noCloud: boolean): Step {
 				);
 			}
 			const notes = notesOn(unit);
-			const overriding = await overridingFile(unit);
-			if (overriding !== undefined)
-				return unsafe(
-					`${overriding} sets OLLAMA_HOST, and it counts more than any drop-in; take that line out of it`,
-					notes,
-				);
-			const content = dropInText(noCloud || (await saysNoCloud()));
+			for (const name of [
+				"OLLAMA_HOST",
+				...(parallel === undefined ? [] : [parallelVariable]),
+			]) {
+				const overriding = await overridingFile(unit, name);
+				if (overriding !== undefined)
+					return unsafe(
+						`${overriding} sets ${name}, and it counts more than any drop-in; take that line out of it`,
+						notes,
+					);
+			}
+			const kept = await chosenBefore();
+			const content = dropInText({
+				noCloud: noCloud || kept.noCloud,
+				parallel: parallel ?? kept.parallel,
+			});
 			const { snapshot, content: before } = await takeSnapshot(dropIn);
 			const written =
 				snapshot.kind === "file" && before?.toString() === content;
 			const inForce =
 				unit.environment.get("OLLAMA_HOST") === host &&
-				(!noCloud || unit.environment.get("OLLAMA_NO_CLOUD") === "1");
+				(!noCloud || unit.environment.get("OLLAMA_NO_CLOUD") === "1") &&
+				(parallel === undefined ||
+					unit.environment.get(parallelVariable) === String(parallel));
 			const past = await waysPastLoopback();
-			if (written && inForce && open.length === 0)
-				return past.length > 0
-					? unsafe(`${past.join("; ")}. To mend it, ${tunnelFix}`, notes)
+			const isHeld = written && inForce && open.length === 0;
+			const { actions: inConfig, ...queue } = await followInConfig(
+				installation,
+				await parallelToCome(host, parallel),
+				{
+					isChosen: parallel !== undefined,
+					isDecided: (parallel ?? kept.parallel) !== undefined,
+				},
+			);
+			notes.push(...queue.notes);
+			if (isHeld && past.length > 0)
+				return unsafe(`${past.join("; ")}. To mend it, ${tunnelFix}`, notes);
+			if (isHeld)
+				return inConfig.length > 0
+					? todo(queue.says, inConfig, notes)
 					: done(`${dropIn} holds Ollama on ${host}`, notes);
 			const apply = [
 				["systemctl", "daemon-reload"],
@@ -82,11 +126,15 @@ export function ollama(noCloud: boolean): Step {
 			return todo(
 				open.length > 0
 					? `Ollama is open to others: ${open.map(formatSocket).join(", ")}`
-					: `Ollama is on loopback, and ${dropIn} does not hold it there`,
+					: unit.environment.get("OLLAMA_HOST") === host &&
+							parallel !== undefined
+						? `Ollama is on loopback, and is to work on ${parallel} requests of a model at once`
+						: `Ollama is on loopback, and ${dropIn} does not hold it there`,
 				[
 					...(directory.kind === "directory" ? [] : [rootDirectory(folder)]),
 					rootFile(dropIn, content, apply),
 					...apply.map((command) => ({ kind: "command" as const, command })),
+					...inConfig,
 				],
 				[
 					...past.map(
@@ -128,8 +176,67 @@ export function ollama(noCloud: boolean): Step {
 					says: `systemd starts Ollama with OLLAMA_HOST=${unit.environment.get("OLLAMA_HOST") ?? ""}`,
 					advice: `another drop-in says otherwise; see: systemctl cat ollama`,
 				});
+			if (parallel !== undefined)
+				proofs.push({
+					ok: unit?.environment.get(parallelVariable) === String(parallel),
+					says: `systemd starts Ollama with ${parallelVariable}=${unit?.environment.get(parallelVariable) ?? ""}`,
+					advice: "another drop-in says otherwise; see: systemctl cat ollama",
+				});
 			return proofs;
 		},
+	};
+}
+
+/**
+ * What is to be done to a configuration that is there for the gate's queue to
+ * count on as many requests at once as Ollama will work on.
+ *
+ * @param isChosen whether this run was told the number, and `isDecided` whether
+ *   any run was
+ */
+async function followInConfig(
+	{ configFile, user }: Installation,
+	parallel: number | undefined,
+	{ isChosen, isDecided }: { isChosen: boolean; isDecided: boolean },
+): Promise<Pick<Inspection, "says" | "actions" | "notes">> {
+	const nothing = { says: "", actions: [], notes: [] };
+	const { snapshot, content } = await takeSnapshot(configFile);
+	if (snapshot.kind === "nothing" || parallel === undefined) return nothing;
+	const text = content?.toString("utf8") ?? "";
+	const changed = followParallel(
+		text,
+		parallel,
+		isChosen || isFirstConfig(text),
+	);
+	const keys = await countKeys(configFile);
+	const notes =
+		keys > 1 && parallel === 1 && !isDecided ? [offerParallel(keys)] : [];
+	if (changed === undefined) return { ...nothing, notes };
+	const says = `Ollama works on ${parallel} request(s) of a model at once, and queue.parallel in ${configFile} does not say so`;
+	// Without the group this is no installation of setup's: who else reads the file is not known.
+	if (
+		changed === null ||
+		snapshot.kind !== "file" ||
+		(await outputOf("getent", "group", user)) === undefined
+	)
+		return {
+			...nothing,
+			notes: [...notes, `${says}; write ${parallel} there`],
+		};
+	const reload = [
+		...["sh", "-c"],
+		"! systemctl is-active --quiet llamagate.service || systemctl reload llamagate.service",
+	];
+	return {
+		says,
+		notes,
+		actions: [
+			{
+				...{ kind: "file", path: configFile, content: changed },
+				...{ user: "root", group: user, mode: 0o640, undo: [reload] },
+			},
+			{ kind: "command", command: reload },
+		],
 	};
 }
 
@@ -173,15 +280,25 @@ async function answersOnLoopback(): Promise<boolean> {
 	}
 }
 
-async function saysNoCloud(): Promise<boolean> {
+/** What an earlier run was told, which holds until another is told otherwise. */
+async function chosenBefore(): Promise<Chosen> {
 	const { content } = await takeSnapshot(dropIn);
-	return content?.includes("OLLAMA_NO_CLOUD=1") ?? false;
+	const text = content?.toString() ?? "";
+	const parallel = new RegExp(`${parallelVariable}=(\\d+)"`).exec(text)?.[1];
+	return {
+		noCloud: text.includes("OLLAMA_NO_CLOUD=1"),
+		parallel: parallel === undefined ? undefined : Number(parallel),
+	};
 }
 
-async function overridingFile(unit: Unit): Promise<string | undefined> {
+async function overridingFile(
+	unit: Unit,
+	name: string,
+): Promise<string | undefined> {
+	const sets = new RegExp(`^\\s*(export\\s+)?${name}\\s*=`, "m");
 	for (const file of unit.environmentFiles) {
 		const text = await outputOf("cat", file);
-		if (/^\s*(export\s+)?OLLAMA_HOST\s*=/m.test(text ?? "")) return file;
+		if (sets.test(text ?? "")) return file;
 	}
 	return undefined;
 }
