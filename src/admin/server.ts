@@ -1,8 +1,7 @@
-import { lstat, unlink } from "node:fs/promises";
 import type { RequestListener, Server } from "node:http";
-import { connect } from "node:net";
 import type { Log } from "../log.ts";
 import { createServer } from "../net/http.ts";
+import { removeStaleSocket } from "../net/staleSocket.ts";
 
 /** What a handler of an admin server answers with. */
 export interface AdminReply {
@@ -95,19 +94,4 @@ export async function openAdminServer(
 			: "the metrics address could not be opened; the gate serves without it: counters are on the admin socket alone",
 	);
 	return undefined;
-}
-
-/** A socket file that nobody answers on is left from a daemon that was killed. */
-async function removeStaleSocket(path: string): Promise<void> {
-	const code = await new Promise<string | undefined>((resolve) => {
-		const socket = connect(path, () => {
-			socket.destroy();
-			resolve(undefined);
-		});
-		socket.once("error", (error: NodeJS.ErrnoException) => resolve(error.code));
-	});
-	if (code !== "ECONNREFUSED") return;
-	// An ordinary file answers the same, and is somebody's.
-	const stats = await lstat(path).catch(() => undefined);
-	if (stats?.isSocket() === true) await unlink(path);
 }
