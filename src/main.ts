@@ -61,6 +61,14 @@ const commands: Record<string, Entry> = {
 		summary: "show the gate's log, one line a request",
 		load: async () => (await import("./commands/logs.ts")).logs,
 	},
+	usage: {
+		summary: "say who used what: requests, tokens, the GPU's time",
+		load: async () => (await import("./commands/usage.ts")).usage,
+	},
+	ledger: {
+		summary: "run the ledger, which keeps who used what",
+		load: async () => (await import("./commands/ledger.ts")).ledger,
+	},
 	policy: {
 		summary: "write a tailnet policy for the server, or judge the one you have",
 		load: async () => (await import("./commands/policy.ts")).policy,

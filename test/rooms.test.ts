@@ -24,6 +24,7 @@ const rooms = [
 	["system"],
 	["netfilter"],
 	["upstream"],
+	["ledger"],
 	["config"],
 	["ollama"],
 	["report"],

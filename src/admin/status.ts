@@ -1,3 +1,5 @@
+import type { LedgerCounts } from "../ledger/client.ts";
+
 /** What the running gate says of itself (`GET /status` of its admin socket), as far as it is looked at. */
 export interface GateStatus {
 	readonly version: string;
@@ -12,6 +14,8 @@ export interface GateStatus {
 	readonly lastReload: { readonly at: string; readonly ok: boolean };
 	/** What it read last and took; absolute. A gate before 0.2 does not say. */
 	readonly files?: { readonly config: string; readonly keys: string };
+	/** What became of its records of usage; absent where none are kept. */
+	readonly ledger?: LedgerCounts;
 	readonly connections: number;
 	readonly streams: number;
 	readonly lockedOut: number;

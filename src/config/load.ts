@@ -34,6 +34,14 @@ export type Upstream =
 	| { readonly kind: "tcp"; readonly host: string; readonly port: number }
 	| { readonly kind: "unix"; readonly socketPath: string };
 
+/** Where usage is kept. */
+export interface LedgerSettings {
+	/** Absolute. */
+	readonly file: string;
+	readonly socket: string;
+	readonly retentionMs: number;
+}
+
 /** The configuration as the program uses it: checked, complete, in milliseconds and bytes. */
 export interface Settings {
 	readonly listen: Listen;
@@ -85,6 +93,8 @@ export interface Settings {
 			| { readonly host: string; readonly port: number }
 			| undefined;
 	};
+	/** `undefined` where nothing is kept. */
+	readonly ledger: LedgerSettings | undefined;
 	readonly drainTimeoutMs: number;
 	readonly logLevel: LogLevel;
 	/** How much a request's line says of the person behind it. */
@@ -294,6 +304,7 @@ export function parseConfig(text: string, file: string): Settings {
 			socket: config.admin.socket === "off" ? undefined : config.admin.socket,
 			metrics,
 		},
+		ledger: readLedger(config.ledger, file),
 		drainTimeoutMs: inMs(config.drainTimeout),
 		logLevel: config.log.level,
 		logPeople: config.log.people,
@@ -318,6 +329,20 @@ function inMs(text: string): number {
 	return parseDuration(text) ?? 0;
 }
 
+/** @param configFile where the file is looked for, unless systemd says */
+function readLedger(
+	given: ConfigFile["ledger"],
+	configFile: string,
+): LedgerSettings | undefined {
+	if (given === undefined) return undefined;
+	const folder = process.env.STATE_DIRECTORY ?? path.dirname(configFile);
+	return {
+		file: path.resolve(folder, given.file),
+		socket: given.socket,
+		retentionMs: inMs(given.retention),
+	};
+}
+
 function withDefaults(given: Partial<ConfigFile>): ConfigFile {
 	const merge = (base: unknown, over: unknown): unknown => {
 		if (!isObject(base) || !isObject(over))
@@ -327,7 +352,13 @@ function withDefaults(given: Partial<ConfigFile>): ConfigFile {
 			merged[name] = merge(base[name], value);
 		return merged;
 	};
-	return merge(defaultsOf(configSchema), given) as ConfigFile;
+	const defaults = defaultsOf(configSchema) as Record<string, unknown>;
+	// A section that may be left out has defaults once it is there.
+	if (given.ledger !== undefined)
+		defaults.ledger = defaultsOf({
+			properties: configSchema.properties.ledger.properties,
+		});
+	return merge(defaults, given) as ConfigFile;
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -52,6 +52,12 @@ const section = <const P extends Record<string, object>>(
 		description,
 	}) as const;
 
+/** One that may be left out whole, and then means nothing. */
+const optionalSection = <const P extends Record<string, object>>(
+	properties: P,
+	description: string,
+) => ({ ...section(properties, description), examples: [{}] }) as const;
+
 export const configSchema = {
 	$schema: "http://json-schema.org/draft-07/schema#",
 	title: "llamagate configuration",
@@ -308,6 +314,35 @@ export const configSchema = {
 				},
 				"The daemon's own side doors, for this host alone.",
 			),
+			ledger: optionalSection(
+				{
+					file: {
+						type: "string",
+						minLength: 1,
+						"x-expected": "a path",
+						default: "ledger.sqlite",
+						description:
+							"The file, relative to the unit's own folder (`/var/lib/llamagate-ledger` under the shipped unit), or to the configuration file where `llamagate ledger` runs without systemd.",
+					},
+					socket: {
+						type: "string",
+						minLength: 1,
+						"x-expected": "a path",
+						default: "/run/llamagate-ledger/ledger.sock",
+						description:
+							"The socket (mode 0660) on which the ledger takes the gate's records and answers `llamagate usage`.",
+					},
+					retention: {
+						type: "string",
+						pattern: durationPattern,
+						"x-expected": 'a duration such as "90d"',
+						default: "90d",
+						description:
+							"How long each request stands in the file, by whole days. Sums of days stay for ever.",
+					},
+				},
+				"Who used what, kept by `llamagate ledger` (docs/usage.md). Leave the whole section out, and nothing is kept; an empty one takes these defaults.",
+			),
 			drainTimeout: duration(
 				"30s",
 				"After SIGTERM: how long running streams may finish before they are cut.",
@@ -383,9 +418,10 @@ export interface SchemaNode {
 	readonly "x-expected"?: string;
 }
 
-/** Every setting with its default, as the example file shows it. */
+/** Every setting with its default, as the example file shows it; none of a section that may be left out. */
 export function defaultsOf(node: SchemaNode): unknown {
 	if (node.properties === undefined) return structuredClone(node.default);
+	if (node.examples !== undefined) return undefined;
 	const entries: [string, unknown][] = [];
 	for (const [name, child] of Object.entries(node.properties)) {
 		const value = defaultsOf(child);

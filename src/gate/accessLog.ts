@@ -22,6 +22,9 @@ export interface RequestMetrics {
 	durationMs: number;
 }
 
+/** Takes note of a request that has ended. */
+export type Account = (exchange: Exchange, outcome: Outcome) => void;
+
 /** Step 8: what happened, as log lines and counters. Neither ever holds a key, a digest, a prompt or a reply. */
 export class AccessLog {
 	readonly tallies = new Map<string, RequestMetrics>();
@@ -33,10 +36,13 @@ export class AccessLog {
 	people: Settings["logPeople"] = "off";
 	readonly #log: Log;
 	readonly #sink: LogSink;
+	readonly #account: Account | undefined;
 
-	constructor(log: Log, sink: LogSink) {
+	/** @param account is told of each request too */
+	constructor(log: Log, sink: LogSink, account?: Account) {
 		this.#log = log;
 		this.#sink = sink;
+		this.#account = account;
 	}
 
 	/** Log lines that were dropped since nobody took them. */
@@ -56,6 +62,7 @@ export class AccessLog {
 				Date.now(),
 			);
 		this.#count(key ?? "", route ?? "", exchange, outcome, durationMs);
+		this.#account?.(exchange, outcome);
 		const level =
 			outcome === "upstream_error" || outcome === "cut" ? "warn" : "info";
 		if (this.#log.isLevelEnabled(level))

@@ -1,5 +1,6 @@
 import type { AdminReply, AdminRoutes } from "../admin/server.ts";
 import type { GateStatus } from "../admin/status.ts";
+import type { LedgerClient } from "../ledger/client.ts";
 import type { Log } from "../log.ts";
 import type { Listener } from "../net/listener.ts";
 import { parseAddress } from "../net/ranges.ts";
@@ -16,6 +17,7 @@ interface Daemon {
 	readonly listener: Listener;
 	readonly reloader: Reloader;
 	readonly accessLog: AccessLog;
+	readonly ledger: LedgerClient | undefined;
 	readonly log: Log;
 }
 
@@ -32,12 +34,16 @@ export function adminRoutes(daemon: Daemon): AdminRoutes {
 }
 
 /** What the metrics address answers, for every program of this host. */
-export function metricsRoutes({ accessLog, gate }: Daemon): AdminRoutes {
+export function metricsRoutes({
+	accessLog,
+	gate,
+	ledger,
+}: Daemon): AdminRoutes {
 	return {
 		"GET /metrics": () => ({
 			status: 200,
 			type: "text/plain; version=0.0.4",
-			body: renderMetrics(accessLog, gate.stats()),
+			body: renderMetrics(accessLog, gate.stats(), ledger?.counts),
 		}),
 	};
 }
@@ -48,6 +54,7 @@ function statusOf({
 	listener,
 	reloader,
 	accessLog,
+	ledger,
 }: Daemon): GateStatus {
 	const { rules, last } = reloader;
 	return {
@@ -62,6 +69,7 @@ function statusOf({
 			config: rules.settings.configFile,
 			keys: rules.settings.keysFile,
 		},
+		...(ledger && { ledger: ledger.counts }),
 		...gate.stats(),
 	};
 }

@@ -1,5 +1,6 @@
 import { openAdminServer } from "../admin/server.ts";
 import { type Settings, typed } from "../config/load.ts";
+import { LedgerClient } from "../ledger/client.ts";
 import { createLog, flushLog, type Log, type LogSink } from "../log.ts";
 import {
 	adoptSockets,
@@ -9,16 +10,19 @@ import {
 } from "../net/listener.ts";
 import { notifySystemd, stopNotifier, watchdogMs } from "../net/systemd.ts";
 import { version } from "../version.ts";
-import { AccessLog } from "./accessLog.ts";
+import { AccessLog, type Account } from "./accessLog.ts";
 import { adminRoutes, metricsRoutes } from "./adminRoutes.ts";
 import { localSource } from "./connection.ts";
 import { createGate, type Gate } from "./gate.ts";
 import { Reloader, type ReloadResult } from "./reload.ts";
 import type { Rules } from "./rules.ts";
+import { usageRecordOf } from "./usageRecord.ts";
 
 /** How long before its end a key's expiry is told of. */
 const expiryNoticeMs = 7 * 86_400_000;
 const expiryWatchMs = 24 * 3_600_000;
+/** How long a gate that ends waits for the ledger to take what is left. */
+const ledgerPatienceMs = 2_000;
 
 /** A gate that listens, with its admin servers and its log. */
 export interface Daemon {
@@ -45,7 +49,8 @@ export async function startDaemon(
 	const startedAt = new Date();
 	const rules = await load();
 	const log = createLog(rules.settings.logLevel, sink);
-	const accessLog = new AccessLog(log, sink);
+	const ledger = openLedgerClient(rules.settings, log);
+	const accessLog = new AccessLog(log, sink, ledger && accountTo(ledger));
 	const gate = await createGate(rules, accessLog, log);
 	let isStarted = false;
 	const listener = await listen(rules.settings, gate, log, () => {
@@ -68,7 +73,15 @@ export async function startDaemon(
 	);
 	const stopWatch = watchExpiry(reloader, log);
 
-	const daemon = { startedAt, gate, listener, reloader, accessLog, log };
+	const daemon = {
+		startedAt,
+		gate,
+		listener,
+		reloader,
+		accessLog,
+		ledger,
+		log,
+	};
 	const { socket, metrics } = rules.settings.admin;
 	const adminServers = [
 		socket === undefined
@@ -100,6 +113,7 @@ export async function startDaemon(
 			listener.close();
 			notifySystemd("STOPPING=1");
 			await gate.drain();
+			await ledger?.close(ledgerPatienceMs);
 			stopWatchdog();
 			for (const server of adminServers) {
 				server?.close();
@@ -109,6 +123,22 @@ export async function startDaemon(
 			log.info("stopped");
 			await flushLog(sink);
 		},
+	};
+}
+
+function openLedgerClient(
+	{ ledger }: Settings,
+	log: Log,
+): LedgerClient | undefined {
+	return ledger === undefined
+		? undefined
+		: new LedgerClient(ledger.socket, log);
+}
+
+function accountTo(ledger: LedgerClient): Account {
+	return (exchange, outcome) => {
+		const record = usageRecordOf(exchange, outcome);
+		if (record !== undefined) ledger.record(record);
 	};
 }
 
@@ -138,11 +168,12 @@ function takeOver(
 	listener: Listener,
 	log: Log,
 ): void {
-	const changed = (part: "listen" | "admin") =>
+	const changed = (part: "listen" | "admin" | "ledger") =>
 		JSON.stringify(previous[part]) !== JSON.stringify(next[part]);
 	log.level = next.logLevel;
 	if (changed("listen")) listener.move(next.listen);
-	if (changed("admin")) log.warn("admin has changed; that takes a restart");
+	for (const part of ["admin", "ledger"] as const)
+		if (changed(part)) log.warn(`${part} has changed; that takes a restart`);
 }
 
 /** A key that is about to run out is told of at the start, at a reload, and every day. */

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Credential } from "../keys/keyring.ts";
+import type { Outcome } from "../ledger/record.ts";
 import type { Family, Match, Route } from "../ollama/routes.ts";
 import type { Usage } from "../ollama/usage.ts";
 import type { TailscaleNode } from "../tailscale/localApi.ts";
@@ -10,15 +11,7 @@ import type { Refusal } from "./refusal.ts";
 import type { Head } from "./requestHead.ts";
 import type { Person } from "./user.ts";
 
-/** How a request ended. */
-export type Outcome =
-	| "ok"
-	/** Ollama itself refused it, with a 4xx. */
-	| "rejected"
-	| "refused"
-	| "client_gone"
-	| "upstream_error"
-	| "cut";
+export type { Outcome };
 
 const processId = randomBytes(4).toString("hex");
 let exchangeCount = 0;
@@ -56,6 +49,12 @@ export class Exchange {
 	ttftMs: number | undefined;
 	bytesIn = 0;
 	bytesOut = 0;
+	/** Pieces of the reply that were passed on; of a stream about one for each token. */
+	piecesOut = 0;
+	/** When it was sent to Ollama; `performance.now()`. */
+	dispatchedAtMs: number | undefined;
+	/** How long it waited for its turn. */
+	queueMs = 0;
 	usage: Usage | undefined;
 	/** The tailnet device, where it was looked up. */
 	node: TailscaleNode | undefined;

@@ -1,8 +1,13 @@
+import type { LedgerCounts } from "../ledger/client.ts";
 import type { AccessLog } from "./accessLog.ts";
 import type { GateStats } from "./gate.ts";
 
 /** The counters in Prometheus's text format (version 0.0.4). */
-export function renderMetrics(accessLog: AccessLog, stats: GateStats): string {
+export function renderMetrics(
+	accessLog: AccessLog,
+	stats: GateStats,
+	ledger: LedgerCounts | undefined,
+): string {
 	const lines: string[] = [];
 	const family = (
 		name: string,
@@ -93,5 +98,43 @@ export function renderMetrics(accessLog: AccessLog, stats: GateStats): string {
 		"Devices, or addresses, locked out after wrong keys.",
 		[["", stats.lockedOut]],
 	);
+	if (ledger !== undefined) {
+		const one = (
+			name: string,
+			type: "counter" | "gauge",
+			help: string,
+			value: number,
+		) => family(`ledger_${name}`, type, help, [["", value]]);
+		one(
+			"connected",
+			"gauge",
+			"Whether the ledger takes records.",
+			Number(ledger.isConnected),
+		);
+		one(
+			"requests_waiting",
+			"gauge",
+			"Requests whose usage is not in the ledger's file yet.",
+			ledger.waiting,
+		);
+		one(
+			"requests_written_total",
+			"counter",
+			"Requests whose usage is in the ledger's file.",
+			ledger.written,
+		);
+		one(
+			"requests_aggregated_total",
+			"counter",
+			"Requests whose usage was put together by the hour, as no ledger took it.",
+			ledger.aggregated,
+		);
+		one(
+			"requests_lost_total",
+			"counter",
+			"Requests whose usage is lost, as no ledger took it.",
+			ledger.lost,
+		);
+	}
 	return `${lines.join("\n")}\n`;
 }

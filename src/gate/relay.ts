@@ -113,6 +113,7 @@ export class Relay implements UpstreamSink {
 				: forwarded;
 		try {
 			const call = { method, path: this.#path, headers, body };
+			exchange.dispatchedAtMs = performance.now();
 			this.#request = upstream.send(call, this);
 		} catch (error) {
 			if (!(error instanceof OddRequest)) throw error;

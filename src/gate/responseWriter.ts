@@ -99,6 +99,7 @@ export class ResponseWriter {
 		if (exchange.bytesOut === 0)
 			exchange.ttftMs = performance.now() - exchange.startedAtMs;
 		exchange.bytesOut += end - start;
+		exchange.piecesOut += 1;
 		this.#scan?.push(buffer, start, end);
 		return this.#write(buffer, start, end);
 	}

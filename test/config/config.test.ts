@@ -418,3 +418,17 @@ t.test("the schemas that files are checked with are good ones", async (t) => {
 	for (const [name, schema] of Object.entries({ configSchema, keyFileSchema }))
 		t.ok(new Ajv({ strict: false }).validateSchema(schema), name);
 });
+
+t.test("a ledger is there where its section is, and else not", async (t) => {
+	t.equal(parseConfig("{}", "/etc/x/config.json").ledger, undefined);
+	t.strictSame(parseConfig('{"ledger":{}}', "/etc/x/config.json").ledger, {
+		file: "/etc/x/ledger.sqlite",
+		socket: "/run/llamagate-ledger/ledger.sock",
+		retentionMs: 90 * 86_400_000,
+	});
+	const text = '{"ledger":{\n"retention":"9 weeks"}}';
+	t.throws(
+		() => parseConfig(text, "config.json"),
+		/line 2: ledger\.retention: expected a duration such as "90d"/,
+	);
+});

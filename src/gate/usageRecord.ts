@@ -1,0 +1,49 @@
+import type { Outcome, UsageRecord } from "../ledger/record.ts";
+import type { Exchange } from "./exchange.ts";
+import { userOf } from "./user.ts";
+
+/**
+ * What a finished exchange cost; `undefined` where nobody is charged: it is none
+ * of inference, or no key was known.
+ *
+ * Ollama tells its times at the end of its own routes' replies. For the others,
+ * and for a stream that was left or cut, the GPU counts as busy from the
+ * dispatch to the end, less the load where that is known; tokens that nobody
+ * counted are those that passed, one a piece.
+ */
+export function usageRecordOf(
+	exchange: Exchange,
+	outcome: Outcome,
+): UsageRecord | undefined {
+	const { route, credential, usage } = exchange;
+	if (route?.scope !== "infer" || credential === undefined) return undefined;
+	const { id, by } = userOf(exchange);
+	const isStream =
+		exchange.dispatchedAtMs !== undefined &&
+		(outcome === "client_gone" || outcome === "cut");
+	return {
+		time: Date.now(),
+		user: id,
+		userBy: by,
+		key: credential.key.name,
+		node: exchange.node?.name || null,
+		model: usage?.model ?? null,
+		route: route.id,
+		outcome,
+		requests: 1,
+		tokensIn: usage?.tokensIn ?? 0,
+		tokensOut: usage?.tokensOut ?? (isStream ? exchange.piecesOut : 0),
+		gpuMs: Math.round(gpuMsOf(exchange)),
+		loadMs: Math.round(usage?.loadMs ?? 0),
+		queueMs: Math.round(exchange.queueMs),
+	};
+}
+
+/** How long the GPU worked for it, in milliseconds. */
+function gpuMsOf({ usage, dispatchedAtMs }: Exchange): number {
+	if (usage?.promptMs !== undefined || usage?.evalMs !== undefined)
+		return (usage.promptMs ?? 0) + (usage.evalMs ?? 0);
+	if (dispatchedAtMs === undefined) return 0;
+	const tookMs = performance.now() - dispatchedAtMs;
+	return Math.max(0, tookMs - (usage?.loadMs ?? 0));
+}

@@ -1,0 +1,71 @@
+import type { Socket } from "node:net";
+import { StringDecoder } from "node:string_decoder";
+import type { UsageRecord } from "./record.ts";
+import type { UsageQuery, UsageRow } from "./store.ts";
+
+/**
+ * What is said on the ledger's socket: one JSON object a line, each way.
+ *
+ * A gate names itself, is told the number of its last batch that is in the file,
+ * and sends those behind it. Each is answered once it is on the disk; one that
+ * cannot be written is answered `failed`, and the connection closes: its gate
+ * keeps it, and what follows it, and comes again.
+ */
+export type Question =
+	| { readonly hello: string }
+	| Batch
+	| { readonly query: UsageQuery };
+
+/** Records of one gate, which go into the file whole, or not at all. */
+export interface Batch {
+	/** One run of a gate. */
+	readonly source: string;
+	/** Counts up from 1, without gaps, for each source. */
+	readonly batch: number;
+	readonly records: readonly UsageRecord[];
+}
+
+export type Answer =
+	| { readonly last: number }
+	| { readonly done: number }
+	| { readonly failed: number; readonly why: string }
+	| { readonly rows: readonly UsageRow[] }
+	| { readonly error: string };
+
+/** The most records in a batch. */
+export const maxBatchRecords = 256;
+/** The longest line that a ledger reads: more than such a batch can have. */
+export const maxQuestionLength = 4 * 2 ** 20;
+/** The longest line that a ledger writes. */
+export const maxAnswerLength = 64 * 2 ** 20;
+
+/**
+ * Hands on a socket's lines, whole ones alone.
+ *
+ * @param maxLength of a line, in characters; a longer one ends the connection
+ */
+export function onLines(
+	socket: Socket,
+	maxLength: number,
+	take: (line: string) => void,
+): void {
+	const decoder = new StringDecoder("utf8");
+	let parts: string[] = [];
+	let length = 0;
+	socket.on("data", (chunk: Buffer) => {
+		let text = decoder.write(chunk);
+		for (;;) {
+			const end = text.indexOf("\n");
+			if (end === -1) break;
+			const line = parts.join("") + text.slice(0, end);
+			parts = [];
+			length = 0;
+			text = text.slice(end + 1);
+			take(line);
+			if (socket.destroyed) return;
+		}
+		parts.push(text);
+		length += text.length;
+		if (length > maxLength) socket.destroy();
+	});
+}

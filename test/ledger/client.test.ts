@@ -1,0 +1,156 @@
+import { createServer } from "node:net";
+import t from "tap";
+import { LedgerClient } from "../../src/ledger/client.ts";
+import { openLedger } from "../../src/ledger/server.ts";
+import { eventually } from "../support/gate.ts";
+import {
+	collectedLog,
+	killLedger,
+	type LedgerPlace,
+	ledgerPlace,
+	recordOf,
+	requestsIn,
+	spawnLedger,
+	sumsOf,
+} from "../support/ledger.ts";
+
+interface Teardown {
+	teardown(action: () => unknown): unknown;
+}
+
+function startClient(t: Teardown, { socket }: LedgerPlace) {
+	const { log, lines } = collectedLog();
+	const client = new LedgerClient(socket, log);
+	t.teardown(() => client.close(0));
+	return { client, lines };
+}
+
+t.test(
+	"kill -9 of the ledger, again and again, loses nothing and counts nothing twice",
+	async (t) => {
+		const place = await ledgerPlace(t);
+		const { client } = startClient(t, place);
+		let sent = 0;
+		const send = (count: number) => {
+			for (let n = 0; n < count; n += 1) {
+				client.record(recordOf({ tokensIn: 1, gpuMs: sent % 7 }));
+				sent += 1;
+			}
+		};
+		send(100);
+		for (let round = 0; round < 4; round += 1) {
+			const ledger = await spawnLedger(t, place);
+			send(1_000);
+			const { written } = client.counts;
+			await eventually(() => client.counts.written > written);
+			send(3_000);
+			// In the middle of it: some are on their way, some written and not answered.
+			await killLedger(ledger);
+			send(500);
+		}
+		await spawnLedger(t, place);
+		await eventually(() => client.counts.waiting === 0);
+		t.match(client.counts, { written: sent, lost: 0, aggregated: 0 });
+		t.match(await sumsOf(place), [{ requests: sent, tokensIn: sent }]);
+	},
+);
+
+t.test(
+	"while no ledger is there, memory is bounded, and what it costs is told",
+	async (t) => {
+		const place = await ledgerPlace(t);
+		const { client, lines } = startClient(t, place);
+		const time = Date.now();
+		for (let n = 0; n < 30_000; n += 1)
+			client.record(recordOf({ time, user: `key:${n % 3}` }));
+		const { waiting, aggregated, lost } = client.counts;
+		t.equal(waiting, 30_000);
+		t.ok(aggregated >= 10_000);
+		t.equal(lost, 0);
+		// Each of these is a sum of its own, and there is no end to them.
+		for (let n = 0; n < 40_000; n += 1)
+			client.record(recordOf({ time, user: `key:made-up-${n}` }));
+		const after = client.counts;
+		t.ok(after.lost > 0);
+		t.equal(after.waiting + after.lost, 70_000, "every one is accounted for");
+		t.match(
+			lines.find(({ event }) => event === "usage_lost"),
+			{ level: "error" },
+		);
+		await spawnLedger(t, place);
+		await eventually(() => client.counts.waiting === 0);
+		t.equal(await requestsIn(place), 70_000 - after.lost);
+		const back = lines.filter(({ event }) => event === "ledger_back");
+		t.match(back, [{ lost: after.lost, aggregated: after.aggregated }]);
+	},
+);
+
+t.test(
+	"a full disk loses nothing either, and is said on both sides",
+	async (t) => {
+		const place = await ledgerPlace(t);
+		const full = collectedLog();
+		const retentionMs = 90 * 86_400_000;
+		const ledger = await openLedger(
+			{ ...place, retentionMs, maxPages: 24 },
+			full.log,
+		);
+		const { client, lines } = startClient(t, place);
+		for (let n = 0; n < 4_000; n += 1)
+			client.record(recordOf({ user: `key:${n}` }));
+		await eventually(() => lines.some(({ event }) => event === "ledger_away"));
+		t.match(
+			lines.find(({ event }) => event === "ledger_away"),
+			{ why: "the disk is full" },
+		);
+		t.match(
+			full.lines.find(({ event }) => event === "ledger_unwritable"),
+			{ why: "the disk is full" },
+		);
+		const written = await requestsIn(place);
+		t.ok(written < 4_000, `${written} are in the file`);
+		await ledger.close();
+		const roomy = await openLedger({ ...place, retentionMs }, full.log);
+		t.teardown(() => roomy.close());
+		await eventually(() => client.counts.waiting === 0);
+		t.equal(await requestsIn(place), 4_000);
+	},
+);
+
+t.test("a gate that ends hands over what is left", async (t) => {
+	const place = await ledgerPlace(t);
+	await spawnLedger(t, place);
+	const { client } = startClient(t, place);
+	await eventually(() => client.counts.isConnected);
+	for (let n = 0; n < 3_000; n += 1) client.record(recordOf());
+	await client.close(60_000);
+	t.equal(await requestsIn(place), 3_000);
+});
+
+t.test("a gate that ends without a ledger says what it loses", async (t) => {
+	const place = await ledgerPlace(t);
+	const { client, lines } = startClient(t, place);
+	client.record(recordOf({ requests: 7 }));
+	await client.close(1);
+	t.match(lines.at(-1), { event: "usage_lost", requests: 7 });
+});
+
+t.test("what answers in the ledger's place changes nothing", async (t) => {
+	const place = await ledgerPlace(t);
+	const answers = ["no JSON", "null", "[]", '{"done":-1}', '{"error":"no"}'];
+	let asked = 0;
+	const server = createServer((socket) => {
+		socket.on("error", () => {});
+		socket.resume();
+		socket.end(`${answers[asked++ % answers.length]}\n`);
+	});
+	await new Promise<void>((resolve) => server.listen(place.socket, resolve));
+	const { client } = startClient(t, place);
+	client.record(recordOf());
+	await eventually(() => asked >= answers.length);
+	t.match(client.counts, { waiting: 1, written: 0 });
+	await new Promise((resolve) => server.close(resolve));
+	await spawnLedger(t, place);
+	await eventually(async () => client.counts.waiting === 0);
+	t.equal(await requestsIn(place), 1);
+});
