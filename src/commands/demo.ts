@@ -1,10 +1,14 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { styleText } from "node:util";
 import { parseConfig } from "../config/load.ts";
 import { exitCodes, Finding, UsageError } from "../errors.ts";
 import { startDaemon } from "../gate/daemon.ts";
 import { Keyring } from "../keys/keyring.ts";
 import { digestOf, generateKey } from "../keys/newKey.ts";
-import type { LogSink } from "../log.ts";
+import { openLedger } from "../ledger/server.ts";
+import { createLog, type LogSink } from "../log.ts";
 import { ListenError } from "../net/listener.ts";
 import { startStandIn } from "../ollama/standIn.ts";
 import { describeRequest, parseLogLine } from "../report/logLine.ts";
@@ -20,8 +24,10 @@ Usage: llamagate demo [--port PORT] [--json]
 
 Runs the real gate on loopback, in front of the Ollama on this machine if one
 answers at ${ollamaUrl}, else of a built-in stand-in. It makes a
-throw-away key, prints commands to try, and shows each request. Nothing is
-written to disk; Ctrl-C ends it.
+throw-away key, prints commands to try, and shows each request. It has a ledger
+too, in memory. All that it writes to disk is a folder in ${tmpdir()} with the
+ledger's socket and a configuration that names it; Ctrl-C ends it and removes
+the folder.
 
   --port PORT  the gate's port (default: ${defaultPort}, or a free one if that is taken)
   --json       print what it started as one JSON line, then log lines
@@ -50,9 +56,11 @@ Example: llamagate demo
 		const upstreamUrl = standIn?.url ?? ollamaUrl;
 		const key = generateKey();
 		const keyring = new Keyring([{ name: "demo", sha256: digestOf(key) }]);
+		const book = await openDemoLedger();
 		const configFor = (port: number) =>
 			parseConfig(
 				JSON.stringify({
+					...(book && { ledger: book.section }),
 					listen: { address: "127.0.0.1", port },
 					sources: ["127.0.0.1/32"],
 					upstream: { url: upstreamUrl },
@@ -89,9 +97,9 @@ Example: llamagate demo
 		const model = found?.model ?? "qwen3:8b";
 		if (values.json)
 			process.stdout.write(
-				`${JSON.stringify({ url, key, model, upstream: upstreamUrl, standIn: standIn !== undefined })}\n`,
+				`${JSON.stringify({ url, key, model, upstream: upstreamUrl, standIn: standIn !== undefined, config: book?.configFile ?? null })}\n`,
 			);
-		else introduce(url, key, model, found?.version);
+		else introduce(url, key, model, found?.version, book?.configFile);
 		introduced = true;
 
 		const { promise: stopped, resolve: stop } = Promise.withResolvers<void>();
@@ -100,9 +108,35 @@ Example: llamagate demo
 		await stopped;
 		await daemon.stop();
 		await standIn?.close();
+		await book?.close();
 		process.exit(exitCodes.ok);
 	},
 };
+
+/** A ledger whose file is in memory; `undefined` where there is no place for its socket. */
+async function openDemoLedger() {
+	const folder = await mkdtemp(path.join(tmpdir(), "llamagate-demo-")).catch(
+		() => undefined,
+	);
+	if (folder === undefined) return undefined;
+	const section = { socket: path.join(folder, "ledger.sock") };
+	const configFile = path.join(folder, "config.json");
+	await writeFile(configFile, JSON.stringify({ ledger: section }), {
+		mode: 0o600,
+	});
+	const ledger = await openLedger(
+		{ file: ":memory:", ...section, retentionMs: 86_400_000 },
+		createLog("silent", { write() {} }),
+	);
+	return {
+		section,
+		configFile,
+		async close() {
+			await ledger.close();
+			await rm(folder, { recursive: true, force: true });
+		},
+	};
+}
 
 /** The Ollama on this machine, and a model of it to try. */
 async function findOllama(): Promise<
@@ -134,6 +168,7 @@ function introduce(
 	key: string,
 	model: string,
 	ollamaVersion: string | undefined,
+	configFile: string | undefined,
 ): void {
 	const bold = (text: string) => styleText("bold", text);
 	const upstream =
@@ -158,7 +193,14 @@ Try it in another terminal, with the key of this run:
   ${bold("3. a stream")}
   curl -N -H "Authorization: Bearer $KEY" ${url}/api/generate \\
     -d '{"model":"${model}","prompt":"Hello!"}'
-
+${
+	configFile === undefined
+		? ""
+		: `
+  ${bold("4. who used what")}
+  llamagate usage --config ${configFile}
+`
+}
 Requests show up here. Ctrl-C stops.
 
 `);

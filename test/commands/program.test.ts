@@ -1,10 +1,11 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
+import { access, readFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import t from "tap";
 import {
 	bearer,
+	eventually,
 	runCli,
 	spawnGate,
 	startGate,
@@ -63,7 +64,7 @@ t.test("a port that is taken is exit 1, with advice", async (t) => {
 	t.notMatch(stderr, /\.ts:\d+/);
 });
 
-t.test("the demo's three commands do what it says they do", async (t) => {
+t.test("the demo's commands do what it says they do", async (t) => {
 	const child = spawn(
 		process.execPath,
 		["src/main.ts", "demo", "--json", "--port", "0"],
@@ -78,6 +79,7 @@ t.test("the demo's three commands do what it says they do", async (t) => {
 		url: string;
 		key: string;
 		model: string;
+		config: string;
 	};
 	t.match(started, {
 		url: /^http:\/\/127\.0\.0\.1:\d+$/,
@@ -97,12 +99,18 @@ t.test("the demo's three commands do what it says they do", async (t) => {
 		body: JSON.stringify({ model: started.model, prompt: "Hello!" }),
 	});
 	t.match(await streamed.text(), /"done":true/);
+	await eventually(async () => {
+		const used = await runCli(["usage", "--json", "--config", started.config]);
+		const [row] = (JSON.parse(used.stdout) as { rows: object[] }).rows;
+		return row !== undefined && "key" in row && row.key === "demo";
+	});
 	child.kill("SIGINT");
 	t.strictSame(await exited, [0, null]);
+	await t.rejects(access(started.config), "nothing of it is left");
 });
 
 t.test(
-	"the demo for people prints three commands and says which upstream it uses",
+	"the demo for people prints its commands and says which upstream it uses",
 	async (t) => {
 		const child = spawn(
 			process.execPath,
