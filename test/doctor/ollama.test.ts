@@ -244,6 +244,14 @@ t.test("Ollama on a booted host", booting(), async (t) => {
 			return queue.parallel;
 		};
 		const pid = "systemctl show -P MainPID ollama";
+		const offered = async () => {
+			const { report } = await runSetup(host, "--yes", "--only", "ollama");
+			t.strictSame(report.steps[0]?.actions, [], "nothing is done unasked");
+			return report.steps[0]?.notes.join("\n") ?? "";
+		};
+		t.notMatch(await offered(), /--parallel/, "one key has it to itself");
+		await host.sh("llamagate keys add second");
+		t.match(await offered(), /2 keys share.*--parallel 4.*four times/);
 		await setVariables(t, "OLLAMA_NUM_PARALLEL=2");
 		const found = await examine(host, ids);
 		t.strictSame(statesOf(found), { "ollama.parallel": "warn" });
