@@ -45,7 +45,7 @@ const leastOfLoad = 0.7;
  * that might have to go, until it is loaded.
  */
 export class Turns {
-	readonly #settings: TurnSettings;
+	#settings: TurnSettings;
 	/** One for each class: a user's requests of two classes do not compete. */
 	readonly #fairness = priorities.map(() => new Fairness());
 	readonly #models = new Map<string, Model>();
@@ -200,6 +200,15 @@ export class Turns {
 		for (const model of displaced?.models ?? [])
 			if (displaced !== undefined && !model.isLoaded)
 				clash(displaced.by, model);
+	}
+
+	/** Puts other settings in force. */
+	use(settings: TurnSettings): void {
+		const { parallel } = this.#settings;
+		this.#settings = settings;
+		if (parallel === settings.parallel) return;
+		for (const model of this.#models.values())
+			model.forgetSlots(settings.parallel);
 	}
 
 	/** Ollama has ended: nothing is loaded, and what was learnt of it is void. */

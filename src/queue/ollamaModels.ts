@@ -1,0 +1,159 @@
+import { parseModelName } from "../ollama/modelName.ts";
+import type { Upstream, UpstreamSink } from "../upstream/client.ts";
+
+/** The longest list that is read. */
+const maxListBytes = 16 * 2 ** 20;
+/** Ollama answers these at once, whatever else it does; most of the time. */
+const askTimeoutMs = 5_000;
+/** A name that was not in a list so fresh is no model's. */
+const freshMs = 250;
+/** A list that is older is read anew when one of its names is used. */
+const staleMs = 10_000;
+/** How long an Ollama that lists nothing is not asked again. */
+const failedRestMs = 1_000;
+
+/** Where a request for a model goes. */
+export type Whereabouts =
+	/** It runs here. Names of one model have one key. */
+	| { readonly kind: "here"; readonly key: string }
+	/** It takes no turn: there is no such model, or it runs elsewhere, and Ollama says so at once. */
+	| { readonly kind: "nowhere" };
+
+const nowhere: Whereabouts = { kind: "nowhere" };
+
+/** What Ollama says of its models: which there are (`/api/tags`), and which are loaded (`/api/ps`). */
+export class OllamaModels {
+	readonly #upstream: () => Upstream;
+	/** By name. */
+	#names = new Map<string, Whereabouts>();
+	#readAtMs = Number.NEGATIVE_INFINITY;
+	#failedAtMs = Number.NEGATIVE_INFINITY;
+	#reading: Promise<void> | undefined;
+
+	constructor(upstream: () => Upstream) {
+		this.#upstream = upstream;
+	}
+
+	/** What is known of a model without asking; `undefined` if Ollama is to be asked first. */
+	known(name: string, nowMs: number): Whereabouts | undefined {
+		const parsed = parseModelName(name);
+		if (parsed === undefined) return undefined;
+		if (parsed.cloud) return nowhere;
+		const { host, namespace, model, tag } = parsed;
+		const full = `${host}/${namespace}/${model}:${tag}`;
+		const found = this.#names.get(full);
+		if (found !== undefined) {
+			if (nowMs - this.#readAtMs > staleMs) void this.read(nowMs);
+			return found;
+		}
+		if (nowMs - this.#readAtMs < freshMs) return nowhere;
+		// Nobody says which models there are.
+		if (nowMs - this.#failedAtMs < failedRestMs)
+			return { kind: "here", key: full };
+		return undefined;
+	}
+
+	/** Whether a name can be read as Ollama would. */
+	isClear(name: string): boolean {
+		return parseModelName(name) !== undefined;
+	}
+
+	/** Reads the names anew. Two who ask at once are answered by one look. */
+	read(nowMs: number): Promise<void> {
+		this.#reading ??= this.#readNames(nowMs).finally(() => {
+			this.#reading = undefined;
+		});
+		return this.#reading;
+	}
+
+	/** The keys of the models that are loaded; `undefined` if Ollama does not say. */
+	async loaded(): Promise<ReadonlySet<string> | undefined> {
+		const entries = await this.#list("/api/ps");
+		return entries && new Set(entries.flatMap((entry) => keyOf(entry) ?? []));
+	}
+
+	/** Whether Ollama answers. */
+	async isUp(): Promise<boolean> {
+		return (await ask(this.#upstream(), "/api/version")) !== undefined;
+	}
+
+	async #readNames(nowMs: number): Promise<void> {
+		const entries = await this.#list("/api/tags");
+		if (entries === undefined) {
+			this.#failedAtMs = nowMs;
+			return;
+		}
+		const names = new Map<string, Whereabouts>();
+		for (const entry of entries) {
+			const name = fullName(entry.name);
+			const key = keyOf(entry);
+			if (name === undefined || key === undefined) continue;
+			const isElsewhere =
+				typeof entry.remote_host === "string" && entry.remote_host !== "";
+			names.set(name, isElsewhere ? nowhere : { kind: "here", key });
+		}
+		this.#names = names;
+		this.#readAtMs = performance.now();
+	}
+
+	async #list(path: string): Promise<Record<string, unknown>[] | undefined> {
+		const text = await ask(this.#upstream(), path);
+		if (text === undefined) return undefined;
+		try {
+			const { models } = JSON.parse(text) as { models?: unknown };
+			return Array.isArray(models)
+				? models.filter((entry) => typeof entry === "object" && entry !== null)
+				: undefined;
+		} catch {
+			return undefined;
+		}
+	}
+}
+
+function fullName(name: unknown): string | undefined {
+	const parsed = typeof name === "string" ? parseModelName(name) : undefined;
+	if (parsed === undefined) return undefined;
+	const { host, namespace, model, tag } = parsed;
+	return `${host}/${namespace}/${model}:${tag}`;
+}
+
+/** A digest where there is one, as a model can have many names. */
+function keyOf({ digest, name }: Record<string, unknown>): string | undefined {
+	return typeof digest === "string" && digest !== "" ? digest : fullName(name);
+}
+
+/** The body of a 200; `undefined` for anything else. */
+function ask(upstream: Upstream, path: string): Promise<string | undefined> {
+	const { promise, resolve } = Promise.withResolvers<string | undefined>();
+	const chunks: Buffer[] = [];
+	let sizeBytes = 0;
+	let isGood = false;
+	const sink: UpstreamSink = {
+		ready() {},
+		head({ status }) {
+			isGood = status === 200;
+		},
+		data(buffer, start, end) {
+			sizeBytes += end - start;
+			if (sizeBytes > maxListBytes) isGood = false;
+			else chunks.push(Buffer.from(buffer.subarray(start, end)));
+			return true;
+		},
+		end() {
+			resolve(isGood ? Buffer.concat(chunks).toString("utf8") : undefined);
+		},
+		failed() {
+			resolve(undefined);
+		},
+	};
+	const request = upstream.send(
+		{ method: "GET", path, headers: [], body: undefined },
+		sink,
+	);
+	const timer = setTimeout(() => {
+		request.abort();
+		resolve(undefined);
+	}, askTimeoutMs);
+	timer.unref();
+	return promise.finally(() => clearTimeout(timer));
+}

@@ -1,0 +1,501 @@
+import type { Settings } from "../config/load.ts";
+import type { Upstream } from "../upstream/client.ts";
+import { DrainRate } from "./drainRate.ts";
+import { type Place, unclearModel } from "./model.ts";
+import { OllamaModels, type Whereabouts } from "./ollamaModels.ts";
+import { type Priority, priorities } from "./priority.ts";
+import { Turns } from "./turns.ts";
+
+/** How often Ollama is asked what is loaded, while a model loads, and while something waits. */
+const loadPollMs = 100;
+const waitPollMs = 1_000;
+/** An Ollama that restarts is back after so long, or what waits is told: its unit waits 3 s. */
+const restartMs = 5_000;
+const restartPollMs = 200;
+
+/** Why a request does not get a turn. */
+export type NoTurn =
+	/** Too many wait, of its user's or in all. */
+	| { readonly kind: "user_full" | "full"; readonly retryAfterS: number }
+	| { readonly kind: "load_failed"; readonly status: number }
+	| { readonly kind: "unreachable" };
+
+/** Who waits. */
+export interface Waiter {
+	readonly user: string;
+	readonly share: number;
+	readonly priority: Priority;
+	/** As the body names it; `undefined` where that cannot be read for sure. */
+	readonly model: string | undefined;
+	readonly isStream: boolean;
+	/** Its turn has come. */
+	go(): void;
+	/** It gets none. */
+	refused(why: NoTurn): void;
+	/** It has waited for so long that it may be told; again and again. */
+	stillWaits(ahead: number): void;
+	/** The load that was kept for the others has had its time. */
+	dropLoad(): void;
+}
+
+/** A request's place in the queue, from its arrival to its end. */
+export class Ticket {
+	readonly waiter: Waiter;
+	readonly arrivedMs: number;
+	/** How long it has waited; known once its turn has come. */
+	waitedMs: number | undefined;
+	state: "waiting" | "running" | "over" = "waiting";
+	/** `undefined` while its model is looked up, and for what takes no turn. */
+	place: Place | undefined;
+	told = 0;
+	/** Until when the load is kept that its client has left. */
+	keptUntilMs = Number.POSITIVE_INFINITY;
+	readonly #queue: FairQueue;
+
+	constructor(queue: FairQueue, waiter: Waiter, arrivedMs: number) {
+		this.#queue = queue;
+		this.waiter = waiter;
+		this.arrivedMs = arrivedMs;
+	}
+
+	/** Ollama has begun to answer it. */
+	answered(status: number): void {
+		this.#queue.answered(this, status);
+	}
+
+	/**
+	 * It has ended, or its client has left, in whatever state it is.
+	 *
+	 * @param fault what became of its connection to Ollama, if that failed
+	 */
+	end(fault?: "unreachable" | "died"): void {
+		this.#queue.end(this, fault);
+	}
+
+	/**
+	 * Its client has left. Returns whether it makes Ollama load a model and is to be
+	 * kept until that is done, at most until `dropLoad`; else it has ended.
+	 */
+	abandon(): boolean {
+		return this.#queue.abandon(this);
+	}
+}
+
+/** What the queue looks like from outside. */
+export interface QueueStats {
+	readonly waiting: Readonly<Record<Priority, number>>;
+	readonly running: number;
+	/** Since the start. */
+	readonly dispatched: number;
+	readonly left: number;
+	readonly refused: number;
+	readonly loads: number;
+	readonly waitedMs: number;
+	readonly models: readonly QueueModel[];
+	readonly users: readonly QueueUser[];
+}
+
+export interface QueueModel {
+	/** As it was asked for last. */
+	readonly name: string;
+	readonly state: "loaded" | "loading" | "not loaded";
+	readonly slots: number;
+	readonly running: number;
+	readonly waiting: number;
+	/** How long a load of it took; 0 if none was seen. */
+	readonly loadMs: number;
+}
+
+export interface QueueUser {
+	readonly user: string;
+	readonly priority: Priority;
+	readonly running: number;
+	readonly waiting: number;
+	/** How long its oldest request waits. */
+	readonly longestMs: number;
+}
+
+type QueueSettings = Settings["queue"];
+
+/** Holds the requests that wait for their turn at the GPU, asks Ollama what is loaded, and owns the timers. */
+export class FairQueue {
+	#settings: QueueSettings;
+	#turns: Turns;
+	#models: OllamaModels;
+	readonly #upstream: () => Upstream;
+	readonly #tickets = new Map<Place, Ticket>();
+	/** Their model is looked up. */
+	readonly #lookups = new Set<Ticket>();
+	readonly #kept = new Set<Ticket>();
+	/** Waiting requests by user. */
+	readonly #ofUser = new Map<string, number>();
+	/** What a model's key was called last. */
+	readonly #nameOf = new Map<string, string>();
+	readonly #rate = new DrainRate();
+	#isPumping = false;
+	#isPolling = false;
+	#polledAtMs = Number.NEGATIVE_INFINITY;
+	#wake: NodeJS.Timeout | undefined;
+	#downSinceMs: number | undefined;
+	#isClosed = false;
+	#dispatched = 0;
+	#left = 0;
+	#refused = 0;
+	#loads = 0;
+	#waitedMs = 0;
+
+	/** @param upstream the Ollama that is in force */
+	constructor(settings: QueueSettings, upstream: () => Upstream) {
+		this.#settings = settings;
+		this.#upstream = upstream;
+		this.#turns = new Turns(settings);
+		this.#models = new OllamaModels(upstream);
+	}
+
+	/** Requests that wait. */
+	get waiting(): number {
+		return this.#turns.waiting + this.#lookups.size;
+	}
+
+	/** Takes a request in. Its turn may come before this returns. */
+	enter(waiter: Waiter): Ticket {
+		const nowMs = performance.now();
+		const ticket = new Ticket(this, waiter, nowMs);
+		const { model } = waiter;
+		// Each is told by itself that Ollama is away.
+		if (this.#isClosed || this.#downSinceMs !== undefined) this.#go(ticket);
+		else if (model === undefined || !this.#models.isClear(model))
+			this.#stand(ticket, unclearModel);
+		else {
+			const known = this.#models.known(model, nowMs);
+			if (known === undefined) void this.#lookUp(ticket, model);
+			else this.#direct(ticket, known, model);
+		}
+		return ticket;
+	}
+
+	answered(ticket: Ticket, status: number): void {
+		const { place } = ticket;
+		if (place === undefined || ticket.state !== "running") return;
+		const { model } = place;
+		const wasLoader = model.loader === place;
+		if (wasLoader && status >= 500 && status !== 503) {
+			this.#failLoad(place.asked.model, status);
+			return;
+		}
+		this.#turns.firstByte(place, performance.now());
+		if (wasLoader) {
+			this.#loads += 1;
+			this.#poll();
+		}
+		this.#pump();
+	}
+
+	end(ticket: Ticket, fault: "unreachable" | "died" | undefined): void {
+		const { state, place } = ticket;
+		if (state === "over") return;
+		const nowMs = performance.now();
+		const isKept = this.#kept.delete(ticket);
+		ticket.state = "over";
+		if (state === "waiting") {
+			this.#left += 1;
+			if (!this.#lookups.delete(ticket) && place !== undefined) {
+				this.#turns.left(place);
+				this.#tickets.delete(place);
+			}
+			this.#count(ticket, -1);
+		} else if (place !== undefined) {
+			this.#tickets.delete(place);
+			this.#turns.finished(place, nowMs, isKept);
+			this.#rate.finished(nowMs);
+		}
+		if (fault !== undefined) this.#lost();
+		this.#pump();
+	}
+
+	abandon(ticket: Ticket): boolean {
+		const { place } = ticket;
+		if (
+			ticket.state !== "running" ||
+			place === undefined ||
+			place.model.loader !== place
+		) {
+			this.end(ticket, undefined);
+			return false;
+		}
+		ticket.keptUntilMs = performance.now() + this.#settings.loadGraceMs;
+		this.#kept.add(ticket);
+		return true;
+	}
+
+	/** Looks after time: called at a fixed interval. */
+	sweep(nowMs: number): void {
+		for (const ticket of [...this.#kept])
+			if (nowMs >= ticket.keptUntilMs) ticket.waiter.dropLoad();
+		if (this.waiting === 0) return;
+		this.#turns.tick(nowMs);
+		const { announceAfterMs } = this.#settings;
+		for (const ticket of this.#tickets.values()) {
+			if (ticket.state !== "waiting" || ticket.place === undefined) continue;
+			const times = Math.floor((nowMs - ticket.arrivedMs) / announceAfterMs);
+			if (times <= ticket.told) continue;
+			ticket.told = times;
+			ticket.waiter.stillWaits(this.#turns.aheadOf(ticket.place));
+		}
+		this.#pump();
+	}
+
+	/** Puts other settings in force. Whatever waits keeps its place. */
+	use(settings: QueueSettings): void {
+		this.#settings = settings;
+		this.#turns.use(settings);
+		this.#pump();
+	}
+
+	/** There is another Ollama now. */
+	upstreamChanged(): void {
+		this.#turns.forget();
+		this.#models = new OllamaModels(this.#upstream);
+		this.#pump();
+	}
+
+	/** Takes no more part: whatever waits goes, and so does what comes. */
+	open(): void {
+		this.#isClosed = true;
+		clearTimeout(this.#wake);
+		for (const ticket of [...this.#lookups]) this.#go(ticket);
+		for (const [place, ticket] of [...this.#tickets]) {
+			if (ticket.state !== "waiting") continue;
+			this.#turns.left(place);
+			this.#tickets.delete(place);
+			ticket.place = undefined;
+			this.#go(ticket);
+		}
+	}
+
+	stats(): QueueStats {
+		const nowMs = performance.now();
+		const waiting = { interactive: 0, normal: 0, batch: 0 };
+		const models: QueueModel[] = [];
+		for (const model of this.#turns.models) {
+			for (const [index, { arrivals }] of model.lanes.entries()) {
+				const priority = priorities[index];
+				if (priority !== undefined) waiting[priority] += arrivals.size;
+			}
+			if (model.isIdle && !model.isLoaded) continue;
+			models.push({
+				name: this.#nameOf.get(model.key) ?? "?",
+				state:
+					model.loader !== undefined
+						? "loading"
+						: model.isLoaded
+							? "loaded"
+							: "not loaded",
+				slots: model.slots.known,
+				running: model.running.size,
+				waiting: model.waiting,
+				loadMs: Math.round(model.loadMs),
+			});
+		}
+		return {
+			waiting,
+			running: this.#turns.running,
+			dispatched: this.#dispatched,
+			left: this.#left,
+			refused: this.#refused,
+			loads: this.#loads,
+			waitedMs: this.#waitedMs,
+			models,
+			users: this.#users(nowMs),
+		};
+	}
+
+	#users(nowMs: number): QueueUser[] {
+		const users = new Map<
+			string,
+			{ -readonly [K in keyof QueueUser]: QueueUser[K] }
+		>();
+		for (const { waiter, state, arrivedMs } of this.#tickets.values()) {
+			const { user, priority } = waiter;
+			const id = `${priority} ${user}`;
+			let entry = users.get(id);
+			if (entry === undefined) {
+				entry = { user, priority, running: 0, waiting: 0, longestMs: 0 };
+				users.set(id, entry);
+			}
+			if (state === "running") entry.running += 1;
+			else {
+				entry.waiting += 1;
+				entry.longestMs = Math.max(
+					entry.longestMs,
+					Math.round(nowMs - arrivedMs),
+				);
+			}
+		}
+		return [...users.values()];
+	}
+
+	async #lookUp(ticket: Ticket, model: string): Promise<void> {
+		this.#lookups.add(ticket);
+		this.#count(ticket, 1);
+		await this.#models.read(performance.now());
+		if (!this.#lookups.delete(ticket) || ticket.state !== "waiting") return;
+		this.#count(ticket, -1);
+		const known = this.#models.known(model, performance.now());
+		// The list has been read anew, or cannot be had.
+		this.#direct(ticket, known ?? { kind: "nowhere" }, model);
+	}
+
+	#direct(ticket: Ticket, whereabouts: Whereabouts, name: string): void {
+		if (whereabouts.kind === "nowhere") this.#go(ticket);
+		else {
+			this.#nameOf.set(whereabouts.key, name);
+			this.#stand(ticket, whereabouts.key);
+		}
+	}
+
+	/** Puts a request into its line. */
+	#stand(ticket: Ticket, model: string): void {
+		const { user, share, priority, isStream } = ticket.waiter;
+		const asked = { user, share, priority, model, isStream };
+		const place = this.#turns.arrived(asked, ticket.arrivedMs);
+		ticket.place = place;
+		this.#tickets.set(place, ticket);
+		this.#count(ticket, 1);
+		this.#pump();
+		if (ticket.state !== "waiting") return;
+		const { maxWaiting, maxWaitingPerUser } = this.#settings;
+		const ofUser = this.#ofUser.get(user) ?? 0;
+		if (ofUser > maxWaitingPerUser)
+			this.#refuse(ticket, {
+				kind: "user_full",
+				retryAfterS: this.#rate.secondsFor(
+					ofUser * this.#ofUser.size,
+					performance.now(),
+				),
+			});
+		else if (this.waiting > maxWaiting)
+			this.#refuse(ticket, {
+				kind: "full",
+				retryAfterS: this.#rate.secondsFor(this.waiting, performance.now()),
+			});
+		else this.#watch();
+	}
+
+	#refuse(ticket: Ticket, why: NoTurn): void {
+		const { place } = ticket;
+		if (ticket.state !== "waiting") return;
+		ticket.state = "over";
+		this.#refused += 1;
+		if (!this.#lookups.delete(ticket) && place !== undefined) {
+			this.#turns.left(place);
+			this.#tickets.delete(place);
+		}
+		this.#count(ticket, -1);
+		ticket.waiter.refused(why);
+	}
+
+	#count({ waiter: { user } }: Ticket, by: number): void {
+		const count = (this.#ofUser.get(user) ?? 0) + by;
+		if (count > 0) this.#ofUser.set(user, count);
+		else this.#ofUser.delete(user);
+	}
+
+	/** Sends everything whose turn it is. */
+	#pump(): void {
+		if (this.#isPumping || this.#downSinceMs !== undefined) return;
+		this.#isPumping = true;
+		try {
+			for (;;) {
+				const { active, maxConnections } = this.#upstream();
+				if (active >= maxConnections) break;
+				const place = this.#turns.next(performance.now());
+				if (place === undefined) break;
+				const ticket = this.#tickets.get(place);
+				if (ticket === undefined) throw new Error("a place without a request");
+				this.#count(ticket, -1);
+				this.#go(ticket);
+			}
+		} finally {
+			this.#isPumping = false;
+		}
+		this.#watch();
+	}
+
+	#go(ticket: Ticket): void {
+		this.#lookups.delete(ticket);
+		ticket.state = "running";
+		ticket.waitedMs = performance.now() - ticket.arrivedMs;
+		this.#dispatched += 1;
+		this.#waitedMs += ticket.waitedMs;
+		ticket.waiter.go();
+	}
+
+	/** Sees to it that the queue is looked at again when it has to be. */
+	#watch(): void {
+		clearTimeout(this.#wake);
+		this.#wake = undefined;
+		if (this.#isClosed || this.#downSinceMs !== undefined) return;
+		const isLoading = this.#turns.wantsLoad;
+		if (!isLoading && this.#turns.waiting === 0) return;
+		const nowMs = performance.now();
+		const pollAtMs = this.#polledAtMs + (isLoading ? loadPollMs : waitPollMs);
+		if (!this.#isPolling && nowMs >= pollAtMs) this.#poll();
+		const wakeMs = Math.min(
+			this.#turns.wakeMs,
+			this.#isPolling ? Number.POSITIVE_INFINITY : pollAtMs,
+		);
+		if (wakeMs === Number.POSITIVE_INFINITY) return;
+		this.#wake = setTimeout(() => this.#pump(), Math.max(1, wakeMs - nowMs));
+		this.#wake.unref();
+	}
+
+	/** Asks Ollama what is loaded. */
+	#poll(): void {
+		if (this.#isPolling) return;
+		this.#isPolling = true;
+		this.#polledAtMs = performance.now();
+		void this.#models.loaded().then((keys) => {
+			this.#isPolling = false;
+			this.#polledAtMs = performance.now();
+			if (this.#downSinceMs === undefined)
+				this.#turns.loaded(keys, performance.now());
+			this.#pump();
+		});
+	}
+
+	/** A connection to Ollama has failed; it may be away. */
+	#lost(): void {
+		if (this.#downSinceMs !== undefined || this.waiting === 0) return;
+		this.#downSinceMs = performance.now();
+		void this.#waitUntilUp();
+	}
+
+	async #waitUntilUp(): Promise<void> {
+		const sinceMs = performance.now();
+		let isFirst = true;
+		while (!(await this.#models.isUp())) {
+			if (isFirst) this.#turns.forget();
+			isFirst = false;
+			if (performance.now() - sinceMs > restartMs) {
+				this.#refuseAll({ kind: "unreachable" });
+				break;
+			}
+			await new Promise((resolve) => setTimeout(resolve, restartPollMs));
+		}
+		this.#downSinceMs = undefined;
+		this.#pump();
+	}
+
+	#refuseAll(why: NoTurn): void {
+		for (const ticket of [...this.#lookups, ...this.#tickets.values()])
+			this.#refuse(ticket, why);
+	}
+
+	/** Whoever waits for a model hears that it cannot be loaded. */
+	#failLoad(model: string, status: number): void {
+		for (const ticket of [...this.#tickets.values()])
+			if (ticket.place?.asked.model === model)
+				this.#refuse(ticket, { kind: "load_failed", status });
+	}
+}
