@@ -171,6 +171,8 @@ function requestLine(
 	const key = exchange.credential?.key.name ?? null;
 	const ttftMs = exchange.ttftMs === undefined ? null : round(exchange.ttftMs);
 	let line = `{"level":"${level}","time":"${isoTime(Date.now())}","key":${JSON.stringify(key)},"node":${JSON.stringify(node?.name || null)},"route":${JSON.stringify(exchange.route?.id ?? null)},"model":${JSON.stringify(usage?.model ?? null)},"status":${exchange.status},"ttftMs":${ttftMs},"durationMs":${round(durationMs)},"bytesIn":${exchange.bytesIn},"bytesOut":${exchange.bytesOut},"tokensIn":${usage?.tokensIn ?? null},"tokensCached":${usage?.tokensCached ?? null},"tokensOut":${usage?.tokensOut ?? null},"outcome":"${outcome}","reqId":"${exchange.id}","ip":"${exchange.connection.address}"`;
+	if (exchange.queueMs !== undefined)
+		line += `,"queueMs":${round(exchange.queueMs)}`;
 	if (exchange.reason !== undefined)
 		line += `,"reason":${JSON.stringify(exchange.reason)}`;
 	if (exchange.wrongPath !== undefined)

@@ -2,7 +2,7 @@ import type { Credential, Key } from "../keys/keyring.ts";
 import { BodyScan, type Found } from "../ollama/bodyScan.ts";
 import { FormScan } from "../ollama/formScan.ts";
 import { checkOptions, optionNames, topOptions } from "../ollama/options.ts";
-import type { Route } from "../ollama/routes.ts";
+import { multipartRoute, type Route } from "../ollama/routes.ts";
 import { type Watched, WatchList } from "../ollama/watchedNames.ts";
 import { maxUnpackedBytes, unpack } from "../ollama/zstd.ts";
 import { badBody, checkName, checkNames, namingFields } from "./modelPolicy.ts";
@@ -41,8 +41,6 @@ const watched = {
 	}),
 };
 
-/** Reads `Content-Type` of a multipart body for its boundary; everything else is JSON to Ollama. */
-const multipartRoute = "/v1/audio/transcriptions";
 const createRoute = "/api/create";
 
 /** The guard of a request's body, or `undefined` where no rule looks at it. */

@@ -56,6 +56,8 @@ export class Exchange {
 	/** How long it waited for its turn. */
 	queueMs = 0;
 	usage: Usage | undefined;
+	/** How long it has waited for its turn, where it had to have one. */
+	queueMs: number | undefined;
 	/** The tailnet device, where it was looked up. */
 	node: TailscaleNode | undefined;
 	/** What the tailnet's policy grants the device, as it stands there. */

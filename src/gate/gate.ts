@@ -3,6 +3,7 @@ import type { FastifyInstance } from "fastify";
 import type { LockedOut } from "../admin/status.ts";
 import type { Log } from "../log.ts";
 import { matchRoute } from "../ollama/routes.ts";
+import type { QueueStats } from "../queue/queue.ts";
 import type { AccessLog } from "./accessLog.ts";
 import { admit, admitPreflight, shuttingDown } from "./admission.ts";
 import { checkPolicy } from "./authorize.ts";
@@ -74,6 +75,8 @@ export interface Gate {
 export interface GateStats {
 	readonly connections: number;
 	readonly streams: number;
+	/** What waits for its turn; absent where nothing has to. */
+	readonly queue: QueueStats | undefined;
 	readonly lockedOut: number;
 	/** Who they are, at most a hundred. */
 	readonly lockouts: readonly LockedOut[];
@@ -128,7 +131,8 @@ export async function createGate(
 			const nowMs = performance.now();
 			return {
 				connections: state.connections.openCount,
-				streams: state.relays.size,
+				streams: state.relays.size - (state.queue?.waiting ?? 0),
+				queue: state.queue?.stats(),
 				lockedOut: state.lockout.lockedCount(nowMs),
 				lockouts: state.lockout.list(nowMs, maxListed),
 			};
@@ -276,6 +280,7 @@ function sweep(state: GateState): void {
 	state.refusalThrottle.sweep(performance.now());
 	state.pieces.sweep();
 	state.upstream.sweep(performance.now());
+	state.queue?.sweep(performance.now());
 	for (const relay of state.relays) relay.sweep(sweepIntervalMs);
 	const nowMs = Date.now();
 	const hasExpired = [...state.relays].some(
@@ -307,7 +312,10 @@ function cutUnwanted({ relays, rules }: GateState): void {
 
 /** Waits for what runs, and cuts what is left after the drain timeout. */
 async function drainRelays({ relays, settings }: GateState): Promise<void> {
-	for (const { exchange } of relays) exchange.closing = true;
+	for (const relay of relays) {
+		relay.exchange.closing = true;
+		if (relay.isWaiting) relay.cut(shuttingDown, cutGraceMs);
+	}
 	const deadline = performance.now() + settings.drainTimeoutMs;
 	while (relays.size > 0 && performance.now() < deadline) await wait(20);
 	// Each leaves the set as it is cut, with its error still on its way.

@@ -1,4 +1,6 @@
+import { errorIn, replyFormatOf } from "../ollama/errors.ts";
 import type { Route } from "../ollama/routes.ts";
+import type { Ticket } from "../queue/queue.ts";
 import {
 	OddRequest,
 	type Upstream,
@@ -8,12 +10,14 @@ import {
 	type UpstreamSink,
 } from "../upstream/client.ts";
 import type { ReplyHead } from "../upstream/responseParser.ts";
-import type { Exchange } from "./exchange.ts";
+import type { Facts } from "./bodyFacts.ts";
+import type { Exchange, Outcome } from "./exchange.ts";
 import { filterReply, type ReplyFilter } from "./modelPolicy.ts";
 import { lingerForBody, type Refusal, sendRefusal } from "./refusal.ts";
 import { RequestBody } from "./requestBody.ts";
 import { ResponseWriter } from "./responseWriter.ts";
 import type { GateState } from "./state.ts";
+import { waitForTurn } from "./turn.ts";
 
 /** The longest list of models that is filtered. */
 const maxListBytes = 16 * 2 ** 20;
@@ -24,6 +28,7 @@ const managementPatience = 4;
 
 /** A reply that waits for its end. */
 interface Held {
+	readonly status: number;
 	/** Names and values in turn. */
 	readonly headers: readonly string[];
 	readonly chunks: Buffer[];
@@ -55,6 +60,11 @@ export class Relay implements UpstreamSink {
 	/** The reply is whole, and waits for what shows that the client has the file. */
 	#replyWaits = false;
 	#clientIsSlow = false;
+	/** Its place in the queue, where there is one. */
+	#ticket: Ticket | undefined;
+	/** Its turn has not come. */
+	isWaiting = false;
+	#fault: UpstreamFault["kind"] | undefined;
 	/** Sweeps since anything moved; every byte sets it back. */
 	#quietSweeps = 0;
 
@@ -70,7 +80,7 @@ export class Relay implements UpstreamSink {
 		this.#reply = new ResponseWriter(exchange, route);
 		this.#filter = filterReply(exchange.knownCredential.key, route);
 		this.#body = new RequestBody(exchange, route, routeMatch.path, state, {
-			send: (body) => this.#send(body),
+			send: (body, facts) => this.#wait(body, facts),
 			refuse: (refusal) => this.#refuse(refusal),
 			moved: () => {
 				this.#quietSweeps = 0;
@@ -81,9 +91,9 @@ export class Relay implements UpstreamSink {
 			},
 		});
 		// However the exchange ends, nothing goes on upstream.
-		exchange.atEnd(() => {
+		exchange.atEnd((outcome) => {
 			this.#reply.release();
-			this.#request?.abort();
+			this.#leave(outcome);
 			this.#body.dropRest();
 			this.#body.release(this.#upstream !== undefined);
 		});
@@ -92,6 +102,49 @@ export class Relay implements UpstreamSink {
 	/** Reads the request's body and sends it on. */
 	start(): void {
 		this.#body.start();
+	}
+
+	/** Step 6b, where the queue has a say in it. */
+	#wait(body: UpstreamCall["body"], facts: Facts | undefined): void {
+		const { exchange } = this;
+		const { queue } = this.#state;
+		if (exchange.ended) return;
+		if (queue === undefined || facts === undefined) {
+			this.#send(body);
+			return;
+		}
+		this.isWaiting = true;
+		this.#ticket = waitForTurn(exchange, facts, queue, {
+			go: () => {
+				this.isWaiting = false;
+				this.#send(body);
+			},
+			refuse: (refusal) => this.#refuse(refusal),
+			stillWaits: (ahead) => {
+				if (facts.isStream) this.#reply.tellWaiting(ahead);
+			},
+			dropLoad: () => this.#endLoad(),
+		});
+		// It may have come to an end already.
+		if (exchange.ended) this.#ticket.end(faultOf(this.#fault));
+	}
+
+	/** Nothing goes on upstream, unless others want the model that is being loaded. */
+	#leave(outcome: Outcome): void {
+		const isKept =
+			outcome === "client_gone" &&
+			this.#request !== undefined &&
+			this.#body.isComplete &&
+			this.#ticket?.abandon() === true;
+		if (isKept) return;
+		this.#request?.abort();
+		this.#ticket?.end(faultOf(this.#fault));
+	}
+
+	/** The model is loaded that the client has not waited for. */
+	#endLoad(): void {
+		this.#request?.abort();
+		this.#ticket?.end(faultOf(this.#fault));
 	}
 
 	#send(body: UpstreamCall["body"]): void {
@@ -133,7 +186,11 @@ export class Relay implements UpstreamSink {
 
 	head({ status, headers }: ReplyHead): void {
 		const { exchange } = this;
-		if (exchange.ended) return;
+		this.#ticket?.answered(status);
+		if (exchange.ended) {
+			this.#endLoad();
+			return;
+		}
 		this.#quietSweeps = 0;
 		if (status >= 300 && status < 400) {
 			this.#refuse(
@@ -144,9 +201,14 @@ export class Relay implements UpstreamSink {
 			);
 			return;
 		}
+		const held = { status, headers, chunks: [], bytes: 0 };
+		if (this.#reply.isAnnounced) {
+			if (!isEventStream(status, headers)) this.#held = held;
+			return;
+		}
 		exchange.status = status;
 		if (status === 200 && (this.#filter !== undefined || this.#waitsForBody()))
-			this.#held = { headers, chunks: [], bytes: 0 };
+			this.#held = held;
 		else this.#beginReply(headers);
 	}
 
@@ -191,8 +253,17 @@ export class Relay implements UpstreamSink {
 			this.#refuse(badGateway("upstream_garbage", "Ollama's list is too long"));
 	}
 
-	#sendHeld({ headers, chunks }: Held): void {
+	#sendHeld({ status, headers, chunks }: Held): void {
 		const whole = Buffer.concat(chunks);
+		if (this.#reply.isAnnounced) {
+			this.exchange.reason = "upstream_status";
+			this.#reply.breakOff(
+				errorIn(whole) ?? `Ollama answered with ${status}`,
+				"upstream_error",
+				cutGraceMs,
+			);
+			return;
+		}
 		const body = this.#filter === undefined ? whole : this.#filter(whole);
 		if (body === undefined) {
 			this.#refuse(
@@ -230,7 +301,11 @@ export class Relay implements UpstreamSink {
 	}
 
 	failed(fault: UpstreamFault): void {
-		if (this.exchange.ended) return;
+		this.#fault = fault.kind;
+		if (this.exchange.ended) {
+			this.#endLoad();
+			return;
+		}
 		this.#fail(describeFault(fault, this.#upstream?.name ?? "upstream.url"));
 	}
 
@@ -272,6 +347,8 @@ export class Relay implements UpstreamSink {
 			});
 			return;
 		}
+		// The queue looks after time itself.
+		if (this.isWaiting) return;
 		this.#quietSweeps += 1;
 		const quietMs = this.#quietSweeps * intervalMs;
 		if (quietMs < this.#patienceMs()) return;
@@ -342,6 +419,13 @@ function busy(maxConnections: number): Refusal {
 	};
 }
 
+/** What of a fault tells the queue that Ollama may be away. */
+function faultOf(
+	kind: UpstreamFault["kind"] | undefined,
+): "unreachable" | "died" | undefined {
+	return kind === "garbage" ? undefined : kind;
+}
+
 function badGateway(reason: string, message: string): Refusal {
 	return { status: 502, reason, message };
 }
@@ -364,4 +448,12 @@ function describeFault({ kind, detail }: UpstreamFault, name: string): Refusal {
 			? `llamagate has no file descriptor left to reach Ollama by (${detail})`
 			: `llamagate cannot reach Ollama at ${name} (${detail}); is it running?`,
 	);
+}
+
+function isEventStream(status: number, headers: readonly string[]): boolean {
+	if (status !== 200) return false;
+	for (let at = 0; at < headers.length; at += 2)
+		if (headers[at] === "content-type")
+			return replyFormatOf(headers[at + 1]) === "sse";
+	return false;
 }

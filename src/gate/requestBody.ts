@@ -1,5 +1,6 @@
 import { type Route, smallBodyBytes } from "../ollama/routes.ts";
 import type { UpstreamCall, UpstreamRequest } from "../upstream/client.ts";
+import { type Facts, type FactsReader, readFacts } from "./bodyFacts.ts";
 import { type BodyGuard, guardBody } from "./bodyGuard.ts";
 import type { Exchange } from "./exchange.ts";
 import { bodyTooLarge } from "./rateLimit.ts";
@@ -12,6 +13,8 @@ import { WholeBody, wholeBodyBytes } from "./wholeBody.ts";
 /** Pieces of a body that are smaller go on together: each write costs as much as one of some thousand bytes. */
 const smallPieceBytes = 1024;
 const mostSmallPieces = 1000;
+/** As much of a large body is held while it waits for its turn, where it need not be judged. */
+const aheadBytes = 512 * 1024;
 /** What must come of a large body that waits for a rule, or it gives up its room. */
 const leastBytesPerSecond = 16 * 1024;
 const rateWindowMs = 30_000;
@@ -25,8 +28,12 @@ const tooManyLargeBodies: Refusal = {
 
 /** What a body is read for. */
 interface Reader {
-	/** What goes to Ollama is known: nothing, the whole body, or how it will come. */
-	send(body: UpstreamCall["body"]): void;
+	/**
+	 * What goes to Ollama is known: nothing, the whole body, or how it will come.
+	 *
+	 * @param facts what the queue goes by, where there is one and the body is for it
+	 */
+	send(body: UpstreamCall["body"], facts?: Facts): void;
 	refuse(refusal: Refusal): void;
 	/** Some of it has come. */
 	moved(): void;
@@ -53,6 +60,8 @@ export class RequestBody {
 	readonly #roomBytes: number;
 	/** Reads the body where a rule of the key's depends on it. */
 	readonly #guard: BodyGuard | undefined;
+	/** Reads what the queue goes by. */
+	readonly #facts: FactsReader | undefined;
 	/** Reads along a file that the key is to have sent itself. */
 	readonly upload: Upload | undefined;
 	/** The body, where it is read whole. */
@@ -64,6 +73,10 @@ export class RequestBody {
 	/** Of a large body that is judged: sweeps in this window, and bytes before it. */
 	#windowSweeps = 0;
 	#bytesBeforeWindow = 0;
+	/** Enough of it has come to know what the queue goes by. */
+	#isAnnounced = false;
+	/** The client has been told to send it. */
+	#isWanted = false;
 	/** It is passed on as it comes. */
 	#flowsTo: UpstreamRequest | undefined;
 	/** Small pieces that go on together. */
@@ -85,6 +98,10 @@ export class RequestBody {
 		this.#limitBytes = bodyLimitOf(route, bodyBytes, smallBodyBytes);
 		this.#roomBytes = 2 * bodyBytes;
 		this.#guard = guardBody(credential, route, exchange.head, state.uploads);
+		this.#facts =
+			state.queue !== undefined && route.scope === "infer"
+				? readFacts(route, exchange.head)
+				: undefined;
 		this.upload = state.uploads.watch(credential, route, path);
 	}
 
@@ -96,9 +113,10 @@ export class RequestBody {
 			// Nothing follows the head, but the parser must reach the message's end for the next request.
 			req.resume();
 			this.isComplete = true;
-			this.#reader.send(undefined);
+			this.#reader.send(undefined, this.#facts?.soFar);
 		} else if (this.#guard !== undefined || length <= wholeBodyBytes)
 			this.#readWhole(length);
+		else if (this.#facts !== undefined) this.#readAhead(this.#facts, length);
 		else this.#reader.send({ length: head.contentLength[0] ?? "chunked" });
 	}
 
@@ -129,7 +147,12 @@ export class RequestBody {
 	/** Whether a large body that is read whole has brought too little for a while. */
 	trickles(intervalMs: number, idleTimeoutMs: number): boolean {
 		// While it waits for its turn, nothing can come of it.
-		if (this.#judgedBytes === 0 || this.isComplete || this.#waitsForTurn)
+		if (
+			this.#judgedBytes === 0 ||
+			this.isComplete ||
+			this.#waitsForTurn ||
+			this.#isAnnounced
+		)
 			return false;
 		this.#windowSweeps += 1;
 		const windowMs = this.#windowSweeps * intervalMs;
@@ -150,9 +173,15 @@ export class RequestBody {
 		req.on("data", (piece: Buffer) => {
 			this.#reader.moved();
 			if (exchange.ended || !this.#count(piece)) return;
-			if (this.#guard === undefined) whole.push(piece);
-			else if (this.#takeRoom()) this.#judge(this.#guard, piece, whole);
-			else return;
+			if (this.#guard === undefined) {
+				this.#facts?.push(piece);
+				whole.push(piece);
+			} else if (this.#takeRoom())
+				this.#inTurn(piece, whole, [this.#guard, this.#facts]);
+			else {
+				this.#reader.refuse(tooManyLargeBodies);
+				return;
+			}
 			this.upload?.push(piece);
 		});
 		req.on("end", () => {
@@ -161,12 +190,62 @@ export class RequestBody {
 			this.isComplete = true;
 			this.upload?.finish();
 			const proceed = (refusal: Refusal | undefined) => {
-				if (refusal === undefined) this.#reader.send(body);
+				if (refusal === undefined) this.#sendWhole(body);
 				else this.#reader.refuse(refusal);
 			};
 			const verdict = this.#guard?.finish(body);
 			if (verdict instanceof Promise) void verdict.then(proceed);
 			else proceed(verdict);
+		});
+	}
+
+	#sendWhole(body: Buffer): void {
+		const facts = this.#facts?.finish(body);
+		if (facts instanceof Promise)
+			void facts.then((found) => this.#reader.send(body, found));
+		else this.#reader.send(body, facts);
+	}
+
+	/**
+	 * Reads a large body that no rule looks at until it is known what the queue goes
+	 * by, and holds that much of it until its turn has come.
+	 */
+	#readAhead(facts: FactsReader, length: number): void {
+		const exchange = this.#exchange;
+		const { req, head } = exchange;
+		const whole = new WholeBody(Math.min(length, aheadBytes), this.#limitBytes);
+		this.#whole = whole;
+		this.#continue();
+		const announce = (found: Facts) => {
+			if (this.#isAnnounced) return;
+			this.#isAnnounced = true;
+			this.#reader.send({ length: head.contentLength[0] ?? "chunked" }, found);
+		};
+		req.on("data", (piece: Buffer) => {
+			if (this.#flowsTo !== undefined) return void this.#passPiece(piece);
+			this.#reader.moved();
+			if (exchange.ended || !this.#count(piece)) return;
+			const hasRoom = this.#takeRoom();
+			if (this.#isAnnounced || facts.early !== undefined) whole.push(piece);
+			else this.#inTurn(piece, whole, [facts]);
+			// Of a packed body nothing is known before its end.
+			const { soFar } = facts;
+			const isFull = !hasRoom || whole.length >= aheadBytes;
+			if (isFull && (this.#isAnnounced || soFar.model !== undefined)) {
+				this.upstreamIsSlow = true;
+				req.pause();
+				announce(soFar);
+			} else if (facts.early !== undefined) announce(facts.early);
+			else if (!hasRoom) this.#reader.refuse(tooManyLargeBodies);
+		});
+		req.on("end", () => {
+			this.isComplete = true;
+			if (exchange.ended) return;
+			if (this.#flowsTo !== undefined) this.#endFlow();
+			else if (!this.#isAnnounced) {
+				this.#isAnnounced = true;
+				this.#sendWhole(whole.bytes);
+			}
 		});
 	}
 
@@ -178,7 +257,7 @@ export class RequestBody {
 		return false;
 	}
 
-	/** Bodies that wait for a rule stand in memory, so all of them together may have only so much of it. */
+	/** Bodies that wait stand in memory, so all of them together may have only so much of it. */
 	#takeRoom(): boolean {
 		const held = this.#state.judgedBodies.take(
 			this.#key,
@@ -186,15 +265,18 @@ export class RequestBody {
 			this.#judgedBytes,
 			this.#roomBytes,
 		);
-		if (held === undefined) this.#reader.refuse(tooManyLargeBodies);
-		else this.#judgedBytes = held;
+		if (held !== undefined) this.#judgedBytes = held;
 		return held !== undefined;
 	}
 
 	/** A large body takes the event loop's time in small parts. */
-	#judge(guard: BodyGuard, piece: Buffer, whole: WholeBody): void {
+	#inTurn(
+		piece: Buffer,
+		whole: WholeBody,
+		readers: readonly (BodyGuard | FactsReader | undefined)[],
+	): void {
 		const judge = () => {
-			guard.push(piece);
+			for (const reader of readers) reader?.push(piece);
 			whole.push(piece);
 		};
 		if (this.#judgedBytes === 0 || this.#waitsForTurn) {
@@ -212,29 +294,47 @@ export class RequestBody {
 	}
 
 	#pass(upstream: UpstreamRequest): void {
-		const exchange = this.#exchange;
-		const { req } = exchange;
+		const { req } = this.#exchange;
 		this.#flowsTo = upstream;
+		if (this.#whole !== undefined) {
+			this.#passHeld(this.#whole);
+			return;
+		}
 		this.#continue();
-		req.on("data", (piece: Buffer) => {
-			this.#reader.moved();
-			// Read to its end all the same, for the next request on the connection.
-			if (exchange.ended) return;
-			this.upload?.push(piece);
-			if (!this.#count(piece)) return;
-			if (piece.length < smallPieceBytes) this.#gather(piece);
-			else {
-				this.#sendSmall();
-				this.#sendPiece(piece);
-			}
-		});
+		req.on("data", (piece: Buffer) => this.#passPiece(piece));
 		req.on("end", () => {
 			this.isComplete = true;
 			this.upload?.finish();
-			if (exchange.ended) return;
-			this.#sendSmall();
-			this.#reader.flowEnded();
+			if (!this.#exchange.ended) this.#endFlow();
 		});
+	}
+
+	/** What was held until its turn goes first. */
+	#passHeld(whole: WholeBody): void {
+		this.#whole = undefined;
+		this.#sendPiece(whole.bytes);
+		const { judgedBodies } = this.#state;
+		judgedBodies.give(this.#key, this.#judgedBytes);
+		this.#judgedBytes = 0;
+		if (this.isComplete) this.#endFlow();
+	}
+
+	#passPiece(piece: Buffer): void {
+		this.#reader.moved();
+		// Read to its end all the same, for the next request on the connection.
+		if (this.#exchange.ended) return;
+		this.upload?.push(piece);
+		if (!this.#count(piece)) return;
+		if (piece.length < smallPieceBytes) this.#gather(piece);
+		else {
+			this.#sendSmall();
+			this.#sendPiece(piece);
+		}
+	}
+
+	#endFlow(): void {
+		this.#sendSmall();
+		this.#reader.flowEnded();
 	}
 
 	#sendPiece(piece: Buffer): void {
@@ -260,6 +360,8 @@ export class RequestBody {
 	/** Only now is the client told to send: one that was refused before never had to. */
 	#continue(): void {
 		const { expectsContinue, res } = this.#exchange;
+		if (this.#isWanted) return;
+		this.#isWanted = true;
 		if (expectsContinue && !res.headersSent) res.writeContinue();
 	}
 }

@@ -11,6 +11,8 @@ export interface Head {
 	readonly transferEncoding: readonly string[];
 	readonly expect: readonly string[];
 	readonly upgrade: readonly string[];
+	/** `x-llamagate-priority` */
+	readonly priority: readonly string[];
 	/** The first header by which clients of other services send a key, which is not read here; one of a fixed list. */
 	readonly otherKeyHeader: string | undefined;
 	/** Lower-case names that `Connection` makes hop-by-hop (RFC 9110, 7.6.1). */
@@ -35,6 +37,7 @@ const singles = new Map<string, Single>([
 	["transfer-encoding", "transferEncoding"],
 	["expect", "expect"],
 	["upgrade", "upgrade"],
+	["x-llamagate-priority", "priority"],
 ]);
 
 /** Google's, Azure's and others' headers for a key. */
@@ -78,6 +81,7 @@ export function readHead(rawHeaders: readonly string[]): Head {
 		transferEncoding: none,
 		expect: none,
 		upgrade: none,
+		priority: none,
 		otherKeyHeader: undefined,
 		connectionOptions: noOptions,
 		forwarded: none,

@@ -36,9 +36,20 @@ const notForwarded = new Set([
 	"vary",
 ]);
 
+/** Their streams are events, and comments between them are nothing to their clients. */
+const eventRoutes = new Set([
+	"/v1/chat/completions",
+	"/v1/completions",
+	"/v1/responses",
+	"/v1/messages",
+]);
+const uncached = ["cache-control", "no-cache"];
+
 /** Ollama's reply on its way to the client, and what the gate says in its place where it breaks off. */
 export class ResponseWriter {
 	hasBegun = false;
+	/** It has begun before Ollama's, which is still to come: a status is out, and no error can be one. */
+	isAnnounced = false;
 	/** The reply is with the client to its last byte, or waits for its turn behind another. */
 	hasEnded = false;
 	readonly #exchange: Exchange;
@@ -91,6 +102,24 @@ export class ResponseWriter {
 				res.flushHeaders();
 		});
 		return true;
+	}
+
+	/**
+	 * Says in an event stream that its turn is still to come: a comment, which every
+	 * reader of events passes over, and proxies and clients take for a sign of life.
+	 * NDJSON has nothing like it.
+	 *
+	 * @param ahead how many are likely to go before
+	 */
+	tellWaiting(ahead: number): void {
+		if (!eventRoutes.has(this.#route.path)) return;
+		if (!this.isAnnounced) {
+			this.#exchange.status = 200;
+			this.begin(["content-type", "text/event-stream", ...uncached]);
+			this.isAnnounced = true;
+		}
+		const comment = Buffer.from(`: waiting, ${ahead} ahead\n\n`);
+		this.#write(comment, 0, comment.length);
 	}
 
 	/** Passes a piece on. Returns false if the client does not keep up. */

@@ -3,6 +3,7 @@ import type { Log } from "../log.ts";
 import { ActiveSet } from "../net/activeSet.ts";
 import { descriptorLimit, roomForClients } from "../net/descriptors.ts";
 import { SignatureUses } from "../ollama/cliSignature.ts";
+import { FairQueue } from "../queue/queue.ts";
 import { createWhois, type Whois } from "../tailscale/localApi.ts";
 import { Upstream } from "../upstream/client.ts";
 import type { AccessLog } from "./accessLog.ts";
@@ -38,12 +39,14 @@ export class GateState {
 	#rules: Rules;
 	#upstream: Upstream;
 	#whois: Whois;
+	#queue: FairQueue | undefined;
 	readonly #saidAtMs = new Map<string, number>();
 
 	constructor(rules: Rules, accessLog: AccessLog, log: Log) {
 		this.#rules = rules;
 		this.#upstream = new Upstream(rules.settings.upstream);
 		this.#whois = openWhois(rules.settings);
+		this.#queue = this.#openQueue();
 		this.accessLog = accessLog;
 		accessLog.people = rules.settings.logPeople;
 		this.log = log;
@@ -65,16 +68,34 @@ export class GateState {
 		return this.#whois;
 	}
 
+	/** Where requests wait for their turn; `undefined` if they do not. */
+	get queue(): FairQueue | undefined {
+		return this.#queue;
+	}
+
 	/** Puts new rules in force. What was sent to the old upstream ends there. */
 	replaceRules(next: Rules): void {
-		const previous = this.#rules.settings.upstream;
+		const { upstream: previous, queue: before } = this.#rules.settings;
 		this.#rules = next;
 		this.accessLog.people = next.settings.logPeople;
 		this.#whois = openWhois(next.settings);
-		const { upstream } = next.settings;
-		if (JSON.stringify(previous) === JSON.stringify(upstream)) return;
-		this.#upstream.retire();
-		this.#upstream = new Upstream(upstream);
+		const { upstream, queue } = next.settings;
+		if (JSON.stringify(previous) !== JSON.stringify(upstream)) {
+			this.#upstream.retire();
+			this.#upstream = new Upstream(upstream);
+			this.#queue?.upstreamChanged();
+		}
+		if (before.mode !== queue.mode) {
+			this.#queue?.open();
+			this.#queue = this.#openQueue();
+		} else this.#queue?.use(queue);
+	}
+
+	#openQueue(): FairQueue | undefined {
+		const { queue } = this.settings;
+		return queue.mode === "off"
+			? undefined
+			: new FairQueue(queue, () => this.#upstream);
 	}
 
 	/** Logs a warning that an attacker could cause as often as it likes. */

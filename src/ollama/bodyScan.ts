@@ -61,6 +61,7 @@ export type ScanResult =
 	| ({ readonly kind: "fields" } & Found)
 	| { readonly kind: "unclear"; readonly message: string };
 
+const noFields: ReadonlyMap<string, Scalar | undefined> = new Map();
 const maxScalarBytes = 4096;
 /** Values that the watched maps may have together. */
 const maxMapped = 1024;
@@ -167,6 +168,11 @@ export class BodyScan {
 			}
 		}
 		return this.#problem === undefined;
+	}
+
+	/** The watched fields whose values have begun; nothing of a body that cannot be judged. */
+	get fields(): ReadonlyMap<string, Scalar | undefined> {
+		return this.#problem === undefined ? this.#fields : noFields;
 	}
 
 	/** Ends the body. */

@@ -46,6 +46,17 @@ export function errorBody(
 	}
 }
 
+/** What an error's body says, in whatever family's shape; `undefined` for what is none. */
+export function errorIn(body: Buffer): string | undefined {
+	try {
+		const { error } = JSON.parse(body.toString("utf8"));
+		const message = typeof error === "object" ? error?.message : error;
+		return typeof message === "string" && message !== "" ? message : undefined;
+	} catch {
+		return undefined;
+	}
+}
+
 /** How a reply's bytes are framed, which decides how an error can be told inside it. */
 export type ReplyFormat = "ndjson" | "sse" | "opaque";
 

@@ -35,6 +35,9 @@ export interface Route {
 	readonly searches?: boolean;
 }
 
+/** The route whose body is a form; everything else is JSON to Ollama, whatever its Content-Type. */
+export const multipartRoute = "/v1/audio/transcriptions";
+
 /** Below what the body of `small` routes may weigh. */
 export const smallBodyBytes = 2 ** 20;
 

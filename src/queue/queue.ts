@@ -48,6 +48,8 @@ export class Ticket {
 	/** `undefined` while its model is looked up, and for what takes no turn. */
 	place: Place | undefined;
 	told = 0;
+	/** It is one of its user's that wait. */
+	isCounted = false;
 	/** Until when the load is kept that its client has left. */
 	keptUntilMs = Number.POSITIVE_INFINITY;
 	readonly #queue: FairQueue;
@@ -119,6 +121,8 @@ type QueueSettings = Settings["queue"];
 
 /** Holds the requests that wait for their turn at the GPU, asks Ollama what is loaded, and owns the timers. */
 export class FairQueue {
+	/** Requests that asked for a higher class than their key's. */
+	ignoredPriorities = 0;
 	#settings: QueueSettings;
 	#turns: Turns;
 	#models: OllamaModels;
@@ -203,12 +207,13 @@ export class FairQueue {
 				this.#turns.left(place);
 				this.#tickets.delete(place);
 			}
-			this.#count(ticket, -1);
+			this.#count(ticket, false);
 		} else if (place !== undefined) {
 			this.#tickets.delete(place);
 			this.#turns.finished(place, nowMs, isKept);
 			this.#rate.finished(nowMs);
 		}
+		if (fault === "unreachable") this.#turns.forget();
 		if (fault !== undefined) this.#lost();
 		this.#pump();
 	}
@@ -337,10 +342,9 @@ export class FairQueue {
 
 	async #lookUp(ticket: Ticket, model: string): Promise<void> {
 		this.#lookups.add(ticket);
-		this.#count(ticket, 1);
+		this.#count(ticket, true);
 		await this.#models.read(performance.now());
 		if (!this.#lookups.delete(ticket) || ticket.state !== "waiting") return;
-		this.#count(ticket, -1);
 		const known = this.#models.known(model, performance.now());
 		// The list has been read anew, or cannot be had.
 		this.#direct(ticket, known ?? { kind: "nowhere" }, model);
@@ -361,7 +365,7 @@ export class FairQueue {
 		const place = this.#turns.arrived(asked, ticket.arrivedMs);
 		ticket.place = place;
 		this.#tickets.set(place, ticket);
-		this.#count(ticket, 1);
+		this.#count(ticket, true);
 		this.#pump();
 		if (ticket.state !== "waiting") return;
 		const { maxWaiting, maxWaitingPerUser } = this.#settings;
@@ -391,12 +395,16 @@ export class FairQueue {
 			this.#turns.left(place);
 			this.#tickets.delete(place);
 		}
-		this.#count(ticket, -1);
+		this.#count(ticket, false);
 		ticket.waiter.refused(why);
 	}
 
-	#count({ waiter: { user } }: Ticket, by: number): void {
-		const count = (this.#ofUser.get(user) ?? 0) + by;
+	/** Counts it, or no longer, among its user's that wait. */
+	#count(ticket: Ticket, waits: boolean): void {
+		if (ticket.isCounted === waits) return;
+		ticket.isCounted = waits;
+		const { user } = ticket.waiter;
+		const count = (this.#ofUser.get(user) ?? 0) + (waits ? 1 : -1);
 		if (count > 0) this.#ofUser.set(user, count);
 		else this.#ofUser.delete(user);
 	}
@@ -413,7 +421,6 @@ export class FairQueue {
 				if (place === undefined) break;
 				const ticket = this.#tickets.get(place);
 				if (ticket === undefined) throw new Error("a place without a request");
-				this.#count(ticket, -1);
 				this.#go(ticket);
 			}
 		} finally {
@@ -424,6 +431,7 @@ export class FairQueue {
 
 	#go(ticket: Ticket): void {
 		this.#lookups.delete(ticket);
+		this.#count(ticket, false);
 		ticket.state = "running";
 		ticket.waitedMs = performance.now() - ticket.arrivedMs;
 		this.#dispatched += 1;

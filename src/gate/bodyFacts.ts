@@ -1,0 +1,92 @@
+import { BodyScan, type Scalar } from "../ollama/bodyScan.ts";
+import { FormScan } from "../ollama/formScan.ts";
+import { multipartRoute, type Route } from "../ollama/routes.ts";
+import { WatchList } from "../ollama/watchedNames.ts";
+import { unpack } from "../ollama/zstd.ts";
+import type { Head } from "./requestHead.ts";
+
+/** What of an inference body the queue goes by. */
+export interface Facts {
+	/** As the body names it; `undefined` where Ollama might read another. */
+	readonly model: string | undefined;
+	/** Whether the reply is to be a stream. */
+	readonly isStream: boolean;
+}
+
+/** Reads the facts of a body as it comes. It refuses nothing. */
+export interface FactsReader {
+	push(piece: Buffer): void;
+	/**
+	 * The facts, if all of them stand in what has come. What follows may still
+	 * contradict them, which changes whose turn it is taken for and nothing else.
+	 */
+	readonly early: Facts | undefined;
+	/** What is known without the rest of the body. */
+	readonly soFar: Facts;
+	/** Of the body, which is whole now. One that is packed takes its time. */
+	finish(body: Buffer): Facts | Promise<Facts>;
+}
+
+type Fields = ReadonlyMap<string, Scalar | undefined>;
+
+const watched = new WatchList({ fields: ["model", "stream"] });
+const unclear: Facts = { model: undefined, isStream: false };
+/** Their replies are streams unless the body says otherwise; all others are if it says so. */
+const streamUnasked = new Set(["/api/generate", "/api/chat"]);
+
+export function readFacts(route: Route, head: Head): FactsReader {
+	if (route.path === multipartRoute) return readForm(head.contentType[0]);
+	const scan = new BodyScan(watched);
+	const isPacked =
+		route.unpacksZstd === true && head.contentEncoding[0] === "zstd";
+	const judge = (): Facts => {
+		const result = scan.finish();
+		return result.kind === "unclear" ? unclear : factsOf(result.fields, route);
+	};
+	return {
+		push: (piece) => {
+			if (!isPacked) scan.push(piece);
+		},
+		get early() {
+			const { fields } = scan;
+			return fields.has("model") && fields.has("stream")
+				? factsOf(fields, route)
+				: undefined;
+		},
+		get soFar() {
+			return factsOf(scan.fields, route);
+		},
+		finish: isPacked
+			? async (body) => {
+					const end = await unpack(body, (piece) => scan.push(piece));
+					return end === "whole" ? judge() : unclear;
+				}
+			: judge,
+	};
+}
+
+function factsOf(fields: Fields, { path }: Route): Facts {
+	const model = fields.get("model");
+	const stream = fields.get("stream");
+	return {
+		model: typeof model === "string" ? model : undefined,
+		isStream: typeof stream === "boolean" ? stream : streamUnasked.has(path),
+	};
+}
+
+function readForm(contentType: string | undefined): FactsReader {
+	const scan = new FormScan(contentType);
+	return {
+		push: (piece) => {
+			scan.push(piece);
+		},
+		early: undefined,
+		soFar: unclear,
+		finish() {
+			const form = scan.finish();
+			return form.kind === "unclear"
+				? unclear
+				: { model: form.value, isStream: false };
+		},
+	};
+}

@@ -1,0 +1,96 @@
+import { type Priority, priorities } from "../queue/priority.ts";
+import type { FairQueue, NoTurn, Ticket } from "../queue/queue.ts";
+import type { Facts } from "./bodyFacts.ts";
+import type { Exchange } from "./exchange.ts";
+import type { Refusal } from "./refusal.ts";
+import { userOf } from "./user.ts";
+
+/** Step 6b: a request of an inference route waits for its turn at the GPU. */
+
+/** What becomes of a request that waits. */
+export interface Turn {
+	go(): void;
+	refuse(refusal: Refusal): void;
+	/** It may be told how many are ahead of it. */
+	stillWaits(ahead: number): void;
+	/** The load that it was kept for has had its time. */
+	dropLoad(): void;
+}
+
+/** Takes a place in the queue. The turn may come before this returns. */
+export function waitForTurn(
+	exchange: Exchange,
+	{ model, isStream }: Facts,
+	queue: FairQueue,
+	turn: Turn,
+): Ticket {
+	const { id, share } = userOf(exchange);
+	const sinceMs = performance.now();
+	return queue.enter({
+		user: id,
+		share,
+		priority: priorityOf(exchange, queue),
+		model,
+		isStream,
+		go() {
+			exchange.queueMs = performance.now() - sinceMs;
+			exchange.replyHeaders.push(
+				"x-llamagate-queue-ms",
+				String(Math.round(exchange.queueMs)),
+			);
+			turn.go();
+		},
+		refused(why) {
+			exchange.queueMs = performance.now() - sinceMs;
+			turn.refuse(describe(why, model));
+		},
+		stillWaits: (ahead) => turn.stillWaits(ahead),
+		dropLoad: () => turn.dropLoad(),
+	});
+}
+
+/** The key's class, or a lower one that the request asks for. */
+function priorityOf(
+	{ head, knownCredential }: Exchange,
+	queue: FairQueue,
+): Priority {
+	const own = knownCredential.key.priority;
+	const [asked] = head.priority;
+	if (asked === undefined) return own;
+	const rank = priorities.indexOf(asked.trim().toLowerCase() as Priority);
+	if (rank >= priorities.indexOf(own)) return priorities[rank] ?? own;
+	queue.ignoredPriorities += 1;
+	return own;
+}
+
+function describe(why: NoTurn, model: string | undefined): Refusal {
+	switch (why.kind) {
+		case "user_full":
+			return {
+				status: 429,
+				reason: "queue_full",
+				message: "too many of your requests wait for their turn already",
+				headers: ["retry-after", String(why.retryAfterS)],
+			};
+		case "full":
+			return {
+				status: 503,
+				reason: "queue_full",
+				message: "too many requests wait for their turn already",
+				headers: ["retry-after", String(why.retryAfterS)],
+			};
+		case "load_failed":
+			return {
+				status: 502,
+				reason: "upstream_load_failed",
+				message: `Ollama could not load the model${model === undefined ? "" : ` ${JSON.stringify(model)}`}: it answered the request before this one with ${why.status}`,
+			};
+		case "unreachable":
+			return {
+				status: 502,
+				reason: "upstream_unreachable",
+				message: "Ollama went away while this request waited for its turn",
+				headers: ["retry-after", "5"],
+			};
+	}
+}
