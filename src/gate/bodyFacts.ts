@@ -7,7 +7,7 @@ import type { Head } from "./requestHead.ts";
 
 /** What of an inference body the queue goes by. */
 export interface Facts {
-	/** As the body names it; `undefined` where Ollama might read another. */
+	/** As the body names it, empty if it names none; `undefined` where Ollama might read another. */
 	readonly model: string | undefined;
 	/** Whether the reply is to be a stream. */
 	readonly isStream: boolean;
@@ -54,7 +54,8 @@ export function readFacts(route: Route, head: Head): FactsReader {
 				: undefined;
 		},
 		get soFar() {
-			return factsOf(scan.fields, route);
+			const { fields } = scan;
+			return fields.has("model") ? factsOf(fields, route) : unclear;
 		},
 		finish: isPacked
 			? async (body) => {
@@ -66,7 +67,7 @@ export function readFacts(route: Route, head: Head): FactsReader {
 }
 
 function factsOf(fields: Fields, { path }: Route): Facts {
-	const model = fields.get("model");
+	const model = fields.has("model") ? fields.get("model") : "";
 	const stream = fields.get("stream");
 	return {
 		model: typeof model === "string" ? model : undefined,

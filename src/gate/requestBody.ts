@@ -113,7 +113,7 @@ export class RequestBody {
 			// Nothing follows the head, but the parser must reach the message's end for the next request.
 			req.resume();
 			this.isComplete = true;
-			this.#reader.send(undefined, this.#facts?.soFar);
+			this.#reader.send(undefined);
 		} else if (this.#guard !== undefined || length <= wholeBodyBytes)
 			this.#readWhole(length);
 		else if (this.#facts !== undefined) this.#readAhead(this.#facts, length);

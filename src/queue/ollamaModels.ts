@@ -3,14 +3,14 @@ import type { Upstream, UpstreamSink } from "../upstream/client.ts";
 
 /** The longest list that is read. */
 const maxListBytes = 16 * 2 ** 20;
-/** Ollama answers these at once, whatever else it does; most of the time. */
-const askTimeoutMs = 5_000;
+/** Ollama answers these at once, whatever else it does; most of the time. Requests wait for it. */
+const askTimeoutMs = 1_000;
 /** A name that was not in a list so fresh is no model's. */
 const freshMs = 250;
 /** A list that is older is read anew when one of its names is used. */
 const staleMs = 10_000;
 /** How long an Ollama that lists nothing is not asked again. */
-const failedRestMs = 1_000;
+const failedRestMs = 10_000;
 
 /** Where a request for a model goes. */
 export type Whereabouts =
@@ -135,8 +135,9 @@ function ask(upstream: Upstream, path: string): Promise<string | undefined> {
 		},
 		data(buffer, start, end) {
 			sizeBytes += end - start;
-			if (sizeBytes > maxListBytes) isGood = false;
-			else chunks.push(Buffer.from(buffer.subarray(start, end)));
+			if (isGood && sizeBytes <= maxListBytes)
+				chunks.push(Buffer.from(buffer.subarray(start, end)));
+			else giveUp();
 			return true;
 		},
 		end() {
@@ -150,10 +151,11 @@ function ask(upstream: Upstream, path: string): Promise<string | undefined> {
 		{ method: "GET", path, headers: [], body: undefined },
 		sink,
 	);
-	const timer = setTimeout(() => {
+	function giveUp(): void {
 		request.abort();
 		resolve(undefined);
-	}, askTimeoutMs);
+	}
+	const timer = setTimeout(giveUp, askTimeoutMs);
 	timer.unref();
 	return promise.finally(() => clearTimeout(timer));
 }

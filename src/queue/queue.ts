@@ -25,7 +25,7 @@ export interface Waiter {
 	readonly user: string;
 	readonly share: number;
 	readonly priority: Priority;
-	/** As the body names it; `undefined` where that cannot be read for sure. */
+	/** As the body names it, empty if it names none; `undefined` where that cannot be read for sure. */
 	readonly model: string | undefined;
 	readonly isStream: boolean;
 	/** Its turn has come. */
@@ -167,7 +167,8 @@ export class FairQueue {
 		const ticket = new Ticket(this, waiter, nowMs);
 		const { model } = waiter;
 		// Each is told by itself that Ollama is away.
-		if (this.#isClosed || this.#downSinceMs !== undefined) this.#go(ticket);
+		if (this.#isClosed || this.#downSinceMs !== undefined || model === "")
+			this.#go(ticket);
 		else if (model === undefined || !this.#models.isClear(model))
 			this.#stand(ticket, unclearModel);
 		else {

@@ -102,6 +102,8 @@ async function prepare(t: Teardown, options: GateOptions) {
 		upstream: { url: options.upstreamUrl ?? standIn.url },
 		admin: { socket: path.join(folder, "admin.sock"), metrics: "off" },
 		drainTimeout: "2s",
+		// Tests of the queue turn it on; the others see what Ollama gets and when.
+		queue: { mode: "off" },
 		limits: {
 			perKey: { requestsPerMinute: 1_000_000, concurrent: 10_000 },
 			perSource: { requestsPerMinute: 1_000_000 },
