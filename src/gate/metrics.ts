@@ -1,6 +1,14 @@
 import type { LedgerCounts } from "../ledger/client.ts";
+import type { QueueStats } from "../queue/queue.ts";
 import type { AccessLog } from "./accessLog.ts";
 import type { GateStats } from "./gate.ts";
+
+type Family = (
+	name: string,
+	type: "counter" | "gauge",
+	help: string,
+	samples: Iterable<[string, number]>,
+) => void;
 
 /** The counters in Prometheus's text format (version 0.0.4). */
 export function renderMetrics(
@@ -9,12 +17,7 @@ export function renderMetrics(
 	ledger: LedgerCounts | undefined,
 ): string {
 	const lines: string[] = [];
-	const family = (
-		name: string,
-		type: "counter" | "gauge",
-		help: string,
-		samples: Iterable<[string, number]>,
-	) => {
+	const family: Family = (name, type, help, samples) => {
 		lines.push(
 			`# HELP llamagate_${name} ${help}`,
 			`# TYPE llamagate_${name} ${type}`,
@@ -136,5 +139,54 @@ export function renderMetrics(
 			ledger.lost,
 		);
 	}
+	if (stats.queue !== undefined) queueFamilies(stats.queue, family);
 	return `${lines.join("\n")}\n`;
+}
+
+/** Of the queue, where there is one. */
+function queueFamilies(queue: QueueStats, family: Family): void {
+	family(
+		"queue_waiting",
+		"gauge",
+		"Requests that wait for their turn.",
+		Object.entries(queue.waiting).map(([name, count]) => [
+			`{class="${name}"}`,
+			count,
+		]),
+	);
+	const plain: [string, "counter" | "gauge", string, number][] = [
+		["queue_running", "gauge", "Requests whose turn it is.", queue.running],
+		[
+			...(["queue_turns_total", "counter"] as const),
+			"Requests that had a turn, or needed none.",
+			queue.dispatched,
+		],
+		[
+			...(["queue_wait_seconds_total", "counter"] as const),
+			"Time that they waited for it.",
+			queue.waitedMs / 1000,
+		],
+		[
+			...(["queue_left_total", "counter"] as const),
+			"Requests whose client left before its turn.",
+			queue.left,
+		],
+		[
+			...(["queue_refused_total", "counter"] as const),
+			"Requests that got no turn.",
+			queue.refused,
+		],
+		[
+			...(["queue_loads_total", "counter"] as const),
+			"Requests that had Ollama load a model.",
+			queue.loads,
+		],
+		[
+			...(["queue_ignored_priorities_total", "counter"] as const),
+			"Requests that asked for a higher class than their key's.",
+			queue.ignoredPriorities,
+		],
+	];
+	for (const [name, type, help, value] of plain)
+		family(name, type, help, [["", value]]);
 }

@@ -93,6 +93,8 @@ export interface QueueStats {
 	readonly refused: number;
 	readonly loads: number;
 	readonly waitedMs: number;
+	/** Requests that asked for a higher class than their key's. */
+	readonly ignoredPriorities: number;
 	readonly models: readonly QueueModel[];
 	readonly users: readonly QueueUser[];
 }
@@ -310,7 +312,8 @@ export class FairQueue {
 			left: this.#left,
 			refused: this.#refused,
 			loads: this.#loads,
-			waitedMs: this.#waitedMs,
+			waitedMs: Math.round(this.#waitedMs),
+			ignoredPriorities: this.ignoredPriorities,
 			models,
 			users: this.#users(nowMs),
 		};
