@@ -53,8 +53,6 @@ export class Exchange {
 	piecesOut = 0;
 	/** When it was sent to Ollama; `performance.now()`. */
 	dispatchedAtMs: number | undefined;
-	/** How long it waited for its turn. */
-	queueMs = 0;
 	usage: Usage | undefined;
 	/** How long it has waited for its turn, where it had to have one. */
 	queueMs: number | undefined;

@@ -35,7 +35,7 @@ export function usageRecordOf(
 		tokensOut: usage?.tokensOut ?? (isStream ? exchange.piecesOut : 0),
 		gpuMs: Math.round(gpuMsOf(exchange)),
 		loadMs: Math.round(usage?.loadMs ?? 0),
-		queueMs: Math.round(exchange.queueMs),
+		queueMs: Math.round(exchange.queueMs ?? 0),
 	};
 }
 
