@@ -12,6 +12,9 @@ const waitPollMs = 1_000;
 /** An Ollama that restarts is back after so long, or what waits is told: its unit waits 3 s. */
 const restartMs = 5_000;
 const restartPollMs = 200;
+/** How long the waiting are told at a time how many are ahead of them; the others are told the next time. */
+const tellingMs = 2;
+const maxNames = 1000;
 
 /** Why a request does not get a turn. */
 export type NoTurn =
@@ -242,6 +245,11 @@ export class FairQueue {
 			if (nowMs >= ticket.keptUntilMs) ticket.waiter.dropLoad();
 		if (this.waiting === 0) return;
 		this.#turns.tick(nowMs);
+		this.#tell(nowMs);
+		this.#pump();
+	}
+
+	#tell(nowMs: number): void {
 		const { announceAfterMs } = this.#settings;
 		for (const ticket of this.#tickets.values()) {
 			if (ticket.state !== "waiting" || ticket.place === undefined) continue;
@@ -249,8 +257,8 @@ export class FairQueue {
 			if (times <= ticket.told) continue;
 			ticket.told = times;
 			ticket.waiter.stillWaits(this.#turns.aheadOf(ticket.place));
+			if (performance.now() - nowMs > tellingMs) return;
 		}
-		this.#pump();
 	}
 
 	/** Puts other settings in force. Whatever waits keeps its place. */
@@ -357,6 +365,7 @@ export class FairQueue {
 	#direct(ticket: Ticket, whereabouts: Whereabouts, name: string): void {
 		if (whereabouts.kind === "nowhere") this.#go(ticket);
 		else {
+			if (this.#nameOf.size >= maxNames) this.#nameOf.clear();
 			this.#nameOf.set(whereabouts.key, name);
 			this.#stand(ticket, whereabouts.key);
 		}
