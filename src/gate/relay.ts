@@ -165,7 +165,8 @@ export class Relay implements UpstreamSink {
 				? [...forwarded, "content-encoding", "zstd"]
 				: forwarded;
 		try {
-			const call = { method, path: this.#path, headers, body };
+			const written = () => this.#body.release(false);
+			const call = { method, path: this.#path, headers, body, written };
 			exchange.dispatchedAtMs = performance.now();
 			this.#request = upstream.send(call, this);
 		} catch (error) {

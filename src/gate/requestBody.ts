@@ -138,9 +138,10 @@ export class RequestBody {
 		this.upstreamIsSlow = false;
 	}
 
-	/** Gives back what is held for it. @param isSent whether its memory is Ollama's connection's now */
+	/** Gives back what is held for it. @param isSent whether Ollama's connection may still read its memory */
 	release(isSent: boolean): void {
 		this.#state.judgedBodies.give(this.#key, this.#judgedBytes);
+		this.#judgedBytes = 0;
 		if (!isSent) this.#whole?.release();
 	}
 

@@ -38,6 +38,8 @@ export interface UpstreamCall {
 	readonly headers: readonly string[];
 	/** The body; `undefined` if there is none, a length or "chunked" if it is written later. */
 	readonly body: Buffer | undefined | { readonly length: string | "chunked" };
+	/** Called when the memory of a large body given whole is in no use any more, also after `abort`. */
+	readonly written?: () => void;
 }
 
 /**
@@ -281,7 +283,7 @@ class Connection {
 		this.#letWrite();
 	}
 
-	#write({ call: { body }, head }: Message): void {
+	#write({ call: { body, written }, head }: Message): void {
 		const { socket } = this;
 		if (!Buffer.isBuffer(body)) socket.write(head, "latin1");
 		// One string is one write. Latin-1 keeps every byte.
@@ -290,7 +292,7 @@ class Connection {
 		else {
 			socket.cork();
 			socket.write(head, "latin1");
-			socket.write(body);
+			socket.write(body, written);
 			socket.uncork();
 		}
 	}

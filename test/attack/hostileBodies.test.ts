@@ -176,6 +176,44 @@ t.test(
 	},
 );
 
+t.test(
+	"a body that was judged is kept no longer than until Ollama has it",
+	{ skip: process.platform === "linux" ? false : "reads /proc" },
+	async (t) => {
+		const gate = await spawnGate(t, {
+			keys: ruled,
+			// As in systemd/llamagate.service: what is young takes little.
+			nodeArgs: ["--max-semi-space-size=4", "--single-threaded-gc"],
+			standIn: {
+				misbehave: ({ target }) =>
+					target === "/api/generate" ? "hang" : undefined,
+			},
+		});
+		const before = await memoryMiB(gate.child.pid, "VmRSS");
+		const body = `${model}${"x".repeat(48 << 20)}"}`;
+		// One key may have no more than 64 MiB judged.
+		for (let n = 0; n < 2; n++) {
+			const client = await openRaw(gate.port, attacker);
+			t.teardown(() => client.destroy());
+			client.write(post("/api/generate", body, shows(testKeys.user)));
+			await within(
+				eventually(() => {
+					const [reply] = client.replies();
+					if (reply !== undefined) throw new Error(`${reply.status}`);
+					return gate.standIn.calls[n]?.bodyBytes === body.length;
+				}),
+				"the body to reach Ollama",
+			);
+		}
+		await within(
+			eventually(
+				async () => (await memoryMiB(gate.child.pid, "VmRSS")) - before < 40,
+			),
+			"the memory of both",
+		);
+	},
+);
+
 /** Sends all of a body but its last byte. */
 async function hold(
 	port: number,
