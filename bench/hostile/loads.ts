@@ -22,6 +22,11 @@ export interface HostileLoad {
 	};
 }
 
+/** Of such a load one body at a time is held until it has been judged whole: no other has room beside it. */
+export function judgedBytes({ key, body }: HostileLoad): number {
+	return key === "ruled" ? (body?.length ?? 0) : 0;
+}
+
 const mebibyte = 2 ** 20;
 const form = ["Content-Type: multipart/form-data; boundary=x"];
 const transcriptions = "/v1/audio/transcriptions";

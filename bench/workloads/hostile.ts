@@ -1,7 +1,11 @@
 import type { ChildProcess } from "node:child_process";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { type HostileLoad, hostileLoads } from "../hostile/loads.ts";
+import {
+	type HostileLoad,
+	hostileLoads,
+	judgedBytes,
+} from "../hostile/loads.ts";
 import { type StreamTimes, startLoad } from "../native.ts";
 import {
 	cpuSeconds,
@@ -87,6 +91,9 @@ export async function hostile(stage: Stage): Promise<Section[]> {
 				attackedCore: middle(({ attacked }) => attacked.coreShare),
 				newFailed: middle(({ attacked }) => attacked.newFailed),
 				grown: middle(({ attacked }) => attacked.grownBytes) / 2 ** 20,
+				beyondBodies:
+					middle(({ attacked }) => attacked.grownBytes - judgedBytes(load)) /
+					2 ** 20,
 			};
 		});
 		sections.push({
@@ -106,6 +113,7 @@ export async function hostile(stage: Stage): Promise<Section[]> {
 				"core used calm",
 				"attacked",
 				"memory grown, MiB",
+				"beyond a body that is judged",
 			],
 			rows: results.map((result) => {
 				const { name } = result.target;
@@ -120,6 +128,7 @@ export async function hostile(stage: Stage): Promise<Section[]> {
 					fixed(figure.calmCore ?? 0, 2),
 					fixed(figure.attackedCore ?? 0, 2),
 					fixed(figure.grown ?? 0, 0),
+					fixed(Math.max(0, figure.beyondBodies ?? 0), 0),
 				];
 			}),
 			figures,

@@ -363,7 +363,8 @@ for (const name of ["ollama-js", "openai-js"])
 	});
 
 t.test("--try makes a call and says how it went", async (t) => {
-	const gate = await startGate(t, { standIn: { tokenIntervalMs: 5 } });
+	// A client that has to wait for the processor for longer finds several at once.
+	const gate = await startGate(t, { standIn: { tokenIntervalMs: 50 } });
 	const args = ["--server", gate.url, "--key-stdin", "--try"];
 	const tried = await connect(args, testKeys.user);
 	t.equal(tried.code, 0);
