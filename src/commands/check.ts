@@ -13,6 +13,7 @@ import {
 import { exitCodes } from "../errors.ts";
 import { loadRules } from "../gate/rules.ts";
 import {
+	defaultScopes,
 	isForServiceGroup,
 	type KeyEntry,
 	loadKeys,
@@ -268,15 +269,39 @@ async function describeIdentity({ identity }: Settings): Promise<Line[]> {
 			{
 				subject,
 				ok: false,
-				says: `tailscaled cannot be asked at ${identity.socket}: ${answer.reason}${identity.mode === "require" ? "; everybody would be refused" : ""}`,
+				says: `tailscaled cannot be asked at ${identity.socket}: ${answer.reason}${{ require: "; everybody would be refused", login: "; everybody would need a key" }[identity.mode as string] ?? ""}`,
 			},
 		];
-	const { backendState } = answer.status;
+	const { backendState, userspace } = answer.status;
 	return [
+		...(identity.mode === "login" ? [describeLogins(identity, userspace)] : []),
 		{
 			subject,
 			ok: backendState === "Running",
 			says: `tailscaled answers at ${identity.socket}, in state ${backendState}`,
 		},
 	];
+}
+
+/** @param userspace whether tailscaled has no tunnel device */
+function describeLogins(
+	{ rules }: Settings["identity"],
+	userspace: boolean,
+): Line {
+	const subject = "login";
+	if (userspace)
+		return {
+			subject,
+			ok: false,
+			says: "tailscaled has no tunnel device, so every peer comes from loopback, and nobody is let in by login",
+		};
+	const opened = rules.map(
+		({ users, scopes = defaultScopes, models = [] }) =>
+			`${users.join(", ")} (${[scopes.join(", "), ...models].join("; ")})`,
+	);
+	return {
+		subject,
+		ok: true,
+		says: `no key is needed on the devices of ${opened.join(", ")}`,
+	};
 }

@@ -13,6 +13,7 @@ import {
 	type Range,
 } from "../net/ranges.ts";
 import { type Priority, priorities } from "../priority.ts";
+import { type LoginRule, loginMistakes } from "./logins.ts";
 import { NoOrdinaryFile, readOrdinaryFile } from "./ordinaryFile.ts";
 import { type ConfigFile, configSchema, defaultsOf } from "./schema.ts";
 import { joinPath, parseStrictJson, quote } from "./strictJson.ts";
@@ -82,7 +83,9 @@ export interface Settings {
 		readonly announceAfterMs: number;
 	};
 	readonly identity: {
-		readonly mode: "off" | "log" | "require";
+		readonly mode: "off" | "log" | "require" | "login";
+		/** Whom `login` lets in without a key. */
+		readonly rules: readonly LoginRule[];
 		/** tailscaled's socket. */
 		readonly socket: string;
 	};
@@ -235,6 +238,11 @@ export function parseConfig(text: string, file: string): Settings {
 				`expected an origin such as https://chat.example (no path, no *), got ${quote(origin)}`,
 			);
 	}
+	for (const [where, message] of loginMistakes(
+		config.identity.mode,
+		config.identity.rules,
+	))
+		refuse(["identity", ...where], message);
 	for (const where of durations) {
 		const text = where.reduce<unknown>(
 			(node, name) => (node as Record<string, unknown>)[name],

@@ -1,4 +1,5 @@
 import { durationPattern, sizePattern } from "../duration.ts";
+import { loginRulesSchema } from "./logins.ts";
 
 /**
  * The one place where settings are declared. docs/configuration.md,
@@ -277,12 +278,13 @@ export const configSchema = {
 				{
 					mode: {
 						type: "string",
-						enum: ["off", "log", "require"],
-						"x-expected": '"off", "log" or "require"',
+						enum: ["off", "log", "require", "login"],
+						"x-expected": '"off", "log", "require" or "login"',
 						default: "off",
 						description:
-							"Whether each client is looked up with tailscaled: `log` notes the device in the log and serves keys that are bound to one; `require` also refuses whoever is no device of the tailnet, and everybody while tailscaled does not answer.",
+							"Whether each client is looked up with tailscaled: `log` notes the device in the log and serves keys that are bound to one; `require` also refuses whoever is no device of the tailnet, and everybody while tailscaled does not answer; `login` is as `log`, and lets the owners of devices that `rules` names in without a key (docs/identity.md).",
 					},
+					rules: loginRulesSchema,
 					socket: {
 						type: "string",
 						minLength: 1,
@@ -398,7 +400,7 @@ type TypeOf<N> = N extends { properties: infer P }
 			? TypeOf<I>[]
 			: N extends { type: readonly ["integer", "string"] }
 				? number | "auto"
-				: N extends { type: "integer" }
+				: N extends { type: "integer" | "number" }
 					? number
 					: N extends { type: "string" }
 						? string

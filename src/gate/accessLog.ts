@@ -34,6 +34,8 @@ export class AccessLog {
 	badPersons = 0;
 	/** How much a line says of the person behind a request. */
 	people: Settings["logPeople"] = "off";
+	/** Whether a device's owner is a person to be named or not, and not written down as the device is. */
+	hidesOwners = false;
 	readonly #log: Log;
 	readonly #sink: LogSink;
 	readonly #account: Account | undefined;
@@ -53,7 +55,7 @@ export class AccessLog {
 	/** Writes a request's line and adds it to its counters. */
 	enter(exchange: Exchange, outcome: Outcome): void {
 		const durationMs = performance.now() - exchange.startedAtMs;
-		const key = exchange.credential?.key.name ?? null;
+		const key = labelOf(exchange);
 		const route = exchange.route?.id ?? null;
 		if (key !== null)
 			this.keyUses.record(
@@ -66,9 +68,7 @@ export class AccessLog {
 		const level =
 			outcome === "upstream_error" || outcome === "cut" ? "warn" : "info";
 		if (this.#log.isLevelEnabled(level))
-			this.#sink.write(
-				requestLine(exchange, outcome, level, durationMs, this.people),
-			);
+			this.#sink.write(requestLine(exchange, outcome, level, durationMs, this));
 	}
 
 	/** Bytes that were no request at all; they have a line too. */
@@ -159,16 +159,21 @@ export class AccessLog {
 	}
 }
 
+/** The key's name; a login's is a person's, and stands in no line and no counter. */
+function labelOf({ credential }: Exchange): string | null {
+	return credential?.key.label ?? credential?.key.name ?? null;
+}
+
 /** A request's line, as pino writes its own; pino takes three times as long to put it together. */
 function requestLine(
 	exchange: Exchange,
 	outcome: Outcome,
 	level: "info" | "warn",
 	durationMs: number,
-	people: Settings["logPeople"],
+	{ people, hidesOwners }: AccessLog,
 ): string {
 	const { usage, node } = exchange;
-	const key = exchange.credential?.key.name ?? null;
+	const key = labelOf(exchange);
 	const ttftMs = exchange.ttftMs === undefined ? null : round(exchange.ttftMs);
 	let line = `{"level":"${level}","time":"${isoTime(Date.now())}","key":${JSON.stringify(key)},"node":${JSON.stringify(node?.name || null)},"route":${JSON.stringify(exchange.route?.id ?? null)},"model":${JSON.stringify(usage?.model ?? null)},"status":${exchange.status},"ttftMs":${ttftMs},"durationMs":${round(durationMs)},"bytesIn":${exchange.bytesIn},"bytesOut":${exchange.bytesOut},"tokensIn":${usage?.tokensIn ?? null},"tokensCached":${usage?.tokensCached ?? null},"tokensOut":${usage?.tokensOut ?? null},"outcome":"${outcome}","reqId":"${exchange.id}","ip":"${exchange.connection.address}"`;
 	if (exchange.queueMs !== undefined)
@@ -177,8 +182,9 @@ function requestLine(
 		line += `,"reason":${JSON.stringify(exchange.reason)}`;
 	if (exchange.wrongPath !== undefined)
 		line += `,"path":${JSON.stringify(exchange.wrongPath)}`;
-	if (node !== undefined)
-		line += `,"user":${JSON.stringify(node.user ?? null)},"tags":${JSON.stringify(node.tags)}`;
+	if (node !== undefined && !hidesOwners)
+		line += `,"user":${JSON.stringify(node.user ?? null)}`;
+	if (node !== undefined) line += `,"tags":${JSON.stringify(node.tags)}`;
 	if (exchange.grants !== undefined)
 		line += `,"grants":${JSON.stringify(exchange.grants)}`;
 	if (exchange.identityFault !== undefined)

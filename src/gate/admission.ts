@@ -19,10 +19,8 @@ type Step = (state: GateState, exchange: Exchange) => Refusal | undefined;
  * Steps 1 to 5, in their order, at once and without waiting for anything. What
  * follows has to wait (identity and limits, fastify.ts) or needs the body (bodyGuard.ts).
  */
-const steps: readonly Step[] = [
-	source,
-	lockout,
-	key,
+const stepsToKey: readonly Step[] = [source, lockout, key];
+const stepsBehindKey: readonly Step[] = [
 	expiry,
 	connectionsOfKey,
 	// Without a key nobody learns which paths there are.
@@ -36,6 +34,22 @@ const steps: readonly Step[] = [
 
 /** What refuses a request; `undefined` lets it go on, with its credential. */
 export function admit(
+	state: GateState,
+	exchange: Exchange,
+): Refusal | undefined {
+	return take(stepsToKey, state, exchange) ?? admitKnown(state, exchange);
+}
+
+/** The steps behind the key, for a request that has a credential. */
+export function admitKnown(
+	state: GateState,
+	exchange: Exchange,
+): Refusal | undefined {
+	return take(stepsBehindKey, state, exchange);
+}
+
+function take(
+	steps: readonly Step[],
 	state: GateState,
 	exchange: Exchange,
 ): Refusal | undefined {

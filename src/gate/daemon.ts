@@ -9,6 +9,7 @@ import {
 	openListener,
 } from "../net/listener.ts";
 import { notifySystemd, stopNotifier, watchdogMs } from "../net/systemd.ts";
+import { createWhois } from "../tailscale/localApi.ts";
 import { version } from "../version.ts";
 import { AccessLog, type Account } from "./accessLog.ts";
 import { adminRoutes, metricsRoutes } from "./adminRoutes.ts";
@@ -68,9 +69,11 @@ export async function startDaemon(
 			gate.replaceRules(next);
 			takeOver(next.settings, previous.settings, listener, log);
 			warnOfExpiry(next, log);
+			void warnOfUselessLogins(next.settings, log);
 		},
 		log,
 	);
+	void warnOfUselessLogins(rules.settings, log);
 	const stopWatch = watchExpiry(reloader, log);
 
 	const daemon = {
@@ -174,6 +177,27 @@ function takeOver(
 	if (changed("listen")) listener.move(next.listen);
 	for (const part of ["admin", "ledger"] as const)
 		if (changed(part)) log.warn(`${part} has changed; that takes a restart`);
+}
+
+/** Without a tunnel device tailscaled brings its peers from loopback, where no login counts. */
+async function warnOfUselessLogins(
+	{ identity }: Settings,
+	log: Log,
+): Promise<void> {
+	if (identity.mode !== "login") return;
+	const { socket } = identity;
+	const answer = await createWhois({ socket }).status();
+	if (answer.kind === "status" && !answer.status.userspace) return;
+	log.warn(
+		{
+			event: "login_useless",
+			why:
+				answer.kind === "status"
+					? "tailscaled has no tunnel device, so every peer comes from loopback"
+					: answer.reason,
+		},
+		"identity.mode is login, and nobody is let in by it now; whoever has a key is",
+	);
 }
 
 /** A key that is about to run out is told of at the start, at a reload, and every day. */

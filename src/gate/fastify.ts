@@ -11,12 +11,19 @@ import type { Exchange } from "./exchange.ts";
 import { checkIdentity } from "./identity.ts";
 import { checkPerson } from "./person.ts";
 import { createLimits, WindowStore } from "./rateLimit.ts";
-import { sendRefusal } from "./refusal.ts";
+import { type Refusal, sendRefusal } from "./refusal.ts";
 import type { GateState } from "./state.ts";
 
 /** A request's exchange, as a property of it: a WeakMap costs each garbage collection. */
 const held = Symbol("exchange");
 type HeldRequest = IncomingMessage & { [held]?: Exchange };
+
+export const failedStep = "a step of the gate failed; the request was refused";
+export const internalFault: Refusal = {
+	status: 500,
+	reason: "internal",
+	message: "llamagate failed; its log says why",
+};
 
 /**
  * The part of a request's way that Fastify's plugins walk: identity, limits and
@@ -55,16 +62,9 @@ export async function createApp(
 		if (refusal !== undefined) state.refusalThrottle.refuse(exchange, refusal);
 	});
 	app.setErrorHandler((error, request, reply) => {
-		state.log.error(
-			{ err: error },
-			"a step of the gate failed; the request was refused",
-		);
+		state.log.error({ err: error }, failedStep);
 		reply.hijack();
-		sendRefusal(exchangeOf(request), {
-			status: 500,
-			reason: "internal",
-			message: "llamagate failed; its log says why",
-		});
+		sendRefusal(exchangeOf(request), internalFault);
 	});
 	await app.register(httpProxy, {
 		upstream: "http://127.0.0.1",

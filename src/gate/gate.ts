@@ -5,12 +5,18 @@ import type { Log } from "../log.ts";
 import { matchRoute } from "../ollama/routes.ts";
 import type { QueueStats } from "../queue/queue.ts";
 import type { AccessLog } from "./accessLog.ts";
-import { admit, admitPreflight, shuttingDown } from "./admission.ts";
+import {
+	admit,
+	admitKnown,
+	admitPreflight,
+	shuttingDown,
+} from "./admission.ts";
 import { checkPolicy } from "./authorize.ts";
 import { type Connection, cutOff, watchPieces } from "./connection.ts";
 import { corsHeaders, preflightHeaders } from "./cors.ts";
 import { Exchange } from "./exchange.ts";
-import { createApp, pass } from "./fastify.ts";
+import { createApp, failedStep, internalFault, pass } from "./fastify.ts";
+import { currentCredential, logIn, mayLogIn } from "./login.ts";
 import { leaveTo } from "./person.ts";
 import {
 	leaveBody,
@@ -199,12 +205,37 @@ function receive(
 		preflight === undefined
 			? admit(state, exchange)
 			: admitPreflight(state, exchange);
-	if (refusal !== undefined) state.refusalThrottle.refuse(exchange, refusal);
+	if (refusal !== undefined && mayLogIn(state.settings, refusal)) {
+		// What comes of its body is counted from now on, whoever it turns out to be.
+		if (countPieces(state, exchange))
+			void admitByLogin(state, app, exchange, refusal);
+	} else if (refusal !== undefined)
+		state.refusalThrottle.refuse(exchange, refusal);
 	else if (preflight !== undefined)
 		state.refusalThrottle.answer(exchange, () =>
 			answerPreflight(exchange, preflight),
 		);
 	else if (countPieces(state, exchange)) pass(app, exchange);
+}
+
+/** Lets a request without a key in by whose device it comes from, or refuses it. Never rejects. */
+async function admitByLogin(
+	state: GateState,
+	app: FastifyInstance,
+	exchange: Exchange,
+	noKey: Refusal,
+): Promise<void> {
+	try {
+		const refusal =
+			(await logIn(state, exchange, noKey)) ?? admitKnown(state, exchange);
+		// The client may have left meanwhile.
+		if (exchange.ended) return;
+		if (refusal === undefined) pass(app, exchange);
+		else state.refusalThrottle.refuse(exchange, refusal);
+	} catch (error) {
+		state.log.error({ err: error }, failedStep);
+		sendRefusal(exchange, internalFault);
+	}
 }
 
 function answerPreflight(exchange: Exchange, headers: readonly string[]): void {
@@ -228,7 +259,8 @@ function countPieces(
 ): boolean {
 	const { req, connection, head } = exchange;
 	if (head.transferEncoding.length === 0) return true;
-	const { key = "" } = connection;
+	// Without a key it is a stranger's who may be let in by whose device it comes from.
+	const key = connection.key ?? connection.address;
 	const already = pieces.check(key);
 	if (already !== undefined) {
 		refusalThrottle.refuse(exchange, already);
@@ -263,11 +295,11 @@ function relayTo(state: GateState, exchange: Exchange, path: string): void {
 
 /** Identity and limits take a while, and a reload may have come between. */
 function checkStillGood(
-	{ keyring }: Rules,
+	rules: Rules,
 	{ credential }: Exchange,
 ): Refusal | undefined {
 	if (credential === undefined) return revoked;
-	const current = keyring.current(credential.id);
+	const current = currentCredential(rules, credential);
 	if (current === undefined || current.key.canary) return revoked;
 	return current.key.entry === credential.key.entry &&
 		current.expiresAtMs === credential.expiresAtMs
@@ -294,7 +326,7 @@ function cutUnwanted({ relays, rules }: GateState): void {
 	for (const relay of relays) {
 		const { knownCredential, routeMatch, person } = relay.exchange;
 		const { route } = routeMatch;
-		const current = rules.keyring.current(knownCredential.id);
+		const current = currentCredential(rules, knownCredential);
 		const left = current && leaveTo(current, person, route);
 		const good = left === undefined || "status" in left ? undefined : left;
 		if (good !== undefined) relay.exchange.credential = good;

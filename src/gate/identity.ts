@@ -45,11 +45,13 @@ export async function checkIdentity(
 	const answer =
 		connection.parsedAddress === localSource
 			? ({ kind: "unknown" } as const)
-			: await whois.lookup(connection.address, remotePort ?? 0);
+			: exchange.node !== undefined
+				? ({ kind: "node", node: exchange.node } as const)
+				: await whois.lookup(connection.address, remotePort ?? 0);
 	if (answer.kind !== "node") {
 		exchange.identityFault =
 			answer.kind === "unknown" ? "unknown" : answer.reason;
-		if (mode === "log" && key.bind === undefined) return undefined;
+		if (mode !== "require" && key.bind === undefined) return undefined;
 		return answer.kind === "unknown"
 			? forbidden("this address belongs to no device of the tailnet")
 			: {
@@ -64,7 +66,7 @@ export async function checkIdentity(
 	if (key.bind !== undefined && !isBoundTo(key.bind, node))
 		return forbidden(`the key "${key.name}" may not be used from this device`);
 	if (node.user !== undefined)
-		exchange.person = { id: node.user, name: node.user, by: "login" };
+		exchange.person ??= { id: node.user, name: node.user, by: "login" };
 	const values = grantValuesOf(node);
 	if (values === undefined) return undefined;
 	exchange.grants = values;

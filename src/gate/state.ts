@@ -48,7 +48,7 @@ export class GateState {
 		this.#whois = openWhois(rules.settings);
 		this.#queue = this.#openQueue();
 		this.accessLog = accessLog;
-		accessLog.people = rules.settings.logPeople;
+		this.#tellLog(rules);
 		this.log = log;
 	}
 
@@ -77,7 +77,7 @@ export class GateState {
 	replaceRules(next: Rules): void {
 		const { upstream: previous, queue: before } = this.#rules.settings;
 		this.#rules = next;
-		this.accessLog.people = next.settings.logPeople;
+		this.#tellLog(next);
 		this.#whois = openWhois(next.settings);
 		const { upstream, queue } = next.settings;
 		if (JSON.stringify(previous) !== JSON.stringify(upstream)) {
@@ -96,6 +96,11 @@ export class GateState {
 		return queue.mode === "off"
 			? undefined
 			: new FairQueue(queue, () => this.#upstream);
+	}
+
+	#tellLog({ settings }: Rules): void {
+		this.accessLog.people = settings.logPeople;
+		this.accessLog.hidesOwners = settings.identity.mode === "login";
 	}
 
 	/** Logs a warning that an attacker could cause as often as it likes. */

@@ -22,6 +22,8 @@ import type { PeopleEntry } from "./people.ts";
 /** A key as the gate knows it, whichever of its digests was presented. */
 export interface Key {
 	readonly name: string;
+	/** What stands for it in the log and the counters, where its name is a person's. */
+	readonly label?: string;
 	readonly scopes: ReadonlySet<Scope>;
 	readonly limits: KeyLimits;
 	/** How much of the GPU's time it is owed beside others, above 0. */

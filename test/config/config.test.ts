@@ -189,7 +189,7 @@ const mistakes: [string, unknown, RegExp][] = [
 	[
 		"an identity that is none",
 		{ identity: { mode: "maybe" } },
-		/identity\.mode: expected "off", "log" or "require"/,
+		/identity\.mode: expected "off", "log", "require" or "login"/,
 	],
 	[
 		"a queue that is none",

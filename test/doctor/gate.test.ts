@@ -60,6 +60,7 @@ t.test("the gate on a booted host", booting(), async (t) => {
 			"gate.unused-keys": "ok",
 			"gate.rotation": "ok",
 			"gate.canary": "absent",
+			"gate.logins": "ok",
 			"gate.files": "ok",
 			"gate.hardening": "ok",
 			"gate.process": "ok",

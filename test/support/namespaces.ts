@@ -222,6 +222,8 @@ export async function connect(
 /** A daemon in a namespace. */
 export interface Daemon {
 	readonly log: Lines<LogLine>;
+	/** Gives it another configuration, and has it read that. */
+	reconfigure(config: Record<string, unknown>): Promise<void>;
 	/** Once it has ended by itself: its exit code and what it said on stderr. */
 	ended(): Promise<{ code: number | null; stderr: string }>;
 }
@@ -241,7 +243,9 @@ export async function startDaemon(
 	const folder = await temporaryFolder(t);
 	const configFile = path.join(folder, "config.json");
 	const admin = { socket: path.join(folder, "admin.sock"), metrics: "off" };
-	await writeFile(configFile, JSON.stringify({ admin, ...config }));
+	const configure = (config: Record<string, unknown>) =>
+		writeFile(configFile, JSON.stringify({ admin, ...config }));
+	await configure(config);
 	await writeFile(
 		path.join(folder, "keys.json"),
 		JSON.stringify({ keys: testEntries }),
@@ -258,6 +262,10 @@ export async function startDaemon(
 	});
 	return {
 		log: linesOf(child, (line) => JSON.parse(line) as LogLine),
+		async reconfigure(config) {
+			await configure(config);
+			child.kill("SIGHUP");
+		},
 		ended: () =>
 			inTime(
 				closed.then(([code]) => ({ code: code as number | null, stderr })),

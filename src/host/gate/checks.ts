@@ -22,6 +22,7 @@ import {
 	listeningSockets,
 } from "../../system/sockets.ts";
 import { lookUpUnits } from "../../system/units.ts";
+import { createWhois } from "../../tailscale/localApi.ts";
 import { version } from "../../version.ts";
 import {
 	describeDialer,
@@ -47,6 +48,7 @@ import {
 	judgeUse,
 	readCanaryUses,
 } from "./keys.ts";
+import { lookAtLogins } from "./logins.ts";
 import { judgeProcess, judgeProperties, readProcessStatus } from "./sandbox.ts";
 import { gatePlace } from "./step.ts";
 
@@ -169,6 +171,25 @@ export const gateExaminations: readonly Examination[] = [
 		fix: "sudo llamagate keys rotate NAME --overlap 0, for every key that was kept in the same place; then: sudo llamagate keys revoke CANARY, and lay out a new one",
 		needsRoot: true,
 		examine: examineCanaries,
+	},
+	{
+		id: "gate.logins",
+		group,
+		layer,
+		title:
+			"Nobody manages models without a key, and no whole domain needs none",
+		severity: "warn",
+		why: "Where identity.mode is login, every program on a device of whom a rule names is let in, and there is no key to revoke.",
+		fix: "name people in identity.rules, with the scopes read and infer, and make keys for the rest; then: sudo llamagate reload",
+		needsRoot: true,
+		examine: async ({ configFile }) =>
+			lookAtLogins(
+				await loadRules(configFile).then(
+					({ settings }) => settings.identity,
+					() => undefined,
+				),
+				(socket) => createWhois({ socket }),
+			),
 	},
 	{
 		id: "gate.files",
