@@ -18,6 +18,7 @@ import { RequestBody } from "./requestBody.ts";
 import { ResponseWriter } from "./responseWriter.ts";
 import type { GateState } from "./state.ts";
 import { waitForTurn } from "./turn.ts";
+import { badGateway, busy, describeFault, faultOf } from "./upstreamFault.ts";
 
 /** The longest list of models that is filtered. */
 const maxListBytes = 16 * 2 ** 20;
@@ -409,46 +410,6 @@ export class Relay implements UpstreamSink {
 		if (this.#reply.hasEnded) this.#reply.closeSoon(0);
 		else this.#reply.breakOff(refusal.message, "cut", cutGraceMs);
 	}
-}
-
-function busy(maxConnections: number): Refusal {
-	return {
-		status: 503,
-		reason: "busy",
-		message: `server busy: ${maxConnections} requests are with Ollama already`,
-		headers: ["retry-after", "5"],
-	};
-}
-
-/** What of a fault tells the queue that Ollama may be away. */
-function faultOf(
-	kind: UpstreamFault["kind"] | undefined,
-): "unreachable" | "died" | undefined {
-	return kind === "garbage" ? undefined : kind;
-}
-
-function badGateway(reason: string, message: string): Refusal {
-	return { status: 502, reason, message };
-}
-
-/** Puts what became of a request into words. */
-function describeFault({ kind, detail }: UpstreamFault, name: string): Refusal {
-	if (kind === "garbage")
-		return badGateway(
-			"upstream_garbage",
-			`Ollama's answer was not valid HTTP: ${detail}`,
-		);
-	if (kind === "died")
-		return badGateway(
-			"upstream_died",
-			"Ollama closed the connection in the middle of the request",
-		);
-	return badGateway(
-		"upstream_unreachable",
-		detail === "EMFILE" || detail === "ENFILE"
-			? `llamagate has no file descriptor left to reach Ollama by (${detail})`
-			: `llamagate cannot reach Ollama at ${name} (${detail}); is it running?`,
-	);
 }
 
 function isEventStream(status: number, headers: readonly string[]): boolean {
