@@ -207,7 +207,8 @@ export function tryClient(trial: Trial): void {
 	});
 }
 
-function environment(home: string): Record<string, string> {
+/** What a client's program is run with, and nothing of this process's. */
+export function environment(home: string): Record<string, string> {
 	return {
 		PATH: `${home}/bin:${path.dirname(process.execPath)}:/usr/bin:/bin`,
 		HOME: home,
@@ -217,7 +218,8 @@ function environment(home: string): Record<string, string> {
 	};
 }
 
-function isAnswered({ key, outcome, route }: LogLine): boolean {
+/** Whether the person of the stack was answered. */
+export function isAnswered({ key, outcome, route }: LogLine): boolean {
 	return key === "person" && outcome === "ok" && String(route).includes("POST");
 }
 

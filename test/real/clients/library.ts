@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { clients } from "../../../src/clients/clients.ts";
 import { realParts } from "../parts.ts";
-import { tryClient } from "./cases.ts";
+import { type Attempt, type Invocation, tryClient } from "./cases.ts";
 import { clientFolder, pinned } from "./install.ts";
 
 /**
@@ -22,27 +22,34 @@ export function tryLibrary(name: string, printed: string | undefined): void {
 		typed: `a program (test/real/clients/programs/${name}.${ending})${printed === undefined ? "" : `; the stream by what \`llamagate connect ${printed}\` prints`}`,
 		begins: /\d/,
 		abortsItself: true,
-		async invoke({ task, server, key, model }) {
-			const folder = clientFolder(realParts().folder, name);
-			const client = clients.find((one) => one.name === printed);
-			const snippet = client
-				?.render({ server, key, model })
-				.snippets.find(
-					({ language }) => language === (isPython ? "python" : "js"),
-				);
-			const program = await readFile(
-				path.join(import.meta.dirname, "programs", `${name}.${ending}`),
-				"utf8",
-			);
-			return {
-				command: isPython
-					? [path.join(folder, "bin/python"), "-"]
-					: [process.execPath, "--input-type=module", "-"],
-				// Where Node looks for what a program on its standard input imports.
-				...(isPython ? {} : { cwd: folder }),
-				env: { SERVER: server, KEY: key, MODEL: model, TASK: task },
-				input: task === "stream" && snippet ? snippet.text : program,
-			};
-		},
+		invoke: (attempt) => invokeLibrary(name, printed, attempt),
 	});
+}
+
+/** How a library is run: see `tryLibrary`. */
+export async function invokeLibrary(
+	name: string,
+	printed: string | undefined,
+	{ task, server, key, model }: Attempt,
+): Promise<Invocation> {
+	const isPython = pinned(name).registry === "pypi";
+	const ending = isPython ? "py" : "mjs";
+	const folder = clientFolder(realParts().folder, name);
+	const client = clients.find((one) => one.name === printed);
+	const snippet = client
+		?.render({ server, key, model })
+		.snippets.find(({ language }) => language === (isPython ? "python" : "js"));
+	const program = await readFile(
+		path.join(import.meta.dirname, "programs", `${name}.${ending}`),
+		"utf8",
+	);
+	return {
+		command: isPython
+			? [path.join(folder, "bin/python"), "-"]
+			: [process.execPath, "--input-type=module", "-"],
+		// Where Node looks for what a program on its standard input imports.
+		...(isPython ? {} : { cwd: folder }),
+		env: { SERVER: server, KEY: key, MODEL: model, TASK: task },
+		input: task === "stream" && snippet ? snippet.text : program,
+	};
 }

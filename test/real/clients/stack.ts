@@ -71,6 +71,13 @@ export interface Stack {
 	stopOllama(): Promise<void>;
 }
 
+/** What a gate has besides. */
+export interface Besides {
+	readonly config?: Record<string, unknown>;
+	/** Keys of others. */
+	readonly keys?: readonly KeyEntry[];
+}
+
 /**
  * Starts it; the test's end takes all of it down.
  *
@@ -79,6 +86,7 @@ export interface Stack {
 export async function startStack(
 	t: Test,
 	rules: Partial<KeyEntry> = {},
+	{ config, keys = [] }: Besides = {},
 ): Promise<Stack> {
 	const ollama = await startOllama(t);
 	for (const recipe of recipes)
@@ -105,7 +113,8 @@ export async function startStack(
 	// Its socket is in the clients' network, and the gate itself where Ollama is.
 	const gate = await spawnGate(t, {
 		upstreamUrl: ollama.url,
-		keys: [entry],
+		keys: [entry, ...keys],
+		...(config !== undefined && { config }),
 		launcher: [
 			...enter,
 			...["python3", "test/support/inheritSocket.py"],
@@ -143,7 +152,7 @@ export async function startStack(
 			await reload();
 		},
 		async allow(models) {
-			await gate.writeKeys([{ ...entry, models }]);
+			await gate.writeKeys([{ ...entry, models }, ...keys]);
 			await reload();
 		},
 		inClientNetwork: (command) => [...enter, ...command],
