@@ -130,6 +130,7 @@ export async function createGate(
 			await drainRelays(state);
 			clearInterval(sweeper);
 			for (const server of servers) server.closeAllConnections();
+			state.queue?.open();
 			state.upstream.destroy();
 			await app.close();
 		},

@@ -495,7 +495,7 @@ export class FairQueue {
 	async #waitUntilUp(): Promise<void> {
 		const sinceMs = performance.now();
 		let isFirst = true;
-		while (!(await this.#models.isUp())) {
+		while (!(await this.#models.isUp()) && !this.#isClosed) {
 			if (isFirst) this.#turns.forget();
 			isFirst = false;
 			if (performance.now() - sinceMs > restartMs) {
