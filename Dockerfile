@@ -37,18 +37,17 @@ ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
-# Without scripts: the only one fetches a Node, and the image has one.
+# Without scripts: the only one that is wanted fetches a Node, and the image has one.
 RUN npm ci --ignore-scripts
-COPY tsconfig.json tsconfig.build.json ./
+COPY scripts/build scripts/build
 COPY src src
-RUN node_modules/.bin/tsc -p tsconfig.build.json
-RUN npm prune --omit=dev --ignore-scripts
-COPY package.json LICENSE ./
+RUN npm run --silent build
+COPY LICENSE ./
 COPY bin bin
 # All that the last stage gets. /run/llamagate is for the admin socket (mode 0600);
 # with --read-only a tmpfs lies over it, and some engines take its mode from here.
 RUN mkdir -p /image/app /image/usr/local/bin /image/run/llamagate \
-	&& cp -a bin dist node_modules package.json LICENSE /image/app/ \
+	&& cp -a bin dist package.json LICENSE /image/app/ \
 	&& cp /usr/local/bin/node /image/usr/local/bin/node \
 	&& cp /usr/local/LICENSE /image/usr/local/LICENSE \
 	&& chmod 1777 /image/run/llamagate

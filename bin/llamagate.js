@@ -10,6 +10,11 @@ if (major < 22 || (major === 22 && minor < 19)) {
 	);
 	process.exit(1);
 }
-const built = new URL("../dist/main.js", import.meta.url);
 const source = new URL("../src/main.ts", import.meta.url);
-await import((existsSync(source) ? source : built).href);
+// The daemon has a file of its own, with nothing in it that it does not need.
+const built = process.argv[2] === "serve" ? "serve" : "main";
+await import(
+	existsSync(source)
+		? source.href
+		: new URL(`../dist/${built}.js`, import.meta.url).href
+);

@@ -10,7 +10,7 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import { writeControl } from "./debianControl.ts";
 import { layTree } from "./debianTree.ts";
-import { fetchNode, install, listParts, nodeVersion, pack } from "./fromNpm.ts";
+import { fetchNode, listParts, nodeVersion, pack, unpack } from "./fromNpm.ts";
 import { root, run } from "./program.ts";
 import { type Bom, settle, sha256, withNode } from "./sbom.ts";
 
@@ -19,8 +19,8 @@ import { type Bom, settle, sha256, withNode } from "./sbom.ts";
  * machine's architecture or each `--architecture`,
  *
  * - llamagate-VERSION.tgz, the npm package,
- * - llamagate_VERSION-REVISION_ARCHITECTURE.deb, which is that package with its
- *   dependencies, its own Node and its place in Debian,
+ * - llamagate_VERSION-REVISION_ARCHITECTURE.deb, which is that package with its own
+ *   Node and its place in Debian,
  * - a CycloneDX bill of materials for each, and SHA256SUMS of all.
  *
  * The same commit gives the same bytes. Needs npm, its registry and dpkg-deb.
@@ -60,14 +60,13 @@ const work = mkdtempSync(path.join(tmpdir(), "llamagate-package-"));
 try {
 	mkdirSync(out, { recursive: true });
 	say("building the program");
-	const tarball = pack(out);
-	say("fetching what it runs with");
+	const tarball = pack(out, work);
 	const app = path.join(work, "app");
-	install(path.join(out, tarball), app);
+	unpack(path.join(out, tarball), app);
 	const { version } = JSON.parse(
 		readFileSync(path.join(app, "package.json"), "utf8"),
 	) as { version: string };
-	const bom = settle(JSON.parse(listParts(work)) as Bom, time);
+	const bom = settle(listParts(app, work), time);
 	const made = [tarball, writeBom(`llamagate-${version}`, bom)];
 
 	for (const { debian, npmPackage } of architectures) {

@@ -20,7 +20,7 @@ const maximalGzip = (content: string | Buffer) =>
 
 /** What a package for Debian is made of. */
 export interface Parts {
-	/** The npm package, unpacked, with its dependencies. */
+	/** The npm package, unpacked. */
 	readonly app: string;
 	/** A folder with `bin/node` and `LICENSE`. */
 	readonly node: string;
@@ -54,7 +54,10 @@ export function layTree(tree: string, parts: Parts): void {
 	if (existsSync(own("ufw/llamagate")))
 		place(own("ufw/llamagate"), "etc/ufw/applications.d/llamagate");
 
-	write(`${documents}/copyright`, copyright(parts, own("LICENSE")));
+	write(
+		`${documents}/copyright`,
+		copyright(parts, own("LICENSE"), own("dist/licences.txt")),
+	);
 	write(
 		`${documents}/changelog.gz`,
 		maximalGzip(readFileSync(own("CHANGELOG.md"))),
@@ -85,7 +88,11 @@ export function template(name: string): string {
 	return path.join(root, "packaging/debian", name);
 }
 
-function copyright({ node, nodeVersion }: Parts, licence: string): string {
+function copyright(
+	{ node, nodeVersion }: Parts,
+	licence: string,
+	ofPackages: string,
+): string {
 	return [
 		readFileSync(template("copyright"), "utf8").replace(
 			"@NODE_VERSION@",
@@ -93,6 +100,7 @@ function copyright({ node, nodeVersion }: Parts, licence: string): string {
 		),
 		readFileSync(licence, "utf8"),
 		`\nNode.js\n\n${readFileSync(path.join(node, "LICENSE"), "utf8")}`,
+		`\nPackages\n\n${readFileSync(ofPackages, "utf8")}`,
 	].join("");
 }
 

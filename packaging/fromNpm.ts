@@ -1,82 +1,77 @@
-import {
-	cpSync,
-	globSync,
-	mkdirSync,
-	readdirSync,
-	readFileSync,
-	rmSync,
-	writeFileSync,
-} from "node:fs";
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { root, run } from "./program.ts";
+import { type Bom, onlyParts } from "./sbom.ts";
 
-/** Makes llamagate's npm package in a folder; its name comes back. */
-export function pack(folder: string): string {
-	return run("npm", ["pack", "--silent", "--pack-destination", folder]).trim();
+/** What package.json says to developers, and not to those who install. */
+interface Manifest {
+	readonly files: readonly string[];
+	readonly dependencies: Record<string, string>;
+	readonly private?: unknown;
+	readonly devDependencies?: unknown;
+	readonly scripts?: unknown;
+	readonly allowScripts?: unknown;
 }
 
 /**
- * npm's CycloneDX bill of materials of what runs, from the lock file.
+ * Makes llamagate's npm package in a folder; its name comes back. It depends on no
+ * other: what it uses of them is in it.
+ */
+export function pack(folder: string, work: string): string {
+	const stage = path.join(work, "npm");
+	run(process.execPath, ["scripts/build/main.ts", "--into", stage]);
+	const {
+		private: _private,
+		dependencies: _dependencies,
+		devDependencies: _developers,
+		scripts: _scripts,
+		allowScripts: _allowed,
+		...manifest
+	} = readJson<Manifest>("package.json");
+	for (const name of [...manifest.files, "README.md", "LICENSE"])
+		if (name !== "dist")
+			cpSync(path.join(root, name), path.join(stage, name), {
+				recursive: true,
+			});
+	writeFileSync(
+		path.join(stage, "package.json"),
+		`${JSON.stringify(manifest, undefined, "\t")}\n`,
+	);
+	const options = ["--silent", "--pack-destination", folder];
+	return run("npm", ["pack", ...options], stage).trim();
+}
+
+/** Unpacks llamagate's npm package into a new folder. All that it runs with is in there. */
+export function unpack(tarball: string, folder: string): void {
+	mkdirSync(folder, { recursive: true });
+	run("tar", ["-xzf", tarball, "--strip-components=1"], folder);
+}
+
+/**
+ * npm's CycloneDX bill of materials, from the lock file, of what is in the program:
+ * llamagate itself, and the packages of which anything went into it.
  *
  * The lists are cut down to what runs first: `npm sbom --omit=dev` leaves out
  * every package that something of the developers' uses too (npm 11.19, where
  * undici was missing).
+ *
+ * @param app the unpacked npm package
  */
-export function listParts(work: string): string {
+export function listParts(app: string, work: string): Bom {
+	const parts = JSON.parse(
+		readFileSync(path.join(app, "dist/parts.json"), "utf8"),
+	) as { name: string; version: string }[];
 	// npm calls the whole by its folder's name.
 	const folder = path.join(work, "sbom/llamagate");
-	copyLists(folder);
-	const { devDependencies: _, ...rest } = readJson<{
-		devDependencies: unknown;
-	}>("package.json");
+	mkdirSync(folder, { recursive: true });
+	for (const name of ["package-lock.json", ".npmrc"])
+		cpSync(path.join(root, name), path.join(folder, name));
+	const { devDependencies: _, ...rest } = readJson<Manifest>("package.json");
 	writeFileSync(path.join(folder, "package.json"), JSON.stringify(rest));
 	const lockOnly = ["--package-lock-only", "--offline", "--silent"];
 	run("npm", ["install", "--ignore-scripts", ...lockOnly], folder);
-	return run("npm", ["sbom", "--sbom-format=cyclonedx", ...lockOnly], folder);
-}
-
-/** Unpacks llamagate's npm package into a new folder, with the dependencies that it runs with. */
-export function install(tarball: string, folder: string): void {
-	copyLists(folder);
-	run("npm", ["ci", "--omit=dev", "--ignore-scripts", "--silent"], folder);
-	run("tar", ["-xzf", tarball, "--strip-components=1"], folder);
-	for (const name of ["package-lock.json", ".npmrc"])
-		rmSync(path.join(folder, name));
-	strip(path.join(folder, "node_modules"));
-}
-
-function copyLists(folder: string): void {
-	mkdirSync(folder, { recursive: true });
-	for (const name of ["package.json", "package-lock.json", ".npmrc"])
-		cpSync(path.join(root, name), path.join(folder, name));
-}
-
-/**
- * Takes out what no program reads: types, maps, pages, tests, and npm's own
- * notes, which say where the packages were fetched from. Licences stay, and
- * where there is none, the readme that names it.
- */
-function strip(modules: string): void {
-	const packageFolders = "{,**/node_modules/}{@*/*,[!@]*}";
-	for (const pattern of [
-		"**/.*",
-		"**/*.{d.ts,d.cts,d.mts,map,html,md,sh}",
-		`${packageFolders}/{benchmark,benchmarks,docs,example,examples,integration,scripts,test,tests}`,
-	])
-		for (const name of globSync(pattern, { cwd: modules }))
-			if (!isLicence(path.join(modules, name)))
-				rmSync(path.join(modules, name), { recursive: true, force: true });
-	run("find", [modules, "-type", "d", "-empty", "-delete"]);
-}
-
-function isLicence(file: string): boolean {
-	const licence = /^licen[cs]e/i;
-	const name = path.basename(file);
-	if (!/^readme\b/i.test(name)) return licence.test(name);
-	const beside = readdirSync(path.dirname(file));
-	return (
-		beside.includes("package.json") && !beside.some((n) => licence.test(n))
-	);
+	const sbom = ["sbom", "--sbom-format=cyclonedx", ...lockOnly];
+	return onlyParts(JSON.parse(run("npm", sbom, folder)) as Bom, parts);
 }
 
 /** The Node that the checkout's tests run with. */

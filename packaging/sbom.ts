@@ -5,8 +5,47 @@ import { pipeline } from "node:stream/promises";
 /** The parts of a CycloneDX document that are read or changed here. */
 export interface Bom {
 	serialNumber?: string;
-	metadata: { timestamp?: string };
-	components: unknown[];
+	metadata: { timestamp?: string; component?: Component };
+	components: Component[];
+	dependencies?: { ref: string; dependsOn?: string[] }[];
+}
+
+interface Component {
+	"bom-ref": string;
+	name: string;
+	group?: string;
+	version: string;
+	[more: string]: unknown;
+}
+
+/**
+ * A bill of materials without the packages that nothing was taken of.
+ *
+ * @throws if it lacks one that something was taken of
+ */
+export function onlyParts(
+	bom: Bom,
+	parts: readonly { readonly name: string; readonly version: string }[],
+): Bom {
+	const idOf = ({ name, version }: { name: string; version: string }) =>
+		`${name}@${version}`;
+	const wanted = new Set(parts.map(idOf));
+	const components = bom.components.filter((part) => wanted.has(idOf(part)));
+	const found = new Set(components.map(idOf));
+	const missing = [...wanted].filter((id) => !found.has(id));
+	if (missing.length > 0)
+		throw new Error(`the bill of materials lacks ${missing.join(", ")}`);
+	const refs = new Set([
+		bom.metadata.component?.["bom-ref"],
+		...components.map((part) => part["bom-ref"]),
+	]);
+	const dependencies = (bom.dependencies ?? [])
+		.filter(({ ref }) => refs.has(ref))
+		.map(({ ref, dependsOn = [] }) => ({
+			ref,
+			dependsOn: dependsOn.filter((other) => refs.has(other)),
+		}));
+	return { ...bom, components, dependencies };
 }
 
 /**

@@ -2,6 +2,7 @@
 import "./beforeServe.ts";
 import { type Command, runCommand } from "./commands/command.ts";
 import { exitCodes } from "./errors.ts";
+import { exitAfter } from "./exit.ts";
 import { nearest } from "./nearest.ts";
 import { version } from "./version.ts";
 
@@ -129,22 +130,4 @@ async function main([name, ...args]: string[]): Promise<number> {
 	return runCommand(name, await entry.load(), args);
 }
 
-/** Waits until a reader has what was written for it, or has gone away. */
-function flushed(stream: NodeJS.WriteStream): Promise<void> {
-	return new Promise((resolve) => {
-		if (stream.writableLength === 0 || stream.destroyed) return resolve();
-		stream.write("", () => resolve());
-	});
-}
-
-// `| head` reads what it wants and leaves; that is no fault of the program's.
-for (const stream of [process.stdout, process.stderr])
-	stream.on("error", ({ code }: NodeJS.ErrnoException) => {
-		if (code !== "EPIPE") throw new Error(`cannot write: ${code}`);
-	});
-
-const code = await main(process.argv.slice(2));
-// A pipe takes a long report in pieces, and an exit would cut it off.
-await Promise.all([flushed(process.stdout), flushed(process.stderr)]);
-// A command that has failed is over, whatever it had opened.
-process.exit(code);
+await exitAfter(() => main(process.argv.slice(2)));

@@ -1,7 +1,9 @@
 import { readFileSync } from "node:fs";
+import path from "node:path";
+import { packageFolder } from "./packageFolder.ts";
 
 const { version: stated } = JSON.parse(
-	readFileSync(new URL("../package.json", import.meta.url), "utf8"),
+	readFileSync(path.join(packageFolder, "package.json"), "utf8"),
 ) as {
 	version: string;
 };

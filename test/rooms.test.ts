@@ -8,7 +8,7 @@ import t from "tap";
  * same list, with what is in them.
  */
 const rooms = [
-	["main.ts"],
+	["main.ts", "serve.ts"],
 	["beforeServe.ts"],
 	["commands"],
 	["host"],
@@ -33,6 +33,7 @@ const rooms = [
 		...[
 			"duration.ts",
 			"errors.ts",
+			"exit.ts",
 			"lock.ts",
 			"log.ts",
 			"nearest.ts",
@@ -41,6 +42,7 @@ const rooms = [
 		],
 		...["version.ts", "visible.ts"],
 	],
+	["packageFolder.ts"],
 ];
 
 interface Import {

@@ -1,9 +1,4 @@
-import {
-	Ajv,
-	type AnySchema,
-	type ErrorObject,
-	type ValidateFunction,
-} from "ajv";
+import type { ErrorObject } from "ajv";
 import {
 	findNodeAtLocation,
 	getNodeValue,
@@ -15,29 +10,13 @@ import {
 import type { Mistake } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import type { SchemaNode } from "./schema.ts";
+import { validatorOf } from "./validator.ts";
 
 /** A parsed file, with the line of every path in it. */
 export interface StrictJson {
 	readonly value: unknown;
 	readonly mistakes: readonly Mistake[];
 	lineOf(path: readonly (string | number)[]): number | undefined;
-}
-
-const ajv = new Ajv({
-	...{ allErrors: true, strict: false, verbose: true },
-	// The schemas are our own, a test looks whether they are good, and each is used
-	// once: to check and to polish them is two thirds of the time that this takes.
-	...{ meta: false, validateSchema: false, code: { optimize: false } },
-});
-const compiled = new WeakMap<object, ValidateFunction>();
-
-function validatorOf(schema: AnySchema & object): ValidateFunction {
-	let validate = compiled.get(schema);
-	if (validate === undefined) {
-		validate = ajv.compile(schema);
-		compiled.set(schema, validate);
-	}
-	return validate;
 }
 
 /**

@@ -25,6 +25,7 @@ let notifier: ChildProcessByStdio<Writable, null, null> | undefined;
 export function startNotifier(): void {
 	const { NOTIFY_SOCKET, PATH } = process.env;
 	if (NOTIFY_SOCKET === undefined) return;
+	// Beside this file, in dist as in src.
 	const extension = path.extname(import.meta.filename);
 	notifier = spawn(
 		process.execPath,

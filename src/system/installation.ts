@@ -1,5 +1,6 @@
 import { readFile, realpath, stat } from "node:fs/promises";
 import path from "node:path";
+import { packageFolder } from "../packageFolder.ts";
 
 /** Where llamagate itself lies on this host. */
 export interface Installation {
@@ -19,7 +20,6 @@ const packagedFolder = "/usr/lib/llamagate/app";
 const packagedFollower = "/usr/lib/llamagate/follow-tailscale";
 
 export async function findInstallation(): Promise<Installation> {
-	const packageFolder = path.join(import.meta.dirname, "../..");
 	return {
 		program: [
 			await realpath(process.execPath),

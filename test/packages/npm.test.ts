@@ -32,6 +32,7 @@ t.test(
 		for (const name of [
 			...["LICENSE", "README.md", "SECURITY.md", "CHANGELOG.md"],
 			...["bin/llamagate.js", "dist/main.js", "config.example.json"],
+			...["dist/serve.js", "dist/licences.txt", "dist/serve.js.map"],
 			...["systemd/llamagate.service", "systemd/llamagate.socket"],
 			...["systemd/follow-tailscale", "tailscale/policy.hujson"],
 			...["docs/configuration.md", "docs/keys.md"],
@@ -46,6 +47,27 @@ t.test(
 				...["systemd", "tailscale", "ufw"],
 			],
 		);
+	},
+);
+
+t.test(
+	"the npm package needs no other: what it uses of them is in it",
+	async (t) => {
+		if (!requireTool(t, "tar", "flock", "dpkg-deb")) return;
+		const { stdout } = await execute("tar", [
+			...["-xzOf", await tarball()],
+			...["package/package.json", "package/dist/parts.json"],
+		]);
+		const [manifest = "", parts = ""] = stdout.split(/^(?=\[)/m);
+		t.strictSame(Object.keys(JSON.parse(manifest)), [
+			...["name", "version", "type", "engines", "description", "license"],
+			...["bin", "files"],
+		]);
+		const names = (JSON.parse(parts) as { name: string }[]).map(
+			({ name }) => name,
+		);
+		for (const name of ["fastify", "@fastify/http-proxy", "pino", "undici"])
+			t.ok(names.includes(name), name);
 	},
 );
 

@@ -64,6 +64,8 @@ export interface GateOptions {
 	/** More files beside the configuration, of mode 0600, by name. */
 	readonly files?: Readonly<Record<string, string>>;
 	readonly standIn?: StandInOptions;
+	/** Of `spawnGate`: the file that is run; by default the sources'. */
+	readonly program?: string;
 	/** Given to Node when the daemon runs in a process of its own. */
 	readonly nodeArgs?: readonly string[];
 	/** Where its log goes when it runs in a process of its own: a file, in place of a pipe. */
@@ -202,7 +204,8 @@ export async function spawnGate(
 		...(options.launcher ?? []),
 		...node,
 		...(options.nodeArgs ?? []),
-		...["src/main.ts", "serve", "--config", files.configFile],
+		options.program ?? "src/main.ts",
+		...["serve", "--config", files.configFile],
 	];
 	const output = logFile === undefined ? "pipe" : openSync(logFile, "a");
 	const child = spawn(program, args, { stdio: ["ignore", output, "inherit"] });

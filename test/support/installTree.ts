@@ -2,7 +2,6 @@ import { execFile } from "node:child_process";
 import { chmod, cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
-import { compile } from "./compile.ts";
 import { compiledCode } from "./hostPlaces.ts";
 
 const execute = promisify(execFile);
@@ -31,8 +30,7 @@ export async function installTree(root: string): Promise<void> {
 			recursive: true,
 		}).catch(ignoreMissing);
 	// Built here, and not taken from dist/: what is tested is what is in the tree.
-	await compile("tsconfig.build.json", path.join(app, "dist"));
-	await copyDependencies(app);
+	await buildInto(app);
 
 	await cp(
 		path.join(project, "systemd/follow-tailscale"),
@@ -94,6 +92,19 @@ async function compileAll(root: string): Promise<void> {
 		...[root, "env", "-i", "PATH=/usr/bin:/bin"],
 		...[`NODE_COMPILE_CACHE=/${compiledCode}`, "llamagate", "--help"],
 	]);
+}
+
+/** Builds the program of the tree, as it is now, into `dist` of a folder. */
+export async function buildInto(folder: string): Promise<void> {
+	await execute(
+		"env",
+		[
+			// tap puts itself into every child that is a Node.
+			...["--unset=NODE_OPTIONS", process.execPath],
+			...["scripts/build/main.ts", "--into", folder],
+		],
+		{ cwd: project },
+	);
 }
 
 /** Copies the dependencies that are no developer's alone, as package-lock.json has them. */

@@ -27,7 +27,8 @@ function run(program, ...args) {
 	if (error !== undefined) throw error;
 }
 
-// Runs before the first line of each file of a dependency.
+// Runs before the first line of each file of a dependency, which in what is published
+// stands below a comment with its name.
 let dependencies = 0;
 globalThis.onDependency = () => {
 	const what = "run a program as a dependency that is loaded";
@@ -38,8 +39,19 @@ globalThis.onDependency = () => {
 registerHooks({
 	load(url, context, next) {
 		const loaded = next(url, context);
-		return url.includes("/node_modules/") && loaded.format !== "json"
-			? { ...loaded, source: `globalThis.onDependency();${loaded.source}` }
+		return url.includes("/dist/") && loaded.format === "module"
+			? {
+					...loaded,
+					source: `${loaded.source}`
+						.replace(
+							/^( *)"node_modules\/.*\(.*\) \{$/gm,
+							"$&globalThis.onDependency();",
+						)
+						.replace(
+							/^\/\/ node_modules\/.*\n(?!var require_)/gm,
+							"$&globalThis.onDependency();",
+						),
+				}
 			: loaded;
 	},
 });

@@ -1,0 +1,124 @@
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { type BuildOptions, build, type Metafile, type Plugin } from "esbuild";
+import { replacements } from "./leftOut.ts";
+import { compiledValidators } from "./validators.ts";
+
+const root = path.join(import.meta.dirname, "../..");
+
+/**
+ * Puts the program and its dependencies into `dist` of a folder, as readable as
+ * they were: nothing is renamed or squeezed, and beside each file lies its map.
+ *
+ * @returns what went into each file
+ */
+export async function bundle(folder: string): Promise<Metafile[]> {
+	const shared: BuildOptions & { metafile: true; write: false } = {
+		absWorkingDir: root,
+		preserveSymlinks: true,
+		bundle: true,
+		format: "esm",
+		platform: "node",
+		target: "node22.19",
+		// What is ES modules already need not be wrapped.
+		mainFields: ["module", "main"],
+		// As seen from here, wherever it goes: the same sources give the same maps.
+		outdir: path.join(root, "dist"),
+		write: false,
+		entryNames: "[name]",
+		// What is imported when it is wanted has files of its own.
+		splitting: true,
+		sourcemap: true,
+		metafile: true,
+		logLevel: "warning",
+		// For what is no ES module, and loads Node's own.
+		banner: {
+			js: 'const require = process.getBuiltinModule("node:module").createRequire(import.meta.url);',
+		},
+		plugins: [compiledAhead, leaveOut, loadLittleOfNode],
+	};
+	const results = [
+		await build({
+			...shared,
+			entryPoints: ["src/main.ts", "src/net/notifier.ts"],
+		}),
+		// To find and read thirty files takes longer than to read one.
+		await build({ ...shared, entryPoints: ["src/serve.ts"] }),
+	];
+	await mkdir(path.join(folder, "dist"), { recursive: true });
+	for (const { path: name, contents } of results.flatMap(
+		({ outputFiles }) => outputFiles,
+	))
+		await writeFile(path.join(folder, "dist", path.basename(name)), contents);
+	return results.map(({ metafile }) => metafile);
+}
+
+const compiledAhead: Plugin = {
+	name: "schemas are compiled ahead",
+	setup({ onLoad }) {
+		onLoad({ filter: /[/]src[/]config[/]validator\.ts$/ }, () => ({
+			contents: compiledValidators(),
+			loader: "js",
+			resolveDir: root,
+		}));
+	},
+};
+
+const leaveOut: Plugin = {
+	name: "what is never used is left out",
+	setup({ onLoad, onResolve }) {
+		const namespace = "in place of";
+		onResolve({ filter: /^[^.]/ }, ({ kind, path: wanted, importer }) => {
+			if (kind !== "require-call") return undefined;
+			const found = replacements.find(
+				(one) => one.wanted === wanted && one.by === packageOf(importer),
+			);
+			return (
+				found && {
+					path: `${wanted}, for ${found.by}`,
+					namespace,
+					pluginData: found,
+				}
+			);
+		});
+		onLoad({ filter: /.*/, namespace }, ({ pluginData }) => ({
+			contents: pluginData.given as string,
+			loader: "js",
+			resolveDir: root,
+		}));
+	},
+};
+
+/** The name of the package that a file is of. */
+function packageOf(file: string): string | undefined {
+	return /.*\/node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(file)?.[1];
+}
+
+const loadLittleOfNode: Plugin = {
+	name: "Node's own modules are loaded without what hangs on them",
+	setup({ onLoad }) {
+		onLoad({ filter: /[/]src[/].*\.ts$/ }, async ({ path: file }) => ({
+			contents: withoutFacades(await readFile(file, "utf8")),
+			loader: "ts",
+		}));
+	},
+};
+
+/**
+ * An import of `node:http` evaluates all that it exports, a client for WebSocket
+ * among them, and with that TLS, HTTP/2 and more: 13 MB and 20 ms. Only what is
+ * named is asked for here. Lines stay where they are.
+ */
+export function withoutFacades(code: string): string {
+	return code.replace(
+		/^import (?!type )([^;"]+?) from ("node:[^"]+");$/gm,
+		(whole: string, names: string, module: string) => {
+			const pattern = names.startsWith("{")
+				? names.replace(/\btype \w+( as \w+)?,?/g, "").replace(/ as /g, ": ")
+				: names.replace(/^\* as /, "");
+			if (!/^(\w+|\{[\s\w:,]*\})$/.test(pattern))
+				throw new Error(`cannot rewrite ${whole}`);
+			return `const ${pattern} = process.getBuiltinModule(${module});`;
+		},
+	);
+}
