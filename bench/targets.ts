@@ -7,6 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { digestOf, generateKey } from "../src/keys/newKey.ts";
 import { freePort } from "../test/support/freePort.ts";
+import { installedProgram, scriptOf } from "./installed.ts";
 import { versionOf } from "./machine.ts";
 import { type Native, startUpstream, type Upstream } from "./native.ts";
 import { pinning, start, stop, withChildren } from "./processes.ts";
@@ -51,7 +52,7 @@ export const foreignSource = "127.1.0.1";
 export const listedOrigin = "https://chat.example";
 
 /** As in systemd/llamagate.service. */
-const nodeOptions = ["--max-semi-space-size=4", "--single-threaded-gc"];
+export const nodeOptions = ["--max-semi-space-size=4", "--single-threaded-gc"];
 
 const startTimeoutMs = 15_000;
 let opened = 0;
@@ -144,7 +145,7 @@ function ways(stage: Stage, gate: GateOptions): { name: string; open: Open }[] {
 	return found;
 }
 
-/** The real program; its log goes to a file. */
+/** The real program as it is published; its log goes to a file. */
 async function openGate(
 	root: string,
 	options: GateOptions,
@@ -222,7 +223,7 @@ async function openGate(
 			...(options.oldHeapMiB === undefined
 				? []
 				: [`--max-old-space-size=${options.oldHeapMiB}`]),
-			path.join(root, "src/main.ts"),
+			scriptOf(installedProgram(root)),
 			"serve",
 			"--config",
 			configFile,
