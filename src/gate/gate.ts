@@ -327,7 +327,7 @@ function cutUnwanted({ relays, rules }: GateState): void {
 	for (const relay of relays) {
 		const { knownCredential, routeMatch, person } = relay.exchange;
 		const { route } = routeMatch;
-		const current = currentCredential(rules, knownCredential);
+		const current = currentCredential(rules, knownCredential, route);
 		const left = current && leaveTo(current, person, route);
 		const good = left === undefined || "status" in left ? undefined : left;
 		if (good !== undefined) relay.exchange.credential = good;

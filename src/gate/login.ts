@@ -6,6 +6,7 @@ import type { Credential, Key, Keyring } from "../keys/keyring.ts";
 import { isLike } from "../keys/people.ts";
 import { isLoopbackAddress, parseAddress } from "../net/ranges.ts";
 import { parseModelPattern } from "../ollama/modelName.ts";
+import type { Route } from "../ollama/routes.ts";
 import { defaultPriority } from "../priority.ts";
 import type { TailscaleNode, WhoisAnswer } from "../tailscale/localApi.ts";
 import { localSource } from "./connection.ts";
@@ -158,17 +159,26 @@ export function loginCredential(
 	};
 }
 
-/** The credential as it is in force now; `undefined` if it no longer is. */
+/**
+ * The credential as it is in force now; `undefined` if it no longer is.
+ *
+ * @param route for which a login's is narrowed
+ */
 export function currentCredential(
 	{
 		settings,
 		keyring,
 	}: { readonly settings: Settings; readonly keyring: Keyring },
 	{ id }: Credential,
+	route?: Route,
 ): Credential | undefined {
-	return id.startsWith(idPrefix)
-		? loginCredential(settings.identity, id.slice(idPrefix.length))
-		: keyring.current(id);
+	if (!id.startsWith(idPrefix)) return keyring.current(id);
+	const { identity } = settings;
+	const user = id.slice(idPrefix.length);
+	const current = loginCredential(identity, user);
+	return current === undefined || route === undefined
+		? current
+		: leaveToLogin(current, identity, user, route);
 }
 
 /** What the rules leave for this route; all of it where none does, for the step that refuses it. */
@@ -176,7 +186,7 @@ function leaveToLogin(
 	credential: Credential,
 	identity: Settings["identity"],
 	user: string,
-	route: Parameters<typeof narrow>[2],
+	route: Route,
 ): Credential {
 	const grants = rulesFor(identity, user).map(({ scopes, models }) => ({
 		scopes: new Set(scopes ?? defaultScopes),

@@ -78,7 +78,7 @@ function namedByHeaders(
 	if ([ids, emails, roles].some(({ length }) => length > 1))
 		return { kind: "bad", what: "came twice" };
 	const [email] = emails;
-	const id = ids[0] ?? email;
+	const id = ids[0] || email || undefined;
 	return id === undefined ? undefined : readPerson(id, email, roles[0]);
 }
 

@@ -86,14 +86,11 @@ export function readPerson(
 	role: unknown,
 ): Verdict {
 	if (!isPlain(id)) return bad('has no good "sub"');
-	if (email !== undefined && email !== null && !isPlain(email))
-		return bad('has no good "email"');
-	if (role !== undefined && role !== null && !isPlain(role))
-		return bad('has no good "role"');
-	return {
-		kind: "person",
-		person: { id, email: email ?? undefined, role: role ?? undefined },
-	};
+	// Open WebUI writes an empty text where it has none (utils/headers.py).
+	const [mail, part] = [email, role].map((value) => value || undefined);
+	if (mail !== undefined && !isPlain(mail)) return bad('has no good "email"');
+	if (part !== undefined && !isPlain(part)) return bad('has no good "role"');
+	return { kind: "person", person: { id, email: mail, role: part } };
 }
 
 function isPlain(value: unknown): value is string {

@@ -25,7 +25,7 @@ export function usageRecordOf(
 		time: Date.now(),
 		user: id,
 		userBy: by,
-		key: credential.key.name,
+		key: credential.key.label ?? credential.key.name,
 		node: exchange.node?.name || null,
 		model: usage?.model ?? null,
 		route: route.id,

@@ -119,6 +119,7 @@ t.test(
 			reason: "person",
 		});
 		t.equal((await refuse.send(as({ email: null }))).status, 403);
+		t.equal((await refuse.send(as({ email: "", role: "" }))).status, 403);
 		t.equal((await refuse.send(as())).status, 200);
 		t.equal(refuse.gate.standIn.calls.length, 1);
 		const key = await start(t, { rules, unknown: "key" });
