@@ -369,6 +369,29 @@ t.test("the waiting go on when Ollama is back", async (t) => {
 	t.same(served({ standIn: again }), ["x"]);
 });
 
+t.test(
+	"Ollama is ended while it loads: one request fails, the others go on",
+	async (t) => {
+		const gate = await startQueued(t, {
+			standIn: { parallel: 1, loadMs: 600_000 },
+		});
+		const loading = once(gate.standIn.scheduler.events, "loading");
+		const first = send(gate);
+		await loading;
+		const others = [send(gate), send(gate, { key: testKeys.worker })];
+		await waitUntil(gate, 2);
+		const { port } = gate.standIn;
+		await gate.standIn.close();
+		const again = await startStandIn({ port });
+		t.teardown(() => again.close());
+		t.equal((await first.response).status, 502);
+		for (const { response, text } of others) {
+			t.equal((await response).status, 200);
+			await text();
+		}
+	},
+);
+
 t.test("a load goes on for the others when its client leaves", async (t) => {
 	const gate = await startQueued(t, { standIn: { parallel: 1, loadMs: 500 } });
 	const loading = once(gate.standIn.scheduler.events, "loading");
