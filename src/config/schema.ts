@@ -241,7 +241,7 @@ export const configSchema = {
 							),
 							batch: duration("6h", "For keys of class `batch`."),
 						},
-						"How long others may pass over a waiting request. After that it goes before all that have waited less for their class.",
+						"How long a user's waiting requests may be passed over, counted from its last turn. After that the oldest goes before those of all who have waited less for their class.",
 					),
 					turnFactor: wholeNumber(
 						...([8, 1, 1000] as const),

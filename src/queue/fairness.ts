@@ -1,14 +1,19 @@
+import { Heap, type Heaped } from "./heap.ts";
+
 /**
  * Who has had how much of the GPU: the Virtual Token Counter of Sheng et al.,
  * "Fairness in Serving Large Language Models" (OSDI 2024), with milliseconds of
  * GPU time for its tokens. Each user has a counter of the service rendered to
  * it, divided by its share; the least served goes next. Whoever comes back from
- * idle is lifted to where the others are, so that nobody saves up.
+ * idle is lifted to the least served of those who wait, so that nobody saves up.
  *
  * The paper counts while it serves. Here the length of a request is known at its
- * end only, so until then one is charged as much as the longest of late. Two
- * users that always wait then differ in what they were charged by one request at
- * the most, however many run at once and however wrong that guess is.
+ * end only, so until then one is charged as much as the longest of late. From
+ * when two users begin to wait for one model, and as long as both do, the service
+ * they get, divided by their shares, differs by at most two of the longest
+ * requests for each slot of the model (each divided by the smaller share); where
+ * both began together, by one. A guess that was too low adds no more than is
+ * served between two calls of `grow`.
  */
 
 /** What a request is taken to need before one has ended. */
@@ -18,7 +23,8 @@ const forget = 0.98;
 const leastSweep = 64;
 
 /** One user's counter. */
-export class Account {
+export class Account implements Heaped {
+	heapIndex = -1;
 	readonly user: string;
 	/** Where it stands in an order by counters; told when its own has changed. */
 	readonly standings = new Set<{ moved(): void }>();
@@ -31,8 +37,8 @@ export class Account {
 	/** Requests that wait, and that run. */
 	waiting = 0;
 	running = 0;
-	/** When it was last served, as a number that grows. */
-	lastStart = 0;
+	/** When it was last served or came, as a number that grows. */
+	lastTurn = 0;
 
 	constructor(user: string) {
 		this.user = user;
@@ -62,10 +68,12 @@ export interface Charge {
 /** The counters of all users who compete with one another. */
 export class Fairness {
 	readonly #accounts = new Map<string, Account>();
-	/** What has been rendered to whoever was served last, before that. */
+	/** Those who wait. */
+	readonly #waiting = new Heap<Account>((a, b) => a.settledMs < b.settledMs);
+	/** What has been rendered to the least served of those who wait, or waited last. */
 	#floorMs = 0;
 	#active = 0;
-	#starts = 0;
+	#turns = 0;
 	#expectedMs = firstGuessMs;
 	/** With so many accounts those that say nothing are looked for. */
 	#sweepAt = leastSweep;
@@ -88,26 +96,32 @@ export class Fairness {
 		}
 		account.share = share;
 		if (!account.isActive) {
+			this.#raiseFloor();
 			account.settledMs = Math.max(account.settledMs, this.#floorMs);
+			// Of equals, those that are here already go first.
+			this.#turns += 1;
+			account.lastTurn = this.#turns;
 			this.#active += 1;
 		}
 		account.waiting += 1;
+		this.#waiting.add(account);
 		return account;
 	}
 
 	/** A request that waited is gone. */
 	leave(account: Account): void {
-		account.waiting -= 1;
+		this.#raiseFloor();
+		this.#waitsLess(account);
 		this.#rest(account);
 	}
 
 	/** A request that waited begins to run. */
 	start(account: Account): Charge {
-		this.#floorMs = Math.max(this.#floorMs, account.settledMs);
-		account.waiting -= 1;
+		this.#raiseFloor();
+		this.#waitsLess(account);
 		account.running += 1;
-		this.#starts += 1;
-		account.lastStart = this.#starts;
+		this.#turns += 1;
+		account.lastTurn = this.#turns;
 		const { share } = account;
 		const charge = { account, ms: this.#expectedMs / share, share };
 		account.pendingMs += charge.ms;
@@ -132,9 +146,20 @@ export class Fairness {
 		account.pendingMs =
 			account.running === 0 ? 0 : Math.max(0, account.pendingMs - charge.ms);
 		account.settledMs += serviceMs / charge.share;
+		this.#waiting.moved(account);
 		account.changed();
 		this.#expectedMs = Math.max(serviceMs, this.#expectedMs * forget, 1);
 		this.#rest(account);
+	}
+
+	#raiseFloor(): void {
+		const leastMs = this.#waiting.first?.settledMs ?? 0;
+		this.#floorMs = Math.max(this.#floorMs, leastMs);
+	}
+
+	#waitsLess(account: Account): void {
+		account.waiting -= 1;
+		if (account.waiting === 0) this.#waiting.delete(account);
 	}
 
 	/** An account is kept only while it says more than the floor does. */

@@ -37,6 +37,7 @@ export class Place {
 	isLoader = false;
 	/** What ran when it was sent beyond the known slots; all must still run at its first byte. */
 	rivals: ReadonlySet<Place> | undefined;
+	wasTry = false;
 
 	constructor(asked: Asked, model: Model, arrivedMs: number) {
 		this.asked = asked;
@@ -52,10 +53,19 @@ export class Line implements Heaped {
 	readonly account: Account;
 	readonly lane: Lane;
 	readonly places = new Set<Place>();
+	/** Since when it waits and has got nothing. */
+	sinceMs: number;
 
-	constructor(account: Account, lane: Lane) {
+	constructor(account: Account, lane: Lane, nowMs: number) {
 		this.account = account;
 		this.lane = lane;
+		this.sinceMs = nowMs;
+	}
+
+	/** Its user's turn has come. */
+	served(nowMs: number): void {
+		this.sinceMs = nowMs;
+		if (this.lane.passedOver.delete(this)) this.lane.passedOver.add(this);
 	}
 
 	/** Its user's counter has changed. */
@@ -66,9 +76,11 @@ export class Line implements Heaped {
 
 /** All that waits in one class for one model. */
 export class Lane {
-	/** The least served user is first; of equals the one that was served longest ago. */
+	/** The least served user is first; of equals the one that was served or came longest ago. */
 	readonly lines = new Heap<Line>((a, b) => isBefore(a.account, b.account));
 	readonly byUser = new Map<string, Line>();
+	/** The same lines; whoever has got nothing for longest is first. */
+	readonly passedOver = new Set<Line>();
 	/** In the order of arrival. */
 	readonly arrivals = new Set<Place>();
 }
@@ -76,7 +88,7 @@ export class Lane {
 /** Whether one user's turn comes before another's. */
 export function isBefore(a: Account, b: Account): boolean {
 	const by = a.counter - b.counter;
-	return by === 0 ? a.lastStart < b.lastStart : by < 0;
+	return by === 0 ? a.lastTurn < b.lastTurn : by < 0;
 }
 
 /** A model, whatever names it has. */
@@ -94,8 +106,6 @@ export class Model {
 	readonly running = new Set<Place>();
 	/** By class, the highest first. */
 	readonly lanes: readonly Lane[] = priorities.map(() => new Lane());
-	/** Models that were seen loaded beside it. */
-	readonly fitsWith = new Set<Model>();
 	/** Models that had to go when it was loaded, or for which it had to. */
 	readonly clashesWith = new Set<Model>();
 	slots = new Slots(1);

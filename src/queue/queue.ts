@@ -475,12 +475,13 @@ export class FairQueue {
 	#poll(): void {
 		if (this.#isPolling) return;
 		this.#isPolling = true;
-		this.#polledAtMs = performance.now();
+		const askedMs = performance.now();
+		this.#polledAtMs = askedMs;
 		void this.#models.loaded().then((keys) => {
 			this.#isPolling = false;
 			this.#polledAtMs = performance.now();
 			if (this.#downSinceMs === undefined)
-				this.#turns.loaded(keys, performance.now());
+				this.#turns.loaded(keys, performance.now(), askedMs);
 			this.#pump();
 		});
 	}

@@ -6,8 +6,10 @@
 
 /** So many tries that failed say that there is no slot more. */
 const maxFailures = 3;
-/** Of requests that are answered whole, a late first byte says little. */
-const maxUnclear = 12;
+/** Of requests that are answered whole, or beside one that ends at once, a late first byte says little. */
+const maxUnclear = 40;
+/** How fast the longest wait for a first byte is forgotten: by so much with each that comes. */
+const forget = 0.9;
 /** How long after a try that failed the next may come; twice as long after each. */
 const firstRestMs = 5_000;
 
@@ -21,6 +23,8 @@ export class Slots {
 	#unclear = 0;
 	#isTrying = false;
 	#restUntilMs = Number.NEGATIVE_INFINITY;
+	/** How long a first byte takes that waits for nobody. */
+	#firstByteMs = Number.POSITIVE_INFINITY;
 
 	/** @param parallel as it was set, or `"auto"` */
 	constructor(parallel: number | "auto") {
@@ -44,6 +48,18 @@ export class Slots {
 		);
 	}
 
+	/** The first byte of a stream that was no try has come. */
+	answered(afterMs: number): void {
+		const beforeMs =
+			this.#firstByteMs === Number.POSITIVE_INFINITY ? 0 : this.#firstByteMs;
+		this.#firstByteMs = Math.max(afterMs, beforeMs * forget);
+	}
+
+	/** Whether a try that runs for so long would have had its first byte, had it a slot. */
+	isLate(afterMs: number): boolean {
+		return afterMs > this.#firstByteMs;
+	}
+
 	begin(): void {
 		this.#isTrying = true;
 	}
@@ -58,6 +74,7 @@ export class Slots {
 		}
 		if (tried === "waited") this.#failures += 1;
 		else this.#unclear += 1;
-		this.#restUntilMs = nowMs + firstRestMs * 2 ** (this.#failures - 1);
+		this.#restUntilMs =
+			nowMs + firstRestMs * 2 ** Math.max(0, this.#failures - 1);
 	}
 }

@@ -13,7 +13,7 @@ import type { Tried } from "./slots.ts";
 
 export interface TurnSettings {
 	readonly parallel: number | "auto";
-	/** How long a class can be passed over. */
+	/** How long a user of a class can be passed over. */
 	readonly maxWaitMs: Readonly<Record<Priority, number>>;
 	/** For how many times its load a model keeps its turn at least. */
 	readonly turnFactor: number;
@@ -22,7 +22,7 @@ export interface TurnSettings {
 /** A request that could be next, and what that depends on. */
 interface Candidate {
 	readonly place: Place;
-	/** 0 for one that has waited too long, else its class from 1 on. */
+	/** 0 for one whose user has been passed over for too long, else its class from 1 on. */
 	readonly rank: number;
 }
 
@@ -30,6 +30,10 @@ interface Candidate {
 const maxModels = 1000;
 /** For how long at most a loaded model stays idle in its turn before another is loaded. */
 const longestPauseMs = 250;
+/** A load that takes so many times as long as the one before waits for a model to fall idle. */
+const longestOfLoads = 2;
+/** Sets of models that are known to fit together. */
+const maxTogether = 16;
 /** A load that took less than this part of the one before was none. */
 const leastOfLoad = 0.7;
 
@@ -37,8 +41,10 @@ const leastOfLoad = 0.7;
  * Decides whose turn it is. It is told what happens and when, and does nothing
  * itself: no clock, no timer, no Ollama.
  *
- * Of what waits, what has waited longer than its class may be passed over goes
- * first, then the higher class, then the least served user. Ollama itself lets
+ * Of what waits, whoever has got nothing for longer than its class may be passed
+ * over goes first, then the higher class, then the least served user. That is
+ * counted from a user's last turn: its own backlog passes over nobody, and one
+ * that is long gives it no more than its part. Ollama itself lets
  * requests for a loaded model pass one that needs a load, and evicts a model only
  * when that falls idle. So a loaded model keeps its turn for a while; then one
  * request is sent that makes Ollama load the other, and nothing more for a model
@@ -51,8 +57,19 @@ export class Turns {
 	readonly #models = new Map<string, Model>();
 	/** The model that is being loaded. */
 	#loading: Model | undefined;
-	/** The model that was loaded last, and those that may have had to go for it. */
-	#displaced: { by: Model; models: ReadonlySet<Model> } | undefined;
+	/** As far as is known, no other has to go for it. */
+	#loadFits = false;
+	/**
+	 * Keys of models that were seen loaded at one time. Of three that fit in pairs
+	 * one may have to go all the same.
+	 */
+	#together: ReadonlySet<string>[] = [];
+	/** What was loaded when the load began. */
+	#before: ReadonlySet<Model> = new Set();
+	/** Models that may have had to go for the last load; `undefined` once that is known. */
+	#displaced: ReadonlySet<Model> | undefined;
+	/** When a load has ended last. */
+	#changedMs = Number.NEGATIVE_INFINITY;
 	/** Nobody says which models are loaded, so all are taken to be. */
 	#knowsLoaded = true;
 	#waiting = 0;
@@ -92,7 +109,8 @@ export class Turns {
 		const lane = laneOf(place);
 		let line = lane.byUser.get(asked.user);
 		if (line === undefined) {
-			line = new Line(account, lane);
+			line = new Line(account, lane, nowMs);
+			lane.passedOver.add(line);
 			lane.byUser.set(asked.user, line);
 			account.standings.add(line);
 		}
@@ -118,8 +136,8 @@ export class Turns {
 	 * caller sends it, and asks again.
 	 */
 	next(nowMs: number): Place | undefined {
-		if (this.#waiting === 0) return undefined;
 		this.#wakeMs = Number.POSITIVE_INFINITY;
+		if (this.#waiting === 0) return undefined;
 		let hot: Candidate | undefined;
 		let cold: Candidate | undefined;
 		const wanted = new Map<Model, Candidate>();
@@ -143,6 +161,8 @@ export class Turns {
 		if (place.state !== "running" || place.hasFirstByte) return;
 		place.hasFirstByte = true;
 		if (place.model.loader === place) this.#loadEnded(place.model, nowMs);
+		else if (!place.wasTry && place.asked.isStream)
+			place.model.slots.answered(nowMs - place.startedMs);
 		this.#judgeTry(place, nowMs);
 	}
 
@@ -161,16 +181,22 @@ export class Turns {
 		this.#running -= 1;
 		// Only when what has to go is idle does a load begin.
 		const loader = this.#loading?.loader;
-		if (loader !== undefined && loader.model !== model)
+		if (loader !== undefined && loader.model !== model && !this.#loadFits)
 			loader.servedFromMs = nowMs;
-		for (const other of model.running)
-			if (other.rivals?.has(place) === true && !other.hasFirstByte)
-				this.#endTry(other, other.asked.isStream ? "waited" : "unclear", nowMs);
+		for (const other of model.running) {
+			if (other.rivals?.has(place) !== true || other.hasFirstByte) continue;
+			const isLate = model.slots.isLate(nowMs - other.startedMs);
+			const tried = other.asked.isStream && isLate ? "waited" : "unclear";
+			// Until now it may have waited, in Ollama.
+			if (tried === "waited") other.servedFromMs = nowMs;
+			this.#endTry(other, tried, nowMs);
+		}
 		if (place.rivals !== undefined) this.#endTry(place, "unclear", nowMs);
 		if (model.loader === place) {
 			// It came to nothing; whoever is next tries it again.
 			model.loader = undefined;
 			if (this.#loading === model) this.#loading = undefined;
+			this.#madeRoom(model, nowMs);
 		}
 		const fromMs = keepsLoad ? place.startedMs : place.servedFromMs;
 		const serviceMs = Math.max(0, nowMs - fromMs);
@@ -179,8 +205,17 @@ export class Turns {
 		return serviceMs;
 	}
 
-	/** What Ollama says is loaded; `undefined` if it does not say. */
-	loaded(keys: ReadonlySet<string> | undefined, nowMs: number): void {
+	/**
+	 * What Ollama says is loaded; `undefined` if it does not say.
+	 *
+	 * @param askedMs when it was asked: what was loaded before the last load ended says nothing
+	 */
+	loaded(
+		keys: ReadonlySet<string> | undefined,
+		nowMs: number,
+		askedMs = nowMs,
+	): void {
+		if (askedMs < this.#changedMs) return;
 		this.#knowsLoaded = keys !== undefined;
 		if (keys === undefined) return;
 		const there = [...keys].map((key) => this.#modelOf(key));
@@ -192,14 +227,10 @@ export class Turns {
 			if (!keys.has(model.key)) this.#isGone(model);
 			else if (!model.isLoaded) {
 				model.isLoaded = true;
-				if (displaced?.models.has(model) !== true) model.turnSinceMs = nowMs;
+				if (displaced?.has(model) !== true) model.turnSinceMs = nowMs;
 			}
 		}
-		for (const model of there)
-			for (const other of there) if (other !== model) fit(model, other);
-		for (const model of displaced?.models ?? [])
-			if (displaced !== undefined && !model.isLoaded)
-				clash(displaced.by, model);
+		this.#fit(there, keys);
 	}
 
 	/** Puts other settings in force. */
@@ -216,20 +247,26 @@ export class Turns {
 		for (const model of this.#models.values()) {
 			model.isLoaded = false;
 			model.loader = undefined;
-			model.fitsWith.clear();
 			model.clashesWith.clear();
 			model.forgetSlots(this.#settings.parallel);
+			for (const place of model.running) place.rivals = undefined;
 		}
 		this.#loading = undefined;
+		this.#displaced = undefined;
+		this.#together = [];
 	}
 
 	/** Charges what runs for longer than was expected. */
 	tick(nowMs: number): void {
 		if (this.#waiting === 0) return;
 		for (const model of this.#models.values())
-			for (const { charge, rank, servedFromMs, hasFirstByte } of model.running)
-				if (charge !== undefined && hasFirstByte)
+			for (const place of model.running) {
+				const { charge, rank, servedFromMs, rivals } = place;
+				// These may wait in Ollama.
+				if (place === model.loader || rivals !== undefined) continue;
+				if (charge !== undefined)
 					this.#fairnessOf(rank).grow(charge, nowMs - servedFromMs);
+			}
 	}
 
 	/** How many are likely to go before a request that waits, at most all that wait. */
@@ -270,8 +307,8 @@ export class Turns {
 		let model = this.#models.get(key);
 		if (model !== undefined) return model;
 		if (this.#models.size >= maxModels)
-			for (const [name, { isIdle }] of this.#models)
-				if (isIdle) this.#models.delete(name);
+			for (const [name, { isIdle, isLoaded }] of this.#models)
+				if (isIdle && !isLoaded) this.#models.delete(name);
 		model = new Model(key, this.#settings.parallel);
 		this.#models.set(key, model);
 		return model;
@@ -284,14 +321,14 @@ export class Turns {
 	#bestOf(model: Model, nowMs: number): Candidate | undefined {
 		let best: Candidate | undefined;
 		for (const [index, priority] of priorities.entries()) {
-			const [oldest] = model.lanes[index]?.arrivals ?? [];
-			if (oldest === undefined) continue;
-			if (nowMs - oldest.arrivedMs >= this.#settings.maxWaitMs[priority])
-				best = this.#better(best, { place: oldest, rank: 0 });
-			else if (best === undefined) {
-				const [place] = model.lanes[index]?.lines.first?.places ?? [];
-				if (place !== undefined) best = { place, rank: index + 1 };
-			}
+			const lane = model.lanes[index];
+			const [longest] = lane?.passedOver ?? [];
+			if (longest === undefined) continue;
+			const isDue = nowMs >= this.#dueMs(longest, priority);
+			if (!isDue && best !== undefined) continue;
+			const [place] = (isDue ? longest : lane?.lines.first)?.places ?? [];
+			if (place !== undefined)
+				best = this.#better(best, { place, rank: isDue ? 0 : index + 1 });
 		}
 		return best;
 	}
@@ -302,19 +339,24 @@ export class Turns {
 
 	#goesBefore(a: Candidate, b: Candidate): boolean {
 		if (a.rank !== b.rank) return a.rank < b.rank;
-		if (a.rank === 0) return this.#dueMs(a.place) < this.#dueMs(b.place);
-		const [mine, other] = [a.place.line?.account, b.place.line?.account];
-		return mine !== undefined && other !== undefined && isBefore(mine, other);
+		const [mine, other] = [a.place.line, b.place.line];
+		if (mine === undefined || other === undefined) return false;
+		if (a.rank > 0) return isBefore(mine.account, other.account);
+		const [mineMs, otherMs] = [
+			this.#dueMs(mine, a.place.asked.priority),
+			this.#dueMs(other, b.place.asked.priority),
+		];
+		return mineMs < otherMs;
 	}
 
-	#dueMs({ arrivedMs, asked }: Place): number {
-		return arrivedMs + this.#settings.maxWaitMs[asked.priority];
+	#dueMs({ sinceMs }: Line, priority: Priority): number {
+		return sinceMs + this.#settings.maxWaitMs[priority];
 	}
 
 	/** Whether one more may be sent to a loaded model. */
 	#hasRoom(model: Model, nowMs: number): boolean {
-		const loading = this.#loading;
-		if (loading !== undefined && !loading.fitsWith.has(model)) return false;
+		if (this.#loading !== undefined && !this.#loadsBeside(this.#loading, nowMs))
+			return false;
 		const { slots, running } = model;
 		if (running.size < slots.known) return true;
 		return running.size === slots.known && slots.mayTry(nowMs);
@@ -327,10 +369,10 @@ export class Turns {
 		nowMs: number,
 	): boolean {
 		if (this.#loading !== undefined) return false;
+		if (this.#fitsBeside(cold.place.model)) return true;
 		for (const model of this.#models.values())
 			if (
 				this.#isLoaded(model) &&
-				!model.fitsWith.has(cold.place.model) &&
 				this.#keepsTurn(model, cold, wanted.get(model), nowMs)
 			)
 				return false;
@@ -369,8 +411,54 @@ export class Turns {
 		return false;
 	}
 
+	/** Whether all that are loaded and this one were seen loaded at one time. */
+	#fitsBeside(model: Model): boolean {
+		// What the last load has left is not known yet.
+		if (this.#displaced !== undefined) return false;
+		return this.#together.some((keys) => {
+			if (!keys.has(model.key)) return false;
+			for (const other of this.#models.values())
+				if (other.isLoaded && !keys.has(other.key)) return false;
+			return true;
+		});
+	}
+
+	#loadedBeside(model: Model): ReadonlySet<Model> {
+		const beside = new Set<Model>();
+		for (const other of this.#models.values())
+			if (other !== model && other.isLoaded) beside.add(other);
+		return beside;
+	}
+
+	/** Whether nothing has to go for a load that is on its way. */
+	#loadsBeside({ loader, loadMs }: Model, nowMs: number): boolean {
+		if (nowMs - (loader?.startedMs ?? nowMs) > longestOfLoads * loadMs)
+			this.#loadFits = false;
+		return this.#loadFits;
+	}
+
+	#fit(models: readonly Model[], keys: ReadonlySet<string>): void {
+		for (const model of models)
+			for (const other of models) model.clashesWith.delete(other);
+		if (keys.size < 2 || this.#together.some((known) => holds(known, keys)))
+			return;
+		this.#together = this.#together.filter((known) => !holds(keys, known));
+		this.#together.push(new Set(keys));
+		if (this.#together.length > maxTogether) this.#together.shift();
+	}
+
+	#clash(a: Model, b: Model): void {
+		a.clashesWith.add(b);
+		b.clashesWith.add(a);
+		this.#together = this.#together.filter(
+			(known) => !(known.has(a.key) && known.has(b.key)),
+		);
+	}
+
 	#load(place: Place, nowMs: number): Place {
 		const { model } = place;
+		this.#loadFits = this.#fitsBeside(model);
+		this.#before = this.#loadedBeside(model);
 		place.isLoader = true;
 		model.loader = place;
 		this.#loading = model;
@@ -380,11 +468,13 @@ export class Turns {
 	#start(place: Place, nowMs: number): Place {
 		const { line, model } = place;
 		if (line === undefined) throw new Error("a request without a line");
-		if (model.isLoaded && model.running.size >= model.slots.known) {
+		if (!place.isLoader && model.running.size >= model.slots.known) {
 			place.rivals = new Set(model.running);
+			place.wasTry = true;
 			model.slots.begin();
 		}
 		this.#stand(place, line);
+		line.served(nowMs);
 		place.charge = this.#fairnessOf(place.rank).start(line.account);
 		place.state = "running";
 		place.startedMs = nowMs;
@@ -402,6 +492,7 @@ export class Turns {
 		this.#waiting -= 1;
 		if (line.places.size > 0) return;
 		line.lane.lines.delete(line);
+		line.lane.passedOver.delete(line);
 		line.lane.byUser.delete(place.asked.user);
 		line.account.standings.delete(line);
 	}
@@ -418,26 +509,29 @@ export class Turns {
 		model.turnSinceMs = nowMs;
 		model.idleSinceMs = nowMs;
 		if (this.#loading === model) this.#loading = undefined;
-		// Ollama has made room for it, if there was none; `loaded` says what is still there.
+		// Until both are seen loaded.
+		if (!this.#loadFits)
+			for (const other of this.#before)
+				if (other.running.size === 0) this.#clash(model, other);
+		this.#madeRoom(model, nowMs);
+	}
+
+	/** Ollama has made room for a load, if there was none; `loaded` says what is still there. */
+	#madeRoom(model: Model, nowMs: number): void {
+		this.#changedMs = nowMs;
 		const others = new Set<Model>();
 		for (const other of this.#models.values()) {
-			if (other === model || !other.isLoaded || model.fitsWith.has(other))
-				continue;
-			other.isLoaded = false;
+			if (other === model || !other.isLoaded) continue;
+			// Ollama lets nobody go who answers.
+			if (other.running.size > 0) continue;
+			other.isLoaded = this.#loadFits;
 			others.add(other);
 		}
-		this.#displaced = { by: model, models: others };
+		this.#displaced = others;
 	}
 
 	#isGone(model: Model): void {
-		if (model.isLoaded) {
-			model.isLoaded = false;
-			for (const other of model.fitsWith) other.fitsWith.delete(model);
-			model.fitsWith.clear();
-			// Ollama makes room before it loads, so it has gone for that.
-			if (this.#loading !== undefined && this.#loading !== model)
-				clash(this.#loading, model);
-		}
+		model.isLoaded = false;
 		if (this.#loading !== undefined) return;
 		// Ollama loads it for a request that it has already.
 		for (const place of model.running) {
@@ -445,6 +539,8 @@ export class Turns {
 			place.isLoader = true;
 			model.loader = place;
 			this.#loading = model;
+			this.#loadFits = false;
+			this.#before = this.#loadedBeside(model);
 			return;
 		}
 	}
@@ -460,8 +556,6 @@ export class Turns {
 
 	#endTry(place: Place, tried: Tried, nowMs: number): void {
 		place.rivals = undefined;
-		// Until now it waited, in Ollama.
-		if (tried === "waited") place.servedFromMs = nowMs;
 		place.model.slots.end(tried, nowMs);
 	}
 }
@@ -472,12 +566,7 @@ function laneOf({ model, rank }: Place): Lane {
 	return lane;
 }
 
-function clash(a: Model, b: Model): void {
-	a.clashesWith.add(b);
-	b.clashesWith.add(a);
-}
-
-function fit(a: Model, b: Model): void {
-	a.fitsWith.add(b);
-	a.clashesWith.delete(b);
+function holds(all: ReadonlySet<string>, some: ReadonlySet<string>): boolean {
+	for (const key of some) if (!all.has(key)) return false;
+	return true;
 }

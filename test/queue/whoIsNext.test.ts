@@ -1,0 +1,177 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import t from "tap";
+import type { Asked } from "../../src/queue/model.ts";
+import { type Priority, priorities } from "../../src/queue/priority.ts";
+import { Turns } from "../../src/queue/turns.ts";
+import { defaultSettings, type Request, Simulation } from "./simulation.ts";
+
+const asked = (user: string, more: Partial<Asked> = {}): Asked => ({
+	...{ user, share: 1, priority: "normal", model: "m", isStream: true },
+	...more,
+});
+const request = (user: string, more: Partial<Request> = {}): Request => ({
+	...{ ...asked(user), firstByteMs: 1, serviceMs: 1000 },
+	...more,
+});
+/** One model, loaded, with one slot. */
+function loaded(...models: string[]): Turns {
+	const turns = new Turns({ ...defaultSettings, parallel: 1 });
+	turns.loaded(new Set(models.length === 0 ? ["m"] : models), 0);
+	return turns;
+}
+
+t.test(
+	"one who comes goes before the eleven that a batch has waiting",
+	async (t) => {
+		const turns = loaded();
+		for (let count = 0; count < 12; count += 1)
+			turns.arrived(asked("batch"), 0);
+		const first = turns.next(0);
+		const one = turns.arrived(asked("ann"), 500);
+		t.equal(turns.next(500), undefined, "the slot is in use");
+		t.equal(turns.aheadOf(one), 0);
+		assert.ok(first !== undefined);
+		turns.finished(first, 1000);
+		t.equal(turns.next(1000), one);
+	},
+);
+
+t.test("a higher class goes first, however much it has had", async (t) => {
+	const turns = loaded();
+	const low = turns.arrived(asked("ann"), 0);
+	const high = turns.arrived(asked("bob", { priority: "interactive" }), 1);
+	t.equal(turns.next(2), high);
+	turns.finished(high, 60_000);
+	const again = turns.arrived(
+		asked("bob", { priority: "interactive" }),
+		60_000,
+	);
+	t.equal(turns.next(60_000), again);
+	t.equal(low.state, "waiting");
+});
+
+t.test("a request whose class was lowered competes there", async (t) => {
+	const turns = loaded();
+	const lowered = turns.arrived(asked("ann", { priority: "batch" }), 0);
+	const other = turns.arrived(asked("bob"), 1);
+	const own = turns.arrived(asked("ann", { priority: "interactive" }), 2);
+	t.equal(turns.next(3), own);
+	turns.finished(own, 4);
+	t.equal(turns.next(4), other);
+	turns.finished(other, 5);
+	t.equal(turns.next(5), lowered);
+});
+
+t.test(
+	"whoever has been passed over for as long as its class may be goes first",
+	async (t) => {
+		const turns = loaded();
+		const low = turns.arrived(asked("ann", { priority: "batch" }), 0);
+		turns.arrived(asked("bob", { priority: "interactive" }), 21_600_000);
+		t.equal(turns.next(21_600_000), low);
+	},
+);
+
+t.test("a long backlog of one's own is not being passed over", async (t) => {
+	const turns = loaded();
+	for (let count = 0; count < 60; count += 1) turns.arrived(asked("ann"), 0);
+	let nowMs = 0;
+	for (let place = turns.next(0); nowMs < 700_000; place = turns.next(nowMs)) {
+		assert.ok(place !== undefined);
+		nowMs += 20_000;
+		turns.finished(place, nowMs);
+	}
+	const one = turns.arrived(asked("bob"), nowMs);
+	t.equal(turns.aheadOf(one), 0);
+});
+
+t.test("users who come and come do not put off one who waits", async (t) => {
+	const turns = loaded();
+	const first = turns.arrived(asked("ann"), 0);
+	turns.next(0);
+	turns.finished(first, 1000);
+	let running = turns.arrived(asked("new"), 1000);
+	const own = turns.arrived(asked("ann"), 1000);
+	for (let number = 0; own.state === "waiting"; number += 1) {
+		t.ok(number < 5, "not for ever");
+		const next = turns.next(1000 + number);
+		assert.ok(next !== undefined);
+		running = next;
+		turns.arrived(asked(`new ${number}`), 1000 + number);
+		turns.finished(running, 1000 + number);
+	}
+});
+
+t.test(
+	"how many are ahead is what comes true, where all are of one length",
+	async () => {
+		fc.assert(
+			fc.property(
+				fc.array(
+					fc.tuple(
+						fc.constantFrom("ann", "bob", "cyd", "dan"),
+						fc.constantFrom<Priority[]>(...priorities),
+					),
+					{ minLength: 1, maxLength: 25 },
+				),
+				(list) => {
+					const simulation = new Simulation({
+						machine: { room: 1, parallel: 1, loadMs: 10 },
+						settings: { parallel: 1 },
+					});
+					simulation.submit(request("zoe", { priority: "interactive" }));
+					const trips = list.map(([user, priority]) =>
+						simulation.submit(request(user, { priority })),
+					);
+					const ahead = trips.map(({ place }) =>
+						simulation.turns.aheadOf(place),
+					);
+					simulation.run();
+					const order = [...trips].sort((a, b) => a.startedMs - b.startedMs);
+					assert.deepEqual(
+						ahead,
+						trips.map((trip) => order.indexOf(trip)),
+					);
+				},
+			),
+			{ numRuns: 300 },
+		);
+	},
+);
+
+t.test("one request loads a model, and all others wait for it", async (t) => {
+	const turns = loaded();
+	const loader = turns.arrived(asked("ann", { model: "n" }), 0);
+	turns.arrived(asked("bob", { model: "n" }), 0);
+	turns.arrived(asked("cyd"), 0);
+	t.equal(turns.next(0), loader);
+	t.equal(turns.next(1000), undefined, "what may have to go falls idle");
+	turns.firstByte(loader, 2000);
+	t.equal(turns.next(2000), undefined, "the slot is in use");
+});
+
+t.test("what was loaded before a load that failed may be gone", async (t) => {
+	const turns = loaded();
+	const loader = turns.arrived(asked("ann", { model: "n" }), 0);
+	t.equal(turns.next(0), loader);
+	turns.finished(loader, 500);
+	const next = turns.arrived(asked("bob"), 600);
+	t.equal(turns.next(600), next);
+	t.ok(next.isLoader);
+});
+
+t.test(
+	"an answer from before the end of a load says nothing of what is loaded",
+	async (t) => {
+		const turns = loaded();
+		const loader = turns.arrived(asked("ann", { model: "n" }), 0);
+		turns.next(0);
+		turns.firstByte(loader, 500);
+		turns.loaded(new Set(["m"]), 600, 400);
+		turns.finished(loader, 700);
+		const next = turns.arrived(asked("bob", { model: "n" }), 800);
+		t.equal(turns.next(800), next);
+		t.notOk(next.isLoader);
+	},
+);
