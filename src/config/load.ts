@@ -98,6 +98,7 @@ export interface Settings {
 	};
 	/** `undefined` where nothing is kept. */
 	readonly ledger: LedgerSettings | undefined;
+	readonly budgets: { readonly withoutLedger: "batch" | "refuse" };
 	readonly drainTimeoutMs: number;
 	readonly logLevel: LogLevel;
 	/** How much a request's line says of the person behind it. */
@@ -313,6 +314,7 @@ export function parseConfig(text: string, file: string): Settings {
 			metrics,
 		},
 		ledger: readLedger(config.ledger, file),
+		budgets: config.budgets,
 		drainTimeoutMs: inMs(config.drainTimeout),
 		logLevel: config.log.level,
 		logPeople: config.log.people,

@@ -345,6 +345,19 @@ export const configSchema = {
 				},
 				"Who used what, kept by `llamagate ledger` (docs/usage.md). Leave the whole section out, and nothing is kept; an empty one takes these defaults.",
 			),
+			budgets: section(
+				{
+					withoutLedger: {
+						type: "string",
+						enum: ["batch", "refuse"],
+						"x-expected": '"batch" or "refuse"',
+						default: "batch",
+						description:
+							"What becomes of requests of a key with a budget while no ledger has told what the key used before the gate started: `batch` lets them wait with those of class `batch`, `refuse` answers 503.",
+					},
+				},
+				"Budgets of keys, which stand in the keys file (docs/usage.md).",
+			),
 			drainTimeout: duration(
 				"30s",
 				"After SIGTERM: how long running streams may finish before they are cut.",

@@ -1,5 +1,6 @@
 import { openAdminServer } from "../admin/server.ts";
 import { type Settings, typed } from "../config/load.ts";
+import { costOf } from "../ledger/budgets.ts";
 import { LedgerClient } from "../ledger/client.ts";
 import { createLog, flushLog, type Log, type LogSink } from "../log.ts";
 import {
@@ -13,6 +14,7 @@ import { createWhois } from "../tailscale/localApi.ts";
 import { version } from "../version.ts";
 import { AccessLog, type Account } from "./accessLog.ts";
 import { adminRoutes, metricsRoutes } from "./adminRoutes.ts";
+import { restoreBudgets } from "./budgetRestore.ts";
 import { localSource } from "./connection.ts";
 import { createGate, type Gate } from "./gate.ts";
 import { Reloader, type ReloadResult } from "./reload.ts";
@@ -51,16 +53,16 @@ export async function startDaemon(
 	const rules = await load();
 	const log = createLog(rules.settings.logLevel, sink);
 	const ledger = openLedgerClient(rules.settings, log);
-	const accessLog = new AccessLog(log, sink, ledger && accountTo(ledger));
+	const accessLog = new AccessLog(log, sink, accountTo(ledger));
 	const gate = await createGate(rules, accessLog, log);
+	// Before anybody is let in.
+	let rulesNow = () => rules;
+	const budgets = await restoreBudgets(gate.budgets, () => rulesNow(), log);
 	let isStarted = false;
 	const listener = await listen(rules.settings, gate, log, () => {
 		if (isStarted) notifySystemd(`STATUS=${describe(listener)}`);
 	});
-	if (rules.keyring.names.length === 0)
-		log.warn(
-			`there is no key, so nobody is let in; make one with: ${typed("keys add NAME", rules.settings.configFile)}`,
-		);
+	warnOfNoKey(rules, log);
 	const reloader = new Reloader(
 		rules,
 		startedAt,
@@ -70,9 +72,11 @@ export async function startDaemon(
 			takeOver(next.settings, previous.settings, listener, log);
 			warnOfExpiry(next, log);
 			void warnOfUselessLogins(next.settings, log);
+			budgets.look();
 		},
 		log,
 	);
+	rulesNow = () => reloader.rules;
 	void warnOfUselessLogins(rules.settings, log);
 	const stopWatch = watchExpiry(reloader, log);
 
@@ -85,15 +89,7 @@ export async function startDaemon(
 		ledger,
 		log,
 	};
-	const { socket, metrics } = rules.settings.admin;
-	const adminServers = [
-		socket === undefined
-			? undefined
-			: await openAdminServer({ path: socket }, adminRoutes(daemon), log),
-		metrics === undefined
-			? undefined
-			: await openAdminServer(metrics, metricsRoutes(daemon), log),
-	];
+	const adminServers = await openAdminServers(daemon, rules.settings);
 	log.info(
 		{
 			version,
@@ -113,6 +109,7 @@ export async function startDaemon(
 		async stop() {
 			log.info({ streams: gate.stats().streams }, "stopping");
 			stopWatch();
+			budgets.stop();
 			listener.close();
 			notifySystemd("STOPPING=1");
 			await gate.drain();
@@ -138,11 +135,37 @@ function openLedgerClient(
 		: new LedgerClient(ledger.socket, log);
 }
 
-function accountTo(ledger: LedgerClient): Account {
+function accountTo(ledger: LedgerClient | undefined): Account {
 	return (exchange, outcome) => {
+		if (ledger === undefined && exchange.reservation === undefined) return;
 		const record = usageRecordOf(exchange, outcome);
-		if (record !== undefined) ledger.record(record);
+		if (record === undefined) return;
+		const refused = outcome === "refused" ? 1 : 0;
+		exchange.reservation?.settle(costOf({ ...record, refused }), record.time);
+		ledger?.record(record);
 	};
+}
+
+function warnOfNoKey({ keyring, settings }: Rules, log: Log): void {
+	if (keyring.names.length === 0)
+		log.warn(
+			`there is no key, so nobody is let in; make one with: ${typed("keys add NAME", settings.configFile)}`,
+		);
+}
+
+async function openAdminServers(
+	daemon: Parameters<typeof adminRoutes>[0],
+	{ admin: { socket, metrics } }: Settings,
+) {
+	const { log } = daemon;
+	return [
+		socket === undefined
+			? undefined
+			: await openAdminServer({ path: socket }, adminRoutes(daemon), log),
+		metrics === undefined
+			? undefined
+			: await openAdminServer(metrics, metricsRoutes(daemon), log),
+	];
 }
 
 /** @param moved is called when the bound addresses have changed */

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Credential } from "../keys/keyring.ts";
+import type { Reservation } from "../ledger/budgets.ts";
 import type { Outcome } from "../ledger/record.ts";
 import type { Family, Match, Route } from "../ollama/routes.ts";
 import type { Usage } from "../ollama/usage.ts";
@@ -64,6 +65,10 @@ export class Exchange {
 	identityFault: string | undefined;
 	/** A path that is not in the table, fit for the log; of requests with a key alone. */
 	wrongPath: string | undefined;
+	/** Its part of its key's budget. */
+	reservation: Reservation | undefined;
+	/** Its class is `batch`, whatever its key's is: the budget is used up, or not known. */
+	isDemoted = false;
 	ended = false;
 	index = -1;
 	/** What must be given back or stopped at the end: a slot, an upstream request. */

@@ -7,6 +7,7 @@ import fastify, {
 	type FastifyRequest,
 } from "fastify";
 import { routes } from "../ollama/routes.ts";
+import { checkBudget } from "./budget.ts";
 import type { Exchange } from "./exchange.ts";
 import { checkIdentity } from "./identity.ts";
 import { checkPerson } from "./person.ts";
@@ -62,7 +63,8 @@ export async function createApp(
 			(exchange.credential?.key.people === undefined
 				? undefined
 				: await checkPerson(state, exchange)) ??
-			(await limits.check(request));
+			(await limits.check(request)) ??
+			(exchange.ended ? undefined : checkBudget(state, exchange));
 		// The client may have left while the limits were counted.
 		if (refusal === undefined && !exchange.ended) return;
 		reply.hijack();

@@ -1,6 +1,7 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { FastifyInstance } from "fastify";
 import type { LockedOut } from "../admin/status.ts";
+import type { Budgets } from "../ledger/budgets.ts";
 import type { Log } from "../log.ts";
 import { matchRoute } from "../ollama/routes.ts";
 import type { QueueStats } from "../queue/queue.ts";
@@ -68,6 +69,8 @@ export interface Gate {
 	 * @param isLocal whether it listens on a Unix socket, where peers have no address
 	 */
 	createServer(isLocal?: () => boolean): Server;
+	/** What keys have used of their budgets. */
+	readonly budgets: Budgets;
 	/** Puts new rules in force; streams whose key is no longer good are cut. */
 	replaceRules(rules: Rules): void;
 	/** Refuses what is new, waits for what runs, and cuts what is left after the drain timeout. */
@@ -107,6 +110,7 @@ export async function createGate(
 	sweeper.unref();
 
 	return {
+		budgets: state.budgets,
 		createServer(isLocal = () => false) {
 			const server = createGateServer(
 				state,

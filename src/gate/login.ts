@@ -148,6 +148,7 @@ export function loginCredential(
 		options: undefined,
 		bind: undefined,
 		people: undefined,
+		budget: undefined,
 		canary: false,
 		entry: JSON.stringify(rules),
 	};

@@ -16,6 +16,8 @@ export interface Refusal {
 	readonly message: string;
 	/** Names and values in turn. */
 	readonly headers?: readonly string[];
+	/** A word for programs, in the reply's body. */
+	readonly code?: string;
 }
 
 /**
@@ -45,7 +47,12 @@ function headersOf({ status, headers = [] }: Refusal): readonly string[] {
 export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 	const { req, res } = exchange;
 	if (exchange.ended || res.headersSent) return;
-	const body = errorBody(exchange.family, refusal.status, refusal.message);
+	const body = errorBody(
+		exchange.family,
+		refusal.status,
+		refusal.message,
+		refusal.code,
+	);
 	const sizeBytes = Buffer.byteLength(body);
 	const headers = [
 		"content-type",

@@ -1,4 +1,5 @@
 import type { Settings } from "../config/load.ts";
+import { Budgets } from "../ledger/budgets.ts";
 import type { Log } from "../log.ts";
 import { ActiveSet } from "../net/activeSet.ts";
 import { descriptorLimit, roomForClients } from "../net/descriptors.ts";
@@ -34,6 +35,7 @@ export class GateState {
 	readonly pieces = new PieceBudget();
 	readonly judgedBodies = new JudgedBodies();
 	readonly uploads = new Uploads();
+	readonly budgets = new Budgets(Date.now());
 	/** The gate answers what runs, and takes nothing new. */
 	draining = false;
 	#rules: Rules;

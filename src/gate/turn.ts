@@ -51,9 +51,10 @@ export function waitForTurn(
 
 /** The key's class, or a lower one that the request asks for. */
 function priorityOf(
-	{ head, knownCredential }: Exchange,
+	{ head, knownCredential, isDemoted }: Exchange,
 	queue: FairQueue,
 ): Priority {
+	if (isDemoted) return "batch";
 	const own = knownCredential.key.priority;
 	const [asked] = head.priority;
 	if (asked === undefined) return own;

@@ -32,6 +32,7 @@ import { parseModelPattern } from "../ollama/modelName.ts";
 import { optionNames } from "../ollama/options.ts";
 import { type Scope, scopes } from "../ollama/routes.ts";
 import { type Priority, priorities } from "../priority.ts";
+import { type BudgetEntry, budgetMistakes, budgetSchema } from "./budget.ts";
 import { type PeopleEntry, peopleSchema } from "./people.ts";
 import { shareLimits } from "./share.ts";
 
@@ -76,6 +77,8 @@ export interface KeyEntry {
 	readonly share?: number;
 	/** Defaults to `defaultPriority`. */
 	readonly priority?: Priority;
+	/** What it may use in a time. */
+	readonly budget?: BudgetEntry;
 	/** Digests that a rotation has replaced and that work until their time. */
 	readonly previous?: readonly {
 		readonly sha256: string;
@@ -153,6 +156,7 @@ export const keyFileSchema = {
 						properties: { nodes: names, users: names, tags: names },
 					},
 					people: peopleSchema,
+					budget: budgetSchema,
 					canary: { type: "boolean", "x-expected": "true or false" },
 					denyOptions: {
 						type: "array",
@@ -317,6 +321,8 @@ export function parseKeys(text: string, file: string): KeyEntry[] {
 		}
 		for (const [where, message] of peopleMistakes(key.people))
 			refuse(["keys", index, "people", ...where], message);
+		for (const [where, message] of budgetMistakes(key.budget))
+			refuse(["keys", index, "budget", ...where], message);
 		for (const [turn, previous] of (key.previous ?? []).entries()) {
 			times.push([
 				["keys", index, "previous", turn, "expires"],

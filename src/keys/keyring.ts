@@ -4,11 +4,13 @@ import {
 	randomBytes,
 	timingSafeEqual,
 } from "node:crypto";
+import type { Budget } from "../ledger/budgets.ts";
 import { parseOllamaKey } from "../ollama/cliSignature.ts";
 import { type ModelPattern, parseModelPattern } from "../ollama/modelName.ts";
 import { type OptionRules, readOptionRules } from "../ollama/options.ts";
 import type { Scope } from "../ollama/routes.ts";
 import { defaultPriority, type Priority } from "../priority.ts";
+import { readBudget } from "./budget.ts";
 import type { Binding } from "./keyFile.ts";
 import {
 	defaultScopes,
@@ -42,6 +44,8 @@ export interface Key {
 	readonly bind: Binding | undefined;
 	/** The people behind it; `undefined` where it is nobody in particular. */
 	readonly people: PeopleEntry | undefined;
+	/** What it may use in a time; `undefined` for as much as it gets. */
+	readonly budget: Budget | undefined;
 	/** A key that lets nobody in and tells on whoever uses it. */
 	readonly canary: boolean;
 	/** The entry that it was read from, to tell whether a reload has changed it. */
@@ -87,6 +91,7 @@ export class Keyring {
 	readonly #nobody = randomBytes(32);
 	readonly #ends: { name: string; expiresAtMs: number }[] = [];
 	readonly #names: string[] = [];
+	readonly #budgets = new Map<string, Budget>();
 
 	constructor(entries: readonly KeyEntry[]) {
 		for (const entry of entries) this.#take(entry);
@@ -109,6 +114,11 @@ export class Keyring {
 		return this.#names;
 	}
 
+	/** The budgets of keys that have one, by the keys' names. */
+	get budgets(): ReadonlyMap<string, Budget> {
+		return this.#budgets;
+	}
+
 	#take(entry: KeyEntry): void {
 		this.#names.push(entry.name);
 		this.#ends.push({
@@ -126,9 +136,11 @@ export class Keyring {
 			options: readOptionRules(entry, entry.models !== undefined),
 			bind: entry.bind,
 			people: entry.people,
+			budget: entry.budget && readBudget(entry.budget),
 			canary: entry.canary ?? false,
 			entry: JSON.stringify(entry),
 		};
+		if (key.budget !== undefined) this.#budgets.set(key.name, key.budget);
 		const expiresAtMs = timeOf(entry.expires);
 		if (entry.ollamaKey !== undefined)
 			this.#addSigner(key, entry.ollamaKey, expiresAtMs);

@@ -214,9 +214,13 @@ function isName(value: unknown): value is string {
 
 function readQuery(value: unknown): UsageQuery | undefined {
 	if (typeof value !== "object" || value === null) return undefined;
-	const { sinceMs, by, key } = value as Record<keyof UsageQuery, unknown>;
+	const { sinceMs, untilMs, by, key } = value as Record<
+		keyof UsageQuery,
+		unknown
+	>;
 	const isGood =
 		Number.isSafeInteger(sinceMs) &&
+		(untilMs === undefined || Number.isSafeInteger(untilMs)) &&
 		Array.isArray(by) &&
 		by.every((name) => dimensions.includes(name)) &&
 		new Set(by).size === by.length &&

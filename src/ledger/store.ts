@@ -17,6 +17,8 @@ export interface UsageQuery {
 	/** Epoch milliseconds. What is older than the records is told by whole days. */
 	readonly sinceMs: number;
 	readonly by: readonly Dimension[];
+	/** The first moment that is not counted; as late as there are records if it is not given. */
+	readonly untilMs?: number;
 	/** Of this key alone. */
 	readonly key?: string;
 }
@@ -144,24 +146,33 @@ export class Store {
 	}
 
 	/** Sums from a time on, in the order of the GPU's time, most first. */
-	usage({ sinceMs, by, key }: UsageQuery, nowMs = Date.now()): UsageRow[] {
+	usage(
+		{ sinceMs, untilMs, by, key }: UsageQuery,
+		nowMs = Date.now(),
+	): UsageRow[] {
 		const horizonDay = this.#horizonDay(nowMs);
 		const isOld = sinceMs < horizonDay * dayMs;
+		const endMs = untilMs ?? Number.MAX_SAFE_INTEGER;
 		const firstHour = isOld
 			? horizonDay * 24
 			: Math.max(0, Math.ceil(sinceMs / hourMs));
-		// Whole hours from their sums, what comes before the first from its records.
-		const rest = isOld
+		const endHour = Math.max(firstHour, Math.floor(endMs / hourMs));
+		const records = (fromMs: number, toMs: number) =>
+			`SELECT party, time / ${dayMs} AS day, ${amountNames.join(", ")}, iif(outcome = ${outcomes.indexOf("refused")}, requests, 0) AS refused FROM records WHERE time >= ${Math.max(0, Math.floor(fromMs))} AND time < ${toMs}`;
+		// Whole hours from their sums, what comes before the first and behind the last from the records.
+		const before = isOld
 			? `SELECT party, bucket AS day, ${list(String)} FROM days WHERE bucket >= ${Math.max(0, Math.floor(sinceMs / dayMs))} AND bucket < ${horizonDay}`
-			: `SELECT party, time / ${dayMs} AS day, ${amountNames.join(", ")}, iif(outcome = ${outcomes.indexOf("refused")}, requests, 0) AS refused FROM records WHERE time >= ${Math.max(0, Math.floor(sinceMs))} AND time < ${firstHour * hourMs}`;
+			: records(sinceMs, Math.min(firstHour * hourMs, endMs));
+		const behind = records(Math.max(endHour * hourMs, sinceMs), endMs);
 		const named = by.map((name) => (name === "day" ? "day" : `p.${name}`));
 		const rows = this.#db
 			.prepare(
 				`SELECT ${[...named, list((name) => `sum(s.${name}) AS ${name}`)].join(", ")}
 				FROM (
 					SELECT party, day, ${list((name) => `sum(${name}) AS ${name}`)} FROM (
-						SELECT party, bucket / 24 AS day, ${list(String)} FROM hours WHERE bucket >= ${firstHour}
-						UNION ALL ${rest}
+						SELECT party, bucket / 24 AS day, ${list(String)} FROM hours WHERE bucket >= ${firstHour} AND bucket < ${endHour}
+						UNION ALL ${before}
+						${untilMs === undefined || endHour * hourMs >= endMs || firstHour * hourMs > endMs ? "" : `UNION ALL ${behind}`}
 					) GROUP BY party, day
 				) s JOIN parties p ON p.id = s.party
 				${key === undefined ? "" : "WHERE p.key = ?"}

@@ -20,28 +20,31 @@ const anthropicTypes: Record<number, string> = {
  * The error as Ollama would write it for that family (openai/openai.go:NewError,
  * anthropic/anthropic.go:NewError): one line of JSON, never empty, because the
  * stock CLI takes an empty error body for success.
+ *
+ * @param code a word for programs, which Ollama itself has none of
  */
 export function errorBody(
 	family: Family,
 	status: number,
 	message: string,
+	code?: string,
 ): string {
 	switch (family) {
 		case "native":
-			return JSON.stringify({ error: message });
+			return JSON.stringify({ error: message, code });
 		case "openai":
 			return JSON.stringify({
 				error: {
 					message,
 					type: openaiTypes[status] ?? "api_error",
 					param: null,
-					code: null,
+					code: code ?? null,
 				},
 			});
 		case "anthropic":
 			return JSON.stringify({
 				type: "error",
-				error: { type: anthropicTypes[status] ?? "api_error", message },
+				error: { type: anthropicTypes[status] ?? "api_error", message, code },
 			});
 	}
 }

@@ -43,14 +43,28 @@ t.test("sums are those of the records, from any time on", async (t) => {
 		fc.property(
 			fc.array(record, { maxLength: 40 }),
 			fc.integer({ min: nowMs - 6 * dayMs, max: nowMs }),
-			(some, sinceMs) => {
+			fc.option(fc.integer({ min: nowMs - 5 * dayMs, max: nowMs }), {
+				nil: undefined,
+			}),
+			fc.option(fc.nat({ max: 2 * hourMs }), { nil: undefined }),
+			(some, sinceMs, until, shortMs) => {
+				// Some in the same hour.
+				const untilMs = shortMs === undefined ? until : sinceMs + shortMs;
 				const records = some.map((one) => recordOf(one));
 				store.append("gate", ++batch, records);
 				all.push(...records);
-				const rows = store.usage({ sinceMs, by: ["user", "model"] }, nowMs);
+				const rows = store.usage(
+					{
+						sinceMs,
+						...(untilMs !== undefined && { untilMs }),
+						by: ["user", "model"],
+					},
+					nowMs,
+				);
 				const wanted = new Map<string, Record<string, number>>();
 				for (const one of all) {
-					if (one.time < sinceMs) continue;
+					if (one.time < sinceMs || one.time >= (untilMs ?? nowMs + 1))
+						continue;
 					const id = `${one.user} ${one.model}`;
 					const sum = wanted.get(id) ?? { refused: 0 };
 					for (const name of amountNames)
@@ -66,7 +80,7 @@ t.test("sums are those of the records, from any time on", async (t) => {
 				t.strictSame(Object.fromEntries(found), Object.fromEntries(wanted));
 			},
 		),
-		{ numRuns: 60 },
+		{ numRuns: 200 },
 	);
 });
 

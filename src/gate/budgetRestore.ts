@@ -1,0 +1,88 @@
+import { askLedger } from "../ledger/ask.ts";
+import { type Budgets, costOf } from "../ledger/budgets.ts";
+import type { Log } from "../log.ts";
+import type { Rules } from "./rules.ts";
+
+/** How long after a ledger did not tell it is asked again. */
+const retryMs = 2_000;
+/** How long a gate's start waits for the ledger. */
+const startPatienceMs = 1_000;
+
+/** Has budgets know what was used before this process. */
+export interface Restoring {
+	/** Asks for what is not known yet: of new keys, say. */
+	look(): void;
+	stop(): void;
+}
+
+/**
+ * Asks the ledger what the keys with a budget have used already, and goes on to
+ * ask until it has told.
+ *
+ * @returns once it has told, or after a second
+ */
+export async function restoreBudgets(
+	budgets: Budgets,
+	rulesNow: () => Rules,
+	log: Log,
+): Promise<Restoring> {
+	let timer: NodeJS.Timeout | undefined;
+	let isStopped = false;
+	let isLooking = false;
+	let hasTold = false;
+	const look = async (): Promise<void> => {
+		if (isLooking || isStopped) return;
+		isLooking = true;
+		clearTimeout(timer);
+		const why = await ask(budgets, rulesNow());
+		isLooking = false;
+		if (why === undefined || isStopped) return;
+		if (!hasTold)
+			log.warn(
+				{ event: "budgets_unknown", why },
+				"what keys have used of their budgets is not known; until it is, they are served as budgets.withoutLedger says",
+			);
+		hasTold = true;
+		timer = setTimeout(() => void look(), retryMs).unref();
+	};
+	await Promise.race([
+		look(),
+		new Promise((resolve) => setTimeout(resolve, startPatienceMs).unref()),
+	]);
+	return {
+		look: () => void look(),
+		stop() {
+			isStopped = true;
+			clearTimeout(timer);
+		},
+	};
+}
+
+/** @returns why not all of it is known, or `undefined` */
+async function ask(
+	budgets: Budgets,
+	{ keyring, settings }: Rules,
+): Promise<string | undefined> {
+	const wanted = budgets.unrestored(keyring.budgets, Date.now());
+	if (wanted.size === 0) return undefined;
+	if (settings.ledger === undefined)
+		return 'the configuration has no section "ledger"';
+	for (const sinceMs of new Set(wanted.values())) {
+		const rows = await askLedger(settings.ledger.socket, {
+			sinceMs,
+			untilMs: budgets.startedAtMs,
+			by: ["key"],
+		});
+		if (typeof rows === "string") return rows;
+		const costs = new Map(rows.map((row) => [row.key, costOf(row)]));
+		for (const [key, since] of wanted)
+			if (since === sinceMs)
+				budgets.restore(
+					key,
+					since,
+					costs.get(key) ?? { gpuMs: 0, tokens: 0, requests: 0 },
+					Date.now(),
+				);
+	}
+	return undefined;
+}

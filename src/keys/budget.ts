@@ -1,0 +1,94 @@
+import { durationPattern, parseDuration } from "../duration.ts";
+import type { Budget } from "../ledger/budgets.ts";
+import { isTimezone, type Period, periods } from "../ledger/budgetWindow.ts";
+
+/** What a key may use in a time, as its entry has it. */
+export interface BudgetEntry {
+	/** A duration: how long the GPU may work for it. */
+	readonly gpu?: string;
+	/** Of the prompt and generated. */
+	readonly tokens?: number;
+	readonly requests?: number;
+	readonly per: Period;
+	/** Where its days begin; defaults to UTC. */
+	readonly timezone?: string;
+	/** What becomes of requests once it is used up; defaults to `refuse`. */
+	readonly then?: "refuse" | "batch";
+}
+
+const count = {
+	type: "integer",
+	minimum: 1,
+	maximum: 1_000_000_000_000,
+	"x-expected": "a whole number of at least 1",
+};
+
+export const budgetSchema = {
+	type: "object",
+	additionalProperties: false,
+	required: ["per"],
+	"x-expected": 'a budget such as { "gpu": "2h", "per": "day" }',
+	properties: {
+		gpu: {
+			type: "string",
+			pattern: durationPattern,
+			"x-expected": 'a duration such as "2h"',
+		},
+		tokens: count,
+		requests: count,
+		per: {
+			type: "string",
+			enum: [...periods],
+			"x-expected": periods.map((period) => `"${period}"`).join(" or "),
+		},
+		timezone: {
+			type: "string",
+			"x-expected": "a time zone such as Europe/Berlin",
+		},
+		// biome-ignore lint/suspicious/noThenProperty: a schema that nothing awaits
+		then: {
+			type: "string",
+			enum: ["refuse", "batch"],
+			"x-expected": '"refuse" or "batch"',
+		},
+	},
+};
+
+/** What of a budget the schema cannot tell, and where it stands. */
+export function budgetMistakes(
+	budget: BudgetEntry | undefined,
+): [string[], string][] {
+	if (budget === undefined) return [];
+	const mistakes: [string[], string][] = [];
+	const { gpu, tokens, requests, timezone } = budget;
+	if (gpu === undefined && tokens === undefined && requests === undefined)
+		mistakes.push([[], "limits nothing; give it gpu, tokens or requests"]);
+	if (timezone !== undefined && !isTimezone(timezone))
+		mistakes.push([
+			["timezone"],
+			"expected a time zone such as Europe/Berlin or UTC",
+		]);
+	return mistakes;
+}
+
+/** @param entry of a keys file that has been checked */
+export function readBudget({
+	gpu,
+	tokens,
+	requests,
+	per,
+	timezone = "UTC",
+	then = "refuse",
+}: BudgetEntry): Budget {
+	const gpuMs = gpu === undefined ? undefined : (parseDuration(gpu) ?? 0);
+	return {
+		limits: {
+			...(gpuMs !== undefined && { gpuMs }),
+			...(tokens !== undefined && { tokens }),
+			...(requests !== undefined && { requests }),
+		},
+		per,
+		timezone,
+		then,
+	};
+}

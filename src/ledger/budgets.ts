@@ -1,0 +1,215 @@
+import { type BudgetWindow, type Period, windowOf } from "./budgetWindow.ts";
+import type { Amounts } from "./record.ts";
+
+/** What a budget counts; of several the first that is used up ends it. */
+export interface Cost {
+	readonly gpuMs: number;
+	/** Of the prompt and generated. */
+	readonly tokens: number;
+	readonly requests: number;
+}
+
+/** What a key may use in a time. */
+export interface Budget {
+	readonly limits: Partial<Cost>;
+	readonly per: Period;
+	readonly timezone: string;
+	/** What becomes of requests once it is used up. */
+	readonly then: "refuse" | "batch";
+}
+
+export const measures = ["gpuMs", "tokens", "requests"] as const;
+
+/** From which part on a client is told what is left. */
+const noticeShare = 0.8;
+/** How much the latest request counts in the mean of a key's requests. */
+const recency = 0.2;
+
+/** Where a key stands in its budget. */
+export interface Standing {
+	/** What is used of each limit, what runs included by its estimate. */
+	readonly used: Cost;
+	readonly limits: Partial<Cost>;
+	/** When all of it is there again; epoch milliseconds. */
+	readonly resetsAtMs: number;
+}
+
+/** What a budget says of a request, and what is to be told of it. */
+export interface Decision {
+	readonly kind: "granted" | "exhausted";
+	/** What of the key's earlier use is not known, as no ledger has told. */
+	readonly isBlind: boolean;
+	readonly standing: Standing;
+	/** Whether so much is used that the client is told. */
+	readonly isLow: boolean;
+	/** The first of its window that is low, or exhausted. */
+	readonly isNews: boolean;
+}
+
+/** A running request's part of a budget. */
+export interface Reservation {
+	/** Charges what it cost in place of the estimate; once, when it has ended. */
+	settle(cost: Cost, nowMs: number): void;
+}
+
+type Sum = { -readonly [K in keyof Cost]: number };
+const nothing = (): Sum => ({ gpuMs: 0, tokens: 0, requests: 0 });
+
+interface Account {
+	budget: Budget;
+	window: BudgetWindow;
+	/** What ended in this window. */
+	readonly used: Sum;
+	/** What runs is expected to cost. */
+	readonly reserved: Sum;
+	/** Of the key's latest requests. */
+	readonly mean: Sum;
+	/** Use from before this process is in `used`. */
+	isRestored: boolean;
+	told: "nothing" | "low" | "exhausted";
+}
+
+/**
+ * The budgets of keys, decided in memory. Requests reserve what the key's latest
+ * have cost, and are charged what they did when they end, in the window in which
+ * they end: several at once go over by one request's cost each at the most.
+ */
+export class Budgets {
+	readonly #accounts = new Map<string, Account>();
+	/** From when on it hears of every request; epoch milliseconds. */
+	readonly startedAtMs: number;
+
+	/** @param startedAtMs see there */
+	constructor(startedAtMs: number) {
+		this.startedAtMs = startedAtMs;
+	}
+
+	/** Where a key stands, before a request of it. */
+	decide(key: string, budget: Budget, nowMs: number): Decision {
+		const account = this.#accountOf(key, budget, nowMs);
+		const used = total(account);
+		const shares = measures.map((name) => {
+			const limit = budget.limits[name];
+			return limit === undefined ? 0 : used[name] / limit;
+		});
+		const share = Math.max(...shares);
+		const told =
+			share >= 1 ? "exhausted" : share >= noticeShare ? "low" : "nothing";
+		const isNews = rank[told] > rank[account.told];
+		if (isNews) account.told = told;
+		return {
+			kind: share >= 1 ? "exhausted" : "granted",
+			isBlind: !account.isRestored,
+			standing: {
+				used,
+				limits: budget.limits,
+				resetsAtMs: account.window.endMs,
+			},
+			isLow: share >= noticeShare,
+			isNews,
+		};
+	}
+
+	/** Has a request that may run take its part. */
+	reserve(key: string, budget: Budget, nowMs: number): Reservation {
+		const account = this.#accountOf(key, budget, nowMs);
+		const estimate = { ...account.mean, requests: 1 };
+		add(account.reserved, estimate, 1);
+		let isSettled = false;
+		return {
+			settle: (cost, endedAtMs) => {
+				if (isSettled) return;
+				isSettled = true;
+				add(account.reserved, estimate, -1);
+				this.#roll(account, endedAtMs);
+				add(account.used, cost, 1);
+				if (cost.requests === 0) return;
+				for (const name of measures)
+					account.mean[name] += recency * (cost[name] - account.mean[name]);
+			},
+		};
+	}
+
+	/** Keys of which use from before this process is wanted, and since when; epoch milliseconds. */
+	unrestored(
+		budgets: ReadonlyMap<string, Budget>,
+		nowMs: number,
+	): Map<string, number> {
+		const wanted = new Map<string, number>();
+		for (const [key, budget] of budgets) {
+			const { isRestored, window } = this.#accountOf(key, budget, nowMs);
+			if (!isRestored) wanted.set(key, window.startMs);
+		}
+		return wanted;
+	}
+
+	/**
+	 * Adds what a key used before this process, as the ledger told it.
+	 *
+	 * @param sinceMs as `unrestored` said; what was told of an older window is dropped
+	 */
+	restore(key: string, sinceMs: number, cost: Cost, nowMs: number): void {
+		const account = this.#accounts.get(key);
+		if (account === undefined) return;
+		this.#roll(account, nowMs);
+		if (account.isRestored || account.window.startMs !== sinceMs) return;
+		add(account.used, cost, 1);
+		account.isRestored = true;
+	}
+
+	#accountOf(key: string, budget: Budget, nowMs: number): Account {
+		let account = this.#accounts.get(key);
+		if (account === undefined || !isSameWindow(account.budget, budget)) {
+			account = {
+				budget,
+				window: { startMs: 0, endMs: Number.NEGATIVE_INFINITY },
+				used: nothing(),
+				// What runs goes on to be the key's.
+				reserved: account?.reserved ?? nothing(),
+				mean: account?.mean ?? nothing(),
+				isRestored: false,
+				told: "nothing",
+			};
+			this.#accounts.set(key, account);
+		}
+		account.budget = budget;
+		this.#roll(account, nowMs);
+		return account;
+	}
+
+	/** Begins a new window where the old one is over. */
+	#roll(account: Account, nowMs: number): void {
+		const { window, budget } = account;
+		if (nowMs < window.endMs && nowMs >= window.startMs) return;
+		account.window = windowOf(budget.per, budget.timezone, nowMs);
+		Object.assign(account.used, nothing());
+		account.told = "nothing";
+		account.isRestored = account.window.startMs >= this.startedAtMs;
+	}
+}
+
+const rank = { nothing: 0, low: 1, exhausted: 2 } as const;
+
+/** A window of another kind has other use in it. */
+function isSameWindow(one: Budget, other: Budget): boolean {
+	return one.per === other.per && one.timezone === other.timezone;
+}
+
+function add(to: Sum, cost: Cost, times: number): void {
+	for (const name of measures) to[name] += times * cost[name];
+}
+
+function total({ used, reserved }: Account): Cost {
+	const sum = { ...used };
+	add(sum, reserved, 1);
+	return sum;
+}
+
+/** What of a record or a sum a budget counts. A request that was refused costs nothing. */
+export function costOf(amounts: Amounts & { readonly refused: number }): Cost {
+	return {
+		gpuMs: amounts.gpuMs,
+		tokens: amounts.tokensIn + amounts.tokensOut,
+		requests: amounts.requests - amounts.refused,
+	};
+}

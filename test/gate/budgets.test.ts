@@ -1,0 +1,220 @@
+import t from "tap";
+import { askDaemon } from "../../src/admin/client.ts";
+import { BadFileError } from "../../src/errors.ts";
+import { type KeyEntry, parseKeys } from "../../src/keys/keyFile.ts";
+import {
+	bearer,
+	eventually,
+	type GateOptions,
+	startGate,
+	type TestGate,
+	testEntries,
+	testKeys,
+} from "../support/gate.ts";
+import {
+	killLedger,
+	ledgerPlace,
+	requestsIn,
+	spawnLedger,
+} from "../support/ledger.ts";
+
+const [user] = testEntries as [KeyEntry];
+
+function withBudget(budget: NonNullable<KeyEntry["budget"]>): KeyEntry[] {
+	return [{ ...user, budget }];
+}
+
+async function post(
+	{ url }: Pick<TestGate, "url">,
+	path = "/api/generate",
+): Promise<Response> {
+	const reply = await fetch(`${url}${path}`, {
+		method: "POST",
+		headers: { ...bearer(testKeys.user), "content-type": "application/json" },
+		body: JSON.stringify({
+			model: "qwen3:8b",
+			prompt: "a",
+			input: "a",
+			messages: [{ role: "user", content: "a" }],
+			max_tokens: 5,
+		}),
+	});
+	const text = await reply.text();
+	return new Response(text, { status: reply.status, headers: reply.headers });
+}
+
+const families: [string, object][] = [
+	["/api/chat", { error: /used up its budget/, code: "budget_exceeded" }],
+	[
+		"/v1/chat/completions",
+		{ error: { message: /used up its budget/, code: "budget_exceeded" } },
+	],
+	[
+		"/v1/messages",
+		{
+			type: "error",
+			error: { type: "rate_limit_error", code: "budget_exceeded" },
+		},
+	],
+];
+
+t.test(
+	"a budget that is used up is refused in every family's shape, with its end",
+	async (t) => {
+		const gate = await startGate(t, {
+			keys: withBudget({ requests: 2, per: "day" }),
+		});
+		t.equal((await post(gate)).status, 200);
+		t.equal((await post(gate)).status, 200);
+		for (const [path, shape] of families) {
+			const reply = await post(gate, path);
+			t.equal(reply.status, 429);
+			t.match(await reply.json(), shape, path);
+			const seconds = Number(reply.headers.get("retry-after"));
+			t.ok(seconds >= 1 && seconds <= 86_400);
+			t.equal(reply.headers.get("x-should-retry"), "false");
+		}
+		const tags = await fetch(`${gate.url}/api/tags`, {
+			headers: bearer(testKeys.user),
+		});
+		t.equal(tags.status, 200, "reading costs nothing");
+		t.match(
+			gate.log.filter(({ event }) => event === "budget_exhausted"),
+			[{ key: "user", limits: { requests: 2 } }],
+			"the log says so once",
+		);
+		await gate.logged(({ reason }) => reason === "budget_exceeded");
+	},
+);
+
+t.test("from four fifths on, replies say what is left", async (t) => {
+	const gate = await startGate(t, {
+		keys: withBudget({ requests: 5, gpu: "10h", per: "week" }),
+	});
+	const left = async () =>
+		(await post(gate)).headers.get("x-llamagate-budget-remaining");
+	for (let n = 0; n < 4; n += 1) t.equal(await left(), null);
+	t.match(await left(), /^gpu=3\d{4}s, requests=1$/);
+	t.match(await left(), /^gpu=3\d{4}s, requests=0$/);
+	t.equal(gate.log.filter(({ event }) => event === "budget_low").length, 1);
+});
+
+t.test("tokens and the GPU's time are charged as they were", async (t) => {
+	const gate = await startGate(t, {
+		keys: withBudget({ tokens: 30, per: "month" }),
+	});
+	const first = await post(gate);
+	const last = JSON.parse((await first.text()).trim().split("\n").at(-1) ?? "");
+	const each = last.prompt_eval_count + last.eval_count;
+	let served = 1;
+	while ((await post(gate)).status === 200) served += 1;
+	t.equal(served, Math.ceil(30 / each));
+	const other = await startGate(t, {
+		keys: withBudget({ gpu: "40ms", per: "day" }),
+		standIn: { firstTokenMs: 30 },
+	});
+	const statuses = [];
+	for (let n = 0; n < 4; n += 1) statuses.push((await post(other)).status);
+	t.strictSame(statuses.slice(2), [429, 429]);
+	t.equal(statuses[0], 200);
+});
+
+t.test(
+	"one that goes on as batch is served, and waits with those",
+	async (t) => {
+		const place = await ledgerPlace(t);
+		await spawnLedger(t, place);
+		const gate = await startGate(t, {
+			config: { ledger: place.section, queue: { mode: "fair", parallel: 1 } },
+			// biome-ignore lint/suspicious/noThenProperty: the word of the keys file
+			keys: withBudget({ requests: 1, per: "day", then: "batch" }),
+			standIn: { parallel: 1, firstTokenMs: 200 },
+		});
+		const waiting = async () => {
+			const socket = `${gate.folder}/admin.sock`;
+			const { body } = await askDaemon(socket, "GET /metrics");
+			return /queue_waiting\{class="(\w+)"\} 1\n/.exec(body)?.[1];
+		};
+		const replies = [post(gate), post(gate)];
+		await eventually(async () => (await waiting()) === "batch");
+		for (const reply of replies) t.equal((await reply).status, 200);
+		t.equal((await post(gate)).status, 200);
+		t.match(
+			gate.log.filter(({ event }) => event === "budget_exhausted"),
+			[{ key: "user" }],
+		);
+	},
+);
+
+t.test("a gate that starts anew goes on where the last one was", async (t) => {
+	const place = await ledgerPlace(t);
+	const ledger = await spawnLedger(t, place);
+	const options: GateOptions = {
+		config: { ledger: place.section },
+		keys: withBudget({ requests: 3, per: "month" }),
+	};
+	const first = await startGate(t, options);
+	for (const status of [200, 200, 200, 429])
+		t.equal((await post(first)).status, status);
+	await eventually(async () => (await requestsIn(place)) === 4);
+	const second = await startGate(t, options);
+	t.equal((await post(second)).status, 429, "it knows from the start");
+	t.notOk(second.log.some(({ event }) => event === "budgets_unknown"));
+
+	await killLedger(ledger);
+	const blind = await startGate(t, options);
+	t.equal((await post(blind)).status, 200, "as batch, while nobody tells");
+	await blind.logged(({ event }) => event === "budgets_unknown");
+	await spawnLedger(t, place);
+	await eventually(async () => (await post(blind)).status === 429);
+});
+
+t.test("a gate that is told to refuses while no ledger tells", async (t) => {
+	const gate = await startGate(t, {
+		config: { budgets: { withoutLedger: "refuse" } },
+		keys: withBudget({ requests: 3, per: "month" }),
+	});
+	const reply = await post(gate);
+	t.equal(reply.status, 503);
+	t.match(await reply.text(), /no ledger tells/);
+});
+
+t.test("a budget that a reload brings is restored too", async (t) => {
+	const place = await ledgerPlace(t);
+	await spawnLedger(t, place);
+	const gate = await startGate(t, {
+		config: { ledger: place.section },
+		keys: [user],
+	});
+	for (let n = 0; n < 3; n += 1) t.equal((await post(gate)).status, 200);
+	await gate.writeKeys(withBudget({ requests: 1, per: "day" }));
+	await gate.daemon.reload();
+	await eventually(async () => (await post(gate)).status === 429);
+});
+
+t.test("a budget that cannot be meant is refused with its line", async (t) => {
+	const mistakesOf = (budget: string) => {
+		try {
+			parseKeys(
+				`{"keys":[{"name":"a","sha256":"${"0".repeat(64)}",\n"budget":{\n${budget}}}]}`,
+				"keys.json",
+			);
+			return [];
+		} catch (error) {
+			if (!(error instanceof BadFileError)) throw error;
+			return error.mistakes.map(({ path, line }) => `${path} ${line}`);
+		}
+	};
+	const at = "keys[0].budget";
+	t.strictSame(mistakesOf('"gpu":"2h","per":"day"'), []);
+	t.strictSame(mistakesOf('"gpu":"2h","per":"fortnight"'), [`${at}.per 3`]);
+	t.strictSame(mistakesOf('"gpu":"2h","per":"day",\n"timezone":"Mars/North"'), [
+		`${at}.timezone 4`,
+	]);
+	t.strictSame(mistakesOf('"per":"day"'), [`${at} 2`]);
+	t.strictSame(mistakesOf('"tokens":0,"per":"day"'), [`${at}.tokens 3`]);
+	t.strictSame(mistakesOf('"tokens":1,"per":"day","then":"beg"'), [
+		`${at}.then 3`,
+	]);
+	t.equal(mistakesOf('"tokens":1').length, 1);
+});

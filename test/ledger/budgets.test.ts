@@ -1,0 +1,228 @@
+import fc from "fast-check";
+import t from "tap";
+import { type Budget, Budgets } from "../../src/ledger/budgets.ts";
+import { type Period, windowOf } from "../../src/ledger/budgetWindow.ts";
+
+const at = (text: string) => Date.parse(text);
+
+t.test("days, weeks and months begin where their zone has them", async (t) => {
+	const cases: [Period, string, string, string, string][] = [
+		[
+			"day",
+			"UTC",
+			"2030-05-15T10:20:00Z",
+			"2030-05-15T00:00:00Z",
+			"2030-05-16T00:00:00Z",
+		],
+		[
+			"week",
+			"UTC",
+			"2030-05-15T10:20:00Z",
+			"2030-05-13T00:00:00Z",
+			"2030-05-20T00:00:00Z",
+		],
+		[
+			"month",
+			"UTC",
+			"2030-12-31T23:59:59Z",
+			"2030-12-01T00:00:00Z",
+			"2031-01-01T00:00:00Z",
+		],
+		[
+			"day",
+			"Europe/Berlin",
+			"2030-05-15T22:30:00Z",
+			"2030-05-15T22:00:00Z",
+			"2030-05-16T22:00:00Z",
+		],
+		// A day of 23 hours, and one of 25.
+		[
+			"day",
+			"Europe/Berlin",
+			"2026-03-29T12:00:00Z",
+			"2026-03-28T23:00:00Z",
+			"2026-03-29T22:00:00Z",
+		],
+		[
+			"day",
+			"Europe/Berlin",
+			"2026-10-25T12:00:00Z",
+			"2026-10-24T22:00:00Z",
+			"2026-10-25T23:00:00Z",
+		],
+		// Midnight is not there: clocks go from 0 to 1.
+		[
+			"day",
+			"America/Santiago",
+			"2026-09-06T12:00:00Z",
+			"2026-09-06T04:00:00Z",
+			"2026-09-07T03:00:00Z",
+		],
+		[
+			"day",
+			"Asia/Kathmandu",
+			"2030-05-15T18:20:00Z",
+			"2030-05-15T18:15:00Z",
+			"2030-05-16T18:15:00Z",
+		],
+	];
+	for (const [period, zone, now, start, end] of cases)
+		t.same(
+			windowOf(period, zone, at(now)),
+			{ startMs: at(start), endMs: at(end) },
+			`${period} in ${zone} at ${now}`,
+		);
+});
+
+t.test("windows follow each other without a gap", async (t) => {
+	fc.assert(
+		fc.property(
+			fc.constantFrom<Period>("day", "week", "month"),
+			fc.constantFrom(
+				...["UTC", "Europe/Berlin", "America/Santiago", "Australia/Lord_Howe"],
+				...["Asia/Kathmandu", "America/Havana", "Pacific/Apia", "Africa/Cairo"],
+			),
+			fc.integer({
+				min: at("2015-01-01T00:00Z"),
+				max: at("2040-01-01T00:00Z"),
+			}),
+			(period, zone, nowMs) => {
+				const { startMs, endMs } = windowOf(period, zone, nowMs);
+				t.ok(startMs <= nowMs && nowMs < endMs, `${period} ${zone} ${nowMs}`);
+				t.equal(windowOf(period, zone, startMs).startMs, startMs);
+				t.equal(windowOf(period, zone, endMs).startMs, endMs);
+			},
+		),
+		{ numRuns: 200 },
+	);
+});
+
+const startMs = at("2030-05-15T10:00:00Z");
+const daily = (limits: Budget["limits"]): Budget => ({
+	limits,
+	per: "day",
+	timezone: "UTC",
+	// biome-ignore lint/suspicious/noThenProperty: the word of the keys file
+	then: "refuse",
+});
+
+/** Budgets of a process that has run since before its window. */
+const known = () => new Budgets(0);
+
+t.test(
+	"however many run at once, a budget is passed by one request's cost each at the most",
+	async (t) => {
+		fc.assert(
+			fc.property(
+				fc.integer({ min: 1, max: 100_000 }),
+				fc.array(
+					fc.record({
+						cost: fc.integer({ min: 1, max: 5_000 }),
+						ends: fc.nat(10),
+					}),
+					{ maxLength: 200 },
+				),
+				fc.integer({ min: 1, max: 12 }),
+				(limit, requests, width) => {
+					const budgets = known();
+					const budget = daily({ gpuMs: limit });
+					const running: [number, () => void][] = [];
+					let used = 0;
+					let costliest = 0;
+					for (const { cost, ends } of requests) {
+						if (running.length >= width) {
+							const [one] = running.splice(ends % running.length, 1);
+							if (one !== undefined) {
+								used += one[0];
+								one[1]();
+							}
+						}
+						if (budgets.decide("k", budget, startMs).kind === "exhausted")
+							continue;
+						costliest = Math.max(costliest, cost);
+						const { settle } = budgets.reserve("k", budget, startMs);
+						running.push([
+							cost,
+							() => settle({ gpuMs: cost, tokens: 0, requests: 1 }, startMs),
+						]);
+					}
+					for (const [cost, end] of running) {
+						used += cost;
+						end();
+					}
+					t.ok(used <= limit + width * costliest, `${used} of ${limit}`);
+				},
+			),
+			{ numRuns: 100 },
+		);
+	},
+);
+
+t.test("of requests not one too many is let in", async (t) => {
+	const budgets = known();
+	const budget = daily({ requests: 3 });
+	const ends = [];
+	while (budgets.decide("k", budget, startMs).kind === "granted")
+		ends.push(budgets.reserve("k", budget, startMs));
+	t.equal(ends.length, 3);
+	// One that was refused later on gives its part back.
+	ends[0]?.settle({ gpuMs: 0, tokens: 0, requests: 0 }, startMs);
+	ends[0]?.settle({ gpuMs: 0, tokens: 0, requests: 0 }, startMs);
+	t.match(budgets.decide("k", budget, startMs), {
+		kind: "granted",
+		standing: { used: { requests: 2 } },
+	});
+});
+
+t.test("a new window begins with nothing used", async (t) => {
+	const budgets = known();
+	const budget = daily({ tokens: 100 });
+	const spend = (tokens: number, nowMs: number) =>
+		budgets
+			.reserve("k", budget, nowMs)
+			.settle({ gpuMs: 5, tokens, requests: 1 }, nowMs);
+	spend(120, startMs);
+	const now = budgets.decide("k", budget, startMs);
+	t.match(now, { kind: "exhausted", isNews: true, isLow: true });
+	t.equal(budgets.decide("k", budget, startMs).isNews, false);
+	const { resetsAtMs } = now.standing;
+	t.equal(resetsAtMs, at("2030-05-16T00:00:00Z"));
+	const later = budgets.decide("k", budget, resetsAtMs);
+	t.match(later, { kind: "granted", isLow: false });
+	t.equal(later.standing.used.tokens, 0);
+	spend(85, resetsAtMs);
+	t.match(budgets.decide("k", budget, resetsAtMs), { isNews: true });
+});
+
+t.test(
+	"what was used before this process counts once it is told, and once",
+	async (t) => {
+		const budgets = new Budgets(startMs);
+		const budget = daily({ tokens: 100 });
+		const windowMs = at("2030-05-15T00:00:00Z");
+		t.equal(budgets.decide("k", budget, startMs).isBlind, true);
+		t.strictSame(
+			budgets.unrestored(new Map([["k", budget]]), startMs),
+			new Map([["k", windowMs]]),
+		);
+		const told = { gpuMs: 0, tokens: 90, requests: 4 };
+		budgets.restore("k", windowMs - 86_400_000, told, startMs);
+		t.equal(
+			budgets.decide("k", budget, startMs).isBlind,
+			true,
+			"of another day",
+		);
+		for (let n = 0; n < 2; n += 1)
+			budgets.restore("k", windowMs, told, startMs);
+		t.match(budgets.decide("k", budget, startMs), {
+			isBlind: false,
+			isLow: true,
+			standing: { used: { tokens: 90 } },
+		});
+		t.equal(
+			budgets.decide("k", budget, at("2030-05-16T00:00:00Z")).isBlind,
+			false,
+			"the next day is all this process's",
+		);
+	},
+);
