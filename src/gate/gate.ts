@@ -231,10 +231,10 @@ async function admitByLogin(
 	noKey: Refusal,
 ): Promise<void> {
 	try {
-		const refusal =
-			(await logIn(state, exchange, noKey)) ?? admitKnown(state, exchange);
-		// The client may have left meanwhile.
+		const notLetIn = await logIn(state, exchange, noKey);
+		// A connection that is gone must not be counted as anybody's any more.
 		if (exchange.ended) return;
+		const refusal = notLetIn ?? admitKnown(state, exchange);
 		if (refusal === undefined) pass(app, exchange);
 		else state.refusalThrottle.refuse(exchange, refusal);
 	} catch (error) {

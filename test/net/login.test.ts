@@ -29,13 +29,20 @@ interface Options {
 	readonly node?: NodeOptions;
 	readonly rules?: readonly object[];
 	readonly config?: Record<string, unknown>;
+	readonly launcher?: readonly string[];
 	readonly tokenIntervalMs?: number;
 }
 
 /** A server on a tailnet where a device's login may stand for a key, and a peer. */
 async function startServer(
 	t: Test,
-	{ node = {}, rules = [{ users: [me] }], config = {}, ...rest }: Options = {},
+	{
+		node = {},
+		rules = [{ users: [me] }],
+		config = {},
+		launcher = [],
+		...rest
+	}: Options = {},
 ) {
 	const server = await makeNamespace(t);
 	const peer = await makeNamespace(t);
@@ -51,7 +58,7 @@ async function startServer(
 		limits: { authFailures: { max: 3 } },
 		...config,
 	});
-	const daemon = await startDaemon(t, server, settings());
+	const daemon = await startDaemon(t, server, settings(), launcher);
 	await daemon.log.seen(({ msg }) => msg === "started");
 	return { server, peer, api, ollama, settings, ...daemon };
 }
@@ -400,4 +407,45 @@ t.test("each login has limits of its own", network(), async (t) => {
 	t.equal((await call(peer)).status, 200);
 	t.equal((await call(peer)).status, 429);
 	t.equal((await call(peer, { to: gateV6 })).status, 200);
+});
+
+/** Opens so many connections to each of the gate's addresses, asks on each, and leaves. */
+const askAndLeave = `
+import socket, sys
+for address in sys.argv[2:]:
+    sockets = [socket.create_connection((address, 11434)) for _ in range(int(sys.argv[1]))]
+    for one in sockets:
+        one.sendall(b"GET /api/tags HTTP/1.1\\r\\nHost: server\\r\\n\\r\\n")
+    for one in sockets:
+        one.close()
+`;
+
+t.test(
+	"who leaves while tailscaled is asked is gone: its connections are not counted as a login's",
+	network(),
+	async (t) => {
+		const { peer, api, log } = await startServer(t, {
+			// Room for some 430 connections, and half of that for one login.
+			launcher: ["prlimit", "--nofile=512:512"],
+			config: { upstream: { maxConnections: 16 } },
+		});
+		api.misbehave = () => "hold";
+		const { code, stderr } = await peer.run(
+			...["python3", "-c", askAndLeave, "150"],
+			...serverAddresses,
+		);
+		t.equal(code, 0, stderr);
+		const gone = () =>
+			log.all.filter(({ outcome }) => outcome === "client_gone");
+		await log.seen(() => gone().length === 300);
+		api.misbehave = () => undefined;
+		api.release();
+		t.equal((await call(peer)).status, 200);
+	},
+);
+
+t.test("a client that waits for 100 Continue gets it", network(), async (t) => {
+	const { peer } = await startServer(t);
+	const waits = { ...chat("qwen3:8b"), headers: ["Expect: 100-continue"] };
+	t.equal((await call(peer, waits)).status, 200);
 });
