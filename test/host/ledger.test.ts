@@ -20,10 +20,8 @@ t.test("the ledger as a service of its own", booting(), async (t) => {
 	const text = JSON.stringify({ ...config, ledger: {} });
 	// As it is: its owner and group stay.
 	await host.sh(`printf '%s' '${text}' >/etc/llamagate/config.json`);
-	await host.sh(
-		`systemctl enable --now ${unit} || { journalctl -u ${unit} -o cat >&2; exit 1; }`,
-	);
-	await host.must("systemctl", "restart", "llamagate.service");
+	await host.must("llamagate", "setup", "--only", "gate", "--yes");
+	t.equal(await host.sh(`systemctl is-enabled ${unit}`), "enabled\n");
 	await becomes(t, status, 200, "the gate serves with it");
 
 	const infer = () =>
@@ -92,4 +90,24 @@ t.test("the ledger as a service of its own", booting(), async (t) => {
 		t.match(proc, /^NoNewPrivs:\s+1$/m);
 		t.match(proc, /^Seccomp:\s+2$/m);
 	});
+
+	await t.test(
+		"doctor looks whether it takes what the gate sends",
+		async (t) => {
+			const doctor = async () => {
+				const { stdout } = await host.run(
+					...["llamagate", "doctor", "--only", "gate.ledger", "--json"],
+				);
+				return /"state":\s*"(\w+)"/.exec(stdout)?.[1];
+			};
+			t.equal(await doctor(), "ok");
+			await host.must("systemctl", "stop", unit);
+			await becomes(
+				t,
+				doctor,
+				"finding",
+				"a ledger that is stopped is told of",
+			);
+		},
+	);
 });

@@ -48,6 +48,7 @@ import {
 	judgeUse,
 	readCanaryUses,
 } from "./keys.ts";
+import { examineLedger } from "./ledger.ts";
 import { lookAtLogins } from "./logins.ts";
 import { judgeProcess, judgeProperties, readProcessStatus } from "./sandbox.ts";
 import { gatePlace } from "./step.ts";
@@ -223,6 +224,17 @@ export const gateExaminations: readonly Examination[] = [
 		fix: `sudo systemctl daemon-reload && ${restart}`,
 		needsRoot: true,
 		examine: examineProcess,
+	},
+	{
+		id: "gate.ledger",
+		group,
+		layer,
+		title: "The ledger keeps who used what, where it is wanted",
+		severity: "warn",
+		why: "What it does not take is kept by the hour alone, and lost at last; a budget that it cannot tell holds until the next restart.",
+		fix: "systemctl status llamagate-ledger; journalctl -u llamagate-ledger -n 50",
+		needsRoot: true,
+		examine: examineLedger,
 	},
 	{
 		id: "gate.watchdog",

@@ -23,6 +23,7 @@ import {
 import { listeningSockets } from "../../system/sockets.ts";
 import { lookUpUnit } from "../../system/units.ts";
 import { becomesTrue } from "../../system/waiting.ts";
+import { ledgerUnit, wantsLedger } from "./ledgerUnit.ts";
 
 /** What runs from boot on, in the order in which it is started. */
 const bootUnits = [
@@ -35,6 +36,7 @@ const bootUnits = [
 /** All of them. */
 export const unitNames = [
 	...bootUnits,
+	ledgerUnit,
 	"llamagate-ollama.service",
 	"llamagate-doctor.service",
 ];
@@ -102,7 +104,10 @@ export function gate(installation: Installation): Step {
 						},
 					);
 			}
-			const missing = bootUnits.filter((name) => {
+			const wanted = (await wantsLedger(installation.configFile))
+				? [...bootUnits, ledgerUnit]
+				: bootUnits;
+			const missing = wanted.filter((name) => {
 				const unit = units.find((known) => known?.name === name);
 				return !unit?.isActive || !unit.isEnabled;
 			});
@@ -134,6 +139,12 @@ export function gate(installation: Installation): Step {
 								]
 							: []),
 					],
+				});
+			// The gate looks for a ledger at its start alone.
+			if (missing.includes(ledgerUnit))
+				actions.push({
+					kind: "command",
+					command: ["systemctl", "try-restart", "llamagate.service"],
 				});
 			if (actions.length === 0)
 				return done("the gate's units are enabled and active");
