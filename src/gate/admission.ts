@@ -154,7 +154,8 @@ function modelInPath(_state: GateState, exchange: Exchange) {
 	return checkModelInPath(exchange.knownCredential.key, route, path);
 }
 
-function fileOfModel({ uploads }: GateState, exchange: Exchange) {
+/** Asked again where something other than the key has narrowed its models. */
+export function fileOfModel({ uploads }: GateState, exchange: Exchange) {
 	const { route, path } = exchange.routeMatch;
 	return uploads.checkPath(exchange.knownCredential, route, path);
 }

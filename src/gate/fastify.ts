@@ -7,6 +7,7 @@ import fastify, {
 	type FastifyRequest,
 } from "fastify";
 import { routes } from "../ollama/routes.ts";
+import { fileOfModel } from "./admission.ts";
 import { checkBudget } from "./budget.ts";
 import type { Exchange } from "./exchange.ts";
 import { checkIdentity } from "./identity.ts";
@@ -63,6 +64,9 @@ export async function createApp(
 			(exchange.credential?.key.people === undefined
 				? undefined
 				: await checkPerson(state, exchange)) ??
+			(exchange.credential?.key.narrowed === undefined
+				? undefined
+				: fileOfModel(state, exchange)) ??
 			(await limits.check(request)) ??
 			(exchange.ended ? undefined : checkBudget(state, exchange));
 		// The client may have left while the limits were counted.

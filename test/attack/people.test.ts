@@ -371,3 +371,30 @@ t.test(
 		t.notOk(JSON.stringify(gate.log).includes(victim.sub));
 	},
 );
+
+t.test(
+	"a person who is held to some models learns of no model file of others",
+	async (t) => {
+		const gate = await startGate(t, {
+			keys: [
+				appKey(
+					{ rules: [{ email: person.email, models: ["qwen3:*"] }] },
+					{ scopes: ["read", "infer", "manage"] },
+				),
+			],
+			files: { [secretFile]: appSecret },
+		});
+		const { status } = await fetch(
+			`${gate.url}/api/blobs/sha256:${"ab".repeat(32)}`,
+			{
+				method: "HEAD",
+				headers: {
+					authorization: `Bearer ${testKeys.user}`,
+					[tokenHeader]: sign(claims()),
+				},
+			},
+		);
+		t.equal(status, 404);
+		t.equal(strayCalls(gate).length, 0);
+	},
+);
