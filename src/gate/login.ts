@@ -6,6 +6,7 @@ import type { Credential, Key, Keyring } from "../keys/keyring.ts";
 import { isLike } from "../keys/people.ts";
 import { isLoopbackAddress, parseAddress } from "../net/ranges.ts";
 import { parseModelPattern } from "../ollama/modelName.ts";
+import { readOptionRules } from "../ollama/options.ts";
 import type { Route } from "../ollama/routes.ts";
 import { defaultPriority } from "../priority.ts";
 import type { TailscaleNode, WhoisAnswer } from "../tailscale/localApi.ts";
@@ -57,7 +58,7 @@ export async function logIn(
 	if (answer.kind !== "node")
 		exchange.identityFault =
 			answer.kind === "unknown" ? "unknown" : answer.reason;
-	const answered = ownerOf(answer, address, own);
+	const answered = ownerOf(answer, self, address, own);
 	if (typeof answered === "string") return refused(answered);
 	// The rules may have been replaced while tailscaled was asked.
 	const { identity, corsOrigins } = state.settings;
@@ -77,6 +78,7 @@ export async function logIn(
 /** The device and its owner, or why it has none who could be let in. */
 function ownerOf(
 	answer: WhoisAnswer,
+	self: WhoisAnswer,
 	address: string,
 	own: string,
 ): { readonly node: TailscaleNode; readonly user: string } | string {
@@ -89,13 +91,27 @@ function ownerOf(
 	if (!node.addresses.includes(address))
 		return "this address is no device's own";
 	if (node.user === undefined) return "a tagged device has no owner";
-	// Its name has the other tailnet in it. Whose logins those are is for others to say.
-	if (node.name.includes("."))
-		return "a device that another tailnet shares needs one";
+	// Another tailscaled's address here: whom this one knows by the same address is somebody else.
+	if (self.kind !== "node" || !self.node.addresses.includes(own))
+		return "tailscaled does not know this server by the address that was called";
 	// Every local user, and every container, comes from there.
-	if (own === "" || node.addresses.includes(own))
+	if (node.stableId === self.node.stableId || node.addresses.includes(own))
 		return "this server itself needs one";
+	// Whose logins those are is for others to say.
+	if (node.isShared || !isOfTailnet(node, self.node))
+		return "a device of another tailnet needs one";
 	return { node, user: node.user };
+}
+
+/** Whether the control server has named a device as it has this server: one word, and then the same tailnet. */
+function isOfTailnet(node: TailscaleNode, self: TailscaleNode): boolean {
+	const tailnet = self.fqdn.replace(/^[^.]+/, "");
+	return (
+		node.name !== "" &&
+		!node.name.includes(".") &&
+		self.fqdn !== "" &&
+		node.fqdn === `${node.name}${tailnet}`
+	);
 }
 
 /**
@@ -194,7 +210,9 @@ function leaveToLogin(
 		models: models?.map((text) => parseModelPattern(text) ?? (() => false)),
 	}));
 	const key = narrow(credential.key, grants, route, "for this person");
-	return key === undefined ? credential : { ...credential, key };
+	if (key === undefined) return credential;
+	const options = readOptionRules({}, key.models !== undefined);
+	return { ...credential, key: { ...key, options } };
 }
 
 function rulesFor(

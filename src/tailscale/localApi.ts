@@ -34,6 +34,12 @@ export interface TailnetNode {
 	readonly user: string | undefined;
 	/** `tag:client` and the like. */
 	readonly tags: readonly string[];
+	/**
+	 * Whether it is of another tailnet: one that is shared with this host, or one
+	 * of somebody with whom this host is shared. The control server tells the
+	 * latter's name to nobody, so its name need not say so.
+	 */
+	readonly isShared: boolean;
 }
 
 /** What tailscaled says about the node behind an address. */
@@ -395,6 +401,7 @@ function readNodes(body: Fields): readonly TailnetNode[] {
 					: textIn(fieldsIn(users, owner), "LoginName"),
 			),
 			tags,
+			isShared: node.ShareeNode === true || !isZero(node.AltSharerUserID),
 		};
 	});
 }
@@ -414,6 +421,7 @@ function readNode(body: Fields): TailscaleNode {
 	if (!isShort([stableId, fqdn, computed, login, tags]))
 		throw new UnexpectedShapeError("what the node is called is too long");
 	const [label = ""] = fqdn.split(".");
+	const host = isNothing(node.Hostinfo) ? {} : fieldsIn(node, "Hostinfo");
 	return {
 		name: computed === label ? label : fqdn,
 		fqdn,
@@ -421,6 +429,8 @@ function readNode(body: Fields): TailscaleNode {
 		stableId,
 		user: ownerOf(tags, login),
 		tags,
+		// tailcfg/tailcfg.go:Hostinfo.ShareeNode, Node.Sharer
+		isShared: host.ShareeNode === true || !isZero(node.Sharer),
 		capabilities: readCapabilities(body),
 	};
 }
@@ -542,6 +552,11 @@ type Fields = Readonly<Record<string, unknown>>;
 /** Go leaves an empty field out, or writes null. */
 function isNothing(value: unknown): value is undefined | null {
 	return value === undefined || value === null;
+}
+
+/** Go's empty number, which it leaves out as a rule. */
+function isZero(value: unknown): boolean {
+	return isNothing(value) || value === 0;
 }
 
 function fieldsIn(fields: Fields, name: string): Fields {

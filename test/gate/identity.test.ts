@@ -362,6 +362,7 @@ t.test("names that are missing are never equal", async (t) => {
 		stableId: "n1",
 		user: undefined,
 		tags: [],
+		isShared: false,
 		capabilities: new Map(),
 	};
 	t.notOk(isBoundTo({ nodes: [""], users: [""], tags: [""] }, node));

@@ -157,6 +157,9 @@ t.test("doctor says what login opens", async (t) => {
 			c: peer("ci", 1, ["tag:ci"]),
 			d: peer("eves", 2),
 			e: { ...peer("x", 1), DNSName: "theirs.tail9.ts.net." },
+			f: { ...peer("y", 1), DNSName: "", ShareeNode: true },
+			g: { ...peer("guest", 1), ShareeNode: true },
+			h: { ...peer("lent", 1), AltSharerUserID: 2 },
 		},
 		User: {
 			1867405394827163: { LoginName: me },

@@ -250,7 +250,13 @@ t.test("each action has its own help, and a typo a suggestion", async (t) => {
 });
 
 t.test("a person without an e-mail is written with an @ at the end", (t) => {
-	const carol = { name: "phone", fqdn: "phone.lab", user: "carol", tags: [] };
+	const carol = {
+		name: "phone",
+		fqdn: "phone.lab",
+		user: "carol",
+		tags: [],
+		isShared: false,
+	};
 	t.ok(isBoundTo({ users: ["carol@"] }, carol));
 	t.ok(isBoundTo({ users: ["Carol"] }, carol));
 	for (const user of ["carol@example.com", "carol@@", "@", "car"])

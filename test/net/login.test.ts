@@ -177,6 +177,22 @@ t.test(
 			"a name that begins alike": { user: `${me}.evil.org` },
 			"a tagged device": { tags: ["tag:server"] },
 			"a device that is shared in": { tailnet: "tail9.ts.net" },
+			"a device of whom this server is shared with": {
+				node: {
+					Name: "",
+					ComputedName: "device-of-shared-to-user",
+					Hostinfo: { Hostname: "device-of-shared-to-user", ShareeNode: true },
+				},
+			},
+			"the same, under a name of this tailnet": {
+				node: { Hostinfo: { Hostname: "laptop", ShareeNode: true } },
+			},
+			"a device with a name and no tailnet": { node: { Name: "laptop." } },
+			"a device of another tailnet, under a short name": {
+				node: { Name: "laptop.tail9.ts.net." },
+			},
+			"a device without a name": { node: { Name: "" } },
+			"a device that somebody shares": { node: { Sharer: 4242 } },
 			"no device": null,
 			"an address that is not the device's": {
 				addresses: ["100.101.102.199"],
@@ -351,6 +367,54 @@ t.test(
 			t.match(body, /this server itself needs one/);
 		}
 		t.strictSame(ollama.calls(), []);
+	},
+);
+
+t.test(
+	"where tailscaled does not know the gate's own address as this server's, nobody is let in by login",
+	network(),
+	async (t) => {
+		const { server, peer, api, ollama, log, settings, reconfigure } =
+			await startServer(t);
+		// Another tailscaled's address on this host: its own node, to the one that is asked.
+		const other = "100.101.102.199";
+		await server.ip(`address add ${other}/32 dev lo`);
+		api.nodes.set(other, whoIsNode({ name: "server", addresses: [other] }));
+		for (const address of serverAddresses) api.nodes.delete(address);
+		const before = log.all.length;
+		await reconfigure(settings());
+		await log.seen(
+			(line) => log.all.indexOf(line) >= before && line.msg === "reloaded",
+		);
+		const { stdout } = await server.run(
+			...["curl", "-sS", "--interface", other, "-w", "\n%{http_code}"],
+			`http://${gateV4}/api/tags`,
+		);
+		t.match(stdout, /\n401$/);
+		t.equal((await call(peer)).status, 401);
+		t.strictSame(ollama.calls(), []);
+	},
+);
+
+t.test(
+	"a login that is held to some models has the option rules of such a key",
+	network(),
+	async (t) => {
+		const { peer } = await startServer(t, {
+			rules: [{ users: [me], models: ["qwen3:*"] }],
+		});
+		const withOptions = (options: object) => ({
+			path: "/api/chat",
+			body: JSON.stringify({
+				model: "qwen3:8b",
+				messages: [],
+				stream: false,
+				options,
+			}),
+		});
+		t.equal((await call(peer, withOptions({ num_ctx: 4096 }))).status, 200);
+		t.equal((await call(peer, withOptions({ num_ctx: 1e6 }))).status, 403);
+		t.equal((await call(peer, withOptions({ num_gpu: 0 }))).status, 403);
 	},
 );
 

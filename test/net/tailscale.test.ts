@@ -87,9 +87,24 @@ t.test("a user's node has its names, its owner and no tags", async (t) => {
 		stableId: "nlaptopCNTRL",
 		user: "me@example.com",
 		tags: [],
+		isShared: false,
 		capabilities: new Map(),
 	});
 });
+
+t.test(
+	"a node of another tailnet is told by what the control server says of it, whatever its name",
+	async (t) => {
+		for (const node of [{ Hostinfo: { ShareeNode: true } }, { Sharer: 4242 }])
+			t.equal((await identify(t, { node })).isShared, true);
+		for (const node of [
+			{ Hostinfo: null },
+			{ Hostinfo: { ShareeNode: false } },
+			{ Sharer: 0 },
+		])
+			t.equal((await identify(t, { node })).isShared, false);
+	},
+);
 
 t.test("a tagged node has tags and no owner", async (t) => {
 	const { user, tags } = await identify(t, {

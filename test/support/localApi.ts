@@ -101,6 +101,8 @@ export interface NodeOptions {
 	readonly user?: string;
 	readonly tags?: readonly string[];
 	readonly capMap?: WhoIsResponse["CapMap"];
+	/** What else the control server says of the node, in place of what stands there. */
+	readonly node?: Readonly<Record<string, unknown>>;
 }
 
 const ownTailnet = "tail1234.ts.net";
@@ -113,6 +115,7 @@ export function whoIsNode({
 	user = "me@example.com",
 	tags = [],
 	capMap = null,
+	node = {},
 }: NodeOptions = {}): WhoIsResponse {
 	const prefixes = addresses.map(
 		(address) => `${address}/${isIPv4(address) ? 32 : 128}`,
@@ -140,6 +143,7 @@ export function whoIsNode({
 			Online: true,
 			ComputedName: computedName,
 			ComputedNameWithHost: computedName,
+			...node,
 		},
 		UserProfile: isTagged
 			? {

@@ -70,9 +70,9 @@ function loginsOf(
 	nodes: readonly TailnetNode[],
 ): (readonly [string, readonly string[]])[] {
 	const devices = new Map<string, string[]>();
-	// The first is this host, which needs a key; a name with a dot is of another tailnet.
-	for (const { user, name } of nodes.slice(1))
-		if (user !== undefined && !name.includes("."))
+	// The first is this host, which needs a key, as do devices of another tailnet.
+	for (const { user, name, isShared } of nodes.slice(1))
+		if (user !== undefined && !isShared && name !== "" && !name.includes("."))
 			devices.set(user, [...(devices.get(user) ?? []), name]);
 	return [...devices];
 }
