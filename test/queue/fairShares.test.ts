@@ -78,10 +78,11 @@ const longestOf = (users: readonly User[]) =>
 const leastShareOf = (users: readonly User[]) =>
 	Math.min(...users.map(({ share }) => share));
 
+const simple = { share: 1, isStream: true, more: 1, comesMs: 0 };
+
 t.test(
 	"two users that wait from one moment on differ by at most one of the longest requests for each slot",
-	async (t) => {
-		let greatest = 0;
+	async () => {
 		fc.assert(
 			fc.property(user, user, fc.integer({ min: 1, max: 4 }), (a, b, slots) => {
 				const users = [a, b].map((one) => ({ ...one, comesMs: 0 }));
@@ -93,12 +94,10 @@ t.test(
 							simulation.servedMs("1") / b.share,
 					);
 					assert.ok(apartMs <= mostMs, `${apartMs} of ${mostMs} ms`);
-					greatest = Math.max(greatest, apartMs / unitMs);
 				});
 			}),
 			{ numRuns: 100 },
 		);
-		t.ok(greatest > 2, "with four slots more than two requests come about");
 	},
 );
 
@@ -162,13 +161,10 @@ t.test("a start out of turn does not put off who comes after it", async (t) => {
 });
 
 t.test("a user with a share of 2 gets twice as much", async (t) => {
-	const simple = { lengths: [500], isStream: true, more: 1, comesMs: 0 };
+	const user = { ...simple, lengths: [500] };
 	let served = [0, 0];
 	crowd(
-		[
-			{ ...simple, share: 1 },
-			{ ...simple, share: 2 },
-		],
+		[user, { ...user, share: 2 }],
 		...([1, patient] as const),
 		(simulation) => {
 			served = ["0", "1"].map((user) => simulation.servedMs(user));
