@@ -135,7 +135,7 @@ export class Relay implements UpstreamSink {
 		const isKept =
 			outcome === "client_gone" &&
 			this.#request !== undefined &&
-			this.#body.isComplete &&
+			this.#body.isPassedOn &&
 			this.#ticket?.abandon() === true;
 		if (isKept) return;
 		this.#request?.abort();

@@ -75,6 +75,8 @@ export class RequestBody {
 	#bytesBeforeWindow = 0;
 	/** Enough of it has come to know what the queue goes by. */
 	#isAnnounced = false;
+	/** It goes on as it comes, once there is a connection to Ollama. */
+	#comesLater = false;
 	/** The client has been told to send it. */
 	#isWanted = false;
 	/** It is passed on as it comes. */
@@ -103,6 +105,13 @@ export class RequestBody {
 				? readFacts(route, exchange.head)
 				: undefined;
 		this.upload = state.uploads.watch(credential, route, path);
+	}
+
+	/** All of it is with Ollama, or goes there without the client. */
+	get isPassedOn(): boolean {
+		return (
+			this.isComplete && (!this.#comesLater || this.#flowsTo !== undefined)
+		);
 	}
 
 	/** Has it read as far as that needs no connection to Ollama. */
@@ -220,6 +229,7 @@ export class RequestBody {
 		const announce = (found: Facts) => {
 			if (this.#isAnnounced) return;
 			this.#isAnnounced = true;
+			this.#comesLater = true;
 			this.#reader.send({ length: head.contentLength[0] ?? "chunked" }, found);
 		};
 		req.on("data", (piece: Buffer) => {

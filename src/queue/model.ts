@@ -118,6 +118,7 @@ export class Model {
 	/** What was learnt of its slots is void. */
 	forgetSlots(parallel: number | "auto"): void {
 		this.slots = new Slots(this.key === unclearModel ? 1 : parallel);
+		for (const place of this.running) place.rivals = undefined;
 	}
 
 	get waiting(): number {

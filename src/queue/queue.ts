@@ -1,7 +1,7 @@
 import type { Settings } from "../config/load.ts";
 import type { Upstream } from "../upstream/client.ts";
 import { DrainRate } from "./drainRate.ts";
-import { type Place, unclearModel } from "./model.ts";
+import { type Model, type Place, unclearModel } from "./model.ts";
 import { OllamaModels, type Whereabouts } from "./ollamaModels.ts";
 import { type Priority, priorities } from "./priority.ts";
 import { Turns } from "./turns.ts";
@@ -15,6 +15,8 @@ const restartPollMs = 200;
 /** How long the waiting are told at a time how many are ahead of them; the others are told the next time. */
 const tellingMs = 2;
 const maxNames = 1000;
+/** After so many answers in a row that did not come, Ollama is taken not to say what is loaded. */
+const maxSilences = 3;
 
 /** Why a request does not get a turn. */
 export type NoTurn =
@@ -136,6 +138,10 @@ export class FairQueue {
 	/** Their model is looked up. */
 	readonly #lookups = new Set<Ticket>();
 	readonly #kept = new Set<Ticket>();
+	/** The load that failed last. */
+	#failed: { readonly model: Model; readonly user: string } | undefined;
+	/** How often in a row Ollama has not said what is loaded. */
+	#silences = 0;
 	/** Waiting requests by user. */
 	readonly #ofUser = new Map<string, number>();
 	/** What a model's key was called last. */
@@ -189,12 +195,14 @@ export class FairQueue {
 		if (place === undefined || ticket.state !== "running") return;
 		const { model } = place;
 		const wasLoader = model.loader === place;
-		if (wasLoader && status >= 500 && status !== 503) {
-			this.#failLoad(place.asked.model, status);
+		if (wasLoader && status >= 400) {
+			// Nothing says that the model is there; it has ended in a moment.
+			if (status >= 500 && status !== 503) this.#failLoad(place, status);
 			return;
 		}
 		this.#turns.firstByte(place, performance.now());
 		if (wasLoader) {
+			if (this.#failed?.model === model) this.#failed = undefined;
 			this.#loads += 1;
 			this.#poll();
 		}
@@ -215,9 +223,11 @@ export class FairQueue {
 			}
 			this.#count(ticket, false);
 		} else if (place !== undefined) {
+			const wasLoader = place.model.loader === place;
 			this.#tickets.delete(place);
 			this.#turns.finished(place, nowMs, isKept);
 			this.#rate.finished(nowMs);
+			if (wasLoader) this.#poll();
 		}
 		if (fault === "unreachable") this.#turns.forget();
 		if (fault !== undefined) this.#lost();
@@ -241,12 +251,17 @@ export class FairQueue {
 
 	/** Looks after time: called at a fixed interval. */
 	sweep(nowMs: number): void {
-		for (const ticket of [...this.#kept])
-			if (nowMs >= ticket.keptUntilMs) ticket.waiter.dropLoad();
+		this.#dropKept(({ keptUntilMs }) => nowMs >= keptUntilMs);
 		if (this.waiting === 0) return;
 		this.#turns.tick(nowMs);
 		this.#tell(nowMs);
 		this.#pump();
+	}
+
+	/** Nobody waits for the reply to one that is kept, only for its load. */
+	#dropKept(isDone: (ticket: Ticket) => boolean): void {
+		for (const ticket of [...this.#kept])
+			if (isDone(ticket)) ticket.waiter.dropLoad();
 	}
 
 	#tell(nowMs: number): void {
@@ -279,6 +294,8 @@ export class FairQueue {
 	open(): void {
 		this.#isClosed = true;
 		clearTimeout(this.#wake);
+		// Nobody looks after their time any more.
+		this.#dropKept(() => true);
 		for (const ticket of [...this.#lookups]) this.#go(ticket);
 		for (const [place, ticket] of [...this.#tickets]) {
 			if (ticket.state !== "waiting") continue;
@@ -480,8 +497,12 @@ export class FairQueue {
 		void this.#models.loaded().then((keys) => {
 			this.#isPolling = false;
 			this.#polledAtMs = performance.now();
-			if (this.#downSinceMs === undefined)
+			this.#silences = keys === undefined ? this.#silences + 1 : 0;
+			// While it unloads a model, Ollama can be silent for a while.
+			const isKnown = keys !== undefined || this.#silences > maxSilences;
+			if (this.#downSinceMs === undefined && isKnown)
 				this.#turns.loaded(keys, performance.now(), askedMs);
+			this.#dropKept(({ place }) => place?.model.loader !== place);
 			this.#pump();
 		});
 	}
@@ -514,10 +535,19 @@ export class FairQueue {
 			this.#refuse(ticket, why);
 	}
 
-	/** Whoever waits for a model hears that it cannot be loaded. */
-	#failLoad(model: string, status: number): void {
+	/**
+	 * Whoever waits for a model hears that it cannot be loaded. It may be for what
+	 * one user asked of it, so those of others hear it only from a second user's load.
+	 */
+	#failLoad({ model, asked: { user } }: Place, status: number): void {
+		const isForAll =
+			this.#failed?.model === model && this.#failed.user !== user;
+		this.#failed = { model, user };
 		for (const ticket of [...this.#tickets.values()])
-			if (ticket.place?.asked.model === model)
+			if (
+				ticket.place?.model === model &&
+				(isForAll || ticket.waiter.user === user)
+			)
 				this.#refuse(ticket, { kind: "load_failed", status });
 	}
 }

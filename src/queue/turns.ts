@@ -249,7 +249,6 @@ export class Turns {
 			model.loader = undefined;
 			model.clashesWith.clear();
 			model.forgetSlots(this.#settings.parallel);
-			for (const place of model.running) place.rivals = undefined;
 		}
 		this.#loading = undefined;
 		this.#displaced = undefined;

@@ -1,0 +1,269 @@
+import { once } from "node:events";
+import {
+	createServer,
+	type IncomingMessage,
+	type ServerResponse,
+} from "node:http";
+import type { AddressInfo } from "node:net";
+import t, { type Test } from "tap";
+import { digestOf } from "../../src/keys/newKey.ts";
+import {
+	bearer,
+	eventually,
+	type GateOptions,
+	startGate,
+	testKeys,
+} from "../support/gate.ts";
+import { statusOf } from "../support/raw.ts";
+
+/** What users can do to each other by way of the queue: nothing. */
+
+const keys = [
+	{ name: "ann", sha256: digestOf(testKeys.user) },
+	{ name: "bob", sha256: digestOf(testKeys.worker) },
+];
+
+async function startQueued(
+	t: Test,
+	options: GateOptions = {},
+	queue: object = {},
+) {
+	const gate = await startGate(t, {
+		...options,
+		config: { queue: { mode: "fair", parallel: 1, ...queue } },
+		keys,
+	});
+	return gate;
+}
+
+type Gate = Awaited<ReturnType<typeof startQueued>>;
+
+function send({ url }: Gate, model: string, key: string, body: object = {}) {
+	const controller = new AbortController();
+	const response = fetch(`${url}/api/generate`, {
+		method: "POST",
+		headers: bearer(key),
+		body: JSON.stringify({ model, prompt: "a", ...body }),
+		signal: controller.signal,
+	});
+	response.catch(() => {});
+	return { response, leave: () => controller.abort() };
+}
+
+interface Status {
+	readonly queue: {
+		readonly waiting: Record<string, number>;
+		readonly running: number;
+		readonly loads: number;
+		readonly models: readonly { name: string; state: string }[];
+	};
+}
+const queueOf = async (gate: Gate) =>
+	((await statusOf(gate)) as unknown as Status).queue;
+
+async function waitUntil(gate: Gate, waiting: number, running: number) {
+	await eventually(async () => {
+		const queue = await queueOf(gate);
+		const all = Object.values(queue.waiting).reduce((a, b) => a + b);
+		return all === waiting && queue.running === running;
+	});
+}
+
+/** An Ollama whose every answer the test gives. */
+async function startPuppet(t: Test) {
+	const calls: { req: IncomingMessage; res: ServerResponse; key: string }[] =
+		[];
+	const puppet = {
+		calls,
+		/** Models in /api/ps; it fails while this is undefined. */
+		loaded: [] as string[] | undefined,
+		asked: 0,
+		lookups: 0,
+		/** Resolves when /api/tags may be answered. */
+		tags: Promise.resolve(),
+		url: "",
+	};
+	const list = (names: readonly string[]) =>
+		JSON.stringify({
+			models: names.map((name) => ({ name: `${name}:latest`, digest: name })),
+		});
+	const server = createServer((req, res) => {
+		req.resume();
+		if (req.url === "/api/tags") {
+			puppet.lookups += 1;
+			void puppet.tags.then(() => res.end(list(["m", "n", "o"])));
+		} else if (req.url === "/api/version") res.end('{"version":"0.32.15"}');
+		else if (req.url === "/api/ps") {
+			puppet.asked += 1;
+			if (puppet.loaded === undefined) res.writeHead(500);
+			res.end(list(puppet.loaded ?? []));
+		} else calls.push({ req, res, key: String(req.headers["user-agent"]) });
+	});
+	await once(server.listen(0, "127.0.0.1"), "listening");
+	t.teardown(() => {
+		server.closeAllConnections();
+		server.close();
+	});
+	puppet.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+	return puppet;
+}
+
+const done = '{"model":"m","response":"","done":true}\n';
+function answer({ res }: { res: ServerResponse }, status = 200): void {
+	res.writeHead(status, { "content-type": "application/x-ndjson" });
+	res.end(status === 200 ? done : '{"error":"no"}');
+}
+
+t.test(
+	"a load that fails for one user is tried for the next, and told to all after the second",
+	async (t) => {
+		const puppet = await startPuppet(t);
+		const gate = await startQueued(t, { upstreamUrl: puppet.url });
+		const { user, worker } = testKeys;
+		const first = send(gate, "m", user);
+		await eventually(() => puppet.calls.length === 1);
+		const own = send(gate, "m", user);
+		const others = [send(gate, "m", worker), send(gate, "m", worker)];
+		await waitUntil(gate, 3, 1);
+		const [one] = puppet.calls;
+		if (one !== undefined) answer(one, 500);
+		t.equal((await first.response).status, 500);
+		t.equal((await own.response).status, 502);
+		await eventually(() => puppet.calls.length === 2);
+		const late = send(gate, "m", user);
+		await waitUntil(gate, 2, 1);
+		const [, two] = puppet.calls;
+		if (two !== undefined) answer(two, 500);
+		const replies = await Promise.all(
+			[...others, late].map(({ response }) => response),
+		);
+		t.same(
+			replies.map(({ status }) => status),
+			[500, 502, 502],
+		);
+	},
+);
+
+t.test(
+	"a request that Ollama turns away is not taken for a load",
+	async (t) => {
+		const puppet = await startPuppet(t);
+		const gate = await startQueued(t, { upstreamUrl: puppet.url });
+		const first = send(gate, "m", testKeys.user);
+		await eventually(() => puppet.calls.length === 1);
+		const [one] = puppet.calls;
+		if (one !== undefined) answer(one, 400);
+		t.equal((await first.response).status, 400);
+		await waitUntil(gate, 0, 0);
+		t.match(await queueOf(gate), { loads: 0, models: [] });
+	},
+);
+
+t.test(
+	"one answer that does not come does not make all models pass for loaded",
+	async (t) => {
+		const puppet = await startPuppet(t);
+		puppet.loaded = undefined;
+		const gate = await startQueued(t, { upstreamUrl: puppet.url });
+		const calls = [
+			send(gate, "m", testKeys.user),
+			send(gate, "n", testKeys.worker),
+		];
+		await eventually(() => puppet.calls.length === 1 && puppet.asked > 0);
+		puppet.loaded = [];
+		const { asked } = puppet;
+		await eventually(() => puppet.asked > asked + 1);
+		t.equal(puppet.calls.length, 1, "the other waits for the load");
+		const [one] = puppet.calls;
+		if (one !== undefined) answer(one);
+		await eventually(() => puppet.calls.length === 2);
+		const [, two] = puppet.calls;
+		if (two !== undefined) answer(two);
+		await Promise.all(calls.map(({ response }) => response));
+	},
+);
+
+t.test(
+	"once the model is loaded, a reply whose client has left goes on no longer",
+	async (t) => {
+		const puppet = await startPuppet(t);
+		const gate = await startQueued(t, { upstreamUrl: puppet.url });
+		const first = send(gate, "m", testKeys.user, { stream: false });
+		await eventually(() => puppet.calls.length === 1);
+		first.leave();
+		await gate.logged(({ outcome }) => outcome === "client_gone");
+		const other = send(gate, "m", testKeys.worker);
+		await waitUntil(gate, 1, 1);
+		const [one] = puppet.calls;
+		const gone = one && once(one.res, "close");
+		// It generates, and says nothing before its end.
+		puppet.loaded = ["m"];
+		await gone;
+		await eventually(() => puppet.calls.length === 2);
+		const [, two] = puppet.calls;
+		if (two !== undefined) answer(two);
+		t.equal((await other.response).status, 200);
+	},
+);
+
+t.test(
+	"a load that is kept for the others ends when the queue is turned off",
+	async (t) => {
+		const puppet = await startPuppet(t);
+		const gate = await startQueued(t, { upstreamUrl: puppet.url });
+		const first = send(gate, "m", testKeys.user);
+		await eventually(() => puppet.calls.length === 1);
+		first.leave();
+		await gate.logged(({ outcome }) => outcome === "client_gone");
+		const [one] = puppet.calls;
+		t.equal(one?.res.destroyed, false);
+		const gone = one && once(one.res, "close");
+		await gate.writeConfig({ queue: { mode: "off" } });
+		await gate.daemon.reload();
+		await gone;
+	},
+);
+
+t.test(
+	"in whatever state a client leaves, nothing of it stays behind",
+	async (t) => {
+		const puppet = await startPuppet(t);
+		puppet.loaded = ["m"];
+		const gate = await startQueued(t, { upstreamUrl: puppet.url });
+		const { user, worker } = testKeys;
+
+		const names = Promise.withResolvers<void>();
+		puppet.tags = names.promise;
+		const looksUp = send(gate, "m", user);
+		await eventually(() => puppet.lookups > 0);
+		looksUp.leave();
+		await gate.logged(({ outcome }) => outcome === "client_gone");
+		names.resolve();
+		await waitUntil(gate, 0, 0);
+		t.equal(puppet.calls.length, 0, "while its model is looked up");
+
+		const runs = send(gate, "m", user);
+		await eventually(() => puppet.calls.length === 1);
+		const waits = send(gate, "m", worker);
+		await waitUntil(gate, 1, 1);
+		waits.leave();
+		await waitUntil(gate, 0, 1);
+		t.equal(puppet.calls.length, 1, "while it waits");
+
+		const [running] = puppet.calls;
+		const cut = running && once(running.res, "close");
+		running?.res.writeHead(200, { "content-type": "application/x-ndjson" });
+		running?.res.write('{"model":"m","response":"a","done":false}\n');
+		await runs.response;
+		runs.leave();
+		await cut;
+		await waitUntil(gate, 0, 0);
+
+		const again = send(gate, "m", worker);
+		await eventually(() => puppet.calls.length === 2);
+		const [, second] = puppet.calls;
+		if (second !== undefined) answer(second);
+		t.equal((await again.response).status, 200);
+		await waitUntil(gate, 0, 0);
+	},
+);
