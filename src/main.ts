@@ -58,6 +58,10 @@ const commands: Record<string, Entry> = {
 		summary: "say how the running gate does, and what doctor found last",
 		load: async () => (await import("./commands/status.ts")).status,
 	},
+	top: {
+		summary: "show who is at work now, and who waits",
+		load: async () => (await import("./commands/top.ts")).top,
+	},
 	logs: {
 		summary: "show the gate's log, one line a request",
 		load: async () => (await import("./commands/logs.ts")).logs,

@@ -1,5 +1,11 @@
 import { request } from "../net/http.ts";
-import type { GateStatus, LockedOut } from "./status.ts";
+import { priorities } from "../priority.ts";
+import type {
+	GateStatus,
+	LockedOut,
+	QueuedModel,
+	QueueStatus,
+} from "./status.ts";
 
 /** No answer of a daemon's is longer, nor takes longer. */
 const answerBytes = 16 * 2 ** 20;
@@ -95,6 +101,7 @@ function isGateStatus(said: GateStatus): boolean {
 			[said.files?.config, said.files?.keys].every(isText)) &&
 		(said.lockouts === undefined ||
 			(Array.isArray(said.lockouts) && said.lockouts.every(isLockedOut))) &&
+		(said.queue === undefined || isQueueStatus(said.queue)) &&
 		typeof said.keyUse === "object" &&
 		said.keyUse !== null
 	);
@@ -111,6 +118,27 @@ export function isLockedOut(value: unknown): value is LockedOut {
 	);
 }
 
-function isText(value: unknown): value is string {
+/** Whether this is what a gate says of its queue. */
+export function isQueueStatus(value: unknown): value is QueueStatus {
+	const { waiting, running, models } = (value ?? {}) as QueueStatus;
+	return (
+		priorities.every((name) => typeof waiting?.[name] === "number") &&
+		typeof running === "number" &&
+		Array.isArray(models) &&
+		models.every(isQueuedModel)
+	);
+}
+
+function isQueuedModel(value: unknown): value is QueuedModel {
+	const model = (value ?? {}) as QueuedModel;
+	return (
+		[model.name, model.state].every(isText) &&
+		[model.slots, model.running, model.waiting].every(
+			(number) => typeof number === "number",
+		)
+	);
+}
+
+export function isText(value: unknown): value is string {
 	return typeof value === "string";
 }

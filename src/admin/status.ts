@@ -1,4 +1,5 @@
 import type { LedgerCounts } from "../ledger/client.ts";
+import type { Priority } from "../priority.ts";
 
 /** What the running gate says of itself (`GET /status` of its admin socket), as far as it is looked at. */
 export interface GateStatus {
@@ -17,7 +18,10 @@ export interface GateStatus {
 	/** What became of its records of usage; absent where none are kept. */
 	readonly ledger?: LedgerCounts;
 	readonly connections: number;
+	/** Requests that wait for no turn (or no longer), and have not ended. */
 	readonly streams: number;
+	/** Who waits for a turn; absent where nobody has to, and in an older daemon. */
+	readonly queue?: QueueStatus | undefined;
 	readonly lockedOut: number;
 	/** Who they are, at most a hundred; absent in an older daemon. */
 	readonly lockouts?: readonly LockedOut[];
@@ -29,4 +33,23 @@ export interface LockedOut {
 	/** The device's name, or null where it is not known. */
 	readonly node: string | null;
 	readonly secondsLeft: number;
+}
+
+/** Who waits for a turn at the GPU, and for which model. */
+export interface QueueStatus {
+	/** How many, by class. */
+	readonly waiting: Readonly<Record<Priority, number>>;
+	/** Requests whose turn it is. */
+	readonly running: number;
+	/** Those that are loaded, or that a request waits for or is with. */
+	readonly models: readonly QueuedModel[];
+}
+
+export interface QueuedModel {
+	readonly name: string;
+	readonly state: "loaded" | "loading" | "not loaded";
+	/** How many requests Ollama works on at once, as far as is known. */
+	readonly slots: number;
+	readonly running: number;
+	readonly waiting: number;
 }

@@ -1,11 +1,12 @@
 import { styleText } from "node:util";
 import { askGateOn } from "../admin/client.ts";
 import { findPlaces } from "../admin/places.ts";
-import type { GateStatus, LockedOut } from "../admin/status.ts";
+import type { GateStatus, LockedOut, QueueStatus } from "../admin/status.ts";
 import { defaultConfigPath, typed } from "../config/load.ts";
 import { type LastResult, readLastResult } from "../doctor/lastResult.ts";
 import { exitCodes } from "../errors.ts";
 import { localSource } from "../gate/connection.ts";
+import { priorities } from "../priority.ts";
 import { headline } from "../report/headline.ts";
 import { formatJson } from "../report/json.ts";
 import {
@@ -142,6 +143,7 @@ function describeGate(
 			ok: undefined,
 			says: `${gate.streams}, on ${gate.connections} connection(s); ${gate.lockedOut === 0 ? "nobody is" : `${gate.lockedOut} device(s) or address(es) are`} locked out`,
 		},
+		...(gate.queue === undefined ? [] : describeQueue(gate.queue)),
 		...(gate.lockouts ?? []).map(describeLockout),
 		{
 			subject: "files",
@@ -151,6 +153,30 @@ function describeGate(
 				: `refused ${formatAge(nowMs - Date.parse(at))} ago, and the ones before are in force; run: ${typed("reload", configFile)}`,
 		},
 	];
+}
+
+/** Who waits for a turn, and the models that matter to it. */
+function describeQueue({ waiting, running, models }: QueueStatus): Line[] {
+	return [
+		{
+			subject: "queue",
+			ok: undefined,
+			says: `fair; ${running} at work, ${formatWaiting(waiting)}`,
+		},
+		...models.map((model) => ({
+			subject: "model",
+			ok: undefined,
+			says: `${model.name} is ${model.state}; ${model.running} at work in ${model.slots} slot(s), ${model.waiting} waiting`,
+		})),
+	];
+}
+
+/** "5 waiting (interactive 1, normal 4)". */
+export function formatWaiting(waiting: QueueStatus["waiting"]): string {
+	const some = priorities.filter((name) => waiting[name] > 0);
+	const sum = some.reduce((count, name) => count + waiting[name], 0);
+	const parts = some.map((name) => `${name} ${waiting[name]}`).join(", ");
+	return `${sum} waiting${parts === "" ? "" : ` (${parts})`}`;
 }
 
 /** Wrong keys of one that must come in are for a person to look at; no reason to call the gate unwell. */

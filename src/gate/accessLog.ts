@@ -1,10 +1,9 @@
-import { createHmac, randomBytes } from "node:crypto";
 import type { Settings } from "../config/load.ts";
 import type { Log, LogSink } from "../log.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
 import { KeyUses } from "./keyUse.ts";
 import type { Failure } from "./lockout.ts";
-import { userOf } from "./user.ts";
+import { shownPerson } from "./user.ts";
 
 /** Counters of one key, route, status and outcome. */
 export interface RequestMetrics {
@@ -193,22 +192,11 @@ function requestLine(
 	return `${line},"msg":"request"}\n`;
 }
 
-/** Of an e-mail a plain hash would tell whoever guesses it; this lives as long as the process. */
-const pseudonymKey = randomBytes(32);
-
 /** By what its user is known, and who it is as far as the owner wants that written down. */
 function whose(exchange: Exchange, people: Settings["logPeople"]): string {
-	const { person } = exchange;
-	const by = `,"userBy":"${person?.by ?? "key"}"`;
-	if (person === undefined || people === "off") return by;
-	const shown =
-		people === "on"
-			? person.name
-			: createHmac("sha256", pseudonymKey)
-					.update(userOf(exchange).id)
-					.digest("hex")
-					.slice(0, 16);
-	return `${by},"person":${JSON.stringify(shown)}`;
+	const person = shownPerson(exchange, people);
+	const by = `,"userBy":"${exchange.person?.by ?? "key"}"`;
+	return person === undefined ? by : `${by},"person":${JSON.stringify(person)}`;
 }
 
 let latestMs = 0;

@@ -26,6 +26,7 @@ export function adminRoutes(daemon: Daemon): AdminRoutes {
 	const { reloader } = daemon;
 	return {
 		"GET /status": () => json(200, statusOf(daemon)),
+		"GET /top": () => json(200, daemon.gate.top()),
 		...metricsRoutes(daemon),
 		"POST /reload": async () => reloadReply(await reloader.reload()),
 		"POST /reload/keys": async () => reloadReply(await reloader.reload(true)),

@@ -1,6 +1,7 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { FastifyInstance } from "fastify";
 import type { LockedOut } from "../admin/status.ts";
+import type { GateTop } from "../admin/top.ts";
 import type { Budgets } from "../ledger/budgets.ts";
 import type { Log } from "../log.ts";
 import { matchRoute } from "../ollama/routes.ts";
@@ -36,6 +37,7 @@ import {
 import type { Rules } from "./rules.ts";
 import { createGateServer } from "./server.ts";
 import { GateState } from "./state.ts";
+import { topOf } from "./top.ts";
 
 /** How often running relays are looked at: for silence, and for keys that expire. */
 const sweepIntervalMs = 250;
@@ -79,6 +81,8 @@ export interface Gate {
 	unlock(address?: string): LockedOut[];
 	/** For status and metrics. */
 	stats(): GateStats;
+	/** Who is at work, and who waits. */
+	top(): GateTop;
 }
 
 export interface GateStats {
@@ -148,6 +152,7 @@ export async function createGate(
 				lockouts: state.lockout.list(nowMs, maxListed),
 			};
 		},
+		top: () => topOf(state),
 		unlock(address) {
 			const nowMs = performance.now();
 			return address === undefined

@@ -62,7 +62,7 @@ export class Relay implements UpstreamSink {
 	#replyWaits = false;
 	#clientIsSlow = false;
 	/** Its place in the queue, where there is one. */
-	#ticket: Ticket | undefined;
+	ticket: Ticket | undefined;
 	/** Its turn has not come. */
 	isWaiting = false;
 	#fault: UpstreamFault["kind"] | undefined;
@@ -100,6 +100,11 @@ export class Relay implements UpstreamSink {
 		});
 	}
 
+	/** What the reply calls the model, as soon as it does. */
+	get replyModel(): string | undefined {
+		return this.#reply.model;
+	}
+
 	/** Reads the request's body and sends it on. */
 	start(): void {
 		this.#body.start();
@@ -115,7 +120,7 @@ export class Relay implements UpstreamSink {
 			return;
 		}
 		this.isWaiting = true;
-		this.#ticket = waitForTurn(exchange, facts, queue, {
+		this.ticket = waitForTurn(exchange, facts, queue, {
 			go: () => {
 				this.isWaiting = false;
 				this.#send(body);
@@ -127,7 +132,7 @@ export class Relay implements UpstreamSink {
 			dropLoad: () => this.#endLoad(),
 		});
 		// It may have come to an end already.
-		if (exchange.ended) this.#ticket.end(faultOf(this.#fault));
+		if (exchange.ended) this.ticket.end(faultOf(this.#fault));
 	}
 
 	/** Nothing goes on upstream, unless others want the model that is being loaded. */
@@ -136,16 +141,16 @@ export class Relay implements UpstreamSink {
 			outcome === "client_gone" &&
 			this.#request !== undefined &&
 			this.#body.isPassedOn &&
-			this.#ticket?.abandon() === true;
+			this.ticket?.abandon() === true;
 		if (isKept) return;
 		this.#request?.abort();
-		this.#ticket?.end(faultOf(this.#fault));
+		this.ticket?.end(faultOf(this.#fault));
 	}
 
 	/** The model is loaded that the client has not waited for. */
 	#endLoad(): void {
 		this.#request?.abort();
-		this.#ticket?.end(faultOf(this.#fault));
+		this.ticket?.end(faultOf(this.#fault));
 	}
 
 	#send(body: UpstreamCall["body"]): void {
@@ -188,7 +193,7 @@ export class Relay implements UpstreamSink {
 
 	head({ status, headers }: ReplyHead): void {
 		const { exchange } = this;
-		this.#ticket?.answered(status);
+		this.ticket?.answered(status);
 		if (exchange.ended) {
 			this.#endLoad();
 			return;

@@ -133,6 +133,11 @@ export class ResponseWriter {
 		return this.#write(buffer, start, end);
 	}
 
+	/** What the reply calls the model, as soon as it does. */
+	get model(): string | undefined {
+		return this.#scan?.model;
+	}
+
 	/** Whether the reply, as far as it has come, ends as its route's replies do. */
 	get isWhole(): boolean {
 		return this.#exchange.status >= 400 || this.#scan?.isComplete !== false;

@@ -1,4 +1,8 @@
+import { createHmac, randomBytes } from "node:crypto";
+import type { Settings } from "../config/load.ts";
 import type { Exchange } from "./exchange.ts";
+
+type ShownPeople = Settings["logPeople"];
 
 /** By what a user is known. */
 export type Proof =
@@ -49,4 +53,33 @@ export function userOf({ person, knownCredential }: Exchange): User {
 		by,
 		share: person.share ?? share,
 	};
+}
+
+/** Of an e-mail a plain hash would tell whoever guesses it; this lives as long as the process. */
+const pseudonymKey = randomBytes(32);
+
+/** Who the person behind a request is, as far as the owner wants that to be seen; `undefined` if not at all. */
+export function shownPerson(
+	exchange: Exchange,
+	people: ShownPeople,
+): string | undefined {
+	const { person } = exchange;
+	if (person === undefined || people === "off") return undefined;
+	return people === "on" ? person.name : pseudonymOf(userOf(exchange).id);
+}
+
+/** The user's id, with no more of a person in it than the owner wants to be seen: `jwt:openwebui` at the least. */
+export function shownUser(exchange: Exchange, people: ShownPeople): string {
+	const { id, by } = userOf(exchange);
+	if (exchange.person === undefined || people === "on") return id;
+	const known =
+		by === "login" ? by : `${by}:${exchange.knownCredential.key.name}`;
+	return people === "off" ? known : `${known}:${pseudonymOf(id)}`;
+}
+
+function pseudonymOf(id: string): string {
+	return createHmac("sha256", pseudonymKey)
+		.update(id)
+		.digest("hex")
+		.slice(0, 16);
 }

@@ -467,6 +467,11 @@ export class ReplyScan {
 		this.#kept = undefined;
 	}
 
+	/** The model, as soon as the reply has named it; unlike `usage()` it may be asked while the reply comes. */
+	get model(): string | undefined {
+		return this.#model;
+	}
+
 	/** The last byte of the reply so far. */
 	get lastByte(): number | undefined {
 		return this.#lastByte;

@@ -50,6 +50,35 @@ export class Heap<T extends Heaped> {
 		return this.#members[Symbol.iterator]();
 	}
 
+	/** Its members in their order. So many of them cost no look at the rest; it must not change meanwhile. */
+	*inOrder(): Generator<T> {
+		const members = this.#members;
+		// Indices of what may be next, the first of them last.
+		const open = members.length === 0 ? [] : [0];
+		const offer = (at: number) => {
+			const member = members[at];
+			if (member === undefined) return;
+			let from = 0;
+			let to = open.length;
+			while (from < to) {
+				const middle = (from + to) >> 1;
+				const other = members[open[middle] ?? 0];
+				if (other !== undefined && this.#isBefore(member, other))
+					from = middle + 1;
+				else to = middle;
+			}
+			open.splice(from, 0, at);
+		};
+		for (;;) {
+			const at = open.pop();
+			const member = members[at ?? -1];
+			if (at === undefined || member === undefined) return;
+			yield member;
+			offer(2 * at + 1);
+			offer(2 * at + 2);
+		}
+	}
+
 	#place(member: T, at: number): void {
 		this.#members[at] = member;
 		member.heapIndex = at;

@@ -1,6 +1,7 @@
 import type { Settings } from "../config/load.ts";
 import type { Upstream } from "../upstream/client.ts";
 import { DrainRate } from "./drainRate.ts";
+import { inOrder } from "./inOrder.ts";
 import { type Model, type Place, unclearModel } from "./model.ts";
 import { OllamaModels, type Whereabouts } from "./ollamaModels.ts";
 import { type Priority, priorities } from "./priority.ts";
@@ -101,7 +102,6 @@ export interface QueueStats {
 	/** Requests that asked for a higher class than their key's. */
 	readonly ignoredPriorities: number;
 	readonly models: readonly QueueModel[];
-	readonly users: readonly QueueUser[];
 }
 
 export interface QueueModel {
@@ -113,15 +113,6 @@ export interface QueueModel {
 	readonly waiting: number;
 	/** How long a load of it took; 0 if none was seen. */
 	readonly loadMs: number;
-}
-
-export interface QueueUser {
-	readonly user: string;
-	readonly priority: Priority;
-	readonly running: number;
-	readonly waiting: number;
-	/** How long its oldest request waits. */
-	readonly longestMs: number;
 }
 
 type QueueSettings = Settings["queue"];
@@ -306,8 +297,27 @@ export class FairQueue {
 		}
 	}
 
+	/** Those that wait, at most so many of each model, and how many are likely to go before each. */
+	lineUp(limit: number): Map<Ticket, number> {
+		const ahead = new Map<Ticket, number>();
+		for (const model of this.#turns.models) {
+			let count = 0;
+			for (const place of inOrder(model)) {
+				if (count === limit) break;
+				const ticket = this.#tickets.get(place);
+				if (ticket !== undefined) ahead.set(ticket, count);
+				count += 1;
+			}
+		}
+		return ahead;
+	}
+
+	/** The model that a request is for, as it was asked for last; `undefined` for what takes no turn. */
+	modelOf({ place }: Ticket): string | undefined {
+		return place && this.#nameOf.get(place.model.key);
+	}
+
 	stats(): QueueStats {
-		const nowMs = performance.now();
 		const waiting = { interactive: 0, normal: 0, batch: 0 };
 		const models: QueueModel[] = [];
 		for (const model of this.#turns.models) {
@@ -340,33 +350,7 @@ export class FairQueue {
 			waitedMs: Math.round(this.#waitedMs),
 			ignoredPriorities: this.ignoredPriorities,
 			models,
-			users: this.#users(nowMs),
 		};
-	}
-
-	#users(nowMs: number): QueueUser[] {
-		const users = new Map<
-			string,
-			{ -readonly [K in keyof QueueUser]: QueueUser[K] }
-		>();
-		for (const { waiter, state, arrivedMs } of this.#tickets.values()) {
-			const { user, priority } = waiter;
-			const id = `${priority} ${user}`;
-			let entry = users.get(id);
-			if (entry === undefined) {
-				entry = { user, priority, running: 0, waiting: 0, longestMs: 0 };
-				users.set(id, entry);
-			}
-			if (state === "running") entry.running += 1;
-			else {
-				entry.waiting += 1;
-				entry.longestMs = Math.max(
-					entry.longestMs,
-					Math.round(nowMs - arrivedMs),
-				);
-			}
-		}
-		return [...users.values()];
 	}
 
 	async #lookUp(ticket: Ticket, model: string): Promise<void> {

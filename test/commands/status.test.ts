@@ -84,6 +84,35 @@ t.test("status names who is locked out, and for how long", async (t) => {
 	t.match(strange.stdout, /is no gate of this version/);
 });
 
+t.test("status says who waits, and for which model", async (t) => {
+	const queue = {
+		waiting: { interactive: 1, normal: 0, batch: 11 },
+		running: 1,
+		models: [
+			...[{ name: "qwen3:8b", state: "loaded", slots: 2 }],
+			...[{ name: "gemma3:27b", state: "not loaded", slots: 1 }],
+		].map((model) => ({ ...model, running: 1, waiting: 6 })),
+	};
+	const { stdout, code } = await statusOf(t, { ...wellOff, queue });
+	t.match(
+		stdout,
+		/ {6}queue: fair; 1 at work, 12 waiting \(interactive 1, batch 11\)\n/,
+	);
+	t.match(
+		stdout,
+		/ {6}model: qwen3:8b is loaded; 1 at work in 2 slot\(s\), 6 waiting\n/,
+	);
+	t.match(stdout, "model: gemma3:27b is not loaded; ");
+	t.equal(code, 0, "that somebody waits is no fault");
+	t.notMatch((await statusOf(t, wellOff)).stdout, "queue:");
+	const json = await statusOf(t, { ...wellOff, queue }, "--json");
+	t.match(JSON.parse(json.stdout), { gate: { queue } });
+	for (const strange of [{}, { ...queue, models: [{}] }]) {
+		const { stdout } = await statusOf(t, { ...wellOff, queue: strange });
+		t.match(stdout, /is no gate of this version/);
+	}
+});
+
 t.test("and what needs attention", async (t) => {
 	for (const [answer, says] of [
 		[undefined, /look {2}gate: no gate answers on .*ENOENT/],

@@ -1,0 +1,238 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { styleText } from "node:util";
+import { findPlaces } from "../admin/places.ts";
+import {
+	type AskedTop,
+	askTopOn,
+	type GateTop,
+	type TopRequest,
+} from "../admin/top.ts";
+import { defaultConfigPath, typed } from "../config/load.ts";
+import { parseDuration } from "../duration.ts";
+import { exitCodes, Finding, UsageError } from "../errors.ts";
+import { formatJson } from "../report/json.ts";
+import { Screen } from "../report/screen.ts";
+import { formatTable } from "../report/table.ts";
+import { visibleLine } from "../visible.ts";
+import { type Command, readArgs } from "./command.ts";
+import { formatAge, formatWaiting } from "./status.ts";
+
+const defaultInterval = "1s";
+/** A look is work for the gate. */
+const leastIntervalMs = 200;
+const mostIntervalMs = 60_000;
+/** Over less a rate says nothing. */
+const leastRateMs = 100;
+
+export const top: Command = {
+	help: `
+Usage: sudo llamagate top [--interval 1s] [--config FILE] [--json]
+
+Shows who is at work now and who waits. In a terminal it goes on, and q or
+Ctrl-C ends it; elsewhere it prints once. WHO is as in "llamagate usage"; a
+person is named as far as log.people has it. AHEAD says how many are likely to
+go before; TIME is how long it waits, or how long Ollama has had it; TOKENS/S
+counts the pieces of a stream that were passed on since the last look, about one
+a token, or from the reply's begin where there was none.
+
+  --interval WHEN    how often a terminal is drawn anew, from 200ms to 60s
+                     (default: ${defaultInterval})
+  --json             print JSON, once
+  -c, --config FILE  the gate's configuration (default: ${defaultConfigPath})
+
+Exit codes: 0 done, 1 no gate answers, 2 usage, 78 the configuration cannot be
+            read
+
+Example: sudo llamagate top
+`,
+	async run(args) {
+		const { values } = readArgs(args, {
+			interval: { type: "string", default: defaultInterval },
+			json: { type: "boolean", default: false },
+			config: { type: "string", short: "c", default: defaultConfigPath },
+		});
+		const intervalMs = readInterval(values.interval);
+		const { adminSocket } = await findPlaces(values.config);
+		if (adminSocket === undefined)
+			throw new Finding(
+				'admin.socket is "off", so the gate cannot be asked; see: systemctl status llamagate',
+			);
+		const first = await askTopOn(adminSocket);
+		if (first.kind !== "top") throw new Finding(adviceOn(first, values.config));
+		if (values.json) process.stdout.write(formatJson(withRates(first.top)));
+		else if (process.stdout.isTTY) await watch(adminSocket, first, intervalMs);
+		else
+			process.stdout.write(
+				`${describeTop(first.top, new Rates().of(first.top)).join("\n")}\n`,
+			);
+		return exitCodes.ok;
+	},
+};
+
+function adviceOn(
+	{ kind, why }: Exclude<AskedTop, { kind: "top" }>,
+	configFile: string,
+): string {
+	switch (kind) {
+		case "denied":
+			return `${why}; run: sudo ${typed("top", configFile)}`;
+		case "silent":
+			return `${why}; see: systemctl status llamagate`;
+		case "strange":
+			return why;
+	}
+}
+
+function readInterval(text: string): number {
+	const intervalMs = parseDuration(text);
+	if (
+		intervalMs === undefined ||
+		intervalMs < leastIntervalMs ||
+		intervalMs > mostIntervalMs
+	)
+		throw new UsageError(
+			`--interval ${text} is no duration from 200ms to 60s, such as 2s`,
+		);
+	return intervalMs;
+}
+
+/** Draws it anew until somebody has seen enough. A gate that is away may come back. */
+async function watch(
+	socket: string,
+	first: AskedTop,
+	intervalMs: number,
+): Promise<void> {
+	const ended = Promise.withResolvers<undefined>();
+	const screen = new Screen(process.stdout, process.stdin, () =>
+		ended.resolve(undefined),
+	);
+	const rates = new Rates();
+	screen.open();
+	try {
+		let asked: AskedTop | undefined = first;
+		while (asked !== undefined) {
+			screen.draw(
+				asked.kind === "top"
+					? describeTop(asked.top, rates.of(asked.top))
+					: [visibleLine(asked.why)],
+			);
+			asked = await Promise.race([
+				ended.promise,
+				delay(intervalMs).then(() => askTopOn(socket)),
+			]);
+		}
+	} finally {
+		screen.close();
+	}
+}
+
+/** Tokens a second of what runs, by request. */
+type RateOf = (request: TopRequest) => number | undefined;
+
+/** Counts pieces from one look to the next. */
+class Rates {
+	#before = new Map<string, { pieces: number; repliesMs: number }>();
+
+	of({ requests }: GateTop): RateOf {
+		const before = this.#before;
+		this.#before = new Map();
+		for (const { id, pieces, repliesMs } of requests)
+			if (pieces !== null && repliesMs !== null)
+				this.#before.set(id, { pieces, repliesMs });
+		return ({ id, pieces, repliesMs }) => {
+			if (pieces === null || repliesMs === null) return undefined;
+			const { pieces: then, repliesMs: thenMs } = before.get(id) ?? {
+				// The first of them came at the begin.
+				pieces: 1,
+				repliesMs: 0,
+			};
+			const overMs = repliesMs - thenMs;
+			return overMs < leastRateMs
+				? undefined
+				: ((pieces - then) * 1000) / overMs;
+		};
+	}
+}
+
+function withRates(now: GateTop) {
+	const rateOf = new Rates().of(now);
+	return {
+		...now,
+		requests: now.requests.map((request) => ({
+			...request,
+			tokensPerSecond: round(rateOf(request)) ?? null,
+		})),
+	};
+}
+
+function describeTop(now: GateTop, rateOf: RateOf): string[] {
+	const { queue, requests, atWork, waiting } = now;
+	const sum =
+		queue === undefined
+			? "nobody waits here, queue.mode is off"
+			: formatWaiting(queue.waiting);
+	const unlisted = atWork + waiting - requests.length;
+	return [
+		`llamagate ${visibleLine(now.version)}: ${atWork} at work, ${sum}`,
+		...(queue === undefined || queue.models.length === 0
+			? []
+			: ["", ...table(...modelTable(queue.models))]),
+		...(requests.length === 0
+			? []
+			: ["", ...table(...requestTable(requests, rateOf))]),
+		...(unlisted > 0 ? [`and ${unlisted} more`] : []),
+	];
+}
+
+type Table = [head: string[], rows: string[][]];
+
+function modelTable(models: NonNullable<GateTop["queue"]>["models"]): Table {
+	return [
+		["MODEL", "STATE", "SLOTS", "AT WORK", "WAITING"],
+		models.map(({ name, state, slots, running, waiting }) => [
+			...[name, state],
+			...[slots, running, waiting].map(String),
+		]),
+	];
+}
+
+function requestTable(requests: readonly TopRequest[], rateOf: RateOf): Table {
+	const hasDevices = requests.some(({ node }) => node !== null);
+	return [
+		[
+			...["STATE", "WHO"],
+			...(hasDevices ? ["DEVICE"] : []),
+			...["CLASS", "MODEL", "AHEAD", "TIME", "TOKENS/S", "CALL"],
+		],
+		requests.map((request) => [
+			request.state,
+			request.person ?? request.user,
+			...(hasDevices ? [request.node ?? ""] : []),
+			request.priority ?? "",
+			request.model ?? "",
+			request.ahead === null ? "" : String(request.ahead),
+			formatAge(timeOf(request)),
+			round(rateOf(request))?.toFixed(1) ?? "",
+			request.route,
+		]),
+	];
+}
+
+/** How long it has been as it is. */
+function timeOf({ state, waitedMs, runsMs, ageMs }: TopRequest): number {
+	return (state === "waiting" ? waitedMs : runsMs) ?? ageMs;
+}
+
+function round(rate: number | undefined): number | undefined {
+	return rate === undefined ? undefined : Math.round(rate * 10) / 10;
+}
+
+function table(head: string[], rows: string[][]): string[] {
+	const [title = "", ...lines] = formatTable(
+		head,
+		rows.map((row) => row.map((cell) => visibleLine(cell))),
+	)
+		.trimEnd()
+		.split("\n");
+	return [styleText("bold", title), ...lines];
+}

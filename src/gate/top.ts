@@ -1,0 +1,94 @@
+import { type GateTop, maxTopRequests, type TopRequest } from "../admin/top.ts";
+import type { Settings } from "../config/load.ts";
+import type { Ticket } from "../queue/queue.ts";
+import { version } from "../version.ts";
+import type { Relay } from "./relay.ts";
+import type { GateState } from "./state.ts";
+import { shownPerson, shownUser } from "./user.ts";
+
+/** What can be seen of the requests that have not ended: `GET /top` of the admin socket. */
+export function topOf({ relays, queue, settings }: GateState): GateTop {
+	const nowMs = performance.now();
+	const stats = queue?.stats();
+	const lineUp = queue?.lineUp(maxTopRequests) ?? new Map<Ticket, number>();
+	const atWork: Relay[] = [];
+	const waiting: [Relay, number | null][] = [];
+	let waitingCount = 0;
+	for (const relay of relays) {
+		if (!relay.isWaiting) {
+			atWork.push(relay);
+			continue;
+		}
+		waitingCount += 1;
+		const ahead = relay.ticket && lineUp.get(relay.ticket);
+		// Those far behind are only counted; of the others one may still be looked up.
+		if (ahead !== undefined || relay.ticket?.place === undefined)
+			waiting.push([relay, ahead ?? null]);
+	}
+	atWork.sort((a, b) => a.exchange.startedAtMs - b.exchange.startedAtMs);
+	const behind = Number.POSITIVE_INFINITY;
+	waiting.sort(([, a], [, b]) => (a ?? behind) - (b ?? behind));
+	const rows: [Relay, number | null][] = [
+		...atWork.map((relay): [Relay, null] => [relay, null]),
+		...waiting,
+	];
+	return {
+		version,
+		atWork: atWork.length,
+		waiting: waitingCount,
+		...(stats && {
+			queue: {
+				waiting: stats.waiting,
+				running: stats.running,
+				models: stats.models,
+			},
+		}),
+		requests: rows.slice(0, maxTopRequests).map(([relay, ahead]) => ({
+			...rowOf(relay, nowMs, settings.logPeople),
+			model:
+				(relay.ticket && queue?.modelOf(relay.ticket)) ??
+				relay.replyModel ??
+				null,
+			ahead,
+		})),
+	};
+}
+
+function rowOf(
+	{ exchange, ticket, isWaiting }: Relay,
+	nowMs: number,
+	people: Settings["logPeople"],
+): Omit<TopRequest, "model" | "ahead"> {
+	const { startedAtMs, dispatchedAtMs, queueMs, ttftMs } = exchange;
+	const { route } = exchange.routeMatch;
+	const person = shownPerson(exchange, people);
+	const since = (timeMs: number | undefined) =>
+		timeMs === undefined ? null : Math.round(nowMs - timeMs);
+	const place = ticket?.place;
+	return {
+		id: exchange.id,
+		user: shownUser(exchange, people),
+		key: exchange.knownCredential.key.name,
+		...(person !== undefined && { person }),
+		node: exchange.node?.name || null,
+		route: route.id,
+		// What takes no turn has none.
+		priority: (isWaiting ? ticket?.waiter : place?.asked)?.priority ?? null,
+		state: isWaiting
+			? "waiting"
+			: dispatchedAtMs === undefined
+				? "receiving"
+				: place !== undefined && place.model.loader === place
+					? "loading"
+					: "running",
+		ageMs: Math.round(nowMs - startedAtMs),
+		waitedMs: isWaiting
+			? since(ticket?.arrivedMs)
+			: queueMs === undefined
+				? null
+				: Math.round(queueMs),
+		runsMs: since(dispatchedAtMs),
+		repliesMs: since(ttftMs === undefined ? undefined : startedAtMs + ttftMs),
+		pieces: route.scope === "infer" ? exchange.piecesOut : null,
+	};
+}
