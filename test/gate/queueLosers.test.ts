@@ -163,23 +163,26 @@ t.test(
 	"one answer that does not come does not make all models pass for loaded",
 	async (t) => {
 		const puppet = await startPuppet(t);
-		puppet.loaded = undefined;
 		const gate = await startQueued(t, { upstreamUrl: puppet.url });
-		const calls = [
-			send(gate, "m", testKeys.user),
-			send(gate, "n", testKeys.worker),
-		];
-		await eventually(() => puppet.calls.length === 1 && puppet.asked > 0);
-		puppet.loaded = [];
-		const { asked } = puppet;
-		await eventually(() => puppet.asked > asked + 1);
-		t.equal(puppet.calls.length, 1, "the other waits for the load");
+		const { user, worker } = testKeys;
+		const first = send(gate, "m", user);
+		await eventually(() => puppet.calls.length === 1);
 		const [one] = puppet.calls;
-		if (one !== undefined) answer(one);
-		await eventually(() => puppet.calls.length === 2);
-		const [, two] = puppet.calls;
-		if (two !== undefined) answer(two);
-		await Promise.all(calls.map(({ response }) => response));
+		one?.res.writeHead(200, { "content-type": "application/x-ndjson" });
+		one?.res.flushHeaders();
+		await first.response;
+		puppet.loaded = undefined;
+		const second = send(gate, "m", user);
+		const { asked } = puppet;
+		await eventually(() => puppet.asked > asked);
+		puppet.loaded = ["m"];
+		const others = [send(gate, "n", worker), send(gate, "o", worker)];
+		await waitUntil(gate, 2, 2);
+		t.equal(puppet.calls.length, 2, "one of them loads its model");
+		for (const call of puppet.calls) call.res.end(done);
+		await eventually(() => puppet.calls.length === 3);
+		second.leave();
+		for (const other of others) other.leave();
 	},
 );
 

@@ -308,6 +308,13 @@ export class Simulation {
 	/** What is sent to Ollama, just before. */
 	#checkStart({ place }: Trip): void {
 		const { model } = place;
+		const { maxWaitMs } = { ...defaultSettings, ...this.#conditions.settings };
+		if (this.nowMs < maxWaitMs[place.asked.priority])
+			for (const other of this.#waiting)
+				assert.ok(
+					other.place.model !== model || other.place.rank >= place.rank,
+					"a lower class went first",
+				);
 		const loading = [...this.turns.models].filter(
 			({ loader }) => loader !== undefined,
 		);
@@ -317,10 +324,10 @@ export class Simulation {
 			this.ollama.has(model.key),
 			"a model that is not loaded was taken to be",
 		);
-		if (loading.length === 1)
+		const { isLoading, loaded, machine } = this.ollama;
+		for (const { key } of loading)
 			assert.ok(
-				this.ollama.isLoading ||
-					this.ollama.loaded.size < this.ollama.machine.room,
+				isLoading || loaded.has(key) || loaded.size < machine.room,
 				"a model that has to go for a load is kept busy",
 			);
 	}
