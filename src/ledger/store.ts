@@ -157,23 +157,42 @@ export class Store {
 			? horizonDay * 24
 			: Math.max(0, Math.ceil(sinceMs / hourMs));
 		const endHour = Math.max(firstHour, Math.floor(endMs / hourMs));
+		const firstDay = Math.ceil(firstHour / 24);
+		const endDay = Math.max(firstDay, Math.floor(endHour / 24));
+		const sums = (table: "hours" | "days", from: number, to: number) =>
+			from < to
+				? [
+						`SELECT party, ${table === "days" ? "bucket" : "bucket / 24"} AS day, ${list(String)} FROM ${table} WHERE bucket >= ${from} AND bucket < ${to}`,
+					]
+				: [];
 		const records = (fromMs: number, toMs: number) =>
-			`SELECT party, time / ${dayMs} AS day, ${amountNames.join(", ")}, iif(outcome = ${outcomes.indexOf("refused")}, requests, 0) AS refused FROM records WHERE time >= ${Math.max(0, Math.floor(fromMs))} AND time < ${toMs}`;
-		// Whole hours from their sums, what comes before the first and behind the last from the records.
-		const before = isOld
-			? `SELECT party, bucket AS day, ${list(String)} FROM days WHERE bucket >= ${Math.max(0, Math.floor(sinceMs / dayMs))} AND bucket < ${horizonDay}`
-			: records(sinceMs, Math.min(firstHour * hourMs, endMs));
-		const behind = records(Math.max(endHour * hourMs, sinceMs), endMs);
+			fromMs < toMs
+				? [
+						`SELECT party, time / ${dayMs} AS day, ${amountNames.join(", ")}, iif(outcome = ${outcomes.indexOf("refused")}, requests, 0) AS refused FROM records WHERE time >= ${Math.max(0, Math.floor(fromMs))} AND time < ${toMs}`,
+					]
+				: [];
+		// Whole days from their sums, then hours, and what is left from the records.
+		const parts = [
+			...(isOld
+				? sums(
+						"days",
+						Math.max(0, Math.floor(sinceMs / dayMs)),
+						Math.min(horizonDay, Math.ceil(endMs / dayMs)),
+					)
+				: records(sinceMs, Math.min(firstHour * hourMs, endMs))),
+			...sums("hours", firstHour, Math.min(firstDay * 24, endHour)),
+			...sums("days", firstDay, endDay),
+			...sums("hours", Math.max(endDay * 24, firstHour), endHour),
+			...records(Math.max(endHour * hourMs, sinceMs), endMs),
+		];
+		if (parts.length === 0) return [];
 		const named = by.map((name) => (name === "day" ? "day" : `p.${name}`));
 		const rows = this.#db
 			.prepare(
 				`SELECT ${[...named, list((name) => `sum(s.${name}) AS ${name}`)].join(", ")}
 				FROM (
-					SELECT party, day, ${list((name) => `sum(${name}) AS ${name}`)} FROM (
-						SELECT party, bucket / 24 AS day, ${list(String)} FROM hours WHERE bucket >= ${firstHour} AND bucket < ${endHour}
-						UNION ALL ${before}
-						${untilMs === undefined || endHour * hourMs >= endMs || firstHour * hourMs > endMs ? "" : `UNION ALL ${behind}`}
-					) GROUP BY party, day
+					SELECT party, day, ${list((name) => `sum(${name}) AS ${name}`)}
+					FROM (${parts.join(" UNION ALL ")}) GROUP BY party, day
 				) s JOIN parties p ON p.id = s.party
 				${key === undefined ? "" : "WHERE p.key = ?"}
 				${named.length === 0 ? "" : `GROUP BY ${named.join(", ")}`}

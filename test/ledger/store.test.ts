@@ -130,4 +130,5 @@ t.test("the sums of one key are that key's", async (t) => {
 		{ requests: 2, refused: 1, gpuMs: 5 },
 	]);
 	t.strictSame(store.usage({ sinceMs: 0, by: [], key: "nobody" }), []);
+	t.strictSame(store.usage({ sinceMs: 5, untilMs: 5, by: [] }), []);
 });
