@@ -1,0 +1,342 @@
+import { type ChildProcess, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { Agent, type IncomingMessage, request } from "node:http";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { askLedger } from "../src/ledger/ask.ts";
+import { LedgerClient } from "../src/ledger/client.ts";
+import { openStore } from "../src/ledger/openStore.ts";
+import { maxBatchRecords } from "../src/ledger/protocol.ts";
+import { outcomes, type UsageRecord } from "../src/ledger/record.ts";
+import { type Dimension, dayMs } from "../src/ledger/store.ts";
+import { createLog } from "../src/log.ts";
+import { startStandIn } from "../src/ollama/standIn.ts";
+import { bearer, startGate, testKeys } from "../test/support/gate.ts";
+import { cpuSeconds, pinning, start, stop, stopAll } from "./processes.ts";
+import {
+	fixed,
+	mebibytes,
+	median,
+	quantile,
+	ratio,
+	renderSection,
+	type Section,
+	whole,
+} from "./report.ts";
+
+/**
+ * What the ledger costs and bears: records a second, the CPU that it adds to a
+ * request of the gate's, and a question about 30 days of many records.
+ *
+ *     node bench/ledger.ts [--records 10000000] [--seconds 20] [--rounds 3] [--only LIST]
+ */
+const { values: options, positionals } = parseArgs({
+	allowPositionals: true,
+	options: {
+		records: { type: "string", default: "10000000" },
+		seconds: { type: "string", default: "20" },
+		rounds: { type: "string", default: "3" },
+		only: { type: "string", default: "throughput,gate,question" },
+	},
+});
+const [mostRecords, seconds, rounds] = [
+	options.records,
+	options.seconds,
+	options.rounds,
+].map(Number) as [number, number, number];
+
+type Shown = Omit<Section, "name" | "figures" | "data">;
+const section = (shown: Shown) =>
+	`${renderSection({ name: shown.title, figures: {}, data: {}, ...shown })}\n`;
+
+const folder = mkdtempSync(path.join(tmpdir(), "llamagate-ledger-bench-"));
+const closing: (() => unknown)[] = [];
+const bench = { teardown: (action: () => unknown) => closing.unshift(action) };
+const quiet = createLog("silent", { write() {} });
+const nowMs = Date.now();
+
+/** As many users, models and devices as a university has. */
+function madeUp(n: number, timeMs: number): UsageRecord {
+	const user = (n * 7919) % 200;
+	return {
+		time: timeMs,
+		user: `login:user${user}@example.com`,
+		userBy: "login",
+		key: `team${user % 20}`,
+		node: `laptop-${user}`,
+		model: `model-${(n * 31) % 8}:8b`,
+		route: n % 3 === 0 ? "POST /v1/chat/completions" : "POST /api/chat",
+		outcome: outcomes[n % 50 === 0 ? (n / 50) % outcomes.length : 0] ?? "ok",
+		requests: 1,
+		tokensIn: 200 + (n % 3_000),
+		tokensOut: 50 + (n % 700),
+		gpuMs: 500 + (n % 20_000),
+		loadMs: 0,
+		queueMs: n % 5_000,
+	};
+}
+
+interface Ledger {
+	readonly socket: string;
+	readonly file: string;
+	readonly configFile: string;
+	readonly pid: number;
+	close(): Promise<void>;
+}
+
+/** The real `llamagate ledger`. */
+async function startLedger(name: string): Promise<Ledger> {
+	const file = path.join(folder, `${name}.sqlite`);
+	const socket = path.join(folder, `${name}.sock`);
+	const configFile = path.join(folder, `${name}.json`);
+	writeFileSync(configFile, JSON.stringify({ ledger: { file, socket } }));
+	const child = start(
+		[process.execPath, "src/main.ts", "ledger", "--config", configFile],
+		{ stdio: ["ignore", "pipe", "inherit"] },
+	);
+	if (child.stdout === null) throw new Error("the ledger has no output");
+	for await (const line of createInterface({ input: child.stdout }))
+		if (line.includes('"ledger open"')) break;
+	const close = () => stop(child);
+	return { socket, file, configFile, pid: child.pid ?? 0, close };
+}
+
+/** Records a second, from a gate's side of the socket to the disk. */
+async function measureThroughput(): Promise<void> {
+	const ledger = await startLedger("throughput");
+	const client = new LedgerClient(ledger.socket, quiet);
+	while (!client.counts.isConnected) await delay(5);
+	let made = 0;
+	const startedMs = performance.now();
+	const cpuBefore = process.cpuUsage();
+	const ledgerCpu = cpuSeconds([ledger.pid]);
+	const endMs = startedMs + seconds * 1000;
+	while (performance.now() < endMs) {
+		// To look at the counts costs more than a record.
+		while (made - client.counts.written < 4_000)
+			for (let n = 0; n < maxBatchRecords; n += 1)
+				client.record(madeUp(made++, nowMs));
+		await delay(1);
+	}
+	while (client.counts.waiting > 0) await delay(1);
+	const took = (performance.now() - startedMs) / 1000;
+	const { user, system } = process.cpuUsage(cpuBefore);
+	const { written, lost, aggregated } = client.counts;
+	const madeBefore = process.cpuUsage();
+	let length = 0;
+	for (let n = 0; n < 100_000; n += 1) length += madeUp(n, nowMs).user.length;
+	const making = process.cpuUsage(madeBefore);
+	const makingEach = (making.user + making.system) / 100_000;
+	if (length === 0) throw new Error("nothing was made");
+	process.stdout.write(
+		section({
+			title: "Records a second",
+			notes: [
+				`${whole(written)} records over the socket in batches of ${maxBatchRecords}, each on the disk before it is answered; ${lost} lost, ${aggregated} put together.`,
+			],
+			head: ["", "figure"],
+			rows: [
+				["records a second", whole(written / took)],
+				["times the goal of 2,000", ratio(written / took, 2_000)],
+				[
+					"ledger's CPU, µs a record",
+					fixed((1e6 * (cpuSeconds([ledger.pid]) - ledgerCpu)) / written),
+				],
+				[
+					"sender's CPU, µs a record, less making it up",
+					fixed((user + system) / written - makingEach),
+				],
+			],
+		}),
+	);
+	await client.close(1_000);
+	await ledger.close();
+}
+
+/** Both gates, in a process of their own that they share, so that they run the same compiled code. */
+async function runGates(upstreamUrl: string, socket: string): Promise<void> {
+	const urls: string[] = [];
+	for (const config of [{}, { ledger: { socket } }])
+		urls.push((await startGate(bench, { upstreamUrl, config })).url);
+	process.stdout.write(`${urls.join(" ")}\n`);
+	await once(process, "SIGTERM");
+	process.exit(0);
+}
+
+async function firstLine(child: ChildProcess): Promise<string> {
+	if (child.stdout === null) throw new Error("it has no output");
+	const [line] = await once(createInterface({ input: child.stdout }), "line");
+	return line as string;
+}
+
+/** The CPU that a ledger adds to a request, by turns. */
+async function measureGate(): Promise<void> {
+	const added: number[] = [];
+	const all: Record<"off" | "on", number[]> = { off: [], on: [] };
+	const sliceRequests = 300;
+	for (let round = 0; round < rounds; round += 1) {
+		const ledger = await startLedger(`gate${round}`);
+		const standIn = await startStandIn({ remember: false });
+		const gates = start(
+			[
+				...pinning.measured,
+				...[process.execPath, import.meta.filename, "gates"],
+				...[standIn.url, ledger.socket],
+			],
+			{ stdio: ["ignore", "pipe", "inherit"] },
+		);
+		const [off = "", on = ""] = (await firstLine(gates)).split(" ");
+		const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+		const body = JSON.stringify({
+			model: "qwen3:8b",
+			messages: [{ role: "user", content: "Hello!" }],
+			options: { num_predict: 1 },
+		});
+		const ask = async (url: string) => {
+			const sent = request(new URL("/api/chat", url), {
+				agent,
+				method: "POST",
+				headers: { ...bearer(testKeys.worker), "content-length": body.length },
+			});
+			sent.end(body);
+			const [reply] = (await once(sent, "response")) as [IncomingMessage];
+			if (reply.statusCode !== 200) throw new Error(`${reply.statusCode}`);
+			for await (const _ of reply);
+		};
+		const slice = async (url: string) => {
+			const pids = [gates.pid ?? 0];
+			const before = cpuSeconds(pids);
+			for (let n = 0; n < sliceRequests; n += 1) await ask(url);
+			return (1e6 * (cpuSeconds(pids) - before)) / sliceRequests;
+		};
+		for (let n = 0; n < 2_000; n += 1) await ask(n % 2 === 0 ? off : on);
+		const endMs = performance.now() + (1000 * seconds) / rounds;
+		while (performance.now() < endMs) {
+			const [without, with_] = [await slice(off), await slice(on)];
+			all.off.push(without);
+			all.on.push(with_);
+			added.push(with_ - without);
+		}
+		agent.destroy();
+		await stop(gates);
+		await standIn.close();
+		await ledger.close();
+	}
+	process.stdout.write(
+		section({
+			title: "What a ledger adds to a request",
+			notes: [
+				`CPU of the gate a request, /api/chat of one token: ${added.length} pairs of slices of ${sliceRequests} requests, by turns, two gates in one process, ${rounds} processes.`,
+				`Half of the pairs' differences lie between ${fixed(quantile(added, 0.25))} and ${fixed(quantile(added, 0.75))} µs.`,
+			],
+			head: ["", "without", "with", "ratio", "added, median of the pairs"],
+			rows: [
+				[
+					"µs a request, median",
+					fixed(median(all.off)),
+					fixed(median(all.on)),
+					ratio(median(all.on), median(all.off)),
+					fixed(median(added)),
+				],
+			],
+		}),
+	);
+}
+
+/** A file of many records over 90 days, and a question about 30 of them. */
+async function measureQuestion(): Promise<void> {
+	const file = path.join(folder, "many.sqlite");
+	const { store } = openStore(file, 90 * dayMs);
+	const startedMs = performance.now();
+	const spanMs = 89 * dayMs;
+	for (let n = 0; n < mostRecords; n += 10_000) {
+		const records = Array.from(
+			{ length: Math.min(10_000, mostRecords - n) },
+			(_, i) =>
+				madeUp(
+					n + i,
+					Math.round(nowMs - spanMs + (spanMs * (n + i)) / mostRecords),
+				),
+		);
+		store.append("bench", n / 10_000 + 1, records);
+	}
+	store.close();
+	const filledS = (performance.now() - startedMs) / 1000;
+	const openedMs = performance.now();
+	const ledger = await startLedger("many");
+	const opensS = (performance.now() - openedMs) / 1000;
+	const rows: string[][] = [];
+	for (const by of ["user", "model", "day", "user,key,model"]) {
+		const tookMs = [1, 2, 3].map(() => {
+			const before = performance.now();
+			const { status } = spawnSync(process.execPath, [
+				...["src/main.ts", "usage", "--config", ledger.configFile],
+				...["--since", "30d", "--by", by, "--json"],
+			]);
+			if (status !== 0) throw new Error(`usage ended with ${status}`);
+			return performance.now() - before;
+		});
+		const askedMs = performance.now();
+		const answer = await askLedger(ledger.socket, {
+			sinceMs: nowMs - 30 * dayMs,
+			by: by.split(",") as Dimension[],
+		});
+		if (typeof answer === "string") throw new Error(answer);
+		rows.push([
+			`the ledger's answer by ${by}, ${answer.length} rows, s`,
+			fixed((performance.now() - askedMs) / 1000, 2),
+		]);
+		rows.push([
+			`usage --since 30d --by ${by}, s`,
+			fixed(median(tookMs) / 1000, 2),
+		]);
+	}
+	process.stdout.write(
+		section({
+			title: `A ledger of ${whole(mostRecords)} records`,
+			notes: [
+				"The whole program, from its start to its end; the median of three.",
+			],
+			head: ["", "figure"],
+			rows: [
+				["file, MiB", mebibytes(statSync(file).size)],
+				["bytes a record", fixed(statSync(file).size / mostRecords)],
+				[
+					"records a second into the file, by 10,000",
+					whole(mostRecords / filledS),
+				],
+				[
+					"the ledger's start, with its look at the whole file, s",
+					fixed(opensS),
+				],
+				...rows,
+			],
+		}),
+	);
+	await ledger.close();
+}
+
+const parts: Record<string, () => Promise<void>> = {
+	throughput: measureThroughput,
+	gate: measureGate,
+	question: measureQuestion,
+};
+const [what, upstreamUrl, socket] = positionals;
+if (what === "gates" && upstreamUrl !== undefined && socket !== undefined)
+	await runGates(upstreamUrl, socket);
+try {
+	for (const part of options.only.split(",")) {
+		const measure = parts[part];
+		if (measure === undefined) throw new Error(`there is no part ${part}`);
+		await measure();
+	}
+} finally {
+	for (const close of closing) await close();
+	await stopAll();
+	rmSync(folder, { recursive: true, force: true });
+}
+process.exit(0);
