@@ -91,6 +91,7 @@ const otherWords = new Map(
 		...{ uninstall: "setup --undo", undo: "setup --undo", test: "check" },
 		...{ add: "keys add", list: "keys list", revoke: "keys revoke" },
 		...{ rotate: "keys rotate", client: "connect", clients: "connect" },
+		...{ ps: "top", queue: "top" },
 	}),
 );
 

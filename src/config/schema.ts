@@ -303,7 +303,7 @@ export const configSchema = {
 						"x-expected": 'a path, or "off"',
 						default: "/run/llamagate/admin.sock",
 						description:
-							'The socket (mode 0600) by which `llamagate keys` tells a running daemon to reload, or `"off"`.',
+							'The socket (mode 0600) by which `llamagate keys` tells a running daemon to reload, and `status`, `top` and `unlock` ask it, or `"off"`.',
 					},
 					metrics: {
 						type: "string",

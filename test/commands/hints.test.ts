@@ -11,7 +11,7 @@ t.test("a slip in a command's name is seen through", async (t) => {
 		...{ sevre: "serve", chekc: "check", kyes: "keys", dmeo: "demo" },
 		...{ stauts: "status", docter: "doctor", HELP: "help", polcy: "policy" },
 		...{ start: "serve", install: "setup", undo: "setup --undo" },
-		...{ revoke: "keys revoke", add: "keys add" },
+		...{ revoke: "keys revoke", add: "keys add", ps: "top", queue: "top" },
 	})) {
 		const { code, stderr } = await runCli([typed]);
 		t.equal(code, 2, typed);
@@ -91,6 +91,10 @@ t.test(
 		t.match(
 			await asNobody("reload"),
 			/only root may ask the gate on .*; run: sudo llamagate reload --config /,
+		);
+		t.match(
+			await asNobody("top"),
+			/only root may ask the gate on .*; run: sudo llamagate top --config /,
 		);
 	},
 );

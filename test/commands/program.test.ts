@@ -181,7 +181,7 @@ t.test(
 		});
 		t.ok(
 			gate.log.some(({ msg }) =>
-				/admin socket could not be opened; .*llamagate status, reload and unlock/.test(
+				/admin socket could not be opened; .*llamagate status, top, reload and unlock/.test(
 					String(msg),
 				),
 			),
