@@ -1,0 +1,97 @@
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readFileSync } from "node:fs";
+import path from "node:path";
+import t, { type Test } from "tap";
+import { eventually, node } from "../support/gate.ts";
+import { network } from "../support/namespaces.ts";
+import { within } from "../support/raw.ts";
+import { cgroupTrees } from "../support/reaper.ts";
+
+// Tests that are killed leave nothing that the next run would trip over.
+
+const [program = "", ...unset] = node;
+const script = "test/support/leaveThingsBehind.ts";
+
+interface Things {
+	readonly namespace: string;
+	readonly folder: string;
+	readonly pids: readonly number[];
+}
+
+async function leave(
+	t: Test,
+): Promise<{ child: ChildProcess; things: Things }> {
+	const child = spawn(program, [...unset, script], {
+		stdio: ["ignore", "pipe", "inherit"],
+	});
+	t.teardown(() => child.kill("SIGKILL"));
+	const [line] = await within(
+		once(child.stdout.setEncoding("utf8"), "data"),
+		"what was made",
+	);
+	return { child, things: JSON.parse(line) as Things };
+}
+
+/** What is still there of it. */
+function remains({ namespace, folder, pids }: Things): string[] {
+	const running = (pid: number) => {
+		try {
+			return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+		} catch {
+			return false;
+		}
+	};
+	return [
+		existsSync(`/run/netns/${namespace}`) && "namespace",
+		...pids.map((pid) => running(pid) && "process"),
+		...cgroupTrees().all.map(
+			(tree) => existsSync(path.join(tree, namespace)) && "cgroup",
+		),
+		readFileSync("/proc/self/mounts", "utf8").includes(folder) && "mount",
+		existsSync(folder) && "folder",
+	].filter((what) => what !== false);
+}
+
+const everything = (things: Things) =>
+	remains(things).length === 5 + cgroupTrees().all.length;
+
+t.test("what a test has made goes when it is killed", network(), async (t) => {
+	const { child, things } = await leave(t);
+	t.ok(everything(things), remains(things).join(" "));
+	child.kill("SIGKILL");
+	await within(
+		eventually(() => remains(things).length === 0),
+		"all of it to go",
+	);
+});
+
+t.test(
+	"where its reaper is killed too, the next run removes it, and nothing of a run that lives",
+	network(),
+	async (t) => {
+		const dead = await leave(t);
+		const alive = await leave(t);
+		for (const pid of readFileSync(
+			`/proc/${dead.child.pid}/task/${dead.child.pid}/children`,
+			"utf8",
+		)
+			.split(" ")
+			.filter(Boolean))
+			if (readFileSync(`/proc/${pid}/comm`, "utf8") === "sh\n") {
+				// It waits in a program of its own for the end of its input.
+				const waits = readFileSync(
+					`/proc/${pid}/task/${pid}/children`,
+					"utf8",
+				).trim();
+				process.kill(Number(pid), "SIGKILL");
+				process.kill(Number(waits), "SIGKILL");
+			}
+		dead.child.kill("SIGKILL");
+		await once(dead.child, "exit");
+		t.ok(everything(dead.things), remains(dead.things).join(" "));
+		execFileSync(program, [...unset, script, "next"]);
+		t.strictSame(remains(dead.things), []);
+		t.ok(everything(alive.things), remains(alive.things).join(" "));
+	},
+);
