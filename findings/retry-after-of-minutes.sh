@@ -44,11 +44,15 @@ try:
 except openai.RateLimitError:
     pass
 PY
-# Ten seconds tell a pause of its own (half a second, then one) from one of minutes.
+asks() { [ "$(curl -sS "$busy/$1")" != 0 ]; }
+# Ten seconds from its first request tell a pause of its own (half a second, then one) from one of minutes.
 told() {
 	local name=$1 end
 	shift
-	if timeout 10 "$@"; then end="gave up"; else end="still waits"; fi
+	timeout 120 "$@" >&2 &
+	until_so 120 asks "$name"
+	for _ in {1..100}; do kill -0 $! 2>/dev/null && sleep 0.1; done
+	if kill $! 2>/dev/null; then end="still waits"; else end="gave up"; fi
 	echo "$name $end after $(curl -sS "$busy/$name") requests"
 }
 seen="$(told openai-npm node "$lab/openai.mjs"), $(told openai-pypi "$lab/venv/bin/python" "$lab/openai_.py"), $(told anthropic-npm node "$lab/anthropic.mjs")"
