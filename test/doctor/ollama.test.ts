@@ -1,24 +1,25 @@
 import t, { type Test } from "tap";
 import { advisories, advisoriesFor } from "../../src/host/ollama/advisories.ts";
 import {
-	isEveryOrigin,
 	judgeKnocks,
-	judgeTested,
-	judgeVersion,
-	keepsToLoopback,
 	otherAddresses,
-	readSettings,
-} from "../../src/host/ollama/checks.ts";
+} from "../../src/host/ollama/listening.ts";
 import {
 	bridgedPort,
 	parseEnvironment,
 } from "../../src/host/ollama/servers.ts";
+import {
+	isEveryOrigin,
+	keepsToLoopback,
+	readSettings,
+} from "../../src/host/ollama/settings.ts";
 import {
 	findPlace,
 	judgeTunnels,
 	parseConnections,
 	remoteForwards,
 } from "../../src/host/ollama/tunnels.ts";
+import { judgeTested, judgeVersion } from "../../src/host/ollama/versions.ts";
 import { testedOllama } from "../../src/ollama/testedVersion.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import {

@@ -3,7 +3,7 @@ import { constants } from "node:fs";
 import { copyFile } from "node:fs/promises";
 import path from "node:path";
 import t, { type Test } from "tap";
-import { judgeDialers } from "../../src/host/ollama/checks.ts";
+import { judgeDialers } from "../../src/host/ollama/listening.ts";
 import {
 	describeDialer,
 	type LoopbackDialer,
