@@ -35,7 +35,12 @@ export function describeRequest(entry: LogEntry): string {
 export function describeLogLine(entry: LogEntry): string {
 	const time = shortTime(entry.time);
 	if (entry.msg === "request") {
-		const who = [entry.key ?? "no key", entry.node ?? entry.ip, entry.model]
+		const who = [
+			entry.key ?? "no key",
+			entry.person,
+			entry.node ?? entry.ip,
+			entry.model,
+		]
 			.filter((part) => typeof part === "string")
 			.join(" ");
 		return `${time} ${describeRequest(entry)} ${styleText("dim", visibleLine(`(${who})`))}`;

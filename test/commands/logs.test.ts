@@ -4,6 +4,7 @@ import { appendFile, chmod, rename, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { stripVTControlCharacters } from "node:util";
 import t from "tap";
+import { describeLogLine } from "../../src/report/logLine.ts";
 import {
 	bearer,
 	eventually,
@@ -196,3 +197,18 @@ t.test("logs shows what a real gate writes", async (t) => {
 	);
 	t.match(shown.stdout, /Z 200 GET \/api\/tags: ok in [\d.]+ ms.*\(user 127/);
 });
+
+t.test(
+	"who is named in a line is shown in one, whatever their name",
+	async (t) => {
+		const line = {
+			...lines[1],
+			userBy: "jwt",
+			person: "me\u001b[2J\n@example.com",
+		};
+		const shown = stripVTControlCharacters(describeLogLine(line));
+		t.match(shown, /\(laptop me.*@example\.com mini qwen3:8b\)$/);
+		t.notMatch(describeLogLine(line), "\u001b[2J");
+		t.notMatch(shown, "\n");
+	},
+);

@@ -197,6 +197,19 @@ t.test("a rule never widens the key", async (t) => {
 		(await send(as(), "/api/embed", { model: "nomic-embed-text" })).status,
 		403,
 	);
+	const account = await start(
+		t,
+		{ rules: [{ role: "user", scopes: ["infer", "account"] }] },
+		{ scopes: ["read", "infer"] },
+	);
+	const search = await account.send(as(), "/v1/messages", {
+		model: "qwen3:8b",
+		max_tokens: 1,
+		messages: [{ role: "user", content: "x" }],
+		tools: [{ type: "web_search_20250305", name: "web_search" }],
+	});
+	t.equal(search.status, 403, "nor by a tool that needs a scope");
+	t.equal(account.gate.standIn.calls.length, 0);
 });
 
 t.test(

@@ -168,6 +168,47 @@ t.test("a Debian that is joined to a tailnet and set up", async (t) => {
 		},
 	);
 
+	await t.test("whose device a rule names needs no key", async (t) => {
+		await setIdentity(host, "login", [
+			{ users: ["alice@example.com"] },
+			{ users: ["carol@"], scopes: ["read"] },
+		]);
+		for (const at of [gate, `[${v6}]:11434`])
+			for (const device of devices)
+				t.equal(
+					(await ask(device.network, at)).status,
+					device === laptop || device === tablet ? 200 : 401,
+					`${device.name}: ${at}`,
+				);
+		for (const [host, status] of [
+			[name, 200],
+			["server", 200],
+			["evil.example", 401],
+		] as const) {
+			const { stderr } = await laptop.network.run(
+				...["curl", "-s", "-w", "%{stderr}%{http_code}"],
+				...["-H", `Host: ${host}:11434`, `http://${gate}/api/tags`],
+			);
+			t.equal(stderr, String(status), host);
+		}
+		t.equal((await ask(phone.network, gate, { key })).status, 200, "by key");
+		const guess = { key: "0".repeat(64) };
+		t.equal((await ask(laptop.network, gate, guess)).status, 401);
+		const own = await host.run("curl", "-sS", `http://${gate}/api/tags`);
+		t.match(own.stdout, /a key is needed/, "the server itself");
+		await hasLogged(t, host, {
+			...{ key: "(login)", node: "laptop", userBy: "login", ip: laptop.v6 },
+		});
+		const found = await examine(host, ["gate.logins"]);
+		t.match(statesOf(found), { "gate.logins": "ok" });
+		t.match(
+			evidenceOf(found, "gate.logins"),
+			/alice@example\.com needs no key on laptop/,
+		);
+		await setIdentity(host, "require");
+		t.equal((await ask(laptop.network, gate)).status, 401);
+	});
+
 	await t.test("behind Serve, as docs/https.md has it", async (t) => {
 		await host.must(
 			"tailscale",
@@ -360,6 +401,7 @@ t.test("a Debian that is joined to a tailnet and set up", async (t) => {
 			ran: [
 				"setup, doctor and probe on a booted Debian",
 				"identity by node, person and tag",
+				"a device's login in place of a key",
 				"Serve over HTTP, with forged headers, a stream and a lockout",
 				"shields up",
 			],
@@ -371,10 +413,15 @@ t.test("a Debian that is joined to a tailnet and set up", async (t) => {
 });
 
 /** Sets `identity.mode`, and has it in force. */
-async function setIdentity(host: BootedHost, mode: string): Promise<void> {
+async function setIdentity(
+	host: BootedHost,
+	mode: string,
+	rules: readonly object[] = [],
+): Promise<void> {
 	const file = path.join(host.root, "etc/llamagate/config.json");
 	const config = JSON.parse(await readFile(file, "utf8")) as object;
-	await writeFile(file, JSON.stringify({ ...config, identity: { mode } }));
+	const identity = { mode, rules };
+	await writeFile(file, JSON.stringify({ ...config, identity }));
 	await host.must("llamagate", "reload");
 }
 
