@@ -64,6 +64,7 @@ t.test("the gate on a booted host", booting(), async (t) => {
 			"gate.files": "ok",
 			"gate.hardening": "ok",
 			"gate.process": "ok",
+			"gate.ledger": "absent",
 			"gate.watchdog": "ok",
 			"gate.version": "ok",
 		});
