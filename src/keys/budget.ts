@@ -1,3 +1,4 @@
+import { parseStrictJson } from "../config/strictJson.ts";
 import { durationPattern, parseDuration } from "../duration.ts";
 import type { Budget } from "../ledger/budgets.ts";
 import { isTimezone, type Period, periods } from "../ledger/budgetWindow.ts";
@@ -69,6 +70,35 @@ export function budgetMistakes(
 			"expected a time zone such as Europe/Berlin or UTC",
 		]);
 	return mistakes;
+}
+
+/**
+ * Reads `gpu=2h,tokens=1000000,requests=500,per=day,timezone=Europe/Berlin,then=batch`,
+ * in any order; `per` is `day` if it is not there.
+ *
+ * @returns the budget, or what is wrong
+ */
+export function parseBudget(text: string): BudgetEntry | string {
+	const entry: Record<string, string | number> = { per: "day" };
+	for (const part of text.split(",")) {
+		const [, name = "", value = ""] = /^\s*(\w+)=(\S+)\s*$/.exec(part) ?? [];
+		const property = Object.hasOwn(budgetSchema.properties, name)
+			? (budgetSchema.properties as Record<string, { type: string }>)[name]
+			: undefined;
+		if (property === undefined)
+			return `${JSON.stringify(part)} is none of ${Object.keys(budgetSchema.properties).join("=, ")}=`;
+		entry[name] = property.type === "integer" ? Number(value) : value;
+	}
+	const { value, mistakes } = parseStrictJson(
+		JSON.stringify(entry),
+		budgetSchema,
+		true,
+	);
+	const [mistake] = mistakes;
+	if (mistake !== undefined) return `${mistake.path}: ${mistake.message}`;
+	const budget = value as BudgetEntry;
+	const [wrong] = budgetMistakes(budget);
+	return wrong === undefined ? budget : [...wrong[0], wrong[1]].join(": ");
 }
 
 /** @param entry of a keys file that has been checked */

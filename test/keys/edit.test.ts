@@ -87,6 +87,7 @@ t.test(
 			limits: { requestsPerMinute: null, concurrent: null },
 			share: 1,
 			priority: "normal",
+			budget: null,
 			created: before.created,
 			expires: null,
 		});
@@ -106,6 +107,10 @@ t.test("edit refuses what it cannot do, and changes nothing", async (t) => {
 		[["guest", "--models", "x:*cloud"], 2, /no pattern of models/],
 		[["guest", "--expires", "2001-01-01"], 2, /in the past/],
 		[["guest", "--expires", "2030-13-01"], 2, /neither a duration such as/],
+		[["guest", "--budget", "gpu=2h,per=moon"], 2, /per: .*"day" or "week"/],
+		[["guest", "--budget", "per=day"], 2, /limits nothing/],
+		[["guest", "--budget", "euros=5"], 2, /"euros=5" is none of gpu=, /],
+		[["guest", "--budget", "tokens=1e999"], 2, /--budget .* is no budget/],
 		[["guest", "--share", "0"], 2, /--share 0 is no share.* 0\.001 to 1000/],
 		[["guest", "--share", "1e3"], 2, /--share 1e3 is no share/],
 		[["guest", "--share", "1000.5"], 2, /is no share/],
@@ -179,6 +184,29 @@ t.test("a share and a class are given, listed, and taken away", async (t) => {
 	t.match(JSON.parse(reset.stdout), { share: 1, priority: "normal" });
 	const { share: _, priority: _class, ...rest } = before ?? {};
 	t.strictSame(await read(), [rest], "the entry has neither");
+});
+
+t.test("a budget is given, listed, and taken away", async (t) => {
+	const { keys, read } = await configured(t);
+	const text = "gpu=2h,requests=500,per=week,timezone=Europe/Berlin,then=batch";
+	const added = await keys("add", "lab", "--budget", text);
+	t.equal(added.code, 0, added.stderr);
+	const budget = {
+		...{ per: "week", gpu: "2h", requests: 500, timezone: "Europe/Berlin" },
+		// biome-ignore lint/suspicious/noThenProperty: the word of the keys file
+		then: "batch",
+	};
+	t.match(
+		added.stderr,
+		/at most 2h of the GPU and 500 requests a week \(Europe\/Berlin\), then as batch/,
+	);
+	t.match(await read(), [{ budget }]);
+	const listed = await keys("list", "--json");
+	t.match(JSON.parse(listed.stdout), { keys: [{ budget }] });
+	const edited = await keys("edit", "lab", "--budget", "tokens=1000");
+	t.match(edited.stderr, /at most 1000 tokens a day/);
+	await keys("edit", "lab", "--budget", "none");
+	t.notOk("budget" in ((await read())[0] ?? {}));
 });
 
 t.test("add says that a canary is one", async (t) => {

@@ -4,6 +4,7 @@ import { findPlaces, type Places } from "../../admin/places.ts";
 import { defaultConfigPath } from "../../config/load.ts";
 import { exitCodes, Finding } from "../../errors.ts";
 import type { ReloadResult } from "../../gate/reload.ts";
+import type { BudgetEntry } from "../../keys/budget.ts";
 import {
 	defaultScopes,
 	defaultShare,
@@ -99,6 +100,7 @@ export function factsOf(entry: KeyEntry) {
 		},
 		share: entry.share ?? defaultShare,
 		priority: entry.priority ?? defaultPriority,
+		budget: entry.budget ?? null,
 		created: entry.created ?? null,
 		expires: entry.expires ?? null,
 	};
@@ -114,8 +116,17 @@ export function kindOf({
 
 /** What a key may do, in a line. */
 export function mayOf(entry: KeyEntry): string {
-	const { scopes, models, bind, people, limits, expires, share, priority } =
-		factsOf(entry);
+	const {
+		scopes,
+		models,
+		bind,
+		people,
+		limits,
+		expires,
+		share,
+		priority,
+		budget,
+	} = factsOf(entry);
 	const perMinute = limits.requestsPerMinute;
 	return [
 		entry.canary === true
@@ -128,10 +139,23 @@ export function mayOf(entry: KeyEntry): string {
 		limits.concurrent === null ? "" : `${limits.concurrent} at once`,
 		share === defaultShare ? "" : `share ${share}`,
 		priority === defaultPriority ? "" : `class ${priority}`,
+		budget === null ? "" : describeBudget(budget),
 		expires === null ? "" : `until ${shortTime(expires)}`,
 	]
 		.filter((part) => part !== "")
 		.join("; ");
+}
+
+/** `at most 2h of the GPU and 500 requests a day, then batch` */
+function describeBudget(budget: BudgetEntry): string {
+	const { gpu, tokens, requests, per, timezone, then } = budget;
+	const parts = [
+		gpu && `${gpu} of the GPU`,
+		tokens && `${tokens} tokens`,
+		requests && `${requests} requests`,
+	].filter((part) => typeof part === "string");
+	const where = timezone === undefined ? "" : ` (${timezone})`;
+	return `at most ${parts.join(" and ")} a ${per}${where}${then === "batch" ? ", then as batch" : ""}`;
 }
 
 function peopleOf({

@@ -27,6 +27,7 @@ import {
 import { refuseUnknownDevices, sayWhoIsMeant } from "./bound.ts";
 import {
 	readBind,
+	readBudget,
 	readExpires,
 	readLimit,
 	readModels,
@@ -62,6 +63,9 @@ ${sharedHelp}
                      (default: 1; with 2 twice as much as one of 1)
   --priority CLASS   ${priorities.join(", ")}: of those that wait, a higher
                      class goes first (default: ${defaultPriority})
+  --budget LIST      what it may use in a day, week or month:
+                     gpu=2h,tokens=1000000,requests=500,per=day,then=batch
+                     (default: as much as it gets; docs/usage.md)
   --bind LIST        devices, people and tags of the tailnet that it may be used
                      from: laptop,me@example.com,tag:client (default: all);
                      carol@ is a headscale user without an e-mail
@@ -103,6 +107,7 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 		const concurrent = readLimit("concurrent", values.concurrent);
 		const share = readShare(values.share);
 		const priority = readPriority(values.priority);
+		const budget = readBudget(values.budget);
 		const ollamaKeyFile = values["ollama-key"];
 		if (ollamaKeyFile !== undefined && values.stdin)
 			throw new UsageError("--ollama-key and --stdin are two keys; give one");
@@ -134,6 +139,7 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 			}),
 			...(share !== undefined && { share }),
 			...(priority !== undefined && { priority }),
+			...(budget !== undefined && { budget }),
 			created: now(),
 			...(expires !== undefined && { expires }),
 		};

@@ -17,6 +17,7 @@ import {
 import { refuseUnknownDevices, sayWhoIsMeant } from "./bound.ts";
 import {
 	readBind,
+	readBudget,
 	readExpires,
 	readLimit,
 	readModels,
@@ -44,6 +45,7 @@ ${sharedHelp}
   --concurrent N     requests at work at once, or: default
   --share N          how much of the model's time it is owed, or: default
   --priority CLASS   ${priorities.join(", ")}, or: default
+  --budget LIST      gpu=2h,per=day and the like, or: none
   --bind LIST        devices, people and tags it may be used from, or: anywhere
 
 Exit codes: 0 done, 1 refused, 2 usage, 78 bad configuration or keys file
@@ -92,7 +94,8 @@ type Change = {
 		| "bind"
 		| "expires"
 		| "share"
-		| "priority"]?: NonNullable<KeyEntry[Rule]> | null;
+		| "priority"
+		| "budget"]?: NonNullable<KeyEntry[Rule]> | null;
 } & {
 	requestsPerMinute?: number | null;
 	concurrent?: number | null;
@@ -118,6 +121,7 @@ function readChange(
 		expires: rule("expires", "never", readExpires),
 		share: rule("share", "default", readShare),
 		priority: rule("priority", "default", readPriority),
+		budget: rule("budget", "none", readBudget),
 		requestsPerMinute: rule("requests-per-minute", "default", (text) =>
 			readLimit("requests-per-minute", text),
 		),

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { parseDuration } from "../../duration.ts";
 import { Finding, UsageError } from "../../errors.ts";
+import { type BudgetEntry, parseBudget } from "../../keys/budget.ts";
 import type { Binding } from "../../keys/keyFile.ts";
 import { defaultScopes, parseTime, shareLimits } from "../../keys/keyFile.ts";
 import { parseOllamaKey } from "../../ollama/cliSignature.ts";
@@ -94,6 +95,7 @@ export const ruleOptions = {
 	concurrent: { type: "string" },
 	share: { type: "string" },
 	priority: { type: "string" },
+	budget: { type: "string" },
 } as const;
 
 /** How much of the GPU's time a key is owed beside others. */
@@ -106,6 +108,16 @@ export function readShare(text: string | undefined): number | undefined {
 			`--share ${text} is no share; write a number from ${minimum} to ${maximum}, such as 2`,
 		);
 	return share;
+}
+
+export function readBudget(text: string | undefined): BudgetEntry | undefined {
+	if (text === undefined) return undefined;
+	const budget = parseBudget(text);
+	if (typeof budget === "string")
+		throw new UsageError(
+			`--budget ${text} is no budget (${budget}); write one such as gpu=2h,per=day`,
+		);
+	return budget;
 }
 
 export function readPriority(text: string | undefined): Priority | undefined {
