@@ -170,6 +170,7 @@ t.test("doctor says what login opens", async (t) => {
 	const judged = async (
 		rules: readonly LoginRule[],
 		status: object = whole,
+		...origins: string[]
 	) => {
 		api.status = { ...status };
 		const whois = createWhois({ socket: api.socket });
@@ -177,8 +178,16 @@ t.test("doctor says what login opens", async (t) => {
 			identityOf(rules),
 			await whois.status(),
 			await whois.nodes(),
+			new Set(origins),
 		);
 	};
+	t.match(await judged([{ users: [me] }], whole, "https://chat.example"), {
+		state: "ok",
+		evidence: [
+			/needs no key on laptop, phone/,
+			"nor do pages of https://chat.example in a browser there (cors.origins)",
+		],
+	});
 	t.match(await judged([{ users: [me] }]), {
 		state: "ok",
 		evidence: [

@@ -186,7 +186,7 @@ export const gateExaminations: readonly Examination[] = [
 		examine: async ({ configFile }) =>
 			lookAtLogins(
 				await loadRules(configFile).then(
-					({ settings }) => settings.identity,
+					({ settings }) => settings,
 					() => undefined,
 				),
 				(socket) => createWhois({ socket }),

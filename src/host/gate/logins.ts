@@ -27,6 +27,7 @@ export function judgeLogins(
 	identity: Settings["identity"],
 	status: StatusAnswer,
 	nodes: NodesAnswer,
+	corsOrigins: ReadonlySet<string> = new Set(),
 ): Outcome {
 	if (identity.mode !== "login")
 		return ok(`identity.mode is "${identity.mode}": everybody needs a key`);
@@ -58,6 +59,11 @@ export function judgeLogins(
 	const lines = [
 		...wide,
 		...(open.length > 0 ? open : ["no device of the tailnet fits a rule"]),
+		...(open.length > 0 && corsOrigins.size > 0
+			? [
+					`nor do pages of ${[...corsOrigins].join(", ")} in a browser there (cors.origins)`,
+				]
+			: []),
 	].map(visible);
 	return wide.length > 0 ? finding(lines) : ok(...lines);
 }
@@ -82,21 +88,23 @@ function listOf(names: readonly string[]): string {
 	return `${names.slice(0, mostNamed).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}`;
 }
 
-/** @param identity `undefined` where there is no configuration that could be read */
+/** @param settings `undefined` where there is no configuration that could be read */
 export async function lookAtLogins(
-	identity: Settings["identity"] | undefined,
+	settings: Pick<Settings, "identity" | "corsOrigins"> | undefined,
 	ask: (socket: string) => {
 		status(): Promise<StatusAnswer>;
 		nodes(): Promise<NodesAnswer>;
 	},
 ): Promise<Outcome> {
-	if (identity === undefined)
+	if (settings === undefined)
 		return absent("there is no configuration to read");
+	const { identity, corsOrigins } = settings;
 	const off = { kind: "unreachable", reason: "not asked" } as const;
 	if (identity.mode !== "login") return judgeLogins(identity, off, off);
 	const whois = ask(identity.socket);
 	return judgeLogins(
 		identity,
 		...(await Promise.all([whois.status(), whois.nodes()])),
+		corsOrigins,
 	);
 }
