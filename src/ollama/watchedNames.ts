@@ -90,10 +90,13 @@ function isSame(name: Uint8Array, bytes: Uint8Array, length: number): boolean {
 	return true;
 }
 
+/** Where a name is folded, one at a time. */
+const foldedName = new Uint8Array(maxNameBytes);
+
 /** Reads one name of a body, byte by byte and in whatever pieces, unescaped. */
 export class NameReader {
-	readonly #bytes = new Uint8Array(maxNameBytes);
-	readonly #folded = new Uint8Array(maxNameBytes);
+	// Out of Node's pool; memory of its own is an allocation that costs more than most bodies' reading.
+	readonly #bytes = Buffer.allocUnsafe(maxNameBytes);
 	#length = 0;
 	#isTooLong = false;
 
@@ -162,9 +165,9 @@ export class NameReader {
 					at += 2;
 				} else return undefined;
 			}
-			this.#folded[length++] = folded;
+			foldedName[length++] = folded;
 		}
-		return table.find(this.#folded, length);
+		return table.find(foldedName, length);
 	}
 
 	/** Whether this is written as the name is, not only taken for it. */
