@@ -17,7 +17,7 @@ import { fixed, median, quantile, type Section } from "../report.ts";
 const modes: readonly ("off" | "fair")[] = ["off", "fair"];
 type Mode = (typeof modes)[number];
 
-const sliceRequests = 400;
+const sliceRequests = 200;
 /** Node compiles the hot path for good only after thousands of requests. */
 const warmRequests = 6_000;
 
