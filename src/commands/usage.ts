@@ -152,17 +152,17 @@ function toTable(
 		...by.map((name) => (name === "day" ? "DAY (UTC)" : name.toUpperCase())),
 		...["GPU", "", "REQUESTS", "REFUSED", "TOKENS IN", "OUT", "WAITED"],
 	];
-	return formatTable(head, alignRight(head, cells, by.length));
+	const [title = head, ...lines] = alignRight([head, ...cells], by.length);
+	return formatTable(title, lines);
 }
 
 /** Numbers end in one column. The bars, behind the first of them, begin in one. */
 function alignRight(
-	head: readonly string[],
 	rows: readonly (readonly string[])[],
 	from: number,
 ): string[][] {
-	const widths = head.map((title, column) =>
-		Math.max(title.length, ...rows.map((row) => (row[column] ?? "").length)),
+	const widths = (rows[0] ?? []).map((_, column) =>
+		Math.max(...rows.map((row) => (row[column] ?? "").length)),
 	);
 	return rows.map((row) =>
 		row.map((cell, column) =>

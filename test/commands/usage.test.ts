@@ -97,7 +97,10 @@ t.test(
 		const usage = await asked(t);
 		const { stdout } = await usage("--by", "model");
 		const [head, first, second] = stdout.split("\n");
-		t.match(head, /^MODEL +GPU +REQUESTS +REFUSED +TOKENS IN +OUT +WAITED$/);
+		t.match(
+			head,
+			/^MODEL {10} +GPU +REQUESTS +REFUSED +TOKENS IN +OUT +WAITED$/,
+		);
 		t.match(first, /^qwen3:8b +2 h 01 min {2}█{20} +2 /);
 		t.match(second, /^big:70b +1 min 35 s {2}▎ /);
 		t.match(stdout, "x<U+001B>[31m");
