@@ -84,6 +84,57 @@ t.test("a server whose tailnet changes under it", async (t) => {
 	);
 
 	await t.test(
+		"it signs in again under a stream, with the addresses that it had, and the stream goes on",
+		async (t) => {
+			const [pid, node] = [await mainPid(host), await server.nodeKey()];
+			const stream = startStream(laptop.network, hostPort(v4), key);
+			await stream.seen((_, index) => index === 3);
+			await server.join("tag:gpu", "--force-reauth");
+			t.not(await server.nodeKey(), node, "it has another key");
+			t.strictSame(await server.addresses(), [v4, v6]);
+			const { length } = stream.all;
+			await stream.seen((_, index) => index > length);
+			await serves(t);
+			t.equal(await mainPid(host), pid, "by the same gate");
+		},
+	);
+
+	await t.test(
+		"a device is deleted under a stream: nothing reaches it, nor it the gate, and the stream is given up",
+		async (t) => {
+			const phone = await tailnet.device("phone", { owner: "bob" });
+			const reaches = async () =>
+				(await probePort(phone.network, v4, 11434)) === "open";
+			await becomes(t, reaches, true, "it reaches the gate");
+			// Linux sends anew for some 15 minutes before it gives up; here, for seconds.
+			const retries = await host.must(
+				...["sysctl", "-n", "net.ipv4.tcp_retries2"],
+			);
+			await host.must("sysctl", "-qw", "net.ipv4.tcp_retries2=1");
+			const stream = startStream(phone.network, hostPort(v4), key);
+			await stream.seen((_, index) => index === 3);
+			const node = (await tailnet.nodes()).find(({ name }) => name === "phone");
+			await tailnet.headscale(
+				...["nodes", "delete", "--identifier", String(node?.id), "--force"],
+			);
+			await becomes(t, reaches, false, "it does not any more");
+			const given = async () =>
+				(await host.journal("llamagate")).some(
+					(line) =>
+						line.includes(`"ip":"${phone.v4}"`) &&
+						line.includes('"outcome":"client_gone"'),
+				);
+			await becomes(t, given, true, "its stream is given up");
+			await host.must(
+				"sysctl",
+				"-qw",
+				`net.ipv4.tcp_retries2=${retries.trim()}`,
+			);
+			await serves(t);
+		},
+	);
+
+	await t.test(
 		"tailscaled is away for longer than streams are kept, and nothing has to start when it is back",
 		async (t) => {
 			const stream = startStream(laptop.network, hostPort(v4), key);
@@ -192,6 +243,8 @@ t.test("a server whose tailnet changes under it", async (t) => {
 			ran: [
 				"tailscaled restarted and killed under a stream",
 				"down and up again",
+				"signed in again under a stream",
+				"a device deleted under a stream",
 				"away for more than 30 s",
 				"an expired key and a new node with other addresses",
 				"userspace networking",

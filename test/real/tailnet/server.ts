@@ -17,8 +17,10 @@ const execute = promisify(execFile);
 /** A whole Debian with systemd, udev, a real tailscaled and llamagate. */
 export interface Server {
 	readonly host: BootedHost;
-	/** Joins the tailnet, as somebody else if told so. */
-	join(owner?: Owner): Promise<void>;
+	/** Joins the tailnet, as somebody else if told so. @param options of `tailscale up` */
+	join(owner?: Owner, ...options: string[]): Promise<void>;
+	/** What its tailscaled is known by since it signed in. */
+	nodeKey(): Promise<string>;
 	/** Its addresses in the tailnet now: IPv4, IPv6. */
 	addresses(): Promise<readonly [string, string]>;
 }
@@ -40,8 +42,16 @@ export async function bootServer(
 	await tailnet.plug(host.network);
 	const server: Server = {
 		host,
-		async join(owner = "tag:gpu") {
-			await host.must("tailscale", ...tailnet.upArguments("server", owner));
+		async join(owner = "tag:gpu", ...options) {
+			await host.must(
+				...["tailscale", ...tailnet.upArguments("server", owner), ...options],
+			);
+		},
+		async nodeKey() {
+			const { Self } = JSON.parse(
+				await host.must("tailscale", "status", "--json"),
+			) as { Self: { PublicKey: string } };
+			return Self.PublicKey;
 		},
 		async addresses() {
 			const [v4 = "", v6 = ""] = (await host.must("tailscale", "ip")).split(
