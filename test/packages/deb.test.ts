@@ -118,16 +118,18 @@ for (const { debian, machine } of architectures)
 
 t.test("lintian finds no error and no warning", async (t) => {
 	if (!requireTool(t, ...packageTools, "lintian")) return;
-	for (const { debian } of architectures)
-		t.equal(
-			await output(
-				"lintian",
-				...["--allow-root", "--fail-on", "error,warning"],
-				await packageFor(debian),
-			),
-			"",
-			debian,
-		);
+	t.equal(
+		await output(
+			"lintian",
+			...["--allow-root", "--fail-on", "error,warning"],
+			// It only informs, and reads all of Node for it.
+			...["--dont-check-part", "binaries/spelling"],
+			...(await Promise.all(
+				architectures.map(({ debian }) => packageFor(debian)),
+			)),
+		),
+		"",
+	);
 });
 
 t.test(
