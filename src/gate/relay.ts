@@ -1,4 +1,4 @@
-import { errorIn, replyFormatOf } from "../ollama/errors.ts";
+import { errorIn, type ReplyFormat, replyFormatOf } from "../ollama/errors.ts";
 import type { Route } from "../ollama/routes.ts";
 import type { Ticket } from "../queue/queue.ts";
 import {
@@ -193,7 +193,8 @@ export class Relay implements UpstreamSink {
 
 	head({ status, headers }: ReplyHead): void {
 		const { exchange } = this;
-		this.ticket?.answered(status);
+		const format = formatOf(headers);
+		this.ticket?.answered(status, format !== "opaque");
 		if (exchange.ended) {
 			this.#endLoad();
 			return;
@@ -210,7 +211,7 @@ export class Relay implements UpstreamSink {
 		}
 		const held = { status, headers, chunks: [], bytes: 0 };
 		if (this.#reply.isAnnounced) {
-			if (!isEventStream(status, headers)) this.#held = held;
+			if (status !== 200 || format !== "sse") this.#held = held;
 			return;
 		}
 		exchange.status = status;
@@ -417,10 +418,8 @@ export class Relay implements UpstreamSink {
 	}
 }
 
-function isEventStream(status: number, headers: readonly string[]): boolean {
-	if (status !== 200) return false;
+function formatOf(headers: readonly string[]): ReplyFormat {
 	for (let at = 0; at < headers.length; at += 2)
-		if (headers[at] === "content-type")
-			return replyFormatOf(headers[at + 1]) === "sse";
-	return false;
+		if (headers[at] === "content-type") return replyFormatOf(headers[at + 1]);
+	return "opaque";
 }

@@ -16,6 +16,8 @@ const restartPollMs = 200;
 /** How long the waiting are told at a time how many are ahead of them; the others are told the next time. */
 const tellingMs = 2;
 const maxNames = 1000;
+/** A reply in one piece that came sooner was none of the GPU's. */
+const leastWorkMs = 20;
 /** After so many answers in a row that did not come, Ollama is taken not to say what is loaded. */
 const maxSilences = 3;
 
@@ -67,8 +69,8 @@ export class Ticket {
 	}
 
 	/** Ollama has begun to answer it. */
-	answered(status: number): void {
-		this.#queue.answered(this, status);
+	answered(status: number, isStream: boolean): void {
+		this.#queue.answered(this, status, isStream);
 	}
 
 	/**
@@ -181,8 +183,8 @@ export class FairQueue {
 		return ticket;
 	}
 
-	answered(ticket: Ticket, status: number): void {
-		const { place } = ticket;
+	answered(ticket: Ticket, status: number, isStream: boolean): void {
+		const { place, waiter } = ticket;
 		if (place === undefined || ticket.state !== "running") return;
 		const { model } = place;
 		const wasLoader = model.loader === place;
@@ -191,7 +193,13 @@ export class FairQueue {
 			if (status >= 500 && status !== 503) this.#failLoad(place, status);
 			return;
 		}
-		this.#turns.firstByte(place, performance.now());
+		const nowMs = performance.now();
+		// A request without a prompt is answered at once, in one piece.
+		const isWork =
+			wasLoader ||
+			isStream ||
+			(!waiter.isStream && nowMs - place.startedMs >= leastWorkMs);
+		this.#turns.firstByte(place, nowMs, status < 400 && isWork);
 		if (wasLoader) {
 			if (this.#failed?.model === model) this.#failed = undefined;
 			this.#loads += 1;

@@ -156,10 +156,18 @@ export class Turns {
 		return hot === undefined ? undefined : this.#start(hot.place, nowMs);
 	}
 
-	/** Ollama has begun to answer a request, so its model is loaded. */
-	firstByte(place: Place, nowMs: number): void {
+	/**
+	 * Ollama has begun to answer a request, so its model is loaded.
+	 *
+	 * @param isWork whether the GPU works for it; a refusal says nothing of slots
+	 */
+	firstByte(place: Place, nowMs: number, isWork = true): void {
 		if (place.state !== "running" || place.hasFirstByte) return;
 		place.hasFirstByte = true;
+		if (!isWork) {
+			if (place.rivals !== undefined) this.#endTry(place, "unclear", nowMs);
+			return;
+		}
 		if (place.model.loader === place) this.#loadEnded(place.model, nowMs);
 		else if (!place.wasTry && place.asked.isStream)
 			place.model.slots.answered(nowMs - place.startedMs);
