@@ -181,39 +181,46 @@ function plotsOf({ name, figures }: Section): Plot[] {
 /**
  * Puts a run's report, its plots and its figures into the documents. Sections
  * that this run did not measure stay as they were.
+ *
+ * @param machine what the figures depend on; stays as it was where a section's own notes say it
  */
 export async function writeDocuments(
 	docs: string,
-	machine: readonly (readonly [string, string])[],
+	machine: readonly (readonly [string, string])[] | undefined,
 	measured: readonly Section[],
 ): Promise<void> {
 	const folder = path.join(docs, "performance");
 	await mkdir(folder, { recursive: true });
 	const figuresFile = path.join(folder, "figures.json");
-	const sections = replaceSections(await readSections(figuresFile), measured);
+	const before = await readFigures(figuresFile);
+	const sections = replaceSections(before.sections, measured);
+	const described = machine ?? Object.entries(before.machine);
 	for (const section of measured)
 		for (const plot of plotsOf(section))
 			await writeFile(path.join(folder, plot.file), plot.draw(section));
 	await writeFile(
 		figuresFile,
-		`${JSON.stringify({ machine: Object.fromEntries(machine), sections }, undefined, "\t")}\n`,
+		`${JSON.stringify({ machine: Object.fromEntries(described), sections }, undefined, "\t")}\n`,
 	);
 	const file = path.join(docs, "performance.md");
 	const [written = ""] = (await readFile(file, "utf8")).split(begin);
 	await writeFile(
 		file,
-		`${written}${begin}\n\n${renderReport(machine, sections, "performance")}`,
+		`${written}${begin}\n\n${renderReport(described, sections, "performance")}`,
 	);
 }
 
-async function readSections(file: string): Promise<Section[]> {
+interface Figures {
+	readonly machine: Readonly<Record<string, string>>;
+	readonly sections: readonly Section[];
+}
+
+async function readFigures(file: string): Promise<Figures> {
 	try {
-		const { sections } = JSON.parse(await readFile(file, "utf8")) as {
-			sections: Section[];
-		};
-		return sections;
+		return JSON.parse(await readFile(file, "utf8")) as Figures;
 	} catch (error) {
-		if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+		if ((error as NodeJS.ErrnoException).code === "ENOENT")
+			return { machine: {}, sections: [] };
 		throw error;
 	}
 }

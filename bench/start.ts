@@ -263,6 +263,7 @@ try {
 		title: "The published program: start, memory, and what a request costs it",
 		notes: [
 			`median of ${rounds} rounds; as its unit starts it, from a copy of Node that no other process shares`,
+			`${["date", "machine", "node"].map((wanted) => machine.find(([name]) => name === wanted)?.[1]).join("; ")}`,
 			`load average at the start ${machine.find(([name]) => name.startsWith("load"))?.[1]}; CPU used by others meanwhile: ${foreignCpuShare(cpuBefore)}`,
 			...(baseline === undefined
 				? []
@@ -299,7 +300,7 @@ try {
 	if (values.docs)
 		await writeDocuments(
 			fileURLToPath(new URL("../docs", import.meta.url)),
-			machine,
+			undefined,
 			[section],
 		);
 } finally {
