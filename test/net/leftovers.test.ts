@@ -53,6 +53,13 @@ function remains({ namespace, folder, pids }: Things): string[] {
 	].filter((what) => what !== false);
 }
 
+function childrenOf(pid: number): number[] {
+	return readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8")
+		.split(" ")
+		.filter(Boolean)
+		.map(Number);
+}
+
 const everything = (things: Things) =>
 	remains(things).length === 5 + cgroupTrees().all.length;
 
@@ -72,26 +79,23 @@ t.test(
 	async (t) => {
 		const dead = await leave(t);
 		const alive = await leave(t);
-		for (const pid of readFileSync(
-			`/proc/${dead.child.pid}/task/${dead.child.pid}/children`,
-			"utf8",
-		)
-			.split(" ")
-			.filter(Boolean))
-			if (readFileSync(`/proc/${pid}/comm`, "utf8") === "sh\n") {
-				// It waits in a program of its own for the end of its input.
-				const waits = readFileSync(
-					`/proc/${pid}/task/${pid}/children`,
-					"utf8",
-				).trim();
-				process.kill(Number(pid), "SIGKILL");
-				process.kill(Number(waits), "SIGKILL");
-			}
+		const [reaper] = childrenOf(dead.child.pid ?? 0).filter(
+			(pid) => readFileSync(`/proc/${pid}/comm`, "utf8") === "sh\n",
+		);
+		if (reaper === undefined) throw new Error("it has no reaper");
+		// It waits in a program of its own for the end of its input.
+		await eventually(() => childrenOf(reaper).length === 1);
+		for (const pid of [reaper, ...childrenOf(reaper)])
+			process.kill(pid, "SIGKILL");
 		dead.child.kill("SIGKILL");
 		await once(dead.child, "exit");
 		t.ok(everything(dead.things), remains(dead.things).join(" "));
 		execFileSync(program, [...unset, script, "next"]);
-		t.strictSame(remains(dead.things), []);
+		// What is killed may take its moment.
+		await within(
+			eventually(() => remains(dead.things).length === 0),
+			"all of it to go",
+		);
 		t.ok(everything(alive.things), remains(alive.things).join(" "));
 	},
 );
