@@ -18,7 +18,8 @@ What others feel of hostile loads on the gate, each a few seconds, over loopback
 running streams, new requests with a good key, and the gate's memory. All in one
 table; needs gcc and libc6-dev.
 
-  --baseline DIR  another llamagate tree, measured in the same rounds
+  --baseline DIR  another llamagate tree, built where it is older than scripts/build,
+                  measured in the same rounds
   --quick         one short round each
   --only WORDS    loads whose name has these words
   --docs          puts the tables into docs/performance.md

@@ -47,7 +47,8 @@ A Markdown report goes to stdout, progress to stderr.
   --docs         writes docs/performance.md, its plots and its figures; what was
                  not measured this time stays
   --json FILE    the figures behind the tables as well
-  --against DIR  another llamagate tree, measured in the same rounds
+  --against DIR  another llamagate tree, built where it is older than scripts/build,
+                 measured in the same rounds
   --no-peer-log  the peers write no access log (the gate always writes its own)
 `;
 
