@@ -5,7 +5,7 @@ import type { GateTop } from "../admin/top.ts";
 import type { Budgets } from "../ledger/budgets.ts";
 import type { Log } from "../log.ts";
 import { matchRoute } from "../ollama/routes.ts";
-import type { QueueStats } from "../queue/queue.ts";
+import type { QueueStats } from "../queue/stats.ts";
 import type { AccessLog } from "./accessLog.ts";
 import {
 	admit,

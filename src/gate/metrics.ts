@@ -1,5 +1,5 @@
 import type { LedgerCounts } from "../ledger/client.ts";
-import type { QueueStats } from "../queue/queue.ts";
+import type { QueueStats } from "../queue/stats.ts";
 import type { AccessLog } from "./accessLog.ts";
 import type { GateStats } from "./gate.ts";
 

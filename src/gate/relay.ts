@@ -1,6 +1,5 @@
-import { errorIn, type ReplyFormat, replyFormatOf } from "../ollama/errors.ts";
 import type { Route } from "../ollama/routes.ts";
-import type { Ticket } from "../queue/queue.ts";
+import type { Ticket } from "../queue/ticket.ts";
 import {
 	OddRequest,
 	type Upstream,
@@ -15,10 +14,18 @@ import type { Exchange, Outcome } from "./exchange.ts";
 import { filterReply, type ReplyFilter } from "./modelPolicy.ts";
 import { lingerForBody, type Refusal, sendRefusal } from "./refusal.ts";
 import { RequestBody } from "./requestBody.ts";
-import { ResponseWriter } from "./responseWriter.ts";
+import { headersForOllama } from "./requestHead.ts";
+import { formatOf, ResponseWriter } from "./responseWriter.ts";
 import type { GateState } from "./state.ts";
 import { waitForTurn } from "./turn.ts";
-import { badGateway, busy, describeFault, faultOf } from "./upstreamFault.ts";
+import {
+	badGateway,
+	busy,
+	describeFault,
+	faultOf,
+	redirected,
+	stalled,
+} from "./upstreamFault.ts";
 
 /** The longest list of models that is filtered. */
 const maxListBytes = 16 * 2 ** 20;
@@ -129,7 +136,7 @@ export class Relay implements UpstreamSink {
 			stillWaits: (ahead) => {
 				if (facts.isStream) this.#reply.tellWaiting(ahead);
 			},
-			dropLoad: () => this.#endLoad(),
+			dropLoad: () => this.#stop(),
 		});
 		// It may have come to an end already.
 		if (exchange.ended) this.ticket.end(faultOf(this.#fault));
@@ -142,13 +149,10 @@ export class Relay implements UpstreamSink {
 			this.#request !== undefined &&
 			this.#body.isPassedOn &&
 			this.ticket?.abandon() === true;
-		if (isKept) return;
-		this.#request?.abort();
-		this.ticket?.end(faultOf(this.#fault));
+		if (!isKept) this.#stop();
 	}
 
-	/** The model is loaded that the client has not waited for. */
-	#endLoad(): void {
+	#stop(): void {
 		this.#request?.abort();
 		this.ticket?.end(faultOf(this.#fault));
 	}
@@ -164,12 +168,7 @@ export class Relay implements UpstreamSink {
 		}
 		this.#upstream = upstream;
 		const { method } = this.#route;
-		const { forwarded, contentEncoding } = exchange.head;
-		// Any other was refused with the route.
-		const headers =
-			contentEncoding[0] === "zstd"
-				? [...forwarded, "content-encoding", "zstd"]
-				: forwarded;
+		const headers = headersForOllama(exchange.head);
 		try {
 			const written = () => this.#body.release(false);
 			const call = { method, path: this.#path, headers, body, written };
@@ -196,17 +195,12 @@ export class Relay implements UpstreamSink {
 		const format = formatOf(headers);
 		this.ticket?.answered(status, format !== "opaque");
 		if (exchange.ended) {
-			this.#endLoad();
+			this.#stop();
 			return;
 		}
 		this.#quietSweeps = 0;
 		if (status >= 300 && status < 400) {
-			this.#refuse(
-				badGateway(
-					"upstream_redirect",
-					"Ollama answered with a redirect, which is never followed",
-				),
-			);
+			this.#refuse(redirected);
 			return;
 		}
 		const held = { status, headers, chunks: [], bytes: 0 };
@@ -264,12 +258,7 @@ export class Relay implements UpstreamSink {
 	#sendHeld({ status, headers, chunks }: Held): void {
 		const whole = Buffer.concat(chunks);
 		if (this.#reply.isAnnounced) {
-			this.exchange.reason = "upstream_status";
-			this.#reply.breakOff(
-				errorIn(whole) ?? `Ollama answered with ${status}`,
-				"upstream_error",
-				cutGraceMs,
-			);
+			this.#reply.breakOffBy(status, whole, cutGraceMs);
 			return;
 		}
 		const body = this.#filter === undefined ? whole : this.#filter(whole);
@@ -311,7 +300,7 @@ export class Relay implements UpstreamSink {
 	failed(fault: UpstreamFault): void {
 		this.#fault = fault.kind;
 		if (this.exchange.ended) {
-			this.#endLoad();
+			this.#stop();
 			return;
 		}
 		this.#fail(describeFault(fault, this.#upstream?.name ?? "upstream.url"));
@@ -347,12 +336,7 @@ export class Relay implements UpstreamSink {
 		if (this.exchange.ended) return;
 		if (this.#body.trickles(intervalMs, this.#timeouts.idleTimeoutMs)) {
 			this.exchange.closing = true;
-			this.#refuse({
-				status: 408,
-				reason: "body_stalled",
-				message:
-					"the request's body comes too slowly for one that is read whole",
-			});
+			this.#refuse(stalled("comes too slowly for one that is read whole"));
 			return;
 		}
 		// The queue looks after time itself.
@@ -370,11 +354,7 @@ export class Relay implements UpstreamSink {
 			!hasBegun
 		) {
 			this.exchange.closing = true;
-			this.#refuse({
-				status: 408,
-				reason: "body_stalled",
-				message: "the request's body stopped coming",
-			});
+			this.#refuse(stalled("stopped coming"));
 		} else {
 			const seconds = Math.round(quietMs / 1000);
 			const message = `Ollama sent nothing for ${seconds} s`;
@@ -416,10 +396,4 @@ export class Relay implements UpstreamSink {
 		if (this.#reply.hasEnded) this.#reply.closeSoon(0);
 		else this.#reply.breakOff(refusal.message, "cut", cutGraceMs);
 	}
-}
-
-function formatOf(headers: readonly string[]): ReplyFormat {
-	for (let at = 0; at < headers.length; at += 2)
-		if (headers[at] === "content-type") return replyFormatOf(headers[at + 1]);
-	return "opaque";
 }

@@ -121,3 +121,14 @@ export function readHead(rawHeaders: readonly string[]): Head {
 	head.forwarded = forwarded;
 	return head;
 }
+
+/** What Ollama sees of the header lines, names and values in turn; its `Host` and the body's framing are added. */
+export function headersForOllama({
+	forwarded,
+	contentEncoding,
+}: Head): readonly string[] {
+	// Any other was refused with the route.
+	return contentEncoding[0] === "zstd"
+		? [...forwarded, "content-encoding", "zstd"]
+		: forwarded;
+}

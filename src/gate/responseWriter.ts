@@ -1,4 +1,5 @@
 import {
+	errorIn,
 	type ReplyFormat,
 	replyFormatOf,
 	responsesError,
@@ -181,6 +182,13 @@ export class ResponseWriter {
 		else this.closeSoon(graceMs);
 	}
 
+	/** The same, where Ollama has answered with an error after the reply had begun. */
+	breakOffBy(status: number, body: Buffer, graceMs: number): void {
+		this.#exchange.reason = "upstream_status";
+		const message = errorIn(body) ?? `Ollama answered with ${status}`;
+		this.breakOff(message, "upstream_error", graceMs);
+	}
+
 	/** Closes the client's connection behind what was written, or after the grace without it. */
 	closeSoon(graceMs: number): void {
 		const { socket } = this.#exchange.req;
@@ -293,6 +301,11 @@ export class ResponseWriter {
 		timer.unref();
 		req.socket.once("close", () => clearTimeout(timer));
 	}
+}
+
+/** How the body behind these headers is framed. */
+export function formatOf(headers: readonly string[]): ReplyFormat {
+	return replyFormatOf(firstOf(headers, "content-type"));
 }
 
 /** The first value of a header. */

@@ -1,6 +1,6 @@
 import { type GateTop, maxTopRequests, type TopRequest } from "../admin/top.ts";
 import type { Settings } from "../config/load.ts";
-import type { Ticket } from "../queue/queue.ts";
+import type { Ticket } from "../queue/ticket.ts";
 import { version } from "../version.ts";
 import type { Relay } from "./relay.ts";
 import type { GateState } from "./state.ts";

@@ -1,5 +1,6 @@
 import { type Priority, priorities } from "../queue/priority.ts";
-import type { FairQueue, NoTurn, Ticket } from "../queue/queue.ts";
+import type { FairQueue } from "../queue/queue.ts";
+import type { NoTurn, Ticket } from "../queue/ticket.ts";
 import type { Facts } from "./bodyFacts.ts";
 import type { Exchange } from "./exchange.ts";
 import type { Refusal } from "./refusal.ts";

@@ -1,7 +1,7 @@
 import type { UpstreamFault } from "../upstream/client.ts";
 import type { Refusal } from "./refusal.ts";
 
-/** What is said where Ollama could not answer. */
+/** What is said where Ollama could not answer, or was not asked in the end. */
 
 /** The refusal of a request beyond `upstream.maxConnections`. */
 export function busy(maxConnections: number): Refusal {
@@ -45,4 +45,18 @@ export function describeFault(
 			? `llamagate has no file descriptor left to reach Ollama by (${detail})`
 			: `llamagate cannot reach Ollama at ${name} (${detail}); is it running?`,
 	);
+}
+
+export const redirected: Refusal = badGateway(
+	"upstream_redirect",
+	"Ollama answered with a redirect, which is never followed",
+);
+
+/** @param how the body has failed to come */
+export function stalled(how: string): Refusal {
+	return {
+		status: 408,
+		reason: "body_stalled",
+		message: `the request's body ${how}`,
+	};
 }

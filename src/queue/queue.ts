@@ -4,15 +4,14 @@ import { DrainRate } from "./drainRate.ts";
 import { inOrder } from "./inOrder.ts";
 import { type Model, type Place, unclearModel } from "./model.ts";
 import { OllamaModels, type Whereabouts } from "./ollamaModels.ts";
-import { type Priority, priorities } from "./priority.ts";
+import { comesBack } from "./restart.ts";
+import { describeModels, type QueueStats, waitingByClass } from "./stats.ts";
+import { type NoTurn, Ticket, type Waiter, WaitersByUser } from "./ticket.ts";
 import { Turns } from "./turns.ts";
 
 /** How often Ollama is asked what is loaded, while a model loads, and while something waits. */
 const loadPollMs = 100;
 const waitPollMs = 1_000;
-/** An Ollama that restarts is back after so long, or what waits is told: its unit waits 3 s. */
-const restartMs = 5_000;
-const restartPollMs = 200;
 /** How long the waiting are told at a time how many are ahead of them; the others are told the next time. */
 const tellingMs = 2;
 const maxNames = 1000;
@@ -21,109 +20,11 @@ const leastWorkMs = 20;
 /** After so many answers in a row that did not come, Ollama is taken not to say what is loaded. */
 const maxSilences = 3;
 
-/** Why a request does not get a turn. */
-export type NoTurn =
-	/** Too many wait, of its user's or in all. */
-	| { readonly kind: "user_full" | "full"; readonly retryAfterS: number }
-	| { readonly kind: "load_failed"; readonly status: number }
-	| { readonly kind: "unreachable" };
-
-/** Who waits. */
-export interface Waiter {
-	readonly user: string;
-	readonly share: number;
-	readonly priority: Priority;
-	/** As the body names it, empty if it names none; `undefined` where that cannot be read for sure. */
-	readonly model: string | undefined;
-	readonly isStream: boolean;
-	/** Its turn has come. */
-	go(): void;
-	/** It gets none. */
-	refused(why: NoTurn): void;
-	/** It has waited for so long that it may be told; again and again. */
-	stillWaits(ahead: number): void;
-	/** The load that was kept for the others has had its time. */
-	dropLoad(): void;
-}
-
-/** A request's place in the queue, from its arrival to its end. */
-export class Ticket {
-	readonly waiter: Waiter;
-	readonly arrivedMs: number;
-	/** How long it has waited; known once its turn has come. */
-	waitedMs: number | undefined;
-	state: "waiting" | "running" | "over" = "waiting";
-	/** `undefined` while its model is looked up, and for what takes no turn. */
-	place: Place | undefined;
-	told = 0;
-	/** It is one of its user's that wait. */
-	isCounted = false;
-	/** Until when the load is kept that its client has left. */
-	keptUntilMs = Number.POSITIVE_INFINITY;
-	readonly #queue: FairQueue;
-
-	constructor(queue: FairQueue, waiter: Waiter, arrivedMs: number) {
-		this.#queue = queue;
-		this.waiter = waiter;
-		this.arrivedMs = arrivedMs;
-	}
-
-	/** Ollama has begun to answer it. */
-	answered(status: number, isStream: boolean): void {
-		this.#queue.answered(this, status, isStream);
-	}
-
-	/**
-	 * It has ended, or its client has left, in whatever state it is.
-	 *
-	 * @param fault what became of its connection to Ollama, if that failed
-	 */
-	end(fault?: "unreachable" | "died"): void {
-		this.#queue.end(this, fault);
-	}
-
-	/**
-	 * Its client has left. Returns whether it makes Ollama load a model and is to be
-	 * kept until that is done, at most until `dropLoad`; else it has ended.
-	 */
-	abandon(): boolean {
-		return this.#queue.abandon(this);
-	}
-}
-
-/** What the queue looks like from outside. */
-export interface QueueStats {
-	readonly waiting: Readonly<Record<Priority, number>>;
-	readonly running: number;
-	/** Since the start. */
-	readonly dispatched: number;
-	readonly left: number;
-	readonly refused: number;
-	readonly loads: number;
-	readonly waitedMs: number;
-	/** Requests that asked for a higher class than their key's. */
-	readonly ignoredPriorities: number;
-	readonly models: readonly QueueModel[];
-}
-
-export interface QueueModel {
-	/** As it was asked for last. */
-	readonly name: string;
-	readonly state: "loaded" | "loading" | "not loaded";
-	readonly slots: number;
-	readonly running: number;
-	readonly waiting: number;
-	/** How long a load of it took; 0 if none was seen. */
-	readonly loadMs: number;
-}
-
-type QueueSettings = Settings["queue"];
-
 /** Holds the requests that wait for their turn at the GPU, asks Ollama what is loaded, and owns the timers. */
 export class FairQueue {
 	/** Requests that asked for a higher class than their key's. */
 	ignoredPriorities = 0;
-	#settings: QueueSettings;
+	#settings: Settings["queue"];
 	#turns: Turns;
 	#models: OllamaModels;
 	readonly #upstream: () => Upstream;
@@ -135,8 +36,7 @@ export class FairQueue {
 	#failed: { readonly model: Model; readonly user: string } | undefined;
 	/** How often in a row Ollama has not said what is loaded. */
 	#silences = 0;
-	/** Waiting requests by user. */
-	readonly #ofUser = new Map<string, number>();
+	readonly #waiters = new WaitersByUser();
 	/** What a model's key was called last. */
 	readonly #nameOf = new Map<string, string>();
 	readonly #rate = new DrainRate();
@@ -144,7 +44,8 @@ export class FairQueue {
 	#isPolling = false;
 	#polledAtMs = Number.NEGATIVE_INFINITY;
 	#wake: NodeJS.Timeout | undefined;
-	#downSinceMs: number | undefined;
+	/** It may be away, and is asked whether it is. */
+	#isDown = false;
 	#isClosed = false;
 	#dispatched = 0;
 	#left = 0;
@@ -153,7 +54,7 @@ export class FairQueue {
 	#waitedMs = 0;
 
 	/** @param upstream the Ollama that is in force */
-	constructor(settings: QueueSettings, upstream: () => Upstream) {
+	constructor(settings: Settings["queue"], upstream: () => Upstream) {
 		this.#settings = settings;
 		this.#upstream = upstream;
 		this.#turns = new Turns(settings);
@@ -171,8 +72,7 @@ export class FairQueue {
 		const ticket = new Ticket(this, waiter, nowMs);
 		const { model } = waiter;
 		// Each is told by itself that Ollama is away.
-		if (this.#isClosed || this.#downSinceMs !== undefined || model === "")
-			this.#go(ticket);
+		if (this.#isClosed || this.#isDown || model === "") this.#go(ticket);
 		else if (model === undefined || !this.#models.isClear(model))
 			this.#stand(ticket, unclearModel);
 		else {
@@ -220,7 +120,7 @@ export class FairQueue {
 				this.#turns.left(place);
 				this.#tickets.delete(place);
 			}
-			this.#count(ticket, false);
+			this.#waiters.delete(ticket);
 		} else if (place !== undefined) {
 			const wasLoader = place.model.loader === place;
 			this.#tickets.delete(place);
@@ -229,7 +129,7 @@ export class FairQueue {
 			if (wasLoader) this.#poll();
 		}
 		if (fault === "unreachable") this.#turns.forget();
-		if (fault !== undefined) this.#lost();
+		if (fault !== undefined) void this.#lost();
 		this.#pump();
 	}
 
@@ -276,7 +176,7 @@ export class FairQueue {
 	}
 
 	/** Puts other settings in force. Whatever waits keeps its place. */
-	use(settings: QueueSettings): void {
+	use(settings: Settings["queue"]): void {
 		this.#settings = settings;
 		this.#turns.use(settings);
 		this.#pump();
@@ -326,30 +226,8 @@ export class FairQueue {
 	}
 
 	stats(): QueueStats {
-		const waiting = { interactive: 0, normal: 0, batch: 0 };
-		const models: QueueModel[] = [];
-		for (const model of this.#turns.models) {
-			for (const [index, { arrivals }] of model.lanes.entries()) {
-				const priority = priorities[index];
-				if (priority !== undefined) waiting[priority] += arrivals.size;
-			}
-			if (model.isIdle && !model.isLoaded) continue;
-			models.push({
-				name: this.#nameOf.get(model.key) ?? "?",
-				state:
-					model.loader !== undefined
-						? "loading"
-						: model.isLoaded
-							? "loaded"
-							: "not loaded",
-				slots: model.slots.known,
-				running: model.running.size,
-				waiting: model.waiting,
-				loadMs: Math.round(model.loadMs),
-			});
-		}
 		return {
-			waiting,
+			waiting: waitingByClass(this.#turns.models),
 			running: this.#turns.running,
 			dispatched: this.#dispatched,
 			left: this.#left,
@@ -357,13 +235,13 @@ export class FairQueue {
 			loads: this.#loads,
 			waitedMs: Math.round(this.#waitedMs),
 			ignoredPriorities: this.ignoredPriorities,
-			models,
+			models: describeModels(this.#turns.models, this.#nameOf),
 		};
 	}
 
 	async #lookUp(ticket: Ticket, model: string): Promise<void> {
 		this.#lookups.add(ticket);
-		this.#count(ticket, true);
+		this.#waiters.add(ticket);
 		await this.#models.read(performance.now());
 		if (!this.#lookups.delete(ticket) || ticket.state !== "waiting") return;
 		const known = this.#models.known(model, performance.now());
@@ -387,16 +265,16 @@ export class FairQueue {
 		const place = this.#turns.arrived(asked, ticket.arrivedMs);
 		ticket.place = place;
 		this.#tickets.set(place, ticket);
-		this.#count(ticket, true);
+		this.#waiters.add(ticket);
 		this.#pump();
 		if (ticket.state !== "waiting") return;
 		const { maxWaiting, maxWaitingPerUser } = this.#settings;
-		const ofUser = this.#ofUser.get(user) ?? 0;
+		const ofUser = this.#waiters.of(user);
 		if (ofUser > maxWaitingPerUser)
 			this.#refuse(ticket, {
 				kind: "user_full",
 				retryAfterS: this.#rate.secondsFor(
-					ofUser * this.#ofUser.size,
+					ofUser * this.#waiters.users,
 					performance.now(),
 				),
 			});
@@ -417,23 +295,13 @@ export class FairQueue {
 			this.#turns.left(place);
 			this.#tickets.delete(place);
 		}
-		this.#count(ticket, false);
+		this.#waiters.delete(ticket);
 		ticket.waiter.refused(why);
-	}
-
-	/** Counts it, or no longer, among its user's that wait. */
-	#count(ticket: Ticket, waits: boolean): void {
-		if (ticket.isCounted === waits) return;
-		ticket.isCounted = waits;
-		const { user } = ticket.waiter;
-		const count = (this.#ofUser.get(user) ?? 0) + (waits ? 1 : -1);
-		if (count > 0) this.#ofUser.set(user, count);
-		else this.#ofUser.delete(user);
 	}
 
 	/** Sends everything whose turn it is. */
 	#pump(): void {
-		if (this.#isPumping || this.#downSinceMs !== undefined) return;
+		if (this.#isPumping || this.#isDown) return;
 		this.#isPumping = true;
 		try {
 			for (;;) {
@@ -453,7 +321,7 @@ export class FairQueue {
 
 	#go(ticket: Ticket): void {
 		this.#lookups.delete(ticket);
-		this.#count(ticket, false);
+		this.#waiters.delete(ticket);
 		ticket.state = "running";
 		ticket.waitedMs = performance.now() - ticket.arrivedMs;
 		this.#dispatched += 1;
@@ -465,7 +333,7 @@ export class FairQueue {
 	#watch(): void {
 		clearTimeout(this.#wake);
 		this.#wake = undefined;
-		if (this.#isClosed || this.#downSinceMs !== undefined) return;
+		if (this.#isClosed || this.#isDown) return;
 		const isLoading = this.#turns.wantsLoad;
 		if (!isLoading && this.#turns.waiting === 0) return;
 		const nowMs = performance.now();
@@ -492,7 +360,7 @@ export class FairQueue {
 			this.#silences = keys === undefined ? this.#silences + 1 : 0;
 			// While it unloads a model, Ollama can be silent for a while.
 			const isKnown = keys !== undefined || this.#silences > maxSilences;
-			if (this.#downSinceMs === undefined && isKnown)
+			if (!this.#isDown && isKnown)
 				this.#turns.loaded(keys, performance.now(), askedMs);
 			this.#dropKept(({ place }) => place?.model.loader !== place);
 			this.#pump();
@@ -500,31 +368,18 @@ export class FairQueue {
 	}
 
 	/** A connection to Ollama has failed; it may be away. */
-	#lost(): void {
-		if (this.#downSinceMs !== undefined || this.waiting === 0) return;
-		this.#downSinceMs = performance.now();
-		void this.#waitUntilUp();
-	}
-
-	async #waitUntilUp(): Promise<void> {
-		const sinceMs = performance.now();
-		let isFirst = true;
-		while (!(await this.#models.isUp()) && !this.#isClosed) {
-			if (isFirst) this.#turns.forget();
-			isFirst = false;
-			if (performance.now() - sinceMs > restartMs) {
-				this.#refuseAll({ kind: "unreachable" });
-				break;
-			}
-			await new Promise((resolve) => setTimeout(resolve, restartPollMs));
-		}
-		this.#downSinceMs = undefined;
+	async #lost(): Promise<void> {
+		if (this.#isDown || this.waiting === 0) return;
+		this.#isDown = true;
+		const isBack = await comesBack(
+			async () => this.#isClosed || (await this.#models.isUp()),
+			() => this.#turns.forget(),
+		);
+		if (!isBack)
+			for (const ticket of [...this.#lookups, ...this.#tickets.values()])
+				this.#refuse(ticket, { kind: "unreachable" });
+		this.#isDown = false;
 		this.#pump();
-	}
-
-	#refuseAll(why: NoTurn): void {
-		for (const ticket of [...this.#lookups, ...this.#tickets.values()])
-			this.#refuse(ticket, why);
 	}
 
 	/**

@@ -1,4 +1,5 @@
 import { Fairness } from "./fairness.ts";
+import { Loads } from "./loads.ts";
 import {
 	type Asked,
 	isBefore,
@@ -6,36 +7,30 @@ import {
 	Line,
 	Model,
 	Place,
-	unclearModel,
 } from "./model.ts";
+import {
+	bestOf,
+	better,
+	type Candidate,
+	goesBefore,
+	type MaxWaits,
+} from "./order.ts";
 import { type Priority, priorities } from "./priority.ts";
 import type { Tried } from "./slots.ts";
 
 export interface TurnSettings {
 	readonly parallel: number | "auto";
-	/** How long a user of a class can be passed over. */
-	readonly maxWaitMs: Readonly<Record<Priority, number>>;
+	readonly maxWaitMs: MaxWaits;
 	/** For how many times its load a model keeps its turn at least. */
 	readonly turnFactor: number;
-}
-
-/** A request that could be next, and what that depends on. */
-interface Candidate {
-	readonly place: Place;
-	/** 0 for one whose user has been passed over for too long, else its class from 1 on. */
-	readonly rank: number;
 }
 
 /** Models that nobody has wanted for so long that there are too many of them are forgotten. */
 const maxModels = 1000;
 /** For how long at most a loaded model stays idle in its turn before another is loaded. */
 const longestPauseMs = 250;
-/** A load that takes so many times as long as the one before waits for a model to fall idle. */
-const longestOfLoads = 2;
-/** Sets of models that are known to fit together. */
-const maxTogether = 16;
-/** A load that took less than this part of the one before was none. */
-const leastOfLoad = 0.7;
+/** A request that was sent so long ago has reached Ollama. */
+const arrivalMs = 50;
 
 /**
  * Decides whose turn it is. It is told what happens and when, and does nothing
@@ -55,23 +50,7 @@ export class Turns {
 	/** One for each class: a user's requests of two classes do not compete. */
 	readonly #fairness = priorities.map(() => new Fairness());
 	readonly #models = new Map<string, Model>();
-	/** The model that is being loaded. */
-	#loading: Model | undefined;
-	/** As far as is known, no other has to go for it. */
-	#loadFits = false;
-	/**
-	 * Keys of models that were seen loaded at one time. Of three that fit in pairs
-	 * one may have to go all the same.
-	 */
-	#together: ReadonlySet<string>[] = [];
-	/** What was loaded when the load began. */
-	#before: ReadonlySet<Model> = new Set();
-	/** Models that may have had to go for the last load; `undefined` once that is known. */
-	#displaced: ReadonlySet<Model> | undefined;
-	/** When a load has ended last. */
-	#changedMs = Number.NEGATIVE_INFINITY;
-	/** Nobody says which models are loaded, so all are taken to be. */
-	#knowsLoaded = true;
+	readonly #loads = new Loads(this.#models);
 	#waiting = 0;
 	#running = 0;
 	#wakeMs = Number.POSITIVE_INFINITY;
@@ -142,17 +121,19 @@ export class Turns {
 		let cold: Candidate | undefined;
 		const wanted = new Map<Model, Candidate>();
 		for (const model of this.#models.values()) {
-			const best = this.#bestOf(model, nowMs);
+			const best = bestOf(model, this.#settings.maxWaitMs, nowMs);
 			if (best === undefined) continue;
-			if (!this.#isLoaded(model)) {
-				if (model !== this.#loading) cold = this.#better(cold, best);
+			if (!this.#loads.isLoaded(model)) {
+				if (model !== this.#loads.current) cold = better(cold, best);
 				continue;
 			}
 			wanted.set(model, best);
-			if (this.#hasRoom(model, nowMs)) hot = this.#better(hot, best);
+			if (this.#hasRoom(model, nowMs)) hot = better(hot, best);
 		}
-		if (cold !== undefined && this.#mayLoad(cold, wanted, nowMs))
-			return this.#load(cold.place, nowMs);
+		if (cold !== undefined && this.#mayLoad(cold, wanted, nowMs)) {
+			this.#loads.begin(cold.place);
+			return this.#start(cold.place, nowMs);
+		}
 		return hot === undefined ? undefined : this.#start(hot.place, nowMs);
 	}
 
@@ -168,7 +149,7 @@ export class Turns {
 			if (place.rivals !== undefined) this.#endTry(place, "unclear", nowMs);
 			return;
 		}
-		if (place.model.loader === place) this.#loadEnded(place.model, nowMs);
+		if (place.model.loader === place) this.#loads.ended(place.model, nowMs);
 		else if (!place.wasTry && place.asked.isStream)
 			place.model.slots.answered(nowMs - place.startedMs);
 		this.#judgeTry(place, nowMs);
@@ -187,10 +168,7 @@ export class Turns {
 		model.running.delete(place);
 		model.idleSinceMs = nowMs;
 		this.#running -= 1;
-		// Only when what has to go is idle does a load begin.
-		const loader = this.#loading?.loader;
-		if (loader !== undefined && loader.model !== model && !this.#loadFits)
-			loader.servedFromMs = nowMs;
+		this.#loads.fellIdle(model, nowMs);
 		for (const other of model.running) {
 			if (other.rivals?.has(place) !== true || other.hasFirstByte) continue;
 			const isLate = model.slots.isLate(nowMs - other.startedMs);
@@ -200,12 +178,7 @@ export class Turns {
 			this.#endTry(other, tried, nowMs);
 		}
 		if (place.rivals !== undefined) this.#endTry(place, "unclear", nowMs);
-		if (model.loader === place) {
-			// It came to nothing; whoever is next tries it again.
-			model.loader = undefined;
-			if (this.#loading === model) this.#loading = undefined;
-			this.#madeRoom(model, nowMs);
-		}
+		if (model.loader === place) this.#loads.failed(model, nowMs);
 		const fromMs = keepsLoad ? place.startedMs : place.servedFromMs;
 		const serviceMs = Math.max(0, nowMs - fromMs);
 		if (charge !== undefined)
@@ -223,22 +196,7 @@ export class Turns {
 		nowMs: number,
 		askedMs = nowMs,
 	): void {
-		if (askedMs < this.#changedMs) return;
-		this.#knowsLoaded = keys !== undefined;
-		if (keys === undefined) return;
-		const there = [...keys].map((key) => this.#modelOf(key));
-		for (const model of there)
-			if (model.loader !== undefined) this.#loadEnded(model, nowMs);
-		const displaced = this.#displaced;
-		this.#displaced = undefined;
-		for (const model of this.#models.values()) {
-			if (!keys.has(model.key)) this.#isGone(model);
-			else if (!model.isLoaded) {
-				model.isLoaded = true;
-				if (displaced?.has(model) !== true) model.turnSinceMs = nowMs;
-			}
-		}
-		this.#fit(there, keys);
+		this.#loads.seen(keys, nowMs, askedMs, (key) => this.#modelOf(key));
 	}
 
 	/** Puts other settings in force. */
@@ -252,15 +210,9 @@ export class Turns {
 
 	/** Ollama has ended: nothing is loaded, and what was learnt of it is void. */
 	forget(): void {
-		for (const model of this.#models.values()) {
-			model.isLoaded = false;
-			model.loader = undefined;
-			model.clashesWith.clear();
+		this.#loads.forget();
+		for (const model of this.#models.values())
 			model.forgetSlots(this.#settings.parallel);
-		}
-		this.#loading = undefined;
-		this.#displaced = undefined;
-		this.#together = [];
 	}
 
 	/** Charges what runs for longer than was expected. */
@@ -298,9 +250,9 @@ export class Turns {
 
 	/** Whether a model is being loaded, or waits to be. */
 	get wantsLoad(): boolean {
-		if (this.#loading !== undefined) return true;
+		if (this.#loads.current !== undefined) return true;
 		for (const model of this.#models.values())
-			if (!this.#isLoaded(model) && model.waiting > 0) return true;
+			if (!this.#loads.isLoaded(model) && model.waiting > 0) return true;
 		return false;
 	}
 
@@ -321,49 +273,9 @@ export class Turns {
 		return model;
 	}
 
-	#isLoaded(model: Model): boolean {
-		return model.isLoaded || model.key === unclearModel || !this.#knowsLoaded;
-	}
-
-	#bestOf(model: Model, nowMs: number): Candidate | undefined {
-		let best: Candidate | undefined;
-		for (const [index, priority] of priorities.entries()) {
-			const lane = model.lanes[index];
-			const [longest] = lane?.passedOver ?? [];
-			if (longest === undefined) continue;
-			const isDue = nowMs >= this.#dueMs(longest, priority);
-			if (!isDue && best !== undefined) continue;
-			const [place] = (isDue ? longest : lane?.lines.first)?.places ?? [];
-			if (place !== undefined)
-				best = this.#better(best, { place, rank: isDue ? 0 : index + 1 });
-		}
-		return best;
-	}
-
-	#better(a: Candidate | undefined, b: Candidate): Candidate {
-		return a === undefined || this.#goesBefore(b, a) ? b : a;
-	}
-
-	#goesBefore(a: Candidate, b: Candidate): boolean {
-		if (a.rank !== b.rank) return a.rank < b.rank;
-		const [mine, other] = [a.place.line, b.place.line];
-		if (mine === undefined || other === undefined) return false;
-		if (a.rank > 0) return isBefore(mine.account, other.account);
-		const [mineMs, otherMs] = [
-			this.#dueMs(mine, a.place.asked.priority),
-			this.#dueMs(other, b.place.asked.priority),
-		];
-		return mineMs < otherMs;
-	}
-
-	#dueMs({ sinceMs }: Line, priority: Priority): number {
-		return sinceMs + this.#settings.maxWaitMs[priority];
-	}
-
 	/** Whether one more may be sent to a loaded model. */
 	#hasRoom(model: Model, nowMs: number): boolean {
-		if (this.#loading !== undefined && !this.#loadsBeside(this.#loading, nowMs))
-			return false;
+		if (this.#loads.holdsBack(nowMs)) return false;
 		const { slots, running } = model;
 		if (running.size < slots.known) return true;
 		return running.size === slots.known && slots.mayTry(nowMs);
@@ -375,11 +287,11 @@ export class Turns {
 		wanted: ReadonlyMap<Model, Candidate>,
 		nowMs: number,
 	): boolean {
-		if (this.#loading !== undefined) return false;
-		if (this.#fitsBeside(cold.place.model)) return true;
+		if (this.#loads.current !== undefined) return false;
+		if (this.#loads.fitsBeside(cold.place.model)) return true;
 		for (const model of this.#models.values())
 			if (
-				this.#isLoaded(model) &&
+				this.#loads.isLoaded(model) &&
 				this.#keepsTurn(model, cold, wanted.get(model), nowMs)
 			)
 				return false;
@@ -393,12 +305,16 @@ export class Turns {
 		hot: Candidate | undefined,
 		nowMs: number,
 	): boolean {
+		// Ollama would let the model go first, and load it anew for what comes a moment later.
+		for (const { hasFirstByte, startedMs } of model.running)
+			if (!hasFirstByte && !this.#isPast(startedMs + arrivalMs, nowMs))
+				return true;
 		// Of two that have waited too long the turn decides too: by their age alone each would be loaded for.
 		if (hot !== undefined && hot.rank !== cold.rank)
-			return !this.#goesBefore(cold, hot);
+			return !goesBefore(cold, hot);
 		const turnMs = this.#settings.turnFactor * model.loadMs;
 		const isOver = this.#isPast(model.turnSinceMs + turnMs, nowMs);
-		if (hot !== undefined) return !isOver || this.#goesBefore(hot, cold);
+		if (hot !== undefined) return !isOver || goesBefore(hot, cold);
 		// Whether it has to go at all is tried once.
 		if (isOver || cold.rank === 0 || !model.clashesWith.has(cold.place.model))
 			return false;
@@ -416,60 +332,6 @@ export class Turns {
 		if (nowMs >= timeMs) return true;
 		this.#wakeMs = Math.min(this.#wakeMs, timeMs);
 		return false;
-	}
-
-	/** Whether all that are loaded and this one were seen loaded at one time. */
-	#fitsBeside(model: Model): boolean {
-		// What the last load has left is not known yet.
-		if (this.#displaced !== undefined) return false;
-		return this.#together.some((keys) => {
-			if (!keys.has(model.key)) return false;
-			for (const other of this.#models.values())
-				if (other.isLoaded && !keys.has(other.key)) return false;
-			return true;
-		});
-	}
-
-	#loadedBeside(model: Model): ReadonlySet<Model> {
-		const beside = new Set<Model>();
-		for (const other of this.#models.values())
-			if (other !== model && other.isLoaded) beside.add(other);
-		return beside;
-	}
-
-	/** Whether nothing has to go for a load that is on its way. */
-	#loadsBeside({ loader, loadMs }: Model, nowMs: number): boolean {
-		if (nowMs - (loader?.startedMs ?? nowMs) > longestOfLoads * loadMs)
-			this.#loadFits = false;
-		return this.#loadFits;
-	}
-
-	#fit(models: readonly Model[], keys: ReadonlySet<string>): void {
-		for (const model of models)
-			for (const other of models) model.clashesWith.delete(other);
-		if (keys.size < 2 || this.#together.some((known) => holds(known, keys)))
-			return;
-		this.#together = this.#together.filter((known) => !holds(keys, known));
-		this.#together.push(new Set(keys));
-		if (this.#together.length > maxTogether) this.#together.shift();
-	}
-
-	#clash(a: Model, b: Model): void {
-		a.clashesWith.add(b);
-		b.clashesWith.add(a);
-		this.#together = this.#together.filter(
-			(known) => !(known.has(a.key) && known.has(b.key)),
-		);
-	}
-
-	#load(place: Place, nowMs: number): Place {
-		const { model } = place;
-		this.#loadFits = this.#fitsBeside(model);
-		this.#before = this.#loadedBeside(model);
-		place.isLoader = true;
-		model.loader = place;
-		this.#loading = model;
-		return this.#start(place, nowMs);
 	}
 
 	#start(place: Place, nowMs: number): Place {
@@ -504,54 +366,6 @@ export class Turns {
 		line.account.standings.delete(line);
 	}
 
-	#loadEnded(model: Model, nowMs: number): void {
-		const { loader } = model;
-		if (loader !== undefined) {
-			const tookMs = Math.max(1, nowMs - loader.servedFromMs);
-			model.loadMs = Math.max(tookMs, model.loadMs * leastOfLoad);
-			loader.servedFromMs = nowMs;
-		}
-		model.loader = undefined;
-		model.isLoaded = true;
-		model.turnSinceMs = nowMs;
-		model.idleSinceMs = nowMs;
-		if (this.#loading === model) this.#loading = undefined;
-		// Until both are seen loaded.
-		if (!this.#loadFits)
-			for (const other of this.#before)
-				if (other.running.size === 0) this.#clash(model, other);
-		this.#madeRoom(model, nowMs);
-	}
-
-	/** Ollama has made room for a load, if there was none; `loaded` says what is still there. */
-	#madeRoom(model: Model, nowMs: number): void {
-		this.#changedMs = nowMs;
-		const others = new Set<Model>();
-		for (const other of this.#models.values()) {
-			if (other === model || !other.isLoaded) continue;
-			// Ollama lets nobody go who answers.
-			if (other.running.size > 0) continue;
-			other.isLoaded = this.#loadFits;
-			others.add(other);
-		}
-		this.#displaced = others;
-	}
-
-	#isGone(model: Model): void {
-		model.isLoaded = false;
-		if (this.#loading !== undefined) return;
-		// Ollama loads it for a request that it has already.
-		for (const place of model.running) {
-			if (place.hasFirstByte) continue;
-			place.isLoader = true;
-			model.loader = place;
-			this.#loading = model;
-			this.#loadFits = false;
-			this.#before = this.#loadedBeside(model);
-			return;
-		}
-	}
-
 	#judgeTry(place: Place, nowMs: number): void {
 		const { rivals, model } = place;
 		if (rivals === undefined) return;
@@ -571,9 +385,4 @@ function laneOf({ model, rank }: Place): Lane {
 	const lane = model.lanes[rank];
 	if (lane === undefined) throw new Error(`there is no class ${rank}`);
 	return lane;
-}
-
-function holds(all: ReadonlySet<string>, some: ReadonlySet<string>): boolean {
-	for (const key of some) if (!all.has(key)) return false;
-	return true;
 }

@@ -510,16 +510,6 @@ t.test("how many Ollama works on at once is learnt", async (t) => {
 	await Promise.all(more.map(({ text }) => text()));
 });
 
-t.test("what Ollama does not work for says nothing of its slots", async (t) => {
-	const gate = await startQueued(t, {}, { parallel: "auto" });
-	const first = await hold(gate);
-	const { status } = await send(gate, { body: { format: 5 } }).response;
-	t.equal(status, 500, "a request that Ollama refuses was tried");
-	const { queue } = await queueOf(gate);
-	t.match(queue, { models: [{ slots: 1, running: 1 }] });
-	first.leave();
-});
-
 t.test(
 	"large bodies go through whole, wherever they name their model",
 	async (t) => {

@@ -1,0 +1,67 @@
+import type { Model } from "./model.ts";
+import { type Priority, priorities } from "./priority.ts";
+
+/** What the queue looks like from outside. */
+export interface QueueStats {
+	readonly waiting: Readonly<Record<Priority, number>>;
+	readonly running: number;
+	/** Since the start. */
+	readonly dispatched: number;
+	readonly left: number;
+	readonly refused: number;
+	readonly loads: number;
+	readonly waitedMs: number;
+	/** Requests that asked for a higher class than their key's. */
+	readonly ignoredPriorities: number;
+	readonly models: readonly QueueModel[];
+}
+
+export interface QueueModel {
+	/** As it was asked for last. */
+	readonly name: string;
+	readonly state: "loaded" | "loading" | "not loaded";
+	readonly slots: number;
+	readonly running: number;
+	readonly waiting: number;
+	/** How long a load of it took; 0 if none was seen. */
+	readonly loadMs: number;
+}
+
+/** How many wait, by class. */
+export function waitingByClass(
+	models: Iterable<Model>,
+): Record<Priority, number> {
+	const waiting = { interactive: 0, normal: 0, batch: 0 };
+	for (const { lanes } of models)
+		for (const [index, { arrivals }] of lanes.entries()) {
+			const priority = priorities[index];
+			if (priority !== undefined) waiting[priority] += arrivals.size;
+		}
+	return waiting;
+}
+
+/**
+ * Models that are loaded or wanted.
+ *
+ * @param nameOf what a model's key was called last
+ */
+export function describeModels(
+	models: Iterable<Model>,
+	nameOf: ReadonlyMap<string, string>,
+): QueueModel[] {
+	const described: QueueModel[] = [];
+	for (const model of models) {
+		const { key, isIdle, isLoaded, loader, slots, running, waiting } = model;
+		if (isIdle && !isLoaded) continue;
+		const isLoading = loader !== undefined;
+		described.push({
+			name: nameOf.get(key) ?? "?",
+			state: isLoading ? "loading" : isLoaded ? "loaded" : "not loaded",
+			slots: slots.known,
+			running: running.size,
+			waiting,
+			loadMs: Math.round(model.loadMs),
+		});
+	}
+	return described;
+}

@@ -1,0 +1,104 @@
+import type { Place } from "./model.ts";
+import type { Priority } from "./priority.ts";
+
+/** Why a request does not get a turn. */
+export type NoTurn =
+	/** Too many wait, of its user's or in all. */
+	| { readonly kind: "user_full" | "full"; readonly retryAfterS: number }
+	| { readonly kind: "load_failed"; readonly status: number }
+	| { readonly kind: "unreachable" };
+
+/** Who waits. */
+export interface Waiter {
+	readonly user: string;
+	readonly share: number;
+	readonly priority: Priority;
+	/** As the body names it, empty if it names none; `undefined` where that cannot be read for sure. */
+	readonly model: string | undefined;
+	readonly isStream: boolean;
+	/** Its turn has come. */
+	go(): void;
+	/** It gets none. */
+	refused(why: NoTurn): void;
+	/** It has waited for so long that it may be told; again and again. */
+	stillWaits(ahead: number): void;
+	/** The load that was kept for the others has had its time. */
+	dropLoad(): void;
+}
+
+/** The queue that a ticket is of. */
+interface Owner {
+	answered(ticket: Ticket, status: number, isStream: boolean): void;
+	end(ticket: Ticket, fault: "unreachable" | "died" | undefined): void;
+	abandon(ticket: Ticket): boolean;
+}
+
+/** A request's place in the queue, from its arrival to its end. */
+export class Ticket {
+	readonly waiter: Waiter;
+	readonly arrivedMs: number;
+	/** How long it has waited; known once its turn has come. */
+	waitedMs: number | undefined;
+	state: "waiting" | "running" | "over" = "waiting";
+	/** `undefined` while its model is looked up, and for what takes no turn. */
+	place: Place | undefined;
+	told = 0;
+	/** Until when the load is kept that its client has left. */
+	keptUntilMs = Number.POSITIVE_INFINITY;
+	readonly #queue: Owner;
+
+	constructor(queue: Owner, waiter: Waiter, arrivedMs: number) {
+		this.#queue = queue;
+		this.waiter = waiter;
+		this.arrivedMs = arrivedMs;
+	}
+
+	/** Ollama has begun to answer it. */
+	answered(status: number, isStream: boolean): void {
+		this.#queue.answered(this, status, isStream);
+	}
+
+	/**
+	 * It has ended, or its client has left, in whatever state it is.
+	 *
+	 * @param fault what became of its connection to Ollama, if that failed
+	 */
+	end(fault?: "unreachable" | "died"): void {
+		this.#queue.end(this, fault);
+	}
+
+	/**
+	 * Its client has left. Returns whether it makes Ollama load a model and is to be
+	 * kept until that is done, at most until `dropLoad`; else it has ended.
+	 */
+	abandon(): boolean {
+		return this.#queue.abandon(this);
+	}
+}
+
+/** How many of each user's wait. */
+export class WaitersByUser {
+	readonly #tickets = new Map<string, Set<Ticket>>();
+
+	get users(): number {
+		return this.#tickets.size;
+	}
+
+	of(user: string): number {
+		return this.#tickets.get(user)?.size ?? 0;
+	}
+
+	add(ticket: Ticket): void {
+		const { user } = ticket.waiter;
+		const own = this.#tickets.get(user);
+		if (own === undefined) this.#tickets.set(user, new Set([ticket]));
+		else own.add(ticket);
+	}
+
+	delete(ticket: Ticket): void {
+		const { user } = ticket.waiter;
+		const own = this.#tickets.get(user);
+		own?.delete(ticket);
+		if (own?.size === 0) this.#tickets.delete(user);
+	}
+}
