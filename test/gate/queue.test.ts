@@ -113,10 +113,11 @@ async function hold(gate: Gate, call: Call = {}) {
 t.test("who has had less goes before who has many open", async (t) => {
 	const gate = await startQueued(t);
 	const first = await hold(gate);
-	const many = Array.from({ length: 5 }, (_, at) =>
-		send(gate, { as: `batch ${at}` }),
-	);
-	await waitUntil(gate, 5);
+	const many = [];
+	for (let at = 0; at < 5; at += 1) {
+		many.push(send(gate, { as: `batch ${at}` }));
+		await waitUntil(gate, at + 1);
+	}
 	const one = send(gate, { as: "person", key: testKeys.worker });
 	await waitUntil(gate, 6);
 	t.same(served(gate), ["holds"], "the others wait in the gate");
@@ -505,7 +506,8 @@ t.test("how many Ollama works on at once is learnt", async (t) => {
 	const held = await Promise.all([hold(gate), hold(gate), hold(gate)]);
 	const more = [send(gate), send(gate)];
 	await waitUntil(gate, 1);
-	t.equal(served(gate).length, 4, "one more was tried");
+	// One more was tried.
+	await eventually(() => served(gate).length === 4);
 	for (const { leave } of held) leave();
 	await Promise.all(more.map(({ text }) => text()));
 });
