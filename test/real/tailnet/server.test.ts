@@ -105,6 +105,8 @@ t.test("a Debian that is joined to a tailnet and set up", async (t) => {
 				// It has no key to try.
 				"gate.key": "unknown",
 				"gate.canary": "absent",
+				// Nobody has asked for one.
+				"gate.ledger": "absent",
 				// A tagged device's does not expire with this control server.
 				"tailscale.key-expiry": "info",
 			},
