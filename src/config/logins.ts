@@ -1,5 +1,6 @@
 import { parseModelPattern } from "../ollama/modelName.ts";
-import { type Scope, scopes } from "../ollama/routes.ts";
+import type { Scope } from "../ollama/routes.ts";
+import { modelsSchema, scopesSchema, shareSchema } from "./ruleSchema.ts";
 
 /** Whom the tailnet's login lets in without a key, and what they may. */
 export interface LoginRule {
@@ -33,34 +34,9 @@ export const loginRulesSchema = {
 					"x-expected": "a login such as me@example.com, or *@example.com",
 				},
 			},
-			scopes: {
-				type: "array",
-				minItems: 1,
-				"x-expected": `a list of scopes: ${scopes.join(", ")}`,
-				examples: [["read", "infer"]],
-				items: {
-					type: "string",
-					enum: scopes,
-					"x-expected": `a scope: ${scopes.join(", ")}`,
-				},
-			},
-			models: {
-				type: "array",
-				minItems: 1,
-				"x-expected": "a list of patterns such as qwen3:*",
-				examples: [["qwen3:*"]],
-				items: {
-					type: "string",
-					"x-expected": "a pattern such as qwen3:*",
-				},
-			},
-			share: {
-				type: "number",
-				minimum: 0.001,
-				maximum: 1000,
-				"x-expected": "a number from 0.001 to 1000",
-				examples: [2],
-			},
+			scopes: { ...scopesSchema, examples: [["read", "infer"]] },
+			models: { ...modelsSchema, examples: [["qwen3:*"]] },
+			share: { ...shareSchema, examples: [2] },
 		},
 	},
 	default: [],

@@ -17,6 +17,11 @@ import {
 } from "jsonc-parser";
 import { formatMode, unreadable } from "../config/load.ts";
 import { readOrdinaryFile } from "../config/ordinaryFile.ts";
+import {
+	modelsSchema,
+	scopesSchema,
+	shareSchema,
+} from "../config/ruleSchema.ts";
 import type { SchemaNode } from "../config/schema.ts";
 import { joinPath, parseStrictJson } from "../config/strictJson.ts";
 import { durationPattern } from "../duration.ts";
@@ -30,11 +35,10 @@ import { type Lock, releaseLock, takeLock } from "../lock.ts";
 import { ollamaKeyPattern } from "../ollama/cliSignature.ts";
 import { parseModelPattern } from "../ollama/modelName.ts";
 import { optionNames } from "../ollama/options.ts";
-import { type Scope, scopes } from "../ollama/routes.ts";
+import type { Scope } from "../ollama/routes.ts";
 import { type Priority, priorities } from "../priority.ts";
 import { type BudgetEntry, budgetMistakes, budgetSchema } from "./budget.ts";
 import { type PeopleEntry, peopleSchema } from "./people.ts";
-import { shareLimits } from "./share.ts";
 
 /** Limits of one key, in place of the configuration's. */
 export interface KeyLimits {
@@ -110,7 +114,8 @@ const positive = {
 	"x-expected": "a whole number of at least 1",
 };
 
-export { defaultShare, shareLimits } from "./share.ts";
+/** The share of a key whose entry names none. */
+export const defaultShare = 1;
 
 /** The shape of the keys file. */
 export const keyFileSchema = {
@@ -139,15 +144,7 @@ export const keyFileSchema = {
 						pattern: ollamaKeyPattern,
 						"x-expected": "field 2 of an ed25519 public key file",
 					},
-					models: {
-						type: "array",
-						minItems: 1,
-						"x-expected": "a list of patterns such as qwen3:*",
-						items: {
-							type: "string",
-							"x-expected": "a pattern such as qwen3:*",
-						},
-					},
+					models: modelsSchema,
 					bind: {
 						type: "object",
 						additionalProperties: false,
@@ -184,16 +181,7 @@ export const keyFileSchema = {
 							},
 						},
 					},
-					scopes: {
-						type: "array",
-						minItems: 1,
-						"x-expected": `a list of scopes: ${scopes.join(", ")}`,
-						items: {
-							type: "string",
-							enum: [...scopes],
-							"x-expected": `a scope: ${scopes.join(", ")}`,
-						},
-					},
+					scopes: scopesSchema,
 					created: time,
 					expires: time,
 					limits: {
@@ -201,11 +189,7 @@ export const keyFileSchema = {
 						additionalProperties: false,
 						properties: { requestsPerMinute: positive, concurrent: positive },
 					},
-					share: {
-						type: "number",
-						...shareLimits,
-						"x-expected": `a number from ${shareLimits.minimum} to ${shareLimits.maximum}`,
-					},
+					share: shareSchema,
 					priority: {
 						type: "string",
 						enum: [...priorities],

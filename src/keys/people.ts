@@ -1,5 +1,9 @@
-import { type Scope, scopes } from "../ollama/routes.ts";
-import { shareLimits } from "./share.ts";
+import {
+	modelsSchema,
+	scopesSchema,
+	shareSchema,
+} from "../config/ruleSchema.ts";
+import type { Scope } from "../ollama/routes.ts";
 
 /** Which people of an app a rule is for, and what it leaves them of the key. */
 export interface PersonRule {
@@ -82,30 +86,9 @@ export const peopleSchema = {
 						"an e-mail address such as me@example.com or *@example.com",
 					),
 					role: text("a role such as admin"),
-					models: {
-						type: "array",
-						minItems: 1,
-						"x-expected": "a list of patterns such as qwen3:*",
-						items: {
-							type: "string",
-							"x-expected": "a pattern such as qwen3:*",
-						},
-					},
-					scopes: {
-						type: "array",
-						minItems: 1,
-						"x-expected": `a list of scopes: ${scopes.join(", ")}`,
-						items: {
-							type: "string",
-							enum: [...scopes],
-							"x-expected": `a scope: ${scopes.join(", ")}`,
-						},
-					},
-					share: {
-						type: "number",
-						...shareLimits,
-						"x-expected": `a number from ${shareLimits.minimum} to ${shareLimits.maximum}`,
-					},
+					models: modelsSchema,
+					scopes: scopesSchema,
+					share: shareSchema,
 				},
 			},
 		},

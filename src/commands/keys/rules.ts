@@ -1,9 +1,10 @@
 import { readFile } from "node:fs/promises";
+import { shareLimits } from "../../config/ruleSchema.ts";
 import { parseDuration } from "../../duration.ts";
 import { Finding, UsageError } from "../../errors.ts";
 import { type BudgetEntry, parseBudget } from "../../keys/budget.ts";
 import type { Binding } from "../../keys/keyFile.ts";
-import { defaultScopes, parseTime, shareLimits } from "../../keys/keyFile.ts";
+import { defaultScopes, parseTime } from "../../keys/keyFile.ts";
 import { parseOllamaKey } from "../../ollama/cliSignature.ts";
 import { parseModelPattern } from "../../ollama/modelName.ts";
 import { type Scope, scopes } from "../../ollama/routes.ts";
