@@ -1,6 +1,5 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { writeDocuments } from "./document.ts";
@@ -133,15 +132,7 @@ try {
 		}
 	if (values.docs) {
 		const docs = new URL("../docs/", import.meta.url);
-		// What stands there is of the machine that the other figures are from.
-		const { machine } = JSON.parse(
-			readFileSync(new URL("performance/figures.json", docs), "utf8"),
-		) as { machine: Record<string, string> };
-		await writeDocuments(
-			fileURLToPath(docs),
-			Object.entries(machine),
-			sections,
-		);
+		await writeDocuments(fileURLToPath(docs), undefined, sections);
 	}
 } finally {
 	await closeAll();

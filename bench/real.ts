@@ -1,5 +1,4 @@
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
 import { Agent, type IncomingMessage, request } from "node:http";
 import { availableParallelism, cpus } from "node:os";
 import { fileURLToPath } from "node:url";
@@ -173,14 +172,7 @@ try {
 	}
 	if (values.docs) {
 		const docs = new URL("../docs/", import.meta.url);
-		const { machine } = JSON.parse(
-			readFileSync(new URL("performance/figures.json", docs), "utf8"),
-		) as { machine: Record<string, string> };
-		await writeDocuments(
-			fileURLToPath(docs),
-			Object.entries(machine),
-			sections,
-		);
+		await writeDocuments(fileURLToPath(docs), undefined, sections);
 	}
 } finally {
 	agent.destroy();

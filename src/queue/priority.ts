@@ -1,2 +1,0 @@
-// The settings and the keys, which lie below the queue, name the classes too.
-export { type Priority, priorities } from "../priority.ts";
