@@ -1,4 +1,4 @@
-import type { Priority } from "../../src/queue/priority.ts";
+import type { Priority } from "../../src/priority.ts";
 import { Turns } from "../../src/queue/turns.ts";
 import type { Clock } from "./clock.ts";
 import type { Gpu } from "./gpu.ts";

@@ -1,4 +1,4 @@
-import type { Priority } from "../../src/queue/priority.ts";
+import type { Priority } from "../../src/priority.ts";
 import type { GpuSettings } from "./gpu.ts";
 
 /** Somebody who asks, waits for the reply, thinks, and asks again. */

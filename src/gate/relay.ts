@@ -192,8 +192,7 @@ export class Relay implements UpstreamSink {
 
 	head({ status, headers }: ReplyHead): void {
 		const { exchange } = this;
-		const format = formatOf(headers);
-		this.ticket?.answered(status, format !== "opaque");
+		this.ticket?.answered(status, formatOf(headers) !== "opaque");
 		if (exchange.ended) {
 			this.#stop();
 			return;
@@ -205,7 +204,7 @@ export class Relay implements UpstreamSink {
 		}
 		const held = { status, headers, chunks: [], bytes: 0 };
 		if (this.#reply.isAnnounced) {
-			if (status !== 200 || format !== "sse") this.#held = held;
+			if (status !== 200 || formatOf(headers) !== "sse") this.#held = held;
 			return;
 		}
 		exchange.status = status;

@@ -1,4 +1,4 @@
-import { type Priority, priorities } from "../queue/priority.ts";
+import { type Priority, priorities } from "../priority.ts";
 import type { FairQueue } from "../queue/queue.ts";
 import type { NoTurn, Ticket } from "../queue/ticket.ts";
 import type { Facts } from "./bodyFacts.ts";

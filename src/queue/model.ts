@@ -1,6 +1,6 @@
+import { type Priority, priorities } from "../priority.ts";
 import type { Account, Charge } from "./fairness.ts";
 import { Heap, type Heaped } from "./heap.ts";
-import { type Priority, priorities } from "./priority.ts";
 import { Slots } from "./slots.ts";
 
 /** The key of whatever a body names that cannot be read for sure; it is never known to be loaded. */
@@ -24,8 +24,7 @@ export class Place {
 	readonly asked: Asked;
 	/** The class that it waits in: an index of `priorities`. */
 	readonly rank: number;
-	readonly arrivedMs: number;
-	model: Model;
+	readonly model: Model;
 	line: Line | undefined;
 	state: "waiting" | "running" | "over" = "waiting";
 	charge: Charge | undefined;
@@ -39,11 +38,10 @@ export class Place {
 	rivals: ReadonlySet<Place> | undefined;
 	wasTry = false;
 
-	constructor(asked: Asked, model: Model, arrivedMs: number) {
+	constructor(asked: Asked, model: Model) {
 		this.asked = asked;
 		this.rank = priorities.indexOf(asked.priority);
 		this.model = model;
-		this.arrivedMs = arrivedMs;
 	}
 }
 

@@ -1,4 +1,4 @@
-import { parseModelName } from "../ollama/modelName.ts";
+import { type ModelName, parseModelName } from "../ollama/modelName.ts";
 import type { Upstream, UpstreamSink } from "../upstream/client.ts";
 
 /** The longest list that is read. */
@@ -16,10 +16,13 @@ const failedRestMs = 10_000;
 export type Whereabouts =
 	/** It runs here. Names of one model have one key. */
 	| { readonly kind: "here"; readonly key: string }
+	/** Ollama might read its name in a way of its own. */
+	| { readonly kind: "unclear" }
 	/** It takes no turn: there is no such model, or it runs elsewhere, and Ollama says so at once. */
 	| { readonly kind: "nowhere" };
 
 const nowhere: Whereabouts = { kind: "nowhere" };
+const unclear: Whereabouts = { kind: "unclear" };
 
 /** What Ollama says of its models: which there are (`/api/tags`), and which are loaded (`/api/ps`). */
 export class OllamaModels {
@@ -37,10 +40,9 @@ export class OllamaModels {
 	/** What is known of a model without asking; `undefined` if Ollama is to be asked first. */
 	known(name: string, nowMs: number): Whereabouts | undefined {
 		const parsed = parseModelName(name);
-		if (parsed === undefined) return undefined;
+		if (parsed === undefined) return unclear;
 		if (parsed.cloud) return nowhere;
-		const { host, namespace, model, tag } = parsed;
-		const full = `${host}/${namespace}/${model}:${tag}`;
+		const full = spell(parsed);
 		const found = this.#names.get(full);
 		if (found !== undefined) {
 			if (nowMs - this.#readAtMs > staleMs) void this.read(nowMs);
@@ -51,11 +53,6 @@ export class OllamaModels {
 		if (nowMs - this.#failedAtMs < failedRestMs)
 			return { kind: "here", key: full };
 		return undefined;
-	}
-
-	/** Whether a name can be read as Ollama would. */
-	isClear(name: string): boolean {
-		return parseModelName(name) !== undefined;
 	}
 
 	/** Reads the names anew. Two who ask at once are answered by one look. */
@@ -112,8 +109,10 @@ export class OllamaModels {
 
 function fullName(name: unknown): string | undefined {
 	const parsed = typeof name === "string" ? parseModelName(name) : undefined;
-	if (parsed === undefined) return undefined;
-	const { host, namespace, model, tag } = parsed;
+	return parsed && spell(parsed);
+}
+
+function spell({ host, namespace, model, tag }: ModelName): string {
 	return `${host}/${namespace}/${model}:${tag}`;
 }
 

@@ -1,5 +1,5 @@
+import { type Priority, priorities } from "../priority.ts";
 import { isBefore, type Line, type Model, type Place } from "./model.ts";
-import { type Priority, priorities } from "./priority.ts";
 
 /** How long a user of a class can be passed over. */
 export type MaxWaits = Readonly<Record<Priority, number>>;

@@ -73,8 +73,7 @@ export class FairQueue {
 		const { model } = waiter;
 		// Each is told by itself that Ollama is away.
 		if (this.#isClosed || this.#isDown || model === "") this.#go(ticket);
-		else if (model === undefined || !this.#models.isClear(model))
-			this.#stand(ticket, unclearModel);
+		else if (model === undefined) this.#stand(ticket, unclearModel);
 		else {
 			const known = this.#models.known(model, nowMs);
 			if (known === undefined) void this.#lookUp(ticket, model);
@@ -116,11 +115,7 @@ export class FairQueue {
 		ticket.state = "over";
 		if (state === "waiting") {
 			this.#left += 1;
-			if (!this.#lookups.delete(ticket) && place !== undefined) {
-				this.#turns.left(place);
-				this.#tickets.delete(place);
-			}
-			this.#waiters.delete(ticket);
+			this.#withdraw(ticket);
 		} else if (place !== undefined) {
 			const wasLoader = place.model.loader === place;
 			this.#tickets.delete(place);
@@ -195,11 +190,9 @@ export class FairQueue {
 		clearTimeout(this.#wake);
 		// Nobody looks after their time any more.
 		this.#dropKept(() => true);
-		for (const ticket of [...this.#lookups]) this.#go(ticket);
-		for (const [place, ticket] of [...this.#tickets]) {
+		for (const ticket of [...this.#lookups, ...this.#tickets.values()]) {
 			if (ticket.state !== "waiting") continue;
-			this.#turns.left(place);
-			this.#tickets.delete(place);
+			this.#withdraw(ticket);
 			ticket.place = undefined;
 			this.#go(ticket);
 		}
@@ -251,6 +244,7 @@ export class FairQueue {
 
 	#direct(ticket: Ticket, whereabouts: Whereabouts, name: string): void {
 		if (whereabouts.kind === "nowhere") this.#go(ticket);
+		else if (whereabouts.kind === "unclear") this.#stand(ticket, unclearModel);
 		else {
 			if (this.#nameOf.size >= maxNames) this.#nameOf.clear();
 			this.#nameOf.set(whereabouts.key, name);
@@ -283,19 +277,22 @@ export class FairQueue {
 				kind: "full",
 				retryAfterS: this.#rate.secondsFor(this.waiting, performance.now()),
 			});
-		else this.#watch();
+	}
+
+	/** Takes a request that waits out of wherever it does. */
+	#withdraw(ticket: Ticket): void {
+		const { place } = ticket;
+		this.#waiters.delete(ticket);
+		if (this.#lookups.delete(ticket) || place === undefined) return;
+		this.#turns.left(place);
+		this.#tickets.delete(place);
 	}
 
 	#refuse(ticket: Ticket, why: NoTurn): void {
-		const { place } = ticket;
 		if (ticket.state !== "waiting") return;
 		ticket.state = "over";
 		this.#refused += 1;
-		if (!this.#lookups.delete(ticket) && place !== undefined) {
-			this.#turns.left(place);
-			this.#tickets.delete(place);
-		}
-		this.#waiters.delete(ticket);
+		this.#withdraw(ticket);
 		ticket.waiter.refused(why);
 	}
 
@@ -320,12 +317,10 @@ export class FairQueue {
 	}
 
 	#go(ticket: Ticket): void {
-		this.#lookups.delete(ticket);
 		this.#waiters.delete(ticket);
 		ticket.state = "running";
-		ticket.waitedMs = performance.now() - ticket.arrivedMs;
 		this.#dispatched += 1;
-		this.#waitedMs += ticket.waitedMs;
+		this.#waitedMs += performance.now() - ticket.arrivedMs;
 		ticket.waiter.go();
 	}
 

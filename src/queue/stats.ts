@@ -1,5 +1,5 @@
+import { type Priority, priorities } from "../priority.ts";
 import type { Model } from "./model.ts";
-import { type Priority, priorities } from "./priority.ts";
 
 /** What the queue looks like from outside. */
 export interface QueueStats {

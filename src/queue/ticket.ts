@@ -1,5 +1,5 @@
+import type { Priority } from "../priority.ts";
 import type { Place } from "./model.ts";
-import type { Priority } from "./priority.ts";
 
 /** Why a request does not get a turn. */
 export type NoTurn =
@@ -37,8 +37,6 @@ interface Owner {
 export class Ticket {
 	readonly waiter: Waiter;
 	readonly arrivedMs: number;
-	/** How long it has waited; known once its turn has come. */
-	waitedMs: number | undefined;
 	state: "waiting" | "running" | "over" = "waiting";
 	/** `undefined` while its model is looked up, and for what takes no turn. */
 	place: Place | undefined;

@@ -1,3 +1,4 @@
+import { type Priority, priorities } from "../priority.ts";
 import { Fairness } from "./fairness.ts";
 import { Loads } from "./loads.ts";
 import {
@@ -15,7 +16,6 @@ import {
 	goesBefore,
 	type MaxWaits,
 } from "./order.ts";
-import { type Priority, priorities } from "./priority.ts";
 import type { Tried } from "./slots.ts";
 
 export interface TurnSettings {
@@ -83,7 +83,7 @@ export class Turns {
 
 	/** A request waits from now on. */
 	arrived(asked: Asked, nowMs: number): Place {
-		const place = new Place(asked, this.#modelOf(asked.model), nowMs);
+		const place = new Place(asked, this.#modelOf(asked.model));
 		const account = this.#fairnessOf(place.rank).enter(asked.user, asked.share);
 		const lane = laneOf(place);
 		let line = lane.byUser.get(asked.user);

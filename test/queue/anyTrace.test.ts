@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import t from "tap";
-import { priorities } from "../../src/queue/priority.ts";
+import { priorities } from "../../src/priority.ts";
 import { play, trace } from "./traces.ts";
 
 t.test(

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import t from "tap";
+import { priorities } from "../../src/priority.ts";
 import { inOrder } from "../../src/queue/inOrder.ts";
 import { isBefore, type Place } from "../../src/queue/model.ts";
-import { priorities } from "../../src/queue/priority.ts";
 import { Turns } from "../../src/queue/turns.ts";
 
 /** Whether another user who waits in its class stands as it does. */

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
+import { priorities } from "../../src/priority.ts";
 import {
 	type Asked,
 	isBefore,
 	type Model,
 	type Place,
 } from "../../src/queue/model.ts";
-import { priorities } from "../../src/queue/priority.ts";
 import { type TurnSettings, Turns } from "../../src/queue/turns.ts";
 import { Clock, type Job, type Machine, OllamaModel } from "./ollamaModel.ts";
 

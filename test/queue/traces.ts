@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import type { Priority } from "../../src/queue/priority.ts";
+import type { Priority } from "../../src/priority.ts";
 import { never, type Request, Simulation } from "./simulation.ts";
 
 /** What happens to an Ollama and to those who use it. */

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import t from "tap";
+import { type Priority, priorities } from "../../src/priority.ts";
 import type { Asked } from "../../src/queue/model.ts";
-import { type Priority, priorities } from "../../src/queue/priority.ts";
 import { Turns } from "../../src/queue/turns.ts";
 import { defaultSettings, type Request, Simulation } from "./simulation.ts";
 
