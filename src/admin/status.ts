@@ -46,6 +46,7 @@ export interface QueueStatus {
 }
 
 export interface QueuedModel {
+	/** As it was asked for last. */
 	readonly name: string;
 	readonly state: "loaded" | "loading" | "not loaded";
 	/** How many requests Ollama works on at once, as far as is known. */

@@ -6,6 +6,7 @@ import type { Readable } from "node:stream";
 import { parseDuration } from "../duration.ts";
 import { exitCodes, Finding, UsageError } from "../errors.ts";
 import { parseTime } from "../keys/keyFile.ts";
+import { outcomes } from "../ledger/record.ts";
 import {
 	type ModelPattern,
 	parseModelName,
@@ -17,16 +18,6 @@ import {
 	parseLogLine,
 } from "../report/logLine.ts";
 import { type Command, readArgs } from "./command.ts";
-
-/** What became of a request, as docs/logs.md has it. */
-const outcomes = [
-	"ok",
-	"rejected",
-	"refused",
-	"client_gone",
-	"upstream_error",
-	"cut",
-];
 
 /** How far back the journal is read where nobody says. */
 const defaultSince = "24h";
@@ -177,7 +168,9 @@ function readFilter(
 	const { key } = values;
 	const pattern = readPattern(values.model);
 	const wanted = values.outcome?.split(",").map((outcome) => outcome.trim());
-	const wrong = wanted?.find((outcome) => !outcomes.includes(outcome));
+	const wrong = wanted?.find(
+		(text) => !outcomes.some((outcome) => outcome === text),
+	);
 	if (wrong !== undefined)
 		throw new UsageError(
 			`${JSON.stringify(wrong)} is no outcome; known: ${outcomes.join(", ")}`,

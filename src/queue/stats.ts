@@ -1,10 +1,9 @@
+import type { QueuedModel, QueueStatus } from "../admin/status.ts";
 import { type Priority, priorities } from "../priority.ts";
 import type { Model } from "./model.ts";
 
 /** What the queue looks like from outside. */
-export interface QueueStats {
-	readonly waiting: Readonly<Record<Priority, number>>;
-	readonly running: number;
+export interface QueueStats extends QueueStatus {
 	/** Since the start. */
 	readonly dispatched: number;
 	readonly left: number;
@@ -16,13 +15,7 @@ export interface QueueStats {
 	readonly models: readonly QueueModel[];
 }
 
-export interface QueueModel {
-	/** As it was asked for last. */
-	readonly name: string;
-	readonly state: "loaded" | "loading" | "not loaded";
-	readonly slots: number;
-	readonly running: number;
-	readonly waiting: number;
+export interface QueueModel extends QueuedModel {
 	/** How long a load of it took; 0 if none was seen. */
 	readonly loadMs: number;
 }
