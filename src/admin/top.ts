@@ -88,8 +88,9 @@ function readTop(body: string): GateTop | undefined {
 	}
 }
 
-function isGateTop(said: GateTop): boolean {
-	const { version, atWork, waiting, queue, requests } = said;
+/** Whether this is what a gate says of who is at work. */
+export function isGateTop(said: GateTop): boolean {
+	const { version, atWork, waiting, queue, requests } = (said ?? {}) as GateTop;
 	return (
 		isText(version) &&
 		[atWork, waiting].every(isNumber) &&

@@ -3,6 +3,7 @@ import type { Log, LogSink } from "../log.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
 import { KeyUses } from "./keyUse.ts";
 import type { Failure } from "./lockout.ts";
+import { RecentRequests } from "./recent.ts";
 import { shownPerson } from "./user.ts";
 
 /** Counters of one key, route, status and outcome. */
@@ -28,6 +29,7 @@ export type Account = (exchange: Exchange, outcome: Outcome) => void;
 export class AccessLog {
 	readonly tallies = new Map<string, RequestMetrics>();
 	readonly keyUses = new KeyUses();
+	readonly recent = new RecentRequests();
 	authFailures = 0;
 	/** Requests with a good key whose token about a person was not. */
 	badPersons = 0;
@@ -53,7 +55,8 @@ export class AccessLog {
 
 	/** Writes a request's line and adds it to its counters. */
 	enter(exchange: Exchange, outcome: Outcome): void {
-		const durationMs = performance.now() - exchange.startedAtMs;
+		const nowMs = performance.now();
+		const durationMs = nowMs - exchange.startedAtMs;
 		const key = labelOf(exchange);
 		const route = exchange.route?.id ?? null;
 		if (key !== null)
@@ -63,6 +66,7 @@ export class AccessLog {
 				Date.now(),
 			);
 		this.#count(key ?? "", route ?? "", exchange, outcome, durationMs);
+		this.recent.note(exchange, outcome, nowMs);
 		this.#account?.(exchange, outcome);
 		const level =
 			outcome === "upstream_error" || outcome === "cut" ? "warn" : "info";
@@ -82,6 +86,7 @@ export class AccessLog {
 			ip: address,
 			reason,
 		};
+		this.recent.noteRefusal(reason, performance.now());
 		this.#log.info(line, "request");
 	}
 

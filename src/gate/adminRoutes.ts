@@ -27,6 +27,8 @@ export function adminRoutes(daemon: Daemon): AdminRoutes {
 	return {
 		"GET /status": () => json(200, statusOf(daemon)),
 		"GET /top": () => json(200, daemon.gate.top()),
+		"GET /live": async () =>
+			json(200, await daemon.gate.live(daemon.startedAt)),
 		...metricsRoutes(daemon),
 		"POST /reload": async () => reloadReply(await reloader.reload()),
 		"POST /reload/keys": async () => reloadReply(await reloader.reload(true)),

@@ -1,5 +1,6 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { FastifyInstance } from "fastify";
+import type { GateLive } from "../admin/live.ts";
 import type { LockedOut } from "../admin/status.ts";
 import type { GateTop } from "../admin/top.ts";
 import type { Budgets } from "../ledger/budgets.ts";
@@ -18,6 +19,7 @@ import { type Connection, cutOff, watchPieces } from "./connection.ts";
 import { corsHeaders, preflightHeaders } from "./cors.ts";
 import { Exchange } from "./exchange.ts";
 import { createApp, failedStep, internalFault, pass } from "./fastify.ts";
+import { liveOf } from "./live.ts";
 import { currentCredential, logIn, mayLogIn } from "./login.ts";
 import { leaveTo } from "./person.ts";
 import {
@@ -83,6 +85,8 @@ export interface Gate {
 	stats(): GateStats;
 	/** Who is at work, and who waits. */
 	top(): GateTop;
+	/** The same, with what a page about it shows besides. @param startedAt of the daemon */
+	live(startedAt: Date): Promise<GateLive>;
 }
 
 export interface GateStats {
@@ -153,6 +157,7 @@ export async function createGate(
 			};
 		},
 		top: () => topOf(state),
+		live: (startedAt) => liveOf(state, startedAt),
 		unlock(address) {
 			const nowMs = performance.now();
 			return address === undefined

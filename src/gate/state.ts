@@ -10,6 +10,7 @@ import { Upstream } from "../upstream/client.ts";
 import type { AccessLog } from "./accessLog.ts";
 import { ConnectionTable } from "./connection.ts";
 import { JudgedBodies } from "./judgedBodies.ts";
+import { LoadedModels } from "./loadedModels.ts";
 import { Lockout } from "./lockout.ts";
 import { PieceBudget } from "./pieces.ts";
 import { RefusalThrottle } from "./refusalThrottle.ts";
@@ -36,6 +37,7 @@ export class GateState {
 	readonly judgedBodies = new JudgedBodies();
 	readonly uploads = new Uploads();
 	readonly budgets = new Budgets(Date.now());
+	readonly loadedModels = new LoadedModels(() => this.#upstream);
 	/** The gate answers what runs, and takes nothing new. */
 	draining = false;
 	#rules: Rules;

@@ -87,12 +87,8 @@ export class Budgets {
 	/** Where a key stands, before a request of it. */
 	decide(key: string, budget: Budget, nowMs: number): Decision {
 		const account = this.#accountOf(key, budget, nowMs);
-		const used = total(account);
-		const shares = measures.map((name) => {
-			const limit = budget.limits[name];
-			return limit === undefined ? 0 : used[name] / limit;
-		});
-		const share = Math.max(...shares);
+		const standing = standingOf(account);
+		const share = shareOf(standing);
 		const told =
 			share >= 1 ? "exhausted" : share >= noticeShare ? "low" : "nothing";
 		const isNews = rank[told] > rank[account.told];
@@ -100,14 +96,20 @@ export class Budgets {
 		return {
 			kind: share >= 1 ? "exhausted" : "granted",
 			isBlind: !account.isRestored,
-			standing: {
-				used,
-				limits: budget.limits,
-				resetsAtMs: account.window.endMs,
-			},
+			standing,
 			isLow: share >= noticeShare,
 			isNews,
 		};
+	}
+
+	/** The same, where nothing is asked of it, and nobody is told. */
+	look(
+		key: string,
+		budget: Budget,
+		nowMs: number,
+	): { readonly standing: Standing; readonly isBlind: boolean } {
+		const account = this.#accountOf(key, budget, nowMs);
+		return { standing: standingOf(account), isBlind: !account.isRestored };
 	}
 
 	/** Has a request that may run take its part. */
@@ -197,6 +199,24 @@ function isSameWindow(one: Budget, other: Budget): boolean {
 
 function add(to: Sum, cost: Cost, times: number): void {
 	for (const name of measures) to[name] += times * cost[name];
+}
+
+function standingOf(account: Account): Standing {
+	return {
+		used: total(account),
+		limits: account.budget.limits,
+		resetsAtMs: account.window.endMs,
+	};
+}
+
+/** The largest part of a limit that is used; from 1 on the budget is used up. */
+export function shareOf({ used, limits }: Standing): number {
+	return Math.max(
+		...measures.map((name) => {
+			const limit = limits[name];
+			return limit === undefined ? 0 : used[name] / limit;
+		}),
+	);
 }
 
 function total({ used, reserved }: Account): Cost {

@@ -1,10 +1,7 @@
 import { type ModelName, parseModelName } from "../ollama/modelName.ts";
-import type { Upstream, UpstreamSink } from "../upstream/client.ts";
+import { askForModels, askUpstream } from "../upstream/ask.ts";
+import type { Upstream } from "../upstream/client.ts";
 
-/** The longest list that is read. */
-const maxListBytes = 16 * 2 ** 20;
-/** Ollama answers these at once, whatever else it does; most of the time. Requests wait for it. */
-const askTimeoutMs = 1_000;
 /** A name that was not in a list so fresh is no model's. */
 const freshMs = 250;
 /** A list that is older is read anew when one of its names is used. */
@@ -65,17 +62,17 @@ export class OllamaModels {
 
 	/** The keys of the models that are loaded; `undefined` if Ollama does not say. */
 	async loaded(): Promise<ReadonlySet<string> | undefined> {
-		const entries = await this.#list("/api/ps");
+		const entries = await askForModels(this.#upstream(), "/api/ps");
 		return entries && new Set(entries.flatMap((entry) => keyOf(entry) ?? []));
 	}
 
 	/** Whether Ollama answers. */
 	async isUp(): Promise<boolean> {
-		return (await ask(this.#upstream(), "/api/version")) !== undefined;
+		return (await askUpstream(this.#upstream(), "/api/version")) !== undefined;
 	}
 
 	async #readNames(nowMs: number): Promise<void> {
-		const entries = await this.#list("/api/tags");
+		const entries = await askForModels(this.#upstream(), "/api/tags");
 		if (entries === undefined) {
 			this.#failedAtMs = nowMs;
 			return;
@@ -92,19 +89,6 @@ export class OllamaModels {
 		this.#names = names;
 		this.#readAtMs = performance.now();
 	}
-
-	async #list(path: string): Promise<Record<string, unknown>[] | undefined> {
-		const text = await ask(this.#upstream(), path);
-		if (text === undefined) return undefined;
-		try {
-			const { models } = JSON.parse(text) as { models?: unknown };
-			return Array.isArray(models)
-				? models.filter((entry) => typeof entry === "object" && entry !== null)
-				: undefined;
-		} catch {
-			return undefined;
-		}
-	}
 }
 
 function fullName(name: unknown): string | undefined {
@@ -119,42 +103,4 @@ function spell({ host, namespace, model, tag }: ModelName): string {
 /** A digest where there is one, as a model can have many names. */
 function keyOf({ digest, name }: Record<string, unknown>): string | undefined {
 	return typeof digest === "string" && digest !== "" ? digest : fullName(name);
-}
-
-/** The body of a 200; `undefined` for anything else. */
-function ask(upstream: Upstream, path: string): Promise<string | undefined> {
-	const { promise, resolve } = Promise.withResolvers<string | undefined>();
-	const chunks: Buffer[] = [];
-	let sizeBytes = 0;
-	let isGood = false;
-	const sink: UpstreamSink = {
-		ready() {},
-		head({ status }) {
-			isGood = status === 200;
-		},
-		data(buffer, start, end) {
-			sizeBytes += end - start;
-			if (isGood && sizeBytes <= maxListBytes)
-				chunks.push(Buffer.from(buffer.subarray(start, end)));
-			else giveUp();
-			return true;
-		},
-		end() {
-			resolve(isGood ? Buffer.concat(chunks).toString("utf8") : undefined);
-		},
-		failed() {
-			resolve(undefined);
-		},
-	};
-	const request = upstream.send(
-		{ method: "GET", path, headers: [], body: undefined },
-		sink,
-	);
-	function giveUp(): void {
-		request.abort();
-		resolve(undefined);
-	}
-	const timer = setTimeout(giveUp, askTimeoutMs);
-	timer.unref();
-	return promise.finally(() => clearTimeout(timer));
 }

@@ -1,0 +1,46 @@
+import { type LoadedModel, maxLiveEntries } from "../admin/live.ts";
+import { askForModels } from "../upstream/ask.ts";
+import type { Upstream } from "../upstream/client.ts";
+
+/** Whoever watches looks more often than a model comes and goes. */
+const freshMs = 2_000;
+
+/** What Ollama has loaded, asked for when somebody wants to know, and at most every two seconds. */
+export class LoadedModels {
+	readonly #upstream: () => Upstream;
+	#askedAtMs = Number.NEGATIVE_INFINITY;
+	#answer: Promise<LoadedModel[] | null> = Promise.resolve(null);
+
+	constructor(upstream: () => Upstream) {
+		this.#upstream = upstream;
+	}
+
+	/** At most `maxLiveEntries`; null if Ollama does not say. */
+	list(nowMs: number): Promise<LoadedModel[] | null> {
+		if (nowMs - this.#askedAtMs >= freshMs) {
+			this.#askedAtMs = nowMs;
+			this.#answer = this.#ask();
+		}
+		return this.#answer;
+	}
+
+	async #ask(): Promise<LoadedModel[] | null> {
+		const entries = await askForModels(this.#upstream(), "/api/ps");
+		return (
+			entries?.slice(0, maxLiveEntries).map((entry) => ({
+				name: typeof entry.name === "string" ? entry.name : "?",
+				sizeBytes: amount(entry.size),
+				vramBytes: amount(entry.size_vram),
+				expiresAt:
+					typeof entry.expires_at === "string" &&
+					!Number.isNaN(Date.parse(entry.expires_at))
+						? entry.expires_at
+						: null,
+			})) ?? null
+		);
+	}
+}
+
+function amount(value: unknown): number {
+	return typeof value === "number" && Number.isFinite(value) ? value : 0;
+}
