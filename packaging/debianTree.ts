@@ -66,7 +66,7 @@ export function layTree(tree: string, parts: Parts): void {
 		`${documents}/changelog.Debian.gz`,
 		maximalGzip(debianChangelog(parts)),
 	);
-	for (const name of ["README.md", "SECURITY.md", "docs"])
+	for (const name of ["README.md", "SECURITY.md", "docs", "monitoring"])
 		symlinkSync(
 			`../../../lib/llamagate/app/${name}`,
 			path.join(tree, documents, name),

@@ -4,6 +4,9 @@ import { hostname } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { styleText } from "node:util";
+import { askDaemon } from "../admin/client.ts";
+import { tellDoctorCounts } from "../admin/doctorCounts.ts";
+import { findPlaces } from "../admin/places.ts";
 import { defaultConfigPath } from "../config/load.ts";
 import { type Examination, examineAll, type Patient } from "../doctor/check.ts";
 import {
@@ -23,9 +26,15 @@ import { nearest } from "../nearest.ts";
 import { headline } from "../report/headline.ts";
 import { renderReport } from "../report/html.ts";
 import { formatJson, type JsonReport, toJson } from "../report/json.ts";
-import { hasSeriousFindings, type Result } from "../report/result.ts";
+import {
+	hasSeriousFindings,
+	type Result,
+	type Severity,
+	severities,
+} from "../report/result.ts";
 import { formatTable } from "../report/table.ts";
 import { colourOf, explain, formatResults } from "../report/text.ts";
+import { toneOf } from "../report/tone.ts";
 import { findInstallation } from "../system/installation.ts";
 import { untilAtRest } from "../system/units.ts";
 import { version } from "../version.ts";
@@ -106,6 +115,7 @@ Example: sudo llamagate doctor
 		};
 		if (values.changes) {
 			await tellChanges(toJson(report));
+			await tellGate(fixed.configFile, patient.nowMs, results);
 			return exitCodes.ok;
 		}
 		if (values.html !== undefined)
@@ -242,6 +252,23 @@ async function tellChanges(report: JsonReport): Promise<void> {
 	await keepResult(report).catch((error: Error) => {
 		throw new Finding(`the result cannot be kept: ${error.message}`);
 	});
+}
+
+/** Has the gate's counters say what was found; a gate that is not there is a finding already. */
+async function tellGate(
+	configFile: string,
+	atMs: number,
+	results: readonly Result[],
+): Promise<void> {
+	const places = await findPlaces(configFile).catch(() => undefined);
+	if (places?.adminSocket === undefined) return;
+	const findings = Object.fromEntries(
+		severities.map((severity) => [
+			severity,
+			results.filter((result) => toneOf(result) === severity).length,
+		]),
+	) as Record<Severity, number>;
+	await askDaemon(places.adminSocket, tellDoctorCounts({ atMs, findings }));
 }
 
 /** Whether standard output goes to journald itself (systemd.exec(5), $JOURNAL_STREAM). */

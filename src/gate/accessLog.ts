@@ -33,6 +33,8 @@ export class AccessLog {
 	authFailures = 0;
 	/** Requests with a good key whose token about a person was not. */
 	badPersons = 0;
+	/** Times that a canary key was shown. */
+	canaryUses = 0;
 	/** How much a line says of the person behind a request. */
 	people: Settings["logPeople"] = "off";
 	/** Whether a device's owner is a person to be named or not, and not written down as the device is. */
@@ -122,6 +124,7 @@ export class AccessLog {
 		address: string,
 		requestId: string | undefined,
 	): void {
+		this.canaryUses += 1;
 		this.#log.error(
 			{ event: "canary_used", key, ip: address, reqId: requestId ?? null },
 			"a canary key was used: whoever has it has been where it was kept",

@@ -1,5 +1,7 @@
+import { type DoctorCounts, readDoctorCounts } from "../admin/doctorCounts.ts";
 import type { AdminReply, AdminRoutes } from "../admin/server.ts";
 import type { GateStatus } from "../admin/status.ts";
+import { shareOf } from "../ledger/budgets.ts";
 import type { LedgerClient } from "../ledger/client.ts";
 import type { Log } from "../log.ts";
 import type { Listener } from "../net/listener.ts";
@@ -7,7 +9,7 @@ import { parseAddress } from "../net/ranges.ts";
 import { version } from "../version.ts";
 import type { AccessLog } from "./accessLog.ts";
 import type { Gate } from "./gate.ts";
-import { renderMetrics } from "./metrics.ts";
+import { type OwnerFacts, renderMetrics } from "./metrics.ts";
 import type { Reloader, ReloadResult } from "./reload.ts";
 
 /** What a running daemon can be asked about. */
@@ -18,6 +20,8 @@ interface Daemon {
 	readonly reloader: Reloader;
 	readonly accessLog: AccessLog;
 	readonly ledger: LedgerClient | undefined;
+	/** What the daily look found, once it has told. */
+	doctor: DoctorCounts | undefined;
 	readonly log: Log;
 }
 
@@ -33,21 +37,37 @@ export function adminRoutes(daemon: Daemon): AdminRoutes {
 		"POST /reload": async () => reloadReply(await reloader.reload()),
 		"POST /reload/keys": async () => reloadReply(await reloader.reload(true)),
 		"POST /unlock": (query) => unlock(daemon, query),
+		"POST /doctor": (query) => takeDoctorCounts(daemon, query),
 	};
 }
 
 /** What the metrics address answers, for every program of this host. */
-export function metricsRoutes({
-	accessLog,
-	gate,
-	ledger,
-}: Daemon): AdminRoutes {
+export function metricsRoutes(daemon: Daemon): AdminRoutes {
+	const { accessLog, gate, ledger } = daemon;
 	return {
 		"GET /metrics": () => ({
 			status: 200,
 			type: "text/plain; version=0.0.4",
-			body: renderMetrics(accessLog, gate.stats(), ledger?.counts),
+			body: renderMetrics(
+				accessLog,
+				gate.stats(),
+				ledger?.counts,
+				ownerFacts(daemon),
+			),
 		}),
+	};
+}
+
+function ownerFacts({ gate, reloader, doctor }: Daemon): OwnerFacts {
+	const { keyring } = reloader.rules;
+	const nowMs = Date.now();
+	return {
+		budgetShares: [...keyring.budgets].map(([key, budget]) => [
+			key,
+			shareOf(gate.budgets.look(key, budget, nowMs).standing),
+		]),
+		expiries: keyring.expiring(Number.POSITIVE_INFINITY),
+		doctor,
 	};
 }
 
@@ -90,6 +110,14 @@ function unlock({ gate, log }: Daemon, query: URLSearchParams): AdminReply {
 			"let in again by the owner, before its lockout was over",
 		);
 	return json(200, { unlocked, lockouts: gate.stats().lockouts });
+}
+
+/** The gate cannot see what doctor keeps, which is for root alone. */
+function takeDoctorCounts(daemon: Daemon, query: URLSearchParams): AdminReply {
+	const counts = readDoctorCounts(query);
+	if (counts === undefined) return json(400, { error: "those are no counts" });
+	daemon.doctor = counts;
+	return json(200, {});
 }
 
 function reloadReply(result: ReloadResult): AdminReply {

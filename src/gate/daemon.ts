@@ -87,6 +87,7 @@ export async function startDaemon(
 		reloader,
 		accessLog,
 		ledger,
+		doctor: undefined,
 		log,
 	};
 	const adminServers = await openAdminServers(daemon, rules.settings);

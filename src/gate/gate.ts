@@ -92,6 +92,8 @@ export interface Gate {
 export interface GateStats {
 	readonly connections: number;
 	readonly streams: number;
+	/** Whether Ollama answered the last request. */
+	readonly isUpstreamUp: boolean;
 	/** What waits for its turn; absent where nothing has to. */
 	readonly queue: QueueStats | undefined;
 	readonly lockedOut: number;
@@ -151,6 +153,7 @@ export async function createGate(
 			return {
 				connections: state.connections.openCount,
 				streams: state.relays.size - (state.queue?.waiting ?? 0),
+				isUpstreamUp: state.upstreamHealth.isUp,
 				queue: state.queue?.stats(),
 				lockedOut: state.lockout.lockedCount(nowMs),
 				lockouts: state.lockout.list(nowMs, maxListed),

@@ -1,5 +1,7 @@
+import type { DoctorCounts } from "../admin/doctorCounts.ts";
 import type { LedgerCounts } from "../ledger/client.ts";
 import type { QueueStats } from "../queue/stats.ts";
+import { severities } from "../report/result.ts";
 import type { AccessLog } from "./accessLog.ts";
 import type { GateStats } from "./gate.ts";
 
@@ -10,11 +12,25 @@ type Family = (
 	samples: Iterable<[string, number]>,
 ) => void;
 
+/** What else an owner may want to be woken for. */
+export interface OwnerFacts {
+	/** Which part of its budget each key with one has used; 1 is all of it. */
+	readonly budgetShares: Iterable<readonly [key: string, share: number]>;
+	/** Keys that expire; epoch milliseconds. */
+	readonly expiries: Iterable<{
+		readonly name: string;
+		readonly expiresAtMs: number;
+	}>;
+	/** `undefined` where doctor has not looked since the start. */
+	readonly doctor: DoctorCounts | undefined;
+}
+
 /** The counters in Prometheus's text format (version 0.0.4). */
 export function renderMetrics(
 	accessLog: AccessLog,
 	stats: GateStats,
 	ledger: LedgerCounts | undefined,
+	owner: OwnerFacts,
 ): string {
 	const lines: string[] = [];
 	const family: Family = (name, type, help, samples) => {
@@ -89,6 +105,12 @@ export function renderMetrics(
 		"Log lines that were dropped since nobody took them.",
 		[["", accessLog.lostLines]],
 	);
+	family("canary_uses_total", "counter", "Times that a canary key was shown.", [
+		["", accessLog.canaryUses],
+	]);
+	family("upstream_up", "gauge", "Whether Ollama answered the last request.", [
+		["", Number(stats.isUpstreamUp)],
+	]);
 	family("connections", "gauge", "Open client connections.", [
 		["", stats.connections],
 	]);
@@ -140,6 +162,7 @@ export function renderMetrics(
 		);
 	}
 	if (stats.queue !== undefined) queueFamilies(stats.queue, family);
+	ownerFamilies(owner, family);
 	return `${lines.join("\n")}\n`;
 }
 
@@ -189,4 +212,39 @@ function queueFamilies(queue: QueueStats, family: Family): void {
 	];
 	for (const [name, type, help, value] of plain)
 		family(name, type, help, [["", value]]);
+}
+
+/** Of keys, whose names are restricted, and of this host. Each is there where there is something to tell. */
+function ownerFamilies(
+	{ budgetShares, expiries, doctor }: OwnerFacts,
+	family: Family,
+): void {
+	const gauge = (name: string, help: string, samples: [string, number][]) => {
+		if (samples.length > 0) family(name, "gauge", help, samples);
+	};
+	gauge(
+		"budget_used_ratio",
+		"Part of a key's budget that is used; 1 is all of it.",
+		[...budgetShares].map(([key, share]) => [`{key="${key}"}`, share]),
+	);
+	gauge(
+		"key_expiry_timestamp_seconds",
+		"When a key expires.",
+		[...expiries].map(({ name, expiresAtMs }) => [
+			`{key="${name}"}`,
+			expiresAtMs / 1000,
+		]),
+	);
+	if (doctor === undefined) return;
+	gauge("doctor_last_run_timestamp_seconds", "When doctor looked last.", [
+		["", doctor.atMs / 1000],
+	]);
+	gauge(
+		"doctor_findings",
+		"What doctor found in its last look.",
+		severities.map((severity) => [
+			`{severity="${severity}"}`,
+			doctor.findings[severity],
+		]),
+	);
 }

@@ -193,6 +193,7 @@ export class Relay implements UpstreamSink {
 	head({ status, headers }: ReplyHead): void {
 		const { exchange } = this;
 		this.ticket?.answered(status, formatOf(headers) !== "opaque");
+		this.#state.upstreamHealth.answered();
 		if (exchange.ended) {
 			this.#stop();
 			return;
@@ -298,6 +299,7 @@ export class Relay implements UpstreamSink {
 
 	failed(fault: UpstreamFault): void {
 		this.#fault = fault.kind;
+		if (fault.kind !== "garbage") this.#state.noteUpstreamFailure();
 		if (this.exchange.ended) {
 			this.#stop();
 			return;
@@ -357,6 +359,7 @@ export class Relay implements UpstreamSink {
 		} else {
 			const seconds = Math.round(quietMs / 1000);
 			const message = `Ollama sent nothing for ${seconds} s`;
+			this.#state.noteUpstreamFailure();
 			this.#fail({ status: 504, reason: "upstream_timeout", message });
 		}
 	}

@@ -17,6 +17,7 @@ import { RefusalThrottle } from "./refusalThrottle.ts";
 import type { Relay } from "./relay.ts";
 import type { Rules } from "./rules.ts";
 import { Uploads } from "./uploads.ts";
+import { UpstreamHealth } from "./upstreamHealth.ts";
 
 /** What may happen a thousand times a second is said once in so long. */
 const saidAgainAfterMs = 10_000;
@@ -38,6 +39,7 @@ export class GateState {
 	readonly uploads = new Uploads();
 	readonly budgets = new Budgets(Date.now());
 	readonly loadedModels = new LoadedModels(() => this.#upstream);
+	readonly upstreamHealth = new UpstreamHealth();
 	/** The gate answers what runs, and takes nothing new. */
 	draining = false;
 	#rules: Rules;
@@ -105,6 +107,15 @@ export class GateState {
 	#tellLog({ settings }: Rules): void {
 		this.accessLog.people = settings.logPeople;
 		this.accessLog.hidesOwners = settings.identity.mode === "login";
+	}
+
+	/** Ollama could not be reached, broke off or was silent for too long. */
+	noteUpstreamFailure(): void {
+		if (this.upstreamHealth.failed(performance.now()))
+			this.log.error(
+				{ event: "upstream_down" },
+				"Ollama has answered no request for half a minute",
+			);
 	}
 
 	/** Logs a warning that an attacker could cause as often as it likes. */

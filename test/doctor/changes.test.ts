@@ -49,6 +49,13 @@ t.test(
 		);
 
 		t.match(
+			await host.sh(
+				"curl --silent --unix-socket /run/llamagate/admin.sock http://x/metrics",
+			),
+			/^llamagate_doctor_last_run_timestamp_seconds \d{10}.*[\s\S]*^llamagate_doctor_findings\{severity="critical"\} \d+$/m,
+			"the gate's counters say what it found",
+		);
+		t.match(
 			await host.sh("systemctl show llamagate-doctor -p MemoryMax,TasksMax"),
 			/^MemoryMax=536870912\nTasksMax=256$/m,
 			"whatever it reads, the host goes on",

@@ -80,6 +80,10 @@ for (const { debian, machine } of architectures)
 				[`${app}/package.json`, "-rw-r--r-- root/root"],
 				[`${app}/config.example.json`, "-rw-r--r-- root/root"],
 				[`${app}/tailscale/policy.hujson`, "-rw-r--r-- root/root"],
+				[
+					`${app}/monitoring/prometheus/llamagate.rules.yml`,
+					"-rw-r--r-- root/root",
+				],
 				["/etc/llamagate", "drwxr-x--- root/root"],
 				["/etc/llamagate/config.json", "-rw-r----- root/root"],
 				["/usr/lib/sysusers.d/llamagate.conf", "-rw-r--r-- root/root"],

@@ -36,6 +36,8 @@ t.test(
 			...["systemd/llamagate.service", "systemd/llamagate.socket"],
 			...["systemd/follow-tailscale", "tailscale/policy.hujson"],
 			...["docs/configuration.md", "docs/keys.md"],
+			"monitoring/prometheus/llamagate.rules.yml",
+			"monitoring/grafana/llamagate.json",
 		])
 			t.ok(found.includes(`package/${name}`), name);
 		t.strictSame(
@@ -43,7 +45,7 @@ t.test(
 				.filter((name) => !name?.includes("."))
 				.sort(),
 			[
-				...["LICENSE", "bin", "dist", "docs", "fail2ban"],
+				...["LICENSE", "bin", "dist", "docs", "fail2ban", "monitoring"],
 				...["systemd", "tailscale", "ufw"],
 			],
 		);
