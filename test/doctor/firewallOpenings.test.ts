@@ -8,6 +8,7 @@ import {
 	addresses,
 	becomes,
 	connect,
+	listener,
 	makeNamespace,
 	type Namespace,
 } from "../support/namespaces.ts";
@@ -304,7 +305,7 @@ async function publishLikeDocker(
 		"addr add 172.17.0.2/16 dev veth0",
 		"route add default via 172.17.0.1",
 	);
-	container.start("python3", "-m", "http.server", "8080");
+	container.start(...listener("0.0.0.0", 8080));
 	await becomes(
 		t,
 		async () => (await container.listeners()).includes("0.0.0.0:8080"),

@@ -12,6 +12,7 @@ import {
 	addresses,
 	becomes,
 	joinLan,
+	listener,
 	makeNamespace,
 	type Namespace,
 	network,
@@ -380,7 +381,7 @@ t.test(
 		const host = await makeNamespace(t);
 		const neighbour = await makeNamespace(t);
 		await joinLan(host, neighbour);
-		host.start("python3", "-m", "http.server", "9999");
+		host.start(...listener("0.0.0.0", 9999));
 		await becomes(
 			t,
 			async () => (await host.listeners()).includes("0.0.0.0:9999"),

@@ -13,6 +13,7 @@ import {
 import {
 	deviceUnit,
 	knockAllTheTime,
+	shortGrace,
 	startWithUdev,
 	staysStopped,
 } from "../support/restarts.ts";
@@ -52,8 +53,18 @@ t.test(
 					t.equal(line.done, false, `${round}: tokens keep coming`);
 				}
 				t.equal(await mainPid(host), pid, "the gate was not restarted");
+				t.ok(
+					(await host.journal("llamagate-listen")).includes(
+						"tailscale0 has lost addresses; their streams have 30 s",
+					),
+					"an interface may be away for so long",
+				);
 			},
 		);
+
+		await host.write(...shortGrace);
+		await host.must("systemctl", "daemon-reload");
+		await host.must("systemctl", "restart", "llamagate-listen");
 
 		await t.test(
 			"of an interface that stays away the streams are given up; when it is back nothing has to start",
@@ -140,6 +151,7 @@ t.test(
 				await host.network.ip(`route del ${addresses.peer.v4}/32`);
 				const { length } = stream.all;
 				await stream.seen((_, index) => index > length);
+				stream.end();
 				await host.must("nft", "delete", "table", "inet", "seen");
 			},
 		);

@@ -1,3 +1,5 @@
+import { mkdir, writeFile } from "node:fs/promises";
+import path from "node:path";
 import t from "tap";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import { eventually, testKeys } from "../support/gate.ts";
@@ -12,6 +14,7 @@ import {
 	ollama,
 	startStream,
 } from "../support/namespaces.ts";
+import { shortGrace } from "../support/restarts.ts";
 import { replayTailscaledRules } from "../support/tailscaledRules.ts";
 
 // The tests of a host follow its life, and some end with it being booted anew.
@@ -21,7 +24,13 @@ t.test(
 	"a host whose tailnet comes late, goes, and comes back",
 	booting(),
 	async (t) => {
-		const host = await bootHost(t);
+		const [file, content] = shortGrace;
+		const host = await bootHost(t, {
+			async install(root) {
+				await mkdir(path.join(root, path.dirname(file)));
+				await writeFile(path.join(root, file), content);
+			},
+		});
 		/** Who listens for connections on the gate's port. */
 		const listeners = async () =>
 			(await host.network.listeners()).filter((at) => at.endsWith(":11434"));

@@ -20,6 +20,9 @@ import {
 } from "../support/namespaces.ts";
 import { requireTool } from "../support/tools.ts";
 
+// Each has networks of its own, and waits five seconds for each port that is silent.
+t.jobs = 4;
+
 type Tap = Parameters<typeof makeNamespace>[0];
 
 /** Addresses of the internet, in a network that has none of it. */
@@ -146,7 +149,7 @@ async function filter(namespace: Namespace, ...ports: number[]) {
 
 t.test(
 	"open, closed and filtered ports of a public address are told apart, by IPv4 and IPv6",
-	network(),
+	{ ...network(), buffered: true },
 	async (t) => {
 		if (!requireTool(t, "nft")) return;
 		const { server, device } = await makeInternet(t, {
@@ -202,7 +205,7 @@ t.test(
 
 t.test(
 	"an Ollama that answers the internet is critical, and not any more when it is shut",
-	network(),
+	{ ...network(), buffered: true },
 	async (t) => {
 		if (!requireTool(t, "nft")) return;
 		const { server, device } = await makeInternet(t, { v4: outside4 });
@@ -256,7 +259,7 @@ t.test(
 
 t.test(
 	"an address that is silent altogether is not taken for a good firewall",
-	network(),
+	{ ...network(), buffered: true },
 	async (t) => {
 		if (!requireTool(t, "nft")) return;
 		const { server, device } = await makeInternet(t, { v4: outside4 });
@@ -278,7 +281,7 @@ t.test(
 
 t.test(
 	"a name is looked up, each address is shown, and those that are not public are left out",
-	network(),
+	{ ...network(), buffered: true },
 	async (t) => {
 		const { server, device } = await makeInternet(t, { v4: outside4 });
 		await listenOn(server, 7777);
@@ -330,7 +333,7 @@ t.test(
 
 t.test(
 	"a public test from the server, its network or the tailnet says that it proves little",
-	network(),
+	{ ...network(), buffered: true },
 	async (t) => {
 		const { server, device } = await makeInternet(t, { v4: "192.168.9.9" });
 		const natted = await probe(device, ["--public", server4]);
@@ -373,7 +376,7 @@ t.test(
 
 t.test(
 	"over the tailnet the key is sent, by IPv4 and IPv6; over the LAN it is not",
-	network(),
+	{ ...network(), buffered: true },
 	async (t) => {
 		const server = await makeNamespace(t);
 		const peer = await makeNamespace(t);
@@ -427,7 +430,7 @@ t.test(
 
 t.test(
 	"an address of 100.64.0.0/10 that is a provider's is no way through the tailnet",
-	network(),
+	{ ...network(), buffered: true },
 	async (t) => {
 		const server = await makeNamespace(t);
 		const customer = await makeNamespace(t);
@@ -458,7 +461,7 @@ t.test(
 
 t.test(
 	"--allow-private shows what the LAN sees, and says that this is not the internet",
-	network(),
+	{ ...network(), buffered: true },
 	async (t) => {
 		const server = await makeNamespace(t);
 		const neighbour = await makeNamespace(t);

@@ -86,7 +86,7 @@ export async function installPackage(
 	await compileAll(root);
 }
 
-/** Has Node keep what it has compiled of every command: to list them is to load them. */
+/** Has Node keep what it has compiled of what every command loads; each host keeps more with its first run of each. */
 async function compileAll(root: string): Promise<void> {
 	await execute("chroot", [
 		...[root, "env", "-i", "PATH=/usr/bin:/bin"],

@@ -1,7 +1,7 @@
 import type { Test } from "tap";
 import { type BootedHost, bootHost } from "./bootedHost.ts";
 import { commandOf, examine, type Findings, statesOf } from "./doctor.ts";
-import { addresses, type Namespace } from "./namespaces.ts";
+import { addresses, listener, type Namespace } from "./namespaces.ts";
 import { runSetup } from "./setupHost.ts";
 import { replayTailscaledRules } from "./tailscaledRules.ts";
 
@@ -44,7 +44,7 @@ export async function lockHost(t: Test): Promise<LockedHost> {
 			const unit = `listener-${port}`;
 			await host.must(
 				...["systemd-run", "--quiet", "--collect", `--unit=${unit}`],
-				...["python3", "-m", "http.server", "--bind", address, String(port)],
+				...listener(address, port),
 			);
 			await host.sh(
 				`until ss -Hltnp sport = ${port} | grep -q python3; do systemctl is-active --quiet ${unit}; sleep 0.05; done`,

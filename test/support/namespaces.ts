@@ -219,6 +219,18 @@ export async function connect(
 	await other.ip(`link set ${name} up`);
 }
 
+/** A command that serves HTTP. Python's own, `-m http.server`, first asks DNS for its name, which takes five seconds where nobody answers. */
+export function listener(address: string, port: number): string[] {
+	return [
+		...["python3", "-c"],
+		`import http.server, socket, socketserver
+class Server(socketserver.ThreadingTCPServer):
+    address_family = socket.AF_INET${address.includes(":") ? "6" : ""}
+    allow_reuse_address = daemon_threads = True
+Server(("${address}", ${port}), http.server.SimpleHTTPRequestHandler).serve_forever()`,
+	];
+}
+
 /** A daemon in a namespace. */
 export interface Daemon {
 	readonly log: Lines<LogLine>;
@@ -346,12 +358,12 @@ export async function ask(
 	return { status, body: stdout, bytes: head + body, curlExit: code ?? 0 };
 }
 
-/** Starts a reply of many tokens; the lines are what has come of it. */
+/** Starts a reply of many tokens; the lines are what has come of it. A gate that stops waits for one that has not ended. */
 export function startStream(
 	from: Namespace,
 	hostPort: string,
 	key: string,
-): Lines<Record<string, unknown>> {
+): Lines<Record<string, unknown>> & { readonly end: () => void } {
 	const request = {
 		model: "qwen3:8b",
 		messages: [{ role: "user", content: "a" }],
@@ -363,7 +375,10 @@ export function startStream(
 		...keyOptions(key),
 		`http://${hostPort}/api/chat`,
 	);
-	return linesOf(child, (line) => JSON.parse(line) as Record<string, unknown>);
+	return {
+		...linesOf(child, (line) => JSON.parse(line) as Record<string, unknown>),
+		end: () => child.kill(),
+	};
 }
 
 function keyOptions(key: string | undefined): string[] {

@@ -18,6 +18,12 @@ import {
 /** systemd's unit of tailscale0. */
 export const deviceUnit = "sys-subsystem-net-devices-tailscale0.device";
 
+/** A file that has the follower give up what is gone after three seconds, and not after half a minute. */
+export const shortGrace = [
+	"/etc/systemd/system/llamagate-listen.service.d/grace.conf",
+	"[Service]\nEnvironment=GRACE_S=3\n",
+] as const;
+
 /** Boots a host with udev, tailscale0 and a gate that serves on it. */
 export async function startWithUdev(
 	t: Test,
