@@ -1,6 +1,6 @@
 import { type ChildProcess, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { Agent, type IncomingMessage, request } from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -11,11 +11,12 @@ import { askLedger } from "../src/ledger/ask.ts";
 import { LedgerClient } from "../src/ledger/client.ts";
 import { openStore } from "../src/ledger/openStore.ts";
 import { maxBatchRecords } from "../src/ledger/protocol.ts";
-import { outcomes, type UsageRecord } from "../src/ledger/record.ts";
 import { type Dimension, dayMs } from "../src/ledger/store.ts";
 import { createLog } from "../src/log.ts";
 import { startStandIn } from "../src/ollama/standIn.ts";
 import { bearer, startGate, testKeys } from "../test/support/gate.ts";
+import { madeUp, startLedger } from "./ledger/start.ts";
+import { measureSteady } from "./ledger/steady.ts";
 import { cpuSeconds, pinning, start, stop, stopAll } from "./processes.ts";
 import {
 	fixed,
@@ -33,6 +34,8 @@ import {
  * request of the gate's, and a question about 30 days of many records.
  *
  *     node bench/ledger.ts [--records 10000000] [--seconds 20] [--rounds 3] [--only LIST]
+ *
+ * `--only steady [--minutes 60]` writes 2,000 records a second for an hour.
  */
 const { values: options, positionals } = parseArgs({
 	allowPositionals: true,
@@ -40,14 +43,16 @@ const { values: options, positionals } = parseArgs({
 		records: { type: "string", default: "10000000" },
 		seconds: { type: "string", default: "20" },
 		rounds: { type: "string", default: "3" },
+		minutes: { type: "string", default: "60" },
 		only: { type: "string", default: "throughput,gate,question" },
 	},
 });
-const [mostRecords, seconds, rounds] = [
+const [mostRecords, seconds, rounds, minutes] = [
 	options.records,
 	options.seconds,
 	options.rounds,
-].map(Number) as [number, number, number];
+	options.minutes,
+].map(Number) as [number, number, number, number];
 
 type Shown = Omit<Section, "name" | "figures" | "data">;
 const section = (shown: Shown) =>
@@ -59,55 +64,9 @@ const bench = { teardown: (action: () => unknown) => closing.unshift(action) };
 const quiet = createLog("silent", { write() {} });
 const nowMs = Date.now();
 
-/** As many users, models and devices as a university has. */
-function madeUp(n: number, timeMs: number): UsageRecord {
-	const user = (n * 7919) % 200;
-	return {
-		time: timeMs,
-		user: `login:user${user}@example.com`,
-		userBy: "login",
-		key: `team${user % 20}`,
-		node: `laptop-${user}`,
-		model: `model-${(n * 31) % 8}:8b`,
-		route: n % 3 === 0 ? "POST /v1/chat/completions" : "POST /api/chat",
-		outcome: outcomes[n % 50 === 0 ? (n / 50) % outcomes.length : 0] ?? "ok",
-		requests: 1,
-		tokensIn: 200 + (n % 3_000),
-		tokensOut: 50 + (n % 700),
-		gpuMs: 500 + (n % 20_000),
-		loadMs: 0,
-		queueMs: n % 5_000,
-	};
-}
-
-interface Ledger {
-	readonly socket: string;
-	readonly file: string;
-	readonly configFile: string;
-	readonly pid: number;
-	close(): Promise<void>;
-}
-
-/** The real `llamagate ledger`. */
-async function startLedger(name: string): Promise<Ledger> {
-	const file = path.join(folder, `${name}.sqlite`);
-	const socket = path.join(folder, `${name}.sock`);
-	const configFile = path.join(folder, `${name}.json`);
-	writeFileSync(configFile, JSON.stringify({ ledger: { file, socket } }));
-	const child = start(
-		[process.execPath, "src/main.ts", "ledger", "--config", configFile],
-		{ stdio: ["ignore", "pipe", "inherit"] },
-	);
-	if (child.stdout === null) throw new Error("the ledger has no output");
-	for await (const line of createInterface({ input: child.stdout }))
-		if (line.includes('"ledger open"')) break;
-	const close = () => stop(child);
-	return { socket, file, configFile, pid: child.pid ?? 0, close };
-}
-
 /** Records a second, from a gate's side of the socket to the disk. */
 async function measureThroughput(): Promise<void> {
-	const ledger = await startLedger("throughput");
+	const ledger = await startLedger(folder, "throughput");
 	const client = new LedgerClient(ledger.socket, quiet);
 	while (!client.counts.isConnected) await delay(5);
 	let made = 0;
@@ -179,7 +138,7 @@ async function measureGate(): Promise<void> {
 	const all: Record<"off" | "on", number[]> = { off: [], on: [] };
 	const sliceRequests = 300;
 	for (let round = 0; round < rounds; round += 1) {
-		const ledger = await startLedger(`gate${round}`);
+		const ledger = await startLedger(folder, `gate${round}`);
 		const standIn = await startStandIn({ remember: false });
 		const gates = start(
 			[
@@ -267,7 +226,7 @@ async function measureQuestion(): Promise<void> {
 	store.close();
 	const filledS = (performance.now() - startedMs) / 1000;
 	const openedMs = performance.now();
-	const ledger = await startLedger("many");
+	const ledger = await startLedger(folder, "many");
 	const opensS = (performance.now() - openedMs) / 1000;
 	const rows: string[][] = [];
 	for (const by of ["user", "model", "day", "user,key,model"]) {
@@ -324,6 +283,9 @@ const parts: Record<string, () => Promise<void>> = {
 	throughput: measureThroughput,
 	gate: measureGate,
 	question: measureQuestion,
+	steady: async () => {
+		process.stdout.write(section(await measureSteady(folder, minutes)));
+	},
 };
 const [what, upstreamUrl, socket] = positionals;
 if (what === "gates" && upstreamUrl !== undefined && socket !== undefined)
