@@ -104,6 +104,23 @@ module.exports = fp((fastify, _options, done) => {
 		wanted: "node:perf_hooks",
 		given: "exports.performance = globalThis.performance;\n",
 	},
+	// The ledger has one connection at a time, and says itself where its password is.
+	{
+		by: "pg",
+		wanted: "pg-pool",
+		given: `${failing("pg-pool", "the ledger has its connections one by one")}${asClass}`,
+	},
+	{
+		by: "pg",
+		wanted: "pgpass",
+		given: `${failing("pgpass", "ledger.passwordFile names the password")}${asFunction}`,
+	},
+	{
+		by: "pg",
+		wanted: "pg-cloudflare",
+		given: `${failing("pg-cloudflare", "this is Node")}exports.CloudflareSocket = NotPartOfLlamagate;
+`,
+	},
 	// pino asks whether this is the main thread. The program starts no other.
 	{
 		by: "pino",

@@ -21,8 +21,8 @@ generated; WAITED the time in the gate's queue; REFUSED those of the requests
 that the gate turned away. Sums are of whole days (UTC) where the time is longer
 ago than ledger.retention.
 
-  --by LIST          of ${dimensions.join(",")} (default: user; with --json and
-                     --csv: user,key,model)
+  --by LIST          of ${dimensions.join(",")} (default: user; with
+                     --json and --csv: user,key,model)
   --since WHEN       a duration such as 30d, or a time such as
                      2030-01-01T00:00:00Z (default: ${defaultSince})
   --json             print {"rows":[…]}; what was not asked for by is null
@@ -91,12 +91,13 @@ function readBy(text: string): Dimension[] {
 	return [...new Set(names.filter(isKnown))];
 }
 
-/** A row as it is printed for programs; a day and a device are there where they were asked for. */
+/** A row as it is printed for programs; a day, a device and a gate are there where they were asked for. */
 function plain(row: UsageRow, by: readonly Dimension[]) {
-	const { user, key, model, day, node } = row;
+	const { user, key, model, day, node, gate } = row;
 	return {
 		...(by.includes("day") && { day }),
 		...(by.includes("node") && { node }),
+		...(by.includes("gate") && { gate }),
 		user,
 		key,
 		model,

@@ -13,6 +13,7 @@ import {
 	type Range,
 } from "../net/ranges.ts";
 import { type Priority, priorities } from "../priority.ts";
+import { type LedgerSettings, readLedger } from "./ledger.ts";
 import { type LoginRule, loginMistakes } from "./logins.ts";
 import { NoOrdinaryFile, readOrdinaryFile } from "./ordinaryFile.ts";
 import { type ConfigFile, configSchema, defaultsOf } from "./schema.ts";
@@ -34,14 +35,6 @@ export function typed(words: string, configFile: string): string {
 export type Upstream =
 	| { readonly kind: "tcp"; readonly host: string; readonly port: number }
 	| { readonly kind: "unix"; readonly socketPath: string };
-
-/** Where usage is kept. */
-export interface LedgerSettings {
-	/** Absolute. */
-	readonly file: string;
-	readonly socket: string;
-	readonly retentionMs: number;
-}
 
 /** The configuration as the program uses it: checked, complete, in milliseconds and bytes. */
 export interface Settings {
@@ -199,7 +192,7 @@ export function parseConfig(text: string, file: string): Settings {
 		);
 	};
 
-	const given = json.value as { listen?: object };
+	const given = json.value as { listen?: object; ledger?: object };
 	const listen = readListen(
 		config,
 		"interface" in (given.listen ?? {}),
@@ -261,6 +254,12 @@ export function parseConfig(text: string, file: string): Settings {
 			["admin", "metrics"],
 			`expected a loopback address and port such as 127.0.0.1:9464, or "off", got ${quote(config.admin.metrics)}`,
 		);
+	const ledger = readLedger(
+		config.ledger,
+		"file" in (given.ledger ?? {}),
+		file,
+		refuse,
+	);
 	if (
 		mistakes.length > 0 ||
 		listen === undefined ||
@@ -313,7 +312,7 @@ export function parseConfig(text: string, file: string): Settings {
 			socket: config.admin.socket === "off" ? undefined : config.admin.socket,
 			metrics,
 		},
-		ledger: readLedger(config.ledger, file),
+		ledger,
 		budgets: config.budgets,
 		drainTimeoutMs: inMs(config.drainTimeout),
 		logLevel: config.log.level,
@@ -337,20 +336,6 @@ const durations: readonly (readonly string[])[] = [
 /** The schema's pattern has been checked before, so there is always a number. */
 function inMs(text: string): number {
 	return parseDuration(text) ?? 0;
-}
-
-/** @param configFile where the file is looked for, unless systemd says */
-function readLedger(
-	given: ConfigFile["ledger"],
-	configFile: string,
-): LedgerSettings | undefined {
-	if (given === undefined) return undefined;
-	const folder = process.env.STATE_DIRECTORY ?? path.dirname(configFile);
-	return {
-		file: path.resolve(folder, given.file),
-		socket: given.socket,
-		retentionMs: inMs(given.retention),
-	};
 }
 
 function withDefaults(given: Partial<ConfigFile>): ConfigFile {

@@ -72,6 +72,8 @@ async function ask(
 			sinceMs,
 			untilMs: budgets.startedAtMs,
 			by: ["key"],
+			// What runs at other gates is charged there.
+			own: true,
 		});
 		if (typeof rows === "string") return rows;
 		const costs = new Map(rows.map((row) => [row.key, costOf(row)]));

@@ -3,27 +3,18 @@ import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { Finding } from "../errors.ts";
 import { applicationId, createSchema, schemaVersion } from "./schema.ts";
-import { Store } from "./store.ts";
-
-/** An error of node:sqlite; `errcode` is SQLite's own. */
-interface SqliteError extends Error {
-	readonly errcode?: number;
-}
-
-/** SQLite's result codes, their lower byte (sqlite.org/rescode.html). */
-const sqlite = {
-	busy: 5,
-	readonly: 8,
-	ioError: 10,
-	corrupt: 11,
-	full: 13,
-	cannotOpen: 14,
-	notADatabase: 26,
-} as const;
+import {
+	codeOf,
+	explain,
+	isTorn,
+	sqliteCodes,
+	TornError,
+} from "./sqliteErrors.ts";
+import { SqliteStore } from "./sqliteStore.ts";
 
 /** An open ledger file. */
 export interface OpenedStore {
-	readonly store: Store;
+	readonly store: SqliteStore;
 	/** Where a torn file was put that lay there before. */
 	readonly setAside: string | undefined;
 }
@@ -33,6 +24,7 @@ export interface OpenedStore {
  * closed or the process ends, however it ends: the kernel holds the lock. A file
  * that is torn is renamed, and a new one made.
  *
+ * @param gate whose file it is
  * @param maxPages for tests of a full disk
  * @throws {Finding} if another ledger has it, if a newer llamagate has made it,
  *   if it is something else's, or if it cannot be opened
@@ -40,9 +32,11 @@ export interface OpenedStore {
 export function openStore(
 	file: string,
 	retentionMs: number,
+	gate = "",
 	maxPages?: number,
 ): OpenedStore {
-	const open = () => new Store(openChecked(file, maxPages), retentionMs);
+	const open = () =>
+		new SqliteStore(openChecked(file, maxPages), retentionMs, gate);
 	try {
 		return { store: open(), setAside: undefined };
 	} catch (error) {
@@ -78,22 +72,6 @@ function openChecked(file: string, maxPages: number | undefined): DatabaseSync {
 		db.close();
 		throw error;
 	}
-}
-
-/** What SQLite opens, and finds broken when it looks. */
-class TornError extends Error {}
-
-function isTorn(error: unknown): boolean {
-	const code = codeOf(error);
-	return (
-		error instanceof TornError ||
-		code === sqlite.corrupt ||
-		code === sqlite.notADatabase
-	);
-}
-
-function codeOf(error: unknown): number {
-	return ((error as SqliteError).errcode ?? 0) & 0xff;
 }
 
 function checkOwner(db: DatabaseSync, file: string): void {
@@ -141,34 +119,17 @@ function putAside(file: string): string {
 function asFinding(file: string, error: unknown): unknown {
 	if (error instanceof Finding) return error;
 	switch (codeOf(error)) {
-		case sqlite.busy:
+		case sqliteCodes.busy:
 			return new Finding(
 				`another llamagate ledger has ${file} open; one file has one ledger`,
 			);
-		case sqlite.cannotOpen:
+		case sqliteCodes.cannotOpen:
 			return new Finding(
 				`cannot open ${file}: does ${path.dirname(file)} exist, and may this user write there?`,
 			);
-		case sqlite.readonly:
+		case sqliteCodes.readonly:
 			return new Finding(`this user may not write to ${file}`);
 		default:
 			return new Finding(`cannot open ${file}: ${explain(error)}`);
 	}
-}
-
-/** Why the file could not be written, for people. */
-export function explain(error: unknown): string {
-	switch (codeOf(error)) {
-		case sqlite.full:
-			return "the disk is full";
-		case sqlite.ioError:
-			return `the disk failed (${(error as Error).message})`;
-		default:
-			return (error as Error).message;
-	}
-}
-
-/** Whether an error says that the file itself is broken. */
-export function saysTorn(error: unknown): boolean {
-	return isTorn(error);
 }

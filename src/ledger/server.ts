@@ -1,8 +1,9 @@
 import { createServer, type Server, type Socket } from "node:net";
+import { formatDatabase } from "../config/databaseUrl.ts";
 import { Finding } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { removeStaleSocket } from "../net/staleSocket.ts";
-import { explain, openStore, saysTorn } from "./openStore.ts";
+import { type Book, type BookPlace, openBook } from "./book.ts";
 import {
 	type Answer,
 	maxAnswerLength,
@@ -10,24 +11,16 @@ import {
 	maxQuestionLength,
 	onLines,
 } from "./protocol.ts";
-import { readRecord, type UsageRecord } from "./record.ts";
+import { readRecord } from "./record.ts";
 import { dimensions, type UsageQuery } from "./store.ts";
 
 /** Connections at once; each gate has one. */
 const maxConnections = 64;
-/** How often what is too old is looked for, and how many of it go at once. */
+/** How often what is too old is looked for. */
 const forgetEveryMs = 3_600_000;
-const forgetAtOnce = 5_000;
-/** What goes wrong with each batch is said once in so long. */
-const saidAgainAfterMs = 60_000;
 
-export interface LedgerOptions {
-	/** Absolute. */
-	readonly file: string;
+export interface LedgerOptions extends BookPlace {
 	readonly socket: string;
-	readonly retentionMs: number;
-	/** For tests of a full disk. */
-	readonly maxPages?: number;
 }
 
 export interface Ledger {
@@ -45,7 +38,7 @@ export async function openLedger(
 	options: LedgerOptions,
 	log: Log,
 ): Promise<Ledger> {
-	const book = new Book(options, log);
+	const book = await openBook(options, log);
 	const sockets = new Set<Socket>();
 	const server = createServer((socket) => {
 		sockets.add(socket);
@@ -57,18 +50,27 @@ export async function openLedger(
 	try {
 		await listen(server, options.socket);
 	} catch (error) {
-		book.close();
+		await book.close();
 		throw error;
 	}
 	const timer = setInterval(() => void book.forget(), forgetEveryMs);
 	void book.forget();
-	log.info({ file: options.file, socket: options.socket }, "ledger open");
+	const { file, database, socket, gate } = options;
+	log.info(
+		{
+			...(database === undefined
+				? { file }
+				: { database: formatDatabase(database.database), gate }),
+			socket,
+		},
+		"ledger open",
+	);
 	return {
 		async close() {
 			clearInterval(timer);
 			for (const socket of sockets) socket.destroy();
 			await new Promise((resolve) => server.close(resolve));
-			book.close();
+			await book.close();
 			log.info("ledger closed");
 		},
 	};
@@ -92,94 +94,34 @@ async function listen(server: Server, socket: string): Promise<void> {
 		);
 }
 
-/** The file, and what becomes of it. */
-class Book {
-	readonly #options: LedgerOptions;
-	readonly #log: Log;
-	#store;
-	#closed = false;
-	#complainedAtMs = Number.NEGATIVE_INFINITY;
-
-	constructor(options: LedgerOptions, log: Log) {
-		this.#options = options;
-		this.#log = log;
-		this.#store = this.#open();
-	}
-
-	#open() {
-		const { file, retentionMs, maxPages } = this.#options;
-		const { store, setAside } = openStore(file, retentionMs, maxPages);
-		if (setAside !== undefined)
-			this.#log.error(
-				{ event: "ledger_torn", file, setAside },
-				"the ledger's file is torn; it was set aside, and a new one begun. sqlite3 may save what is in it: .recover",
-			);
-		return store;
-	}
-
-	lastBatch(source: string): number {
-		return this.#store.lastBatch(source);
-	}
-
-	/** Writes a batch. @returns why it could not, or `undefined` once it is on the disk */
-	write(
-		source: string,
-		batch: number,
-		records: readonly UsageRecord[],
-	): string | undefined {
-		try {
-			this.#store.append(source, batch, records);
-			return undefined;
-		} catch (error) {
-			const why = explain(error);
-			const nowMs = performance.now();
-			if (nowMs - this.#complainedAtMs > saidAgainAfterMs) {
-				this.#complainedAtMs = nowMs;
-				this.#log.error(
-					{ event: "ledger_unwritable", file: this.#options.file, why },
-					"a batch could not be written; its gate keeps it and tries again",
-				);
-			}
-			// A torn file is set aside when it is opened.
-			if (saysTorn(error)) {
-				this.#store.close();
-				this.#store = this.#open();
-			}
-			return why;
-		}
-	}
-
-	usage(query: UsageQuery) {
-		return this.#store.usage(query);
-	}
-
-	/** Deletes what is too old, in parts between which batches are written. */
-	async forget(): Promise<void> {
-		try {
-			while (!this.#closed && this.#store.forgetSome(forgetAtOnce))
-				await new Promise((resolve) => setImmediate(resolve));
-		} catch (error) {
-			this.#log.warn({ why: explain(error) }, "old records were not deleted");
-		}
-	}
-
-	close(): void {
-		this.#closed = true;
-		this.#store.close();
-	}
-}
-
+/** Answers a connection's lines in their order; while one is at work, no more are read. */
 function serve(socket: Socket, book: Book): void {
+	const lines: string[] = [];
+	let isAtWork = false;
+	const work = async () => {
+		isAtWork = true;
+		socket.pause();
+		for (let line = lines.shift(); line !== undefined; line = lines.shift()) {
+			const answer = await answerTo(line, book);
+			// What has come of a gate that is gone is written too; only the answer is not.
+			socket.write(`${JSON.stringify(answer)}\n`);
+			if ("failed" in answer || "error" in answer) {
+				socket.end();
+				break;
+			}
+		}
+		isAtWork = false;
+		// Where it has ended, what follows is read and dropped, up to its end.
+		socket.resume();
+	};
 	onLines(socket, maxQuestionLength, (line) => {
-		// What has come of a gate that is gone is written too; only the answer is not.
 		if (socket.writableEnded) return;
-		const answer = answerTo(line, book);
-		socket.write(`${JSON.stringify(answer)}\n`);
-		if ("failed" in answer || "error" in answer) socket.end();
+		lines.push(line);
+		if (!isAtWork) void work();
 	});
 }
 
-function answerTo(line: string, book: Book): Answer {
+async function answerTo(line: string, book: Book): Promise<Answer> {
 	let asked: Record<string, unknown>;
 	try {
 		asked = Object(JSON.parse(line));
@@ -187,7 +129,10 @@ function answerTo(line: string, book: Book): Answer {
 		return { error: "this is no JSON" };
 	}
 	const { hello, source, batch, records, query } = asked;
-	if (isName(hello)) return { last: book.lastBatch(hello) };
+	if (isName(hello)) {
+		const last = await book.lastBatch(hello);
+		return typeof last === "number" ? { last } : { error: last };
+	}
 	if (isName(source) && Number.isSafeInteger(batch) && Array.isArray(records)) {
 		const read = records.map(readRecord);
 		if (
@@ -195,14 +140,15 @@ function answerTo(line: string, book: Book): Answer {
 			!read.every((one) => one !== undefined)
 		)
 			return { error: "this is no batch of records" };
-		const why = book.write(source, Number(batch), read);
+		const why = await book.write(source, Number(batch), read);
 		return why === undefined
 			? { done: Number(batch) }
 			: { failed: Number(batch), why };
 	}
 	const read = readQuery(query);
 	if (read === undefined) return { error: "this is no question" };
-	const rows = book.usage(read);
+	const rows = await book.usage(read);
+	if (typeof rows === "string") return { error: rows };
 	return JSON.stringify(rows).length < maxAnswerLength
 		? { rows }
 		: { error: "the answer is too long; ask for less time, or by less" };
@@ -214,7 +160,7 @@ function isName(value: unknown): value is string {
 
 function readQuery(value: unknown): UsageQuery | undefined {
 	if (typeof value !== "object" || value === null) return undefined;
-	const { sinceMs, untilMs, by, key } = value as Record<
+	const { sinceMs, untilMs, by, key, own } = value as Record<
 		keyof UsageQuery,
 		unknown
 	>;
@@ -224,6 +170,7 @@ function readQuery(value: unknown): UsageQuery | undefined {
 		Array.isArray(by) &&
 		by.every((name) => dimensions.includes(name)) &&
 		new Set(by).size === by.length &&
-		(key === undefined || typeof key === "string");
+		(key === undefined || typeof key === "string") &&
+		(own === undefined || typeof own === "boolean");
 	return isGood ? (value as UsageQuery) : undefined;
 }

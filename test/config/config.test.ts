@@ -1,4 +1,5 @@
 import { chmod, readFile, writeFile } from "node:fs/promises";
+import { hostname } from "node:os";
 import path from "node:path";
 import t from "tap";
 import { parseConfig } from "../../src/config/load.ts";
@@ -425,6 +426,8 @@ t.test("a ledger is there where its section is, and else not", async (t) => {
 		file: "/etc/x/ledger.sqlite",
 		socket: "/run/llamagate-ledger/ledger.sock",
 		retentionMs: 90 * 86_400_000,
+		gate: hostname(),
+		database: undefined,
 	});
 	const text = '{"ledger":{\n"retention":"9 weeks"}}';
 	t.throws(

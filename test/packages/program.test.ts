@@ -4,6 +4,7 @@ import path from "node:path";
 import { promisify } from "node:util";
 import t from "tap";
 import { withoutFacades } from "../../scripts/build/bundle.ts";
+import { LedgerClient } from "../../src/ledger/client.ts";
 import {
 	bearer,
 	node,
@@ -12,6 +13,14 @@ import {
 	testKeys,
 } from "../support/gate.ts";
 import { buildInto } from "../support/installTree.ts";
+import {
+	collectedLog,
+	ledgerPlace,
+	recordOf,
+	requestsIn,
+	spawnLedger,
+} from "../support/ledger.ts";
+import { postgres, startPostgres } from "../support/postgres.ts";
 
 const root = path.join(import.meta.dirname, "../..");
 const folder = await temporaryFolder(t);
@@ -60,6 +69,7 @@ t.test("the daemon's file has nothing in it that it never uses", async (t) => {
 	for (const part of [
 		...["undici/", "ws/", "@fastify/reply-from/", "light-my-request/"],
 		...["ajv/dist/ajv.js", "ajv/dist/compile/", "diff/", "semver/index.js"],
+		...["pg/", "pg-protocol/"],
 	])
 		t.notOk(found(part), part);
 	t.ok(found("fastify/fastify.js"));
@@ -129,6 +139,24 @@ t.test("each command of the built program tells of itself", async (t) => {
 	for (const [, name = ""] of commands)
 		t.match(await say(name), new RegExp(`^Usage: (sudo )?llamagate ${name}`));
 });
+
+t.test(
+	"the built ledger writes to PostgreSQL, and to a file",
+	postgres(),
+	async (t) => {
+		const server = await startPostgres(t);
+		const { url } = await server.createDatabase();
+		const { passwordFile } = server;
+		for (const settings of [{ url, passwordFile, gate: "built" }, {}]) {
+			const place = await ledgerPlace(t, settings);
+			await spawnLedger(t, place, program);
+			const client = new LedgerClient(place.socket, collectedLog().log);
+			client.record(recordOf());
+			await client.close(60_000);
+			t.equal(await requestsIn(place), 1);
+		}
+	},
+);
 
 t.test("imports of Node's own modules are asked for by name", async (t) => {
 	for (const [code, wanted] of [

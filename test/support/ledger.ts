@@ -21,18 +21,21 @@ export interface LedgerPlace {
 	readonly socket: string;
 	readonly configFile: string;
 	/** The section of a gate's configuration. */
-	readonly section: { readonly file: string; readonly socket: string };
+	readonly section: { readonly file?: string; readonly socket: string };
 }
 
 export async function ledgerPlace(
 	t: Teardown,
-	settings: object = {},
+	settings: Readonly<Record<string, string>> = {},
 ): Promise<LedgerPlace> {
 	const folder = await temporaryFolder(t);
 	const file = path.join(folder, "ledger.sqlite");
 	const socket = path.join(folder, "ledger.sock");
 	const configFile = path.join(folder, "config.json");
-	const section = { file, socket, ...settings };
+	const section = {
+		...(settings.url === undefined && { file }),
+		...{ socket, ...settings },
+	};
 	await writeFile(configFile, JSON.stringify({ ledger: section }));
 	return { folder, file, socket, configFile, section };
 }
@@ -47,11 +50,12 @@ export interface TestLedger {
 export async function spawnLedger(
 	t: Teardown,
 	{ configFile }: LedgerPlace,
+	program = "src/main.ts",
 ): Promise<TestLedger> {
 	const [file = "", ...before] = node;
 	const child = spawn(
 		file,
-		[...before, "src/main.ts", "ledger", "--config", configFile],
+		[...before, program, "ledger", "--config", configFile],
 		{ stdio: ["ignore", "pipe", "inherit"] },
 	);
 	const exited = once(child, "exit").then(([code]) => code as number | null);

@@ -17,10 +17,10 @@ export interface TinyDisk {
 }
 
 /** Mounts one; the test's end takes it away. */
-export async function tinyDisk(t: Teardown): Promise<TinyDisk> {
+export async function tinyDisk(t: Teardown, size = "64k"): Promise<TinyDisk> {
 	const folder = await temporaryFolder(t);
 	const mount = (...args: string[]) => execFileSync("mount", [...args, folder]);
-	mount("-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs");
+	mount("-t", "tmpfs", "-o", `size=${size},mode=0700`, "tmpfs");
 	t.teardown(() => execFileSync("umount", ["--lazy", folder]));
 	return {
 		folder,
