@@ -1,22 +1,16 @@
-/** How a request ended. */
-export type Outcome =
-	| "ok"
-	/** Ollama itself refused it, with a 4xx. */
-	| "rejected"
-	| "refused"
-	| "client_gone"
-	| "upstream_error"
-	| "cut";
-
-/** Every outcome. The ledger's file holds their places in this list, so it only ever grows at its end. */
-export const outcomes: readonly Outcome[] = [
+/** How a request may end. The ledger's file holds places in this list, so it only ever grows at its end. */
+export const outcomes = [
 	"ok",
+	/** Ollama itself refused it, with a 4xx. */
 	"rejected",
 	"refused",
 	"client_gone",
 	"upstream_error",
 	"cut",
-];
+] as const;
+
+/** How a request ended. */
+export type Outcome = (typeof outcomes)[number];
 
 /** What is added up. Times are whole milliseconds. */
 export interface Amounts {

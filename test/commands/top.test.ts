@@ -22,7 +22,7 @@ import {
 	sign,
 	tokenHeader,
 } from "../support/peopleTokens.ts";
-import { statusOf } from "../support/raw.ts";
+import { waitUntil } from "../support/queue.ts";
 import { temporaryFolder } from "../support/temporaryFolder.ts";
 
 const main = path.join(import.meta.dirname, "../../src/main.ts");
@@ -93,15 +93,6 @@ async function hold(
 	await held.response;
 	return held;
 }
-
-/** Resolves when so many wait. */
-const waitUntil = (gate: Gate, count: number) =>
-	eventually(async () => {
-		const { queue } = (await statusOf(gate)) as unknown as {
-			queue: { waiting: Record<string, number> };
-		};
-		return Object.values(queue.waiting).reduce((a, b) => a + b) === count;
-	});
 
 type Printed = Omit<GateTop, "requests"> & {
 	readonly requests: readonly (TopRequest & {

@@ -13,6 +13,7 @@ import {
 	startGate,
 	testKeys,
 } from "../support/gate.ts";
+import { type Call, queueOf, send, waitUntil } from "../support/queue.ts";
 import { statusOf } from "../support/raw.ts";
 
 /** A gate whose Ollama works on one request at a time, and says nothing before its turn. */
@@ -44,39 +45,6 @@ function startQueued(t: Test, options: GateOptions = {}, queue: object = {}) {
 
 type Gate = Awaited<ReturnType<typeof startQueued>>;
 
-interface Call {
-	readonly key?: string;
-	readonly path?: string;
-	/** Named in what reaches Ollama. */
-	readonly as?: string;
-	readonly body?: object;
-	readonly headers?: Record<string, string>;
-}
-
-/** Sends an inference request. */
-function send({ url }: Gate, call: Call = {}) {
-	const { key = testKeys.user, path = "/api/generate", as = "x" } = call;
-	const controller = new AbortController();
-	const response = fetch(`${url}${path}`, {
-		method: "POST",
-		headers: { ...bearer(key), "user-agent": as, ...call.headers },
-		body: JSON.stringify({
-			model: "qwen3:8b",
-			prompt: "a",
-			messages: [{ role: "user", content: "a" }],
-			...call.body,
-		}),
-		signal: controller.signal,
-	});
-	// Whoever wants it awaits it.
-	response.catch(() => {});
-	return {
-		response,
-		leave: () => controller.abort(),
-		text: async () => (await response).text(),
-	};
-}
-
 async function errorOf(reply: Response | undefined): Promise<unknown> {
 	const body = (await reply?.json()) as { error?: unknown } | undefined;
 	return body?.error;
@@ -87,20 +55,6 @@ function served({ standIn }: { standIn: StandIn }): string[] {
 	return standIn.calls
 		.filter(({ method }) => method === "POST")
 		.map(({ headers }) => String(headers["user-agent"]));
-}
-
-const queueOf = async (gate: Gate) =>
-	(await statusOf(gate)) as unknown as {
-		streams: number;
-		queue: { waiting: Record<string, number>; running: number };
-	};
-
-/** Resolves when so many wait. */
-function waitUntil(gate: Gate, waiting: number): Promise<void> {
-	return eventually(async () => {
-		const { queue } = await queueOf(gate);
-		return Object.values(queue.waiting).reduce((a, b) => a + b) === waiting;
-	});
 }
 
 /** Takes the only slot, until its client leaves. */
@@ -141,7 +95,7 @@ t.test("the wait is told in a header and in the log", async (t) => {
 	);
 	const second = send(gate);
 	await waitUntil(gate, 1);
-	const { streams, queue } = await queueOf(gate);
+	const { streams, queue } = await statusOf(gate);
 	t.match({ streams, queue }, { streams: 1, queue: { running: 1 } });
 	first.leave();
 	const waitedMs = Number(
@@ -335,7 +289,7 @@ t.test("turned off by a reload, it lets everything go", async (t) => {
 	first.leave();
 	t.equal((await second.response).status, 200);
 	t.notOk((await send(gate).response).headers.has("x-llamagate-queue-ms"));
-	t.equal((await queueOf(gate)).queue, undefined);
+	t.equal(await queueOf(gate), undefined);
 });
 
 t.test("the waiting hear that Ollama is away, all at once", async (t) => {

@@ -8,13 +8,12 @@ import type { AddressInfo } from "node:net";
 import t, { type Test } from "tap";
 import { digestOf } from "../../src/keys/newKey.ts";
 import {
-	bearer,
 	eventually,
 	type GateOptions,
 	startGate,
 	testKeys,
 } from "../support/gate.ts";
-import { statusOf } from "../support/raw.ts";
+import { queueOf, send, waitUntil } from "../support/queue.ts";
 
 /** What users can do to each other by way of the queue: nothing. */
 
@@ -34,39 +33,6 @@ async function startQueued(
 		keys,
 	});
 	return gate;
-}
-
-type Gate = Awaited<ReturnType<typeof startQueued>>;
-
-function send({ url }: Gate, model: string, key: string, body: object = {}) {
-	const controller = new AbortController();
-	const response = fetch(`${url}/api/generate`, {
-		method: "POST",
-		headers: bearer(key),
-		body: JSON.stringify({ model, prompt: "a", ...body }),
-		signal: controller.signal,
-	});
-	response.catch(() => {});
-	return { response, leave: () => controller.abort() };
-}
-
-interface Status {
-	readonly queue: {
-		readonly waiting: Record<string, number>;
-		readonly running: number;
-		readonly loads: number;
-		readonly models: readonly { name: string; state: string }[];
-	};
-}
-const queueOf = async (gate: Gate) =>
-	((await statusOf(gate)) as unknown as Status).queue;
-
-async function waitUntil(gate: Gate, waiting: number, running: number) {
-	await eventually(async () => {
-		const queue = await queueOf(gate);
-		const all = Object.values(queue.waiting).reduce((a, b) => a + b);
-		return all === waiting && queue.running === running;
-	});
 }
 
 /** An Ollama whose every answer the test gives. */
@@ -120,17 +86,20 @@ t.test(
 		const puppet = await startPuppet(t);
 		const gate = await startQueued(t, { upstreamUrl: puppet.url });
 		const { user, worker } = testKeys;
-		const first = send(gate, "m", user);
+		const first = send(gate, { key: user, model: "m" });
 		await eventually(() => puppet.calls.length === 1);
-		const own = send(gate, "m", user);
-		const others = [send(gate, "m", worker), send(gate, "m", worker)];
+		const own = send(gate, { key: user, model: "m" });
+		const others = [
+			send(gate, { key: worker, model: "m" }),
+			send(gate, { key: worker, model: "m" }),
+		];
 		await waitUntil(gate, 3, 1);
 		const [one] = puppet.calls;
 		if (one !== undefined) answer(one, 500);
 		t.equal((await first.response).status, 500);
 		t.equal((await own.response).status, 502);
 		await eventually(() => puppet.calls.length === 2);
-		const late = send(gate, "m", user);
+		const late = send(gate, { key: user, model: "m" });
 		await waitUntil(gate, 2, 1);
 		const [, two] = puppet.calls;
 		if (two !== undefined) answer(two, 500);
@@ -149,7 +118,7 @@ t.test(
 	async (t) => {
 		const puppet = await startPuppet(t);
 		const gate = await startQueued(t, { upstreamUrl: puppet.url });
-		const first = send(gate, "m", testKeys.user);
+		const first = send(gate, { model: "m" });
 		await eventually(() => puppet.calls.length === 1);
 		const [one] = puppet.calls;
 		if (one !== undefined) answer(one, 400);
@@ -165,18 +134,21 @@ t.test(
 		const puppet = await startPuppet(t);
 		const gate = await startQueued(t, { upstreamUrl: puppet.url });
 		const { user, worker } = testKeys;
-		const first = send(gate, "m", user);
+		const first = send(gate, { key: user, model: "m" });
 		await eventually(() => puppet.calls.length === 1);
 		const [one] = puppet.calls;
 		one?.res.writeHead(200, { "content-type": "application/x-ndjson" });
 		one?.res.flushHeaders();
 		await first.response;
 		puppet.loaded = undefined;
-		const second = send(gate, "m", user);
+		const second = send(gate, { key: user, model: "m" });
 		const { asked } = puppet;
 		await eventually(() => puppet.asked > asked);
 		puppet.loaded = ["m"];
-		const others = [send(gate, "n", worker), send(gate, "o", worker)];
+		const others = [
+			send(gate, { key: worker, model: "n" }),
+			send(gate, { key: worker, model: "o" }),
+		];
 		// One of them loads its model.
 		await waitUntil(gate, 2, 2);
 		await eventually(() => puppet.calls.length === 2);
@@ -192,11 +164,15 @@ t.test(
 	async (t) => {
 		const puppet = await startPuppet(t);
 		const gate = await startQueued(t, { upstreamUrl: puppet.url });
-		const first = send(gate, "m", testKeys.user, { stream: false });
+		const first = send(gate, {
+			key: testKeys.user,
+			model: "m",
+			body: { stream: false },
+		});
 		await eventually(() => puppet.calls.length === 1);
 		first.leave();
 		await gate.logged(({ outcome }) => outcome === "client_gone");
-		const other = send(gate, "m", testKeys.worker);
+		const other = send(gate, { key: testKeys.worker, model: "m" });
 		await waitUntil(gate, 1, 1);
 		const [one] = puppet.calls;
 		const gone = one && once(one.res, "close");
@@ -215,7 +191,7 @@ t.test(
 	async (t) => {
 		const puppet = await startPuppet(t);
 		const gate = await startQueued(t, { upstreamUrl: puppet.url });
-		const first = send(gate, "m", testKeys.user);
+		const first = send(gate, { model: "m" });
 		await eventually(() => puppet.calls.length === 1);
 		first.leave();
 		await gate.logged(({ outcome }) => outcome === "client_gone");
@@ -238,7 +214,7 @@ t.test(
 
 		const names = Promise.withResolvers<void>();
 		puppet.tags = names.promise;
-		const looksUp = send(gate, "m", user);
+		const looksUp = send(gate, { key: user, model: "m" });
 		await eventually(() => puppet.lookups > 0);
 		looksUp.leave();
 		await gate.logged(({ outcome }) => outcome === "client_gone");
@@ -246,9 +222,9 @@ t.test(
 		await waitUntil(gate, 0, 0);
 		t.equal(puppet.calls.length, 0, "while its model is looked up");
 
-		const runs = send(gate, "m", user);
+		const runs = send(gate, { key: user, model: "m" });
 		await eventually(() => puppet.calls.length === 1);
-		const waits = send(gate, "m", worker);
+		const waits = send(gate, { key: worker, model: "m" });
 		await waitUntil(gate, 1, 1);
 		waits.leave();
 		await waitUntil(gate, 0, 1);
@@ -263,7 +239,7 @@ t.test(
 		await cut;
 		await waitUntil(gate, 0, 0);
 
-		const again = send(gate, "m", worker);
+		const again = send(gate, { key: worker, model: "m" });
 		await eventually(() => puppet.calls.length === 2);
 		const [, second] = puppet.calls;
 		if (second !== undefined) answer(second);

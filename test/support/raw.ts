@@ -1,6 +1,7 @@
 import { connect, type Socket } from "node:net";
 import path from "node:path";
 import { askDaemon } from "../../src/admin/client.ts";
+import type { GateStatus } from "../../src/admin/status.ts";
 import { type TestGate, testKeys } from "./gate.ts";
 
 /** One reply as it came over the wire. */
@@ -298,16 +299,12 @@ export function strayCalls(gate: TestGate): string[] {
 }
 
 /** The daemon's own count of its connections, requests at work and locked-out addresses. */
-export async function statusOf(gate: TestGate): Promise<{
-	connections: number;
-	streams: number;
-	lockedOut: number;
-}> {
+export async function statusOf(gate: TestGate): Promise<GateStatus> {
 	const answer = await askDaemon(
 		path.join(gate.folder, "admin.sock"),
 		"GET /status",
 	);
 	if (answer.status !== 200)
 		throw new Error("the daemon does not answer on its admin socket");
-	return JSON.parse(answer.body);
+	return JSON.parse(answer.body) as GateStatus;
 }
