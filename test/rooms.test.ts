@@ -19,6 +19,7 @@ const rooms = [
 	["gate"],
 	["queue"],
 	["admin"],
+	["valkey"],
 	["keys"],
 	["tailscale"],
 	["system"],

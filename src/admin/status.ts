@@ -25,6 +25,24 @@ export interface GateStatus {
 	readonly lockedOut: number;
 	/** Who they are, at most a hundred; absent in an older daemon. */
 	readonly lockouts?: readonly LockedOut[];
+	/** How it stands with the other gates; absent where it shares nothing. */
+	readonly state?: StateStatus;
+}
+
+/** How it stands with the gates that share their limits, and with the Valkey between them. */
+export interface StateStatus {
+	/** Where Valkey is. */
+	readonly valkey: string;
+	/** Whether it answers. */
+	readonly isConnected: boolean;
+	/** Times that it went away. */
+	readonly losses: number;
+	/** Questions that it did not answer in time, or at all. */
+	readonly unanswered: number;
+	/** Gates that were there when they were last counted, this one among them. */
+	readonly gates: number;
+	/** Addresses that are locked out, by the word of all gates. */
+	readonly lockedOut: number;
 }
 
 /** A device or an address that is locked out now. */

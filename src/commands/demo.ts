@@ -12,6 +12,7 @@ import { createLog, type LogSink } from "../log.ts";
 import { ListenError } from "../net/listener.ts";
 import { startStandIn } from "../ollama/standIn.ts";
 import { describeRequest, parseLogLine } from "../report/logLine.ts";
+import { noStateAccess } from "../valkey/access.ts";
 import { type Command, readArgs } from "./command.ts";
 import { explainListenError } from "./serve.ts";
 
@@ -80,6 +81,7 @@ Example: llamagate demo
 				async () => ({
 					settings: configFor(port),
 					keyring,
+					stateAccess: noStateAccess,
 					tokenJudges: new Map(),
 				}),
 				sink,

@@ -1,7 +1,12 @@
 import { styleText } from "node:util";
 import { askGateOn } from "../admin/client.ts";
 import { findPlaces } from "../admin/places.ts";
-import type { GateStatus, LockedOut, QueueStatus } from "../admin/status.ts";
+import type {
+	GateStatus,
+	LockedOut,
+	QueueStatus,
+	StateStatus,
+} from "../admin/status.ts";
 import { defaultConfigPath, typed } from "../config/load.ts";
 import { type LastResult, readLastResult } from "../doctor/lastResult.ts";
 import { exitCodes } from "../errors.ts";
@@ -145,6 +150,7 @@ function describeGate(
 		},
 		...(gate.queue === undefined ? [] : describeQueue(gate.queue)),
 		...(gate.lockouts ?? []).map(describeLockout),
+		...(gate.state === undefined ? [] : [describeState(gate.state)]),
 		{
 			subject: "files",
 			ok,
@@ -153,6 +159,16 @@ function describeGate(
 				: `refused ${formatAge(nowMs - Date.parse(at))} ago, and the ones before are in force; run: ${typed("reload", configFile)}`,
 		},
 	];
+}
+
+function describeState({ valkey, isConnected, gates }: StateStatus): Line {
+	return {
+		subject: "gates",
+		ok: isConnected,
+		says: isConnected
+			? `${gates} share their limits through ${valkey}`
+			: `Valkey at ${valkey} is away, so this gate keeps to its part of the limits, as one of ${gates}; see: journalctl -u llamagate -g state_away`,
+	};
 }
 
 /** Who waits for a turn, and the models that matter to it. */

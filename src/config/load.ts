@@ -17,6 +17,7 @@ import { type LedgerSettings, readLedger } from "./ledger.ts";
 import { type LoginRule, loginMistakes } from "./logins.ts";
 import { NoOrdinaryFile, readOrdinaryFile } from "./ordinaryFile.ts";
 import { type ConfigFile, configSchema, defaultsOf } from "./schema.ts";
+import { readState, type StateSettings } from "./state.ts";
 import { joinPath, parseStrictJson, quote } from "./strictJson.ts";
 
 /** Where the configuration is looked for when no `--config` names it. */
@@ -92,6 +93,8 @@ export interface Settings {
 	/** `undefined` where nothing is kept. */
 	readonly ledger: LedgerSettings | undefined;
 	readonly budgets: { readonly withoutLedger: "batch" | "refuse" };
+	/** `undefined` where the gate shares nothing with others. */
+	readonly state: StateSettings | undefined;
 	readonly drainTimeoutMs: number;
 	readonly logLevel: LogLevel;
 	/** How much a request's line says of the person behind it. */
@@ -260,6 +263,9 @@ export function parseConfig(text: string, file: string): Settings {
 		file,
 		refuse,
 	);
+	const state = readState(config.state, path.dirname(file), (where, message) =>
+		refuse(["state", ...where], message),
+	);
 	if (
 		mistakes.length > 0 ||
 		listen === undefined ||
@@ -314,6 +320,7 @@ export function parseConfig(text: string, file: string): Settings {
 		},
 		ledger,
 		budgets: config.budgets,
+		state,
 		drainTimeoutMs: inMs(config.drainTimeout),
 		logLevel: config.log.level,
 		logPeople: config.log.people,
@@ -349,10 +356,11 @@ function withDefaults(given: Partial<ConfigFile>): ConfigFile {
 	};
 	const defaults = defaultsOf(configSchema) as Record<string, unknown>;
 	// A section that may be left out has defaults once it is there.
-	if (given.ledger !== undefined)
-		defaults.ledger = defaultsOf({
-			properties: configSchema.properties.ledger.properties,
-		});
+	for (const name of ["ledger", "state"] as const)
+		if (given[name] !== undefined)
+			defaults[name] = defaultsOf({
+				properties: configSchema.properties[name].properties,
+			});
 	return merge(defaults, given) as ConfigFile;
 }
 

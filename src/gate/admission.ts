@@ -8,6 +8,7 @@ import { checkModelInPath } from "./modelPolicy.ts";
 import type { Refusal } from "./refusal.ts";
 import { type Head, readHead } from "./requestHead.ts";
 import { checkRoute } from "./route.ts";
+import type { Shared } from "./shared/shared.ts";
 import { checkSource } from "./source.ts";
 import type { GateState } from "./state.ts";
 import { loggablePath } from "./wrongPath.ts";
@@ -65,12 +66,12 @@ export const admitPreflight: Step = source;
 
 /** Steps 1 and 2 for bytes that never became a request. */
 export function turnAway(
-	{ settings, lockout }: GateState,
+	state: GateState,
 	{ address, parsedAddress }: Connection,
 ): Refusal | undefined {
 	return (
-		checkSource(parsedAddress, settings.sources) ??
-		lockout.check(address, performance.now())
+		checkSource(parsedAddress, state.settings.sources) ??
+		checkLockout(state, address)
 	);
 }
 
@@ -96,8 +97,14 @@ function source({ settings }: GateState, { connection }: Exchange) {
 	return checkSource(connection.parsedAddress, settings.sources);
 }
 
-function lockout({ lockout }: GateState, { connection }: Exchange) {
-	return lockout.check(connection.address, performance.now());
+function lockout(state: GateState, { connection }: Exchange) {
+	return checkLockout(state, connection.address);
+}
+
+function checkLockout({ lockout, shared }: GateState, address: string) {
+	const nowMs = performance.now();
+	shared?.locks.adopt(address, nowMs);
+	return lockout.check(address, nowMs);
 }
 
 function key(state: GateState, exchange: Exchange) {
@@ -190,12 +197,29 @@ function identify(
 			performance.now(),
 		);
 		state.accessLog.enterAuthFailure(address, requestId, failure);
+		if (state.shared !== undefined && failure.fresh > 0 && !failure.lockedOut)
+			void tellOfFailure(state, state.shared, address, failure.fresh);
 		if (failure.fresh > 0)
 			pairAddresses(state, address, req.socket.remotePort ?? 0);
 	}
 	if (authentication.canary !== undefined)
 		state.accessLog.enterCanaryUse(authentication.canary, address, requestId);
 	return authentication;
+}
+
+/** Wrong keys that were shown at several gates count together. No reply waits for it. */
+async function tellOfFailure(
+	{ settings, log }: GateState,
+	shared: Shared,
+	address: string,
+	fresh: number,
+): Promise<void> {
+	const { authFailures } = settings.limits;
+	if (await shared.locks.failed(address, fresh, authFailures))
+		log.warn(
+			{ event: "locked_out", ip: address },
+			"locked out after wrong keys that several gates have seen",
+		);
 }
 
 /** Questions to tailscaled at once about the other address of a device that showed a wrong key. */

@@ -195,11 +195,11 @@ function takeOver(
 	listener: Listener,
 	log: Log,
 ): void {
-	const changed = (part: "listen" | "admin" | "ledger") =>
+	const changed = (part: "listen" | "admin" | "ledger" | "state") =>
 		JSON.stringify(previous[part]) !== JSON.stringify(next[part]);
 	log.level = next.logLevel;
 	if (changed("listen")) listener.move(next.listen);
-	for (const part of ["admin", "ledger"] as const)
+	for (const part of ["admin", "ledger", "state"] as const)
 		if (changed(part)) log.warn(`${part} has changed; that takes a restart`);
 }
 

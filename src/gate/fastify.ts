@@ -14,6 +14,7 @@ import { checkIdentity } from "./identity.ts";
 import { checkPerson } from "./person.ts";
 import { createLimits, WindowStore } from "./rateLimit.ts";
 import { type Refusal, sendRefusal } from "./refusal.ts";
+import { createSharedLimits } from "./shared/limits.ts";
 import type { GateState } from "./state.ts";
 
 /** A request's exchange, as a property of it: a WeakMap costs each garbage collection. */
@@ -52,8 +53,7 @@ export async function createApp(
 			},
 		},
 	});
-	await app.register(rateLimit, { global: false, store: WindowStore });
-	const limits = createLimits(app, () => state.settings, exchangeOf);
+	const limits = await limitsOf(state, app);
 	app.addHook("onRequest", async (request, reply) => {
 		const exchange = exchangeOf(request);
 		const { mode } = state.settings.identity;
@@ -67,7 +67,7 @@ export async function createApp(
 			(exchange.credential?.key.narrowed === undefined
 				? undefined
 				: fileOfModel(state, exchange)) ??
-			(await limits.check(request)) ??
+			(await limits(request)) ??
 			(exchange.ended ? undefined : checkBudget(state, exchange));
 		// The client may have left while the limits were counted.
 		if (refusal === undefined && !exchange.ended) return;
@@ -95,6 +95,20 @@ export async function createApp(
 	});
 	await app.ready();
 	return app;
+}
+
+/** Where gates share their limits, one step of Valkey counts all of them, which a store of this plugin cannot. */
+async function limitsOf(
+	state: GateState,
+	app: FastifyInstance,
+): Promise<(request: FastifyRequest) => Promise<Refusal | undefined>> {
+	const { shared } = state;
+	if (shared !== undefined) {
+		const limits = createSharedLimits(state, shared);
+		return (request) => limits.check(exchangeOf(request));
+	}
+	await app.register(rateLimit, { global: false, store: WindowStore });
+	return createLimits(app, () => state.settings, exchangeOf).check;
 }
 
 function noSchemas(): never {

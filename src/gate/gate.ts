@@ -1,7 +1,7 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { FastifyInstance } from "fastify";
 import type { GateLive } from "../admin/live.ts";
-import type { LockedOut } from "../admin/status.ts";
+import type { LockedOut, StateStatus } from "../admin/status.ts";
 import type { GateTop } from "../admin/top.ts";
 import type { Budgets } from "../ledger/budgets.ts";
 import type { Log } from "../log.ts";
@@ -38,6 +38,7 @@ import {
 } from "./route.ts";
 import type { Rules } from "./rules.ts";
 import { createGateServer } from "./server.ts";
+import { Shared } from "./shared/shared.ts";
 import { GateState } from "./state.ts";
 import { topOf } from "./top.ts";
 
@@ -99,6 +100,8 @@ export interface GateStats {
 	readonly lockedOut: number;
 	/** Who they are, at most a hundred. */
 	readonly lockouts: readonly LockedOut[];
+	/** How it stands with the other gates; absent where there are none. */
+	readonly state?: StateStatus;
 }
 
 /**
@@ -112,6 +115,7 @@ export async function createGate(
 	log: Log,
 ): Promise<Gate> {
 	const state = new GateState(rules, accessLog, log);
+	state.shared = await Shared.open(rules, state.lockout, log);
 	const app = await createApp(state, (exchange, path) =>
 		relayTo(state, exchange, path),
 	);
@@ -146,6 +150,7 @@ export async function createGate(
 			for (const server of servers) server.closeAllConnections();
 			state.queue?.open();
 			state.upstream.destroy();
+			await state.shared?.close();
 			await app.close();
 		},
 		stats() {
@@ -157,15 +162,13 @@ export async function createGate(
 				queue: state.queue?.stats(),
 				lockedOut: state.lockout.lockedCount(nowMs),
 				lockouts: state.lockout.list(nowMs, maxListed),
+				...(state.shared && { state: state.shared.counts }),
 			};
 		},
 		top: () => topOf(state),
 		live: (startedAt) => liveOf(state, startedAt),
 		unlock(address) {
-			const nowMs = performance.now();
-			return address === undefined
-				? state.lockout.unlockAll(nowMs)
-				: state.lockout.unlock(address, nowMs);
+			return unlock(state, address);
 		},
 	};
 }
@@ -358,6 +361,23 @@ function cutUnwanted({ relays, rules }: GateState): void {
 					: checkPolicy(good, route, Date.now());
 		if (refusal !== undefined) relay.cut(refusal, cutGraceMs);
 	}
+}
+
+/** Lets an address in again, or all of them, here and at the gates that share lockouts. */
+function unlock(
+	{ lockout, shared }: GateState,
+	address: string | undefined,
+): LockedOut[] {
+	const nowMs = performance.now();
+	if (address === undefined) {
+		shared?.locks.unlocked(undefined);
+		return lockout.unlockAll(nowMs);
+	}
+	shared?.locks.adopt(address, nowMs);
+	const places = lockout.placesOf(address);
+	const unlocked = lockout.unlock(address, nowMs);
+	shared?.locks.unlocked(places);
+	return unlocked;
 }
 
 /** Waits for what runs, and cuts what is left after the drain timeout. */

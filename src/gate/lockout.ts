@@ -53,6 +53,10 @@ export class Lockout {
 	readonly #suspects = new Map<string, Suspect>();
 	/** Digests are keyed, so that what is kept says nothing of the keys. */
 	readonly #secret = randomBytes(32);
+	/** Told of whom wrong keys have locked out, with all its addresses, and for how long. */
+	onLocked:
+		| ((places: readonly string[], lockoutMs: number) => void)
+		| undefined;
 	#guessCount = 0;
 	#purgedAtMs = Number.NEGATIVE_INFINITY;
 
@@ -91,7 +95,31 @@ export class Lockout {
 			suspect.windowEndsAtMs = nowMs + rule.windowMs;
 		}
 		suspect.count += fresh;
-		return { fresh, lockedOut: lockIfTooMany(suspect, rule, nowMs) };
+		return { fresh, lockedOut: this.#lockIfTooMany(suspect, rule, nowMs) };
+	}
+
+	/** Locks an address out, with its device's others, for what was seen elsewhere. */
+	lock(address: string, untilMs: number, nowMs: number): void {
+		const suspect = this.#suspectAt(address, nowMs);
+		suspect.lockedUntilMs = Math.max(suspect.lockedUntilMs, untilMs);
+		suspect.windowEndsAtMs = Math.max(suspect.windowEndsAtMs, untilMs);
+	}
+
+	/** The addresses that count as one with this one, in an order that is the same wherever they are known. */
+	placesOf(address: string): string[] {
+		const place = pairedAddress(address);
+		const suspect = this.#suspects.get(place);
+		return suspect === undefined ? [place] : placesOf(suspect);
+	}
+
+	/** Those who are locked out now: their addresses, and for how many milliseconds more. */
+	lockedPlaces(nowMs: number): { places: string[]; leftMs: number }[] {
+		return [...new Set(this.#suspects.values())]
+			.filter(({ lockedUntilMs }) => lockedUntilMs > nowMs)
+			.map((suspect) => ({
+				places: placesOf(suspect),
+				leftMs: suspect.lockedUntilMs - nowMs,
+			}));
 	}
 
 	/** Whether it is known which other addresses belong to this one's device. */
@@ -123,7 +151,7 @@ export class Lockout {
 		first.addresses = new Set(addresses);
 		for (const place of places) this.#suspects.set(place, first);
 		if (first.lockedUntilMs <= nowMs && first.windowEndsAtMs > nowMs)
-			lockIfTooMany(first, rule, nowMs);
+			this.#lockIfTooMany(first, rule, nowMs);
 	}
 
 	/** How many are locked out now; a device counts once. */
@@ -158,6 +186,12 @@ export class Lockout {
 		return this.list(nowMs, Number.POSITIVE_INFINITY).flatMap(
 			({ addresses: [address = ""] }) => this.unlock(address, nowMs),
 		);
+	}
+
+	#lockIfTooMany(suspect: Suspect, rule: LockoutRule, nowMs: number): boolean {
+		if (!lockIfTooMany(suspect, rule, nowMs)) return false;
+		this.onLocked?.(placesOf(suspect), rule.lockoutMs);
+		return true;
 	}
 
 	#digestOf(guess: string): string {
@@ -277,6 +311,10 @@ function lockIfTooMany(
 		suspect.lockedUntilMs,
 	);
 	return true;
+}
+
+function placesOf({ addresses }: Suspect): string[] {
+	return [...new Set([...addresses].map(pairedAddress))].sort();
 }
 
 function secondsLeft({ lockedUntilMs }: Suspect, nowMs: number): number {

@@ -1,4 +1,5 @@
 import type { DoctorCounts } from "../admin/doctorCounts.ts";
+import type { StateStatus } from "../admin/status.ts";
 import type { LedgerCounts } from "../ledger/client.ts";
 import type { QueueStats } from "../queue/stats.ts";
 import { severities } from "../report/result.ts";
@@ -161,9 +162,43 @@ export function renderMetrics(
 			ledger.lost,
 		);
 	}
+	if (stats.state !== undefined) stateFamilies(stats.state, family);
 	if (stats.queue !== undefined) queueFamilies(stats.queue, family);
 	ownerFamilies(owner, family);
 	return `${lines.join("\n")}\n`;
+}
+
+/** Of the other gates, where there are any. */
+function stateFamilies(state: StateStatus, family: Family): void {
+	const plain: [string, "counter" | "gauge", string, number][] = [
+		[
+			...(["state_connected", "gauge"] as const),
+			"Whether Valkey answers, so that limits are shared.",
+			Number(state.isConnected),
+		],
+		[
+			...(["state_gates", "gauge"] as const),
+			"Gates that share their limits, as last counted.",
+			state.gates,
+		],
+		[
+			...(["state_losses_total", "counter"] as const),
+			"Times that Valkey went away.",
+			state.losses,
+		],
+		[
+			...(["state_unanswered_total", "counter"] as const),
+			"Questions that Valkey did not answer in time.",
+			state.unanswered,
+		],
+		[
+			...(["state_locked_out_addresses", "gauge"] as const),
+			"Addresses locked out by any of the gates.",
+			state.lockedOut,
+		],
+	];
+	for (const [name, type, help, value] of plain)
+		family(name, type, help, [["", value]]);
 }
 
 /** Of the queue, where there is one. */

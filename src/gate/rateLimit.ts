@@ -7,10 +7,10 @@ import type { Exchange } from "./exchange.ts";
 import type { Refusal } from "./refusal.ts";
 import { bodyLengthOf, bodyLimitOf } from "./route.ts";
 
-const minuteMs = 60_000;
+export const minuteMs = 60_000;
 
 /** What a rate limiter found, as @fastify/rate-limit's `createRateLimit` returns it. */
-interface Count {
+export interface Count {
 	readonly max: number;
 	readonly remaining: number;
 	readonly ttlInSeconds: number;
@@ -73,14 +73,12 @@ export function createLimits(
 	const perKey = app.createRateLimit({
 		timeWindow: minuteMs,
 		keyGenerator: (request) => keyOf(exchangeOf(request)).name,
-		max: (request) =>
-			keyOf(exchangeOf(request)).limits.requestsPerMinute ??
-			settingsNow().limits.perKey.requestsPerMinute,
+		max: (request) => ratesOf(exchangeOf(request), settingsNow()).key,
 	});
 	const perSource = app.createRateLimit({
 		timeWindow: minuteMs,
 		keyGenerator: (request) => exchangeOf(request).connection.address,
-		max: () => settingsNow().limits.perSource.requestsPerMinute,
+		max: (request) => ratesOf(exchangeOf(request), settingsNow()).source,
 	});
 	const taken = new Map<string, number>();
 
@@ -91,37 +89,54 @@ export function createLimits(
 				perKey(request),
 				perSource(request),
 			]);
-			const byKey = counted(keyCount);
-			const bySource = counted(sourceCount);
-			const tightest =
-				byKey.isExceeded ||
-				(!bySource.isExceeded && byKey.remaining <= bySource.remaining)
-					? byKey
-					: bySource;
-			exchange.replyHeaders.push(
-				"ratelimit-limit",
-				String(tightest.max),
-				"ratelimit-remaining",
-				String(tightest.remaining),
-				"ratelimit-reset",
-				String(tightest.ttlInSeconds),
-			);
-			if (tightest.isExceeded) {
-				const whose =
-					tightest === byKey
-						? `the key "${keyOf(exchange).name}"`
-						: "this address";
-				return tooMany(
-					"rate",
-					`${whose} may make ${count(tightest.max, "request")} a minute`,
-					tightest.ttlInSeconds,
-				);
-			}
 			return (
+				judgeRates(exchange, counted(keyCount), counted(sourceCount)) ??
 				checkBody(exchange, settingsNow()) ??
 				takeSlot(exchange, settingsNow(), taken)
 			);
 		},
+	};
+}
+
+/** Tells the client where it stands with its rates, and refuses what is beyond them. */
+export function judgeRates(
+	exchange: Exchange,
+	byKey: Count,
+	bySource: Count,
+): Refusal | undefined {
+	const tightest =
+		byKey.isExceeded ||
+		(!bySource.isExceeded && byKey.remaining <= bySource.remaining)
+			? byKey
+			: bySource;
+	exchange.replyHeaders.push(
+		"ratelimit-limit",
+		String(tightest.max),
+		"ratelimit-remaining",
+		String(tightest.remaining),
+		"ratelimit-reset",
+		String(tightest.ttlInSeconds),
+	);
+	if (!tightest.isExceeded) return undefined;
+	const whose =
+		tightest === byKey ? `the key "${keyOf(exchange).name}"` : "this address";
+	return tooMany(
+		"rate",
+		`${whose} may make ${count(tightest.max, "request")} a minute`,
+		tightest.ttlInSeconds,
+	);
+}
+
+/** How many requests a minute a request's key and its address may make. */
+export function ratesOf(
+	exchange: Exchange,
+	{ limits }: Settings,
+): { readonly key: number; readonly source: number } {
+	return {
+		key:
+			keyOf(exchange).limits.requestsPerMinute ??
+			limits.perKey.requestsPerMinute,
+		source: limits.perSource.requestsPerMinute,
 	};
 }
 
@@ -157,7 +172,8 @@ function tooMany(
 	};
 }
 
-function checkBody(
+/** The refusal of a body whose length says that it is too large. */
+export function checkBody(
 	exchange: Exchange,
 	settings: Settings,
 ): Refusal | undefined {
@@ -194,16 +210,9 @@ function takeSlot(
 	taken: Map<string, number>,
 ): Refusal | undefined {
 	if (exchange.ended) return undefined;
-	const { name, limits } = keyOf(exchange);
-	const max = limits.concurrent ?? settings.limits.perKey.concurrent;
-	const slots = exchange.route?.scope === "read" ? `${name} reading` : name;
+	const { slots, max } = slotsOf(exchange, settings);
 	const inUse = taken.get(slots) ?? 0;
-	if (inUse >= max)
-		return tooMany(
-			"concurrent",
-			`the key "${name}" may have ${count(max, "request")} at work at once`,
-			1,
-		);
+	if (inUse >= max) return noSlot(exchange, max);
 	taken.set(slots, inUse + 1);
 	exchange.atEnd(() => {
 		const left = (taken.get(slots) ?? 1) - 1;
@@ -211,4 +220,24 @@ function takeSlot(
 		else taken.delete(slots);
 	});
 	return undefined;
+}
+
+/** The name of the slots that a request takes one of, and how many there are. */
+export function slotsOf(
+	exchange: Exchange,
+	settings: Settings,
+): { readonly slots: string; readonly max: number } {
+	const { name, limits } = keyOf(exchange);
+	return {
+		slots: exchange.route?.scope === "read" ? `${name} reading` : name,
+		max: limits.concurrent ?? settings.limits.perKey.concurrent,
+	};
+}
+
+export function noSlot(exchange: Exchange, max: number): Refusal {
+	return tooMany(
+		"concurrent",
+		`the key "${keyOf(exchange).name}" may have ${count(max, "request")} at work at once`,
+		1,
+	);
 }

@@ -5,6 +5,7 @@ import { type KeyEntry, loadKeys } from "../keys/keyFile.ts";
 import { Keyring } from "../keys/keyring.ts";
 import { openWebUiToken } from "../keys/people.ts";
 import { loadPeopleSecret } from "../keys/peopleSecret.ts";
+import { loadStateAccess, type StateAccess } from "../valkey/access.ts";
 import { createTokenJudge, type TokenJudge } from "./token.ts";
 
 /** What is in force; replaced whole on a reload. */
@@ -13,6 +14,8 @@ export interface Rules {
 	readonly keyring: Keyring;
 	/** By the names of the keys whose apps sign who is asking. */
 	readonly tokenJudges: ReadonlyMap<string, TokenJudge>;
+	/** For Valkey, where the settings have one. */
+	readonly stateAccess: StateAccess;
 }
 
 /**
@@ -49,6 +52,7 @@ export async function withKeysAnew({
 	return {
 		settings,
 		keyring: await Keyring.gather(keys),
+		stateAccess: await loadStateAccess(settings.state),
 		tokenJudges: await openTokenJudges(keys, path.dirname(settings.keysFile)),
 	};
 }

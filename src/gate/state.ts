@@ -16,6 +16,7 @@ import { PieceBudget } from "./pieces.ts";
 import { RefusalThrottle } from "./refusalThrottle.ts";
 import type { Relay } from "./relay.ts";
 import type { Rules } from "./rules.ts";
+import type { Shared } from "./shared/shared.ts";
 import { Uploads } from "./uploads.ts";
 import { UpstreamHealth } from "./upstreamHealth.ts";
 
@@ -40,6 +41,8 @@ export class GateState {
 	readonly budgets = new Budgets(Date.now());
 	readonly loadedModels = new LoadedModels(() => this.#upstream);
 	readonly upstreamHealth = new UpstreamHealth();
+	/** What is shared with other gates; `undefined` where nothing is. */
+	shared: Shared | undefined;
 	/** The gate answers what runs, and takes nothing new. */
 	draining = false;
 	#rules: Rules;

@@ -44,6 +44,40 @@ t.test(
 	},
 );
 
+t.test("a Valkey is read from its address", (t) => {
+	const read = (state: object) => parse({ state }).state;
+	const tcp = { kind: "tcp", host: "127.0.0.1", port: 6379, tls: false };
+	t.match(read({ url: "valkey://127.0.0.1" }), {
+		target: tcp,
+		passwordFile: undefined,
+		prefix: "llamagate",
+		gates: 2,
+	});
+	t.match(read({ url: "redis://localhost:7000/" })?.target, {
+		...tcp,
+		port: 7000,
+	});
+	t.match(read({ url: "valkey://[::1]:80" })?.target, {
+		...tcp,
+		host: "::1",
+		port: 80,
+	});
+	t.match(
+		read({ url: "rediss://db.example", passwordFile: "p", caFile: "/ca.pem" }),
+		{
+			target: { kind: "tcp", host: "db.example", port: 6379, tls: true },
+			passwordFile: "/etc/llamagate/p",
+			caFile: "/ca.pem",
+		},
+	);
+	t.match(read({ url: "unix:///run/valkey.sock" })?.target, {
+		kind: "unix",
+		socketPath: "/run/valkey.sock",
+	});
+	t.equal(parse({}).state, undefined);
+	t.end();
+});
+
 function mistakesIn(text: string): readonly Mistake[] {
 	try {
 		parseConfig(text, "config.json");
@@ -74,6 +108,41 @@ const mistakes: [string, unknown, RegExp][] = [
 		"a duration without a unit",
 		{ drainTimeout: 30 },
 		/drainTimeout: expected a duration such as "30s".*got 30/,
+	],
+	[
+		"a Valkey on a network without a password",
+		{ state: { url: "valkey://valkey:6379" } },
+		/line 1: state\.url: is on a network and there is no password.*chmod 600.*state\.passwordFile/,
+	],
+	[
+		"a section without Valkey's address",
+		{ state: {} },
+		/state\.url: is missing/,
+	],
+	[
+		"a password in the address",
+		{ state: { url: "valkey://:secret@127.0.0.1" } },
+		/state\.url: has a user or a password in it.*state\.passwordFile/,
+	],
+	[
+		"an address of something else",
+		{ state: { url: "http://127.0.0.1:6379" } },
+		/state\.url: expected valkey:\/\/HOST:PORT/,
+	],
+	[
+		"a number behind Valkey's address",
+		{ state: { url: "redis://127.0.0.1:6379/2" } },
+		/state\.url: expected valkey:/,
+	],
+	[
+		"a user without a password",
+		{ state: { url: "unix:/run/valkey.sock", user: "gate" } },
+		/state\.user: has no password/,
+	],
+	[
+		"a certificate without TLS",
+		{ state: { url: "valkey://127.0.0.1", caFile: "ca.pem" } },
+		/state\.caFile: is for valkeys:\/\/ alone/,
 	],
 	[
 		"a duration of nothing",

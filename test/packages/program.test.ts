@@ -21,6 +21,7 @@ import {
 	spawnLedger,
 } from "../support/ledger.ts";
 import { postgres, startPostgres } from "../support/postgres.ts";
+import { requireValkey, startValkey } from "../support/valkey.ts";
 
 const root = path.join(import.meta.dirname, "../..");
 const folder = await temporaryFolder(t);
@@ -70,11 +71,36 @@ t.test("the daemon's file has nothing in it that it never uses", async (t) => {
 		...["undici/", "ws/", "@fastify/reply-from/", "light-my-request/"],
 		...["ajv/dist/ajv.js", "ajv/dist/compile/", "diff/", "semver/index.js"],
 		...["pg/", "pg-protocol/"],
+		"iovalkey/",
 	])
 		t.notOk(found(part), part);
 	t.ok(found("fastify/fastify.js"));
 	t.ok(found("@fastify/http-proxy/index.js"));
 });
+
+t.test(
+	"the built daemon loads the library for Valkey where it is to share its limits",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const valkey = await startValkey(t);
+		const gate = await spawnGate(t, {
+			program,
+			config: { state: { url: `unix:${valkey.socketPath}` } },
+		});
+		const reply = await fetch(`${gate.url}/api/tags`, {
+			headers: bearer(testKeys.reader),
+		});
+		t.equal(reply.status, 200);
+		t.match(
+			await valkey.command("KEYS", "*:rate:*"),
+			/^\*2/,
+			"the key's and the address's",
+		);
+		gate.child.kill("SIGTERM");
+		t.equal(await gate.exited, 0);
+		t.match(await valkey.command("ZCARD", "{llamagate}:gates"), /^:0/);
+	},
+);
 
 t.test(
 	"what is built is readable: each piece stands below its file's name, and the map has the sources",

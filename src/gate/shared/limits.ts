@@ -1,0 +1,144 @@
+import { pairedAddress } from "../../net/ranges.ts";
+import { admit } from "../../valkey/scripts.ts";
+import type { Exchange } from "../exchange.ts";
+import {
+	checkBody,
+	judgeRates,
+	minuteMs,
+	noSlot,
+	ratesOf,
+	slotsOf,
+} from "../rateLimit.ts";
+import type { Refusal } from "../refusal.ts";
+import type { GateState } from "../state.ts";
+import { countOf } from "./rates.ts";
+import type { Shared } from "./shared.ts";
+import { slotsKeptMs } from "./slots.ts";
+
+/** What a request asks for in the one step that Valkey takes for it. */
+interface Wish {
+	readonly key: string;
+	readonly source: string;
+	readonly rates: { readonly key: number; readonly source: number };
+	readonly slots: string;
+	readonly max: number;
+	/** How many slots this gate has with this request's; 0 where it is not to have one. */
+	readonly own: number;
+}
+
+/** What came of it. */
+interface Grant {
+	readonly lockedOutMs: number;
+	readonly key: { readonly count: number; readonly restMs: number };
+	readonly source: { readonly count: number; readonly restMs: number };
+	readonly hasSlot: boolean;
+}
+
+/**
+ * Step 6 where gates share their limits: what `createLimits` of rateLimit.ts checks,
+ * counted for all of them in one step, and with Valkey away by this gate's part.
+ */
+export function createSharedLimits(
+	state: GateState,
+	shared: Shared,
+): { check(exchange: Exchange): Promise<Refusal | undefined> } {
+	return {
+		async check(exchange) {
+			const { settings } = state;
+			const { slots, max } = slotsOf(exchange, settings);
+			const tooLarge = checkBody(exchange, settings);
+			const isFull = shared.slots.inUse(slots) >= max;
+			const wantsSlot = tooLarge === undefined && !isFull;
+			const wish: Wish = {
+				key: exchange.knownCredential.key.name,
+				source: pairedAddress(exchange.connection.address),
+				rates: ratesOf(exchange, settings),
+				slots,
+				max,
+				own: wantsSlot ? shared.slots.claim(slots) : 0,
+			};
+			const grant = (await askFor(shared, wish)) ?? aloneOf(shared, wish);
+			// An end that has come meanwhile gives it back at once.
+			if (wantsSlot && grant.hasSlot)
+				exchange.atEnd(() => shared.slots.giveBack(slots));
+			else if (wantsSlot) shared.slots.giveBack(slots);
+			if (grant.lockedOutMs > 0) return lockOut(state, exchange, grant);
+			return (
+				judgeRates(
+					exchange,
+					countOf(wish.rates.key, grant.key),
+					countOf(wish.rates.source, grant.source),
+				) ??
+				tooLarge ??
+				(grant.hasSlot ? undefined : noSlot(exchange, max))
+			);
+		},
+	};
+}
+
+/** Asks Valkey; `undefined` where it is away. */
+async function askFor(shared: Shared, wish: Wish): Promise<Grant | undefined> {
+	const { names, rates } = shared;
+	const { key, source, slots, own, max } = wish;
+	const [ofKey, ofSource] = [`key ${key}`, `source ${source}`];
+	const sentAtMs = performance.now();
+	const [keyFloor, sourceFloor] = [
+		rates.floorOf(ofKey, sentAtMs),
+		rates.floorOf(ofSource, sentAtMs),
+	];
+	const slotsKey = names.of("slots", slots);
+	const answer = await shared.ask(
+		admit,
+		[
+			names.of("rate", ofKey),
+			names.of("rate", ofSource),
+			slotsKey,
+			names.one("gates"),
+			names.one("locks"),
+			slotsKey,
+		],
+		[
+			...[shared.id, names.hash(source), minuteMs],
+			...[wish.rates.key, keyFloor.floor, keyFloor.restMs],
+			...[wish.rates.source, sourceFloor.floor, sourceFloor.restMs],
+			...[own, max, slotsKeptMs, "", 0],
+		],
+	);
+	if (answer === undefined) return undefined;
+	const [lockedOutMs = 0, keyCount, keyRest, sourceCount, sourceRest, slot] =
+		answer.map(Number);
+	const nowMs = performance.now();
+	const grant: Grant = {
+		lockedOutMs,
+		key: { count: keyCount ?? 0, restMs: keyRest ?? 0 },
+		source: { count: sourceCount ?? 0, restMs: sourceRest ?? 0 },
+		hasSlot: slot === 1,
+	};
+	if (lockedOutMs > 0) return grant;
+	rates.told(ofKey, grant.key.count, grant.key.restMs, nowMs);
+	rates.told(ofSource, grant.source.count, grant.source.restMs, nowMs);
+	if (grant.hasSlot) shared.slots.written(slots, own);
+	return grant;
+}
+
+/** What this gate decides by itself: its part of what is left. */
+function aloneOf({ rates, gates }: Shared, wish: Wish): Grant {
+	const nowMs = performance.now();
+	return {
+		lockedOutMs: 0,
+		key: rates.countAlone(`key ${wish.key}`, gates, minuteMs, nowMs),
+		source: rates.countAlone(`source ${wish.source}`, gates, minuteMs, nowMs),
+		hasSlot: wish.own > 0 && (wish.own - 1) * gates + 1 <= wish.max,
+	};
+}
+
+/** Another gate has locked the address out, and this one has not heard of it until now. */
+function lockOut(
+	{ lockout }: GateState,
+	{ connection: { address } }: Exchange,
+	{ lockedOutMs }: Grant,
+): Refusal | undefined {
+	const nowMs = performance.now();
+	lockout.lock(address, nowMs + lockedOutMs, nowMs);
+	return lockout.check(address, nowMs);
+}

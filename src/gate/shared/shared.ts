@@ -1,0 +1,203 @@
+import { randomBytes } from "node:crypto";
+import type { StateStatus } from "../../admin/status.ts";
+import { formatState, type StateSettings } from "../../config/state.ts";
+import type { Log } from "../../log.ts";
+import {
+	type Answer,
+	type Beat,
+	Connection,
+	clientOptions,
+} from "../../valkey/connection.ts";
+import { Names } from "../../valkey/names.ts";
+import {
+	beat,
+	fail,
+	goneMs,
+	leave,
+	lock,
+	put,
+	type Script,
+	scripts,
+	unlock,
+} from "../../valkey/scripts.ts";
+import type { Lockout } from "../lockout.ts";
+import type { Rules } from "../rules.ts";
+import { SharedLocks } from "./locks.ts";
+import { Rates } from "./rates.ts";
+import { Slots, slotsKeptMs } from "./slots.ts";
+
+/** How long a gate's start waits for Valkey. */
+const startPatienceMs = 1_000;
+/** What is held is told anew after so many beats. */
+const beatsToRefresh = 30;
+
+/**
+ * What this gate shares with others through Valkey, and its own part of it for
+ * when Valkey is away.
+ */
+export class Shared implements Beat {
+	readonly rates = new Rates();
+	readonly slots: Slots;
+	readonly locks: SharedLocks;
+	readonly names: Names;
+	/** Names this run of the gate. */
+	readonly id = randomBytes(8).toString("hex");
+	readonly #where: string;
+	readonly #connection: Connection;
+	#gates: number;
+	#countedAtMs = Number.NEGATIVE_INFINITY;
+	#epoch = "";
+	#sinceMs = 0;
+	#lastServed = "0";
+	#beats = 0;
+
+	/**
+	 * Connects to Valkey where the settings have one, and waits for it for a second
+	 * at the most. The library for it is loaded here and nowhere else.
+	 */
+	static async open(
+		{ settings: { state }, stateAccess }: Rules,
+		lockout: Lockout,
+		log: Log,
+	): Promise<Shared | undefined> {
+		if (state === undefined) return undefined;
+		const { Redis } = await import("../../valkey/iovalkey.ts");
+		const client = new Redis(
+			clientOptions(state.target, state.user, stateAccess),
+		);
+		const shared = new Shared(
+			state,
+			stateAccess.password ?? "",
+			lockout,
+			(self, where) => new Connection(client, where, scripts, beat, self, log),
+		);
+		await shared.#connection.opened(startPatienceMs);
+		return shared;
+	}
+
+	private constructor(
+		{ target, prefix, gates }: StateSettings,
+		secret: string,
+		lockout: Lockout,
+		connect: (beat: Beat, where: string) => Connection,
+	) {
+		this.#where = formatState(target);
+		this.names = new Names(prefix, secret);
+		this.#gates = gates;
+		this.slots = new Slots((slots) =>
+			this.#put(
+				slots.map(([name, own]) => [
+					this.names.of("slots", name),
+					own === 0 ? "" : String(own),
+					slotsKeptMs,
+				]),
+			),
+		);
+		this.locks = new SharedLocks(lockout, {
+			hash: (place) => this.names.hash(place),
+			failed: async (place, fresh, { max, windowMs, lockoutMs }) => {
+				const answer = await this.ask(
+					fail,
+					[this.names.of("wrong", place), this.names.one("locks")],
+					[this.names.hash(place), fresh, max, windowMs, lockoutMs],
+				);
+				return Number(answer?.[0] ?? 0);
+			},
+			locked: (hashes) =>
+				void this.ask(lock, [this.names.one("locks")], hashes.flat()),
+			unlocked: async (hashes) =>
+				(await this.ask(
+					unlock,
+					[this.names.one("locks"), this.names.one("unlocks")],
+					hashes,
+				)) !== undefined,
+		});
+		this.#connection = connect(this, this.#where);
+	}
+
+	/** By how many this gate divides its limits while Valkey is away. */
+	get gates(): number {
+		return this.#gates;
+	}
+
+	get counts(): StateStatus {
+		return {
+			...this.#connection.counts,
+			valkey: this.#where,
+			gates: this.#gates,
+			lockedOut: this.locks.count,
+		};
+	}
+
+	/** Runs a script. Resolves within a quarter of a second, with `undefined` where Valkey is away. */
+	ask(
+		script: Script,
+		keys: readonly string[],
+		args: readonly (string | number)[],
+	): Promise<Answer> {
+		return this.#connection.ask(script, keys, args);
+	}
+
+	question() {
+		const { names } = this;
+		return {
+			keys: ["gates", "epoch", "locks", "unlocks", "served"].map((kind) =>
+				names.one(kind),
+			),
+			args: [
+				this.id,
+				randomBytes(8).toString("hex"),
+				this.#sinceMs,
+				this.#lastServed,
+				"",
+				0,
+			],
+		};
+	}
+
+	answered(answer: readonly unknown[]): void {
+		const [now, epoch, gates, locks, unlocks, , last] = answer;
+		this.#count(Number(gates));
+		this.locks.told(listOf(locks), listOf(unlocks));
+		this.#sinceMs = Number(now);
+		// What comes after data were lost is numbered anew.
+		this.#lastServed = epoch === this.#epoch ? String(last) : "0";
+		if (this.#epoch !== "" && epoch !== this.#epoch) this.back();
+		this.#epoch = String(epoch);
+		this.#beats += 1;
+		if (this.#beats % beatsToRefresh === 0) this.slots.refresh(false);
+	}
+
+	back(): void {
+		this.slots.refresh(true);
+		this.locks.back();
+	}
+
+	async close(): Promise<void> {
+		this.slots.stop();
+		await this.#connection.close(leave, [this.names.one("gates")], [this.id]);
+	}
+
+	/** Others that are back later than this one are still there. */
+	#count(gates: number): void {
+		const nowMs = performance.now();
+		if (gates < this.#gates && nowMs - this.#countedAtMs < goneMs) return;
+		this.#gates = Math.max(1, gates);
+		this.#countedAtMs = nowMs;
+	}
+
+	async #put(
+		values: readonly (readonly [string, string, number])[],
+	): Promise<boolean> {
+		const answer = await this.ask(
+			put,
+			values.map(([key]) => key),
+			[this.id, ...values.flatMap(([, value, keptMs]) => [value, keptMs])],
+		);
+		return answer !== undefined;
+	}
+}
+
+function listOf(value: unknown): readonly unknown[] {
+	return Array.isArray(value) ? value : [];
+}

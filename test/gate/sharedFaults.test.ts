@@ -1,0 +1,249 @@
+import t from "tap";
+import {
+	answerMs,
+	Connection,
+	maxUnanswered,
+} from "../../src/valkey/connection.ts";
+import {
+	bearer,
+	eventually,
+	startGate,
+	type TestGate,
+	testKeys,
+} from "../support/gate.ts";
+import { sharesWith, startPair, stateOf } from "../support/gatePair.ts";
+import {
+	requireValkey,
+	startProxy,
+	startValkey,
+	type TestValkey,
+} from "../support/valkey.ts";
+
+const get = (gate: Pick<TestGate, "url">, key: string) =>
+	fetch(`${gate.url}/api/version`, { headers: bearer(key) });
+
+/** The statuses of so many requests, one after the other. */
+async function statuses(gate: TestGate, count: number, key = testKeys.user) {
+	const seen: number[] = [];
+	for (let at = 0; at < count; at += 1) {
+		const reply = await get(gate, key);
+		await reply.arrayBuffer();
+		seen.push(reply.status);
+	}
+	return seen;
+}
+
+const letThrough = (seen: readonly number[]) =>
+	seen.filter((status) => status === 200).length;
+const isAway = (gate: TestGate) =>
+	eventually(async () => !(await stateOf(gate)).isConnected);
+const timesSaid = (gate: TestGate, event: string) =>
+	gate.log.filter((line) => line.event === event).length;
+
+const tenAMinute = { limits: { perKey: { requestsPerMinute: 10 } } };
+
+t.test(
+	"with Valkey killed each gate lets its part of what is left through, refuses the rest, and says so once",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const valkey = await startValkey(t);
+		const [one, other] = await startPair(t, valkey.url, { config: tenAMinute });
+		t.equal(letThrough(await statuses(one, 4)), 4);
+		await valkey.kill();
+		await Promise.all([isAway(one), isAway(other)]);
+		// Six of the minute are left, three for each of the two; what the other
+		// knows of the four depends on whether it has asked since.
+		t.equal(letThrough(await statuses(one, 8)), 3);
+		t.equal(letThrough(await statuses(other, 8)), 5);
+		t.equal((await get(one, testKeys.wrong)).status, 401, "a rule holds");
+		for (const gate of [one, other]) {
+			await gate.logged(
+				({ event, gates }) => event === "state_away" && gates === 2,
+			);
+			t.equal(timesSaid(gate, "state_away"), 1);
+		}
+
+		const again = await startValkey(t, { port: valkey.port });
+		t.ok(again);
+		await Promise.all([sharesWith(one, 2), sharesWith(other, 2)]);
+		t.equal(timesSaid(one, "state_shared"), 2);
+		t.equal(
+			(await get(one, testKeys.user)).status,
+			429,
+			"an empty Valkey goes on from what the gate knows",
+		);
+		t.equal((await get(other, testKeys.user)).status, 429, "for all");
+	},
+);
+
+t.test(
+	"with Valkey paused a request waits for the time-out at the most, and those after it do not wait",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const valkey = await startValkey(t);
+		const [one] = await startPair(t, valkey.url, { config: tenAMinute });
+		valkey.signal("SIGSTOP");
+		const together = await Promise.all([1, 2, 3].map(() => statuses(one, 1)));
+		t.strictSame(together, [[200], [200], [200]]);
+		await isAway(one);
+		const { unanswered } = await stateOf(one);
+		t.equal(letThrough(await statuses(one, 8)), 2, "5 are its part");
+		const after = await stateOf(one);
+		// Those of the beat go on.
+		t.ok(after.unanswered - unanswered < 8, "no request was asked for");
+		t.equal(after.losses, 1);
+		t.equal(timesSaid(one, "state_away"), 1);
+		valkey.signal("SIGCONT");
+		await sharesWith(one, 2);
+	},
+);
+
+t.test(
+	"a Valkey that is out of memory is away, and back when it has some",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const valkey = await startValkey(t);
+		const [one] = await startPair(t, valkey.url, { config: tenAMinute });
+		await valkey.command("CONFIG", "SET", "maxmemory-policy", "noeviction");
+		await valkey.command("CONFIG", "SET", "maxmemory", "1");
+		t.equal(letThrough(await statuses(one, 10)), 5);
+		const { why } = await one.logged(({ event }) => event === "state_away");
+		t.match(why, /OOM|memory/);
+		await valkey.command("CONFIG", "SET", "maxmemory", "0");
+		await sharesWith(one, 2);
+	},
+);
+
+t.test(
+	"with a slow Valkey limits are still shared; with one that takes longer they are not",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const valkey = await startValkey(t);
+		const proxy = await startProxy(t, valkey.port);
+		const [one, other] = await startPair(t, proxy.url, { config: tenAMinute });
+		const hammer = async (key: typeof testKeys.user | typeof testKeys.owner) =>
+			(
+				await Promise.all(
+					Array.from({ length: 16 }, (_, at) =>
+						statuses(at % 2 ? one : other, 1, key),
+					),
+				)
+			).flat();
+		// On a machine that is busy itself, 200 ms may become more than the time-out.
+		proxy.delayMs = 100;
+		t.equal(letThrough(await hammer(testKeys.user)), 10);
+		proxy.delayMs = 200;
+		const seen = await hammer(testKeys.owner);
+		t.ok(letThrough(seen) <= 12);
+		t.strictSame([...new Set(seen)].sort(), [200, 429]);
+		proxy.delayMs = 4 * answerMs;
+		await Promise.all([isAway(one), isAway(other)]);
+		t.equal((await get(one, testKeys.reader)).status, 200);
+	},
+);
+
+/** Has a Valkey follow another, and waits until it has all of it. */
+async function follow(replica: TestValkey, primary: TestValkey): Promise<void> {
+	await replica.command("REPLICAOF", "127.0.0.1", String(primary.port));
+	await eventually(async () =>
+		(await replica.command("INFO", "replication")).includes(
+			"master_link_status:up",
+		),
+	);
+}
+
+/** How far it has come in what is replicated. */
+async function offsetOf(valkey: TestValkey, name: string): Promise<number> {
+	const info = await valkey.command("INFO", "replication");
+	return Number(new RegExp(`^${name}:(\\d+)`, "m").exec(info)?.[1]);
+}
+
+t.test(
+	"after a failover behind the same address counts and limits go on",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const primary = await startValkey(t);
+		const replica = await startValkey(t);
+		const proxy = await startProxy(t, primary.port);
+		const [one, other] = await startPair(t, proxy.url, { config: tenAMinute });
+		await follow(replica, primary);
+		t.equal(letThrough(await statuses(one, 3)), 3);
+		t.equal(letThrough(await statuses(other, 3)), 3);
+		const written = await offsetOf(primary, "master_repl_offset");
+		await eventually(
+			async () => (await offsetOf(replica, "slave_repl_offset")) >= written,
+		);
+		// For a while the address leads to the one that takes no writes.
+		proxy.target = replica.port;
+		proxy.cut();
+		await primary.kill();
+		await Promise.all([isAway(one), isAway(other)]);
+		await replica.command("REPLICAOF", "NO", "ONE");
+		await Promise.all([sharesWith(one, 2), sharesWith(other, 2)]);
+		t.equal(letThrough(await statuses(one, 6)), 4);
+		t.equal(letThrough(await statuses(other, 1)), 0);
+	},
+);
+
+t.test(
+	"a gate that starts while Valkey is away serves by its part, and shares as soon as it can",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const away = await startValkey(t);
+		await away.kill();
+		const gate = await startGate(t, {
+			config: { ...tenAMinute, state: { url: away.url, gates: 5 } },
+		});
+		await gate.logged(
+			({ event, gates }) => event === "state_away" && gates === 5,
+		);
+		t.equal(letThrough(await statuses(gate, 4)), 2);
+		await startValkey(t, { port: away.port });
+		await sharesWith(gate, 1);
+		t.equal(letThrough(await statuses(gate, 9)), 6, "all four are counted");
+	},
+);
+
+t.test("questions without an answer have a bound", async (t) => {
+	// A client whose server never answers: nothing else holds as many.
+	const asked: unknown[] = [];
+	const handlers = new Map<string, () => void>();
+	let isFirst = true;
+	const client = {
+		status: "ready",
+		on: (event: string, handler: () => void) => handlers.set(event, handler),
+		connect: async () => {},
+		disconnect() {},
+		defineCommand() {},
+		async ask(...words: unknown[]) {
+			if (isFirst) {
+				isFirst = false;
+				return [];
+			}
+			asked.push(words);
+			return new Promise(() => {});
+		},
+	};
+	const script = { name: "ask", lua: "" };
+	const connection = new Connection(
+		client as never,
+		"valkey://127.0.0.1:1",
+		[script],
+		script,
+		{
+			question: () => ({ keys: [], args: [] }),
+			answered() {},
+			back() {},
+			gates: 1,
+		},
+		{ info() {}, warn() {} } as never,
+	);
+	handlers.get("ready")?.();
+	await connection.opened(10_000);
+	const answers = Array.from({ length: maxUnanswered + 5 }, () =>
+		connection.ask(script, [], []),
+	);
+	t.equal(asked.length, maxUnanswered);
+	t.strictSame([...new Set(await Promise.all(answers))], [undefined]);
+	await connection.close(script, [], []);
+});
