@@ -33,11 +33,11 @@ export const internalFault: Refusal = {
  * the relay. It sees only what the steps before have let through, and routes by a
  * path that is in the table to the letter, whatever the client sent.
  *
- * @param relay takes the request over; `path` is what the route table matched
+ * @param relay takes the request over
  */
 export async function createApp(
 	state: GateState,
-	relay: (exchange: Exchange, path: string) => void,
+	relay: (exchange: Exchange) => void,
 ): Promise<FastifyInstance> {
 	const app = fastify({
 		logger: false,
@@ -87,7 +87,7 @@ export async function createApp(
 		// URL. What Ollama is asked for is what the route table matched, to the letter.
 		preHandler: (request: FastifyRequest, reply: FastifyReply) => {
 			reply.hijack();
-			relay(exchangeOf(request), pathOf(request.raw));
+			relay(exchangeOf(request));
 		},
 		handler: () => {
 			throw new Error("a request went past the relay");

@@ -116,9 +116,7 @@ export async function createGate(
 ): Promise<Gate> {
 	const state = new GateState(rules, accessLog, log);
 	state.shared = await Shared.open(rules, state.lockout, log);
-	const app = await createApp(state, (exchange, path) =>
-		relayTo(state, exchange, path),
-	);
+	const app = await createApp(state, (exchange) => relayTo(state, exchange));
 	const servers = new Set<Server>();
 	const sweeper = setInterval(() => sweep(state), sweepIntervalMs);
 	sweeper.unref();
@@ -301,14 +299,14 @@ function countPieces(
 	return true;
 }
 
-/** Step 7. @param path what the route table matched */
-function relayTo(state: GateState, exchange: Exchange, path: string): void {
+/** Step 7. */
+function relayTo(state: GateState, exchange: Exchange): void {
 	const refusal = checkStillGood(state.rules, exchange);
 	if (refusal !== undefined) {
 		sendRefusal(exchange, refusal);
 		return;
 	}
-	const relay = new Relay(exchange, path, state);
+	const relay = new Relay(exchange, state);
 	state.relays.add(relay);
 	exchange.atEnd(() => state.relays.delete(relay));
 	relay.start();

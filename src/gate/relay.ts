@@ -13,11 +13,11 @@ import type { Facts } from "./bodyFacts.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
 import { filterReply, type ReplyFilter } from "./modelPolicy.ts";
 import { lingerForBody, type Refusal, sendRefusal } from "./refusal.ts";
-import { RequestBody } from "./requestBody.ts";
+import { type BodyReader, RequestBody } from "./requestBody.ts";
 import { headersForOllama } from "./requestHead.ts";
 import { formatOf, ResponseWriter } from "./responseWriter.ts";
 import type { GateState } from "./state.ts";
-import { waitForTurn } from "./turn.ts";
+import { type Turn, waitForTurn } from "./turn.ts";
 import {
 	badGateway,
 	busy,
@@ -50,14 +50,13 @@ interface Held {
  * a model loads would keep the GPU busy, and its headers would wait for the
  * first byte of the body.
  */
-export class Relay implements UpstreamSink {
+export class Relay implements UpstreamSink, BodyReader, Turn {
 	readonly exchange: Exchange;
 	index = -1;
 	readonly #state: GateState;
 	/** As they were when it began: a reload changes no running relay's time limits. */
 	readonly #timeouts: GateState["settings"]["upstream"];
 	readonly #route: Route;
-	readonly #path: string;
 	readonly #body: RequestBody;
 	readonly #reply: ResponseWriter;
 	#upstream: Upstream | undefined;
@@ -68,6 +67,8 @@ export class Relay implements UpstreamSink {
 	/** The reply is whole, and waits for what shows that the client has the file. */
 	#replyWaits = false;
 	#clientIsSlow = false;
+	/** The body, or how it will come, until it is its turn. */
+	#unsent: UpstreamCall["body"];
 	/** Its place in the queue, where there is one. */
 	ticket: Ticket | undefined;
 	/** Its turn has not come. */
@@ -76,28 +77,15 @@ export class Relay implements UpstreamSink {
 	/** Sweeps since anything moved; every byte sets it back. */
 	#quietSweeps = 0;
 
-	/** @param path where to, as the route table matched it */
-	constructor(exchange: Exchange, path: string, state: GateState) {
-		const { routeMatch } = exchange;
-		const { route } = routeMatch;
+	constructor(exchange: Exchange, state: GateState) {
+		const { route } = exchange.routeMatch;
 		this.exchange = exchange;
 		this.#state = state;
 		this.#timeouts = state.settings.upstream;
 		this.#route = route;
-		this.#path = path;
 		this.#reply = new ResponseWriter(exchange, route);
 		this.#filter = filterReply(exchange.knownCredential.key, route);
-		this.#body = new RequestBody(exchange, route, routeMatch.path, state, {
-			send: (body, facts) => this.#wait(body, facts),
-			refuse: (refusal) => this.#refuse(refusal),
-			moved: () => {
-				this.#quietSweeps = 0;
-			},
-			flowEnded: () => {
-				if (this.#replyWaits) this.end();
-				else this.#request?.endBody();
-			},
-		});
+		this.#body = new RequestBody(exchange, state, this);
 		// However the exchange ends, nothing goes on upstream.
 		exchange.atEnd((outcome) => {
 			this.#reply.release();
@@ -117,29 +105,38 @@ export class Relay implements UpstreamSink {
 		this.#body.start();
 	}
 
-	/** Step 6b, where the queue has a say in it. */
-	#wait(body: UpstreamCall["body"], facts: Facts | undefined): void {
+	/** What there is to send is known. Step 6b, where the queue has a say in it. */
+	send(body: UpstreamCall["body"], facts?: Facts): void {
 		const { exchange } = this;
 		const { queue } = this.#state;
 		if (exchange.ended) return;
+		this.#unsent = body;
 		if (queue === undefined || facts === undefined) {
-			this.#send(body);
+			this.#send();
 			return;
 		}
 		this.isWaiting = true;
-		this.ticket = waitForTurn(exchange, facts, queue, {
-			go: () => {
-				this.isWaiting = false;
-				this.#send(body);
-			},
-			refuse: (refusal) => this.#refuse(refusal),
-			stillWaits: (ahead) => {
-				if (facts.isStream) this.#reply.tellWaiting(ahead);
-			},
-			dropLoad: () => this.#stop(),
-		});
+		this.ticket = waitForTurn(exchange, facts, queue, this);
 		// It may have come to an end already.
 		if (exchange.ended) this.ticket.end(faultOf(this.#fault));
+	}
+
+	go(): void {
+		this.isWaiting = false;
+		this.#send();
+	}
+
+	stillWaits(ahead: number): void {
+		this.#reply.tellWaiting(ahead);
+	}
+
+	moved(): void {
+		this.#quietSweeps = 0;
+	}
+
+	flowEnded(): void {
+		if (this.#replyWaits) this.end();
+		else this.#request?.endBody();
 	}
 
 	/** Nothing goes on upstream, unless others want the model that is being loaded. */
@@ -149,21 +146,23 @@ export class Relay implements UpstreamSink {
 			this.#request !== undefined &&
 			this.#body.isPassedOn &&
 			this.ticket?.abandon() === true;
-		if (!isKept) this.#stop();
+		if (!isKept) this.stop();
 	}
 
-	#stop(): void {
+	stop(): void {
 		this.#request?.abort();
 		this.ticket?.end(faultOf(this.#fault));
 	}
 
-	#send(body: UpstreamCall["body"]): void {
+	#send(): void {
 		const { exchange } = this;
 		if (exchange.ended) return;
+		const body = this.#unsent;
+		this.#unsent = undefined;
 		// The one in force: a reload may have changed it until now.
 		const { upstream } = this.#state;
 		if (upstream.active >= upstream.maxConnections) {
-			this.#refuse(busy(upstream.maxConnections));
+			this.refuse(busy(upstream.maxConnections));
 			return;
 		}
 		this.#upstream = upstream;
@@ -171,13 +170,15 @@ export class Relay implements UpstreamSink {
 		const headers = headersForOllama(exchange.head);
 		try {
 			const written = () => this.#body.release(false);
-			const call = { method, path: this.#path, headers, body, written };
+			// As the route table matched it, to the letter.
+			const { path } = exchange.routeMatch;
+			const call = { method, path, headers, body, written };
 			exchange.dispatchedAtMs = performance.now();
 			this.#request = upstream.send(call, this);
 		} catch (error) {
 			if (!(error instanceof OddRequest)) throw error;
 			// Node's parser lets no such character in. Should it ever, it gets no further.
-			this.#refuse({
+			this.refuse({
 				status: 400,
 				reason: "malformed",
 				message: "a header of this request cannot be passed on",
@@ -195,12 +196,12 @@ export class Relay implements UpstreamSink {
 		this.ticket?.answered(status, formatOf(headers) !== "opaque");
 		this.#state.upstreamHealth.answered();
 		if (exchange.ended) {
-			this.#stop();
+			this.stop();
 			return;
 		}
 		this.#quietSweeps = 0;
 		if (status >= 300 && status < 400) {
-			this.#refuse(redirected);
+			this.refuse(redirected);
 			return;
 		}
 		const held = { status, headers, chunks: [], bytes: 0 };
@@ -221,7 +222,7 @@ export class Relay implements UpstreamSink {
 
 	#beginReply(headers: readonly string[], length?: number): void {
 		if (this.#reply.begin(headers, length)) return;
-		this.#refuse(
+		this.refuse(
 			badGateway(
 				"upstream_garbage",
 				"Ollama sent a header that cannot be passed on",
@@ -252,7 +253,7 @@ export class Relay implements UpstreamSink {
 		held.chunks.push(chunk);
 		held.bytes += chunk.length;
 		if (held.bytes > maxListBytes)
-			this.#refuse(badGateway("upstream_garbage", "Ollama's list is too long"));
+			this.refuse(badGateway("upstream_garbage", "Ollama's list is too long"));
 	}
 
 	#sendHeld({ status, headers, chunks }: Held): void {
@@ -263,7 +264,7 @@ export class Relay implements UpstreamSink {
 		}
 		const body = this.#filter === undefined ? whole : this.#filter(whole);
 		if (body === undefined) {
-			this.#refuse(
+			this.refuse(
 				badGateway("upstream_garbage", "Ollama's list cannot be read"),
 			);
 			return;
@@ -301,7 +302,7 @@ export class Relay implements UpstreamSink {
 		this.#fault = fault.kind;
 		if (fault.kind !== "garbage") this.#state.noteUpstreamFailure();
 		if (this.exchange.ended) {
-			this.#stop();
+			this.stop();
 			return;
 		}
 		this.#fail(describeFault(fault, this.#upstream?.name ?? "upstream.url"));
@@ -337,7 +338,7 @@ export class Relay implements UpstreamSink {
 		if (this.exchange.ended) return;
 		if (this.#body.trickles(intervalMs, this.#timeouts.idleTimeoutMs)) {
 			this.exchange.closing = true;
-			this.#refuse(stalled("comes too slowly for one that is read whole"));
+			this.refuse(stalled("comes too slowly for one that is read whole"));
 			return;
 		}
 		// The queue looks after time itself.
@@ -355,7 +356,7 @@ export class Relay implements UpstreamSink {
 			!hasBegun
 		) {
 			this.exchange.closing = true;
-			this.#refuse(stalled("stopped coming"));
+			this.refuse(stalled("stopped coming"));
 		} else {
 			const seconds = Math.round(quietMs / 1000);
 			const message = `Ollama sent nothing for ${seconds} s`;
@@ -387,7 +388,7 @@ export class Relay implements UpstreamSink {
 		this.#reply.breakOff(fault.message, "upstream_error", cutGraceMs);
 	}
 
-	#refuse(refusal: Refusal): void {
+	refuse(refusal: Refusal): void {
 		if (this.exchange.ended) return;
 		if (!this.#reply.hasBegun) {
 			sendRefusal(this.exchange, refusal);

@@ -1,4 +1,4 @@
-import { type Route, smallBodyBytes } from "../ollama/routes.ts";
+import { smallBodyBytes } from "../ollama/routes.ts";
 import type { UpstreamCall, UpstreamRequest } from "../upstream/client.ts";
 import { type Facts, type FactsReader, readFacts } from "./bodyFacts.ts";
 import { type BodyGuard, guardBody } from "./bodyGuard.ts";
@@ -27,7 +27,7 @@ const tooManyLargeBodies: Refusal = {
 };
 
 /** What a body is read for. */
-interface Reader {
+export interface BodyReader {
 	/**
 	 * What goes to Ollama is known: nothing, the whole body, or how it will come.
 	 *
@@ -52,7 +52,7 @@ export class RequestBody {
 	upstreamIsSlow = false;
 	readonly #exchange: Exchange;
 	readonly #state: GateState;
-	readonly #reader: Reader;
+	readonly #reader: BodyReader;
 	/** The key's name. */
 	readonly #key: string;
 	readonly #limitBytes: number;
@@ -84,13 +84,8 @@ export class RequestBody {
 	/** Small pieces that go on together. */
 	#small: Buffer[] = [];
 
-	constructor(
-		exchange: Exchange,
-		route: Route,
-		path: string,
-		state: GateState,
-		reader: Reader,
-	) {
+	constructor(exchange: Exchange, state: GateState, reader: BodyReader) {
+		const { route, path } = exchange.routeMatch;
 		const credential = exchange.knownCredential;
 		this.#exchange = exchange;
 		this.#state = state;

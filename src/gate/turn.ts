@@ -1,6 +1,6 @@
 import { type Priority, priorities } from "../priority.ts";
 import type { FairQueue } from "../queue/queue.ts";
-import type { NoTurn, Ticket } from "../queue/ticket.ts";
+import type { NoTurn, Ticket, Waiter } from "../queue/ticket.ts";
 import type { Facts } from "./bodyFacts.ts";
 import type { Exchange } from "./exchange.ts";
 import type { Refusal } from "./refusal.ts";
@@ -12,42 +12,72 @@ import { userOf } from "./user.ts";
 export interface Turn {
 	go(): void;
 	refuse(refusal: Refusal): void;
-	/** It may be told how many are ahead of it. */
+	/** Its reply is a stream, and may tell how many are ahead of it. */
 	stillWaits(ahead: number): void;
-	/** The load that it was kept for has had its time. */
-	dropLoad(): void;
+	/** The load that it was kept for has had its time: nothing goes on upstream. */
+	stop(): void;
 }
 
 /** Takes a place in the queue. The turn may come before this returns. */
 export function waitForTurn(
 	exchange: Exchange,
-	{ model, isStream }: Facts,
+	facts: Facts,
 	queue: FairQueue,
 	turn: Turn,
 ): Ticket {
-	const { id, share } = userOf(exchange);
-	const sinceMs = performance.now();
-	return queue.enter({
-		user: id,
-		share,
-		priority: priorityOf(exchange, queue),
-		model,
-		isStream,
-		go() {
-			exchange.queueMs = performance.now() - sinceMs;
-			exchange.replyHeaders.push(
-				"x-llamagate-queue-ms",
-				String(Math.round(exchange.queueMs)),
-			);
-			turn.go();
-		},
-		refused(why) {
-			exchange.queueMs = performance.now() - sinceMs;
-			turn.refuse(describe(why, model));
-		},
-		stillWaits: (ahead) => turn.stillWaits(ahead),
-		dropLoad: () => turn.dropLoad(),
-	});
+	const priority = priorityOf(exchange, queue);
+	return queue.enter(new WaitingExchange(exchange, facts, priority, turn));
+}
+
+/** A request as the queue sees it. A class: functions of its own would be made anew for each. */
+class WaitingExchange implements Waiter {
+	readonly user: string;
+	readonly share: number;
+	readonly priority: Priority;
+	readonly model: string | undefined;
+	readonly isStream: boolean;
+	readonly #exchange: Exchange;
+	readonly #turn: Turn;
+	readonly #sinceMs = performance.now();
+
+	constructor(
+		exchange: Exchange,
+		{ model, isStream }: Facts,
+		priority: Priority,
+		turn: Turn,
+	) {
+		const { id, share } = userOf(exchange);
+		this.user = id;
+		this.share = share;
+		this.priority = priority;
+		this.model = model;
+		this.isStream = isStream;
+		this.#exchange = exchange;
+		this.#turn = turn;
+	}
+
+	go(): void {
+		const queueMs = performance.now() - this.#sinceMs;
+		this.#exchange.queueMs = queueMs;
+		this.#exchange.replyHeaders.push(
+			"x-llamagate-queue-ms",
+			String(Math.round(queueMs)),
+		);
+		this.#turn.go();
+	}
+
+	refused(why: NoTurn): void {
+		this.#exchange.queueMs = performance.now() - this.#sinceMs;
+		this.#turn.refuse(describe(why, this.model));
+	}
+
+	stillWaits(ahead: number): void {
+		if (this.isStream) this.#turn.stillWaits(ahead);
+	}
+
+	dropLoad(): void {
+		this.#turn.stop();
+	}
 }
 
 /** The key's class, or a lower one that the request asks for. */

@@ -26,8 +26,8 @@ const leastSweep = 64;
 export class Account implements Heaped {
 	heapIndex = -1;
 	readonly user: string;
-	/** Where it stands in an order by counters; told when its own has changed. */
-	readonly standings = new Set<{ moved(): void }>();
+	/** Where it stands in an order by counters, while it waits; told when its own has changed. */
+	standings: Set<{ moved(): void }> | undefined;
 	/** Two of it get twice the service. */
 	share = 1;
 	/** Service that has been rendered and is over, in milliseconds divided by the share. */
@@ -53,6 +53,7 @@ export class Account implements Heaped {
 	}
 
 	changed(): void {
+		if (this.standings === undefined) return;
 		for (const standing of this.standings) standing.moved();
 	}
 }
@@ -89,6 +90,20 @@ export class Fairness {
 
 	/** A request of this user's begins to wait. */
 	enter(user: string, share: number): Account {
+		const account = this.#arrive(user, share);
+		account.waiting += 1;
+		this.#waiting.add(account);
+		return account;
+	}
+
+	/** A request of this user's runs at once, where nobody waits: as `enter` and `start` would have it. */
+	pass(user: string, share: number): Charge {
+		const account = this.#arrive(user, share);
+		this.#floorMs = Math.max(this.#floorMs, account.settledMs);
+		return this.#charge(account);
+	}
+
+	#arrive(user: string, share: number): Account {
 		let account = this.#accounts.get(user);
 		if (account === undefined) {
 			account = new Account(user);
@@ -103,8 +118,6 @@ export class Fairness {
 			account.lastTurn = this.#turns;
 			this.#active += 1;
 		}
-		account.waiting += 1;
-		this.#waiting.add(account);
 		return account;
 	}
 
@@ -119,6 +132,10 @@ export class Fairness {
 	start(account: Account): Charge {
 		this.#raiseFloor();
 		this.#waitsLess(account);
+		return this.#charge(account);
+	}
+
+	#charge(account: Account): Charge {
 		account.running += 1;
 		this.#turns += 1;
 		account.lastTurn = this.#turns;
@@ -169,7 +186,8 @@ export class Fairness {
 		if (this.#active === 0) {
 			// Nobody waits whom a debt could serve.
 			this.#floorMs = Math.max(this.#floorMs, account.settledMs);
-			this.#accounts.clear();
+			// By itself it says nothing, and often comes again.
+			if (this.#accounts.size > 1) this.#accounts.clear();
 			return;
 		}
 		if (account.settledMs <= this.#floorMs) this.#accounts.delete(account.user);

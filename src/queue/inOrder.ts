@@ -1,9 +1,9 @@
-import type { Lane, Model, Place } from "./model.ts";
+import { isBefore, type Lane, type Model, type Place } from "./model.ts";
 
 /**
  * What waits for a model, in the order in which it is likely to go: the higher
  * class first, and within one each user in turn, the least served first. As many
- * come before a request here as `Turns.aheadOf` says. It may be left early: the
+ * come before a request here as `aheadOf` says. It may be left early: the
  * first ones cost no look at the others.
  */
 export function* inOrder(model: Model): Generator<Place> {
@@ -29,4 +29,24 @@ function* byRounds(lane: Lane): Generator<Place> {
 		}
 		lines = rest;
 	}
+}
+
+/** How many are likely to go before a request that waits, at most all that wait. */
+export function aheadOf(place: Place): number {
+	const { line } = place;
+	if (place.state !== "waiting" || line === undefined) return 0;
+	let own = 0;
+	for (const other of line.places) {
+		if (other === place) break;
+		own += 1;
+	}
+	let ahead = own;
+	for (let rank = 0; rank < place.rank; rank += 1)
+		ahead += place.model.lanes[rank]?.arrivals.size ?? 0;
+	for (const other of line.lane.lines) {
+		if (other === line) continue;
+		const rounds = own + (isBefore(other.account, line.account) ? 1 : 0);
+		ahead += Math.min(other.places.size, rounds);
+	}
+	return ahead;
 }

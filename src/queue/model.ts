@@ -1,3 +1,4 @@
+import { ActiveSet } from "../net/activeSet.ts";
 import { type Priority, priorities } from "../priority.ts";
 import type { Account, Charge } from "./fairness.ts";
 import { Heap, type Heaped } from "./heap.ts";
@@ -21,6 +22,8 @@ export interface Asked {
 
 /** A request in the queue, from its arrival to its end. */
 export class Place {
+	/** Among those of its model that run. */
+	index = -1;
 	readonly asked: Asked;
 	/** The class that it waits in: an index of `priorities`. */
 	readonly rank: number;
@@ -101,7 +104,7 @@ export class Model {
 	idleSinceMs = 0;
 	/** The request that makes Ollama load it. */
 	loader: Place | undefined;
-	readonly running = new Set<Place>();
+	readonly running = new ActiveSet<Place>();
 	/** By class, the highest first. */
 	readonly lanes: readonly Lane[] = priorities.map(() => new Lane());
 	/** Models that had to go when it was loaded, or for which it had to. */

@@ -8,6 +8,8 @@ const freshMs = 250;
 const staleMs = 10_000;
 /** How long an Ollama that lists nothing is not asked again. */
 const failedRestMs = 10_000;
+/** Spellings of names that are remembered. */
+const maxAsked = 1_000;
 
 /** Where a request for a model goes. */
 export type Whereabouts =
@@ -26,6 +28,8 @@ export class OllamaModels {
 	readonly #upstream: () => Upstream;
 	/** By name. */
 	#names = new Map<string, Whereabouts>();
+	/** The same, by names as they were asked for. */
+	readonly #asked = new Map<string, Whereabouts>();
 	#readAtMs = Number.NEGATIVE_INFINITY;
 	#failedAtMs = Number.NEGATIVE_INFINITY;
 	#reading: Promise<void> | undefined;
@@ -36,6 +40,13 @@ export class OllamaModels {
 
 	/** What is known of a model without asking; `undefined` if Ollama is to be asked first. */
 	known(name: string, nowMs: number): Whereabouts | undefined {
+		const asked = this.#asked.get(name);
+		if (asked === undefined) return this.#look(name, nowMs);
+		if (nowMs - this.#readAtMs > staleMs) void this.read(nowMs);
+		return asked;
+	}
+
+	#look(name: string, nowMs: number): Whereabouts | undefined {
 		const parsed = parseModelName(name);
 		if (parsed === undefined) return unclear;
 		if (parsed.cloud) return nowhere;
@@ -43,6 +54,8 @@ export class OllamaModels {
 		const found = this.#names.get(full);
 		if (found !== undefined) {
 			if (nowMs - this.#readAtMs > staleMs) void this.read(nowMs);
+			if (this.#asked.size >= maxAsked) this.#asked.clear();
+			this.#asked.set(name, found);
 			return found;
 		}
 		if (nowMs - this.#readAtMs < freshMs) return nowhere;
@@ -87,6 +100,7 @@ export class OllamaModels {
 			names.set(name, isElsewhere ? nowhere : { kind: "here", key });
 		}
 		this.#names = names;
+		this.#asked.clear();
 		this.#readAtMs = performance.now();
 	}
 }

@@ -1,7 +1,7 @@
 import type { Settings } from "../config/load.ts";
 import type { Upstream } from "../upstream/client.ts";
 import { DrainRate } from "./drainRate.ts";
-import { inOrder } from "./inOrder.ts";
+import { aheadOf, inOrder } from "./inOrder.ts";
 import { type Model, type Place, unclearModel } from "./model.ts";
 import { OllamaModels, type Whereabouts } from "./ollamaModels.ts";
 import { comesBack } from "./restart.ts";
@@ -28,6 +28,7 @@ export class FairQueue {
 	#turns: Turns;
 	#models: OllamaModels;
 	readonly #upstream: () => Upstream;
+	/** Those that wait in a line. */
 	readonly #tickets = new Map<Place, Ticket>();
 	/** Their model is looked up. */
 	readonly #lookups = new Set<Ticket>();
@@ -118,7 +119,6 @@ export class FairQueue {
 			this.#withdraw(ticket);
 		} else if (place !== undefined) {
 			const wasLoader = place.model.loader === place;
-			this.#tickets.delete(place);
 			this.#turns.finished(place, nowMs, isKept);
 			this.#rate.finished(nowMs);
 			if (wasLoader) this.#poll();
@@ -165,7 +165,7 @@ export class FairQueue {
 			const times = Math.floor((nowMs - ticket.arrivedMs) / announceAfterMs);
 			if (times <= ticket.told) continue;
 			ticket.told = times;
-			ticket.waiter.stillWaits(this.#turns.aheadOf(ticket.place));
+			ticket.waiter.stillWaits(aheadOf(ticket.place));
 			if (performance.now() - nowMs > tellingMs) return;
 		}
 	}
@@ -237,6 +237,7 @@ export class FairQueue {
 		this.#waiters.add(ticket);
 		await this.#models.read(performance.now());
 		if (!this.#lookups.delete(ticket) || ticket.state !== "waiting") return;
+		this.#waiters.delete(ticket);
 		const known = this.#models.known(model, performance.now());
 		// The list has been read anew, or cannot be had.
 		this.#direct(ticket, known ?? { kind: "nowhere" }, model);
@@ -256,6 +257,8 @@ export class FairQueue {
 	#stand(ticket: Ticket, model: string): void {
 		const { user, share, priority, isStream } = ticket.waiter;
 		const asked = { user, share, priority, model, isStream };
+		if (this.#maySend) ticket.place = this.#turns.pass(asked, ticket.arrivedMs);
+		if (ticket.place !== undefined) return void this.#go(ticket);
 		const place = this.#turns.arrived(asked, ticket.arrivedMs);
 		ticket.place = place;
 		this.#tickets.set(place, ticket);
@@ -265,18 +268,14 @@ export class FairQueue {
 		const { maxWaiting, maxWaitingPerUser } = this.#settings;
 		const ofUser = this.#waiters.of(user);
 		if (ofUser > maxWaitingPerUser)
-			this.#refuse(ticket, {
-				kind: "user_full",
-				retryAfterS: this.#rate.secondsFor(
-					ofUser * this.#waiters.users,
-					performance.now(),
-				),
-			});
+			this.#refuseFull(ticket, "user_full", ofUser * this.#waiters.users);
 		else if (this.waiting > maxWaiting)
-			this.#refuse(ticket, {
-				kind: "full",
-				retryAfterS: this.#rate.secondsFor(this.waiting, performance.now()),
-			});
+			this.#refuseFull(ticket, "full", this.waiting);
+	}
+
+	#refuseFull(ticket: Ticket, kind: "user_full" | "full", ahead: number): void {
+		const retryAfterS = this.#rate.secondsFor(ahead, performance.now());
+		this.#refuse(ticket, { kind, retryAfterS });
 	}
 
 	/** Takes a request that waits out of wherever it does. */
@@ -296,18 +295,24 @@ export class FairQueue {
 		ticket.waiter.refused(why);
 	}
 
+	/** Whether Ollama is there, as far as is known, and there is a connection left. */
+	get #maySend(): boolean {
+		const { active, maxConnections } = this.#upstream();
+		return !this.#isDown && active < maxConnections;
+	}
+
 	/** Sends everything whose turn it is. */
 	#pump(): void {
-		if (this.#isPumping || this.#isDown) return;
+		if (this.#isPumping) return;
 		this.#isPumping = true;
 		try {
-			for (;;) {
-				const { active, maxConnections } = this.#upstream();
-				if (active >= maxConnections) break;
+			while (this.#maySend) {
 				const place = this.#turns.next(performance.now());
 				if (place === undefined) break;
 				const ticket = this.#tickets.get(place);
 				if (ticket === undefined) throw new Error("a place without a request");
+				this.#tickets.delete(place);
+				this.#waiters.delete(ticket);
 				this.#go(ticket);
 			}
 		} finally {
@@ -317,7 +322,6 @@ export class FairQueue {
 	}
 
 	#go(ticket: Ticket): void {
-		this.#waiters.delete(ticket);
 		ticket.state = "running";
 		this.#dispatched += 1;
 		this.#waitedMs += performance.now() - ticket.arrivedMs;

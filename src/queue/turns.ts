@@ -1,14 +1,7 @@
 import { type Priority, priorities } from "../priority.ts";
 import { Fairness } from "./fairness.ts";
 import { Loads } from "./loads.ts";
-import {
-	type Asked,
-	isBefore,
-	type Lane,
-	Line,
-	Model,
-	Place,
-} from "./model.ts";
+import { type Asked, type Lane, Line, Model, Place } from "./model.ts";
 import {
 	bestOf,
 	better,
@@ -91,6 +84,7 @@ export class Turns {
 			line = new Line(account, lane, nowMs);
 			lane.passedOver.add(line);
 			lane.byUser.set(asked.user, line);
+			account.standings ??= new Set();
 			account.standings.add(line);
 		}
 		line.places.add(place);
@@ -99,6 +93,25 @@ export class Turns {
 		place.line = line;
 		this.#waiting += 1;
 		return place;
+	}
+
+	/**
+	 * Starts a request that comes while nobody waits and its model has room, as
+	 * `arrived` and `next` would; `undefined` if it has to wait, and nothing has changed.
+	 */
+	pass(asked: Asked, nowMs: number): Place | undefined {
+		if (this.#waiting > 0) return undefined;
+		const model = this.#models.get(asked.model);
+		if (
+			model === undefined ||
+			!this.#loads.isLoaded(model) ||
+			this.#loads.holdsBack(nowMs) ||
+			model.running.size >= model.slots.known
+		)
+			return undefined;
+		const place = new Place(asked, model);
+		place.charge = this.#fairnessOf(place.rank).pass(asked.user, asked.share);
+		return this.#run(place, nowMs);
 	}
 
 	/** A request that waited is gone. */
@@ -228,29 +241,10 @@ export class Turns {
 			}
 	}
 
-	/** How many are likely to go before a request that waits, at most all that wait. */
-	aheadOf(place: Place): number {
-		const { line } = place;
-		if (place.state !== "waiting" || line === undefined) return 0;
-		let own = 0;
-		for (const other of line.places) {
-			if (other === place) break;
-			own += 1;
-		}
-		let ahead = own;
-		for (let rank = 0; rank < place.rank; rank += 1)
-			ahead += place.model.lanes[rank]?.arrivals.size ?? 0;
-		for (const other of line.lane.lines) {
-			if (other === line) continue;
-			const rounds = own + (isBefore(other.account, line.account) ? 1 : 0);
-			ahead += Math.min(other.places.size, rounds);
-		}
-		return ahead;
-	}
-
 	/** Whether a model is being loaded, or waits to be. */
 	get wantsLoad(): boolean {
 		if (this.#loads.current !== undefined) return true;
+		if (this.#waiting === 0) return false;
 		for (const model of this.#models.values())
 			if (!this.#loads.isLoaded(model) && model.waiting > 0) return true;
 		return false;
@@ -345,10 +339,14 @@ export class Turns {
 		this.#stand(place, line);
 		line.served(nowMs);
 		place.charge = this.#fairnessOf(place.rank).start(line.account);
+		return this.#run(place, nowMs);
+	}
+
+	#run(place: Place, nowMs: number): Place {
 		place.state = "running";
 		place.startedMs = nowMs;
 		place.servedFromMs = nowMs;
-		model.running.add(place);
+		place.model.running.add(place);
 		this.#running += 1;
 		return place;
 	}
@@ -363,14 +361,14 @@ export class Turns {
 		line.lane.lines.delete(line);
 		line.lane.passedOver.delete(line);
 		line.lane.byUser.delete(place.asked.user);
-		line.account.standings.delete(line);
+		line.account.standings?.delete(line);
 	}
 
 	#judgeTry(place: Place, nowMs: number): void {
-		const { rivals, model } = place;
+		const { rivals } = place;
 		if (rivals === undefined) return;
 		for (const rival of rivals)
-			if (!model.running.has(rival))
+			if (rival.state !== "running")
 				return void this.#endTry(place, "unclear", nowMs);
 		this.#endTry(place, "fits", nowMs);
 	}

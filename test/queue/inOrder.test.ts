@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import t from "tap";
 import { priorities } from "../../src/priority.ts";
-import { inOrder } from "../../src/queue/inOrder.ts";
+import { aheadOf, inOrder } from "../../src/queue/inOrder.ts";
 import { isBefore, type Place } from "../../src/queue/model.ts";
 import { Turns } from "../../src/queue/turns.ts";
 
@@ -61,7 +61,7 @@ t.test(
 				return (
 					order.length === waiting.length &&
 					order.every((place, ahead) => {
-						const said = turns.aheadOf(place);
+						const said = aheadOf(place);
 						// Of two that are equal neither counts as ahead of the other.
 						return said === ahead || (said < ahead && hasEqual(place, waiting));
 					})

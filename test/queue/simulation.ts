@@ -39,6 +39,8 @@ export interface Conditions {
 	readonly tickMs?: number;
 	/** Models go without the queue's doing: by their keep_alive, or with Ollama. */
 	readonly mayVanish?: boolean;
+	/** Each request stands in a line first, also where it can pass at once. */
+	readonly isLinedUp?: boolean;
 	/** Look at every invariant after every event. */
 	readonly isStrict?: boolean;
 }
@@ -109,7 +111,11 @@ export class Simulation {
 	/** @param done called at its end, whatever that is */
 	submit(request: Request, done: (trip: Trip) => void = () => {}): Trip {
 		const { nowMs } = this;
-		const place = this.turns.arrived(request, nowMs);
+		const passed =
+			this.#conditions.isLinedUp === true
+				? undefined
+				: this.turns.pass(request, nowMs);
+		const place = passed ?? this.turns.arrived(request, nowMs);
 		const ended = () => {
 			if (trip.job.slotSinceMs === undefined) this.#over(trip, "failed", done);
 			else this.#over(trip, "served", done);
@@ -127,7 +133,8 @@ export class Simulation {
 		};
 		this.trips.push(trip);
 		this.#trips.set(place, trip);
-		this.#waiting.add(trip);
+		if (passed === undefined) this.#waiting.add(trip);
+		else this.#send(trip);
 		if (request.patienceMs !== undefined)
 			this.clock.after(request.patienceMs, () => this.#leave(trip, done));
 		this.#pump();
@@ -231,6 +238,14 @@ export class Simulation {
 		if (!isQuiet) this.#pump();
 	}
 
+	#send(trip: Trip): void {
+		this.#running.add(trip);
+		this.started += 1;
+		trip.startedMs = this.nowMs;
+		if (this.#conditions.isStrict === true) this.#checkStart(trip);
+		this.ollama.send(trip.job);
+	}
+
 	#isPumping = false;
 	#pump(): void {
 		if (this.#isPumping) return;
@@ -241,11 +256,7 @@ export class Simulation {
 			const trip = this.#trips.get(place);
 			assert.ok(trip !== undefined, "a request that is over was started");
 			assert.ok(this.#waiting.delete(trip), "a request was started twice");
-			this.#running.add(trip);
-			this.started += 1;
-			trip.startedMs = this.nowMs;
-			if (this.#conditions.isStrict === true) this.#checkStart(trip);
-			this.ollama.send(trip.job);
+			this.#send(trip);
 		}
 		this.#isPumping = false;
 		this.#watch();
@@ -391,7 +402,7 @@ export function checkTurns(
 				lanes.flatMap(({ byUser }) => byUser.get(account.user) ?? []),
 			);
 			assert.deepEqual(
-				account.standings,
+				account.standings ?? new Set(),
 				new Set(lines.filter((line) => line.account === account)),
 			);
 		}
@@ -404,7 +415,7 @@ function checkModel(model: Model): void {
 	assert.ok(model.running.size <= model.slots.known + 1, "too many run");
 	if (model.loader !== undefined) {
 		assert.equal(model.loader.state, "running");
-		assert.ok(model.running.has(model.loader));
+		assert.ok([...model.running].includes(model.loader));
 	}
 	for (const place of model.running) assert.equal(place.state, "running");
 	for (const lane of model.lanes) {

@@ -56,8 +56,12 @@ export const trace: fc.Arbitrary<Trace> = fc.record({
 	requests: fc.array(request, { minLength: 1, maxLength: 40 }),
 });
 
-/** Runs a trace to its end, with a look at every invariant after every event. */
-export function play(one: Trace): Simulation {
+/**
+ * Runs a trace to its end, with a look at every invariant after every event.
+ *
+ * @param isLinedUp each request stands in a line first, also where it can pass at once
+ */
+export function play(one: Trace, isLinedUp = false): Simulation {
 	const { maxWaitMs, failing, restartsMs, expiries } = one;
 	const simulation = new Simulation({
 		machine: {
@@ -66,6 +70,7 @@ export function play(one: Trace): Simulation {
 		},
 		psMs: one.psMs,
 		isStrict: true,
+		isLinedUp,
 		mayVanish: restartsMs.length + expiries.length > 0,
 		settings: {
 			parallel: one.known,

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import t from "tap";
 import { type Priority, priorities } from "../../src/priority.ts";
+import { aheadOf } from "../../src/queue/inOrder.ts";
 import type { Asked } from "../../src/queue/model.ts";
 import { Turns } from "../../src/queue/turns.ts";
 import { defaultSettings, type Request, Simulation } from "./simulation.ts";
@@ -30,7 +31,7 @@ t.test(
 		const first = turns.next(0);
 		const one = turns.arrived(asked("ann"), 500);
 		t.equal(turns.next(500), undefined, "the slot is in use");
-		t.equal(turns.aheadOf(one), 0);
+		t.equal(aheadOf(one), 0);
 		assert.ok(first !== undefined);
 		turns.finished(first, 1000);
 		t.equal(turns.next(1000), one);
@@ -83,7 +84,7 @@ t.test("a long backlog of one's own is not being passed over", async (t) => {
 		turns.finished(place, nowMs);
 	}
 	const one = turns.arrived(asked("bob"), nowMs);
-	t.equal(turns.aheadOf(one), 0);
+	t.equal(aheadOf(one), 0);
 });
 
 t.test("users who come and come do not put off one who waits", async (t) => {
@@ -124,9 +125,7 @@ t.test(
 					const trips = list.map(([user, priority]) =>
 						simulation.submit(request(user, { priority })),
 					);
-					const ahead = trips.map(({ place }) =>
-						simulation.turns.aheadOf(place),
-					);
+					const ahead = trips.map(({ place }) => aheadOf(place));
 					simulation.run();
 					const order = [...trips].sort((a, b) => a.startedMs - b.startedMs);
 					assert.deepEqual(
