@@ -87,11 +87,21 @@ const commands: Record<string, Entry> = {
 /** What people type for a command that has another name. */
 const otherWords = new Map(
 	Object.entries({
-		...{ start: "serve", run: "serve", install: "setup", init: "setup" },
-		...{ uninstall: "setup --undo", undo: "setup --undo", test: "check" },
-		...{ add: "keys add", list: "keys list", revoke: "keys revoke" },
-		...{ rotate: "keys rotate", client: "connect", clients: "connect" },
-		...{ ps: "top", queue: "top" },
+		start: "serve",
+		run: "serve",
+		install: "setup",
+		init: "setup",
+		uninstall: "setup --undo",
+		undo: "setup --undo",
+		test: "check",
+		add: "keys add",
+		list: "keys list",
+		revoke: "keys revoke",
+		rotate: "keys rotate",
+		client: "connect",
+		clients: "connect",
+		ps: "top",
+		queue: "top",
 	}),
 );
 

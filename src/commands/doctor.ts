@@ -294,7 +294,13 @@ function list(
 ): number {
 	const given = givenOf(
 		values,
-		...["explain", "fix", "html", "changes", "watch", "every", "key-stdin"],
+		"explain",
+		"fix",
+		"html",
+		"changes",
+		"watch",
+		"every",
+		"key-stdin",
 	);
 	if (given !== undefined)
 		throw new UsageError(`--list goes without --${given}`);
@@ -304,7 +310,12 @@ function list(
 			? formatJson({
 					checks: chosen.map(
 						({ id, group, layer, title, severity, why, step, needsRoot }) => ({
-							...{ id, group, layer, title, severity, why },
+							id,
+							group,
+							layer,
+							title,
+							severity,
+							why,
 							needsRoot: needsRoot === true,
 							...(step === undefined ? {} : { step }),
 						}),

@@ -91,7 +91,10 @@ interface Source {
 
 function readJournal(sinceMs: number | undefined, follow: boolean): Source {
 	return readProgram("journalctl", [
-		...["--unit=llamagate.service", "--output=cat", "--no-pager", "--quiet"],
+		"--unit=llamagate.service",
+		"--output=cat",
+		"--no-pager",
+		"--quiet",
 		...(sinceMs === undefined
 			? []
 			: [`--since=@${Math.floor(sinceMs / 1000)}`]),

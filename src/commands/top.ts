@@ -190,7 +190,8 @@ function modelTable(models: NonNullable<GateTop["queue"]>["models"]): Table {
 	return [
 		["MODEL", "STATE", "SLOTS", "AT WORK", "WAITING"],
 		models.map(({ name, state, slots, running, waiting }) => [
-			...[name, state],
+			name,
+			state,
 			...[slots, running, waiting].map(String),
 		]),
 	];
@@ -200,9 +201,15 @@ function requestTable(requests: readonly TopRequest[], rateOf: RateOf): Table {
 	const hasDevices = requests.some(({ node }) => node !== null);
 	return [
 		[
-			...["STATE", "WHO"],
+			"STATE",
+			"WHO",
 			...(hasDevices ? ["DEVICE"] : []),
-			...["CLASS", "MODEL", "AHEAD", "TIME", "TOKENS/S", "CALL"],
+			"CLASS",
+			"MODEL",
+			"AHEAD",
+			"TIME",
+			"TOKENS/S",
+			"CALL",
 		],
 		requests.map((request) => [
 			request.state,

@@ -151,7 +151,13 @@ function toTable(
 	]);
 	const head = [
 		...by.map((name) => (name === "day" ? "DAY (UTC)" : name.toUpperCase())),
-		...["GPU", "", "REQUESTS", "REFUSED", "TOKENS IN", "OUT", "WAITED"],
+		"GPU",
+		"",
+		"REQUESTS",
+		"REFUSED",
+		"TOKENS IN",
+		"OUT",
+		"WAITED",
 	];
 	const [title = head, ...lines] = alignRight([head, ...cells], by.length);
 	return formatTable(title, lines);

@@ -31,7 +31,13 @@ export class Aggregates {
 		const hour = Math.floor(record.time / hourMs);
 		const id = JSON.stringify([
 			hour,
-			...[user, userBy, key, node, model, route, outcome],
+			user,
+			userBy,
+			key,
+			node,
+			model,
+			route,
+			outcome,
 		]);
 		const sum = this.#sums.get(id);
 		if (sum === undefined) {

@@ -304,7 +304,10 @@ function follow(
 				case "translate":
 				case "unsure":
 					endings.push({
-						...{ chain, rule, path, packets: fitting.packets },
+						chain,
+						rule,
+						path,
+						packets: fitting.packets,
 						share: verdict.kind === "unsure" ? "some" : decided,
 					});
 					if (verdict.kind === "unsure") gone = "all";
@@ -346,7 +349,11 @@ function follow(
 	const left = walk(chain.rules, packets, "all", [chain.name]);
 	if (chain.accepts && left !== "none")
 		endings.push({
-			...{ chain, rule: undefined, path: [chain.name], packets, share: left },
+			chain,
+			rule: undefined,
+			path: [chain.name],
+			packets,
+			share: left,
 		});
 	return { endings, isMarked };
 }
@@ -510,7 +517,9 @@ export function translations(
 			const forwarded = to !== undefined && (isUnknown || !isOwn(to));
 			const after: Packets = {
 				...sent,
-				...{ port, to: isUnknown ? undefined : to, forwarded },
+				port,
+				to: isUnknown ? undefined : to,
+				forwarded,
 				originalPort: sent.port,
 			};
 			const isMarked = areMarked(filter, sent) || areMarked(filter, after);
@@ -525,7 +534,10 @@ export function translations(
 					)
 				: wayToHost(filter, late, after, isMarked);
 			return {
-				...{ ending, packets: sent, to, port },
+				ending,
+				packets: sent,
+				to,
+				port,
 				share: both(before.share, isUnknown ? both(share, "some") : share),
 			};
 		});

@@ -19,21 +19,54 @@ const hooks: Readonly<Record<string, string>> = {
 
 /** When the base chains of a table are asked; but for POSTROUTING of nat. */
 const priorities: Readonly<Record<string, number>> = {
-	...{ raw: -300, mangle: -150, nat: -100, filter: 0 },
+	raw: -300,
+	mangle: -150,
+	nat: -100,
+	filter: 0,
 };
 
 /** Rules that say nothing about where a packet ends. */
 const passing = [
-	...["LOG", "NFLOG", "ULOG", "MARK", "CONNMARK", "TCPMSS", "TOS", "DSCP"],
-	...["TTL", "HL", "CT", "CLASSIFY", "CHECKSUM", "SET", "TRACE", "CONNSECMARK"],
-	...["SECMARK", "NOTRACK", "RATEEST", "AUDIT", "LED", "TEE", "IDLETIMER"],
-	...["HMARK", "TCPOPTSTRIP", "ECN"],
+	"LOG",
+	"NFLOG",
+	"ULOG",
+	"MARK",
+	"CONNMARK",
+	"TCPMSS",
+	"TOS",
+	"DSCP",
+	"TTL",
+	"HL",
+	"CT",
+	"CLASSIFY",
+	"CHECKSUM",
+	"SET",
+	"TRACE",
+	"CONNSECMARK",
+	"SECMARK",
+	"NOTRACK",
+	"RATEEST",
+	"AUDIT",
+	"LED",
+	"TEE",
+	"IDLETIMER",
+	"HMARK",
+	"TCPOPTSTRIP",
+	"ECN",
 ];
 
 /** Matches of `-m` that have nothing to say by themselves. */
 const silent = [
-	...["tcp", "udp", "multiport", "comment", "conntrack", "state", "addrtype"],
-	...["mark", "icmp", "icmp6"],
+	"tcp",
+	"udp",
+	"multiport",
+	"comment",
+	"conntrack",
+	"state",
+	"addrtype",
+	"mark",
+	"icmp",
+	"icmp6",
 ];
 
 /** The words of a line, as a shell would have them. */
@@ -80,7 +113,11 @@ export function parseIptables(
 		return hook === undefined
 			? []
 			: {
-					...{ family, table, name, hook, chains },
+					family,
+					table,
+					name,
+					hook,
+					chains,
 					type: table === "nat" ? ("nat" as const) : ("filter" as const),
 					priority: priorities[table] ?? 0,
 					accepts: policy !== "DROP",

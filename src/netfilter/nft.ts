@@ -33,8 +33,15 @@ const families = { ip: "ipv4", ip6: "ipv6", inet: "both" } as const;
  * that go past the limit, or find the set full.
  */
 const passing = [
-	...["counter", "log", "mangle", "comment", "notrack"],
-	...["ct helper", "ct timeout", "flow", "tcp option"],
+	"counter",
+	"log",
+	"mangle",
+	"comment",
+	"notrack",
+	"ct helper",
+	"ct timeout",
+	"flow",
+	"tcp option",
 ];
 
 /**
@@ -65,7 +72,8 @@ export function parseNftables(output: string, written = ""): BaseChain[] {
 				.get(chain)
 				?.push({
 					...part,
-					...{ chain, removal },
+					chain,
+					removal,
 					text: `nft ${family} ${table} ${chain}: ${texts.get(`${family} ${table} ${handle}`) ?? `rule ${handle}`}`,
 				});
 	}
@@ -75,7 +83,11 @@ export function parseNftables(output: string, written = ""): BaseChain[] {
 		if (chain.type !== "filter" && chain.type !== "nat") return [];
 		const own = tableOf(chain);
 		return {
-			...{ table, name, hook, type: chain.type, chains: own },
+			table,
+			name,
+			hook,
+			type: chain.type,
+			chains: own,
 			family: families[chain.family as keyof typeof families],
 			priority: prio,
 			accepts: policy !== "drop",
@@ -131,7 +143,8 @@ function parseStatements(
 			const entries = (data as { set?: readonly [unknown, Statement][] }).set;
 			if (!Array.isArray(entries)) {
 				parts.push({
-					...{ conditions: [...conditions], setsMark },
+					conditions: [...conditions],
+					setsMark,
 					verdict: { kind: "unsure" },
 				});
 				continue;

@@ -325,12 +325,18 @@ async function openDoor(origin: string, address: string): Promise<Door> {
 		const again = await local.call(firstCall);
 		if (await isBare(local, again))
 			return {
-				...{ address, caller: local, first: again },
-				...{ isBare: true, wantsHost: true },
+				address,
+				caller: local,
+				first: again,
+				isBare: true,
+				wantsHost: true,
 			};
 	}
 	return {
-		...{ address, caller, first, wantsHost: false },
+		address,
+		caller,
+		first,
+		wantsHost: false,
 		isBare: await isBare(caller, first),
 	};
 }

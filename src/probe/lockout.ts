@@ -14,7 +14,11 @@ const pauseMs = 200;
 
 /** Codes of a connection that did not come about. */
 const connectCodes = new Set([
-	...["ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH", "EACCES", "ETIMEDOUT"],
+	"ECONNREFUSED",
+	"EHOSTUNREACH",
+	"ENETUNREACH",
+	"EACCES",
+	"ETIMEDOUT",
 	"UND_ERR_CONNECT_TIMEOUT",
 ]);
 

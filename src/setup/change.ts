@@ -61,8 +61,12 @@ async function lastWordsOf([
 	const unit = args.at(-1);
 	if (name !== "systemctl" || unit?.includes(".") !== true) return "";
 	const said = await outputOf(
-		...["journalctl", "--boot", "--lines=6", "--output=cat"],
-		...["--no-pager", `--unit=${unit}`],
+		"journalctl",
+		"--boot",
+		"--lines=6",
+		"--output=cat",
+		"--no-pager",
+		`--unit=${unit}`,
 	);
 	return said === undefined || said.trim() === ""
 		? ""

@@ -58,8 +58,12 @@ export function rootFile(
 	undo?: FileAction["undo"],
 ): FileAction {
 	return {
-		...{ kind: "file", path, content },
-		...{ user: "root", group: "root", mode: 0o644 },
+		kind: "file",
+		path,
+		content,
+		user: "root",
+		group: "root",
+		mode: 0o644,
 		...(undo === undefined ? {} : { undo }),
 	};
 }
@@ -67,8 +71,11 @@ export function rootFile(
 /** A directory of root's that everybody may read. */
 export function rootDirectory(path: string): DirectoryAction {
 	return {
-		...{ kind: "directory", path },
-		...{ user: "root", group: "root", mode: 0o755 },
+		kind: "directory",
+		path,
+		user: "root",
+		group: "root",
+		mode: 0o755,
 	};
 }
 

@@ -121,7 +121,11 @@ export async function networkDrivers(): Promise<
 	ReadonlyMap<string, string> | undefined
 > {
 	const output = await outputOf(
-		...["docker", "network", "ls", "--format", "{{.Name}} {{.Driver}}"],
+		"docker",
+		"network",
+		"ls",
+		"--format",
+		"{{.Name}} {{.Driver}}",
 	);
 	return output === undefined
 		? undefined
@@ -220,7 +224,11 @@ export function runCommand(
 		? []
 		: (Config.Cmd ?? []);
 	return [
-		...["docker", "run", "-d", "--name", nameOf(container)],
+		"docker",
+		"run",
+		"-d",
+		"--name",
+		nameOf(container),
 		...options,
 		Config.Image,
 		...command,
@@ -243,9 +251,16 @@ function ownHostname({ Id, Config, HostConfig }: Container) {
  * that it was started from (docker/cli, createContainer and runContainer).
  */
 const notCompared = [
-	...["PortBindings", "ExposedPorts", "RestartPolicy", "Hostname"],
-	...["ContainerIDFile", "ConsoleSize"],
-	...["AttachStdin", "AttachStdout", "AttachStderr", "StdinOnce"],
+	"PortBindings",
+	"ExposedPorts",
+	"RestartPolicy",
+	"Hostname",
+	"ContainerIDFile",
+	"ConsoleSize",
+	"AttachStdin",
+	"AttachStdout",
+	"AttachStderr",
+	"StdinOnce",
 ];
 
 /** The label of a container that setup made, by which undo knows it. */

@@ -29,7 +29,12 @@ export async function readGuard(): Promise<Guard> {
 	const tables = await Promise.all(
 		guardTables.map(async (table) => {
 			const listed = await runProgram([
-				...["nft", "-j", "list", "table", "inet", table],
+				"nft",
+				"-j",
+				"list",
+				"table",
+				"inet",
+				table,
 			]);
 			return { table, baseChains: chainsOf(listed) };
 		}),
@@ -71,7 +76,11 @@ function onlyWayTo(
 		wayIn(
 			{ baseChains },
 			{
-				...{ family: to.kind(), interfaceIn, protocol, port, to },
+				family: to.kind(),
+				interfaceIn,
+				protocol,
+				port,
+				to,
 				from: rangeOf(to.kind() === "ipv4" ? "0.0.0.0/0" : "::/0"),
 			},
 		).share !== "none";

@@ -25,7 +25,10 @@ export async function knock(
 	timeoutMs = 3_000,
 ): Promise<Knock> {
 	const req = request({
-		...{ host, port, path, agent: false },
+		host,
+		port,
+		path,
+		agent: false,
 		headers: { host: "127.0.0.1:11434" },
 		signal: AbortSignal.timeout(timeoutMs),
 	});

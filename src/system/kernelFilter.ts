@@ -110,14 +110,15 @@ export async function kernelFilter(
 
 /** What holds where nothing hangs at the hook: everything is let in. */
 const noFirewall = (family: Family): BaseChain => ({
-	...{ family, table: "filter", name: "INPUT", type: "filter" },
-	...{
-		hook: "input",
-		priority: 0,
-		accepts: true,
-		rules: [],
-		chains: new Map(),
-	},
+	family,
+	table: "filter",
+	name: "INPUT",
+	type: "filter",
+	hook: "input",
+	priority: 0,
+	accepts: true,
+	rules: [],
+	chains: new Map(),
 });
 
 /** What `-S` prints; `undefined` where the command or the table does not exist. */
@@ -126,7 +127,12 @@ async function rulesOf(
 	table: string,
 ): Promise<string | undefined> {
 	const { code, stdout, stderr } = await runProgram([
-		...[command, "-w", "5", "-t", table, "-S"],
+		command,
+		"-w",
+		"5",
+		"-t",
+		table,
+		"-S",
 	]);
 	if (code === 0) return stdout;
 	// nft shows a table that iptables cannot.
@@ -166,7 +172,10 @@ async function outsideInterfaces(
 	const ways: unknown[] = [];
 	for (const family of families)
 		for (const { dev, nexthops = [] } of (await askIp(
-			...[family === "ipv4" ? "-4" : "-6", "route", "show", "default"],
+			family === "ipv4" ? "-4" : "-6",
+			"route",
+			"show",
+			"default",
 		)) as { dev?: string; nexthops?: readonly { dev?: string }[] }[])
 			ways.push(dev, ...nexthops.map((hop) => hop.dev));
 	const isInner = ({ linkinfo }: Link) =>
@@ -186,7 +195,9 @@ async function outsideInterfaces(
 
 async function askIp(...question: string[]): Promise<readonly unknown[]> {
 	const { code, stdout, stderr } = await runProgram([
-		...["ip", "-json", ...question],
+		"ip",
+		"-json",
+		...question,
 	]);
 	if (code !== 0)
 		throw new Error(

@@ -56,7 +56,8 @@ export async function waitingSockets(): Promise<ListeningSocket[]> {
 			return {
 				...socket,
 				device: socket.device ?? guard.holding(socket)[0]?.device,
-				...{ pids, programs: [...new Set(names.flat())] },
+				pids,
+				programs: [...new Set(names.flat())],
 			};
 		}),
 	);
@@ -84,8 +85,11 @@ export function parseSockets(output: string): KernelSocket[] {
 			const [address = "", device] = host.replace(/[[\]]/g, "").split("%");
 			return {
 				protocol: protocol === "udp" ? "udp" : "tcp",
-				...{ address, device, port: Number(port) },
-				...{ uid: Number(uid), inode: Number(inode) },
+				address,
+				device,
+				port: Number(port),
+				uid: Number(uid),
+				inode: Number(inode),
 			};
 		});
 }

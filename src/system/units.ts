@@ -36,7 +36,9 @@ export async function lookUpUnits(
 	readonly (Unit & { readonly properties: Properties })[] | undefined
 > {
 	const output = await outputOf(
-		...["systemctl", "show", ...names],
+		"systemctl",
+		"show",
+		...names,
 		`--property=${[wanted, ...others].join(",")}`,
 	);
 	// An empty line stands between two.
@@ -108,7 +110,13 @@ export function parseUnit(name: string, output: string): Unit {
 
 /** What stands behind a backslash for something else. */
 const escapes: Readonly<Record<string, string>> = {
-	...{ a: "\x07", b: "\b", f: "\f", n: "\n", r: "\r", t: "\t", v: "\v" },
+	a: "\x07",
+	b: "\b",
+	f: "\f",
+	n: "\n",
+	r: "\r",
+	t: "\t",
+	v: "\v",
 };
 
 /** systemd puts a word into double quotes where a shell would need them, with C's escapes (basic/escape.c, shell_maybe_quote). */

@@ -71,7 +71,10 @@ export const bootExaminations: readonly Examination[] = [
 			if (!(await hasProgram("systemd-analyze")))
 				return unknown("there is no systemd-analyze on this host");
 			const { code, stderr } = await runProgram([
-				...["systemd-analyze", "verify", "--man=no", "--recursive-errors=no"],
+				"systemd-analyze",
+				"verify",
+				"--man=no",
+				"--recursive-errors=no",
 				...there.map(({ name }) => name),
 			]);
 			return judgeVerified(code, stderr);
@@ -154,17 +157,17 @@ export interface UnitState {
 
 /** All of them, by the names that they are asked for. @throws if systemd does not answer */
 const everyUnitState = oncePerLook(async () => {
-	const units = await lookUpUnits(
-		allUnits,
-		...["Id", "NeedDaemonReload", "Result"],
-	);
+	const units = await lookUpUnits(allUnits, "Id", "NeedDaemonReload", "Result");
 	if (units === undefined) throw new Error("systemd does not answer here");
 	const states = new Map<string, UnitState>();
 	for (const { name: asked, exists, isActive, isEnabled, ...unit } of units) {
 		const value = (property: string) => unit.properties.get(property) ?? "";
 		const name = value("Id");
 		states.set(asked, {
-			...{ name, exists, isActive, isEnabled },
+			name,
+			exists,
+			isActive,
+			isEnabled,
 			isFailed: value("ActiveState") === "failed",
 			needsReload:
 				value("NeedDaemonReload") === "yes" ||

@@ -199,14 +199,21 @@ function whenJailed(look: () => Promise<Outcome>): Promise<Outcome> {
 /** How many wrong keys of others than this host the gate has logged since fail2ban began to count; `undefined` if that is not to be seen. */
 async function wrongKeysLogged(): Promise<number | undefined> {
 	const shown = await outputOf(
-		...["systemctl", "show", "fail2ban.service", "--timestamp=unix"],
+		"systemctl",
+		"show",
+		"fail2ban.service",
+		"--timestamp=unix",
 		"--property=ActiveEnterTimestamp",
 	);
 	const since = /=(@\d+)/.exec(shown ?? "")?.[1];
 	if (since === undefined) return undefined;
 	const { code, stdout, stderr } = await runProgram([
-		...["journalctl", "--unit=llamagate.service", "--output=cat", "--quiet"],
-		...[`--since=${since}`, '--grep=^{"event":"auth_failed","ip":"'],
+		"journalctl",
+		"--unit=llamagate.service",
+		"--output=cat",
+		"--quiet",
+		`--since=${since}`,
+		'--grep=^{"event":"auth_failed","ip":"',
 	]);
 	// It ends with 1 where it finds nothing.
 	if (code !== 0 && (stdout + stderr).trim() !== "") return undefined;

@@ -144,8 +144,12 @@ export function waysTo(
 			.flatMap(
 				(interfaceIn) =>
 					wayIn(filter, {
-						...{ family, interfaceIn, protocol: socket.protocol, to },
-						...{ port: socket.port, from: from(family) },
+						family,
+						interfaceIn,
+						protocol: socket.protocol,
+						to,
+						port: socket.port,
+						from: from(family),
 					}).by,
 			),
 	);

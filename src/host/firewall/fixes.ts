@@ -47,7 +47,10 @@ export function strangers(
 ): Packets[] {
 	return families.flatMap((family) =>
 		outside.map((interfaceIn) => ({
-			...{ family, interfaceIn, protocol, port },
+			family,
+			interfaceIn,
+			protocol,
+			port,
 			from: rangeOf(anywhere[family]),
 		})),
 	);
@@ -58,7 +61,10 @@ export const peers = (
 	family: Family,
 	port: number | undefined,
 ): Packets => ({
-	...{ family, interfaceIn: tailnet, protocol: "tcp", port },
+	family,
+	interfaceIn: tailnet,
+	protocol: "tcp",
+	port,
 	from: tailnetRange(family),
 });
 
@@ -95,10 +101,19 @@ const ufwRule = (
 	more: Partial<KeptRule> = {},
 ): Rule =>
 	commandOf({
-		...{ action, log: "", isRoute: false, direction: "in" },
-		...{ interfaceIn: "", interfaceOut: "", protocol: "tcp" },
-		...{ toPorts: String(port), to: anywhere[kind], fromPorts: "any" },
-		...{ from: anywhere[kind], toApp: "", fromApp: "" },
+		action,
+		log: "",
+		isRoute: false,
+		direction: "in",
+		interfaceIn: "",
+		interfaceOut: "",
+		protocol: "tcp",
+		toPorts: String(port),
+		to: anywhere[kind],
+		fromPorts: "any",
+		from: anywhere[kind],
+		toApp: "",
+		fromApp: "",
 		...more,
 	});
 
@@ -218,7 +233,9 @@ export function fixFor(
 					isLettingIn(rule) &&
 					endings.some(({ packets: { interfaceIn } }) =>
 						fitsSome(rule, {
-							...{ port, protocol, interfaceIn },
+							port,
+							protocol,
+							interfaceIn,
 							from: rangeOf(anywhere[kind]),
 						}),
 					),
@@ -228,7 +245,9 @@ export function fixFor(
 				isForSsh: sshPorts.some((sshPort) =>
 					[...filter.outside, firewall.tailnet].some((interfaceIn) =>
 						fitsSome(rule, {
-							...{ port: sshPort, protocol: "tcp", interfaceIn },
+							port: sshPort,
+							protocol: "tcp",
+							interfaceIn,
 							from: rangeOf(anywhere[kind]),
 						}),
 					),

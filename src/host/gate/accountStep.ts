@@ -34,9 +34,15 @@ export function account(
 				actions.push({
 					kind: "command",
 					command: [
-						...["useradd", "--system", "--user-group", "--no-create-home"],
-						...["--home-dir", "/nonexistent"],
-						...["--shell", "/usr/sbin/nologin", user],
+						"useradd",
+						"--system",
+						"--user-group",
+						"--no-create-home",
+						"--home-dir",
+						"/nonexistent",
+						"--shell",
+						"/usr/sbin/nologin",
+						user,
 					],
 					// Its number would go to the next user, who could then read what is left there.
 					undo: [["sh", "-c", '[ -e "$0" ] || userdel "$1"', folder, user]],
@@ -87,8 +93,12 @@ export function account(
 				actions.push({
 					kind: "command",
 					command: [
-						...[...installation.program, "keys", "add", keyName],
-						...["--config", configFile],
+						...installation.program,
+						"keys",
+						"add",
+						keyName,
+						"--config",
+						configFile,
 					],
 					changes: [installation.keysFile],
 					shown: true,

@@ -498,8 +498,17 @@ async function examineCanaries(patient: Patient): Promise<Outcome> {
 	const missing = await noUnit();
 	if (missing !== undefined) return missing;
 	const { code, stdout, stderr } = await runProgram([
-		...["journalctl", "--no-pager", "--quiet", "-o", "cat"],
-		...["-u", service, "--since", "-90d", "--grep", "canary_used"],
+		"journalctl",
+		"--no-pager",
+		"--quiet",
+		"-o",
+		"cat",
+		"-u",
+		service,
+		"--since",
+		"-90d",
+		"--grep",
+		"canary_used",
 	]);
 	// With no line that fits, journalctl ends with 1 and says nothing.
 	if (code > 1 || stderr.trim() !== "")

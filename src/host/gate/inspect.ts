@@ -22,7 +22,11 @@ export async function propertiesOf(
 	unit: string,
 ): Promise<Properties | undefined> {
 	const { code, stdout } = await runProgram([
-		...["systemctl", "show", "--all", "--no-pager", unit],
+		"systemctl",
+		"show",
+		"--all",
+		"--no-pager",
+		unit,
 	]);
 	return code === 0 ? parseProperties(stdout) : undefined;
 }

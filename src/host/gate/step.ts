@@ -124,8 +124,17 @@ export function gate(installation: Installation): Step {
 						...(name === "llamagate.service" && !packaged
 							? [
 									[
-										...["find", rootFolder, "-mindepth", "1"],
-										...["(", "-empty", "-o", "-type", "l", ")", "-delete"],
+										"find",
+										rootFolder,
+										"-mindepth",
+										"1",
+										"(",
+										"-empty",
+										"-o",
+										"-type",
+										"l",
+										")",
+										"-delete",
 									],
 								]
 							: []),

@@ -203,7 +203,9 @@ async function examineParallel(patient: Patient): Promise<Outcome> {
 				return unknown(`the environment of process ${pid} cannot be read`);
 			const value = environment.get(parallelVariable);
 			seen.push({
-				...{ where: `process ${pid}`, value, isRunning: true },
+				where: `process ${pid}`,
+				value,
+				isRunning: true,
 				parallel: readParallel(value, version),
 			});
 		}
@@ -211,7 +213,8 @@ async function examineParallel(patient: Patient): Promise<Outcome> {
 		const next = await nextValue(unit, parallelVariable);
 		if ("unreadable" in next) return unknown(sayUnreadable(next));
 		seen.push({
-			...{ where: "the next start", isRunning: false },
+			where: "the next start",
+			isRunning: false,
 			value: next.value === "" ? undefined : next.value,
 			parallel: readParallel(next.value, version),
 		});

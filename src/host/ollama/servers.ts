@@ -178,7 +178,10 @@ async function lookAnew(patient: Patient): Promise<OllamaLook> {
 			: [];
 	});
 	return {
-		...{ sockets, servers, hasUnit, ports },
+		sockets,
+		servers,
+		hasUnit,
+		ports,
 		gatePort: upstreamPort ?? usualPort,
 		led: [...led, ...dialed],
 		places: uniquePlaces([...askable, ...led]),
@@ -196,7 +199,8 @@ async function lookAnew(patient: Patient): Promise<OllamaLook> {
 		),
 		exposed: await exposedElsewhere(elsewhere, dialers),
 		foreign: await foreignAmong(sockets, {
-			...{ gate, ports },
+			gate,
+			ports,
 			running,
 			mainPid: mainPidOf(unit),
 			hasUnit,
@@ -268,7 +272,11 @@ async function dialedPlaces(
 		.flatMap((port) =>
 			here.map(
 				(dialer): LedPlace => ({
-					...{ address, port, entrance: port, isLocal: false, dialer },
+					address,
+					port,
+					entrance: port,
+					isLocal: false,
+					dialer,
 					says: `${describeDialer(dialer)}, and Ollama answers on ${formatHostPort(address, port)}`,
 				}),
 			),
@@ -359,7 +367,9 @@ function publishedWays(container: Container): LedPlace[] {
 			address: ["0.0.0.0", "::"].includes(hostAddress)
 				? (ownAddress(hostAddress === "::" ? "IPv6" : "IPv4") ?? "127.0.0.1")
 				: hostAddress,
-			...{ port: hostPort, entrance: hostPort, container },
+			port: hostPort,
+			entrance: hostPort,
+			container,
 			says: `Docker publishes the container ${nameOf(container)} on ${formatHostPort(hostAddress, hostPort)}`,
 			isLocal: isLoopbackAddress(hostAddress),
 		}));
@@ -389,7 +399,10 @@ async function translatedWays(): Promise<LedPlace[]> {
 	const comingIn = filter.families.flatMap((family) =>
 		[...filter.outside, tailnet].map(
 			(interfaceIn): Packets => ({
-				...{ family, interfaceIn, protocol: "tcp", port: undefined },
+				family,
+				interfaceIn,
+				protocol: "tcp",
+				port: undefined,
 				from: rangeOf(anywhere[family]),
 			}),
 		),
@@ -412,7 +425,10 @@ async function translatedWays(): Promise<LedPlace[]> {
 				? []
 				: [
 						{
-							...{ address, port, entrance: packets.port, isLocal: false },
+							address,
+							port,
+							entrance: packets.port,
+							isLocal: false,
 							says: `a rule leads from ${packets.port === undefined ? "other ports" : `port ${packets.port}`} to ${formatHostPort(address, port)}: ${rule.text}`,
 							removal: rule.removal,
 						},

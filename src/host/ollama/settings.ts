@@ -104,7 +104,9 @@ export function sayUnreadable({ unreadable }: { unreadable: string }): string {
 /** What a unit's files say as they are on disk now, read by systemd or not. */
 async function settingsOnDisk(name: string): Promise<UnitSettings | undefined> {
 	const { code, stdout } = await runProgram([
-		...["systemd-analyze", "cat-config", `systemd/system/${name}`],
+		"systemd-analyze",
+		"cat-config",
+		`systemd/system/${name}`,
 	]);
 	return code === 0 ? readSettings(stdout) : undefined;
 }

@@ -224,7 +224,8 @@ async function followInConfig(
 			notes: [...notes, `${says}; write ${parallel} there`],
 		};
 	const reload = [
-		...["sh", "-c"],
+		"sh",
+		"-c",
 		"! systemctl is-active --quiet llamagate.service || systemctl reload llamagate.service",
 	];
 	return {
@@ -232,8 +233,13 @@ async function followInConfig(
 		notes,
 		actions: [
 			{
-				...{ kind: "file", path: configFile, content: changed },
-				...{ user: "root", group: user, mode: 0o640, undo: [reload] },
+				kind: "file",
+				path: configFile,
+				content: changed,
+				user: "root",
+				group: user,
+				mode: 0o640,
+				undo: [reload],
 			},
 			{ kind: "command", command: reload },
 		],

@@ -21,8 +21,18 @@ import { lookForOllama, parseEnvironment } from "./servers.ts";
  * stops it. What listens here for others is ollama.listening's.
  */
 const tunnelPrograms = [
-	...["cloudflared", "ngrok", "frpc", "chisel", "rathole", "bore", "zrok"],
-	...["inlets", "inlets-pro", "pagekite", "playit", "gost"],
+	"cloudflared",
+	"ngrok",
+	"frpc",
+	"chisel",
+	"rathole",
+	"bore",
+	"zrok",
+	"inlets",
+	"inlets-pro",
+	"pagekite",
+	"playit",
+	"gost",
 ] as const;
 /** Of these there are many that lead nowhere; one counts where it is seen to lead to Ollama. */
 const otherForwarders = ["ssh", "autossh", "sshd", "sshd-session"] as const;
@@ -54,7 +64,9 @@ export async function examineTunnels(patient: Patient): Promise<Outcome> {
 			// One in a network of its own has a loopback of its own, too.
 			if ((await networkOf(pid)) !== own) continue;
 			tunnels.push({
-				...{ program, pid, connected: connections.get(pid) },
+				program,
+				pid,
+				connected: connections.get(pid),
 				told: await placeToldTo(program, pid, ollamas),
 			});
 		}
@@ -130,7 +142,8 @@ export function parseConnections(
 			: [
 					{
 						host: host.replace(/^\[(?:::ffff:)?|\]$/g, ""),
-						...{ port: Number(port), inode: Number(inode) },
+						port: Number(port),
+						inode: Number(inode),
 					},
 				];
 	});

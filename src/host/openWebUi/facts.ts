@@ -140,7 +140,9 @@ async function lookAtContainer(
 			: [await configAt(loopbackFor(place), place.port)];
 	const configs = answers.filter(isConfig);
 	return {
-		...{ name: nameOf(container), port: place?.port, configs },
+		name: nameOf(container),
+		port: place?.port,
+		configs,
 		sockets: asked.map(({ socket }) => socket),
 		published: places.flatMap(({ address, port }) =>
 			address === undefined || isLoopbackAddress(address)
@@ -174,8 +176,10 @@ function programsAmong(asked: readonly Asked[]): WebUi[] {
 		return first === undefined
 			? []
 			: {
-					...{ name: formatSocket(first.socket), port: first.socket.port },
-					...{ published: [], isSilent: false },
+					name: formatSocket(first.socket),
+					port: first.socket.port,
+					published: [],
+					isSilent: false,
 					sockets: own.map(({ socket }) => socket),
 					configs: own.map(({ answer }) => answer),
 				};

@@ -409,9 +409,7 @@ async function planContainer(
 				// One that is stopped comes back with Docker's own restart, open as it was.
 				kind: "command",
 				command: ["docker", "update", "--restart=no", old],
-				undo: [
-					[...["sh", "-c", restartWhereNameIsFree], ...[name, restart, old]],
-				],
+				undo: [["sh", "-c", restartWhereNameIsFree, name, restart, old]],
 			},
 			{
 				kind: "command",

@@ -151,7 +151,10 @@ async function lastRead(): Promise<LastRead> {
 	}
 	const shown =
 		(await outputOf(
-			...["systemctl", "show", service, "--timestamp=unix"],
+			"systemctl",
+			"show",
+			service,
+			"--timestamp=unix",
 			"--property=ExecMainStartTimestamp,ExecReload,StateChangeTimestamp",
 		)) ?? "";
 	const pid =
@@ -159,8 +162,12 @@ async function lastRead(): Promise<LastRead> {
 	// It says so at its start and, told by a signal that systemd knows nothing of, at each reading.
 	const said =
 		(await outputOf(
-			...["journalctl", `_PID=${pid.trim().split("=")[1]}`],
-			...["--boot", "--quiet", "--output=short-unix", "--lines=1"],
+			"journalctl",
+			`_PID=${pid.trim().split("=")[1]}`,
+			"--boot",
+			"--quiet",
+			"--output=short-unix",
+			"--lines=1",
 			"--grep=^Server listening on",
 		)) ?? "";
 	return parseLastRead(shown, said);

@@ -40,7 +40,9 @@ export function askSshd({
 	lport = 22,
 }: Asked): Promise<Ended> {
 	return runProgram([
-		...["sshd", "-T", "-C"],
+		"sshd",
+		"-T",
+		"-C",
 		`user=${user},host=${host},addr=${addr},laddr=${laddr},lport=${lport}`,
 	]);
 }
@@ -74,7 +76,10 @@ async function socketUnitPlaces(): Promise<string[]> {
 		const active = await outputOf("systemctl", "is-active", name);
 		if (active?.trim() !== "active") continue;
 		const shown = await outputOf(
-			...["systemctl", "show", name, "--property=Listen"],
+			"systemctl",
+			"show",
+			name,
+			"--property=Listen",
 		);
 		for (const [, place] of shown?.matchAll(/(\S+:\d+) \(Stream\)/g) ?? [])
 			places.push((place ?? "").replace(/^Listen=/, ""));
@@ -147,7 +152,13 @@ export async function openSshConnections(
 	ports: readonly number[],
 ): Promise<SshConnection[]> {
 	const output = await outputOf(
-		...["ss", "-H", "-O", "-n", "-t", "state", "established"],
+		"ss",
+		"-H",
+		"-O",
+		"-n",
+		"-t",
+		"state",
+		"established",
 	);
 	return parseConnections(output ?? "").filter(({ serverPort }) =>
 		ports.includes(serverPort),

@@ -208,7 +208,9 @@ function waysTo(
 			if (laddr === undefined) return { addr, laddr: usual, lport, from };
 			return laddr.includes(":") === addr.includes(":")
 				? {
-						...{ addr, laddr, lport },
+						addr,
+						laddr,
+						lport,
 						from: `${from} to ${formatHostPort(laddr, lport)}`,
 					}
 				: [];

@@ -96,8 +96,10 @@ async function waysPastGate(
 ): Promise<readonly ServedPort[]> {
 	const gatePort = 11434;
 	const places: LocalPlaces = {
-		...{ ollamaPorts: [11434], webUiPorts: [] },
-		...{ gatePort, tailnetAddresses },
+		ollamaPorts: [11434],
+		webUiPorts: [],
+		gatePort,
+		tailnetAddresses,
 	};
 	return ((await servedPorts()) ?? []).filter((served) =>
 		goesAroundGate(served, places),

@@ -55,7 +55,9 @@ async function lookForDialers(): Promise<Dialers> {
 			if (!isUserspace) return [];
 			return [
 				{
-					...{ pid, network, isElsewhere: network !== own },
+					pid,
+					network,
+					isElsewhere: network !== own,
 					name: `tailscaled (process ${pid})`,
 					state: status?.backendState,
 				},
@@ -66,8 +68,11 @@ async function lookForDialers(): Promise<Dialers> {
 	const status = await statusOf(usualSocket);
 	if (status?.userspace && !dialers.some(({ isElsewhere }) => !isElsewhere))
 		dialers.push({
-			...{ pid: undefined, network: own, isElsewhere: false },
-			...{ name: "tailscaled", state: status.backendState },
+			pid: undefined,
+			network: own,
+			isElsewhere: false,
+			name: "tailscaled",
+			state: status.backendState,
 		});
 	// The one that answers at the usual place is one of those that are hidden.
 	const isClear = hidden.length <= (status === undefined ? 0 : 1);

@@ -136,7 +136,9 @@ export class PostgresStore implements Store {
 			const parties = await this.#partiesOf(client, records);
 			const { hours, days } = sumUp(records, parties);
 			await client.query(appendStatement, [
-				...[source, batch, Date.now()],
+				source,
+				batch,
+				Date.now(),
 				records.map(({ time }) => time),
 				parties,
 				records.map(({ outcome }) => outcomes.indexOf(outcome)),
@@ -278,7 +280,13 @@ export class PostgresStore implements Store {
 }
 
 const partyColumns = [
-	...["gate", '"user"', "userBy", "key", "node", "model", "route"],
+	"gate",
+	'"user"',
+	"userBy",
+	"key",
+	"node",
+	"model",
+	"route",
 ];
 
 function namesOf(gate: string, record: UsageRecord): readonly string[] {

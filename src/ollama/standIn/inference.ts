@@ -79,8 +79,14 @@ export async function infer(
 	if (isEmpty) return json(res, 200, withoutWords(path, name, "load"));
 	await generate(
 		{
-			...{ path, body, options, runner, signal, startedAtMs },
-			...{ asked: name, bytes: asked.body },
+			path,
+			body,
+			options,
+			runner,
+			signal,
+			startedAtMs,
+			asked: name,
+			bytes: asked.body,
 			loadedAtMs: performance.now(),
 			pace: host.pace,
 			fault: asked.fault,

@@ -102,7 +102,8 @@ export function createModels(options: readonly ModelOption[]): Models {
 		add: (name, { file, capabilities }) =>
 			models.set(keyOf(name), {
 				name: displayName(name),
-				...{ file, capabilities },
+				file,
+				capabilities,
 			}),
 		remove: (name) => models.delete(keyOf(name)),
 	};

@@ -70,17 +70,35 @@ function parseDuration(text: string): number {
 }
 
 const integerOptions = new Set([
-	...["num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread"],
-	...["draft_num_predict", "num_keep", "seed", "num_predict", "top_k"],
+	"num_ctx",
+	"num_batch",
+	"num_gpu",
+	"main_gpu",
+	"num_thread",
+	"draft_num_predict",
+	"num_keep",
+	"seed",
+	"num_predict",
+	"top_k",
 	"repeat_last_n",
 ]);
 const floatOptions = new Set([
-	...["top_p", "min_p", "typical_p", "temperature", "repeat_penalty"],
-	...["presence_penalty", "frequency_penalty"],
+	"top_p",
+	"min_p",
+	"typical_p",
+	"temperature",
+	"repeat_penalty",
+	"presence_penalty",
+	"frequency_penalty",
 ]);
 const launchOptions = new Set([
-	...["num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap"],
-	...["num_thread", "draft_num_predict"],
+	"num_ctx",
+	"num_batch",
+	"num_gpu",
+	"main_gpu",
+	"use_mmap",
+	"num_thread",
+	"draft_num_predict",
 ]);
 
 /** What a request's options come to. */
