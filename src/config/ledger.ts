@@ -17,8 +17,9 @@ export interface LedgerSettings {
 	readonly database: DatabasePlace | undefined;
 }
 
-/** What systemd hands to the ledger's unit, under this name (docs/usage.md). */
-const passwordCredential = "ledger-password";
+/** What systemd hands to the ledger's unit, under these names (docs/usage.md). */
+export const passwordCredential = "ledger-password";
+export const caCredential = "ledger-ca";
 
 /**
  * @param fileIsGiven by whoever wrote the configuration, not by default
@@ -53,17 +54,23 @@ export function readLedger(
 		database:
 			database === undefined || typeof database === "string"
 				? undefined
-				: { database, passwordFile: passwordPath(passwordFile, configFile) },
+				: {
+						database: {
+							...database,
+							caFile: handedOver(caCredential) ?? database.caFile,
+						},
+						passwordFile:
+							handedOver(passwordCredential) ??
+							(passwordFile &&
+								path.resolve(path.dirname(configFile), passwordFile)),
+					},
 	};
 }
 
-function passwordPath(
-	given: string | undefined,
-	configFile: string,
-): string | undefined {
-	const handedOver =
-		process.env.CREDENTIALS_DIRECTORY &&
-		path.join(process.env.CREDENTIALS_DIRECTORY, passwordCredential);
-	if (handedOver && existsSync(handedOver)) return handedOver;
-	return given && path.resolve(path.dirname(configFile), given);
+/** The file of that name that systemd has handed to this process's unit. */
+function handedOver(name: string): string | undefined {
+	const folder = process.env.CREDENTIALS_DIRECTORY;
+	if (folder === undefined) return undefined;
+	const file = path.join(folder, name);
+	return existsSync(file) ? file : undefined;
 }

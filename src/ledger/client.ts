@@ -43,6 +43,8 @@ export interface LedgerCounts {
 	readonly aggregated: number;
 	/** Requests of which nothing is left, as even that was too much. */
 	readonly lost: number;
+	/** What is known of why nothing has been taken since. */
+	readonly why?: string;
 }
 
 /**
@@ -68,6 +70,7 @@ export class LedgerClient {
 	/** The ledger has said what it has. */
 	#isReady = false;
 	#isAway = false;
+	#why: string | undefined;
 	#retryMs = firstRetryMs;
 	#timer: NodeJS.Timeout | undefined;
 	#retryTimer: NodeJS.Timeout | undefined;
@@ -101,6 +104,7 @@ export class LedgerClient {
 			written: this.#written,
 			aggregated: this.#aggregated,
 			lost: this.#lost,
+			...(this.#why !== undefined && { why: this.#why }),
 		};
 	}
 
@@ -183,6 +187,7 @@ export class LedgerClient {
 		this.#isReady = false;
 		this.#socket = undefined;
 		if (this.#isClosed) return;
+		this.#why = why;
 		if (!this.#isAway) {
 			this.#isAway = true;
 			this.#log.warn(
@@ -235,6 +240,7 @@ export class LedgerClient {
 	/** It has written something: to be connected is not enough, where its disk is full. */
 	#isBack(): void {
 		this.#isAway = false;
+		this.#why = undefined;
 		this.#retryMs = firstRetryMs;
 		const { waiting, aggregated, lost } = this.counts;
 		this.#log.info(

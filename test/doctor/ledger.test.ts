@@ -1,5 +1,7 @@
 import t from "tap";
+import { parseConfig } from "../../src/config/load.ts";
 import { judgeLedger } from "../../src/host/gate/ledger.ts";
+import { databaseObstacle, dropInOf } from "../../src/host/gate/ledgerUnit.ts";
 
 const counts = {
 	isConnected: true,
@@ -39,9 +41,60 @@ t.test(
 			judgeLedger(true, [], { ledger: { ...counts, isConnected: false } }),
 			{ state: "finding", evidence: ["no ledger takes records", String] },
 		);
+		const why = "the database refuses the password";
+		t.match(
+			judgeLedger(true, [], { ledger: { ...counts, isConnected: false, why } }),
+			{ evidence: [`no ledger takes records: ${why}`, String] },
+		);
+		t.match(judgeLedger(true, [], { ledger: counts }, "no way there"), {
+			state: "finding",
+			evidence: ["no way there"],
+			fix: /setup --only gate/,
+		});
 		t.match(judgeLedger(true, [], { ledger: { ...counts, lost: 7 } }), {
 			state: "finding",
 			evidence: [String, /7 requests is lost/],
 		});
+	},
+);
+
+t.test(
+	"the unit's drop-in leads to the database and nowhere else",
+	async (t) => {
+		const dropIn = (ledger: object) =>
+			dropInOf(
+				parseConfig(JSON.stringify({ ledger }), "/etc/llamagate/config.json")
+					.ledger,
+			);
+		t.equal(dropIn({}), "");
+		t.equal(dropInOf(undefined), "");
+		const tailnet = dropIn({
+			url: "postgres://me@100.64.7.8/u",
+			passwordFile: "ledger-password",
+		});
+		t.match(tailnet, /^PrivateNetwork=no$/m);
+		t.match(tailnet, /^IPAddressAllow=100\.64\.7\.8$/m);
+		t.match(
+			tailnet,
+			/^LoadCredential=ledger-password:\/etc\/llamagate\/ledger-password$/m,
+		);
+		const far = dropIn({
+			url: "postgres://me@db.example/u?sslrootcert=/ca.pem",
+		});
+		t.match(far, /^IPAddressDeny=$/m);
+		t.match(far, /resolv\.conf/);
+		t.match(far, /^LoadCredential=ledger-ca:\/ca\.pem$/m);
+		const near = dropIn({ url: "postgres://me@%2Frun%2Fpostgresql/u" });
+		t.match(near, /^BindReadOnlyPaths=\/run\/postgresql$/m);
+		t.notMatch(near, /PrivateNetwork|AF_INET/);
+		t.match(
+			await databaseObstacle(
+				parseConfig(
+					'{"ledger":{"url":"postgres://me@db.example/u","passwordFile":"/a b"}}',
+					"c.json",
+				).ledger,
+			),
+			/misread/,
+		);
 	},
 );

@@ -1,7 +1,8 @@
 import t from "tap";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import { testKeys } from "../support/gate.ts";
-import { ask, becomes, gateV4 } from "../support/namespaces.ts";
+import { addresses, ask, becomes, gateV4 } from "../support/namespaces.ts";
+import { startPostgres } from "../support/postgres.ts";
 
 const key = testKeys.user;
 const unit = "llamagate-ledger.service";
@@ -107,6 +108,64 @@ t.test("the ledger as a service of its own", booting(), async (t) => {
 				doctor,
 				"finding",
 				"a ledger that is stopped is told of",
+			);
+		},
+	);
+
+	await t.test(
+		"several hosts' ledgers may have one database, and its way there leads nowhere else",
+		async (t) => {
+			const server = await startPostgres(t, {
+				address: addresses.peer.v4,
+				launcher: ["ip", "netns", "exec", peer.name],
+			});
+			const { url } = await server.createDatabase();
+			const ledger = { url, passwordFile: "ledger-password", gate: "server" };
+			const changed = JSON.stringify({ ...config, ledger });
+			await host.sh(`printf '%s' '${changed}' >/etc/llamagate/config.json`);
+			const refused = await host.run(
+				...["llamagate", "setup", "--only", "gate", "--yes"],
+			);
+			t.match(refused.stdout, /ledger-password/, "without a password");
+			await host.write(
+				"/etc/llamagate/ledger-password",
+				`${server.password}\n`,
+				0o600,
+			);
+			await host.must("llamagate", "setup", "--only", "gate", "--yes");
+			await host.must("systemctl", "restart", unit, "llamagate");
+			await becomes(t, status, 200, "the gate serves with it");
+			await infer();
+			await becomes(t, () => used().catch(() => undefined), 1, "told by it");
+			const rows = await server.sql(
+				"ledger1",
+				"SELECT gate, key FROM llamagate.parties",
+			);
+			t.strictSame(rows, [{ gate: "server", key: "user" }]);
+			const pid = (await host.sh(`systemctl show -P MainPID ${unit}`)).trim();
+			t.match(
+				await host.sh(
+					`systemctl show -P IPAddressAllow -P IPAddressDeny ${unit}`,
+				),
+				new RegExp(addresses.peer.v4.replaceAll(".", "\\.")),
+			);
+			t.notMatch(
+				await host.sh(
+					`cat /proc/${pid}/environ /proc/${pid}/cmdline | tr '\\0' ' '`,
+				),
+				server.password,
+			);
+			await host.must(...["llamagate", "doctor", "--only", "gate.ledger"]);
+			const back = JSON.stringify({ ...config, ledger: {} });
+			await host.sh(`printf '%s' '${back}' >/etc/llamagate/config.json`);
+			const stale = await host.run(
+				...["llamagate", "doctor", "--only", "gate.ledger"],
+			);
+			t.match(stale.stdout, /does not lead to the database/);
+			await host.must("llamagate", "setup", "--only", "gate", "--yes");
+			t.equal(
+				await host.sh(`systemctl show -P PrivateNetwork ${unit}`),
+				"yes\n",
 			);
 		},
 	);

@@ -1,6 +1,12 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { chownSync, existsSync, readdirSync, writeFileSync } from "node:fs";
+import {
+	appendFileSync,
+	chownSync,
+	existsSync,
+	readdirSync,
+	writeFileSync,
+} from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { Client } from "pg";
@@ -59,10 +65,17 @@ export interface TestDatabase {
 	readonly database: Database;
 }
 
+interface PostgresOptions {
+	/** Where it listens. */
+	readonly address?: string;
+	/** What runs it, such as `ip netns exec`. */
+	readonly launcher?: readonly string[];
+}
+
 /** Starts one; the test's end stops it. */
 export async function startPostgres(
 	t: Teardown,
-	options: readonly string[] = [],
+	{ address = "127.0.0.1", launcher = [] }: PostgresOptions = {},
 ): Promise<TestPostgres> {
 	const folder = await temporaryFolder(t);
 	const passwordFile = path.join(folder, "password");
@@ -78,17 +91,21 @@ export async function startPostgres(
 		),
 		{ stdio: ["ignore", "ignore", "inherit"] },
 	);
+	appendFileSync(
+		path.join(data, "pg_hba.conf"),
+		"host all all 0.0.0.0/0 scram-sha-256\n",
+	);
 	const port = await freePort();
 	let child: ChildProcess | undefined;
 	const start = async (more: readonly string[] = []) => {
 		const settings = [
-			...["fsync=off", "listen_addresses=127.0.0.1", "max_connections=40"],
+			...["fsync=off", `listen_addresses=${address}`, "max_connections=40"],
 			...[`port=${port}`, `unix_socket_directories=${folder}`],
-			...options,
 			...more,
 		].flatMap((one) => ["-c", one]);
-		const [file, args] = asServer("postgres", "-D", data, ...settings);
-		child = spawn(file, args, {
+		const [server, args] = asServer("postgres", "-D", data, ...settings);
+		const [file = "", ...rest] = [...launcher, server, ...args];
+		child = spawn(file, rest, {
 			stdio: ["ignore", "ignore", "pipe"],
 			cwd: folder,
 		});
@@ -119,7 +136,7 @@ export async function startPostgres(
 	});
 	const sql = async (database: string, text: string) => {
 		const client = new Client({
-			...{ host: "127.0.0.1", port, user: owner, password, database },
+			...{ host: folder, port, user: owner, password, database },
 		});
 		await client.connect();
 		try {
@@ -146,7 +163,7 @@ export async function startPostgres(
 			databases += 1;
 			const name = `ledger${databases}`;
 			await sql("postgres", `CREATE DATABASE ${name} ${how}`);
-			const url = `postgres://${owner}@127.0.0.1:${port}/${name}`;
+			const url = `postgres://${owner}@${address}:${port}/${name}`;
 			const database = readDatabaseUrl(url);
 			if (typeof database === "string") throw new Error(database);
 			return { name, url, database };

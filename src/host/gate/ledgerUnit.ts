@@ -1,14 +1,82 @@
+import { isIP } from "node:net";
+import {
+	caCredential,
+	type LedgerSettings,
+	passwordCredential,
+} from "../../config/ledger.ts";
 import { loadConfig } from "../../config/load.ts";
-import { BadFileError } from "../../errors.ts";
+import { BadFileError, Finding } from "../../errors.ts";
+import { readPassword } from "../../ledger/postgres/password.ts";
 
 export const ledgerUnit = "llamagate-ledger.service";
+/** What lets the ledger reach its database, and nothing else. */
+export const ledgerDropIn = `/etc/systemd/system/${ledgerUnit}.d/llamagate-database.conf`;
 
-/** Whether a configuration wants a ledger; one that cannot be read does not. */
-export async function wantsLedger(configFile: string): Promise<boolean> {
+/** The ledger that a configuration wants; of one that cannot be read, none. */
+export async function ledgerOf(
+	configFile: string,
+): Promise<LedgerSettings | undefined> {
 	try {
-		return (await loadConfig(configFile)).ledger !== undefined;
+		return (await loadConfig(configFile)).ledger;
 	} catch (error) {
 		if (!(error instanceof BadFileError)) throw error;
-		return false;
+		return undefined;
+	}
+}
+
+/**
+ * What of the unit's sandbox stands between the ledger and its database: a way
+ * there, and files of root's that systemd hands over.
+ *
+ * @returns nothing where the ledger has a file
+ */
+export function dropInOf(ledger: LedgerSettings | undefined): string {
+	if (ledger?.database === undefined) return "";
+	const { database, passwordFile } = ledger.database;
+	const { host, caFile } = database;
+	const handed = (name: string, file: string | undefined) =>
+		file === undefined
+			? []
+			: [`LoadCredential=${name}:${file.replaceAll("%", "%%")}`];
+	const way = host.startsWith("/")
+		? [`BindReadOnlyPaths=${host.replaceAll("%", "%%")}`]
+		: [
+				"PrivateNetwork=no",
+				"RestrictAddressFamilies=AF_INET AF_INET6",
+				...(isIP(host) === 0
+					? [
+							"# Which address a name has is known when it is looked up.",
+							"IPAddressDeny=",
+							"BindReadOnlyPaths=-/etc/resolv.conf -/etc/hosts -/etc/nsswitch.conf",
+						]
+					: [`IPAddressAllow=${host}`]),
+			];
+	return [
+		"# Written by llamagate setup for ledger.url: the way to the database, and what opens it.",
+		"[Service]",
+		...way,
+		...handed(passwordCredential, passwordFile),
+		...handed(caCredential, caFile),
+		"",
+	].join("\n");
+}
+
+/** Why systemd could not hand the ledger what opens its database; `undefined` if it can. */
+export async function databaseObstacle(
+	ledger: LedgerSettings | undefined,
+): Promise<string | undefined> {
+	if (ledger?.database === undefined) return undefined;
+	const { database, passwordFile } = ledger.database;
+	// A line of a unit would read it otherwise.
+	for (const file of [passwordFile, database.caFile, database.host])
+		if (file !== undefined && /[\s"'\\:]/.test(file) && file.startsWith("/"))
+			return `${file} has a sign in its name that a unit would misread; give it another`;
+	if (passwordFile === undefined) return undefined;
+	try {
+		await readPassword(passwordFile);
+		return undefined;
+	} catch (error) {
+		if (error instanceof Finding) return error.message;
+		throw error;
 	}
 }

@@ -1,3 +1,4 @@
+import path from "node:path";
 import { askDaemon } from "../../admin/client.ts";
 import { loadConfig } from "../../config/load.ts";
 import { lastResultFile } from "../../doctor/lastResult.ts";
@@ -23,7 +24,13 @@ import {
 import { listeningSockets } from "../../system/sockets.ts";
 import { lookUpUnit } from "../../system/units.ts";
 import { becomesTrue } from "../../system/waiting.ts";
-import { ledgerUnit, wantsLedger } from "./ledgerUnit.ts";
+import {
+	databaseObstacle,
+	dropInOf,
+	ledgerDropIn,
+	ledgerOf,
+	ledgerUnit,
+} from "./ledgerUnit.ts";
 
 /** What runs from boot on, in the order in which it is started. */
 const bootUnits = [
@@ -104,9 +111,11 @@ export function gate(installation: Installation): Step {
 						},
 					);
 			}
-			const wanted = (await wantsLedger(installation.configFile))
-				? [...bootUnits, ledgerUnit]
-				: bootUnits;
+			const ledger = await ledgerOf(installation.configFile);
+			const obstacle = await databaseObstacle(ledger);
+			if (obstacle !== undefined) return unsafe(obstacle);
+			actions.push(...(await wayToDatabase(dropInOf(ledger), reload)));
+			const wanted = ledger ? [...bootUnits, ledgerUnit] : bootUnits;
 			const missing = wanted.filter((name) => {
 				const unit = units.find((known) => known?.name === name);
 				return !unit?.isActive || !unit.isEnabled;
@@ -166,6 +175,35 @@ export function gate(installation: Installation): Step {
 		},
 		prove: () => proveGate(installation),
 	};
+}
+
+/** Has the ledger's sandbox lead to its database, or no longer. */
+async function wayToDatabase(
+	content: string,
+	reload: readonly string[],
+): Promise<Action[]> {
+	const { content: before } = await takeSnapshot(ledgerDropIn);
+	if ((before?.toString() ?? "") === content) return [];
+	const undo = [reload];
+	const written: Action[] =
+		content === ""
+			? [
+					{
+						kind: "command",
+						command: ["rm", ledgerDropIn],
+						changes: [ledgerDropIn],
+						undo,
+					},
+				]
+			: [
+					rootDirectory(path.dirname(ledgerDropIn)),
+					rootFile(ledgerDropIn, content, undo),
+				];
+	return [
+		...written,
+		{ kind: "command", command: reload },
+		{ kind: "command", command: ["systemctl", "try-restart", ledgerUnit] },
+	];
 }
 
 /** What a request over root's own socket is answered with; status 0 if there is no answer. */
