@@ -20,6 +20,8 @@ export function checkBudget(
 		name,
 		budget,
 		nowMs,
+		// Where gates share budgets it has one already.
+		exchange.reservation,
 	);
 	if (isNews)
 		log.warn(
@@ -47,7 +49,7 @@ export function checkBudget(
 			headers: ["retry-after", "5"],
 		};
 	exchange.isDemoted = isBlind || kind === "exhausted";
-	exchange.reservation = budgets.reserve(name, budget, nowMs);
+	exchange.reservation ??= budgets.reserve(name, budget, nowMs);
 	return undefined;
 }
 

@@ -115,7 +115,7 @@ export async function createGate(
 	log: Log,
 ): Promise<Gate> {
 	const state = new GateState(rules, accessLog, log);
-	state.shared = await Shared.open(rules, state.lockout, log);
+	state.shared = await Shared.open(rules, state);
 	const app = await createApp(state, (exchange) => relayTo(state, exchange));
 	const servers = new Set<Server>();
 	const sweeper = setInterval(() => sweep(state), sweepIntervalMs);

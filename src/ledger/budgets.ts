@@ -46,8 +46,18 @@ export interface Decision {
 	readonly isNews: boolean;
 }
 
+/** What one gate has used of a budget in a window. */
+export interface OwnUse {
+	readonly used: Cost;
+	readonly window: BudgetWindow;
+}
+
 /** A running request's part of a budget. */
 export interface Reservation {
+	/** What this process had used before it. */
+	readonly before: Cost;
+	/** What it has used with it. */
+	readonly own: OwnUse;
 	/** Charges what it cost in place of the estimate; once, when it has ended. */
 	settle(cost: Cost, nowMs: number): void;
 }
@@ -58,13 +68,17 @@ const nothing = (): Sum => ({ gpuMs: 0, tokens: 0, requests: 0 });
 interface Account {
 	budget: Budget;
 	window: BudgetWindow;
-	/** What ended in this window. */
+	/** What ended in this window, in this process. */
 	readonly used: Sum;
+	/** What was used before this process, as the ledger told it. */
+	restored: Cost;
+	/** What other gates have used, those before this process among them, as far as is known. */
+	others: Cost;
 	/** What runs is expected to cost. */
 	readonly reserved: Sum;
 	/** Of the key's latest requests. */
 	readonly mean: Sum;
-	/** Use from before this process is in `used`. */
+	/** The ledger has told. */
 	isRestored: boolean;
 	told: "nothing" | "low" | "exhausted";
 }
@@ -78,16 +92,27 @@ export class Budgets {
 	readonly #accounts = new Map<string, Account>();
 	/** From when on it hears of every request; epoch milliseconds. */
 	readonly startedAtMs: number;
+	/** Told of a key whose own use has changed by the end of a request. */
+	onSettled: ((key: string) => void) | undefined;
 
 	/** @param startedAtMs see there */
 	constructor(startedAtMs: number) {
 		this.startedAtMs = startedAtMs;
 	}
 
-	/** Where a key stands, before a request of it. */
-	decide(key: string, budget: Budget, nowMs: number): Decision {
+	/**
+	 * Where a key stands, before a request of it.
+	 *
+	 * @param reservation of that request, where it has one already
+	 */
+	decide(
+		key: string,
+		budget: Budget,
+		nowMs: number,
+		reservation?: Reservation,
+	): Decision {
 		const account = this.#accountOf(key, budget, nowMs);
-		const standing = standingOf(account);
+		const standing = standingOf(account, reservation?.before);
 		const share = shareOf(standing);
 		const told =
 			share >= 1 ? "exhausted" : share >= noticeShare ? "low" : "nothing";
@@ -95,7 +120,7 @@ export class Budgets {
 		if (isNews) account.told = told;
 		return {
 			kind: share >= 1 ? "exhausted" : "granted",
-			isBlind: !account.isRestored,
+			isBlind: isBlind(account),
 			standing,
 			isLow: share >= noticeShare,
 			isNews,
@@ -109,27 +134,50 @@ export class Budgets {
 		nowMs: number,
 	): { readonly standing: Standing; readonly isBlind: boolean } {
 		const account = this.#accountOf(key, budget, nowMs);
-		return { standing: standingOf(account), isBlind: !account.isRestored };
+		return { standing: standingOf(account), isBlind: isBlind(account) };
 	}
 
 	/** Has a request that may run take its part. */
 	reserve(key: string, budget: Budget, nowMs: number): Reservation {
 		const account = this.#accountOf(key, budget, nowMs);
+		const before = ownOf(account);
 		const estimate = { ...account.mean, requests: 1 };
 		add(account.reserved, estimate, 1);
 		let isSettled = false;
 		return {
+			before,
+			own: { used: ownOf(account), window: account.window },
 			settle: (cost, endedAtMs) => {
 				if (isSettled) return;
 				isSettled = true;
 				add(account.reserved, estimate, -1);
 				this.#roll(account, endedAtMs);
 				add(account.used, cost, 1);
-				if (cost.requests === 0) return;
-				for (const name of measures)
-					account.mean[name] += recency * (cost[name] - account.mean[name]);
+				if (cost.requests > 0)
+					for (const name of measures)
+						account.mean[name] += recency * (cost[name] - account.mean[name]);
+				this.onSettled?.(key);
 			},
 		};
+	}
+
+	/** What this process has used of a key's budget; `undefined` for a key that has asked for nothing. */
+	own(key: string, nowMs: number): OwnUse | undefined {
+		const account = this.#accounts.get(key);
+		if (account === undefined) return undefined;
+		this.#roll(account, nowMs);
+		return { used: ownOf(account), window: account.window };
+	}
+
+	/** Keys that have asked for something. */
+	get keys(): Iterable<string> {
+		return this.#accounts.keys();
+	}
+
+	/** Takes over what other gates have used in a window. What was told of an older one is dropped. */
+	hear(key: string, { startMs }: BudgetWindow, others: Cost): void {
+		const account = this.#accounts.get(key);
+		if (account?.window.startMs === startMs) account.others = others;
 	}
 
 	/** Keys of which use from before this process is wanted, and since when; epoch milliseconds. */
@@ -155,7 +203,7 @@ export class Budgets {
 		if (account === undefined) return;
 		this.#roll(account, nowMs);
 		if (account.isRestored || account.window.startMs !== sinceMs) return;
-		add(account.used, cost, 1);
+		account.restored = cost;
 		account.isRestored = true;
 	}
 
@@ -166,6 +214,8 @@ export class Budgets {
 				budget,
 				window: { startMs: 0, endMs: Number.NEGATIVE_INFINITY },
 				used: nothing(),
+				restored: nothing(),
+				others: nothing(),
 				// What runs goes on to be the key's.
 				reserved: account?.reserved ?? nothing(),
 				mean: account?.mean ?? nothing(),
@@ -185,6 +235,8 @@ export class Budgets {
 		if (nowMs < window.endMs && nowMs >= window.startMs) return;
 		account.window = windowOf(budget.per, budget.timezone, nowMs);
 		Object.assign(account.used, nothing());
+		account.restored = nothing();
+		account.others = nothing();
 		account.told = "nothing";
 		account.isRestored = account.window.startMs >= this.startedAtMs;
 	}
@@ -201,9 +253,10 @@ function add(to: Sum, cost: Cost, times: number): void {
 	for (const name of measures) to[name] += times * cost[name];
 }
 
-function standingOf(account: Account): Standing {
+/** @param own what this process has used; all of it by default */
+function standingOf(account: Account, own = ownOf(account)): Standing {
 	return {
-		used: total(account),
+		used: total(account, own),
 		limits: account.budget.limits,
 		resetsAtMs: account.window.endMs,
 	};
@@ -219,10 +272,23 @@ export function shareOf({ used, limits }: Standing): number {
 	);
 }
 
-function total({ used, reserved }: Account): Cost {
+/** With what was used elsewhere: the ledger and the other gates may tell of the same. */
+function total({ restored, others }: Account, own: Cost): Cost {
+	const sum = { ...own };
+	for (const name of measures)
+		sum[name] += Math.max(restored[name], others[name]);
+	return sum;
+}
+
+function ownOf({ used, reserved }: Account): Cost {
 	const sum = { ...used };
 	add(sum, reserved, 1);
 	return sum;
+}
+
+/** Neither a ledger nor another gate has told of earlier use. */
+function isBlind({ isRestored, others }: Account): boolean {
+	return !isRestored && measures.every((name) => others[name] === 0);
 }
 
 /** What of a record or a sum a budget counts. A request that was refused costs nothing. */

@@ -1,3 +1,4 @@
+import type { Reservation } from "../../ledger/budgets.ts";
 import { pairedAddress } from "../../net/ranges.ts";
 import { admit } from "../../valkey/scripts.ts";
 import type { Exchange } from "../exchange.ts";
@@ -24,6 +25,8 @@ interface Wish {
 	readonly max: number;
 	/** How many slots this gate has with this request's; 0 where it is not to have one. */
 	readonly own: number;
+	/** Its part of its key's budget, if it is one of those that a budget counts. */
+	readonly reservation: Reservation | undefined;
 }
 
 /** What came of it. */
@@ -56,8 +59,12 @@ export function createSharedLimits(
 				slots,
 				max,
 				own: wantsSlot ? shared.slots.claim(slots) : 0,
+				reservation: wantsSlot ? reserve(state, exchange) : undefined,
 			};
 			const grant = (await askFor(shared, wish)) ?? aloneOf(shared, wish);
+			if (grant.hasSlot && !exchange.ended)
+				exchange.reservation = wish.reservation;
+			else wish.reservation?.settle(nothing, Date.now());
 			// An end that has come meanwhile gives it back at once.
 			if (wantsSlot && grant.hasSlot)
 				exchange.atEnd(() => shared.slots.giveBack(slots));
@@ -76,6 +83,18 @@ export function createSharedLimits(
 	};
 }
 
+const nothing = { gpuMs: 0, tokens: 0, requests: 0 };
+
+function reserve(
+	{ budgets }: GateState,
+	{ knownCredential, route }: Exchange,
+): Reservation | undefined {
+	const { name, budget } = knownCredential.key;
+	return budget === undefined || route?.scope !== "infer"
+		? undefined
+		: budgets.reserve(name, budget, Date.now());
+}
+
 /** Asks Valkey; `undefined` where it is away. */
 async function askFor(shared: Shared, wish: Wish): Promise<Grant | undefined> {
 	const { names, rates } = shared;
@@ -87,6 +106,11 @@ async function askFor(shared: Shared, wish: Wish): Promise<Grant | undefined> {
 		rates.floorOf(ofSource, sentAtMs),
 	];
 	const slotsKey = names.of("slots", slots);
+	const { reservation } = wish;
+	const use =
+		reservation === undefined
+			? undefined
+			: shared.budgets.entryOf(key, reservation.own);
 	const answer = await shared.ask(
 		admit,
 		[
@@ -95,18 +119,20 @@ async function askFor(shared: Shared, wish: Wish): Promise<Grant | undefined> {
 			slotsKey,
 			names.one("gates"),
 			names.one("locks"),
-			slotsKey,
+			use?.key ?? slotsKey,
 		],
 		[
 			...[shared.id, names.hash(source), minuteMs],
 			...[wish.rates.key, keyFloor.floor, keyFloor.restMs],
 			...[wish.rates.source, sourceFloor.floor, sourceFloor.restMs],
-			...[own, max, slotsKeptMs, "", 0],
+			...[own, max, slotsKeptMs, use?.value ?? "", use?.keptMs ?? 0],
 		],
 	);
 	if (answer === undefined) return undefined;
-	const [lockedOutMs = 0, keyCount, keyRest, sourceCount, sourceRest, slot] =
-		answer.map(Number);
+	const [
+		lockedOutMs = 0,
+		...[keyCount, keyRest, sourceCount, sourceRest, slot, ...sums]
+	] = answer.map(Number);
 	const nowMs = performance.now();
 	const grant: Grant = {
 		lockedOutMs,
@@ -118,6 +144,8 @@ async function askFor(shared: Shared, wish: Wish): Promise<Grant | undefined> {
 	rates.told(ofKey, grant.key.count, grant.key.restMs, nowMs);
 	rates.told(ofSource, grant.source.count, grant.source.restMs, nowMs);
 	if (grant.hasSlot) shared.slots.written(slots, own);
+	if (reservation !== undefined && sums.length === 6)
+		shared.budgets.told(key, reservation.own, sums);
 	return grant;
 }
 

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type { StateStatus } from "../../admin/status.ts";
 import { formatState, type StateSettings } from "../../config/state.ts";
+import type { Budgets } from "../../ledger/budgets.ts";
 import type { Log } from "../../log.ts";
 import {
 	type Answer,
@@ -16,15 +17,24 @@ import {
 	leave,
 	lock,
 	put,
+	remember,
 	type Script,
 	scripts,
 	unlock,
 } from "../../valkey/scripts.ts";
 import type { Lockout } from "../lockout.ts";
 import type { Rules } from "../rules.ts";
+import { SharedBudgets } from "./budgets.ts";
 import { SharedLocks } from "./locks.ts";
 import { Rates } from "./rates.ts";
 import { Slots, slotsKeptMs } from "./slots.ts";
+
+/** What of a gate is shared. */
+export interface Parts {
+	readonly lockout: Lockout;
+	readonly budgets: Budgets;
+	readonly log: Log;
+}
 
 /** How long a gate's start waits for Valkey. */
 const startPatienceMs = 1_000;
@@ -39,6 +49,7 @@ export class Shared implements Beat {
 	readonly rates = new Rates();
 	readonly slots: Slots;
 	readonly locks: SharedLocks;
+	readonly budgets: SharedBudgets;
 	readonly names: Names;
 	/** Names this run of the gate. */
 	readonly id = randomBytes(8).toString("hex");
@@ -57,8 +68,7 @@ export class Shared implements Beat {
 	 */
 	static async open(
 		{ settings: { state }, stateAccess }: Rules,
-		lockout: Lockout,
-		log: Log,
+		{ lockout, budgets, log }: Parts,
 	): Promise<Shared | undefined> {
 		if (state === undefined) return undefined;
 		const { Redis } = await import("../../valkey/iovalkey.ts");
@@ -69,6 +79,7 @@ export class Shared implements Beat {
 			state,
 			stateAccess.password ?? "",
 			lockout,
+			budgets,
 			(self, where) => new Connection(client, where, scripts, beat, self, log),
 		);
 		await shared.#connection.opened(startPatienceMs);
@@ -79,6 +90,7 @@ export class Shared implements Beat {
 		{ target, prefix, gates }: StateSettings,
 		secret: string,
 		lockout: Lockout,
+		budgets: Budgets,
 		connect: (beat: Beat, where: string) => Connection,
 	) {
 		this.#where = formatState(target);
@@ -111,6 +123,18 @@ export class Shared implements Beat {
 					[this.names.one("locks"), this.names.one("unlocks")],
 					hashes,
 				)) !== undefined,
+		});
+		this.budgets = new SharedBudgets(budgets, this.names, {
+			put: (entries) =>
+				this.#put(
+					entries.map(({ key, value, keptMs }) => [key, value, keptMs]),
+				),
+			remember: (entries) =>
+				void this.ask(
+					remember,
+					entries.map(({ key }) => key),
+					entries.flatMap(({ value, keptMs }) => [value, keptMs]),
+				),
 		});
 		this.#connection = connect(this, this.#where);
 	}
@@ -171,10 +195,12 @@ export class Shared implements Beat {
 	back(): void {
 		this.slots.refresh(true);
 		this.locks.back();
+		this.budgets.back();
 	}
 
 	async close(): Promise<void> {
 		this.slots.stop();
+		await this.budgets.close();
 		await this.#connection.close(leave, [this.names.one("gates")], [this.id]);
 	}
 

@@ -1,0 +1,145 @@
+import t from "tap";
+import type { KeyEntry } from "../../src/keys/keyFile.ts";
+import {
+	bearer,
+	eventually,
+	type GateOptions,
+	startGate,
+	type TestGate,
+	testEntries,
+	testKeys,
+} from "../support/gate.ts";
+import { sharesWith, startPair, stateOf } from "../support/gatePair.ts";
+import { requireValkey, startValkey } from "../support/valkey.ts";
+
+const [user] = testEntries as [KeyEntry];
+
+const withBudget = (
+	budget: NonNullable<KeyEntry["budget"]>,
+	config: Record<string, unknown> = {},
+): GateOptions => ({
+	keys: [{ ...user, budget }],
+	// Without a ledger a key's earlier use is not known, and it is served as batch.
+	config: { budgets: { withoutLedger: "batch" }, ...config },
+});
+
+async function post({ url }: Pick<TestGate, "url">): Promise<number> {
+	const reply = await fetch(`${url}/api/generate`, {
+		method: "POST",
+		headers: bearer(testKeys.user),
+		body: '{"model":"qwen3:8b","prompt":"a"}',
+	});
+	await reply.text();
+	return reply.status;
+}
+
+/** How many of so many, one after the other, are served. */
+async function served(gate: TestGate, count: number): Promise<number> {
+	let sum = 0;
+	for (let at = 0; at < count; at += 1)
+		if ((await post(gate)) === 200) sum += 1;
+	return sum;
+}
+
+t.test(
+	"a budget of ten requests that is hammered at two gates is ten requests",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const valkey = await startValkey(t);
+		const gates = await startPair(
+			t,
+			valkey.url,
+			withBudget({ requests: 10, per: "day" }),
+		);
+		const statuses = await Promise.all(
+			Array.from({ length: 30 }, (_, at) => post(gates[at % 2] ?? gates[0])),
+		);
+		const counts = Object.groupBy(statuses, String);
+		t.strictSame(Object.keys(counts), ["200", "429"]);
+		t.equal(counts["200"]?.length, 10);
+		for (const gate of gates) {
+			t.equal(await post(gate), 429);
+			await gate.logged(({ reason }) => reason === "budget_exceeded");
+		}
+	},
+);
+
+t.test(
+	"tokens that were used at one gate are missing at the other, also after both have ended",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const valkey = await startValkey(t);
+		const options = withBudget({ tokens: 30, per: "month" });
+		const [one, other] = await startPair(t, valkey.url, options);
+		const first = await served(one, 1);
+		t.equal(first, 1);
+		let all = first;
+		while ((await post(other)) === 200) all += 1;
+		t.equal(await post(one), 429);
+		t.ok(all > 1);
+		await one.daemon.stop();
+		await other.daemon.stop();
+
+		const next = await startGate(t, {
+			...options,
+			config: { ...options.config, state: { url: valkey.url } },
+		});
+		await sharesWith(next, 1);
+		t.equal(await post(next), 429);
+	},
+);
+
+t.test(
+	"with Valkey away the last known sums go on, and one that was restarted empty is told them",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const valkey = await startValkey(t);
+		const options = withBudget({ requests: 12, per: "week" });
+		const [ended, other] = await startPair(t, valkey.url, options);
+		const one = await startGate(t, {
+			...options,
+			config: { ...options.config, state: { url: valkey.url } },
+		});
+		t.equal(await served(ended, 4), 4);
+		await ended.daemon.stop();
+		t.equal(await served(other, 3), 3);
+		t.equal(await served(one, 2), 2);
+		await valkey.kill();
+		await eventually(async () => !(await stateOf(one)).isConnected);
+		t.equal(await served(one, 4), 3, "nine were used, and it knows of all");
+
+		await startValkey(t, { port: valkey.port });
+		for (const gate of [one, other])
+			await eventually(async () => (await stateOf(gate)).isConnected);
+		await eventually(async () => (await post(other)) === 429);
+		const next = await startGate(t, {
+			...options,
+			config: { ...options.config, state: { url: valkey.url } },
+		});
+		await sharesWith(next, 3);
+		t.equal(await post(next), 429, "what the ended gate used is not lost");
+	},
+);
+
+t.test("the budgets of many gates that have ended are one sum", async (t) => {
+	if (!requireValkey(t)) return;
+	const valkey = await startValkey(t);
+	const gate = await startGate(t, {
+		...withBudget({ requests: 100, per: "day" }),
+		config: { state: { url: valkey.url } },
+	});
+	await sharesWith(gate, 1);
+	t.equal(await post(gate), 200);
+	const [key = ""] =
+		/\{llamagate\}:budget:[\w-]+/.exec(await valkey.command("KEYS", "*")) ?? [];
+	for (let at = 0; at < 70; at += 1)
+		await valkey.command("HSET", key, `gate${at}`, "0 0 1");
+	t.equal(await post(gate), 200);
+	t.equal(await valkey.command("HLEN", key), ":2\r\n");
+	t.equal(
+		await valkey.command("HGET", key, "ended"),
+		"$6\r\n0 0 70\r\n",
+		"and no more of it is lost",
+	);
+	t.equal(await served(gate, 40), 28);
+});
