@@ -9,7 +9,12 @@ import {
 	testEntries,
 	testKeys,
 } from "../support/gate.ts";
-import { askAdmin, sharesWith, startPair } from "../support/gatePair.ts";
+import {
+	askAdmin,
+	sharesWith,
+	startPair,
+	whileShared,
+} from "../support/gatePair.ts";
 import { requireValkey, startValkey } from "../support/valkey.ts";
 
 const get = (gate: Pick<TestGate, "url">, key: string) =>
@@ -60,13 +65,16 @@ t.test(
 	async (t) => {
 		if (!requireValkey(t)) return;
 		const valkey = await startValkey(t);
-		const gates = await startPair(t, valkey.url, {
-			config: { limits: { perKey: { requestsPerMinute: 60 } } },
-		});
-		const replies = await Promise.all(
-			Array.from({ length: 160 }, (_, at) =>
-				get(gates[at % 2] ?? gates[0], testKeys.user),
-			),
+		const { gates, result: replies } = await whileShared(
+			t,
+			valkey.url,
+			{ config: { limits: { perKey: { requestsPerMinute: 60 } } } },
+			([one, other]) =>
+				Promise.all(
+					Array.from({ length: 160 }, (_, at) =>
+						get(at % 2 ? one : other, testKeys.user),
+					),
+				),
 		);
 		t.equal(replies.filter(({ status }) => status === 200).length, 60);
 		t.equal(replies.filter(({ status }) => status === 429).length, 100);

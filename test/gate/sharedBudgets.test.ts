@@ -9,7 +9,12 @@ import {
 	testEntries,
 	testKeys,
 } from "../support/gate.ts";
-import { sharesWith, startPair, stateOf } from "../support/gatePair.ts";
+import {
+	sharesWith,
+	startPair,
+	stateOf,
+	whileShared,
+} from "../support/gatePair.ts";
 import { requireValkey, startValkey } from "../support/valkey.ts";
 
 const [user] = testEntries as [KeyEntry];
@@ -46,13 +51,14 @@ t.test(
 	async (t) => {
 		if (!requireValkey(t)) return;
 		const valkey = await startValkey(t);
-		const gates = await startPair(
+		const { gates, result: statuses } = await whileShared(
 			t,
 			valkey.url,
 			withBudget({ requests: 10, per: "day" }),
-		);
-		const statuses = await Promise.all(
-			Array.from({ length: 30 }, (_, at) => post(gates[at % 2] ?? gates[0])),
+			([one, other]) =>
+				Promise.all(
+					Array.from({ length: 30 }, (_, at) => post(at % 2 ? one : other)),
+				),
 		);
 		const counts = Object.groupBy(statuses, String);
 		t.strictSame(Object.keys(counts), ["200", "429"]);
