@@ -1,4 +1,4 @@
-import { BodyScan, type Scalar } from "../ollama/bodyScan.ts";
+import { BodyScan, type Scalar, type ScanResult } from "../ollama/bodyScan.ts";
 import { FormScan } from "../ollama/formScan.ts";
 import { multipartRoute, type Route } from "../ollama/routes.ts";
 import { WatchList } from "../ollama/watchedNames.ts";
@@ -34,18 +34,39 @@ const unclear: Facts = { model: undefined, isStream: false };
 /** Their replies are streams unless the body says otherwise; all others are if it says so. */
 const streamUnasked = new Set(["/api/generate", "/api/chat"]);
 
+/** For bodies that are there whole: one is judged before the next is read. */
+const wholeScan = new BodyScan(watched);
+
+/** The facts of a body that is there whole. One that is packed takes its time. */
+export function factsOfWhole(
+	route: Route,
+	head: Head,
+	body: Buffer,
+): Facts | Promise<Facts> {
+	if (route.path !== multipartRoute && !isPacked(route, head))
+		return judge(wholeScan.readWhole(body), route);
+	const reader = readFacts(route, head);
+	reader.push(body);
+	return reader.finish(body);
+}
+
+function isPacked(route: Route, head: Head): boolean {
+	return route.unpacksZstd === true && head.contentEncoding[0] === "zstd";
+}
+
+function judge(result: ScanResult, route: Route): Facts {
+	return result.kind === "unclear" ? unclear : factsOf(result.fields, route);
+}
+
+/** Reads the facts of a body that comes in pieces. */
 export function readFacts(route: Route, head: Head): FactsReader {
 	if (route.path === multipartRoute) return readForm(head.contentType[0]);
 	const scan = new BodyScan(watched);
-	const isPacked =
-		route.unpacksZstd === true && head.contentEncoding[0] === "zstd";
-	const judge = (): Facts => {
-		const result = scan.finish();
-		return result.kind === "unclear" ? unclear : factsOf(result.fields, route);
-	};
+	const packed = isPacked(route, head);
+	const judged = () => judge(scan.finish(), route);
 	return {
 		push: (piece) => {
-			if (!isPacked) scan.push(piece);
+			if (!packed) scan.push(piece);
 		},
 		get early() {
 			const { fields } = scan;
@@ -57,12 +78,12 @@ export function readFacts(route: Route, head: Head): FactsReader {
 			const { fields } = scan;
 			return fields.has("model") ? factsOf(fields, route) : unclear;
 		},
-		finish: isPacked
+		finish: packed
 			? async (body) => {
 					const end = await unpack(body, (piece) => scan.push(piece));
-					return end === "whole" ? judge() : unclear;
+					return end === "whole" ? judged() : unclear;
 				}
-			: judge,
+			: judged,
 	};
 }
 

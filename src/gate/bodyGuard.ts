@@ -1,5 +1,5 @@
 import type { Credential, Key } from "../keys/keyring.ts";
-import { BodyScan, type Found } from "../ollama/bodyScan.ts";
+import { BodyScan, type Found, type ScanResult } from "../ollama/bodyScan.ts";
 import { FormScan } from "../ollama/formScan.ts";
 import { checkOptions, optionNames, topOptions } from "../ollama/options.ts";
 import { multipartRoute, type Route } from "../ollama/routes.ts";
@@ -16,8 +16,9 @@ import type { Uploads } from "./uploads.ts";
  * spend the owner's account. What no rule of the key's looks at never comes here.
  */
 
-/** Reads a body as it arrives and judges it at its end. */
+/** Reads a body as it arrives, or all of it at its end, and judges it then. */
 export interface BodyGuard {
+	/** All of a body's pieces, or none. */
 	push(piece: Buffer): void;
 	/** Judges the body, which is whole now. A packed one takes its time. */
 	finish(body: Buffer): Refusal | undefined | Promise<Refusal | undefined>;
@@ -30,11 +31,22 @@ const byRules: Watched = {
 	fields: [...namingFields, ...topOptions],
 	options: optionNames.filter((name) => !topOptions.has(name)),
 };
+/** What to look for, and a scan for bodies that are there whole: one is judged before the next is read. */
+class Lookout {
+	readonly list: WatchList;
+	readonly wholeScan: BodyScan;
+
+	constructor(watched: Watched) {
+		this.list = new WatchList(watched);
+		this.wholeScan = new BodyScan(this.list);
+	}
+}
+
 const watched = {
-	rules: new WatchList(byRules),
-	rulesAndTools: new WatchList({ ...byRules, toolTypes }),
-	tools: new WatchList({ fields: [], toolTypes }),
-	create: new WatchList({
+	rules: new Lookout(byRules),
+	rulesAndTools: new Lookout({ ...byRules, toolTypes }),
+	tools: new Lookout({ fields: [], toolTypes }),
+	create: new Lookout({
 		...byRules,
 		fields: [...byRules.fields, "remote_host"],
 		maps: ["files", "adapters", "draft_files"],
@@ -55,27 +67,27 @@ export function guardBody(
 	if (route.scope === "account") return undefined;
 	if (route.path === multipartRoute)
 		return guardMultipart(key, head.contentType[0]);
-	const list = watchedOf(key, route);
-	if (list === undefined) return undefined;
-	const scan = new BodyScan(list);
-	const judge = () => {
-		const result = scan.finish();
-		return result.kind === "unclear"
+	const lookout = watchedOf(key, route);
+	if (lookout === undefined) return undefined;
+	const { list, wholeScan } = lookout;
+	const judge = (result: ScanResult) =>
+		result.kind === "unclear"
 			? badBody(result.message)
 			: judgeFound(credential, result, uploads);
-	};
 	if (route.unpacksZstd === true && head.contentEncoding[0] === "zstd")
-		return guardPacked(scan, judge);
+		return guardPacked(new BodyScan(list), judge);
+	let scan: BodyScan | undefined;
 	return {
-		push: (piece) => {
+		push(piece) {
+			scan ??= new BodyScan(list);
 			scan.push(piece);
 		},
-		finish: judge,
+		finish: (body) => judge(scan?.finish() ?? wholeScan.readWhole(body)),
 	};
 }
 
 /** What of a body matters for this key, if anything does. */
-function watchedOf(key: Key, route: Route): WatchList | undefined {
+function watchedOf(key: Key, route: Route): Lookout | undefined {
 	const spends = route.searches === true && !key.scopes.has("account");
 	if (key.models === undefined && key.options === undefined)
 		return spends ? watched.tools : undefined;
@@ -109,7 +121,7 @@ function searchesTheWeb(key: Key, toolType: string): Refusal {
 /** Ollama unpacks it too; what it will read is judged, and what came is passed on. */
 function guardPacked(
 	scan: BodyScan,
-	judge: () => Refusal | undefined,
+	judge: (result: ScanResult) => Refusal | undefined,
 ): BodyGuard {
 	return {
 		push: () => {},
@@ -123,7 +135,7 @@ function guardPacked(
 				};
 			return end === "unreadable"
 				? badBody("the body is not one zstd frame of at most 8 MiB of window")
-				: judge();
+				: judge(scan.finish());
 		},
 	};
 }
@@ -135,11 +147,14 @@ function guardMultipart(
 ): BodyGuard | undefined {
 	if (key.models === undefined) return undefined;
 	const scan = new FormScan(contentType);
+	let isRead = false;
 	return {
-		push: (piece) => {
+		push(piece) {
+			isRead = true;
 			scan.push(piece);
 		},
-		finish() {
+		finish(body) {
+			if (!isRead) scan.push(body);
 			const form = scan.finish();
 			return form.kind === "unclear"
 				? badBody(form.message)

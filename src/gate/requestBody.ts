@@ -1,6 +1,11 @@
 import { smallBodyBytes } from "../ollama/routes.ts";
 import type { UpstreamCall, UpstreamRequest } from "../upstream/client.ts";
-import { type Facts, type FactsReader, readFacts } from "./bodyFacts.ts";
+import {
+	type Facts,
+	type FactsReader,
+	factsOfWhole,
+	readFacts,
+} from "./bodyFacts.ts";
 import { type BodyGuard, guardBody } from "./bodyGuard.ts";
 import type { Exchange } from "./exchange.ts";
 import { bodyTooLarge } from "./rateLimit.ts";
@@ -60,8 +65,8 @@ export class RequestBody {
 	readonly #roomBytes: number;
 	/** Reads the body where a rule of the key's depends on it. */
 	readonly #guard: BodyGuard | undefined;
-	/** Reads what the queue goes by. */
-	readonly #facts: FactsReader | undefined;
+	/** The queue goes by what is in the body. */
+	readonly #isQueued: boolean;
 	/** Reads along a file that the key is to have sent itself. */
 	readonly upload: Upload | undefined;
 	/** The body, where it is read whole. */
@@ -95,10 +100,7 @@ export class RequestBody {
 		this.#limitBytes = bodyLimitOf(route, bodyBytes, smallBodyBytes);
 		this.#roomBytes = 2 * bodyBytes;
 		this.#guard = guardBody(credential, route, exchange.head, state.uploads);
-		this.#facts =
-			state.queue !== undefined && route.scope === "infer"
-				? readFacts(route, exchange.head)
-				: undefined;
+		this.#isQueued = state.queue !== undefined && route.scope === "infer";
 		this.upload = state.uploads.watch(credential, route, path);
 	}
 
@@ -120,7 +122,7 @@ export class RequestBody {
 			this.#reader.send(undefined);
 		} else if (this.#guard !== undefined || length <= wholeBodyBytes)
 			this.#readWhole(length);
-		else if (this.#facts !== undefined) this.#readAhead(this.#facts, length);
+		else if (this.#isQueued) this.#readAhead(length);
 		else this.#reader.send({ length: head.contentLength[0] ?? "chunked" });
 	}
 
@@ -174,15 +176,16 @@ export class RequestBody {
 		const { req } = exchange;
 		const whole = new WholeBody(length, this.#limitBytes);
 		this.#whole = whole;
+		// A large one is read as it comes, as all at once would take the others' time.
+		const isLarge = length > wholeBodyBytes;
+		const facts = isLarge ? this.#readFacts() : undefined;
 		this.#continue();
 		req.on("data", (piece: Buffer) => {
 			this.#reader.moved();
 			if (exchange.ended || !this.#count(piece)) return;
-			if (this.#guard === undefined) {
-				this.#facts?.push(piece);
-				whole.push(piece);
-			} else if (this.#takeRoom())
-				this.#inTurn(piece, whole, [this.#guard, this.#facts]);
+			if (!isLarge) whole.push(piece);
+			else if (this.#takeRoom())
+				this.#inTurn(piece, whole, [this.#guard, facts]);
 			else {
 				this.#reader.refuse(tooManyLargeBodies);
 				return;
@@ -195,7 +198,7 @@ export class RequestBody {
 			this.isComplete = true;
 			this.upload?.finish();
 			const proceed = (refusal: Refusal | undefined) => {
-				if (refusal === undefined) this.#sendWhole(body);
+				if (refusal === undefined) this.#sendWhole(body, facts);
 				else this.#reader.refuse(refusal);
 			};
 			const verdict = this.#guard?.finish(body);
@@ -204,20 +207,30 @@ export class RequestBody {
 		});
 	}
 
-	#sendWhole(body: Buffer): void {
-		const facts = this.#facts?.finish(body);
-		if (facts instanceof Promise)
-			void facts.then((found) => this.#reader.send(body, found));
-		else this.#reader.send(body, facts);
+	#readFacts(): FactsReader | undefined {
+		const { routeMatch, head } = this.#exchange;
+		return this.#isQueued ? readFacts(routeMatch.route, head) : undefined;
+	}
+
+	/** @param facts what has read it, if it was read as it came */
+	#sendWhole(body: Buffer, facts: FactsReader | undefined): void {
+		const { routeMatch, head } = this.#exchange;
+		const found =
+			facts?.finish(body) ??
+			(this.#isQueued ? factsOfWhole(routeMatch.route, head, body) : undefined);
+		if (found instanceof Promise)
+			void found.then((late) => this.#reader.send(body, late));
+		else this.#reader.send(body, found);
 	}
 
 	/**
 	 * Reads a large body that no rule looks at until it is known what the queue goes
 	 * by, and holds that much of it until its turn has come.
 	 */
-	#readAhead(facts: FactsReader, length: number): void {
+	#readAhead(length: number): void {
 		const exchange = this.#exchange;
 		const { req, head } = exchange;
+		const facts = readFacts(exchange.routeMatch.route, head);
 		const whole = new WholeBody(Math.min(length, aheadBytes), this.#limitBytes);
 		this.#whole = whole;
 		this.#continue();
@@ -250,7 +263,7 @@ export class RequestBody {
 			if (this.#flowsTo !== undefined) this.#endFlow();
 			else if (!this.#isAnnounced) {
 				this.#isAnnounced = true;
-				this.#sendWhole(whole.bytes);
+				this.#sendWhole(whole.bytes, facts);
 			}
 		});
 	}

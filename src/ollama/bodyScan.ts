@@ -191,6 +191,31 @@ export class BodyScan {
 			: { kind: "unclear", message: this.#problem };
 	}
 
+	/**
+	 * Reads another body, which is there whole: a scan can be used again and again.
+	 * What was found in the one before is gone.
+	 */
+	readWhole(body: Buffer): ScanResult {
+		this.#reset();
+		this.push(body);
+		return this.finish();
+	}
+
+	#reset(): void {
+		this.#fields.clear();
+		this.#mapped.length = 0;
+		this.#toolType = undefined;
+		this.#problem = undefined;
+		this.#mode = between;
+		this.#nesting.reset();
+		this.#place = elsewhere;
+		this.#field = undefined;
+		this.#wanted = unwanted;
+		this.#escaped = false;
+		this.#hexLeft = 0;
+		this.#utf8Rest = undefined;
+	}
+
 	#refuse(message: string): void {
 		this.#problem ??= message;
 	}

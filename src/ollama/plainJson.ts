@@ -48,6 +48,14 @@ export class Nesting {
 	/** For each container whether it is an object. */
 	objects = new Uint8Array(64);
 
+	/** Makes ready for another text. */
+	reset(): void {
+		this.expecting = value;
+		this.depth = 0;
+		this.floor = maxDepth + 1;
+		this.afterComma = value;
+	}
+
 	/** Goes a level deeper; there must be one. */
 	enter(isObject: boolean): void {
 		const { depth } = this;

@@ -106,7 +106,8 @@ t.test("the wait is told in a header and in the log", async (t) => {
 	const line = await gate.logged(
 		({ route, outcome }) => route === "POST /api/generate" && outcome === "ok",
 	);
-	t.equal(Math.round(Number(line.queueMs)), waitedMs);
+	// Both are rounded, the line to a tenth.
+	t.ok(Math.abs(Number(line.queueMs) - waitedMs) <= 0.55);
 });
 
 t.test(

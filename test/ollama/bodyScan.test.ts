@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import fc from "fast-check";
 import t from "tap";
 import { BodyScan, type ScanResult } from "../../src/ollama/bodyScan.ts";
@@ -13,12 +14,21 @@ const watchList = new WatchList({
 	toolTypes: ["web_search", "web_fetch"],
 });
 
+/** Has read everything that these tests have. */
+const used = new BodyScan(watchList);
+
 function scan(
 	body: string | Buffer,
 	pieceBytes = Number.POSITIVE_INFINITY,
 ): ScanResult {
 	const scanner = new BodyScan(watchList);
 	const bytes = Buffer.from(body);
+	// Broken off, it is in the middle of whatever it was in.
+	used.readWhole(bytes.subarray(0, bytes.length >> 1));
+	assert.deepEqual(
+		used.readWhole(bytes),
+		new BodyScan(watchList).readWhole(bytes),
+	);
 	for (let at = 0; at < bytes.length; at += pieceBytes)
 		scanner.push(bytes.subarray(at, Math.min(bytes.length, at + pieceBytes)));
 	return scanner.finish();
