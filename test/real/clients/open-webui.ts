@@ -11,6 +11,7 @@ import {
 	temporaryFolder,
 	testKeys,
 } from "../../support/gate.ts";
+import { appSecret, secretFile } from "../../support/peopleTokens.ts";
 import { realParts } from "../parts.ts";
 import { compare, type Seen, summarize } from "./cases.ts";
 import { clientFolder, pinned } from "./install.ts";
@@ -27,6 +28,8 @@ const { package: name, version } = pinned("open-webui");
 const site = "http://127.0.0.1:8080";
 const person = { name: "Person", email: "person@example.com" };
 const password = "correct horse battery staple";
+/** Another, whom the administrator adds; the gate leaves them one model. */
+const other = { name: "Other", email: "other@example.com" };
 
 /** What keeps it from asking anybody but the gate. */
 const offline = {
@@ -41,17 +44,32 @@ const offline = {
 };
 
 t.test(`${name} ${version}, through the gate`, async (t) => {
-	const stack = await startStack(t, {
-		models: [models.short, models.endless, models.forbidden],
-	});
+	const stack = await startStack(
+		t,
+		{
+			models: [models.short, models.endless, models.forbidden],
+			people: {
+				jwt: { secretFile },
+				rules: [
+					{ role: "admin" },
+					{ email: other.email, models: [models.short] },
+				],
+			},
+		},
+		{
+			config: { log: { people: "on" } },
+			files: { [secretFile]: `${appSecret}\n` },
+		},
+	);
 	const home = await temporaryFolder(t);
 	const folder = clientFolder(realParts().folder, name);
 	const connection = {
 		server: stack.server,
 		key: testKeys.user,
 		model: models.short,
+		secret: appSecret,
 	};
-	const [, printed] = openWebUi.render(connection).snippets;
+	const [, printed, signing] = openWebUi.render(connection).snippets;
 	const server = start(
 		stack.inClientNetwork([
 			path.join(folder, "bin/python"),
@@ -70,6 +88,9 @@ t.test(`${name} ${version}, through the gate`, async (t) => {
 				// It asks for a title beside each chat; the endless model would never come to one.
 				TASK_MODEL: `${models.short}:latest`,
 				...variables(printed?.text ?? ""),
+				...variables(signing?.text ?? ""),
+				// Else a model is its administrator's until it is shared.
+				BYPASS_MODEL_ACCESS_CONTROL: "true",
 			},
 		},
 	);
@@ -112,6 +133,14 @@ t.test(`${name} ${version}, through the gate`, async (t) => {
 		await page.press("Send message");
 	};
 	const reply = () => page.text("#response-content-container");
+	const signIn = async (email: string) => {
+		await page.evaluate("localStorage.removeItem('token')");
+		await page.open("/auth?state=logout", "#email");
+		await page.fill("#email", email);
+		await page.fill("#password", password);
+		await page.press("Sign in");
+		await page.find("#chat-input");
+	};
 	/** Opens a new chat; a model that is not in Open WebUI's list leaves another one chosen. */
 	const begin = async (model: string) => {
 		await page.open(`/?model=${model}:latest`, "#chat-input");
@@ -128,12 +157,7 @@ t.test(`${name} ${version}, through the gate`, async (t) => {
 		await page.fill("#password", password);
 		await page.press("Create Admin Account");
 		await page.press("Okay, Let's Go!");
-		await page.evaluate("localStorage.removeItem('token')");
-		await page.open("/auth?state=logout", "#email");
-		await page.fill("#email", person.email);
-		await page.fill("#password", password);
-		await page.press("Sign in");
-		await page.find("#chat-input");
+		await signIn(person.email);
 	});
 
 	await t.test("a chat is answered", async (t) => {
@@ -145,6 +169,8 @@ t.test(`${name} ${version}, through the gate`, async (t) => {
 			await eventually(() => stack.requests().filter(isChat).length >= 4);
 		});
 		t.match(await reply(), /\w/);
+		for (const line of stack.requests().filter(isChat))
+			t.match(line, { userBy: "jwt", person: person.email });
 		cases.chat = { gate: summarize(lines) };
 	});
 
@@ -176,6 +202,35 @@ t.test(`${name} ${version}, through the gate`, async (t) => {
 			shows: [await reply()],
 			gate: summarize(lines),
 		};
+	});
+
+	await t.test("another person has their own models", async (t) => {
+		await stack.allow([models.short, models.endless, models.forbidden]);
+		const added = await page.evaluate<number>(
+			`fetch("/api/v1/auths/add", {
+				method: "POST",
+				headers: { "content-type": "application/json", authorization: "Bearer " + localStorage.token },
+				body: ${JSON.stringify(JSON.stringify({ ...other, password, role: "user" }))},
+			}).then(({ status }) => status)`,
+		);
+		t.equal(added, 200);
+		await signIn(other.email);
+		await begin(models.short);
+		const chat = await during("POST /api/chat", async () => {
+			await ask();
+			await eventually(async () => /\w/.test(await reply()));
+			await eventually(() => stack.requests().filter(isTheirs).length >= 4);
+		});
+		for (const line of chat.filter(isTheirs))
+			t.match(line, { userBy: "jwt", status: 200 });
+		const listed = await page.evaluate<string[]>(
+			`fetch("/api/models", { headers: { authorization: "Bearer " + localStorage.token } })
+				.then((reply) => reply.json())
+				.then(({ data }) => data.filter(({ owned_by }) => owned_by === "ollama").map(({ id }) => id))`,
+		);
+		t.strictSame(listed, [`${models.short}:latest`]);
+		cases["another person"] = { shows: listed, gate: summarize(chat) };
+		await signIn(person.email);
 	});
 
 	/** Gives the connection a key, and says what comes of "Verify Connection". */
@@ -236,6 +291,10 @@ t.test(`${name} ${version}, through the gate`, async (t) => {
 
 function isEndless({ model }: LogLine): boolean {
 	return model === `${models.endless}:latest`;
+}
+
+function isTheirs(line: LogLine): boolean {
+	return isChat(line) && line.person === other.email;
 }
 
 function isChat({ route }: LogLine): boolean {

@@ -76,6 +76,8 @@ export interface Besides {
 	readonly config?: Record<string, unknown>;
 	/** Keys of others. */
 	readonly keys?: readonly KeyEntry[];
+	/** Files beside the keys file, by name; each is its owner's alone. */
+	readonly files?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -86,7 +88,7 @@ export interface Besides {
 export async function startStack(
 	t: Test,
 	rules: Partial<KeyEntry> = {},
-	{ config, keys = [] }: Besides = {},
+	{ config, keys = [], files }: Besides = {},
 ): Promise<Stack> {
 	const ollama = await startOllama(t);
 	for (const recipe of recipes)
@@ -115,6 +117,7 @@ export async function startStack(
 		upstreamUrl: ollama.url,
 		keys: [entry, ...keys],
 		...(config !== undefined && { config }),
+		...(files !== undefined && { files }),
 		launcher: [
 			...enter,
 			...["python3", "test/support/inheritSocket.py"],
