@@ -1,8 +1,9 @@
 import { createServer } from "node:net";
+import path from "node:path";
 import t from "tap";
 import { LedgerClient } from "../../src/ledger/client.ts";
 import { openLedger } from "../../src/ledger/server.ts";
-import { eventually } from "../support/gate.ts";
+import { eventually, type LogLine } from "../support/gate.ts";
 import {
 	collectedLog,
 	killLedger,
@@ -13,6 +14,7 @@ import {
 	spawnLedger,
 	sumsOf,
 } from "../support/ledger.ts";
+import { tinyDisk } from "../support/tinyDisk.ts";
 
 interface Teardown {
 	teardown(action: () => unknown): unknown;
@@ -114,6 +116,38 @@ t.test(
 		t.teardown(() => roomy.close());
 		await eventually(() => client.counts.waiting === 0);
 		t.equal(await requestsIn(place), 4_000);
+	},
+);
+
+t.test(
+	"a file system without room loses nothing, in a process of its own",
+	{ skip: process.getuid?.() === 0 ? false : "mounting takes root" },
+	async (t) => {
+		const disk = await tinyDisk(t, "400k");
+		const place = await ledgerPlace(t, {
+			file: path.join(disk.folder, "ledger.sqlite"),
+		});
+		const ledger = await spawnLedger(t, place);
+		const { client, lines } = startClient(t, place);
+		for (let n = 0; n < 8_000; n += 1)
+			client.record(recordOf({ user: `key:${n}` }));
+		const says = (log: readonly LogLine[], event: string) =>
+			eventually(() =>
+				log.some(
+					(line) => line.event === event && line.why === "the disk is full",
+				),
+			);
+		await says(lines, "ledger_away");
+		await says(ledger.log, "ledger_unwritable");
+		const some = await requestsIn(place);
+		t.ok(some > 0 && some < 8_000, `${some} are in the file`);
+		// It is killed in its need.
+		await killLedger(ledger);
+		disk.makeRoom();
+		await spawnLedger(t, place);
+		await eventually(() => client.counts.waiting === 0);
+		t.match(client.counts, { lost: 0, written: 8_000 });
+		t.equal(await requestsIn(place), 8_000);
 	},
 );
 

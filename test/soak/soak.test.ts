@@ -3,7 +3,19 @@ import { request } from "node:http";
 import { connect } from "node:net";
 import t from "tap";
 import { askDaemon } from "../../src/admin/client.ts";
-import { bearer, eventually, spawnGate, testKeys } from "../support/gate.ts";
+import {
+	bearer,
+	eventually,
+	spawnGate,
+	testEntries,
+	testKeys,
+} from "../support/gate.ts";
+import {
+	killLedger,
+	ledgerPlace,
+	requestsIn,
+	spawnLedger,
+} from "../support/ledger.ts";
 
 /** How long; CI sets minutes. The seed makes the order of events repeatable, not their timing. */
 const seconds = Number(process.env.SOAK_SECONDS ?? 20);
@@ -29,11 +41,14 @@ t.test(
 		t.comment(`seed ${seed}`);
 		const faults = ["die-mid-stream", "reset", "truncate", "garbage"] as const;
 		const random = randomFrom(seed);
+		const place = await ledgerPlace(t);
+		const killed = await spawnLedger(t, place);
 		const gate = await spawnGate(t, {
 			// With room, V8 lets garbage pile up for minutes, and a leak would hide in it.
 			nodeArgs: ["--max-old-space-size=64", "--max-semi-space-size=4"],
 			config: {
 				limits: { authFailures: { max: 1_000_000_000 } },
+				ledger: place.section,
 			},
 			standIn: {
 				remember: false,
@@ -146,6 +161,8 @@ t.test(
 		const workers = Array.from({ length: workerCount }, work);
 		await new Promise((resolve) => setTimeout(resolve, (seconds * 1000) / 4));
 		const early = { rss: await rssBytes(), descriptors: await descriptors() };
+		await killLedger(killed);
+		await spawnLedger(t, place);
 		await Promise.all(workers);
 		t.comment(JSON.stringify(counts));
 		t.ok(
@@ -173,6 +190,16 @@ t.test(
 		);
 		t.ok(late.rss < early.rss + (24 << 20), "memory does not grow");
 		t.ok(late.descriptors <= early.descriptors, "file descriptors do not grow");
+		const known = new Set(testEntries.map(({ name }) => name));
+		const inferred = () =>
+			gate.log.filter(
+				({ msg, key, route }) =>
+					msg === "request" &&
+					known.has(String(key)) &&
+					/^POST \/api\/(chat|generate)$/.test(String(route)),
+			).length;
+		await eventually(async () => (await requestsIn(place)) === inferred());
+		t.comment(`${inferred()} requests are in the ledger, as in the log`);
 		t.notOk(
 			gate.log.some(({ level }) => level === "error" || level === "fatal"),
 			"nothing failed inside",
