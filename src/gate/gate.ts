@@ -115,7 +115,8 @@ export async function createGate(
 	log: Log,
 ): Promise<Gate> {
 	const state = new GateState(rules, accessLog, log);
-	state.shared = await Shared.open(rules, state);
+	const shared = await Shared.open(rules, state);
+	if (shared !== undefined) state.share(shared);
 	const app = await createApp(state, (exchange) => relayTo(state, exchange));
 	const servers = new Set<Server>();
 	const sweeper = setInterval(() => sweep(state), sweepIntervalMs);

@@ -41,14 +41,13 @@ export class GateState {
 	readonly budgets = new Budgets(Date.now());
 	readonly loadedModels = new LoadedModels(() => this.#upstream);
 	readonly upstreamHealth = new UpstreamHealth();
-	/** What is shared with other gates; `undefined` where nothing is. */
-	shared: Shared | undefined;
 	/** The gate answers what runs, and takes nothing new. */
 	draining = false;
 	#rules: Rules;
 	#upstream: Upstream;
 	#whois: Whois;
 	#queue: FairQueue | undefined;
+	#shared: Shared | undefined;
 	readonly #saidAtMs = new Map<string, number>();
 
 	constructor(rules: Rules, accessLog: AccessLog, log: Log) {
@@ -82,6 +81,17 @@ export class GateState {
 		return this.#queue;
 	}
 
+	/** What is shared with other gates; `undefined` where nothing is. */
+	get shared(): Shared | undefined {
+		return this.#shared;
+	}
+
+	/** Shares with other gates from now on. */
+	share(shared: Shared): void {
+		this.#shared = shared;
+		this.#queue?.shareWith(shared.service);
+	}
+
 	/** Puts new rules in force. What was sent to the old upstream ends there. */
 	replaceRules(next: Rules): void {
 		const { upstream: previous, queue: before } = this.#rules.settings;
@@ -102,9 +112,10 @@ export class GateState {
 
 	#openQueue(): FairQueue | undefined {
 		const { queue } = this.settings;
-		return queue.mode === "off"
-			? undefined
-			: new FairQueue(queue, () => this.#upstream);
+		if (queue.mode === "off") return undefined;
+		const opened = new FairQueue(queue, () => this.#upstream);
+		if (this.#shared !== undefined) opened.shareWith(this.#shared.service);
+		return opened;
 	}
 
 	#tellLog({ settings }: Rules): void {

@@ -26,7 +26,11 @@ export function waitForTurn(
 	turn: Turn,
 ): Ticket {
 	const priority = priorityOf(exchange, queue);
-	return queue.enter(new WaitingExchange(exchange, facts, priority, turn));
+	const { id, share } = userOf(exchange);
+	const user = queue.elsewhere?.nameOf(id) ?? id;
+	return queue.enter(
+		new WaitingExchange(exchange, { user, share }, facts, priority, turn),
+	);
 }
 
 /** A request as the queue sees it. A class: functions of its own would be made anew for each. */
@@ -42,12 +46,12 @@ class WaitingExchange implements Waiter {
 
 	constructor(
 		exchange: Exchange,
+		{ user, share }: Pick<Waiter, "user" | "share">,
 		{ model, isStream }: Facts,
 		priority: Priority,
 		turn: Turn,
 	) {
-		const { id, share } = userOf(exchange);
-		this.user = id;
+		this.user = user;
 		this.share = share;
 		this.priority = priority;
 		this.model = model;

@@ -21,6 +21,8 @@ const firstGuessMs = 1000;
 /** How fast the longest request is forgotten: by so much with each that ends. */
 const forget = 0.98;
 const leastSweep = 64;
+/** With so many accounts nobody is remembered for what others have rendered. */
+const maxHeard = 10_000;
 
 /** One user's counter. */
 export class Account implements Heaped {
@@ -86,6 +88,27 @@ export class Fairness {
 
 	[Symbol.iterator](): Iterator<Account> {
 		return this.#accounts.values();
+	}
+
+	/**
+	 * Other gates have served a user, by so much divided by its share. It counts
+	 * while somebody is here whom that could serve, the user itself or others.
+	 */
+	hear(user: string, ms: number): void {
+		if (this.#active === 0) return;
+		let account = this.#accounts.get(user);
+		if (account === undefined) {
+			if (this.#accounts.size >= maxHeard) return;
+			account = new Account(user);
+			this.#accounts.set(user, account);
+		}
+		if (!account.isActive) {
+			this.#raiseFloor();
+			account.settledMs = Math.max(account.settledMs, this.#floorMs);
+		}
+		account.settledMs += ms;
+		this.#waiting.moved(account);
+		account.changed();
 	}
 
 	/** A request of this user's begins to wait. */

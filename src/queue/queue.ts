@@ -1,10 +1,12 @@
 import type { Settings } from "../config/load.ts";
+import { priorities } from "../priority.ts";
 import type { Upstream } from "../upstream/client.ts";
 import { DrainRate } from "./drainRate.ts";
 import { aheadOf, inOrder } from "./inOrder.ts";
 import { type Model, type Place, unclearModel } from "./model.ts";
 import { OllamaModels, type Whereabouts } from "./ollamaModels.ts";
 import { comesBack } from "./restart.ts";
+import type { ServiceElsewhere } from "./service.ts";
 import { describeModels, type QueueStats, waitingByClass } from "./stats.ts";
 import { type NoTurn, Ticket, type Waiter, WaitersByUser } from "./ticket.ts";
 import { Turns } from "./turns.ts";
@@ -24,6 +26,8 @@ const maxSilences = 3;
 export class FairQueue {
 	/** Requests that asked for a higher class than their key's. */
 	ignoredPriorities = 0;
+	/** Where other gates serve the same users. */
+	elsewhere: ServiceElsewhere | undefined;
 	#settings: Settings["queue"];
 	#turns: Turns;
 	#models: OllamaModels;
@@ -60,6 +64,17 @@ export class FairQueue {
 		this.#upstream = upstream;
 		this.#turns = new Turns(settings);
 		this.#models = new OllamaModels(upstream);
+	}
+
+	/** Counts what other gates serve, and tells them of what is served here. */
+	shareWith(elsewhere: ServiceElsewhere): void {
+		this.elsewhere = elsewhere;
+		this.#turns.onServed = ({ rank, asked }, ms) => {
+			const priority = priorities[rank];
+			if (priority !== undefined) elsewhere.served(priority, asked.user, ms);
+		};
+		elsewhere.hear = (priority, user, ms) =>
+			this.#turns.accounts(priority).hear(user, ms);
 	}
 
 	/** Requests that wait. */

@@ -42,6 +42,8 @@ export class Turns {
 	#settings: TurnSettings;
 	/** One for each class: a user's requests of two classes do not compete. */
 	readonly #fairness = priorities.map(() => new Fairness());
+	/** Told of each request's service once it has ended, in milliseconds divided by its user's share. */
+	onServed: ((place: Place, ms: number) => void) | undefined;
 	readonly #models = new Map<string, Model>();
 	readonly #loads = new Loads(this.#models);
 	#waiting = 0;
@@ -194,8 +196,10 @@ export class Turns {
 		if (model.loader === place) this.#loads.failed(model, nowMs);
 		const fromMs = keepsLoad ? place.startedMs : place.servedFromMs;
 		const serviceMs = Math.max(0, nowMs - fromMs);
-		if (charge !== undefined)
+		if (charge !== undefined) {
 			this.#fairnessOf(place.rank).finish(charge, serviceMs);
+			this.onServed?.(place, serviceMs / charge.share);
+		}
 		return serviceMs;
 	}
 

@@ -4,6 +4,7 @@ import { digestOf } from "../../src/keys/newKey.ts";
 import {
 	bearer,
 	eventually,
+	spawnGate,
 	startGate,
 	type TestGate,
 	testEntries,
@@ -163,6 +164,30 @@ t.test(
 		await eventually(async () => (await chat(other, testKeys.user)) === 200);
 		atWork[1]?.destroy();
 		await eventually(async () => (await chat(one, testKeys.user)) === 200);
+	},
+);
+
+t.test(
+	"what a gate had that was killed is given back once it is gone",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const valkey = await startValkey(t);
+		const options = {
+			standIn: hanging,
+			keys: withUser({ limits: { concurrent: 2 } }),
+			config: { state: { url: valkey.url } },
+		};
+		const killed = await spawnGate(t, options);
+		const gate = await startGate(t, options);
+		await sharesWith(gate, 2);
+		for (let at = 0; at < 2; at += 1) hang(killed, testKeys.user);
+		await eventually(() => killed.standIn.calls.length === 2);
+		t.equal(await chat(gate, testKeys.user), 429);
+		killed.child.kill("SIGKILL");
+		await killed.exited;
+		t.equal(await chat(gate, testKeys.user), 429, "it may only be slow");
+		await eventually(async () => (await chat(gate, testKeys.user)) === 200);
+		await sharesWith(gate, 1);
 	},
 );
 

@@ -27,6 +27,7 @@ import type { Rules } from "../rules.ts";
 import { SharedBudgets } from "./budgets.ts";
 import { SharedLocks } from "./locks.ts";
 import { Rates } from "./rates.ts";
+import { SharedService } from "./service.ts";
 import { Slots, slotsKeptMs } from "./slots.ts";
 
 /** What of a gate is shared. */
@@ -50,6 +51,7 @@ export class Shared implements Beat {
 	readonly slots: Slots;
 	readonly locks: SharedLocks;
 	readonly budgets: SharedBudgets;
+	readonly service: SharedService;
 	readonly names: Names;
 	/** Names this run of the gate. */
 	readonly id = randomBytes(8).toString("hex");
@@ -95,6 +97,7 @@ export class Shared implements Beat {
 	) {
 		this.#where = formatState(target);
 		this.names = new Names(prefix, secret);
+		this.service = new SharedService(this.names);
 		this.#gates = gates;
 		this.slots = new Slots((slots) =>
 			this.#put(
@@ -164,6 +167,7 @@ export class Shared implements Beat {
 
 	question() {
 		const { names } = this;
+		const { text, number } = this.service.entry();
 		return {
 			keys: ["gates", "epoch", "locks", "unlocks", "served"].map((kind) =>
 				names.one(kind),
@@ -173,16 +177,17 @@ export class Shared implements Beat {
 				randomBytes(8).toString("hex"),
 				this.#sinceMs,
 				this.#lastServed,
-				"",
-				0,
+				text,
+				number,
 			],
 		};
 	}
 
 	answered(answer: readonly unknown[]): void {
-		const [now, epoch, gates, locks, unlocks, , last] = answer;
+		const [now, epoch, gates, locks, unlocks, served, last] = answer;
 		this.#count(Number(gates));
 		this.locks.told(listOf(locks), listOf(unlocks));
+		this.service.told(listOf(served));
 		this.#sinceMs = Number(now);
 		// What comes after data were lost is numbered anew.
 		this.#lastServed = epoch === this.#epoch ? String(last) : "0";
@@ -196,6 +201,7 @@ export class Shared implements Beat {
 		this.slots.refresh(true);
 		this.locks.back();
 		this.budgets.back();
+		this.service.back();
 	}
 
 	async close(): Promise<void> {
