@@ -1,4 +1,5 @@
 import t from "tap";
+import { readAnswer } from "../../src/gate/shared/limits.ts";
 import {
 	answerMs,
 	Connection,
@@ -246,4 +247,24 @@ t.test("questions without an answer have a bound", async (t) => {
 	t.equal(asked.length, maxUnanswered);
 	t.strictSame([...new Set(await Promise.all(answers))], [undefined]);
 	await connection.close(script, [], []);
+});
+
+t.test("an answer that is none of the script's counts as none", async (t) => {
+	for (const answer of [
+		undefined,
+		[],
+		[0, 1, 60_000, 1, 60_000],
+		[0, "many", 60_000, 1, 60_000, 1],
+		[0, "", 60_000, 1, 60_000, 1],
+		[0, null, 60_000, 1, 60_000, 1],
+		[0, [1], 60_000, 1, 60_000, 1],
+		[0, Number.NaN, 60_000, 1, 60_000, 1],
+		[0, 1, 60_000, 1, 60_000, 1, "1.5"],
+	])
+		t.equal(readAnswer(answer), undefined, JSON.stringify(answer));
+	const sums = ["1.5", "0", "2", "0", "0", "1e3"];
+	t.strictSame(
+		readAnswer([0, 1, 60_000, 1, 60_000, 1, ...sums]),
+		[0, 1, 60_000, 1, 60_000, 1, 1.5, 0, 2, 0, 0, 1000],
+	);
 });

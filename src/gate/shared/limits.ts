@@ -1,5 +1,6 @@
 import type { Reservation } from "../../ledger/budgets.ts";
 import { pairedAddress } from "../../net/ranges.ts";
+import type { Answer } from "../../valkey/connection.ts";
 import { admit } from "../../valkey/scripts.ts";
 import type { Exchange } from "../exchange.ts";
 import {
@@ -128,16 +129,16 @@ async function askFor(shared: Shared, wish: Wish): Promise<Grant | undefined> {
 			...[own, max, slotsKeptMs, use?.value ?? "", use?.keptMs ?? 0],
 		],
 	);
-	if (answer === undefined) return undefined;
-	const [
-		lockedOutMs = 0,
-		...[keyCount, keyRest, sourceCount, sourceRest, slot, ...sums]
-	] = answer.map(Number);
+	const numbers = readAnswer(answer);
+	if (numbers === undefined) return undefined;
+	const [lockedOutMs, keyCount, keyRest, sourceCount, sourceRest, slot] =
+		numbers;
+	const sums = numbers.slice(6);
 	const nowMs = performance.now();
 	const grant: Grant = {
 		lockedOutMs,
-		key: { count: keyCount ?? 0, restMs: keyRest ?? 0 },
-		source: { count: sourceCount ?? 0, restMs: sourceRest ?? 0 },
+		key: { count: keyCount, restMs: keyRest },
+		source: { count: sourceCount, restMs: sourceRest },
 		hasSlot: slot === 1,
 	};
 	if (lockedOutMs > 0) return grant;
@@ -147,6 +148,25 @@ async function askFor(shared: Shared, wish: Wish): Promise<Grant | undefined> {
 	if (reservation !== undefined && sums.length === 6)
 		shared.budgets.told(key, reservation.own, sums);
 	return grant;
+}
+
+type SixNumbers = [number, number, number, number, number, number];
+
+/**
+ * The numbers of an answer; `undefined` where there is none, and where it is none
+ * of the script's: a limit that is held beside no number would let everything through.
+ */
+export function readAnswer(
+	answer: Answer,
+): [...SixNumbers, ...number[]] | undefined {
+	const numbers = answer?.map((one) =>
+		typeof one === "string" && one !== "" ? Number(one) : one,
+	);
+	return numbers !== undefined &&
+		(numbers.length === 6 || numbers.length === 12) &&
+		numbers.every((one) => Number.isFinite(one))
+		? (numbers as [...SixNumbers, ...number[]])
+		: undefined;
 }
 
 /** What this gate decides by itself: its part of what is left. */
