@@ -7,8 +7,21 @@ import type { Exchange } from "./exchange.ts";
 /** Where a connection over the Unix socket comes from: a program of this host that may open its file. */
 export const localSource = "local";
 
+/** How long a connection may idle between requests, as its replies tell. */
+export const idleMs = {
+	stranger: 10_000,
+	/**
+	 * Longer than the pools of clients and proxies hold theirs (Go 90 s, Caddy
+	 * 120 s), so that none sends a request on a connection that is just being closed.
+	 */
+	known: 300_000,
+} as const;
+
 /** One connection of a client. */
 export interface Connection {
+	/** Among those that are open. */
+	index: number;
+	readonly socket: Socket;
 	/** The peer's address, an IPv4 address mapped into IPv6 written as IPv4; or `local`. */
 	readonly address: string;
 	/** As it came, for those who look at its bits; `local` over the Unix socket. */
@@ -17,8 +30,13 @@ export interface Connection {
 	key: string | undefined;
 	/** Requests that were refused while it was a stranger's. */
 	refusals: number;
+	/** A request has come on it. Until then Node looks after its time. */
+	isUsed: boolean;
 	/** Requests whose replies have not left yet: with more than one, the client pipelines. */
 	unanswered: number;
+	/** Sweeps since it has idled between requests, and what had come on it by then. */
+	quietSweeps: number;
+	bytesRead: number;
 	/** A refusal on it is held back. */
 	waits: boolean;
 	/** The reply that closes it has been written: whatever comes behind is not looked at. */
@@ -56,7 +74,7 @@ export class ConnectionTable {
 	/** Those with a key, by address. */
 	readonly #known = new Counts();
 	#strangerCount = 0;
-	#openCount = 0;
+	readonly #open = new ActiveSet<Connection>();
 	readonly #room: () => number;
 
 	/** @param room how many connections there may be at once, whoever's they are */
@@ -85,26 +103,31 @@ export class ConnectionTable {
 			return "strangers";
 		this.#strangers.add(address);
 		this.#strangerCount += 1;
-		this.#openCount += 1;
 		const connection: Connection = {
+			index: -1,
+			socket,
 			address,
 			parsedAddress,
 			key: undefined,
 			refusals: 0,
+			isUsed: false,
 			unanswered: 0,
+			quietSweeps: 0,
+			bytesRead: 0,
 			waits: false,
 			closing: false,
 			stopped: false,
 			latest: undefined,
 			exchanges: new ActiveSet(),
 		};
+		this.#open.add(connection);
 		(socket as HeldSocket)[held] = connection;
 		makeStoppable(socket, connection);
 		// Node stops listening for errors once it has handed a socket over (CONNECT),
 		// and an error that nobody listens for ends the process.
 		socket.on("error", () => {});
 		socket.once("close", () => {
-			this.#openCount -= 1;
+			this.#open.delete(connection);
 			if (connection.key === undefined) this.#forgetStranger(address);
 			else {
 				this.#ofKey.remove(connection.key);
@@ -144,13 +167,35 @@ export class ConnectionTable {
 		return true;
 	}
 
+	/**
+	 * Closes what has idled between requests for as long as it may, or up to an
+	 * interval longer. Called at a fixed interval, so that no request needs a timer.
+	 */
+	sweep(intervalMs: number): void {
+		for (const connection of this.#open) {
+			const { socket } = connection;
+			if (!connection.isUsed || connection.unanswered > 0) continue;
+			const { bytesRead } = socket;
+			// Of a request that has begun, too: how long its head may take Node looks after.
+			if (bytesRead !== connection.bytesRead) {
+				connection.bytesRead = bytesRead;
+				connection.quietSweeps = 0;
+				continue;
+			}
+			connection.quietSweeps += 1;
+			const { key, quietSweeps } = connection;
+			const mostMs = key === undefined ? idleMs.stranger : idleMs.known;
+			if (quietSweeps * intervalMs >= mostMs) socket.destroy();
+		}
+	}
+
 	get openCount(): number {
-		return this.#openCount;
+		return this.#open.size;
 	}
 
 	/** Whether there is room for nobody, with a key or without. */
 	get isFull(): boolean {
-		return this.#openCount >= this.#room();
+		return this.#open.size >= this.#room();
 	}
 
 	#forgetStranger(address: string): void {

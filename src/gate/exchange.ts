@@ -7,7 +7,7 @@ import type { Family, Match, Route } from "../ollama/routes.ts";
 import type { Usage } from "../ollama/usage.ts";
 import type { TailscaleNode } from "../tailscale/localApi.ts";
 import type { AccessLog } from "./accessLog.ts";
-import type { Connection } from "./connection.ts";
+import { type Connection, idleMs } from "./connection.ts";
 import type { Refusal } from "./refusal.ts";
 import type { Head } from "./requestHead.ts";
 import type { Person } from "./user.ts";
@@ -16,6 +16,16 @@ export type { Outcome };
 
 const processId = randomBytes(4).toString("hex");
 let exchangeCount = 0;
+
+const closes: readonly string[] = ["connection", "close"];
+const stays = {
+	stranger: keepAlive(idleMs.stranger),
+	known: keepAlive(idleMs.known),
+};
+
+function keepAlive(ms: number): readonly string[] {
+	return ["connection", "keep-alive", "keep-alive", `timeout=${ms / 1000}`];
+}
 
 /** One request and its reply, from arrival to its line in the log. */
 export class Exchange {
@@ -123,10 +133,14 @@ export class Exchange {
 		else this.#atEnd.push(action);
 	}
 
-	/** The header lines of a reply behind which the connection closes; what follows it is not looked at. */
-	closeBehind(): readonly string[] {
-		this.connection.closing = true;
-		return ["connection", "close"];
+	/** The header lines that say how long the connection stays open; where it closes, what follows the reply is not looked at. */
+	connectionLines(): readonly string[] {
+		const { connection } = this;
+		if (this.closing) {
+			connection.closing = true;
+			return closes;
+		}
+		return connection.key === undefined ? stays.stranger : stays.known;
 	}
 
 	/** The client's connection is gone. */

@@ -262,10 +262,7 @@ function answerPreflight(exchange: Exchange, headers: readonly string[]): void {
 	if (exchange.ended) return;
 	if (leaveBody(exchange)) exchange.closing = true;
 	const { req, res } = exchange;
-	res.writeHead(204, [
-		...headers,
-		...(exchange.closing ? exchange.closeBehind() : []),
-	]);
+	res.writeHead(204, [...headers, ...exchange.connectionLines()]);
 	res.end();
 	lingerForBody(req);
 	exchange.status = 204;
@@ -331,6 +328,7 @@ function checkStillGood(
 function sweep(state: GateState): void {
 	state.refusalThrottle.sweep(performance.now());
 	state.pieces.sweep();
+	state.connections.sweep(sweepIntervalMs);
 	state.upstream.sweep(performance.now());
 	state.queue?.sweep(performance.now());
 	for (const relay of state.relays) relay.sweep(sweepIntervalMs);

@@ -27,8 +27,6 @@ export interface Refusal {
 const lingerMs = 3_000;
 /** What a client may still send of its body and yet keep its connection. */
 const shortRestBytes = 64 * 1024;
-/** How long a stranger's connection may idle behind a refusal. */
-const strangerIdleMs = 10_000;
 /** Refusals that a connection may collect before anybody has shown a good key on it. */
 const maxRefusals = 100;
 
@@ -69,16 +67,7 @@ export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 	if (leaveBody(exchange)) exchange.closing = true;
 	// Whoever expects leave to send a body may send the next request where it was due.
 	if (exchange.head.expect.length > 0) exchange.closing = true;
-	if (exchange.closing) headers.push(...exchange.closeBehind());
-	else if (isStranger) {
-		headers.push("connection", "keep-alive");
-		headers.push("keep-alive", `timeout=${strangerIdleMs / 1000}`);
-		// Node sets the time for its own as soon as the reply has left, before this.
-		res.once("finish", () => {
-			if (connection.exchanges.size === 0)
-				req.socket.setTimeout(strangerIdleMs);
-		});
-	}
+	headers.push(...exchange.connectionLines());
 	res.writeHead(refusal.status, headers);
 	res.write(body);
 	endReply(res);

@@ -88,7 +88,9 @@ export class ResponseWriter {
 		this.#scan = new ReplyScan(this.#route, this.#format);
 		this.#framed = this.#hasLength || exchange.req.httpVersion === "1.1";
 		replyHeaders.push(...exchange.replyHeaders);
-		if (exchange.closing) replyHeaders.push(...exchange.closeBehind());
+		// Without either, the connection's close is the reply's end, and Node says so.
+		if (exchange.closing || this.#framed)
+			replyHeaders.push(...exchange.connectionLines());
 		try {
 			res.writeHead(status, replyHeaders);
 		} catch {

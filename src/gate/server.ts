@@ -14,12 +14,6 @@ import type { GateState } from "./state.ts";
 
 /** How long a connection may take to send a request's head. */
 const headersTimeoutMs = 10_000;
-/**
- * How long the connection of a client with a key may idle between requests: longer
- * than the pools of clients and proxies hold theirs (Go 90 s, Caddy 120 s), so that
- * none sends a request on a connection that the gate is just closing.
- */
-const keepAliveTimeoutMs = 300_000;
 const maxHeaderBytes = 16 * 1024;
 /** Requests that a client may send on one connection before it has had their replies. */
 const maxPipelined = 64;
@@ -58,7 +52,8 @@ export function createGateServer(
 		headersTimeout: headersTimeoutMs,
 		// An upload may take hours; the relay notices when it stands still.
 		requestTimeout: 0,
-		keepAliveTimeout: keepAliveTimeoutMs,
+		// A timer for each request; the gate's sweep looks after idle connections.
+		keepAliveTimeout: 0,
 		connectionsCheckingInterval: 1_000,
 		keepAlive: true,
 		keepAliveInitialDelay: tcpKeepAliveDelayMs,
@@ -125,12 +120,13 @@ function takePlace(
 	const connection = state.connections.of(req.socket);
 	if (connection === undefined) return void req.socket.destroy();
 	connection.latest = req;
+	connection.isUsed = true;
 	// Replies wait in memory for the one before them, so there may be only so many,
 	// and none behind a refusal that is held back.
 	const mostUnanswered = connection.waits ? 1 : maxPipelined;
 	if (req.socket.destroyed || ++connection.unanswered > mostUnanswered)
 		return void cutOff(req.socket);
-	res.once("finish", () => {
+	res.on("finish", () => {
 		connection.unanswered -= 1;
 		// All of a request hangs on it, and an idle connection has no need of it.
 		if (req.complete && connection.latest === req)
