@@ -31,12 +31,12 @@ function measure(
 	return factor === undefined ? undefined : amount * factor;
 }
 
-/** Reads `"15m"` as milliseconds; `undefined` if it is no duration. */
+/** Reads `"15m"` as milliseconds; `undefined` if it is not a duration. */
 export function parseDuration(text: string): number | undefined {
 	return measure(text, durationPattern, millisecondsIn);
 }
 
-/** Reads `"64MiB"` as bytes; `undefined` if it is no size. */
+/** Reads `"64MiB"` as bytes; `undefined` if it is not a size. */
 export function parseSize(text: string): number | undefined {
 	return measure(text, sizePattern, bytesIn);
 }

@@ -21,7 +21,7 @@ export class Finding extends UserError {
 	readonly exitCode = exitCodes.finding;
 }
 
-/** One thing that is wrong with a file: where it stands and what to do about it. */
+/** One thing that is wrong with a file: where it is and what to do about it. */
 export interface Mistake {
 	/** `limits.perKey.concurrent`, or an empty string for the file as a whole. */
 	readonly path: string;

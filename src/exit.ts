@@ -3,7 +3,7 @@
  * what was written for them.
  */
 export async function exitAfter(run: () => Promise<number>): Promise<never> {
-	// `| head` reads what it wants and leaves; that is no fault of the program's.
+	// `| head` reads what it wants and leaves; that is not the program's fault.
 	for (const stream of [process.stdout, process.stderr])
 		stream.on("error", ({ code }: NodeJS.ErrnoException) => {
 			if (code !== "EPIPE") throw new Error(`cannot write: ${code}`);

@@ -42,7 +42,7 @@ export function standardOutput(): LogSink {
 		minLength: 1,
 		maxLength: 16 * 2 ** 20,
 	});
-	// A closed pipe (journald restarting, `| head`) is no reason to stop serving.
+	// A closed pipe (journald restarting, `| head`) is not a reason to stop serving.
 	out.on("error", () => {});
 	let lostLines = 0;
 	let saidLostLines = 0;

@@ -8,7 +8,7 @@ export function nearest(
 	let best: string | undefined;
 	let bestDistance = Math.max(1, Math.floor(name.length / 3)) + 1;
 	for (const candidate of candidates) {
-		// The distance is no less than this, and takes long to measure for a long name.
+		// The distance is at least this, and takes long to measure for a long name.
 		if (Math.abs(name.length - candidate.length) >= bestDistance) continue;
 		const distance = distanceBetween(
 			name.toLowerCase(),

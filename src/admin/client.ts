@@ -12,7 +12,7 @@ const answerBytes = 16 * 2 ** 20;
 const answerMs = 30_000;
 
 /**
- * Asks a running daemon through its socket. Root asks, and whoever has taken the
+ * Asks a running daemon through its socket. Root asks, and an attacker who has taken the
  * daemon over may answer: without an end, for one.
  *
  * @param line such as `POST /reload`
@@ -56,7 +56,7 @@ export function askDaemon(
 export type Asked =
 	| { readonly kind: "status"; readonly status: GateStatus }
 	| {
-			/** Nobody answers; or it may not be asked; or what answers is no gate. */
+			/** Nobody answers; or it may not be asked; or what answers is not a gate. */
 			readonly kind: "silent" | "denied" | "strange";
 			readonly why: string;
 	  };
@@ -72,7 +72,7 @@ export async function askGateOn(socket: string): Promise<Asked> {
 	return told === undefined
 		? {
 				kind: "strange",
-				why: `what answers on ${socket} is no gate of this version (status ${status})`,
+				why: `what answers on ${socket} is not a gate of this version (status ${status})`,
 			}
 		: { kind: "status", status: told };
 }
@@ -82,7 +82,7 @@ function readStatus(body: string): GateStatus | undefined {
 		const said = JSON.parse(body) as GateStatus;
 		return isGateStatus(said) ? said : undefined;
 	} catch {
-		// What is no JSON is not the gate's.
+		// What is not JSON is not the gate's.
 		return undefined;
 	}
 }

@@ -40,7 +40,7 @@ export interface RefusalCount {
 	readonly count: number;
 }
 
-/** Where a key stands in its budget, what runs included by its estimate. */
+/** How much of its budget a key has used, what runs included by its estimate. */
 export interface LiveBudget {
 	readonly key: string;
 	readonly per: Period;
@@ -92,7 +92,7 @@ export async function askLiveOn(socket: string): Promise<AskedLive> {
 	return live === undefined
 		? {
 				kind: "strange",
-				why: `what answers on ${socket} is no gate of this version (status ${status})`,
+				why: `what answers on ${socket} is not a gate of this version (status ${status})`,
 			}
 		: { kind: "live", live };
 }
@@ -102,7 +102,7 @@ function readLive(body: string): GateLive | undefined {
 		const said = JSON.parse(body) as GateLive;
 		return isGateLive(said) ? said : undefined;
 	} catch {
-		// What is no JSON is not the gate's.
+		// What is not JSON is not the gate's.
 		return undefined;
 	}
 }

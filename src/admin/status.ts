@@ -25,11 +25,11 @@ export interface GateStatus {
 	readonly lockedOut: number;
 	/** Who they are, at most a hundred; absent in an older daemon. */
 	readonly lockouts?: readonly LockedOut[];
-	/** How it stands with the other gates; absent where it shares nothing. */
+	/** How it shares with the other gates; absent where it shares nothing. */
 	readonly state?: StateStatus;
 }
 
-/** How it stands with the gates that share their limits, and with the Valkey between them. */
+/** What it shares with the gates that share their limits, and with the Valkey between them. */
 export interface StateStatus {
 	/** Where Valkey is. */
 	readonly valkey: string;

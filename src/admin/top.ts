@@ -73,7 +73,7 @@ export async function askTopOn(socket: string): Promise<AskedTop> {
 	return top === undefined
 		? {
 				kind: "strange",
-				why: `what answers on ${socket} is no gate of this version (status ${status})`,
+				why: `what answers on ${socket} is not a gate of this version (status ${status})`,
 			}
 		: { kind: "top", top };
 }
@@ -83,7 +83,7 @@ function readTop(body: string): GateTop | undefined {
 		const said = JSON.parse(body) as GateTop;
 		return isGateTop(said) ? said : undefined;
 	} catch {
-		// What is no JSON is not the gate's.
+		// What is not JSON is not the gate's.
 		return undefined;
 	}
 }

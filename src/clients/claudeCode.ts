@@ -36,7 +36,7 @@ export const claudeCode: Client = {
 				},
 			],
 			notes: [
-				"No /v1 in the URL. ANTHROPIC_API_KEY is emptied because Claude Code sends it beside the token, and somebody else's key has no business there.",
+				"No /v1 in the URL. ANTHROPIC_API_KEY is emptied because Claude Code sends it beside the token, and a key for another service has no business there.",
 				"Claude Code takes a model that it does not know for one with a context of 1m tokens. CLAUDE_CODE_MAX_CONTEXT_TOKENS, beside the others, tells it what the server has.",
 				"Not in a project's .claude/settings.json, which is committed. Take a model that can call tools, with a context of 64k tokens or more (OLLAMA_CONTEXT_LENGTH on the server).",
 			],

@@ -117,13 +117,13 @@ export function mergeProvider(
 	else if (!Array.isArray(models))
 		throw new UneditableFileError(
 			file,
-			`${provider.join(".")}.models is no list`,
+			`${provider.join(".")}.models is not a list`,
 		);
 	else if (!models.some((known) => isObject(known) && known.id === model))
 		document.set([...provider, "models", models.length], entry);
 
 	const reference = `ollama/${model}`;
-	// Where this list stands, OpenClaw refuses every model that is not in it.
+	// Where this list is, OpenClaw refuses every model that is not in it.
 	const allowed = document.get(["agents", "defaults", "models"]);
 	if (
 		isObject(allowed) &&
@@ -197,14 +197,14 @@ class Document {
 			if (parent?.type !== kind)
 				throw new UneditableFileError(
 					this.#file,
-					`${parentPath.join(".")} is no ${kind === "array" ? "list" : "object { … }"}`,
+					`${parentPath.join(".")} is not ${kind === "array" ? "a list" : "an object { … }"}`,
 				);
 			const nested = at
 				.slice(depth + 1)
 				.reduceRight<unknown>((inner, key) => ({ [key]: inner }), value);
 			this.#append(parent, name, nested);
 		}
-		// Where a name stands twice, a reader takes the last and the editor may have changed the first.
+		// Where a name is there twice, a reader takes the last and the editor may have changed the first.
 		const read: unknown = at.reduce<unknown>(
 			(node, name) =>
 				isObject(node) || Array.isArray(node)

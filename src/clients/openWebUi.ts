@@ -48,7 +48,7 @@ OPENAI_API_KEYS=${key}`,
 				"Open WebUI keeps these settings in its database from its first start on and reads the variables no more: after that, change them in the Admin Panel.",
 				...(secret === "SECRET"
 					? [
-							"SECRET is what stands in NAME.secret beside the server's keys file, in place of NAME the key's. On the server --secret-file FILE puts it in, and makes it where there is none.",
+							"SECRET is what is in NAME.secret beside the server's keys file, in place of NAME the key's. On the server --secret-file FILE puts it in, and makes it where there is none.",
 						]
 					: []),
 				"The key is Open WebUI's, not its users'. Without the two settings about people llamagate sees one client, and Open WebUI alone decides who may use it; with them, and a rule about people, each person has their own models, scopes and share (docs/people.md). Each sees the models that the gate leaves them, unless Open WebUI's Cache Base Model List is on. To let administrators pull and delete models from there, the key needs the scope manage.",

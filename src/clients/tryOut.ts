@@ -113,7 +113,7 @@ export async function tryOut(
 type Reply = Awaited<ReturnType<typeof request>>;
 
 /**
- * Whether an Ollama lists its models to whoever asks; on loopback it wants the
+ * Whether an Ollama lists its models to anyone who asks; on loopback it wants the
  * right Host of them besides (server/routes.go:allowedHostsMiddleware).
  */
 async function answersAnybody(
@@ -132,7 +132,7 @@ function unguarded(server: string): Failure {
 	return {
 		ok: false,
 		status: 200,
-		problem: `${server} lists its models to whoever asks, without a key: that is Ollama itself and no gate, open to everybody who reaches it. The key was not sent`,
+		problem: `${server} lists its models to anyone who asks, without a key: that is Ollama itself and no gate, open to everybody who reaches it. The key was not sent`,
 		advice:
 			"On the server, at once: sudo llamagate setup, and sudo llamagate doctor, which says what leads here",
 	};
@@ -329,7 +329,7 @@ function explainNoReply(error: unknown, server: string): Failure {
 	if (code.startsWith("HPE_"))
 		return {
 			ok: false,
-			problem: `something answers at ${server}, and it is no HTTP (${code})`,
+			problem: `something answers at ${server}, and it does not speak HTTP (${code})`,
 			advice: "If HTTPS is spoken there, write https:// in --server.",
 		};
 	return {
@@ -369,7 +369,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
 	return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** A server must not move the cursor of whoever asks it. */
+/** A server must not move the cursor of its client. */
 function stripControls(text: string): string {
 	return text.replace(/(?![\n\t])[\p{Cc}\p{Cf}]/gu, "");
 }

@@ -231,7 +231,7 @@ async function readKey(): Promise<string> {
 	const weakness = weaknessOf(key);
 	if (weakness !== undefined)
 		throw new Finding(
-			`what stands on standard input is no key of llamagate: ${weakness.split(";")[0]}. Paste the key whole and alone, as llamagate keys add printed it`,
+			`what is on standard input is not a key of llamagate: ${weakness.split(";")[0]}. Paste the key whole and alone, as llamagate keys add printed it`,
 		);
 	return key;
 }
@@ -359,12 +359,12 @@ function toReplace(
 	} else
 		lines.push(
 			given.readsKey
-				? "The key stands in this text. Keep it out of chats, screenshots and version control."
+				? "This text has the key in it. Keep it out of chats, screenshots and version control."
 				: "Put the key in place of KEY. On the server, sudo llamagate keys add NAME makes one and prints it once.",
 		);
 	if (given.secretFile !== undefined)
 		lines.push(
-			"So does the secret, with which whoever has the key could name anybody. Keep it as you keep the key.",
+			"So does the secret, with which anyone who has the key could name anybody. Keep it as you keep the key.",
 		);
 	if (given.model === undefined && tried === undefined)
 		lines.push(

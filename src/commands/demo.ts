@@ -43,7 +43,7 @@ Example: llamagate demo
 			json: { type: "boolean", default: false },
 		});
 		if (values.port !== undefined && !/^\d{1,5}$/.test(values.port))
-			throw new UsageError(`--port ${values.port} is no port`);
+			throw new UsageError(`--port ${values.port} is not a port`);
 
 		const found = await findOllama();
 		const standIn =
@@ -89,7 +89,7 @@ Example: llamagate demo
 		const daemon = await start(Number(values.port ?? defaultPort)).catch(
 			async (error: unknown) => {
 				if (!(error instanceof ListenError)) throw error;
-				// Somebody who named a port wants that one.
+				// A port that was named is meant.
 				if (values.port !== undefined)
 					throw new Finding(await explainListenError(error));
 				return start(0);

@@ -194,7 +194,7 @@ async function watch(
 	while (!stopping.signal.aborted) {
 		const nowMs = Date.now();
 		const results = await look(chosen, { ...fixed, nowMs });
-		// Ctrl-C ends the programs that were asked as well, and what they did not say is no change.
+		// Ctrl-C ends the programs that were asked as well, and what they did not say is not a change.
 		if (stopping.signal.aborted) break;
 		if (known === undefined)
 			process.stdout.write(
@@ -215,7 +215,7 @@ async function watch(
 		: exitCodes.ok;
 }
 
-/** Only a look at everything, by somebody who sees it, can be compared with another. */
+/** Only a look at everything, by a user who sees it, can be compared with another. */
 function refuseWithChanges({
 	only,
 	...others
@@ -283,7 +283,7 @@ async function readKey(): Promise<string> {
 	const weakness = weaknessOf(key);
 	if (weakness !== undefined)
 		throw new Finding(
-			`what stands on standard input is no key of llamagate: ${weakness.split(";")[0]}`,
+			`what is on standard input is not a key of llamagate: ${weakness.split(";")[0]}`,
 		);
 	return key;
 }

@@ -57,7 +57,7 @@ export async function readStandardInput(): Promise<string> {
 	return text.trim();
 }
 
-/** What is typed up to Enter. Nothing of it stands on the screen; Ctrl-C or Ctrl-D makes it empty. */
+/** What is typed up to Enter. Nothing of it is on the screen; Ctrl-C or Ctrl-D makes it empty. */
 function readUnseenLine(): Promise<string> {
 	const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
 	const terminal = createInterface({

@@ -67,7 +67,7 @@ Example: sudo llamagate logs --follow --outcome refused,cut
 			file === undefined
 				? readJournal(sinceMs, values.follow)
 				: await readFile(file, values.follow);
-		// Whoever reads only the first lines, as head does, is no error.
+		// To read only the first lines, as head does, is not an error.
 		process.stdout.on("error", () => process.exit(exitCodes.ok));
 		for await (const line of createInterface({ input: source.lines })) {
 			const entry = parseLogLine(line);
@@ -176,7 +176,7 @@ function readFilter(
 	);
 	if (wrong !== undefined)
 		throw new UsageError(
-			`${JSON.stringify(wrong)} is no outcome; known: ${outcomes.join(", ")}`,
+			`${JSON.stringify(wrong)} is not an outcome; known: ${outcomes.join(", ")}`,
 		);
 	const requestsOnly = [key, pattern, wanted].some(
 		(filter) => filter !== undefined,
@@ -198,7 +198,7 @@ function readPattern(text: string | undefined): ModelPattern | undefined {
 	const pattern = parseModelPattern(text);
 	if (pattern === undefined)
 		throw new UsageError(
-			`${JSON.stringify(text)} is no pattern of models; write one such as qwen3:*`,
+			`${JSON.stringify(text)} is not a pattern of models; write one such as qwen3:*`,
 		);
 	return pattern;
 }

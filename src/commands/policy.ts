@@ -130,7 +130,7 @@ function readHeadscaleAdmin(
 		);
 	if (admin === undefined || isHeadscaleAdmin(admin)) return admin;
 	throw new UsageError(
-		`--admin ${JSON.stringify(admin)} is no user of headscale; write the name with an @ behind it, such as alice@`,
+		`--admin ${JSON.stringify(admin)} is not a user of headscale; write the name with an @ behind it, such as alice@`,
 	);
 }
 
@@ -159,7 +159,7 @@ async function check(args: string[]): Promise<number> {
 	);
 	if (wrong !== undefined)
 		throw new UsageError(
-			`--server-address ${JSON.stringify(wrong)} is no address`,
+			`--server-address ${JSON.stringify(wrong)} is not an address`,
 		);
 	const file = positionals[0] ?? "";
 	const { reach, findings, tests } = judgePolicy(
@@ -223,7 +223,7 @@ const maxUnclear = 5;
 function readTag(option: string, text: string): string {
 	if (isTag(text)) return text;
 	throw new UsageError(
-		`--${option} ${JSON.stringify(text)} is no tag; write tag: and then a letter, letters, digits and dashes, such as tag:ai-server`,
+		`--${option} ${JSON.stringify(text)} is not a tag; write tag: and then a letter, letters, digits and dashes, such as tag:ai-server`,
 	);
 }
 

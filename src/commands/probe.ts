@@ -168,7 +168,7 @@ async function writePage(
 	}
 }
 
-/** What was seen in more than one line; the first stands in the table. */
+/** What was seen in more than one line; the first is in the table. */
 function formatDetails(results: readonly Result[]): string {
 	return worstFirst(results)
 		.filter(({ evidence }) => evidence.length > 1)
@@ -312,7 +312,7 @@ function readPorts(list: string): number[] {
 		throw new UsageError("--ports takes numbers with commas, such as 22,11434");
 	if (ports.length > maxPorts)
 		throw new UsageError(
-			`--ports takes ${maxPorts} at the most: this looks at a host's few doors and is no scanner`,
+			`--ports takes ${maxPorts} at the most: this looks at a host's few doors, and does not scan`,
 		);
 	return ports;
 }
@@ -330,7 +330,7 @@ async function readKey(fromStdin: boolean): Promise<string | undefined> {
 	const weakness = weaknessOf(key);
 	if (weakness !== undefined)
 		throw new Finding(
-			`what stands ${where} is no key of llamagate: ${weakness.split(";")[0]}. Paste the key whole and alone, as llamagate keys add printed it`,
+			`what is ${where} is not a key of llamagate: ${weakness.split(";")[0]}. Paste the key whole and alone, as llamagate keys add printed it`,
 		);
 	return key;
 }

@@ -44,7 +44,7 @@ and passed over.
                     (OLLAMA_NUM_PARALLEL), for N times the memory of a model's
                     context (default: as it is)
   --undo            put back everything that setup has changed, also after a
-                    crash half way; what somebody else has changed since stays
+                    crash half way; what was changed otherwise since stays
   --json            print JSON; needs --yes or --dry-run
 
 Steps, in this order: ${stepIds.join(", ")}

@@ -91,12 +91,12 @@ function readInterval(text: string): number {
 		intervalMs > mostIntervalMs
 	)
 		throw new UsageError(
-			`--interval ${text} is no duration from 200ms to 60s, such as 2s`,
+			`--interval ${text} is not a duration from 200ms to 60s, such as 2s`,
 		);
 	return intervalMs;
 }
 
-/** Draws it anew until somebody has seen enough. A gate that is away may come back. */
+/** Draws it anew until the reader has seen enough. A gate that is away may come back. */
 async function watch(
 	socket: string,
 	first: AskedTop,

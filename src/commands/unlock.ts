@@ -44,7 +44,7 @@ Example: sudo llamagate unlock 100.101.102.105
 		const address = all ? undefined : parseAddress(text)?.toString();
 		if (!all && address === undefined)
 			throw new UsageError(
-				`${JSON.stringify(text)} is no address; sudo llamagate status names those that are locked out`,
+				`${JSON.stringify(text)} is not an address; sudo llamagate status names those that are locked out`,
 			);
 		const { adminSocket } = await findPlaces(values.config);
 		if (adminSocket === undefined)
@@ -92,7 +92,7 @@ async function askForUnlock(
 	const said = status === 200 ? read(body) : undefined;
 	if (said === undefined)
 		throw new Finding(
-			`what answers on ${socket} is no gate of this version (status ${status}); restart it`,
+			`what answers on ${socket} is not a gate of this version (status ${status}); restart it`,
 		);
 	return said;
 }
@@ -106,7 +106,7 @@ function read(body: string) {
 			? { unlocked, lockouts }
 			: undefined;
 	} catch {
-		// What is no JSON is not the gate's.
+		// What is not JSON is not the gate's.
 		return undefined;
 	}
 }

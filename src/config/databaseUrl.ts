@@ -23,7 +23,7 @@ export interface DatabasePlace {
 
 /**
  * Reads `postgres://USER@HOST:PORT/NAME`, in libpq's form (a folder of a socket
- * stands in place of the host, with `%2F` for its slashes). TLS, with the
+ * is in place of the host, with `%2F` for its slashes). TLS, with the
  * server's certificate checked, is used but for a Unix socket, loopback and
  * addresses of the tailnet, where nobody else listens.
  *
@@ -39,7 +39,7 @@ export function readDatabaseUrl(text: string): Database | string {
 	try {
 		decoded = parts.map(decodeURIComponent);
 	} catch {
-		return "has a % that is no escape";
+		return "has a % that is not an escape";
 	}
 	const [hostname = "", user = "", name = ""] = decoded;
 	if (url.password !== "" || parameters.has("password"))
@@ -50,7 +50,7 @@ export function readDatabaseUrl(text: string): Database | string {
 	const unknown = [...parameters.keys()].find((one) => !known.includes(one));
 	if (unknown !== undefined)
 		return `has "${unknown}" in it, and only ${known.join(" and ")} are known`;
-	// The name might be somebody else's answer.
+	// A stranger might answer for the name.
 	const host =
 		hostname === "localhost" ? "127.0.0.1" : hostname.replace(/^\[|\]$/g, "");
 	const isNear =

@@ -22,7 +22,7 @@ export const passwordCredential = "ledger-password";
 export const caCredential = "ledger-ca";
 
 /**
- * @param fileIsGiven by whoever wrote the configuration, not by default
+ * @param fileIsGiven in the configuration, not by default
  * @param configFile where files are looked for, unless systemd says
  * @returns `undefined` where nothing is kept
  */

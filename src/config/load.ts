@@ -418,7 +418,7 @@ function readUpstream(url: string): Upstream | undefined {
 		`${search}${hash}${username}${password}` !== ""
 	)
 		return undefined;
-	// Ollama's own default is 127.0.0.1; the name "localhost" is somebody else's answer.
+	// Ollama's own default is 127.0.0.1; the name "localhost" could be answered by a stranger.
 	const host =
 		hostname === "localhost" ? "127.0.0.1" : hostname.replace(/^\[|\]$/g, "");
 	return isLoopbackAddress(host)

@@ -282,7 +282,7 @@ export const configSchema = {
 						"x-expected": '"off", "log", "require" or "login"',
 						default: "off",
 						description:
-							"Whether each client is looked up with tailscaled: `log` notes the device in the log and serves keys that are bound to one; `require` also refuses whoever is no device of the tailnet, and everybody while tailscaled does not answer; `login` is as `log`, and lets the owners of devices that `rules` names in without a key (docs/identity.md).",
+							"Whether each client is looked up with tailscaled: `log` notes the device in the log and serves keys that are bound to one; `require` also refuses anyone who is not a device of the tailnet, and everybody while tailscaled does not answer; `login` is as `log`, and lets the owners of devices that `rules` names in without a key (docs/identity.md).",
 					},
 					rules: loginRulesSchema,
 					socket: {
@@ -365,7 +365,7 @@ export const configSchema = {
 						"x-expected": 'a duration such as "90d"',
 						default: "90d",
 						description:
-							"How long each request stands in the file, by whole days. Sums of days stay for ever.",
+							"How long each request is in the file, by whole days. Sums of days stay for ever.",
 					},
 				},
 				"Who used what, kept by `llamagate ledger` (docs/usage.md). Leave the whole section out, and nothing is kept; an empty one takes these defaults.",

@@ -97,7 +97,7 @@ function parse(
 /** By jsonc-parser's own names. */
 const syntaxMistakes: Readonly<Record<string, string>> = {
 	InvalidSymbol:
-		"something stands here that is not JSON; texts and names go in double quotes",
+		"something is here that is not JSON; texts and names go in double quotes",
 	InvalidNumberFormat: "this is not a number",
 	PropertyNameExpected: 'a name in double quotes, or a "}", is missing here',
 	ValueExpected: "a value is missing here",
@@ -105,7 +105,7 @@ const syntaxMistakes: Readonly<Record<string, string>> = {
 	CommaExpected: "a comma is missing before this",
 	CloseBraceExpected: 'a closing "}" is missing here',
 	CloseBracketExpected: 'a closing "]" is missing here',
-	EndOfFileExpected: "something stands here after the end",
+	EndOfFileExpected: "something is here after the end",
 	UnexpectedEndOfComment: "a comment has no end",
 	UnexpectedEndOfString: "a text has no closing '\"'",
 	UnexpectedEndOfNumber: "this number is not complete",
@@ -200,7 +200,7 @@ function findDuplicates(
 				if (names.has(name))
 					mistakes.push({
 						path: joinPath(here),
-						message: "stands here twice; keep one",
+						message: "is here twice; keep one",
 						line: lineAt(property.offset),
 					});
 				names.add(name);

@@ -37,7 +37,7 @@ export async function readLastResult(
 	} catch (error) {
 		return {
 			kind: "unreadable",
-			why: `${file} is no result of doctor's: ${(error as Error).message}`,
+			why: `${file} is not a result of doctor's: ${(error as Error).message}`,
 		};
 	}
 }

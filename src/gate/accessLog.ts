@@ -118,7 +118,7 @@ export class AccessLog {
 		);
 	}
 
-	/** Somebody has found a key that was laid out to be found. */
+	/** A key that was laid out to be found has been found. */
 	enterCanaryUse(
 		key: string,
 		address: string,
@@ -127,7 +127,7 @@ export class AccessLog {
 		this.canaryUses += 1;
 		this.#log.error(
 			{ event: "canary_used", key, ip: address, reqId: requestId ?? null },
-			"a canary key was used: whoever has it has been where it was kept",
+			"a canary key was used: anyone who has it has been where it was kept",
 		);
 	}
 
@@ -166,7 +166,7 @@ export class AccessLog {
 	}
 }
 
-/** The key's name; a login's is a person's, and stands in no line and no counter. */
+/** The key's name; a login's is a person's, and is in no line and no counter. */
 function labelOf({ credential }: Exchange): string | null {
 	return credential?.key.label ?? credential?.key.name ?? null;
 }

@@ -102,7 +102,7 @@ function unlock({ gate, log }: Daemon, query: URLSearchParams): AdminReply {
 	const asked = query.get("address");
 	const address = asked === null ? undefined : parseAddress(asked)?.toString();
 	if (asked !== null && address === undefined)
-		return json(400, { error: "that is no address" });
+		return json(400, { error: "that is not an address" });
 	const unlocked = gate.unlock(address);
 	for (const { addresses, node } of unlocked)
 		log.warn(

@@ -141,7 +141,7 @@ function judgeKey(
 	if (credential !== undefined && !credential.key.canary)
 		return { kind: "known", credential, basic };
 	const stranger = refused("wrong_key", "this key is not known here", [key]);
-	// Whoever found it must not learn that it is one.
+	// Anyone who found it must not learn that it is one.
 	return credential === undefined
 		? stranger
 		: { ...stranger, canary: credential.key.name };
@@ -265,7 +265,7 @@ function readAuthorization(
 	return key === "" ? undefined : { kind: "key", key, basic: true };
 }
 
-/** By what names keys are sent in a query elsewhere. What stands there is not looked at. */
+/** By what names keys are sent in a query elsewhere. What is there is not looked at. */
 const keyInQuery =
 	/[?&](key|api[_-]?key|access[_-]?token|auth[_-]?token|token)=/i;
 

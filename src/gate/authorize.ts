@@ -39,7 +39,7 @@ export function checkExpiry(
 }
 
 /**
- * A browser sends a Basic password along by itself, also for a page of somebody
+ * A browser sends a Basic password along by itself, also for a page of another
  * else's, so with Basic only the origins in `cors.origins` are heard. The other
  * credentials cannot be sent across origins unless the gate has allowed it.
  */

@@ -77,7 +77,7 @@ export class ConnectionTable {
 	readonly #open = new ActiveSet<Connection>();
 	readonly #room: () => number;
 
-	/** @param room how many connections there may be at once, whoever's they are */
+	/** @param room how many connections there may be at once, no matter whose they are */
 	constructor(room: () => number) {
 		this.#room = room;
 	}
@@ -302,7 +302,7 @@ export function stopParsing(
 	socket.removeAllListeners("data");
 	// Where the request was held back, only Node's listener for this makes the system read again.
 	socket.emit("resume");
-	// Node takes the socket away from the parser for whoever listens for its data.
+	// Node takes the socket away from the parser once its data is listened for.
 	socket.on("data", take);
 	socket.pause();
 }

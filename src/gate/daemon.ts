@@ -220,7 +220,7 @@ async function warnOfUselessLogins(
 					? "tailscaled has no tunnel device, so every peer comes from loopback"
 					: answer.reason,
 		},
-		"identity.mode is login, and nobody is let in by it now; whoever has a key is",
+		"identity.mode is login, and nobody is let in by it now; anyone who has a key is",
 	);
 }
 

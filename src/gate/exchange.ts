@@ -69,7 +69,7 @@ export class Exchange {
 	queueMs: number | undefined;
 	/** The tailnet device, where it was looked up. */
 	node: TailscaleNode | undefined;
-	/** What the tailnet's policy grants the device, as it stands there. */
+	/** What the tailnet's policy grants the device, as it is there. */
 	grants: readonly unknown[] | undefined;
 	/** Why no device was found. */
 	identityFault: string | undefined;

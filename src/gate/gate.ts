@@ -100,7 +100,7 @@ export interface GateStats {
 	readonly lockedOut: number;
 	/** Who they are, at most a hundred. */
 	readonly lockouts: readonly LockedOut[];
-	/** How it stands with the other gates; absent where there are none. */
+	/** How it shares with the other gates; absent where there are none. */
 	readonly state?: StateStatus;
 }
 
@@ -226,7 +226,7 @@ function receive(
 			? admit(state, exchange)
 			: admitPreflight(state, exchange);
 	if (refusal !== undefined && mayLogIn(state.settings, refusal)) {
-		// What comes of its body is counted from now on, whoever it turns out to be.
+		// What comes of its body is counted from now on, no matter who it turns out to be.
 		if (countPieces(state, exchange))
 			void admitByLogin(state, app, exchange, refusal);
 	} else if (refusal !== undefined)

@@ -93,7 +93,7 @@ export function isBoundTo(bind: Binding, node: TailnetNode): boolean {
 		has(bind.nodes, node.name) ||
 		has(bind.nodes, node.fqdn) ||
 		has(bind.users, node.user) ||
-		// Headscale's own spelling of a user whose login is no e-mail.
+		// Headscale's own spelling of a user whose login is not an e-mail.
 		has(bind.users, node.user && `${node.user}@`) ||
 		node.tags.some((tag) => has(bind.tags, tag))
 	);

@@ -36,7 +36,7 @@ const keyHolders: Patience = {
 /** The pause between two reads, and that of those beyond the number that are read fast. */
 const breathMs = 25;
 const longBreathMs = 250;
-/** How many are read fast at once, whoever's they are. */
+/** How many are read fast at once, no matter whose they are. */
 const mostInAll = 32;
 
 /** A property of the socket, as its connection is. */
@@ -55,7 +55,7 @@ let fastInAll = 0;
  * bounded pace, until the connection is closed: `endLingering` is what does that
  * in the end, also where Node would close it behind its last reply.
  *
- * @param owner the key's name or the address, whoever's share of reading it is
+ * @param owner the key's name or the address, by whose share it is read
  */
 export function linger(socket: Socket, owner: string, isKnown: boolean): void {
 	if (isLingering(socket)) return;

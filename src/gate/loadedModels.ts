@@ -2,10 +2,10 @@ import { type LoadedModel, maxLiveEntries } from "../admin/live.ts";
 import { askForModels } from "../upstream/ask.ts";
 import type { Upstream } from "../upstream/client.ts";
 
-/** Whoever watches looks more often than a model comes and goes. */
+/** A watcher looks more often than a model comes and goes. */
 const freshMs = 2_000;
 
-/** What Ollama has loaded, asked for when somebody wants to know, and at most every two seconds. */
+/** What Ollama has loaded, asked for when it is wanted, and at most every two seconds. */
 export class LoadedModels {
 	readonly #upstream: () => Upstream;
 	#askedAtMs = Number.NEGATIVE_INFINITY;

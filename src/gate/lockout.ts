@@ -3,7 +3,7 @@ import type { LockedOut } from "../admin/status.ts";
 import { pairedAddress } from "../net/ranges.ts";
 import type { Refusal } from "./refusal.ts";
 
-/** Whoever shows wrong keys: an address, or the addresses of one device once tailscaled has named them. */
+/** What shows wrong keys: an address, or the addresses of one device once tailscaled has named them. */
 interface Suspect {
 	/** As seen, or as tailscaled said. */
 	addresses: Set<string>;

@@ -20,7 +20,7 @@ import type { Person } from "./user.ts";
 
 /** Stands for all logins where a key is named; no key can be called so. */
 export const loginLabel = "(login)";
-/** What begins the id of a credential that is no key; no other id has a colon. */
+/** What begins the id of a credential that is not a key; no other id has a colon. */
 const idPrefix = "login:";
 
 /** Whether a request that shows no key may yet be let in, by whose device it comes from. */
@@ -48,7 +48,7 @@ export async function logIn(
 	if (parsedAddress === localSource) return noKey;
 	if (isLoopbackAddress(address))
 		return refused(
-			"from loopback nobody's login is known: a tailscaled without a tunnel device brings every peer from there, and so do proxies on this host",
+			"from loopback no login is known: a tailscaled without a tunnel device brings every peer from there, and so do proxies on this host",
 		);
 	const own = parseAddress(req.socket.localAddress)?.toString() ?? "";
 	const [answer, self] = await Promise.all([
@@ -89,9 +89,9 @@ function ownerOf(
 	const { node } = answer;
 	// An address behind a subnet router is not the router's.
 	if (!node.addresses.includes(address))
-		return "this address is no device's own";
+		return "this address is not a device's own";
 	if (node.user === undefined) return "a tagged device has no owner";
-	// Another tailscaled's address here: whom this one knows by the same address is somebody else.
+	// Another tailscaled's address here: whom this one knows by the same address is another.
 	if (self.kind !== "node" || !self.node.addresses.includes(own))
 		return "tailscaled does not know this server by the address that was called";
 	// Every local user, and every container, comes from there.
@@ -115,7 +115,7 @@ function isOfTailnet(node: TailscaleNode, self: TailscaleNode): boolean {
 }
 
 /**
- * Why a request could be a web page's that somebody's browser has open. Nothing
+ * Why a request could be a web page's that a person's browser has open. Nothing
  * that a page cannot send proves the device's owner, so a page of any other
  * origin would act for them; and one whose name leads here (DNS rebinding) would
  * read the replies too.
@@ -131,7 +131,7 @@ function ofPage(
 	const [, bracketed = ""] =
 		/^(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]+)?$/i.exec(name) ?? [];
 	const bare = bracketed.toLowerCase().replace(/^\[|\]$|\.$/g, "");
-	// An address is no name that could lead elsewhere tomorrow.
+	// An address is not a name that could lead elsewhere tomorrow.
 	const isOwn =
 		isIP(bare) !== 0 ||
 		(bare !== "" &&
@@ -224,7 +224,7 @@ function rulesFor(
 		users.some(
 			(pattern) =>
 				isLike(user, pattern) ||
-				// As headscale writes a user whose login is no e-mail.
+				// As headscale writes a user whose login is not an e-mail.
 				isLike(`${user}@`, pattern),
 		),
 	);

@@ -38,7 +38,7 @@ export function checkNames(
 		if (!isSet(fields, field)) continue;
 		const value = fields.get(field);
 		if (typeof value !== "string")
-			return badBody(`the body's "${field}" is no string`);
+			return badBody(`the body's "${field}" is not a string`);
 		named = true;
 		const refusal = checkName(
 			key,
@@ -74,7 +74,9 @@ export function checkName(
 ): Refusal | undefined {
 	const parsed = parseModelName(text);
 	if (parsed === undefined)
-		return badBody(`the model in ${where} is no name that Ollama would take`);
+		return badBody(
+			`the model in ${where} is not a name that Ollama would take`,
+		);
 	const name = isRemote ? { ...parsed, cloud: true } : parsed;
 	if (isAllowed(key.models ?? [], name)) return undefined;
 	return {

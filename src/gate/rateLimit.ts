@@ -98,7 +98,7 @@ export function createLimits(
 	};
 }
 
-/** Tells the client where it stands with its rates, and refuses what is beyond them. */
+/** Tells the client what is left of its rates, and refuses what is beyond them. */
 export function judgeRates(
 	exchange: Exchange,
 	byKey: Count,

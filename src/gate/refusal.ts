@@ -65,7 +65,7 @@ export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 	if (isStranger && ++connection.refusals >= maxRefusals)
 		exchange.closing = true;
 	if (leaveBody(exchange)) exchange.closing = true;
-	// Whoever expects leave to send a body may send the next request where it was due.
+	// Anyone who expects leave to send a body may send the next request where it was due.
 	if (exchange.head.expect.length > 0) exchange.closing = true;
 	headers.push(...exchange.connectionLines());
 	res.writeHead(refusal.status, headers);
@@ -139,7 +139,7 @@ function closeUnlessComplete(req: IncomingMessage): void {
 	req.once("close", () => clearTimeout(timer));
 }
 
-/** Answers on a bare socket, where there is no request to answer: bytes that are no HTTP, CONNECT. */
+/** Answers on a bare socket, where there is no request to answer: bytes that are not HTTP, CONNECT. */
 export function refuseOnSocket(
 	socket: Socket,
 	owner: string,

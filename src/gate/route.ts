@@ -29,7 +29,7 @@ export function checkFraming(
 		contentLength.length > 1 ||
 		transferEncoding.length > 1
 	)
-		return bad("a header that describes the body stands twice");
+		return bad("a header that describes the body is there twice");
 	// Past this, two readers may count differently, or overflow.
 	if (Number(contentLength[0] ?? 0) > Number.MAX_SAFE_INTEGER)
 		return bad("the Content-Length is too large to be one");

@@ -36,7 +36,7 @@ type OnRequest = (
 
 /**
  * A server whose connections are the gate's: as many as there is room for, none
- * that says nothing, and an answer for what is no HTTP.
+ * that says nothing, and an answer for what is not HTTP.
  *
  * @param isLocal whether it listens on a Unix socket, where peers have no address
  */
@@ -50,7 +50,7 @@ export function createGateServer(
 		requireHostHeader: false,
 		maxHeaderSize: maxHeaderBytes,
 		headersTimeout: headersTimeoutMs,
-		// An upload may take hours; the relay notices when it stands still.
+		// An upload may take hours; the relay notices when it does not move.
 		requestTimeout: 0,
 		// A timer for each request; the gate's sweep looks after idle connections.
 		keepAliveTimeout: 0,

@@ -33,7 +33,7 @@ export async function createTokenJudge(
 	secret: Uint8Array<ArrayBuffer>,
 	issuer: string,
 ): Promise<TokenJudge> {
-	// Whoever has no such key has nothing of it in memory.
+	// Anyone who has no such key has nothing of it in memory.
 	const { errors, jwtVerify } = await import("jose");
 	// Imported once: with the bytes, jose would do that for each token.
 	const key = await crypto.subtle.importKey(
@@ -107,7 +107,7 @@ function bad(what: string): Verdict & { kind: "bad" } {
 	return { kind: "bad", what };
 }
 
-/** A refusal of a token that is not good; its key is, so this is no guess. */
+/** A refusal of a token that is not good; its key is, so this is not a guess. */
 export function badToken(what: string): Refusal {
 	return {
 		status: 401,

@@ -17,7 +17,7 @@ export interface Upload {
 }
 
 /**
- * Which model files each key has sent. To Ollama a file is its digest, whoever
+ * Which model files each key has sent. To Ollama a file is its digest, no matter who
  * sent it: by a digest alone, a key that may use some models could give an
  * allowed name to the file of any other. So a key with `models` may use those
  * files only that it has had in its hands.

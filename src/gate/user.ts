@@ -12,10 +12,10 @@ export type Proof =
 	| "headers"
 	/** A person, by the tailnet's login of the device. */
 	| "login"
-	/** Nobody in person: whoever has the key. */
+	/** Nobody in person: anyone who has the key. */
 	| "key";
 
-/** Somebody who was proved to be behind a request. */
+/** The person who was proved to be behind a request. */
 export interface Person {
 	/** What stays the same for the same person, unique among all of one `by`. */
 	readonly id: string;
@@ -55,7 +55,7 @@ export function userOf({ person, knownCredential }: Exchange): User {
 	};
 }
 
-/** Of an e-mail a plain hash would tell whoever guesses it; this lives as long as the process. */
+/** Of an e-mail a plain hash would tell anyone who guesses it; this lives as long as the process. */
 const pseudonymKey = randomBytes(32);
 
 /** Who the person behind a request is, as far as the owner wants that to be seen; `undefined` if not at all. */

@@ -62,7 +62,7 @@ function adviceOn(path: string): string | undefined {
 	const [, origin, rest = "/"] =
 		/^(https?:\/\/[^/]*)(\/.*)?$/i.exec(path) ?? [];
 	if (origin !== undefined)
-		return `ask for ${isKnownPath(rest) ? rest : "the path"} alone: llamagate is no HTTP proxy`;
+		return `ask for ${isKnownPath(rest) ? rest : "the path"} alone: llamagate is not an HTTP proxy`;
 	const plain = decoded(path)
 		.replace(/\/{2,}/g, "/")
 		.replace(/(?<=.)\/$/, "");

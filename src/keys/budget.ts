@@ -55,7 +55,7 @@ export const budgetSchema = {
 	},
 };
 
-/** What of a budget the schema cannot tell, and where it stands. */
+/** What of a budget the schema cannot tell, and where it is. */
 export function budgetMistakes(
 	budget: BudgetEntry | undefined,
 ): [string[], string][] {

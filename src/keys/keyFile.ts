@@ -251,7 +251,7 @@ export function isForServiceGroup({
 
 /**
  * Checks the text of a keys file. Values are never quoted in mistakes: one
- * could be a key that somebody pasted in the wrong place.
+ * could be a key that was pasted in the wrong place.
  *
  * @throws {BadFileError} with every mistake in it
  */
@@ -272,10 +272,7 @@ export function parseKeys(text: string, file: string): KeyEntry[] {
 	const digests = new Set<string>();
 	for (const [index, key] of keys.entries()) {
 		if (names.has(key.name))
-			refuse(
-				["keys", index, "name"],
-				`the name "${key.name}" stands here twice`,
-			);
+			refuse(["keys", index, "name"], `the name "${key.name}" is here twice`);
 		names.add(key.name);
 		const times: [(string | number)[], string | undefined][] = [
 			[["keys", index, "expires"], key.expires],
@@ -322,7 +319,7 @@ export function parseKeys(text: string, file: string): KeyEntry[] {
 				);
 		}
 		for (const [where, sha256] of held) {
-			if (digests.has(sha256)) refuse(where, "the same key stands here twice");
+			if (digests.has(sha256)) refuse(where, "the same key is here twice");
 			digests.add(sha256);
 		}
 	}
@@ -330,13 +327,13 @@ export function parseKeys(text: string, file: string): KeyEntry[] {
 	return keys;
 }
 
-/** What of a rule about people the schema cannot tell, and where it stands. */
+/** What of a rule about people the schema cannot tell, and where it is. */
 function peopleMistakes(
 	people: PeopleEntry | undefined,
 ): [(string | number)[], string][] {
 	if (people === undefined) return [];
 	const mistakes: [(string | number)[], string][] = [];
-	// With both, whoever has the key would leave the token out.
+	// With both, anyone who has the key would leave the token out.
 	if ((people.jwt === undefined) === (people.trust === undefined))
 		mistakes.push([
 			[],
@@ -427,11 +424,11 @@ function withKeys(
 	} catch (error) {
 		if (!(error instanceof BadFileError)) throw error;
 	}
-	// The keys count for more than what stands beside them.
+	// The keys count for more than what is beside them.
 	return `${JSON.stringify({ keys: after }, undefined, 2)}\n`;
 }
 
-/** A key goes with its comma, and what stands before the next one stays. */
+/** A key goes with its comma, and what is before the next one stays. */
 function withoutKey(text: string, index: number): string {
 	const tree = parseTree(text);
 	const keyAt = (at: number) =>

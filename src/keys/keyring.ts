@@ -34,7 +34,7 @@ export interface Key {
 	readonly priority: Priority;
 	/** The models that it may name; `undefined` for all. */
 	readonly models: readonly ModelPattern[] | undefined;
-	/** The same as its entry has them, to be told to whoever has the key. */
+	/** The same as its entry has them, to be told to anyone who has the key. */
 	readonly modelNames: readonly string[];
 	/** Why it may use fewer models than its entry says; `undefined` where it may use those. */
 	readonly narrowed?: "from this device" | "for this person";
@@ -46,13 +46,13 @@ export interface Key {
 	readonly people: PeopleEntry | undefined;
 	/** What it may use in a time; `undefined` for as much as it gets. */
 	readonly budget: Budget | undefined;
-	/** A key that lets nobody in and tells on whoever uses it. */
+	/** A key that lets nobody in and tells on anyone who uses it. */
 	readonly canary: boolean;
 	/** The entry that it was read from, to tell whether a reload has changed it. */
 	readonly entry: string;
 }
 
-/** One thing that lets somebody in: a digest, also one from before a rotation, or a key of Ollama's. */
+/** One thing that lets a client in: a digest, also one from before a rotation, or a key of Ollama's. */
 export interface Credential {
 	readonly key: Key;
 	/** The SHA-256 of the presented key in hex, or the public key that signed. */
@@ -200,7 +200,7 @@ export class Keyring {
 		return this.#ends.filter(({ expiresAtMs }) => expiresAtMs < beforeMs);
 	}
 
-	/** Who signs with this public key; it is no secret, so a plain look-up does. */
+	/** Who signs with this public key; it is not a secret, so a plain look-up does. */
 	signer(publicKey: string): Signer | undefined {
 		return this.#signers.get(publicKey);
 	}

@@ -29,11 +29,11 @@ export interface PeopleEntry {
 		/** What the token's `iss` must be. */
 		readonly issuer?: string;
 	};
-	/** The app's plain headers are believed, so that it and whoever else has the key may name anybody. */
+	/** The app's plain headers are believed, so that it and anyone else who has the key may name anybody. */
 	readonly trust?: "headers";
 	/** Absent where every person may what the key may. */
 	readonly rules?: readonly PersonRule[];
-	/** What becomes of a request that names nobody, or somebody no rule is for. */
+	/** What becomes of a request that names nobody, or a person no rule is for. */
 	readonly unknown?: "refuse" | "key";
 }
 
@@ -100,7 +100,7 @@ export const peopleSchema = {
 	},
 } as const;
 
-/** Somebody whom an app has named. */
+/** A person whom an app has named. */
 export interface Named {
 	readonly email: string | undefined;
 	readonly role: string | undefined;

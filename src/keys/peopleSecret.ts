@@ -62,7 +62,7 @@ export async function makePeopleSecret(
 	}
 }
 
-/** Why a text is no secret to sign with, or `undefined` if it is one. */
+/** Why a text is not a secret to sign with, or `undefined` if it is one. */
 export function secretWeaknessOf(text: string): string | undefined {
 	if (!/^[\x21-\x7e]+$/.test(text))
 		return "holds no secret: one line of letters, digits and signs; make one with: openssl rand -hex 32";

@@ -2,7 +2,7 @@ import { connect } from "node:net";
 import { type Answer, maxAnswerLength, onLines } from "./protocol.ts";
 import type { UsageQuery, UsageRow } from "./store.ts";
 
-const strange = "what answers is no ledger";
+const strange = "what answers is not a ledger";
 /** A ledger that is asked for much says nothing else meanwhile. */
 const answerMs = 60_000;
 

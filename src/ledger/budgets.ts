@@ -25,7 +25,7 @@ const noticeShare = 0.8;
 /** How much the latest request counts in the mean of a key's requests. */
 const recency = 0.2;
 
-/** Where a key stands in its budget. */
+/** How much of its budget a key has used. */
 export interface Standing {
 	/** What is used of each limit, what runs included by its estimate. */
 	readonly used: Cost;
@@ -101,7 +101,7 @@ export class Budgets {
 	}
 
 	/**
-	 * Where a key stands, before a request of it.
+	 * What a key has used, before a request of it.
 	 *
 	 * @param reservation of that request, where it has one already
 	 */

@@ -209,7 +209,7 @@ export class LedgerClient {
 			answer = Object(JSON.parse(line)) as Answer;
 		} catch {
 			socket?.destroy();
-			return "what answers is no ledger";
+			return "what answers is not a ledger";
 		}
 		if ("last" in answer) this.#begin(answer.last);
 		else if ("done" in answer) this.#finish(answer.done);

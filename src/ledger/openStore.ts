@@ -104,7 +104,7 @@ function refuseStrange(file: string): void {
 	}
 	const isZero = head.every((byte) => byte === 0);
 	if (!isZero && head.toString("latin1") !== "SQLite format 3\0")
-		throw new Finding(`${file} is no ledger; name another ledger.file`);
+		throw new Finding(`${file} is not a ledger; name another ledger.file`);
 }
 
 /** Renames the file and what SQLite has beside it. @returns where it is now */

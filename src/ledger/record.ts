@@ -56,10 +56,10 @@ export const amountNames = [
 const maxTextLength = 512;
 
 /**
- * Reads what came over the ledger's socket: whoever has taken a gate over may
+ * Reads what came over the ledger's socket: anyone who has taken a gate over may
  * send anything.
  *
- * @returns `undefined` where it is no record
+ * @returns `undefined` where it is not a record
  */
 export function readRecord(value: unknown): UsageRecord | undefined {
 	if (typeof value !== "object" || value === null) return undefined;

@@ -126,7 +126,7 @@ async function answerTo(line: string, book: Book): Promise<Answer> {
 	try {
 		asked = Object(JSON.parse(line));
 	} catch {
-		return { error: "this is no JSON" };
+		return { error: "this is not JSON" };
 	}
 	const { hello, source, batch, records, query } = asked;
 	if (isName(hello)) {
@@ -139,14 +139,14 @@ async function answerTo(line: string, book: Book): Promise<Answer> {
 			records.length > maxBatchRecords ||
 			!read.every((one) => one !== undefined)
 		)
-			return { error: "this is no batch of records" };
+			return { error: "this is not a batch of records" };
 		const why = await book.write(source, Number(batch), read);
 		return why === undefined
 			? { done: Number(batch) }
 			: { failed: Number(batch), why };
 	}
 	const read = readQuery(query);
-	if (read === undefined) return { error: "this is no question" };
+	if (read === undefined) return { error: "this is not a question" };
 	const rows = await book.usage(read);
 	if (typeof rows === "string") return { error: rows };
 	return JSON.stringify(rows).length < maxAnswerLength

@@ -34,7 +34,7 @@ export class ActiveSet<T extends Member> {
 		last.index = index;
 	}
 
-	/** Those that are in it now, whoever comes and goes while they are walked through. */
+	/** Those that are in it now, no matter which come and go while they are walked through. */
 	[Symbol.iterator](): Iterator<T> {
 		return this.#members.slice()[Symbol.iterator]();
 	}

@@ -27,7 +27,7 @@ export type Listen =
 /** A listener that cannot do what it was told, and never will. */
 export class ListenError extends Error {
 	readonly code = "LLAMAGATE_LISTEN";
-	/** The port that somebody else has. */
+	/** The port that another program has. */
 	readonly takenPort: number | undefined;
 
 	constructor(message: string, takenPort?: number) {
@@ -294,7 +294,7 @@ function listenOn(
 
 /**
  * The sockets that systemd passed on, by its protocol (sd_listen_fds(3)): the
- * name of each, from file descriptor 3 on; none if they are for somebody else.
+ * name of each, from file descriptor 3 on; none if they are for another program.
  */
 export function inheritedSocketNames(env: NodeJS.ProcessEnv): string[] {
 	const count = Number(env.LISTEN_FDS ?? 0);
@@ -311,7 +311,7 @@ export function inheritedSocketNames(env: NodeJS.ProcessEnv): string[] {
 /**
  * Listens on the sockets that systemd passed on. A Unix socket among them lets
  * root try the gate from the host itself, which a socket bound to tailscale0
- * does not hear; whoever may open its file needs a key like everybody else.
+ * does not hear; anyone who may open its file needs a key like everybody else.
  *
  * @param names of the sockets, by `inheritedSocketNames`
  * @throws {ListenError} if one is bound to an address that the gate would not bind itself

@@ -6,13 +6,13 @@ import { contains, rangeOf } from "./ufwPackets.ts";
  * files. How netfilter decides, as far as it matters here:
  *
  * - A packet for this host meets the base chains of `prerouting` and then those
- *   of `input`, each hook's by priority, whoever made them: iptables (either
+ *   of `input`, each hook's by priority, no matter by which program: iptables (either
  *   kind) or nftables, UFW, tailscaled, Docker or a person.
- * - An `accept` ends the base chain that it stands in and no other: the packet
+ * - An `accept` ends the base chain that it is in and no other: the packet
  *   goes on to the next one. A `drop` ends everything. So a packet is let in
  *   where not one base chain drops it; another table's chain that accepts all,
  *   however early, undoes nothing, and one that drops shuts what UFW allows.
- * - So what undoes UFW stands in the base chain that UFW's own hang in, which
+ * - So what undoes UFW is in the base chain that UFW's own hang in, which
  *   is INPUT of `filter`: an accept ahead of them, or behind them in place of
  *   the policy, or nothing at all where they were hooked.
  * - A translated destination (DNAT) takes a packet to `forward` in place of

@@ -26,7 +26,7 @@ const closedPorts = [11434, 3000, 8080];
 /** The gate, and Open WebUI over HTTPS. */
 const tailnetPorts = [11434, 443];
 
-/** A rule of ours; it stands in both families, and `from` in its own. */
+/** A rule of ours; it is in both families, and `from` in its own. */
 interface OwnRule {
 	readonly action: "allow" | "deny";
 	readonly port: number;
@@ -118,7 +118,7 @@ function isForClosed(rule: KeptRule, closed: readonly number[]): boolean {
 	);
 }
 
-/** UFW holds two rules for the same that differ in nothing but these, and then replaces the one, or refuses the other. */
+/** UFW holds two rules for the same that differ only in these, and then replaces the one, or refuses the other. */
 function keyOf(rule: KeptRule): string {
 	return JSON.stringify({ ...rule, action: "", log: "" });
 }
@@ -183,7 +183,7 @@ export interface FirewallNow {
  *
  * - 11434 and 443 are open on tailscale0; 11434, 3000 and 8080 are shut
  *   everywhere else, whatever other rules say;
- * - whoever got in by SSH gets in, and nobody else does: a firewall that was
+ * - anyone who got in by SSH gets in, and nobody else does: a firewall that was
  *   off is given the person's own rules for SSH or, if there are none that let
  *   anybody in, one for everybody;
  * - the connection that the person sits on is let in, also on the way there;
@@ -359,7 +359,7 @@ function changesFor(
 			entries.some((other) => keyOf(other) === key),
 		);
 	};
-	// Where the very rule stands further behind, it is not taken out for a moment: another goes ahead.
+	// Where the very rule is further behind, it is not taken out for a moment: another goes ahead.
 	const rule = standing(narrow).length === 0 ? narrow : wide;
 	return [
 		...standing(rule).map((other) => ({ how: "delete", rule: other }) as const),
@@ -404,7 +404,7 @@ function isGateRight(
 	);
 }
 
-/** Whether a rule of the person's own, for this very port, lets somebody in. */
+/** Whether a rule of the person's own, for this very port, lets a device in. */
 function hasOwnWayIn({ rules }: RuleList, port: number): boolean {
 	return rules.some((rule) => {
 		const packets: Packets = {

@@ -1,7 +1,7 @@
 /** One rule as a command writes it, without `ufw`, and as `ufw show added` prints it: `deny 11434`. */
 export type Rule = string;
 
-/** A rule as UFW keeps it. A rule for an application's profile stands there once for each of its ports. */
+/** A rule as UFW keeps it. A rule for an application's profile is there once for each of its ports. */
 export interface KeptRule {
 	/** `allow`, `limit`, `deny` or `reject`. */
 	readonly action: string;

@@ -43,14 +43,14 @@ import {
 	type WatchList,
 } from "./watchedNames.ts";
 
-/** A value that stands at the top of a body, or in its `options`. */
+/** A value that is at the top of a body, or in its `options`. */
 export type Scalar = string | number | boolean | null;
 
 /** What a scan found in a body that can be judged. */
 export interface Found {
 	/** `model`, `options.num_ctx`; an object or a list is `undefined` here. */
 	readonly fields: ReadonlyMap<string, Scalar | undefined>;
-	/** The values in the watched maps; what is no string, or too long, is empty here. */
+	/** The values in the watched maps; what is not a string, or too long, is empty here. */
 	readonly mapped: readonly string[];
 	/** The first tool whose type begins with a watched one. */
 	readonly toolType: string | undefined;
@@ -73,7 +73,7 @@ const inName = 2;
 const inNumber = 3;
 const inLiteral = 4;
 
-// Where a container stands, as far as that matters.
+// Where a container is, as far as that matters.
 const elsewhere = 0;
 const atTop = 1;
 const inOptions = 2;
@@ -410,7 +410,7 @@ export class BodyScan {
 		this.#hexLeft = 0;
 	}
 
-	/** A string of which nothing is wanted, or all of it, as it stands there. */
+	/** A string of which nothing is wanted, or all of it, as it is there. */
 	#readString(piece: Buffer, start: number): number {
 		let at = start;
 		if (this.#escaped) {
@@ -464,7 +464,7 @@ export class BodyScan {
 		this.#endValue('"');
 	}
 
-	/** A value has come to its end; what was kept of it stands between these marks. */
+	/** A value has come to its end; what was kept of it is between these marks. */
 	#endValue(mark: "" | '"'): void {
 		this.#nesting.expecting = commaOrEnd;
 		if (this.#wanted === unwanted) return;

@@ -23,12 +23,12 @@ const headerPattern = /^([A-Za-z0-9+/]{68}):([A-Za-z0-9+/]{86}==)$/;
 const timePattern = /^ts=([0-9]{1,12})$/;
 
 /**
- * Reads a request's signature. It is the one reader of a query: the time stands
+ * Reads a request's signature. It is the one reader of a query: the time is
  * there, alone.
  *
  * @param authorization the header's value
  * @param target the request line's target, as it came
- * @returns `undefined` if this is no signature, "no-time" if it lacks its time
+ * @returns `undefined` if this is not a signature, "no-time" if it lacks its time
  */
 export function readCliSignature(
 	authorization: string,
@@ -54,7 +54,7 @@ export function readCliSignature(
 // RFC 8410: what precedes the 32 bytes of a key in a SubjectPublicKeyInfo.
 const spkiPrefix = Buffer.from("302a300506032b6570032100", "hex");
 
-/** The key that verifies; `undefined` if the text is no ed25519 public key. */
+/** The key that verifies; `undefined` if the text is not an ed25519 public key. */
 export function parseOllamaKey(text: string): KeyObject | undefined {
 	if (!new RegExp(ollamaKeyPattern).test(text)) return undefined;
 	const raw = Buffer.from(text, "base64").subarray(-32);
@@ -90,7 +90,7 @@ export const maxUses = 16;
 /**
  * Counts how often each signature was used while its time is good. An honest
  * client sends equal signatures when it makes equal requests within a second,
- * so a second use is no replay yet; a captured one is good for few.
+ * so a second use is not a replay yet; a captured one is good for few.
  *
  * Only verified signatures are counted, so that nobody without a key can fill it.
  */

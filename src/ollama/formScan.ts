@@ -24,7 +24,7 @@ const notParts = "the form must be its parts and nothing else";
 const notApart = "the form's parts are not set apart as they should be";
 const notOneModel = 'the form must have exactly one plain field "model"';
 
-/** What comes next: a delimiter at the very start, what stands behind one, a part's head or its data. */
+/** What comes next: a delimiter at the very start, what follows one, a part's head or its data. */
 type Expecting = "start" | "behindDelimiter" | "head" | "data" | "nothing";
 
 /**
@@ -101,7 +101,7 @@ export class FormScan {
 		this.#keptBytes = 0;
 	}
 
-	/** All that is no data is short, and read byte by byte. */
+	/** All that is not data is short, and read byte by byte. */
 	#readMarks(piece: Buffer, start: number): number {
 		for (let at = start; at < piece.length; at++) {
 			if (this.#expecting === "nothing" || this.#keptBytes === maxKeptBytes) {
@@ -242,7 +242,7 @@ export class FormScan {
 	#keepModel(piece: Buffer, start: number, end: number): void {
 		if (!this.#isModel) return;
 		if (this.#keptBytes + end - start > maxKeptBytes)
-			this.#refuse("the form's model is no name that Ollama would take");
+			this.#refuse("the form's model is not a name that Ollama would take");
 		else this.#keptBytes += piece.copy(this.#kept, this.#keptBytes, start, end);
 	}
 

@@ -66,7 +66,7 @@ for (const state of [afterZero, inInteger]) {
 nextInNumber[inFraction * 8 + 3] = afterE;
 nextInNumber[afterE * 8 + 4] = afterSign;
 nextInNumber[afterE * 8 + 5] = afterSign;
-/** 7 for what is no part of any number. */
+/** 7 for what is not part of any number. */
 const kindInNumber = new Uint8Array(256).fill(7);
 for (const byte of Buffer.from("123456789")) kindInNumber[byte] = 1;
 kindInNumber[0x30] = 0;
@@ -138,7 +138,7 @@ export function firstOfNumber(byte: number): number {
 	return byte === 0x30 ? afterZero : inInteger;
 }
 
-/** How far it has come with the next, or `endsNumber` if that is no part of it. */
+/** How far it has come with the next, or `endsNumber` if that is not part of it. */
 export function nextOfNumber(state: number, byte: number): number {
 	return nextInNumber[state * 8 + (kindInNumber[byte] ?? 7)] ?? endsNumber;
 }
@@ -167,7 +167,7 @@ export function literalOf(first: number) {
 	return first === 0x66 ? wordFalse : wordNull;
 }
 
-/** Where a byte stands next, or the piece's end. */
+/** Where a byte is next, or the piece's end. */
 export function indexOf(piece: Buffer, byte: number, from: number): number {
 	const at = piece.indexOf(byte, from);
 	return at === -1 ? piece.length : at;

@@ -21,7 +21,7 @@ const closeBrace = 0x7d;
 const openBracket = 0x5b;
 const closeBracket = 0x5d;
 
-/** Where the scan stands. */
+/** Where the scan is. */
 const state = {
 	/** Before the object. */
 	start: 0,
@@ -63,7 +63,7 @@ for (const byte of [closeBrace, closeBracket]) structural[byte] = 3;
  * keeps nothing else: memory is constant, whatever the object's size, and the
  * work is a look at each byte. Of two members of one name the last counts.
  *
- * It is no validator: of what is not JSON it only promises to find nothing whole
+ * It is not a validator: of what is not JSON it only promises to find nothing whole
  * that is not closed.
  */
 export class MemberScan {
@@ -79,9 +79,9 @@ export class MemberScan {
 	#wanted: number | Wanted | undefined;
 	/** Of a name, a text or a scalar, a character a byte. */
 	#text = "";
-	/** The next byte of the text stands behind a backslash. */
+	/** The next byte of the text is behind a backslash. */
 	#escaped = false;
-	/** Where each mark stands next in the bytes that are being looked at, or -1. */
+	/** Where each mark is next in the bytes that are being looked at, or -1. */
 	readonly #marksAt = [-1, -1, -1, -1, -1, -1];
 	/** Lists and objects that are open and of which nothing is wanted. */
 	#depth = 0;
@@ -95,12 +95,12 @@ export class MemberScan {
 		return this.#state !== state.start;
 	}
 
-	/** Whether the object has been closed, with nothing but blanks behind it. */
+	/** Whether the object has been closed, with only blanks behind it. */
 	get isWhole(): boolean {
 		return this.#state === state.whole;
 	}
 
-	/** What stands at a place, as far as the object has come. */
+	/** What is at a place, as far as the object has come. */
 	value(place: number): Value | undefined {
 		return this.#values[place];
 	}
@@ -279,14 +279,14 @@ export class MemberScan {
 		return at;
 	}
 
-	/** Where the next of the first so many marks stands, or `end`. Each is searched for again only once it has been passed. */
+	/** Where the next of the first so many marks is, or `end`. Each is searched for again only once it has been passed. */
 	#nextOf(count: number, bytes: Buffer, from: number, end: number): number {
 		let next = end;
 		for (let index = 0; index < count; index++) {
 			let found = this.#marksAt[index] ?? -1;
 			if (found < from) {
 				found = bytes.indexOf(marks[index] ?? 0, from);
-				// What stands behind `end` may be older.
+				// What follows `end` may be older.
 				if (found === -1 || found > end) found = end;
 				this.#marksAt[index] = found;
 			}
@@ -313,7 +313,7 @@ export class MemberScan {
 
 const maxCountDigits = 15;
 
-/** Numbers other than counts, and what is no JSON, are only present. */
+/** Numbers other than counts, and what is not JSON, are only present. */
 function readScalar(text: string): Value {
 	if (text === "true") return true;
 	if (text === "false") return false;
@@ -341,7 +341,7 @@ function nameOf(written: string): string {
 	return name === present ? "" : name;
 }
 
-/** @param written what stands between the quotes, a character a byte */
+/** @param written what is between the quotes, a character a byte */
 function decodeText(written: string): string | typeof present {
 	if (written.length > maxTextLength) return present;
 	const text = Buffer.from(written, "latin1").toString("utf8");

@@ -94,7 +94,7 @@ export class Nesting {
  *
  * @param isPlain whether the value that comes next, if one does, is not wanted
  * @param names that matter as keys here; `undefined` if none does
- * @returns where something stands that has to be looked at, or the piece's end
+ * @returns where something is that has to be looked at, or the piece's end
  */
 export function crossPlain(
 	piece: Buffer,

@@ -213,7 +213,7 @@ export function familyOf(path: string): Family {
 		/\/messages(?:\/count_tokens)?\/*$/.test(path)
 	)
 		return "anthropic";
-	// What only OpenAI's API has, whatever stands before it.
+	// What only OpenAI's API has, whatever is before it.
 	if (/\/(?:completions|responses|models)\/*$/.test(path)) return "openai";
 	const openaiAt = path.lastIndexOf("/v1/");
 	const nativeAt = path.lastIndexOf("/api/");

@@ -123,7 +123,7 @@ const lastEvents = new Map([
 
 /**
  * What is the last of a reply has ended in so many bytes before its end. What has
- * ended before, and is no part of a longer line, need not be looked at.
+ * ended before, and is not part of a longer line, need not be looked at.
  */
 const tailBytes = 4096;
 /** The beginning of a line that waits for more of it. */

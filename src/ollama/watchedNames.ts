@@ -5,7 +5,7 @@
 
 /** What a scan looks for; all names are lower-case ASCII. */
 export interface Watched {
-	/** Fields at the top, whose value is wanted if it is no object or list. */
+	/** Fields at the top, whose value is wanted if it is not an object or list. */
 	readonly fields: readonly string[];
 	/** Keys of the map `options`. */
 	readonly options?: readonly string[];

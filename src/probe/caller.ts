@@ -21,7 +21,7 @@ export interface Request {
 /** What a server answered. */
 export interface Reply {
 	readonly status: number;
-	/** Lower-case names; of a header that stands twice, both values. */
+	/** Lower-case names; of a header that is there twice, both values. */
 	readonly headers: Readonly<Record<string, string>>;
 	/** Up to 4 MiB. */
 	readonly body: string;
@@ -183,7 +183,7 @@ export function openCaller(
 	};
 }
 
-/** With the one Host that an Ollama on loopback takes from anybody (server/routes.go:allowedHostsMiddleware): whoever wants in says so. */
+/** With the one Host that an Ollama on loopback takes from anybody (server/routes.go:allowedHostsMiddleware): anyone who wants in says so. */
 export function asLocal(caller: Caller): Caller {
 	const host = "127.0.0.1:11434";
 	return {

@@ -64,7 +64,7 @@ export const checks = {
 		layer: "gate",
 		title: "A key that nobody made is refused",
 		severity: "critical",
-		why: "A gate that looks only whether a key is there lets in whoever makes one up.",
+		why: "A gate that looks only whether a key is there lets in anyone who makes one up.",
 	},
 	keyAccepted: {
 		id: "probe.key-accepted",
@@ -96,7 +96,7 @@ export const checks = {
 		layer: "gate",
 		title: "The key is let through to every call that it may make",
 		severity: "high",
-		why: "A call that is refused in spite of a good key fails in the middle of somebody's work.",
+		why: "A call that is refused in spite of a good key fails in the middle of a person's work.",
 	},
 	errorShapes: {
 		id: "probe.error-shapes",
@@ -144,7 +144,7 @@ export const checks = {
 		layer: "gate",
 		title: "Wrong keys lock an address out, and it is told for how long",
 		severity: "high",
-		why: "Without a lockout, guessing keys costs nothing but time.",
+		why: "Without a lockout, guessing keys only costs time.",
 	},
 	publicOutside: {
 		id: "probe.public.outside",
@@ -168,7 +168,7 @@ export const checks = {
 		layer: "ollama",
 		title: "No Ollama answers there without a key",
 		severity: "critical",
-		why: "Whoever finds it uses the machine, and reads, replaces and deletes its models.",
+		why: "Anyone who finds it uses the machine, and reads, replaces and deletes its models.",
 	},
 	publicPort11434: {
 		id: "probe.public.11434",

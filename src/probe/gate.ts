@@ -170,7 +170,7 @@ async function checkDoors(
 			seen.push(await checkDoor(door, origin, isOnly));
 		// Where others answer, a port at which nothing listens lets nobody in.
 		else if (door.first.code === "ECONNREFUSED") shut.push(door.address);
-		// Clients go on to the next address, so it is no finding of its own.
+		// Clients go on to the next address, so it is not a finding of its own.
 		else {
 			const reason = `no answer from ${door.address} (${door.first.code})`;
 			seen.push({
@@ -478,7 +478,7 @@ function judgeWay(
 		[
 			...open.map(({ address, from, viaTailnet }) =>
 				viaTailnet
-					? `${address} is no address of Tailscale's: beyond the node that leads there, the way is plain HTTP`
+					? `${address} is not an address of Tailscale's: beyond the node that leads there, the way is plain HTTP`
 					: `plain HTTP to ${address}, sent from ${from ?? "nowhere"}, which is not Tailscale's`,
 			),
 			inTailnet.length === 0

@@ -81,10 +81,10 @@ export async function checkLockout(caller: Caller): Promise<Result> {
 				[
 					said === "" ? `after ${tried - 1 - lost} wrong keys: 429` : seen,
 					said === ""
-						? "the refusal is no error of Ollama's API"
+						? "the refusal is not an error of Ollama's API"
 						: "Retry-After is missing, so clients do not know how long to wait",
 				],
-				"The gate sends both. Have the proxy that stands before it leave headers and replies alone.",
+				"The gate sends both. Have the proxy before it leave headers and replies alone.",
 			);
 		return ok(
 			check,
@@ -97,6 +97,6 @@ export async function checkLockout(caller: Caller): Promise<Result> {
 		[
 			`${maxTries - lost} wrong keys within a minute, and each was answered 401`,
 		],
-		"On the server, set limits.authFailures.max to 10; if a proxy stands before the gate, it sees the proxy's address alone.",
+		"On the server, set limits.authFailures.max to 10; if a proxy is before the gate, it sees the proxy's address alone.",
 	);
 }

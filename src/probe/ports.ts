@@ -71,7 +71,7 @@ function knock(
 					: connectTls({
 							socket,
 							...(isIP(host) === 0 ? { servername: host } : {}),
-							// Whoever comes for Ollama does not mind, and nothing secret is sent.
+							// Anyone who comes for Ollama does not mind, and nothing secret is sent.
 							rejectUnauthorized: false,
 						});
 			stream.setEncoding("latin1");
@@ -98,7 +98,7 @@ function recognise(said: string): Pick<Knock, "ollama" | "other"> {
 	const status = /^HTTP\/1\.[01] (\d{3})/.exec(said)?.[1];
 	if (status === undefined) return {};
 	const start = said.indexOf("\r\n\r\n") + 4;
-	// Before them stands the length at the most, where a proxy sends chunks.
+	// Before them is the length at the most, where a proxy sends chunks.
 	const isOllama = said.slice(start, start + 32).includes("Ollama is running");
 	if (status !== "200" || !isOllama) return { other: `HTTP ${status}` };
 	const version = /"version"\s{0,9}:\s{0,9}"([^"]{1,99})"/.exec(
@@ -297,7 +297,7 @@ function judgeAnswers(knocks: readonly Knock[]): Result {
 	);
 }
 
-/** What this device can know of where it stands. Nobody is asked what its own public address is. */
+/** What this device can know of where it is. Nobody is asked what its own public address is. */
 function judgePlace(ways: readonly Way[]): Result {
 	const fix =
 		"Run it on a device outside: a laptop on a phone's hotspot, with Tailscale off or on but without an exit node.";
@@ -313,7 +313,7 @@ function judgePlace(ways: readonly Way[]): Result {
 	if (bad.length > 0) return finding(checks.publicOutside, bad, fix);
 	const inTailnet = tailnetAddresses();
 	const seen = `sent from ${ways.map(({ from }) => from ?? "nowhere").join(" and ")}, not through the tailnet`;
-	// Whoever has a public address of its own is behind nobody's router.
+	// Anyone who has a public address of its own is behind no router.
 	if (ways.every(({ from }) => from !== undefined && isPublicAddress(from)))
 		return ok(checks.publicOutside, seen);
 	return unknown(

@@ -175,7 +175,7 @@ async function* readArrivals(chunks: AsyncIterable<Buffer>) {
 			const part = readObject(line);
 			problem =
 				part === undefined
-					? "a line that is no JSON"
+					? "a line that is not JSON"
 					: part.error !== undefined
 						? String(part.error)
 						: undefined;
@@ -261,7 +261,7 @@ export function judgeCollecting(timings: Timings): Result {
 	return finding(
 		check,
 		[seen, gaps],
-		"The gate passes on each token as it comes. Turn off buffering in the proxy that stands before it (nginx: proxy_buffering off), or in the VPN or virus scanner of this device.",
+		"The gate passes on each token as it comes. Turn off buffering in the proxy before it (nginx: proxy_buffering off), or in the VPN or virus scanner of this device.",
 	);
 }
 

@@ -102,7 +102,7 @@ function look(
 				if (all === true) found(null, known);
 				else found(null, known[0]?.address ?? "", known[0]?.family);
 			},
-			// An address is no name to ask for (RFC 6066, 3).
+			// An address is not a name to ask for (RFC 6066, 3).
 			...(isIP(host) === 0 ? { servername: host } : {}),
 			rejectUnauthorized: false,
 		});

@@ -85,7 +85,7 @@ const maxRefusalLength = 1_000;
 
 type CallWithKey = (request: Request) => Promise<Reply | NoReply>;
 
-/** Models that are loaded answer at once; those in the cloud cost somebody money. */
+/** Models that are loaded answer at once; those in the cloud cost money. */
 async function ownModels(
 	call: CallWithKey,
 	models: readonly string[],
@@ -181,7 +181,7 @@ async function checkReads(
 		["GET", "/api/tags", isList("models")],
 		["GET", "/api/ps", isList("models")],
 		["GET", "/v1/models", isList("data")],
-		// A name with a slash is no path segment.
+		// A name with a slash is not a path segment.
 		...(model === undefined || !/^[A-Za-z0-9._:@-]+$/.test(model)
 			? []
 			: [
@@ -317,7 +317,7 @@ async function checkErrorShapes(
 			path,
 			...(body === undefined ? {} : { body }),
 		});
-		const name = `${method} ${path}${body === undefined ? "" : " with a body that is no JSON"}`;
+		const name = `${method} ${path}${body === undefined ? "" : " with a body that is not JSON"}`;
 		if (!isReply(reply)) lost.push(`${name}: ${reply.code}`);
 		else if (reply.status !== status)
 			wrong.push(`${name}: ${reply.status} in place of ${status}`);
@@ -334,7 +334,7 @@ async function checkErrorShapes(
 		return finding(
 			checks.errorShapes,
 			[`${wrong.length} of ${cases.length} wrong requests`, ...wrong, ...lost],
-			"Have the proxy that stands before the gate leave replies alone; without one, compare the versions of llamagate and Ollama.",
+			"Have the proxy before the gate leave replies alone; without one, compare the versions of llamagate and Ollama.",
 		);
 	if (lost.length > 0)
 		return unknown(

@@ -144,7 +144,7 @@ export async function askAll<A extends { readonly reply: Reply | NoReply }>(
 	for (let i = 0; i < asks.length; i += 4) {
 		const some = await Promise.all(asks.slice(i, i + 4).map((ask) => ask()));
 		answers.push(...some);
-		// Whoever has stopped answering is not waited for again and again.
+		// Anyone who has stopped answering is not waited for again and again.
 		if (some.every(({ reply }) => !isReply(reply))) break;
 	}
 	return answers;
@@ -185,7 +185,7 @@ function judgeRoutes(
 	return finding(
 		checks.noKey,
 		evidence,
-		"Put the gate in front: on the server, sudo llamagate setup. If a proxy stands before the gate, have it pass everything on and answer nothing itself.",
+		"Put the gate in front: on the server, sudo llamagate setup. If a proxy is before the gate, have it pass everything on and answer nothing itself.",
 	);
 }
 
@@ -202,7 +202,7 @@ function judgeStrange(strange: readonly Answered[]): Result {
 	return finding(
 		checks.unknownPaths,
 		evidence,
-		"The gate answers 401 to all of these. Put it in front (on the server: sudo llamagate setup), and have whatever stands before it pass paths on as they come.",
+		"The gate answers 401 to all of these. Put it in front (on the server: sudo llamagate setup), and have whatever is before it pass paths on as they come.",
 	);
 }
 
@@ -238,7 +238,7 @@ function judgeRefusals(refused: readonly Answered[]): Result[] {
 						`no WWW-Authenticate on ${bare.length} of ${refused.length}`,
 						...firstFew(bare.map(name), 3),
 					],
-					"The gate sends it always. Have the proxy that stands before it leave this header alone.",
+					"The gate sends it always. Have the proxy before it leave this header alone.",
 				),
 		judgeShapes(withBody.length, misshapen, broken),
 	];
@@ -263,7 +263,7 @@ function judgeShapes(
 					3,
 				),
 			],
-			"The gate sends them so. Have the proxy that stands before it leave replies alone, error pages in particular.",
+			"The gate sends them so. Have the proxy before it leave replies alone, error pages in particular.",
 		);
 	if (broken.length > 0)
 		return unknown(

@@ -4,7 +4,7 @@ import { Heap, type Heaped } from "./heap.ts";
  * Who has had how much of the GPU: the Virtual Token Counter of Sheng et al.,
  * "Fairness in Serving Large Language Models" (OSDI 2024), with milliseconds of
  * GPU time for its tokens. Each user has a counter of the service rendered to
- * it, divided by its share; the least served goes next. Whoever comes back from
+ * it, divided by its share; the least served goes next. Anyone who comes back from
  * idle is lifted to the least served of those who wait, so that nobody saves up.
  *
  * The paper counts while it serves. Here the length of a request is known at its
@@ -28,7 +28,7 @@ const maxHeard = 10_000;
 export class Account implements Heaped {
 	heapIndex = -1;
 	readonly user: string;
-	/** Where it stands in an order by counters, while it waits; told when its own has changed. */
+	/** Where it is in an order by counters, while it waits; told when its own has changed. */
 	standings: Set<{ moved(): void }> | undefined;
 	/** Two of it get twice the service. */
 	share = 1;
@@ -92,7 +92,7 @@ export class Fairness {
 
 	/**
 	 * Other gates have served a user, by so much divided by its share. It counts
-	 * while somebody is here whom that could serve, the user itself or others.
+	 * while a user waits whom that could serve, itself or another.
 	 */
 	hear(user: string, ms: number): void {
 		if (this.#active === 0) return;

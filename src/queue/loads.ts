@@ -87,7 +87,7 @@ export class Loads {
 		this.#over(model, nowMs);
 	}
 
-	/** It came to nothing; whoever is next tries it again. */
+	/** It came to nothing; the next one tries it again. */
 	failed(model: Model, nowMs: number): void {
 		this.#over(model, nowMs);
 	}

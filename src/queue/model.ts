@@ -80,7 +80,7 @@ export class Lane {
 	/** The least served user is first; of equals the one that was served or came longest ago. */
 	readonly lines = new Heap<Line>((a, b) => isBefore(a.account, b.account));
 	readonly byUser = new Map<string, Line>();
-	/** The same lines; whoever has got nothing for longest is first. */
+	/** The same lines; the one that has got nothing for longest is first. */
 	readonly passedOver = new Set<Line>();
 	/** In the order of arrival. */
 	readonly arrivals = new Set<Place>();

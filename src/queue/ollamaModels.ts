@@ -2,7 +2,7 @@ import { type ModelName, parseModelName } from "../ollama/modelName.ts";
 import { askForModels, askUpstream } from "../upstream/ask.ts";
 import type { Upstream } from "../upstream/client.ts";
 
-/** A name that was not in a list so fresh is no model's. */
+/** A name that was not in a list so fresh is not a model's. */
 const freshMs = 250;
 /** A list that is older is read anew when one of its names is used. */
 const staleMs = 10_000;

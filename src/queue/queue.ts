@@ -397,7 +397,7 @@ export class FairQueue {
 	}
 
 	/**
-	 * Whoever waits for a model hears that it cannot be loaded. It may be for what
+	 * Who waits for a model hears that it cannot be loaded. It may be for what
 	 * one user asked of it, so those of others hear it only from a second user's load.
 	 */
 	#failLoad({ model, asked: { user } }: Place, status: number): void {

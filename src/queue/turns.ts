@@ -29,7 +29,7 @@ const arrivalMs = 50;
  * Decides whose turn it is. It is told what happens and when, and does nothing
  * itself: no clock, no timer, no Ollama.
  *
- * Of what waits, whoever has got nothing for longer than its class may be passed
+ * Of what waits, one that has got nothing for longer than its class may be passed
  * over goes first, then the higher class, then the least served user. That is
  * counted from a user's last turn: its own backlog passes over nobody, and one
  * that is long gives it no more than its part. Ollama itself lets
@@ -320,7 +320,7 @@ export class Turns {
 			const ranks = [...model.running].map(({ rank }) => rank + 1);
 			return cold.rank >= Math.min(...ranks);
 		}
-		// Whoever was answered last may ask again.
+		// The one who was answered last may ask again.
 		const pauseMs = Math.min(longestPauseMs, model.loadMs / 4);
 		return !this.#isPast(model.idleSinceMs + pauseMs, nowMs);
 	}

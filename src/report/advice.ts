@@ -1,4 +1,4 @@
-/** A piece of what is to be done: words for a person, or a command to be typed as it stands. */
+/** A piece of what is to be done: words for a person, or a command to be typed as it is. */
 export interface Advice {
 	readonly kind: "prose" | "command";
 	readonly text: string;

@@ -1,7 +1,7 @@
 import { type Result, severities, worstFirst } from "./result.ts";
 import { toneNames } from "./tone.ts";
 
-/** "3 findings, worst: critical." or "Nothing found."; what could not be seen is told with it, since it is no pass. */
+/** "3 findings, worst: critical." or "Nothing found."; what could not be seen is told with it, since it is not a pass. */
 export function headline(results: readonly Result[]): string {
 	const findings = results.filter(({ state }) => state === "finding");
 	const worst = worstFirst(findings)[0];

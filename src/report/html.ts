@@ -30,7 +30,7 @@ export interface Report {
 }
 
 /**
- * One page that needs nothing but itself: no script, no request. What comes
+ * One page that needs only itself: no script, no request. What comes
  * from results is shown as text, whatever it holds.
  */
 export function renderReport({
@@ -226,7 +226,7 @@ function shorten(line: string): string {
 		: `${line.slice(0, maxEvidenceLength)}… (${more} more characters)`;
 }
 
-/** Words as words, and each run of commands to be copied as it stands. */
+/** Words as words, and each run of commands to be copied as it is. */
 function renderAdvice(
 	name: string,
 	text: string | undefined,

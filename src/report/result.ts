@@ -2,7 +2,7 @@
 export const severities = ["critical", "high", "warn", "info"] as const;
 export type Severity = (typeof severities)[number];
 
-/** The layers that a request from outside meets, in their order, and what stands beside them. */
+/** The layers that a request from outside meets, in their order, and what is beside them. */
 export const layers = [
 	"internet",
 	"firewall",
@@ -19,7 +19,7 @@ export interface Check {
 	/** Stable, for programs and for `--explain`: `ollama.listening`. */
 	readonly id: string;
 	readonly group: string;
-	/** Where it stands on the picture. */
+	/** Where it is on the picture. */
 	readonly layer: Layer;
 	/** What is as it should be, as a short statement: "Ollama listens on loopback only". */
 	readonly title: string;

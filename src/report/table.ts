@@ -21,7 +21,7 @@ export function formatTable(
 	return `${[head, ...rows].map(line).join("\n")}\n`;
 }
 
-/** The words of a text in lines of at most so many columns; a longer word stands alone. */
+/** The words of a text in lines of at most so many columns; a longer word is alone. */
 export function wrap(text: string, columns: number): string[] {
 	const lines: string[] = [];
 	let line = "";

@@ -23,7 +23,7 @@ const colours: Readonly<Record<Exclude<Tone, "unchecked">, Style>> = {
 
 /**
  * A line each, worst first: the mark, the id, what was seen of a finding and
- * what holds of the rest; the fix stands below a finding. With `colour` it has
+ * what holds of the rest; the fix is below a finding. With `colour` it has
  * colours where standard output takes them.
  */
 export function formatResults(

@@ -9,7 +9,7 @@ export interface UnknownGroup {
 	readonly results: readonly Result[];
 }
 
-/** The checks that could not be made, by reason, in their order. One without a reason stands alone. */
+/** The checks that could not be made, by reason, in their order. One without a reason is alone. */
 export function groupUnknowns(results: readonly Result[]): UnknownGroup[] {
 	const groups = new Map<string | Result, UnknownGroup>();
 	for (const result of results) {

@@ -121,7 +121,7 @@ export interface Undone {
 
 /**
  * Takes one action back: puts back every file as it was, and runs the commands
- * that go with it. A file that somebody else has changed since is left to them.
+ * that go with it. A file that has changed otherwise since is left as it is.
  */
 export async function takeBack(
 	entry: Entry,

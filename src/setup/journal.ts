@@ -23,7 +23,7 @@ export interface Entry {
 	readonly after?: readonly Snapshot[];
 }
 
-/** A file's content is no part of what is written down twice. */
+/** A file's content is not part of what is written down twice. */
 type Written =
 	| ({ readonly kind: "begin" } & Omit<Entry, "after">)
 	| {
@@ -105,7 +105,7 @@ export class Journal {
 			: this.entries.filter(({ number }) => number > after);
 	}
 
-	/** A step is done whole or not at all: what stands between these two is taken back by the next run. */
+	/** A step is done whole or not at all: what is between these two is taken back by the next run. */
 	async beginStep(step: string): Promise<void> {
 		await this.#write({ kind: "step", number: this.#last, step });
 	}

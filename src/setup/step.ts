@@ -43,7 +43,7 @@ export interface CommandAction extends Undoable {
 	readonly command: readonly string[];
 	/** Files that it changes: they are kept before and put back at undo. */
 	readonly changes?: readonly string[];
-	/** Commands to be run in place of putting the files back, where somebody else has changed them since. */
+	/** Commands to be run in place of putting the files back, where they have changed otherwise since. */
 	readonly undoIfChanged?: readonly (readonly string[])[];
 	/** Its output is for the person's eyes: it is shown, and written down nowhere. */
 	readonly shown?: boolean;

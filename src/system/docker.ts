@@ -246,7 +246,7 @@ function ownHostname({ Id, Config, HostConfig }: Container) {
 }
 
 /**
- * What is no setting of a container, or is compared elsewhere: where it
+ * What is not a setting of a container, or is compared elsewhere: where it
  * publishes its ports, what `docker update` was told, and how the terminal was
  * that it was started from (docker/cli, createContainer and runContainer).
  */

@@ -17,7 +17,7 @@ export type Knock =
 			readonly body: string;
 	  };
 
-/** GET of an address, as somebody asks who knows that Ollama wants a Host of its own. */
+/** GET of an address, as a client asks that knows that Ollama wants a Host of its own. */
 export async function knock(
 	host: string,
 	port: number,

@@ -14,7 +14,7 @@ export interface Installation {
 	readonly user: string;
 }
 
-/** What the packaged files say, and what stands there in an installation that lies elsewhere. */
+/** What the packaged files say, and what is there in an installation that lies elsewhere. */
 const packagedNode = "/usr/lib/llamagate/bin/node";
 const packagedFolder = "/usr/lib/llamagate/app";
 const packagedFollower = "/usr/lib/llamagate/follow-tailscale";
@@ -66,7 +66,7 @@ export async function unfitPlace({
 
 /**
  * Puts this installation's paths into a packaged file. Without the package, Node
- * is somebody else's to update, and the options of its permission model differ
+ * is updated by other means, and the options of its permission model differ
  * from version to version: one too many or too few, and the gate does not start.
  */
 export function withPaths(
@@ -84,7 +84,7 @@ export function withPaths(
 				path.join(packageFolder, "systemd/follow-tailscale"),
 			)
 			.replaceAll(packagedNode, node)
-			// The folder is shown to the daemon whole where it holds nothing but Node.
+			// The folder is shown to the daemon whole where it holds only Node.
 			.replaceAll(path.dirname(packagedNode), node)
 			.replaceAll(packagedFolder, packageFolder)
 	);

@@ -157,7 +157,7 @@ const inner = ["veth", "tun"];
 
 /**
  * The interfaces but for loopback, the tailnet's, those that are part of
- * another, and bridges that have nothing but virtual machines or containers on
+ * another, and bridges that have only virtual machines or containers on
  * them. A bridge on a bond or a VLAN is the LAN's, and so is one that leads to
  * the default route: in a container that may be a veth. Where there are none,
  * one that may come.

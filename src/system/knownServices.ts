@@ -1,4 +1,4 @@
-/** What usually has a port, where whoever reaches it need not say who they are, or a password is all that keeps them out. */
+/** What usually has a port, where anyone who reaches it need not say who they are, or a password is all that keeps them out. */
 const services: Readonly<Record<number, string>> = {
 	111: "rpcbind",
 	139: "Windows shares",

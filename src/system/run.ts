@@ -15,7 +15,7 @@ export interface Ended {
 /** What is looked at takes no longer; what changes something is given more. */
 const defaultTimeoutMs = 30_000;
 
-/** Characters; what is longer was made so by somebody. */
+/** Characters; what is longer was made so on purpose. */
 const mostOutputMiB = 16;
 
 /** What a program of a run that was killed is known by. */

@@ -17,7 +17,7 @@ export interface Unit {
 	readonly environmentFiles: readonly string[];
 }
 
-/** A unit's properties as systemd has them in force, by name; a property that stands twice is joined by a line break. */
+/** A unit's properties as systemd has them in force, by name; a property that is there twice is joined by a line break. */
 export type Properties = ReadonlyMap<string, string>;
 
 const wanted =
@@ -41,7 +41,7 @@ export async function lookUpUnits(
 		...names,
 		`--property=${[wanted, ...others].join(",")}`,
 	);
-	// An empty line stands between two.
+	// An empty line is between two.
 	const parts = output?.split("\n\n") ?? [];
 	if (parts.length !== names.length) return undefined;
 	return parts.map((said, index) => ({
@@ -108,7 +108,7 @@ export function parseUnit(name: string, output: string): Unit {
 	};
 }
 
-/** What stands behind a backslash for something else. */
+/** What follows a backslash for something else. */
 const escapes: Readonly<Record<string, string>> = {
 	a: "\x07",
 	b: "\b",

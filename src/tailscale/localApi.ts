@@ -20,11 +20,11 @@ const maxReasonLength = 200;
 export interface TailnetNode {
 	/**
 	 * The machine's name without its tailnet, lower case: `laptop`. For a node
-	 * that another tailnet shares, it is all of `fqdn`, so that somebody else's
+	 * that another tailnet shares, it is all of `fqdn`, so that another's
 	 * `laptop` is never taken for one's own. Empty if control gave no name: what
 	 * tailscaled shows instead is the host name that the peer itself claims.
 	 *
-	 * Names are unique in a tailnet and yet no strong identity: whoever may rename
+	 * Names are unique in a tailnet and yet no strong identity: anyone who may rename
 	 * a machine, or add one, can take a name that is free.
 	 */
 	readonly name: string;
@@ -36,7 +36,7 @@ export interface TailnetNode {
 	readonly tags: readonly string[];
 	/**
 	 * Whether it is of another tailnet: one that is shared with this host, or one
-	 * of somebody with whom this host is shared. The control server tells the
+	 * of a person with whom this host is shared. The control server tells the
 	 * latter's name to nobody, so its name need not say so.
 	 */
 	readonly isShared: boolean;
@@ -56,14 +56,14 @@ export interface TailscaleNode extends TailnetNode {
 	readonly capabilities: ReadonlyMap<string, readonly unknown[]>;
 }
 
-/** tailscaled would not say: it answered, but neither yes nor no. Whoever asked must not be let in. */
+/** tailscaled would not say: it answered, but neither yes nor no. The device must not be let in. */
 export interface Refused {
 	readonly kind: "refused";
 	/** One line of printable ASCII. */
 	readonly reason: string;
 }
 
-/** tailscaled could not be asked, or what it said made no sense. Whoever asked must not be let in. */
+/** tailscaled could not be asked, or what it said made no sense. The device must not be let in. */
 export interface Unreachable {
 	readonly kind: "unreachable";
 	/** One line of printable ASCII, with what to look at. */
@@ -155,7 +155,7 @@ interface Kept {
 	readonly untilMs: number;
 }
 
-/** Makes a client; nothing is asked until somebody does. */
+/** Makes a client; nothing is asked before it is used. */
 export function createWhois({
 	socket,
 	cacheMs = 10_000,
@@ -203,7 +203,7 @@ export function createWhois({
 				return Promise.resolve({
 					kind: "refused",
 					reason: printable(
-						`not asked: ${JSON.stringify(address)} with port ${port} is no remote end of a connection`,
+						`not asked: ${JSON.stringify(address)} with port ${port} is not a remote end of a connection`,
 					),
 				});
 			const { key } = question;
@@ -458,13 +458,13 @@ function readCapabilities(
 	if (isNothing(body.CapMap)) return capabilities;
 	for (const [name, values] of Object.entries(fieldsIn(body, "CapMap"))) {
 		if (!isNothing(values) && !Array.isArray(values))
-			throw new UnexpectedShapeError(`CapMap's ${name} is no list`);
+			throw new UnexpectedShapeError(`CapMap's ${name} is not a list`);
 		capabilities.set(name, isShort(values ?? []) ? (values ?? []) : tooLong);
 	}
 	return capabilities;
 }
 
-/** Stands for values that are too long or too deep to be handed on: whoever reads it finds nothing granted. */
+/** Stands for values that are too long or too deep to be handed on: anyone who reads it finds nothing granted. */
 const tooLong: readonly unknown[] = [null];
 /** What one capability's values may be, written as JSON, and how deep. They stand in each request's log line. */
 const maxValuesLength = 4096;
@@ -562,7 +562,7 @@ function isZero(value: unknown): boolean {
 function fieldsIn(fields: Fields, name: string): Fields {
 	const value = fields[name];
 	if (typeof value !== "object" || value === null || Array.isArray(value))
-		throw new UnexpectedShapeError(`${name} is no object`);
+		throw new UnexpectedShapeError(`${name} is not an object`);
 	return value as Fields;
 }
 
@@ -573,7 +573,7 @@ function fieldsOf(fields: Fields): Fields[] {
 function textIn(fields: Fields, name: string): string {
 	const value = fields[name] ?? "";
 	if (typeof value !== "string")
-		throw new UnexpectedShapeError(`${name} is no text`);
+		throw new UnexpectedShapeError(`${name} is not a text`);
 	return value;
 }
 
@@ -583,13 +583,14 @@ function textsIn(fields: Fields, name: string): readonly string[] {
 		!Array.isArray(value) ||
 		!value.every((item): item is string => typeof item === "string")
 	)
-		throw new UnexpectedShapeError(`${name} is no list of texts`);
+		throw new UnexpectedShapeError(`${name} is not a list of texts`);
 	return value;
 }
 
 function timeIn(fields: Fields, name: string): number {
 	const time = Date.parse(textIn(fields, name));
-	if (Number.isNaN(time)) throw new UnexpectedShapeError(`${name} is no time`);
+	if (Number.isNaN(time))
+		throw new UnexpectedShapeError(`${name} is not a time`);
 	return time;
 }
 

@@ -8,7 +8,7 @@ export interface ServedPort {
 	readonly option: string;
 	/** What people would open: `https://server.example.ts.net:8443/`. */
 	readonly where: string;
-	/** As it was set up: a URL, `host:port`, `unix:/path`, or words for what is no proxy. */
+	/** As it was set up: a URL, `host:port`, `unix:/path`, or words for what is not a proxy. */
 	readonly target: string;
 	/** Whether the internet reaches it. */
 	readonly funnel: boolean;
@@ -189,7 +189,7 @@ export function guardedBehind(
 	return webUiPorts.includes(local) ? "Open WebUI" : undefined;
 }
 
-/** Whether it leads to Ollama without a key, or stands where the gate does. */
+/** Whether it leads to Ollama without a key, or is where the gate is. */
 export function goesAroundGate(
 	{ target, port, service }: ServedPort,
 	places: LocalPlaces,

@@ -267,7 +267,7 @@ class Connection {
 	/**
 	 * Sends another request, once all that has come by now has been read: between
 	 * two turns of the event loop Node reads every socket that has something. What
-	 * is there before the request has been written is no answer to it.
+	 * is there before the request has been written is not an answer to it.
 	 */
 	beginAgain(request: UpstreamRequest, message: Message): void {
 		request.connection = this;
@@ -313,7 +313,7 @@ class Connection {
 	#read(length: number): boolean {
 		const request = this.#request;
 		if (request === undefined || this.#unsent !== undefined) {
-			// Whatever it is, it is nobody's answer.
+			// Whatever it is, it answers nothing.
 			this.#fail({ kind: "garbage", detail: "bytes that nobody asked for" });
 			return false;
 		}

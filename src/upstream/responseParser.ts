@@ -20,7 +20,7 @@ export interface ReplySink {
 	end(): void;
 }
 
-/** What came is no reply in HTTP/1.1, or none that everybody reads alike. */
+/** What came is not a reply in HTTP/1.1, or none that everybody reads alike. */
 export class BrokenReply extends Error {
 	readonly code = "BROKEN_REPLY";
 }
@@ -36,7 +36,7 @@ const statusLine = /^HTTP\/1\.([01]) ([1-9]\d\d)(?: [\t\x20-\x7e\x80-\xff]*)?$/;
 const fieldName = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/;
 const fieldValue = /^[\t\x20-\x7e\x80-\xff]*$/;
 
-/** Where the reader stands. */
+/** Where the reader is. */
 const phase = {
 	head: 0,
 	/** `left` bytes of a body with a length. */

@@ -8,7 +8,7 @@ import { isForServiceGroup } from "../keys/keyFile.ts";
 /** What the files that `state` names hold. */
 export interface StateAccess {
 	readonly password: string | undefined;
-	/** PEM, of whoever signs Valkey's certificate. */
+	/** PEM, of the one who signs Valkey's certificate. */
 	readonly ca: string | undefined;
 }
 

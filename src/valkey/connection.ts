@@ -33,7 +33,7 @@ export interface Beat {
 	readonly gates: number;
 }
 
-/** How it stands with Valkey. */
+/** Whether Valkey answers. */
 export interface ConnectionCounts {
 	readonly isConnected: boolean;
 	/** Times that it went away. */
@@ -273,7 +273,7 @@ export function clientOptions(
 		...(target.kind === "tcp" &&
 			target.tls && {
 				tls: {
-					// A certificate may be for an address, which is no name to ask for.
+					// A certificate may be for an address, which is not a name to ask for.
 					...(/^[\d.]+$|:/.test(target.host)
 						? {}
 						: { servername: target.host }),

@@ -6,7 +6,7 @@ const maxRemembered = 10_000;
 /**
  * What things are called in Valkey. Whatever a client or a person has to do with
  * it (names of keys, addresses, users) goes in as a keyed hash of fixed length: no
- * name can be made to meet another's, and a list of them says nothing to whoever
+ * name can be made to meet another's, and a list of them says nothing to anyone who
  * has not the password that they are keyed with.
  */
 export class Names {

@@ -184,7 +184,7 @@ t.test(
 			`${testKeys.user}\n`,
 		);
 		t.ok(told.stdout.includes(`apiKey: "${testKeys.user}"`));
-		t.match(told.stdout, /The key stands in this text/);
+		t.match(told.stdout, /This text has the key in it/);
 		t.notMatch(told.stdout, /in place of|example/);
 	},
 );
@@ -245,7 +245,7 @@ t.test("the server is taken in every form that people write it", async (t) => {
 });
 
 t.test(
-	"what stands on the command line in place of a key is never repeated",
+	"what is on the command line in place of a key is never repeated",
 	async (t) => {
 		const key = testKeys.user;
 		for (const args of [
@@ -270,7 +270,7 @@ t.test(
 );
 
 t.test(
-	"what stands on standard input and is no key is refused without repeating it",
+	"what is on standard input and is no key is refused without repeating it",
 	async (t) => {
 		for (const input of ["\n", 'a"b$(id)', "lg_1f1f1f1f1f1f1f1f0123"]) {
 			const { code, stdout, stderr } = await connect(

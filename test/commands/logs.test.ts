@@ -118,9 +118,9 @@ t.test("logs filters by key, model, outcome and time", async (t) => {
 
 t.test("logs says what is wrong with its command line", async (t) => {
 	for (const [args, code, says] of [
-		[["--outcome", "fine"], 2, /"fine" is no outcome; known: ok, rejected/],
+		[["--outcome", "fine"], 2, /"fine" is not an outcome; known: ok, rejected/],
 		[["--since", "yesterday"], 2, /neither a duration such as 2h/],
-		[["--model", ""], 2, /no pattern of models/],
+		[["--model", ""], 2, /not a pattern of models/],
 		[["a", "b"], 2, /unexpected argument "b"/],
 		[["/no/such/file"], 1, /cannot be read \(ENOENT\)/],
 	] as const) {

@@ -81,7 +81,7 @@ t.test("status names who is locked out, and for how long", async (t) => {
 	t.match(stdout, "locked out: 100.64.0.10 for another 2 h 5 min");
 	t.equal(code, 0, "a guesser that is locked out is no fault of the gate's");
 	const strange = await statusOf(t, { ...wellOff, lockouts: [{}] });
-	t.match(strange.stdout, /is no gate of this version/);
+	t.match(strange.stdout, /is not a gate of this version/);
 });
 
 t.test("status says who waits, and for which model", async (t) => {
@@ -109,7 +109,7 @@ t.test("status says who waits, and for which model", async (t) => {
 	t.match(JSON.parse(json.stdout), { gate: { queue } });
 	for (const strange of [{}, { ...queue, models: [{}] }]) {
 		const { stdout } = await statusOf(t, { ...wellOff, queue: strange });
-		t.match(stdout, /is no gate of this version/);
+		t.match(stdout, /is not a gate of this version/);
 	}
 });
 
@@ -122,9 +122,12 @@ t.test("and what needs attention", async (t) => {
 			{ ...wellOff, lastReload: { ...wellOff.lastReload, ok: false } },
 			/look {2}files: refused/,
 		],
-		["<html>", /look {2}gate: what answers on .* is no gate/],
-		["null", /look {2}gate: what answers on .* is no gate/],
-		[{ ...wellOff, keys: [1] }, /look {2}gate: what answers on .* is no gate/],
+		["<html>", /look {2}gate: what answers on .* is not a gate/],
+		["null", /look {2}gate: what answers on .* is not a gate/],
+		[
+			{ ...wellOff, keys: [1] },
+			/look {2}gate: what answers on .* is not a gate/,
+		],
 	] as const) {
 		const { stdout, code } = await statusOf(t, answer);
 		t.match(stdout, says);

@@ -387,9 +387,9 @@ t.test("whoever cannot be asked is named", async (t) => {
 	for (const [answer, says] of [
 		[undefined, /no gate answers on .*ENOENT/],
 		[{ status: 404, body: {} }, /is older than this program .*restart it/],
-		[{ body: { ...quiet, requests: [{}] } }, /is no gate of this version/],
-		[{ body: { ...quiet, queue: { waiting: {} } } }, /is no gate of this/],
-		[{ body: null }, /is no gate of this version/],
+		[{ body: { ...quiet, requests: [{}] } }, /is not a gate of this version/],
+		[{ body: { ...quiet, queue: { waiting: {} } } }, /is not a gate of this/],
+		[{ body: null }, /is not a gate of this version/],
 	] as const) {
 		const { code, stderr } = await answered(t, answer);
 		t.equal(code, 1);
@@ -398,7 +398,7 @@ t.test("whoever cannot be asked is named", async (t) => {
 	for (const interval of ["1", "10ms", "2h"]) {
 		const wrong = await answered(t, undefined, "--interval", interval);
 		t.equal(wrong.code, 2);
-		t.match(wrong.stderr, "is no duration from 200ms to 60s");
+		t.match(wrong.stderr, "is not a duration from 200ms to 60s");
 	}
 });
 

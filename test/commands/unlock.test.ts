@@ -110,8 +110,8 @@ t.test("a command line that says no address is a mistake", async (t) => {
 	const gate = await startGate(t);
 	for (const [args, says] of [
 		[[], /ADDRESS is missing/],
-		[["laptop"], /"laptop" is no address/],
-		[["127.0.0.1:80"], /is no address/],
+		[["laptop"], /"laptop" is not an address/],
+		[["127.0.0.1:80"], /is not an address/],
 		[["127.0.0.1", "127.0.0.2"], /unexpected argument "127.0.0.2"/],
 		[["--all", "127.0.0.1"], /unexpected argument/],
 		[["--al"], /did you mean --all\?/],
@@ -154,7 +154,7 @@ t.test("a daemon that is not there, or is another, is told of", async (t) => {
 	] as const)
 		t.match(await answered(t, status, body), {
 			code: 1,
-			stderr: /is no gate of this version/,
+			stderr: /is not a gate of this version/,
 		});
 	const steering = JSON.stringify({
 		unlocked: [{ addresses: ["\u001b[2J"], node: "\u202e\n", secondsLeft: 1 }],

@@ -318,7 +318,7 @@ t.test("every mistake is listed at once, each with its line", async (t) => {
 	]);
 	t.throws(
 		() => parseConfig('{\n"sources": ["::/0"],\n"sources": []}', "c.json"),
-		{ message: /line 3: sources: stands here twice/ },
+		{ message: /line 3: sources: is here twice/ },
 	);
 	t.throws(() => parseConfig('{\n"sources": [\n}', "c.json"), {
 		message: /line 3: a value is missing here/,

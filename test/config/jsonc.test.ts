@@ -52,21 +52,21 @@ t.test("comments and trailing commas may stand in both files", async (t) => {
 		mistakesIn(
 			'{ "onForeignSource": "drop",\n/* */ "onForeignSource": "drop" }',
 		),
-		["2: onForeignSource: stands here twice; keep one"],
+		["2: onForeignSource: is here twice; keep one"],
 	);
 });
 
-t.test("what is no JSON is told in words, with its line", async (t) => {
+t.test("what is not JSON is told in words, with its line", async (t) => {
 	for (const [text, told] of Object.entries({
 		"": "1: the file is empty",
 		'{\n"sources": [] "drainTimeout": "1s" }':
 			"2: a comma is missing before this",
 		"{\n'sources': [] }":
-			"2: something stands here that is not JSON; texts and names go in double quotes",
+			"2: something is here that is not JSON; texts and names go in double quotes",
 		'{\n"sources" [] }': "2: a colon is missing here",
 		'{\n"sources": }': "2: a value is missing here",
 		'{\n"sources": []': '2: a closing "}" is missing here',
-		"{} {}": "1: something stands here after the end",
+		"{} {}": "1: something is here after the end",
 		'{ "drainTimeout": "1s }': "1: a text has no closing '\"'",
 		"{ /* }": "1: a comment has no end",
 		'{ "keysFile": "C:\\keys" }':

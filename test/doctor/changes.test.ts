@@ -109,11 +109,11 @@ t.test(
 		await host.write(file, '{"at":');
 		const broken = await host.run("llamagate", "doctor", "--changes");
 		t.equal(broken.code, 0);
-		t.match(broken.stderr, /is no result of doctor's.*it is replaced/);
+		t.match(broken.stderr, /is not a result of doctor's.*it is replaced/);
 		await host.write(file, '{"at":');
 		t.match(await host.run("llamagate", "status"), {
 			code: 0,
-			stdout: / {6}doctor: .* is no result of doctor's/,
+			stdout: / {6}doctor: .* is not a result of doctor's/,
 		});
 
 		const other = await host.run(

@@ -93,7 +93,7 @@ t.test("the gate on a booted host", booting(), async (t) => {
 			"echo password | llamagate doctor --key-stdin --only gate.key",
 		);
 		t.equal(code, 1);
-		t.match(stderr, /no key of llamagate/);
+		t.match(stderr, /not a key of llamagate/);
 		t.notMatch(stderr, "password");
 	});
 

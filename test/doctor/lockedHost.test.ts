@@ -89,7 +89,7 @@ t.test(
 		t.equal(whole.code, 0);
 		t.notMatch(whole.stdout, /^(critical|high|warn)/m);
 
-		await t.test("nor for somebody who is not root", async (t) => {
+		await t.test("nor for a user who is not root", async (t) => {
 			const found = [...(await examine(host, [], asNobody)).values()];
 			t.strictSame(
 				found

@@ -21,7 +21,7 @@ t.test(
 			);
 			t.match(refused, {
 				ok: false,
-				mistakes: [{ message: "is no ordinary file" }],
+				mistakes: [{ message: "is not an ordinary file" }],
 			});
 			t.equal(await honestStatus(gate), 200, "the old keys are in force");
 			await rm(gate[file]);

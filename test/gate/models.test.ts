@@ -174,9 +174,9 @@ t.test(
 				]),
 				/UTF-8/,
 			],
-			['{"model":["qwen3:8b"]}', /no string/],
-			['{"model":{"a":1}}', /no string/],
-			['{"model":1}', /no string/],
+			['{"model":["qwen3:8b"]}', /not a string/],
+			['{"model":{"a":1}}', /not a string/],
+			['{"model":1}', /not a string/],
 			[`{"model":"qwen3:8b","a":${"[".repeat(10_000)}`, /nests deeper/],
 			['{"model":"qwen3:8b"', /not complete/],
 			["[]", /not a JSON object/],
@@ -446,7 +446,7 @@ t.test("keep_alive is read as Go reads it", async (t) => {
 });
 
 t.test(
-	"a key without rules is not looked into: even what is no JSON goes through to Ollama",
+	"a key without rules is not looked into: even what is not JSON goes through to Ollama",
 	async (t) => {
 		const { gate } = await start(t);
 		const response = await fetch(`${gate.url}/api/chat`, {

@@ -214,5 +214,5 @@ t.test("a model in a path that is no name is told of as that", async (t) => {
 		headers: bearer(testKeys.user),
 	});
 	t.equal(response.status, 400);
-	t.match(await response.text(), /the model in the path is no name/);
+	t.match(await response.text(), /the model in the path is not a name/);
 });

@@ -78,7 +78,7 @@ const advice: readonly (readonly [string, string, RegExp])[] = [
 	[
 		"http://gate:11434/api/tags",
 		"native",
-		/ask for \/api\/tags alone: llamagate is no HTTP proxy$/,
+		/ask for \/api\/tags alone: llamagate is not an HTTP proxy$/,
 	],
 	["/v1/messages/count_tokens", "anthropic", /counts no tokens ahead/],
 	["/v1/v1/messages/count_tokens", "anthropic", /counts no tokens ahead/],

@@ -317,7 +317,7 @@ t.test(
 		);
 		t.notOk(
 			refused.stderr.includes("nope"),
-			"what stands in place of a digest could be a key",
+			"what is in place of a digest could be a key",
 		);
 		t.equal(await readFile(file, "utf8"), broken);
 	},

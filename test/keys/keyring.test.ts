@@ -56,12 +56,12 @@ t.test("a keys file must be right in every entry", async (t) => {
 		[
 			"two of a name",
 			{ keys: [good, { ...good, sha256: digestOf("b") }] },
-			/keys\[1\]\.name: the name "a" stands here twice/,
+			/keys\[1\]\.name: the name "a" is here twice/,
 		],
 		[
 			"two of a digest",
 			{ keys: [good, { ...good, name: "b" }] },
-			/same key stands here twice/,
+			/same key is here twice/,
 		],
 		[
 			"no scope",
@@ -161,7 +161,7 @@ t.test("a keys file must be right in every entry", async (t) => {
 			name,
 		);
 	t.throws(() => parseKeys('{"keys":[],"keys":[]}', "keys.json"), {
-		message: /keys: stands here twice/,
+		message: /keys: is here twice/,
 	});
 	t.strictSame(parseKeys(JSON.stringify({ keys: [good] }), "keys.json"), [
 		good,

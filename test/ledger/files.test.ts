@@ -90,11 +90,11 @@ t.test("a file of a newer llamagate is refused and left", async (t) => {
 	t.same(await readFile(place.file), before);
 });
 
-t.test("what is no ledger is not touched", async (t) => {
+t.test("what is not a ledger is not touched", async (t) => {
 	const place = await ledgerPlace(t);
 	await writeFile(place.file, "# notes of somebody\n".repeat(100));
 	const text = await runCli(["ledger", "--config", place.configFile]);
-	t.match(text, { code: 1, stderr: /is no ledger/ });
+	t.match(text, { code: 1, stderr: /is not a ledger/ });
 	await writeFile(place.file, "");
 	const db = new DatabaseSync(place.file);
 	db.exec("CREATE TABLE photos (name TEXT)");

@@ -70,7 +70,7 @@ const failures: readonly [LocalApiMisbehaviour, WhoisAnswer["kind"], RegExp][] =
 		["redirect", "refused", /answered 302/],
 		["garbage", "unreachable", /Parse Error/],
 		["not-json", "unreachable", /not LocalAPI .*not valid JSON/],
-		["wrong-shape", "unreachable", /not LocalAPI .*Node is no object/],
+		["wrong-shape", "unreachable", /not LocalAPI .*Node is not an object/],
 		["upgrade", "unreachable", /closed the connection without an answer/],
 		["hang", "unreachable", /did not answer on .* in 50 ms/],
 		["stall", "unreachable", /did not answer on .* in 50 ms/],
@@ -124,7 +124,7 @@ t.test("a tagged node has no owner whoever its profile names", async (t) => {
 });
 
 t.test(
-	"tagged-devices is no user even where the tags are not told",
+	"tagged-devices is not a user even where the tags are not told",
 	async (t) => {
 		const { user, tags } = await identify(t, { user: "tagged-devices" });
 		t.equal(user, undefined);
@@ -274,7 +274,7 @@ t.test(
 );
 
 t.test(
-	"what is no remote end of a connection is refused and not asked about",
+	"what is not a remote end of a connection is refused and not asked about",
 	async (t) => {
 		const { api, whois } = await start(t);
 		const ends: [string, number][] = [
@@ -587,8 +587,8 @@ t.test(
 		t.ok(userspace.kind === "status" && userspace.status.userspace);
 
 		api.status = { ...runningStatus(), Self: { KeyExpiry: "soon" } };
-		t.match(reasonOf(await whois.status()), /KeyExpiry is no time/);
+		t.match(reasonOf(await whois.status()), /KeyExpiry is not a time/);
 		api.status = { ...runningStatus(), Self: null };
-		t.match(reasonOf(await whois.status()), /Self is no object/);
+		t.match(reasonOf(await whois.status()), /Self is not an object/);
 	},
 );

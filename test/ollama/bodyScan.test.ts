@@ -170,7 +170,7 @@ for (const [what, body, message] of refused)
 			t.match(fieldsOf(body, pieceBytes), message, `${pieceBytes}`);
 	});
 
-t.test("what stands further in is read as deep as Go reads", async (t) => {
+t.test("what is further in is read as deep as Go reads", async (t) => {
 	const deep = (levels: number) =>
 		`{"model":"a","x":${"[".repeat(levels - 1)}${"]".repeat(levels - 1)},"name":"b"}`;
 	for (const levels of [300, 9_999, 10_000])

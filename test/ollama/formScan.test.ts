@@ -61,7 +61,7 @@ const refused: [string, string, RegExp][] = [
 	[
 		"a model without end",
 		modelPart.replace("whisper", "w".repeat(5000)) + end,
-		/no name/,
+		/not a name/,
 	],
 	["parts without end", filePart("").repeat(101), /more than 100 parts/],
 ];

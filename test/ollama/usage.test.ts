@@ -225,7 +225,7 @@ t.test("Ollama's times are read from its own replies alone", async (t) => {
 	t.match(
 		read("/api/chat", "ndjson", line({ model: "m", ...early })).usage,
 		noTimes,
-		"what stands in a line that is not the last",
+		"what is in a line that is not the last",
 	);
 	t.match(
 		read(

@@ -119,7 +119,7 @@ t.test(
 			"secret-word",
 		);
 		t.equal(weak.code, 1);
-		t.match(weak.stderr, /no key of llamagate/);
+		t.match(weak.stderr, /not a key of llamagate/);
 		t.notMatch(weak.stderr, /secret-word/);
 	},
 );

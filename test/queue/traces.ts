@@ -59,7 +59,7 @@ export const trace: fc.Arbitrary<Trace> = fc.record({
 /**
  * Runs a trace to its end, with a look at every invariant after every event.
  *
- * @param isLinedUp each request stands in a line first, also where it can pass at once
+ * @param isLinedUp each request is in a line first, also where it can pass at once
  */
 export function play(one: Trace, isLinedUp = false): Simulation {
 	const { maxWaitMs, failing, restartsMs, expiries } = one;

@@ -36,7 +36,7 @@ writeOrCheck({
 What llamagate was run with, each at the version that is named: the real
 programs, with a small model on a CPU, in network namespaces of one machine.
 \`npm run test:real\` runs all of it and fails when something is no longer as it
-stands here. What is not in a table was not run.
+is here. What is not in a table was not run.
 
 The programs are ${parts.map(({ name, version }) => `${name.replace(/-[\d.]+$/, "")} ${version}`).join(", ")}.
 ${areas.map(renderArea).join("")}`,

@@ -101,7 +101,7 @@ export interface NodeOptions {
 	readonly user?: string;
 	readonly tags?: readonly string[];
 	readonly capMap?: WhoIsResponse["CapMap"];
-	/** What else the control server says of the node, in place of what stands there. */
+	/** What else the control server says of the node, in place of what is there. */
 	readonly node?: Readonly<Record<string, unknown>>;
 }
 

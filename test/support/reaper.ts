@@ -30,7 +30,7 @@ export function cgroupTrees(): { unified: string | undefined; all: string[] } {
 const records = path.join(tmpdir(), "llamagate-leftovers");
 
 /**
- * Removes what stands in the files that it is given, and then those. What it may
+ * Removes what is in the files that it is given, and then those. What it may
  * remove has names as this project's tests give them.
  */
 const removal = `

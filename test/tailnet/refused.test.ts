@@ -52,7 +52,10 @@ t.test("what Tailscale refuses is one finding, on its line", async (t) => {
 			{ groups: { "group:g": ["group:h"] } },
 			/groups hold users alone @ "group:h"/,
 		],
-		[{ groups: { ops: ["me@example.com"] } }, /"ops" is no name for a group/],
+		[
+			{ groups: { ops: ["me@example.com"] } },
+			/"ops" is not a name for a group/,
+		],
 		[
 			{ grants: [{ ...grant, app: { cap: [{}] } }] },
 			/"cap" is not of the form/,
@@ -90,17 +93,17 @@ t.test("what Tailscale refuses is one finding, on its line", async (t) => {
 		[{ acls: [{ ...acl, dst: ["tag:b:0"] }] }, /port 0/],
 		[
 			{ tagOwners: { "tag:a": [], "tag:b": [], "tag:сервер": [] } },
-			/"tag:сервер" is no name for a tag @ "tag:сервер": \[\]/,
+			/"tag:сервер" is not a name for a tag @ "tag:сервер": \[\]/,
 		],
-		[{ tagOwners: { "tag:a": [], "tag:b": [], "tag:1": [] } }, /no name/],
+		[{ tagOwners: { "tag:a": [], "tag:b": [], "tag:1": [] } }, /not a name/],
 		[{ ssh: [{ ...ssh, action: "Accept" }] }, /"accept" or "check"/],
 		[{ ssh: [{ ...ssh, action: undefined }] }, /this one has nothing/],
 		[{ ssh: [{ ...ssh, users: [] }] }, /must say with users/],
 		[
 			{ ssh: [{ ...ssh, users: ["root", "*"] }] },
-			/"\*", which is no user @ "\*"/,
+			/"\*", which is not a user @ "\*"/,
 		],
-		[{ ssh: [{ ...ssh, users: [""] }] }, /"", which is no user/],
+		[{ ssh: [{ ...ssh, users: [""] }] }, /"", which is not a user/],
 		[{ ssh: [{ ...ssh, acceptEnv: [""] }] }, /empty name/],
 		[{ ssh: [{ ...ssh, checkPeriod: "168h0m1s" }] }, /up to 168 hours/],
 		[{ ssh: [{ ...ssh, checkPeriod: "-1m" }] }, /up to 168 hours/],

@@ -113,7 +113,7 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 			throw new UsageError("--ollama-key and --stdin are two keys; give one");
 		if (values.people !== undefined && !peopleApps.includes(values.people))
 			throw new UsageError(
-				`--people ${JSON.stringify(values.people)} is no app that signs who is asking; known: ${peopleApps.join(", ")}`,
+				`--people ${JSON.stringify(values.people)} is not an app that signs who is asking; known: ${peopleApps.join(", ")}`,
 			);
 		const settings = await loadConfig(values.config);
 		if (bind !== undefined) refuseUnknownDevices(settings, values.config);

@@ -48,7 +48,7 @@ Example: llamagate keys rotate laptop --overlap 7d
 			values.overlap === "0" ? 0 : parseDuration(values.overlap);
 		if (overlapMs === undefined)
 			throw new UsageError(
-				`--overlap ${values.overlap} is no duration; write one such as 24h, or 0`,
+				`--overlap ${values.overlap} is not a duration; write one such as 24h, or 0`,
 			);
 		if (overlapMs > maxOverlapMs)
 			throw new UsageError(

@@ -13,7 +13,7 @@ import { type Priority, priorities } from "../../priority.ts";
 export function readName(name: string | undefined): string {
 	if (name === undefined || !/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(name))
 		throw new UsageError(
-			`${JSON.stringify(name)} is no name for a key; use at most 64 letters, digits, dots, dashes and underscores`,
+			`${JSON.stringify(name)} is not a name for a key; use at most 64 letters, digits, dots, dashes and underscores`,
 		);
 	return name;
 }
@@ -25,7 +25,7 @@ export function readScopes(text: string | undefined): readonly Scope[] {
 	const wrong = wanted.find((scope) => !known.includes(scope));
 	if (wrong !== undefined)
 		throw new UsageError(
-			`${JSON.stringify(wrong)} is no scope; known: ${scopes.join(", ")}`,
+			`${JSON.stringify(wrong)} is not a scope; known: ${scopes.join(", ")}`,
 		);
 	return scopes.filter((scope) => wanted.includes(scope));
 }
@@ -61,7 +61,7 @@ export function readModels(text: string | undefined): string[] | undefined {
 	);
 	if (wrong !== undefined)
 		throw new UsageError(
-			`${JSON.stringify(wrong)} is no pattern of models; write one such as qwen3:*, hf.co/*/*:* or *`,
+			`${JSON.stringify(wrong)} is not a pattern of models; write one such as qwen3:*, hf.co/*/*:* or *`,
 		);
 	return patterns;
 }
@@ -106,7 +106,7 @@ export function readShare(text: string | undefined): number | undefined {
 	const { minimum, maximum } = shareLimits;
 	if (!(share >= minimum && share <= maximum))
 		throw new UsageError(
-			`--share ${text} is no share; write a number from ${minimum} to ${maximum}, such as 2`,
+			`--share ${text} is not a share; write a number from ${minimum} to ${maximum}, such as 2`,
 		);
 	return share;
 }
@@ -116,7 +116,7 @@ export function readBudget(text: string | undefined): BudgetEntry | undefined {
 	const budget = parseBudget(text);
 	if (typeof budget === "string")
 		throw new UsageError(
-			`--budget ${text} is no budget (${budget}); write one such as gpu=2h,per=day`,
+			`--budget ${text} is not a budget (${budget}); write one such as gpu=2h,per=day`,
 		);
 	return budget;
 }
@@ -126,7 +126,7 @@ export function readPriority(text: string | undefined): Priority | undefined {
 	const priority = priorities.find((known) => known === text);
 	if (priority === undefined)
 		throw new UsageError(
-			`--priority ${text} is no class; known: ${priorities.join(", ")}`,
+			`--priority ${text} is not a class; known: ${priorities.join(", ")}`,
 		);
 	return priority;
 }
@@ -140,7 +140,7 @@ export function readLimit(
 	const limit = /^[1-9]\d{0,8}$/.test(text) ? Number(text) : undefined;
 	if (limit === undefined)
 		throw new UsageError(
-			`--${option} ${text} is no limit; write a whole number of at least 1`,
+			`--${option} ${text} is not a limit; write a whole number of at least 1`,
 		);
 	return limit;
 }
@@ -155,7 +155,7 @@ export async function readOllamaKey(file: string): Promise<string> {
 	const [type, publicKey = ""] = text.trim().split(/\s+/);
 	if (type !== "ssh-ed25519" || parseOllamaKey(publicKey) === undefined)
 		throw new Finding(
-			`${file} is no ed25519 public key; it is the client's ~/.ollama/id_ed25519.pub that is needed`,
+			`${file} is not an ed25519 public key; it is the client's ~/.ollama/id_ed25519.pub that is needed`,
 		);
 	return publicKey;
 }

@@ -13,7 +13,7 @@ const maxAtOnce = 200;
 /** How long a window is kept past its end: clocks differ. */
 const keptPastEndMs = 3_600_000;
 
-/** What stands in Valkey of a budget. */
+/** What is in Valkey of a budget. */
 export interface Entry {
 	readonly key: string;
 	/** Three sums. */

@@ -12,7 +12,7 @@ export interface LockTelling {
 	hash(place: string): string;
 }
 
-/** Everybody, where somebody is let in again. */
+/** Everybody, where one is let in again. */
 const all = "*";
 
 /**
@@ -84,7 +84,7 @@ export class SharedLocks {
 	 * What Valkey has.
 	 *
 	 * @param locks hash and milliseconds, in turn
-	 * @param unlocks hashes that somebody let in again
+	 * @param unlocks hashes that were let in again
 	 */
 	told(locks: readonly unknown[], unlocks: readonly unknown[]): void {
 		const nowMs = performance.now();

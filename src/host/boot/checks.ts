@@ -33,7 +33,7 @@ export const bootExaminations: readonly Examination[] = [
 	{
 		...both,
 		id: "boot.others",
-		title: "What the gate stands on and what closes the host start at boot",
+		title: "What the gate needs and what closes the host start at boot",
 		severity: "high",
 		why: "A host that is closed now and open after the next restart is not closed.",
 		fix: "sudo systemctl enable ufw tailscaled ollama fail2ban",

@@ -37,7 +37,7 @@ export const fail2banExaminations: readonly Examination[] = [
 		id: "fail2ban.running",
 		title: "fail2ban runs",
 		severity: "warn",
-		why: "The gate locks guessers out by itself; fail2ban shuts their packets out, and those of whoever guesses SSH passwords.",
+		why: "The gate locks guessers out by itself; fail2ban shuts their packets out, and those of anyone who guesses SSH passwords.",
 		async examine() {
 			if (!(await isInstalled())) return notInstalled();
 			const { code, stdout, stderr } = await client("ping");

@@ -22,7 +22,7 @@ const sshdJailText = `# Written by "llamagate setup": sshd logs to the journal h
 [sshd]
 backend = systemd
 `;
-/** From a range that is nobody's (RFC 5737). */
+/** From a range for documentation (RFC 5737). */
 const triedAddress = "192.0.2.77";
 
 /** Bans for those who try keys, which hold off tailnet peers too. */

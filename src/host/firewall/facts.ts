@@ -31,7 +31,7 @@ export interface Look extends Firewall {
 	readonly udpSockets: readonly ListeningSocket[];
 	/** tailscaled's process, by systemd's account. */
 	readonly tailscaled: number | undefined;
-	/** Those of the sockets that are sshd's, and not somebody's beside it. */
+	/** Those of the sockets that are sshd's, and not those of a program beside it. */
 	readonly sshSockets: ReadonlySet<ListeningSocket>;
 	readonly hasTailnet: boolean;
 }

@@ -117,7 +117,7 @@ const ufwRule = (
 		...more,
 	});
 
-/** Puts a rule ahead of UFW's others. UFW leaves one where it stands that says the same, or the opposite of the same. */
+/** Puts a rule ahead of UFW's others. UFW leaves one where it is that says the same, or the opposite of the same. */
 function prepend({ ufwRules }: Firewall, rule: Rule): string[] {
 	const subject = (command: Rule) =>
 		command.replace(/^\w+ /, "").replace(/\blog(-all)? /, "");
@@ -130,7 +130,7 @@ function prepend({ ufwRules }: Firewall, rule: Rule): string[] {
 	];
 }
 
-/** Packets by which somebody gets in by SSH for no other reason than some rules. */
+/** Packets that get in by SSH for no other reason than some rules. */
 function lostSsh(
 	{ filter, sshPorts, tailnet }: Firewall,
 	rules: readonly FilterRule[],
@@ -162,7 +162,7 @@ function lostSsh(
 }
 
 /**
- * Takes rules out that are not UFW's, and has UFW let in before whoever gets in
+ * Takes rules out that are not UFW's, and has UFW let in before anyone who gets in
  * by SSH because of them; where UFW cannot say that, in words.
  *
  * @returns `undefined` where UFW is not in force and SSH would be shut

@@ -56,7 +56,7 @@ export function judgeForged(seen: Look): Outcome {
 	if (trusting.length > 0)
 		return finding(
 			[
-				"these let in whoever says that they are of the tailnet:",
+				"these let in anyone who says that they are of the tailnet:",
 				...unique(trusting.map(describe)),
 				...(drop === undefined
 					? []

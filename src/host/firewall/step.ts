@@ -182,7 +182,7 @@ export function ufw(): Step {
 						});
 					continue;
 				}
-				// Whoever empties INPUT takes UFW's way in with it, and UFW still calls itself active.
+				// Anyone who empties INPUT takes UFW's way in with it, and UFW still calls itself active.
 				const input = (await outputOf(program, "-S", "INPUT")) ?? "";
 				if (!/-j ufw6?-before-input\b/.test(input)) {
 					proofs.push({

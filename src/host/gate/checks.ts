@@ -139,7 +139,7 @@ export const gateExaminations: readonly Examination[] = [
 		layer,
 		title: "Every key is in use",
 		severity: "warn",
-		why: "A key that nobody uses is only good for whoever finds it.",
+		why: "A key that nobody uses is only good for anyone who finds it.",
 		fix: "sudo llamagate keys revoke NAME",
 		needsRoot: true,
 		examine: (patient) =>
@@ -168,7 +168,7 @@ export const gateExaminations: readonly Examination[] = [
 		layer,
 		title: "No canary key was used",
 		severity: "high",
-		why: "Whoever shows one has been where it was kept.",
+		why: "Anyone who shows one has been where it was kept.",
 		fix: "sudo llamagate keys rotate NAME --overlap 0, for every key that was kept in the same place; then: sudo llamagate keys revoke CANARY, and lay out a new one",
 		needsRoot: true,
 		examine: examineCanaries,
@@ -198,7 +198,7 @@ export const gateExaminations: readonly Examination[] = [
 		layer,
 		title: "Only root may change the gate's files",
 		severity: "high",
-		why: "Whoever writes the keys file lets in whom they like.",
+		why: "Anyone who writes the keys file lets in whom they like.",
 		fix: "sudo llamagate setup --only account",
 		step: "account",
 		examine: examineFiles,
@@ -242,7 +242,7 @@ export const gateExaminations: readonly Examination[] = [
 		layer,
 		title: "A gate that hangs or fails is started again",
 		severity: "warn",
-		why: "Without it a gate that hangs stays so until somebody notices.",
+		why: "Without it a gate that hangs stays so until a person notices.",
 		fix: `take WatchdogSec= and Restart= out of the drop-ins (systemctl cat llamagate), then: sudo systemctl daemon-reload && ${restart}`,
 		examine: examineWatchdog,
 	},
@@ -354,7 +354,9 @@ async function examineListening(patient: Patient): Promise<Outcome> {
 	);
 	if (open.length > 0)
 		return finding(
-			open.map((socket) => `${formatSocket(socket)} is no Tailscale address`),
+			open.map(
+				(socket) => `${formatSocket(socket)} is not a Tailscale address`,
+			),
 		);
 	const unbound = own.filter(
 		(socket) => !isLocalOnly(socket) && socket.device === undefined,

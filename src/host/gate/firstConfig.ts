@@ -7,7 +7,7 @@ export const firstConfig = `{
 }
 `;
 
-/** Whether a configuration says nothing but that: nobody has put anything into it. */
+/** Whether a configuration says only that, as nobody has put anything into it. */
 export function isFirstConfig(text: string): boolean {
 	try {
 		return isDeepStrictEqual(JSON.parse(text), JSON.parse(firstConfig));

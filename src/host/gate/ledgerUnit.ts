@@ -25,7 +25,7 @@ export async function ledgerOf(
 }
 
 /**
- * What of the unit's sandbox stands between the ledger and its database: a way
+ * What of the unit's sandbox is between the ledger and its database: a way
  * there, and files of root's that systemd hands over.
  *
  * @returns nothing where the ledger has a file

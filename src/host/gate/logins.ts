@@ -46,7 +46,10 @@ export function judgeLogins(
 			: []),
 		...users
 			.filter((user) => user.startsWith("*"))
-			.map((user) => `${user}: everybody of that domain, whoever joins it`),
+			.map(
+				(user) =>
+					`${user}: everybody of that domain, also those who join it later`,
+			),
 	]);
 	const open = loginsOf(nodes.nodes).flatMap(([user, devices]) => {
 		const scopes = loginCredential(identity, user)?.key.scopes;

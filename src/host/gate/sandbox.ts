@@ -161,7 +161,7 @@ export function judgeProcess(
 	for (const name of ["CapEff", "CapBnd"])
 		expect(
 			/^0+$/.test(status.get(name) ?? ""),
-			`${name} ${status.get(name)}, where 0 is no capability`,
+			`${name} ${status.get(name)}, where 0 means none`,
 		);
 	expect(
 		network !== hosts,

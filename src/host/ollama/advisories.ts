@@ -8,7 +8,7 @@ export const advisoriesAsOf = "2026-10-18";
 
 export interface Advisory {
 	readonly id: string;
-	/** What whoever reaches the server can do. */
+	/** What anyone who reaches the server can do. */
 	readonly says: string;
 	/** The first version that has the fault; absent where all before `fixed` have it. */
 	readonly since?: string;
@@ -51,7 +51,7 @@ export const advisories: readonly Advisory[] = [
 	},
 	{
 		id: "CVE-2024-28224",
-		says: "a web page that somebody on the host opens uses the whole API (DNS rebinding)",
+		says: "a web page that a user of the host opens uses the whole API (DNS rebinding)",
 		fixed: "0.1.29",
 		source: "https://www.cve.org/CVERecord?id=CVE-2024-28224",
 	},
@@ -61,7 +61,7 @@ export const advisories: readonly Advisory[] = [
  * What is known of a version. A release candidate (`-rc1`) counts as older than
  * its release.
  *
- * @returns `undefined` if that is no version
+ * @returns `undefined` if that is not a version
  */
 export function advisoriesFor(
 	version: string,
@@ -79,7 +79,7 @@ export function advisoriesFor(
 /**
  * Whether a version is newer than another.
  *
- * @returns `undefined` if one of them is no version
+ * @returns `undefined` if one of them is not a version
  */
 export function isNewerThan(
 	version: string,

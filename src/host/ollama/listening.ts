@@ -192,7 +192,7 @@ export function judgeDialers(
 			...exposed,
 			...(isOpen
 				? [
-						"what holds off some of them is the tailnet's policy alone: the gate is not on this way, and Ollama's check of the Host header is no protection",
+						"what holds off some of them is the tailnet's policy alone: the gate is not on this way, and Ollama's check of the Host header does not protect",
 					]
 				: [
 						"Ollama does not answer on 127.0.0.1 now; where it does, or starts a helper there for a model, peers get to it",

@@ -117,7 +117,7 @@ export function followParallel(
 	}
 }
 
-/** How many keys let somebody in; 0 where the files do not tell. */
+/** How many keys let a client in; 0 where the files do not tell. */
 export async function countKeys(configFile: string): Promise<number> {
 	try {
 		const { keysFile } = await loadConfig(configFile);

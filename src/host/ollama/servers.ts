@@ -596,7 +596,7 @@ async function environmentOf(
 export const longestValue = 1_024;
 
 /**
- * Reads `/proc/PID/environ`. Of a name that stands twice, the first counts, as it
+ * Reads `/proc/PID/environ`. Of a name that is there twice, the first counts, as it
  * does for getenv(3). Of a value that is too long, one character too many is kept.
  */
 export function parseEnvironment(text: string): Map<string, string> {

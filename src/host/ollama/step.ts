@@ -63,7 +63,7 @@ export function ollama(installation: Installation, chosen: Chosen): Step {
 	return {
 		id: "ollama",
 		title: "Ollama on loopback only",
-		why: "Ollama lets everybody in who reaches it, so nothing but this host may.",
+		why: "Ollama lets everybody in who reaches it, so only this host may.",
 		async inspect() {
 			const unit = await lookUpUnit("ollama.service");
 			const open = await openSockets();
@@ -213,7 +213,7 @@ async function followInConfig(
 		keys > 1 && parallel === 1 && !isDecided ? [offerParallel(keys)] : [];
 	if (changed === undefined) return { ...nothing, notes };
 	const says = `Ollama works on ${parallel} request(s) of a model at once, and queue.parallel in ${configFile} does not say so`;
-	// Without the group this is no installation of setup's: who else reads the file is not known.
+	// Without the group this is not an installation of setup's: who else reads the file is not known.
 	if (
 		changed === null ||
 		snapshot.kind !== "file" ||

@@ -83,7 +83,7 @@ export function judgeTunnels(tunnels: readonly Tunnel[]): Outcome {
 		return finding(
 			leading.map((tunnel) =>
 				isLogin(tunnel)
-					? `somebody who is logged in over SSH has ${tunnel.connected} forwarded: ${name(tunnel)}`
+					? `a user who is logged in over SSH has ${tunnel.connected} forwarded: ${name(tunnel)}`
 					: tunnel.told !== undefined
 						? `${name(tunnel)} is told to lead to ${tunnel.told}, which is Ollama`
 						: `${name(tunnel)} has a connection to ${tunnel.connected}, which is Ollama`,
@@ -230,7 +230,7 @@ async function settingsOf(
 	return unique([...named.slice(0, mostFiles), ...usual]);
 }
 
-/** The beginning of a file, without what stands behind a #; "" for what is no file, or not to be read. */
+/** The beginning of a file, without what follows a #; "" for what is not a file, or not to be read. */
 async function beginningOf(file: string): Promise<string> {
 	try {
 		// A pipe would be waited for.

@@ -114,8 +114,8 @@ function judgeSignup(found: readonly WebUi[], seen: Look): Outcome {
 			unique(
 				open.map(({ name, config }) =>
 					config.onboarding === true
-						? `${name} has no account yet: whoever opens it first is made its administrator`
-						: `${name} lets whoever opens it make an account (features.enable_signup in /api/config)`,
+						? `${name} has no account yet: anyone who opens it first is made its administrator`
+						: `${name} lets anyone who opens it make an account (features.enable_signup in /api/config)`,
 				),
 			),
 		);
@@ -206,7 +206,7 @@ export const openWebUiExaminations: readonly Examination[] = [
 		id: "open-webui.auth",
 		title: "Open WebUI asks who one is",
 		severity: "high",
-		why: "Without accounts whoever opens the page uses every model and reads every chat.",
+		why: "Without accounts anyone who opens the page uses every model and reads every chat.",
 		fix: "start Open WebUI without WEBUI_AUTH=False",
 		examine: (patient) => each(patient, judgeAuth),
 	},

@@ -34,7 +34,7 @@ import {
 /** What a running Open WebUI tells everybody (backend/open_webui/main.py, get_app_config). */
 export interface WebUiConfig {
 	readonly version?: string;
-	/** There is no account yet: whoever comes first is made the administrator. */
+	/** There is no account yet: anyone who comes first is made the administrator. */
 	readonly onboarding?: boolean;
 	readonly features: {
 		readonly auth?: boolean;

@@ -366,7 +366,7 @@ async function planContainer(
 		};
 	if (!keepsData(container))
 		return {
-			unsafe: `the container ${name} keeps its accounts and chats inside itself, without a volume at ${dataFolder}: one made anew would begin empty, and whoever opens it first would be its administrator; copy the data out (docker cp ${name}:${dataFolder} .), start it with -v open-webui:${dataFolder} -p 127.0.0.1:8080:8080, and run this again`,
+			unsafe: `the container ${name} keeps its accounts and chats inside itself, without a volume at ${dataFolder}: one made anew would begin empty, and anyone who opens it first would be its administrator; copy the data out (docker cp ${name}:${dataFolder} .), start it with -v open-webui:${dataFolder} -p 127.0.0.1:8080:8080, and run this again`,
 		};
 	const image = await imageConfig(Config.Image);
 	if (image === undefined)

@@ -7,7 +7,7 @@ const mostKeyFileLength = 262_144;
 /** Three times what an RSA key of 16,384 bits takes. */
 const mostKeyLineLength = 8_192;
 
-/** The lines of an authorized_keys that give a shell to whoever has the key, wherever they come from (sshd(8)). */
+/** The lines of an authorized_keys that give a shell to anyone who has the key, wherever they come from (sshd(8)). */
 export function plainKeys(text: string): string[] {
 	// A user's own file: what no key would be is not looked at for long.
 	const lines = text.slice(0, mostKeyFileLength).split("\n");
@@ -129,7 +129,7 @@ async function isReached(
 	return true;
 }
 
-/** Whether the bits of a mode give somebody this: 4 to read, 1 to pass through. Of their groups the first alone is asked. */
+/** Whether the bits of a mode give a user this: 4 to read, 1 to pass through. Of their groups the first alone is asked. */
 function mayUse({ uid, gid }: Account, stats: Stats, bit: 4 | 1): boolean {
 	if (uid === 0) return true;
 	const shift = stats.uid === uid ? 6 : stats.gid === gid ? 3 : 0;

@@ -108,7 +108,7 @@ export const sshdExaminations: readonly Examination[] = [
 	{
 		...both,
 		id: "sshd.way-in",
-		title: "Somebody can still log in to this host",
+		title: "There is still a way to log in to this host",
 		severity: "high",
 		why: "A host that is locked to its owner as well takes a screen and a keyboard to mend.",
 		fix: "from your own machine: ssh-copy-id USER@THIS-HOST, or on this one: sudo tailscale set --ssh",
@@ -214,7 +214,7 @@ export function judgeLoaded(
 			);
 }
 
-/** Whether somebody could get in without a key, where AuthenticationMethods asks for several things together. */
+/** Whether a login without a key is possible, where AuthenticationMethods asks for several things together. */
 export function isPasswordEnough({ settings }: SettingsFor): boolean {
 	return (settings.get("authenticationmethods") ?? "any")
 		.split(" ")
@@ -321,7 +321,7 @@ async function waysIn(all: readonly SettingsFor[]): Promise<WayIn[]> {
 	const ways: WayIn[] = [];
 	// The others get no shell by whatever they have.
 	for (const user of loginUsers((await outputOf("getent", "passwd")) ?? "")) {
-		// What somebody can use who comes from anywhere at all.
+		// What a login from anywhere at all can use.
 		const usable = all.filter(
 			(one) => one.user === user && mayLogIn(one.user, one.settings),
 		);
@@ -355,7 +355,7 @@ function otherWay(usable: readonly SettingsFor[]): string | undefined {
 		: undefined;
 }
 
-/** Whether the lists of names leave somebody in; those of groups are left to sshd. */
+/** Whether the lists of names leave a user in; those of groups are left to sshd. */
 export function mayLogIn(
 	user: string,
 	settings: ReadonlyMap<string, string>,
@@ -392,7 +392,7 @@ export function judgeWayIn(
 	);
 	if (others.length > 0)
 		return unknown(
-			`no key lies on this host; somebody may log in otherwise: ${others.join(", ")}`,
+			`no key lies on this host; there are other ways to log in: ${others.join(", ")}`,
 		);
 	return finding([
 		"nobody has a key that sshd would take, passwords are off, and so is Tailscale SSH",

@@ -22,7 +22,7 @@ export async function sshPorts(): Promise<number[]> {
 	return [...ports].sort((a, b) => a - b);
 }
 
-/** A connection that sshd is asked about; the rest is of somebody from far away. */
+/** A connection that sshd is asked about; the rest is that of a stranger from far away. */
 export interface Asked {
 	readonly user: string;
 	readonly host?: string;

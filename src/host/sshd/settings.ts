@@ -218,7 +218,7 @@ function waysTo(
 	);
 }
 
-/** A line's words as sshd takes them apart: at blanks and at `=`, but for what stands in quotes (misc.c:strdelim). */
+/** A line's words as sshd takes them apart: at blanks and at `=`, but for what is in quotes (misc.c:strdelim). */
 function wordsOf(line: string): string[] {
 	return [...line.matchAll(/"([^"]*)"|[^\s="]+/g)].map(
 		([word, quoted]) => quoted ?? word,

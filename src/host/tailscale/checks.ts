@@ -136,7 +136,7 @@ export const tailscaleExaminations: readonly Examination[] = [
 		id: "tailscale.key-expiry",
 		title: "This host's node key stays good",
 		severity: "high",
-		why: "When it expires the host leaves the tailnet, and only somebody with another way in can log it in again.",
+		why: "When it expires the host leaves the tailnet, and only a person with another way in can log it in again.",
 		fix: "sudo tailscale up --force-reauth",
 		async examine(patient) {
 			if (!(await isInstalled())) return notInstalled();
@@ -387,7 +387,7 @@ export function judgeKeyExpiry(
 		return backendState === "Running"
 			? finding(
 					[
-						"the node key does not expire: right for a server, and it stays good for whoever copies it",
+						"the node key does not expire: right for a server, and it stays good for anyone who copies it",
 					],
 					{
 						severity: "info",

@@ -131,7 +131,7 @@ export function tailscale(): Step {
 			notes.push(
 				prefs.RunSSH === true
 					? "Tailscale SSH is on. Port 22 stays open in UFW all the same: close it yourself (sudo ufw delete allow 22/tcp) once you have logged in by Tailscale SSH from another device, with this session still open."
-					: "Tailscale SSH is off. It lets your devices log in without port 22 (sudo tailscale set --ssh). Try it from another device before you close port 22: whoever closes it first may be locked out.",
+					: "Tailscale SSH is off. It lets your devices log in without port 22 (sudo tailscale set --ssh). Try it from another device before you close port 22: anyone who closes it first may be locked out.",
 			);
 			if (prefs.NetfilterMode === 0)
 				notes.push(

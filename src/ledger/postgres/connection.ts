@@ -74,7 +74,7 @@ export class Connection {
 			keepAlive: true,
 		});
 		this.#open = { client, socket };
-		// It says so when it ends in between; whoever asks next is told.
+		// It says so when it ends in between; the next one to ask is told.
 		client.on("error", () => this.#forget(client));
 		client.on("end", () => this.#forget(client));
 		await this.#within(connectMs + statementMs + graceMs, async () => {

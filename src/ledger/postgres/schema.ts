@@ -70,7 +70,7 @@ export async function prepareSchema(client: Client): Promise<void> {
 	await client.query("BEGIN");
 	await client.query("SELECT pg_advisory_xact_lock($1)", [lockKey]);
 	if (!(await isOurs(client))) {
-		// Whoever may not make it may have been given one.
+		// Anyone who may not make it may have been given one.
 		const { rows } = await client.query(
 			"SELECT FROM pg_namespace WHERE nspname = 'llamagate'",
 		);

@@ -56,7 +56,7 @@ const maxDepth = 10_000;
  * Reads a body.
  *
  * @param type the Go type that it becomes, as its errors name it
- * @throws Unreadable with Go's own words, as far as somebody could look at them
+ * @throws Unreadable with Go's own words, as far as a client could look at them
  */
 export function readBody(bytes: Buffer, type: string): Body {
 	const text = bytes.toString("utf8");
@@ -158,7 +158,7 @@ function valueEnd(text: string, from: number): number {
 		const word = /[^\s,\]}{["]*/y;
 		word.lastIndex = from;
 		word.test(text);
-		// Whatever this is, it is no value; the parser says so.
+		// Whatever this is, it is not a value; the parser says so.
 		return Math.max(word.lastIndex, from + 1);
 	}
 	let depth = 0;

@@ -18,7 +18,7 @@ export interface Generation {
 /** How one kind of call is answered: what surrounds each token, and the whole when it does not stream. */
 export interface ReplyShape {
 	readonly contentType: string;
-	/** What else stands in the head of a stream. */
+	/** What else is in the head of a stream. */
 	readonly headers?: Readonly<Record<string, string>>;
 	readonly wholeContentType: string;
 	begin?(generation: Generation): string;

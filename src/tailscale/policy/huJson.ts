@@ -21,7 +21,7 @@ export interface Item {
 	/** Its name or number in what holds it; absent for the whole file. */
 	readonly name?: string | number;
 	readonly within?: Item;
-	/** What it holds, once somebody has asked. */
+	/** What it holds, once it was asked for. */
 	properties?: readonly [string, Item][];
 	elements?: readonly Item[];
 }
@@ -41,7 +41,7 @@ const maxDepth = 500;
 /**
  * Parses HuJSON: JSON with comments and trailing commas.
  *
- * @throws {BadFileError} with line numbers, if the text is no HuJSON object
+ * @throws {BadFileError} with line numbers, if the text is not a HuJSON object
  */
 export function parseHuJson(text: string, file: string): HuJson {
 	// A byte order mark becomes a space, so that offsets stay right.
@@ -167,7 +167,7 @@ export function elementsOf(item: Item): readonly Item[] {
 
 /**
  * Every field of a name, whatever its case, as in Go's encoding/json; `null`
- * counts as absent. Where one stands twice both are judged, since the file does
+ * counts as absent. Where one is there twice both are judged, since the file does
  * not say which one counts.
  */
 export function fields(item: Item, name: string): Item[] {
@@ -186,7 +186,7 @@ export function field(item: Item, name: string): Item | undefined {
 	return fields(item, name).at(-1);
 }
 
-/** A string as it stands; `undefined` for anything else. */
+/** A string as it is; `undefined` for anything else. */
 export function textOf(item: Item | undefined): string | undefined {
 	return item?.node.type === "string" ? String(item.node.value) : undefined;
 }

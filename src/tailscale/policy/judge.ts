@@ -8,7 +8,7 @@ import { opensTcp, splitDestination } from "./ports.ts";
 import { readSelectors, type Selectors, type Server } from "./selectors.ts";
 import { runSshTests } from "./sshTests.ts";
 
-/** The ports that are looked at, and what stands behind each. */
+/** The ports that are looked at, and what follows each. */
 export const watchedPorts = [
 	{ port: 11434, use: "the gate" },
 	{ port: 443, use: "tailscale serve" },
@@ -49,7 +49,7 @@ export interface Report {
  * Rules only add to each other, so each is judged alone; `srcPosture` and `via`
  * can only narrow a rule and are not counted in its favour. What the file does
  * not say (who is in a synced group, whose an address is) is a finding of kind
- * `unknown`. Ping alone (`icmp:*`) is no access.
+ * `unknown`. Ping alone (`icmp:*`) is not access.
  */
 export function judgePolicy(policy: TailnetPolicy, server: Server): Report {
 	const selectors = readSelectors(policy, server);
@@ -176,7 +176,7 @@ function judgeFile(
 			...place,
 			kind: "duplicate",
 			severity: "high",
-			says: `${place.at} stands here a second time, and Tailscale counts only one of the two; both are judged here`,
+			says: `${place.at} is here a second time, and Tailscale counts only one of the two; both are judged here`,
 			change: "keep one, with the content of both",
 		});
 	for (const { message, change, ...place } of policy.refused)

@@ -235,7 +235,7 @@ function judgeWayOut(
 		server.tags.includes(host) ? `other machines with ${host}` : host,
 	);
 	const answers = selectors.mean(sources.map(({ selector }) => selector));
-	// Whoever lets all devices reach the server has been told already.
+	// Anyone who lets all devices reach the server has been told already.
 	const isPeersOnly = beyond.every((host) => server.tags.includes(host));
 	const opens = [...answers.keys()].filter(
 		(source) =>
@@ -276,7 +276,7 @@ function isWideTcp(spec: PortSpec): boolean {
 	return isTcp(spec) && isWide(spec);
 }
 
-/** A spec with its protocol, which stands in `text` already where the file has it. */
+/** A spec with its protocol, which is in `text` already where the file has it. */
 function nameSpec({ text, protocol }: PortSpec): string {
 	return text.includes(":") ? text : `${protocol}:${text}`;
 }

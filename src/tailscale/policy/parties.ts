@@ -14,7 +14,7 @@ import {
 	type Server,
 } from "./selectors.ts";
 
-/** One that a test speaks of: whoever signs in as a user, a device with a tag, or the device at an address. */
+/** One that a test speaks of: a person who signs in as a user, a device with a tag, or the device at an address. */
 export type Party =
 	| { readonly sort: "user"; readonly name: string }
 	| {
@@ -126,7 +126,7 @@ export function takesIn(
 					? "yes"
 					: "no";
 	if (found !== undefined)
-		// Whoever a test names is there by the addresses that Tailscale gave.
+		// What a test names is there by the addresses that Tailscale gave.
 		return found.complete ? holdsServer(tailnetPart(found.set), []) : "unknown";
 	if (selector === party.name) return "yes";
 	if (party.sort === "tag")

@@ -42,7 +42,7 @@ export interface SshRule extends Place {
 	readonly postures: readonly string[];
 }
 
-/** A list of names that stands at one place. */
+/** A list of names that is at one place. */
 export interface NameList extends Place {
 	readonly names: readonly string[];
 }
@@ -52,7 +52,7 @@ export interface NameAt extends Place {
 	readonly name: string;
 }
 
-/** What a device says of itself; a value that is no text, number or truth value is left out. */
+/** What a device says of itself; a value that is not a text, number or truth value is left out. */
 export type Attributes = ReadonlyMap<string, string | number | boolean>;
 
 /** An entry of `tests`: ports that a source must be able to open, or must not. */
@@ -116,7 +116,7 @@ export interface TailnetPolicy {
  * what Tailscale itself made of policies, as recorded in headscale's
  * hscontrol/policy/v2/testdata.
  *
- * @throws {BadFileError} with line numbers, if the text is no HuJSON object
+ * @throws {BadFileError} with line numbers, if the text is not a HuJSON object
  */
 export function parseTailnetPolicy(text: string, file: string): TailnetPolicy {
 	return readPolicy(parseHuJson(text, file));
@@ -230,7 +230,7 @@ function readPolicy({ root, placeOf }: HuJson): TailnetPolicy {
 		if (protocol === undefined)
 			refuse(
 				proto ?? entry,
-				`${quoteItem(proto)} is no protocol such as "tcp"`,
+				`${quoteItem(proto)} is not a protocol such as "tcp"`,
 			);
 		const targets: Target[] = [];
 		for (const text of required(entry, "dst", "ports")) {
@@ -253,7 +253,7 @@ function readPolicy({ root, placeOf }: HuJson): TailnetPolicy {
 	const readSsh = (entry: Item): SshRule => ({
 		...placeOf(entry),
 		isCheck: trimBlanks(textOf(field(entry, "action")) ?? "") === "check",
-		// Without one of them an entry says nothing, and is no mistake either.
+		// Without one of them an entry says nothing, and is not a mistake either.
 		sources: optional(entry, "src"),
 		hosts: optional(entry, "dst"),
 		users: optional(entry, "users"),

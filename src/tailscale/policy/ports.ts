@@ -68,7 +68,7 @@ const named: Readonly<Record<string, Protocol>> = {
 };
 
 /**
- * Reads `proto` of an acl or of a test, or what stands before the colon in a
+ * Reads `proto` of an acl or of a test, or what is before the colon in a
  * grant's `ip`: a name or an IANA number. Absent means TCP, UDP and ICMP.
  */
 export function parseProtocol(value: unknown): Protocol | undefined {

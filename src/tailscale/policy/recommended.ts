@@ -43,7 +43,7 @@ export function isHeadscaleAdmin(text: string): boolean {
 	return /^[A-Za-z0-9][A-Za-z0-9._+-]*@[A-Za-z0-9.-]*$/.test(text);
 }
 
-/** What stands at the head of the policy: how to put it in force. */
+/** What is at the head of the policy: how to put it in force. */
 function explain({
 	control,
 	serverTag,
@@ -145,7 +145,7 @@ ${explain(choices)}
 // src nor their dst is "*". Try it: llamagate policy check FILE
 {
 	"tagOwners": {
-		// Who may put the tag on a device. Whoever can is a client, so keep it narrow.
+		// Who may put the tag on a device. Anyone who can is a client, so keep it narrow.
 		"${serverTag}": [${owners}],
 		"${clientTag}": [${owners}],
 	},

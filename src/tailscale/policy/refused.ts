@@ -51,7 +51,7 @@ export function findRefusals(
 		if (!isTag(name))
 			refuse(
 				owners,
-				`${quote(name)} is no name for a tag`,
+				`${quote(name)} is not a name for a tag`,
 				"write tag: and then a letter, and letters of A to Z, digits and dashes",
 			);
 	for (const grant of entries("grants")) refuseGrant(grant, refuse);
@@ -91,7 +91,7 @@ function refuseGroup(name: string, members: Item, refuse: Refuse): void {
 	if (!name.startsWith("group:"))
 		refuse(
 			members,
-			`${quote(name)} is no name for a group`,
+			`${quote(name)} is not a name for a group`,
 			`call it ${quote(`group:${name}`)}`,
 		);
 	for (const member of elementsOf(members))
@@ -197,7 +197,7 @@ function refuseRule(
 		if (host === "autogroup:self" && strangers[0] !== undefined)
 			refuse(
 				item,
-				`autogroup:self stands for devices of the source's own user, and src has ${quoteItem(strangers[0])}, which is no user`,
+				`autogroup:self stands for devices of the source's own user, and src has ${quoteItem(strangers[0])}, which is not a user`,
 				"write autogroup:member as src, or give the two rules of their own",
 			);
 		if (host === "autogroup:danger-all")
@@ -258,7 +258,7 @@ function refuseSsh(entry: Item, refuse: Refuse): void {
 		if (["", "*"].includes(textOf(user) ?? "-"))
 			refuse(
 				user,
-				`users has ${quoteItem(user)}, which is no user`,
+				`users has ${quoteItem(user)}, which is not a user`,
 				'name the users, or write "autogroup:nonroot", and "root" beside it if need be',
 			);
 	for (const value of listed(entry, "acceptEnv"))
@@ -275,7 +275,7 @@ function refuseSsh(entry: Item, refuse: Refuse): void {
 	)
 		refuse(
 			period,
-			`checkPeriod ${quoteItem(period)} is no time of up to 168 hours`,
+			`checkPeriod ${quoteItem(period)} is not a time of up to 168 hours`,
 			'write a time such as "12h", or "always"',
 		);
 	for (const item of listed(entry, "dst")) {

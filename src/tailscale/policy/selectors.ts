@@ -77,7 +77,7 @@ export function isEveryone(selector: string): boolean {
 export interface Meaning extends Source {
 	readonly selector: string;
 	/**
-	 * Whether it means the server. A tagged device is nobody's own, so users,
+	 * Whether it means the server. A tagged device belongs to no user, so users,
 	 * groups, roles and `autogroup:self` never mean it. The server is taken to
 	 * carry its tags and no other.
 	 */

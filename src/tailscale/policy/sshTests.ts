@@ -79,7 +79,7 @@ export function runSshTests(
 		}
 		for (const host of test.hosts) {
 			const to = /^autogroup:internet$/.test(host.name)
-				? { wrong: "autogroup:internet is no machine to log in on" }
+				? { wrong: "autogroup:internet is not a machine to log in on" }
 				: readParty(host.name, policy, selectors, server);
 			if ("wrong" in to) {
 				tally.fail(

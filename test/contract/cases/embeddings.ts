@@ -37,7 +37,7 @@ export const embeddings: Group = {
 					`${path} ${JSON.stringify(body)}`,
 				);
 		},
-		"an input that is no text is refused": async (t, ollama) => {
+		"an input that is not a text is refused": async (t, ollama) => {
 			t.match(
 				await ollama.ask("POST", "/api/embed", { model: "smol", input: 5 }),
 				{ status: 400, text: '{"error":"invalid input type"}' },
