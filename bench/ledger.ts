@@ -17,6 +17,7 @@ import { startStandIn } from "../src/ollama/standIn.ts";
 import { bearer, startGate, testKeys } from "../test/support/gate.ts";
 import { madeUp, startLedger } from "./ledger/start.ts";
 import { measureSteady } from "./ledger/steady.ts";
+import { measureStreams } from "./ledger/streams.ts";
 import { cpuSeconds, pinning, start, stop, stopAll } from "./processes.ts";
 import {
 	fixed,
@@ -35,24 +36,26 @@ import {
  *
  *     node bench/ledger.ts [--records 10000000] [--seconds 20] [--rounds 3] [--only LIST]
  *
+ * `--only streams [--seconds 140]` compares what 64 streams feel of it, and
  * `--only steady [--minutes 60]` writes 2,000 records a second for an hour.
  */
 const { values: options, positionals } = parseArgs({
 	allowPositionals: true,
 	options: {
 		records: { type: "string", default: "10000000" },
-		seconds: { type: "string", default: "20" },
+		seconds: { type: "string" },
 		rounds: { type: "string", default: "3" },
 		minutes: { type: "string", default: "60" },
 		only: { type: "string", default: "throughput,gate,question" },
 	},
 });
-const [mostRecords, seconds, rounds, minutes] = [
+const [mostRecords, rounds, minutes] = [
 	options.records,
-	options.seconds,
 	options.rounds,
 	options.minutes,
-].map(Number) as [number, number, number, number];
+].map(Number) as [number, number, number];
+const seconds = Number(options.seconds ?? 20);
+const streamSeconds = Number(options.seconds ?? 140);
 
 type Shown = Omit<Section, "name" | "figures" | "data">;
 const section = (shown: Shown) =>
@@ -283,6 +286,9 @@ const parts: Record<string, () => Promise<void>> = {
 	throughput: measureThroughput,
 	gate: measureGate,
 	question: measureQuestion,
+	streams: async () => {
+		process.stdout.write(section(await measureStreams(folder, streamSeconds)));
+	},
 	steady: async () => {
 		process.stdout.write(section(await measureSteady(folder, minutes)));
 	},
