@@ -10,11 +10,11 @@ import {
 	typed,
 	userName,
 } from "../config/load.ts";
+import { isForServiceGroup } from "../config/secretFile.ts";
 import { exitCodes } from "../errors.ts";
 import { loadRules } from "../gate/rules.ts";
 import {
 	defaultScopes,
-	isForServiceGroup,
 	type KeyEntry,
 	loadKeys,
 	parseTime,

@@ -1,3 +1,4 @@
+import { stat } from "node:fs/promises";
 import { userInfo } from "node:os";
 import path from "node:path";
 import { maxTimerDays, parseDuration, parseSize } from "../duration.ts";
@@ -13,10 +14,12 @@ import {
 	type Range,
 } from "../net/ranges.ts";
 import { type Priority, priorities } from "../priority.ts";
+import { type AlarmEntry, alarmMistakes } from "./alarms.ts";
 import { type LedgerSettings, readLedger } from "./ledger.ts";
 import { type LoginRule, loginMistakes } from "./logins.ts";
 import { NoOrdinaryFile, readOrdinaryFile } from "./ordinaryFile.ts";
 import { type ConfigFile, configSchema, defaultsOf } from "./schema.ts";
+import { isForServiceGroup, isOpenToOthers } from "./secretFile.ts";
 import { readState, type StateSettings } from "./state.ts";
 import { joinPath, parseStrictJson, quote } from "./strictJson.ts";
 
@@ -92,6 +95,8 @@ export interface Settings {
 	};
 	/** `undefined` where nothing is kept. */
 	readonly ledger: LedgerSettings | undefined;
+	/** Whom the ledger tells at once; files are absolute. */
+	readonly alarms: readonly AlarmEntry[];
 	readonly budgets: { readonly withoutLedger: "batch" | "refuse" };
 	/** `undefined` where the gate shares nothing with others. */
 	readonly state: StateSettings | undefined;
@@ -107,7 +112,18 @@ export interface Settings {
  * @throws {BadFileError} with every mistake in it, also when it cannot be read
  */
 export async function loadConfig(file: string): Promise<Settings> {
-	return parseConfig(await readConfig(file), file);
+	const settings = parseConfig(await readConfig(file), file);
+	if (settings.alarms.some(({ url }) => url !== undefined)) {
+		const stats = await stat(file);
+		if (isOpenToOthers(stats))
+			throw new BadFileError(file, [
+				{
+					path: "alarms",
+					message: `has a url, which is a secret, and others than its owner may read the file (mode ${formatMode(stats.mode)}); run: sudo chmod ${isForServiceGroup(stats) ? "o-rwx" : "600"} ${file}, or keep the address in a urlFile`,
+				},
+			]);
+	}
+	return settings;
 }
 
 /**
@@ -240,6 +256,11 @@ export function parseConfig(text: string, file: string): Settings {
 		config.identity.rules,
 	))
 		refuse(["identity", ...where], message);
+	for (const [where, message] of alarmMistakes(
+		config.alarms,
+		config.ledger !== undefined,
+	))
+		refuse(["alarms", ...where], message);
 	for (const where of durations) {
 		const text = where.reduce<unknown>(
 			(node, name) => (node as Record<string, unknown>)[name],
@@ -319,6 +340,14 @@ export function parseConfig(text: string, file: string): Settings {
 			metrics,
 		},
 		ledger,
+		alarms: config.alarms.map((alarm) =>
+			alarm.urlFile === undefined
+				? alarm
+				: {
+						...alarm,
+						urlFile: path.resolve(path.dirname(file), alarm.urlFile),
+					},
+		),
 		budgets: config.budgets,
 		state,
 		drainTimeoutMs: inMs(config.drainTimeout),

@@ -1,4 +1,5 @@
 import { durationPattern, sizePattern } from "../duration.ts";
+import { alarmsSchema } from "./alarms.ts";
 import { loginRulesSchema } from "./logins.ts";
 
 /**
@@ -436,6 +437,7 @@ export const configSchema = {
 				),
 				required: ["url"],
 			},
+			alarms: alarmsSchema,
 			drainTimeout: duration(
 				"30s",
 				"After SIGTERM: how long running streams may finish before they are cut.",
@@ -509,6 +511,8 @@ export interface SchemaNode {
 	readonly enum?: readonly string[];
 	readonly properties?: Readonly<Record<string, SchemaNode>>;
 	readonly "x-expected"?: string;
+	/** A value that is refused is not quoted. */
+	readonly "x-secret"?: boolean;
 }
 
 /** Every setting with its default, as the example file shows it; none of a section that may be left out. */

@@ -262,7 +262,7 @@ function explain(
 			: String(error.message ?? "another value"));
 	return at(
 		path,
-		`expected ${expected}${showValues ? `, got ${quote(error.data)}` : ""}`,
+		`expected ${expected}${showValues && node?.["x-secret"] !== true ? `, got ${quote(error.data)}` : ""}`,
 	);
 }
 

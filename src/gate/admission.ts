@@ -199,11 +199,22 @@ function identify(
 		state.accessLog.enterAuthFailure(address, requestId, failure);
 		if (state.shared !== undefined && failure.fresh > 0 && !failure.lockedOut)
 			void tellOfFailure(state, state.shared, address, failure.fresh);
+		if (failure.lockedOut)
+			state.raise(
+				"lockout",
+				`${address} is locked out after too many wrong keys`,
+			);
 		if (failure.fresh > 0)
 			pairAddresses(state, address, req.socket.remotePort ?? 0);
 	}
-	if (authentication.canary !== undefined)
-		state.accessLog.enterCanaryUse(authentication.canary, address, requestId);
+	const { canary } = authentication;
+	if (canary !== undefined) {
+		state.accessLog.enterCanaryUse(canary, address, requestId);
+		state.raise(
+			"canary",
+			`the canary key "${canary}" was used by ${address}: whoever has it has been where it was kept`,
+		);
+	}
 	return authentication;
 }
 

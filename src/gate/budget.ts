@@ -9,7 +9,7 @@ import type { GateState } from "./state.ts";
  * waits with those of class `batch`.
  */
 export function checkBudget(
-	{ budgets, settings, log }: GateState,
+	{ budgets, settings, log, raise }: GateState,
 	exchange: Exchange,
 ): Refusal | undefined {
 	const { name, budget } = exchange.knownCredential.key;
@@ -23,7 +23,13 @@ export function checkBudget(
 		// Where gates share budgets it has one already.
 		exchange.reservation,
 	);
-	if (isNews)
+	if (isNews) {
+		raise(
+			"budget",
+			kind === "exhausted"
+				? `the budget of the key "${name}" is used up; it begins anew at ${new Date(standing.resetsAtMs).toISOString()}`
+				: `four fifths of the budget of the key "${name}" are used`,
+		);
 		log.warn(
 			{
 				event: kind === "exhausted" ? "budget_exhausted" : "budget_low",
@@ -34,6 +40,7 @@ export function checkBudget(
 				? "the budget of a key is used up"
 				: "four fifths of the budget of a key are used",
 		);
+	}
 	if (isLow)
 		exchange.replyHeaders.push(
 			"x-llamagate-budget-remaining",

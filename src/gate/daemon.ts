@@ -1,5 +1,6 @@
 import { openAdminServer } from "../admin/server.ts";
 import { type Settings, typed } from "../config/load.ts";
+import type { Raise } from "../ledger/alarms/alarm.ts";
 import { costOf } from "../ledger/budgets.ts";
 import { LedgerClient } from "../ledger/client.ts";
 import { createLog, flushLog, type Log, type LogSink } from "../log.ts";
@@ -54,9 +55,14 @@ export async function startDaemon(
 	const log = createLog(rules.settings.logLevel, sink);
 	const ledger = openLedgerClient(rules.settings, log);
 	const accessLog = new AccessLog(log, sink, accountTo(ledger));
-	const gate = await createGate(rules, accessLog, log);
-	// Before anybody is let in.
 	let rulesNow = () => rules;
+	const raise: Raise = (subject, text) => {
+		const { alarms } = rulesNow().settings;
+		if (alarms.some(({ on }) => on?.includes(subject) ?? true))
+			ledger?.alarm(subject, text);
+	};
+	const gate = await createGate(rules, accessLog, log, raise);
+	// Before anybody is let in.
 	const budgets = await restoreBudgets(gate.budgets, () => rulesNow(), log);
 	let isStarted = false;
 	const listener = await listen(rules.settings, gate, log, () => {
@@ -70,7 +76,7 @@ export async function startDaemon(
 		(next, previous) => {
 			gate.replaceRules(next);
 			takeOver(next.settings, previous.settings, listener, log);
-			warnOfExpiry(next, log);
+			warnOfExpiry(next, log, raise);
 			void warnOfUselessLogins(next.settings, log);
 			budgets.look();
 		},
@@ -78,7 +84,7 @@ export async function startDaemon(
 	);
 	rulesNow = () => reloader.rules;
 	void warnOfUselessLogins(rules.settings, log);
-	const stopWatch = watchExpiry(reloader, log);
+	const stopWatch = watchExpiry(reloader, log, raise);
 
 	const daemon = {
 		startedAt,
@@ -195,12 +201,14 @@ function takeOver(
 	listener: Listener,
 	log: Log,
 ): void {
-	const changed = (part: "listen" | "admin" | "ledger" | "state") =>
+	const changed = (part: "listen" | "admin" | "ledger" | "state" | "alarms") =>
 		JSON.stringify(previous[part]) !== JSON.stringify(next[part]);
 	log.level = next.logLevel;
 	if (changed("listen")) listener.move(next.listen);
 	for (const part of ["admin", "ledger", "state"] as const)
 		if (changed(part)) log.warn(`${part} has changed; that takes a restart`);
+	if (changed("alarms"))
+		log.warn("alarms have changed; that takes a restart of the ledger");
 }
 
 /** Without a tunnel device tailscaled brings its peers from loopback, where no login counts. */
@@ -225,29 +233,30 @@ async function warnOfUselessLogins(
 }
 
 /** A key that is about to run out is told of at the start, at a reload, and every day. */
-function watchExpiry(reloader: Reloader, log: Log): () => void {
-	const timer = setInterval(
-		() => warnOfExpiry(reloader.rules, log),
-		expiryWatchMs,
-	);
+function watchExpiry(reloader: Reloader, log: Log, raise: Raise): () => void {
+	const look = () => warnOfExpiry(reloader.rules, log, raise);
+	const timer = setInterval(look, expiryWatchMs);
 	timer.unref();
-	warnOfExpiry(reloader.rules, log);
+	look();
 	return () => clearInterval(timer);
 }
 
-function warnOfExpiry({ keyring }: Rules, log: Log): void {
+function warnOfExpiry({ keyring }: Rules, log: Log, raise: Raise): void {
 	const nowMs = Date.now();
-	for (const { name, expiresAtMs } of keyring.expiring(nowMs + expiryNoticeMs))
+	for (const { name, expiresAtMs } of keyring.expiring(
+		nowMs + expiryNoticeMs,
+	)) {
+		const expires = new Date(expiresAtMs).toISOString();
 		log.warn(
-			{
-				event: "key_expires",
-				key: name,
-				expires: new Date(expiresAtMs).toISOString(),
-			},
+			{ event: "key_expires", key: name, expires },
 			expiresAtMs <= nowMs
 				? "a key has expired; rotate or revoke it"
 				: "a key expires within seven days; rotate it",
 		);
+		// One that has run out long ago was meant to.
+		if (expiresAtMs > nowMs - expiryWatchMs)
+			raise("key_expiring", `the key "${name}" expires at ${expires}`);
+	}
 }
 
 /** Sent from the event loop that serves: where it hangs, no sign of life comes, and systemd starts anew. */

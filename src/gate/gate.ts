@@ -3,6 +3,7 @@ import type { FastifyInstance } from "fastify";
 import type { GateLive } from "../admin/live.ts";
 import type { LockedOut, StateStatus } from "../admin/status.ts";
 import type { GateTop } from "../admin/top.ts";
+import type { Raise } from "../ledger/alarms/alarm.ts";
 import type { Budgets } from "../ledger/budgets.ts";
 import type { Log } from "../log.ts";
 import { matchRoute } from "../ollama/routes.ts";
@@ -113,8 +114,9 @@ export async function createGate(
 	rules: Rules,
 	accessLog: AccessLog,
 	log: Log,
+	raise: Raise = () => {},
 ): Promise<Gate> {
-	const state = new GateState(rules, accessLog, log);
+	const state = new GateState(rules, accessLog, log, raise);
 	const shared = await Shared.open(rules, state);
 	if (shared !== undefined) state.share(shared);
 	const app = await createApp(state, (exchange) => relayTo(state, exchange));

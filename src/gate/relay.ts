@@ -358,8 +358,7 @@ export class Relay implements UpstreamSink, BodyReader, Turn {
 			this.exchange.closing = true;
 			this.refuse(stalled("stopped coming"));
 		} else {
-			const seconds = Math.round(quietMs / 1000);
-			const message = `Ollama sent nothing for ${seconds} s`;
+			const message = `Ollama sent nothing for ${Math.round(quietMs / 1000)} s`;
 			this.#state.noteUpstreamFailure();
 			this.#fail({ status: 504, reason: "upstream_timeout", message });
 		}

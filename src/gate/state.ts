@@ -1,4 +1,5 @@
 import type { Settings } from "../config/load.ts";
+import type { Raise } from "../ledger/alarms/alarm.ts";
 import { Budgets } from "../ledger/budgets.ts";
 import type { Log } from "../log.ts";
 import { ActiveSet } from "../net/activeSet.ts";
@@ -50,7 +51,11 @@ export class GateState {
 	#shared: Shared | undefined;
 	readonly #saidAtMs = new Map<string, number>();
 
-	constructor(rules: Rules, accessLog: AccessLog, log: Log) {
+	/** Tells the owner at once, where the owner wants that. */
+	readonly raise: Raise;
+
+	constructor(rules: Rules, accessLog: AccessLog, log: Log, raise: Raise) {
+		this.raise = raise;
 		this.#rules = rules;
 		this.#upstream = new Upstream(rules.settings.upstream);
 		this.#whois = openWhois(rules.settings);
@@ -125,11 +130,10 @@ export class GateState {
 
 	/** Ollama could not be reached, broke off or was silent for too long. */
 	noteUpstreamFailure(): void {
-		if (this.upstreamHealth.failed(performance.now()))
-			this.log.error(
-				{ event: "upstream_down" },
-				"Ollama has answered no request for half a minute",
-			);
+		if (!this.upstreamHealth.failed(performance.now())) return;
+		const says = "Ollama has answered no request for half a minute";
+		this.log.error({ event: "upstream_down" }, says);
+		this.raise("upstream_down", says);
 	}
 
 	/** Logs a warning that an attacker could cause as often as it likes. */

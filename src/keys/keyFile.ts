@@ -1,4 +1,3 @@
-import type { Stats } from "node:fs";
 import {
 	open,
 	readdir,
@@ -23,6 +22,7 @@ import {
 	shareSchema,
 } from "../config/ruleSchema.ts";
 import type { SchemaNode } from "../config/schema.ts";
+import { isForServiceGroup } from "../config/secretFile.ts";
 import { joinPath, parseStrictJson } from "../config/strictJson.ts";
 import { durationPattern } from "../duration.ts";
 import {
@@ -238,15 +238,6 @@ export async function loadKeys(
 		throw unreadable(file, error, `Make the first key with: ${addKey}`);
 	}
 	return parseKeys(text, file);
-}
-
-/** Whether a file of root's is shown to one group, the daemon's, which can then read but not change it. */
-export function isForServiceGroup({
-	uid,
-	gid,
-	mode,
-}: Pick<Stats, "uid" | "gid" | "mode">): boolean {
-	return uid === 0 && gid !== 0 && (mode & 0o040) !== 0;
 }
 
 /**

@@ -1,8 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { formatMode, unreadable } from "../config/load.ts";
 import { readOrdinaryFile } from "../config/ordinaryFile.ts";
+import { isOpenToOthers } from "../config/secretFile.ts";
 import { BadFileError, UnwritableFileError } from "../errors.ts";
-import { isForServiceGroup, writeNew } from "./keyFile.ts";
+import { writeNew } from "./keyFile.ts";
 import { bitsOf } from "./newKey.ts";
 
 /** A shorter one could be found from a token (RFC 7518, 3.2: as long as the hash). */
@@ -23,8 +24,7 @@ export async function loadPeopleSecret(
 	try {
 		const read = await readOrdinaryFile(file);
 		const { mode } = read.stats;
-		const allowed = isForServiceGroup(read.stats) ? 0o740 : 0o700;
-		if ((mode & 0o777 & ~allowed) !== 0)
+		if (isOpenToOthers(read.stats))
 			throw bad(
 				file,
 				`others than its owner may read or write it (mode ${formatMode(mode)}); run chmod 600 on it`,

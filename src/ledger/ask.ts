@@ -1,5 +1,11 @@
 import { connect } from "node:net";
-import { type Answer, maxAnswerLength, onLines } from "./protocol.ts";
+import type { Trial } from "./alarms/dispatcher.ts";
+import {
+	type Answer,
+	maxAnswerLength,
+	onLines,
+	type Question,
+} from "./protocol.ts";
 import type { UsageQuery, UsageRow } from "./store.ts";
 
 const strange = "what answers is not a ledger";
@@ -15,9 +21,32 @@ export function askLedger(
 	socketPath: string,
 	query: UsageQuery,
 ): Promise<readonly UsageRow[] | string> {
+	return ask(socketPath, { query }, (answer) =>
+		"rows" in answer ? answer.rows : undefined,
+	);
+}
+
+/**
+ * Has the ledger send a message to everybody whom it would alarm.
+ *
+ * @returns what came of each, or why none was sent
+ */
+export function tryAlarmsOf(
+	socketPath: string,
+): Promise<readonly Trial[] | string> {
+	return ask(socketPath, { trial: true }, (answer) =>
+		"trials" in answer ? answer.trials : undefined,
+	);
+}
+
+function ask<T>(
+	socketPath: string,
+	question: Question,
+	read: (answer: Answer) => T | undefined,
+): Promise<T | string> {
 	return new Promise((resolve) => {
 		const socket = connect(socketPath);
-		const end = (answer: readonly UsageRow[] | string) => {
+		const end = (answer: T | string) => {
 			resolve(answer);
 			socket.destroy();
 		};
@@ -34,10 +63,9 @@ export function askLedger(
 		socket.on("close", () => end("the ledger closed the connection"));
 		onLines(socket, maxAnswerLength, (line) => {
 			const answer = readAnswer(line);
-			if ("rows" in answer) end(answer.rows);
-			else end("error" in answer ? answer.error : strange);
+			end(read(answer) ?? ("error" in answer ? answer.error : strange));
 		});
-		socket.write(`${JSON.stringify({ query })}\n`);
+		socket.write(`${JSON.stringify(question)}\n`);
 	});
 }
 

@@ -1,7 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { connect, type Socket } from "node:net";
+import type { AlarmSubject } from "../config/alarms.ts";
 import type { Log } from "../log.ts";
 import { Aggregates } from "./aggregate.ts";
+import { AlarmOutbox, type Numbered } from "./alarms/outbox.ts";
 import {
 	type Answer,
 	maxAnswerLength,
@@ -57,6 +59,7 @@ export class LedgerClient {
 	readonly #log: Log;
 	/** Names this run of the gate. */
 	readonly #source = randomBytes(12).toString("hex");
+	readonly #alarms = new AlarmOutbox();
 	#pending: UsageRecord[] = [];
 	#older = new Aggregates(maxAggregates);
 	/** Sent, or to be sent again; nobody knows which of them are in the file. */
@@ -93,6 +96,16 @@ export class LedgerClient {
 				this.#timer = undefined;
 				this.#send();
 			}, batchMs).unref();
+	}
+
+	/** Has the ledger tell its people, now or once it is there. */
+	alarm(subject: AlarmSubject, text: string): void {
+		const alarm = this.#alarms.add({ subject, text }, performance.now());
+		if (alarm !== undefined && this.#isReady) this.#sendAlarm(alarm);
+	}
+
+	#sendAlarm(alarm: Numbered): void {
+		this.#socket?.write(`${JSON.stringify({ alarm })}\n`);
 	}
 
 	get counts(): LedgerCounts {
@@ -213,6 +226,7 @@ export class LedgerClient {
 		}
 		if ("last" in answer) this.#begin(answer.last);
 		else if ("done" in answer) this.#finish(answer.done);
+		else if ("seen" in answer) this.#alarms.done(answer.seen);
 		else if ("failed" in answer || "error" in answer) {
 			socket?.destroy();
 			return "why" in answer ? answer.why : answer.error;
@@ -225,6 +239,7 @@ export class LedgerClient {
 		this.#finish(last);
 		this.#isReady = true;
 		for (const { line } of this.#inFlight) this.#socket?.write(line);
+		for (const alarm of this.#alarms.waiting) this.#sendAlarm(alarm);
 		this.#send();
 	}
 

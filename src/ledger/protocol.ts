@@ -1,5 +1,7 @@
 import type { Socket } from "node:net";
 import { StringDecoder } from "node:string_decoder";
+import type { Trial } from "./alarms/dispatcher.ts";
+import type { Numbered } from "./alarms/outbox.ts";
 import type { UsageRecord } from "./record.ts";
 import type { UsageQuery, UsageRow } from "./store.ts";
 
@@ -10,11 +12,17 @@ import type { UsageQuery, UsageRow } from "./store.ts";
  * and sends those behind it. Each is answered once it is on the disk; one that
  * cannot be written is answered `failed`, and the connection closes: its gate
  * keeps it, and what follows it, and comes again.
+ *
+ * Its alarms have numbers of their own, and are answered once somebody was told
+ * or nobody can be, which may take an hour; a gate that comes again sends those
+ * that were not answered.
  */
 export type Question =
 	| { readonly hello: string }
 	| Batch
-	| { readonly query: UsageQuery };
+	| { readonly query: UsageQuery }
+	| { readonly alarm: Numbered }
+	| { readonly trial: true };
 
 /** Records of one gate, which go into the file whole, or not at all. */
 export interface Batch {
@@ -30,6 +38,9 @@ export type Answer =
 	| { readonly done: number }
 	| { readonly failed: number; readonly why: string }
 	| { readonly rows: readonly UsageRow[] }
+	/** That alarm was sent, or given up, or nobody wants it. */
+	| { readonly seen: number }
+	| { readonly trials: readonly Trial[] }
 	| { readonly error: string };
 
 /** The most records in a batch. */

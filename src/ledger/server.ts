@@ -3,6 +3,10 @@ import { formatDatabase } from "../config/databaseUrl.ts";
 import { Finding } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { removeStaleSocket } from "../net/staleSocket.ts";
+import { readAlarm } from "./alarms/alarm.ts";
+import { openAlarmBook } from "./alarms/book.ts";
+import { AlarmDispatcher } from "./alarms/dispatcher.ts";
+import type { AlarmTarget } from "./alarms/targets.ts";
 import { type Book, type BookPlace, openBook } from "./book.ts";
 import {
 	type Answer,
@@ -21,6 +25,8 @@ const forgetEveryMs = 3_600_000;
 
 export interface LedgerOptions extends BookPlace {
 	readonly socket: string;
+	/** Whom it tells of what; nobody if it is not given. */
+	readonly alarms?: readonly AlarmTarget[];
 }
 
 export interface Ledger {
@@ -39,12 +45,17 @@ export async function openLedger(
 	log: Log,
 ): Promise<Ledger> {
 	const book = await openBook(options, log);
+	const alarms = new AlarmDispatcher(
+		options.alarms ?? [],
+		openAlarmBook(options.file, log),
+		log,
+	);
 	const sockets = new Set<Socket>();
 	const server = createServer((socket) => {
 		sockets.add(socket);
 		socket.once("close", () => sockets.delete(socket));
 		socket.on("error", () => {});
-		serve(socket, book);
+		serve(socket, book, alarms);
 	});
 	server.maxConnections = maxConnections;
 	try {
@@ -68,6 +79,7 @@ export async function openLedger(
 	return {
 		async close() {
 			clearInterval(timer);
+			alarms.close();
 			for (const socket of sockets) socket.destroy();
 			await new Promise((resolve) => server.close(resolve));
 			await book.close();
@@ -94,15 +106,26 @@ async function listen(server: Server, socket: string): Promise<void> {
 		);
 }
 
-/** Answers a connection's lines in their order; while one is at work, no more are read. */
-function serve(socket: Socket, book: Book): void {
+/**
+ * Answers a connection's lines in their order; while one is at work, no more are
+ * read. Alarms are answered when their time has come, which holds up nothing.
+ */
+function serve(socket: Socket, book: Book, alarms: AlarmDispatcher): void {
 	const lines: string[] = [];
 	let isAtWork = false;
 	const work = async () => {
 		isAtWork = true;
 		socket.pause();
 		for (let line = lines.shift(); line !== undefined; line = lines.shift()) {
-			const answer = await answerTo(line, book);
+			const asked = readQuestion(line);
+			const seen = asked && alarmAnswer(asked, alarms);
+			if (seen instanceof Promise) {
+				void seen.then((answer) => {
+					if (socket.writable) socket.write(`${JSON.stringify(answer)}\n`);
+				});
+				continue;
+			}
+			const answer = seen ?? (await answerTo(asked, book));
 			// What has come of a gate that is gone is written too; only the answer is not.
 			socket.write(`${JSON.stringify(answer)}\n`);
 			if ("failed" in answer || "error" in answer) {
@@ -121,13 +144,38 @@ function serve(socket: Socket, book: Book): void {
 	});
 }
 
-async function answerTo(line: string, book: Book): Promise<Answer> {
-	let asked: Record<string, unknown>;
+type Asked = Record<string, unknown>;
+
+/** @returns `undefined` where it is no JSON */
+function readQuestion(line: string): Asked | undefined {
 	try {
-		asked = Object(JSON.parse(line));
+		return Object(JSON.parse(line)) as Asked;
 	} catch {
-		return { error: "this is not JSON" };
+		return undefined;
 	}
+}
+
+/** @returns `undefined` where it is no matter of alarms */
+function alarmAnswer(
+	{ alarm, trial }: Asked,
+	alarms: AlarmDispatcher,
+): Promise<Answer> | Answer | undefined {
+	if (trial === true)
+		return alarms
+			.try()
+			.then((told) =>
+				typeof told === "string" ? { error: told } : { trials: told },
+			);
+	if (alarm === undefined) return undefined;
+	const read = readAlarm(alarm);
+	const { number } = Object(alarm) as { number?: unknown };
+	if (read === undefined || !Number.isSafeInteger(number))
+		return { error: "this is not an alarm" };
+	return alarms.take(read).then(() => ({ seen: Number(number) }));
+}
+
+async function answerTo(asked: Asked | undefined, book: Book): Promise<Answer> {
+	if (asked === undefined) return { error: "this is not JSON" };
 	const { hello, source, batch, records, query } = asked;
 	if (isName(hello)) {
 		const last = await book.lastBatch(hello);

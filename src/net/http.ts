@@ -7,3 +7,8 @@ export const { Agent, createServer, request, STATUS_CODES } =
 	process.getBuiltinModule("node:http");
 
 export type Agent = InstanceType<typeof Agent>;
+
+/** The same of node:https, which few commands need. */
+export function secureRequest() {
+	return process.getBuiltinModule("node:https").request;
+}

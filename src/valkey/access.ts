@@ -1,9 +1,9 @@
 import { readFile } from "node:fs/promises";
 import { formatMode, unreadable } from "../config/load.ts";
 import { readOrdinaryFile } from "../config/ordinaryFile.ts";
+import { isForServiceGroup } from "../config/secretFile.ts";
 import type { StateSettings } from "../config/state.ts";
 import { BadFileError } from "../errors.ts";
-import { isForServiceGroup } from "../keys/keyFile.ts";
 
 /** What the files that `state` names hold. */
 export interface StateAccess {

@@ -1,7 +1,13 @@
 import t from "tap";
 import { bootHost, booting } from "../support/bootedHost.ts";
-import { testKeys } from "../support/gate.ts";
-import { addresses, ask, becomes, gateV4 } from "../support/namespaces.ts";
+import { node, testKeys } from "../support/gate.ts";
+import {
+	addresses,
+	ask,
+	becomes,
+	gateV4,
+	linesOf,
+} from "../support/namespaces.ts";
 import { startPostgres } from "../support/postgres.ts";
 
 const key = testKeys.user;
@@ -166,6 +172,78 @@ t.test("the ledger as a service of its own", booting(), async (t) => {
 			t.equal(
 				await host.sh(`systemctl show -P PrivateNetwork ${unit}`),
 				"yes\n",
+			);
+		},
+	);
+
+	await t.test(
+		"alarms give it a way out, which leads to nothing of this host",
+		async (t) => {
+			const { v4 } = addresses.peer;
+			const receiver = linesOf(
+				peer.start(...node, "test/support/receiverProcess.ts", v4, "8080"),
+				(line) => JSON.parse(line) as { topic?: string; message?: string },
+			);
+			await receiver.seen(() => true);
+			const network = async () => {
+				const pid = (await host.sh(`systemctl show -P MainPID ${unit}`)).trim();
+				return host.sh(`readlink /proc/${pid}/ns/net`);
+			};
+			const own = await host.sh("readlink /proc/1/ns/net");
+			const doctor = async () => {
+				const { stdout } = await host.run(
+					...["llamagate", "doctor", "--only", "gate.alarms", "--json"],
+				);
+				return /"state":\s*"(\w+)"/.exec(stdout)?.[1];
+			};
+			const use = async (alarms: readonly object[]) => {
+				const text = JSON.stringify({ ...config, ledger: {}, alarms });
+				await host.sh(`printf '%s' '${text}' >/etc/llamagate/config.json`);
+			};
+			t.equal(await doctor(), "absent");
+			await host.sh(
+				`install -d -m 0750 -g llamagate /etc/llamagate/alarms
+				echo http://${v4}:8080/gpu >/etc/llamagate/alarms/ntfy
+				chgrp llamagate /etc/llamagate/alarms/ntfy
+				chmod 0640 /etc/llamagate/alarms/ntfy`,
+			);
+			// One leads to Ollama, which asks for no key.
+			await use([
+				{ urlFile: "alarms/ntfy" },
+				{ url: "http://127.0.0.1:11434/gpu" },
+			]);
+			t.equal(await doctor(), "finding");
+			await host.must("llamagate", "setup", "--only", "gate", "--yes");
+			await becomes(t, network, own, "it has the host's network");
+			await becomes(t, doctor, "ok", "doctor likes it");
+			const tried = await host.run("llamagate", "ledger", "--test-alarm");
+			t.match(
+				tried.stdout,
+				// What the kernel drops has no answer.
+				/^ok {4}ntfy at 100\.101\.102\.105:8080\nlook {2}ntfy at 127\.0\.0\.1:11434: (EPERM|it did not answer in 10 s)\n$/,
+			);
+			await receiver.seen(({ topic }) => topic === "gpu");
+
+			await host.must("systemctl", "restart", "llamagate.service");
+			await becomes(t, status, 200, "the gate serves");
+			t.notMatch(
+				JSON.stringify([
+					await host.journal(unit),
+					await host.journal("llamagate.service"),
+				]),
+				/8080\/gpu/,
+				"no journal has the address",
+			);
+
+			await use([]);
+			t.equal(await doctor(), "finding", "a way out that nothing needs");
+			await host.must("llamagate", "setup", "--only", "gate", "--yes");
+			t.equal(await doctor(), "absent");
+			await becomes(
+				t,
+				async () => (await network()) === own,
+				false,
+				"its way out is gone",
 			);
 		},
 	);

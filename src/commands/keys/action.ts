@@ -2,13 +2,13 @@ import { stat } from "node:fs/promises";
 import { askDaemon } from "../../admin/client.ts";
 import { findPlaces, type Places } from "../../admin/places.ts";
 import { defaultConfigPath } from "../../config/load.ts";
+import { isForServiceGroup } from "../../config/secretFile.ts";
 import { exitCodes, Finding } from "../../errors.ts";
 import type { ReloadResult } from "../../gate/reload.ts";
 import type { BudgetEntry } from "../../keys/budget.ts";
 import {
 	defaultScopes,
 	defaultShare,
-	isForServiceGroup,
 	type KeyEntry,
 	parseTime,
 } from "../../keys/keyFile.ts";

@@ -29,6 +29,7 @@ import {
 	loopbackDialers,
 	tunnelFix,
 } from "../tailscale/userspace.ts";
+import { examineAlarms } from "./alarms.ts";
 import {
 	askGate,
 	findGateOwner,
@@ -235,6 +236,18 @@ export const gateExaminations: readonly Examination[] = [
 		fix: "systemctl status llamagate-ledger; journalctl -u llamagate-ledger -n 50",
 		needsRoot: true,
 		examine: examineLedger,
+	},
+	{
+		id: "gate.alarms",
+		group,
+		layer,
+		title: "Alarms can reach a person, where they are wanted",
+		severity: "warn",
+		why: "An owner who counts on being told hears nothing; and a way out that nothing needs is one too many.",
+		fix: "sudo llamagate setup --only gate, then: sudo llamagate ledger --test-alarm",
+		step: "gate",
+		needsRoot: true,
+		examine: examineAlarms,
 	},
 	{
 		id: "gate.watchdog",

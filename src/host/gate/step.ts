@@ -24,6 +24,7 @@ import {
 import { listeningSockets } from "../../system/sockets.ts";
 import { lookUpUnit } from "../../system/units.ts";
 import { becomesTrue } from "../../system/waiting.ts";
+import { alarmsDropIn, wantsAlarms } from "./alarms.ts";
 import {
 	databaseObstacle,
 	dropInOf,
@@ -114,7 +115,16 @@ export function gate(installation: Installation): Step {
 			const ledger = await ledgerOf(installation.configFile);
 			const obstacle = await databaseObstacle(ledger);
 			if (obstacle !== undefined) return unsafe(obstacle);
-			actions.push(...(await wayToDatabase(dropInOf(ledger), reload)));
+			actions.push(
+				...(await dropIn(ledgerDropIn, dropInOf(ledger), reload)),
+				...(await dropIn(
+					alarmsDropIn,
+					(await wantsAlarms(installation.configFile))
+						? await readPackaged(installation, "systemd/llamagate-way-out.conf")
+						: "",
+					reload,
+				)),
+			);
 			const wanted = ledger ? [...bootUnits, ledgerUnit] : bootUnits;
 			const missing = wanted.filter((name) => {
 				const unit = units.find((known) => known?.name === name);
@@ -177,12 +187,13 @@ export function gate(installation: Installation): Step {
 	};
 }
 
-/** Has the ledger's sandbox lead to its database, or no longer. */
-async function wayToDatabase(
+/** Has the ledger's sandbox lead somewhere, or no longer where there is nothing to write. */
+async function dropIn(
+	file: string,
 	content: string,
 	reload: readonly string[],
 ): Promise<Action[]> {
-	const { content: before } = await takeSnapshot(ledgerDropIn);
+	const { content: before } = await takeSnapshot(file);
 	if ((before?.toString() ?? "") === content) return [];
 	const undo = [reload];
 	const written: Action[] =
@@ -190,15 +201,12 @@ async function wayToDatabase(
 			? [
 					{
 						kind: "command",
-						command: ["rm", ledgerDropIn],
-						changes: [ledgerDropIn],
+						command: ["rm", file],
+						changes: [file],
 						undo,
 					},
 				]
-			: [
-					rootDirectory(path.dirname(ledgerDropIn)),
-					rootFile(ledgerDropIn, content, undo),
-				];
+			: [rootDirectory(path.dirname(file)), rootFile(file, content, undo)];
 	return [
 		...written,
 		{ kind: "command", command: reload },

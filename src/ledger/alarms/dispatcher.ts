@@ -1,0 +1,206 @@
+import { hostname } from "node:os";
+import type { AlarmSubject } from "../../config/alarms.ts";
+import type { Log } from "../../log.ts";
+import type { Alarm } from "./alarm.ts";
+import type { AlarmBook } from "./book.ts";
+import { type AlarmClock, systemClock } from "./clock.ts";
+import { type Message, postOf } from "./forms.ts";
+import { type PostResult, post } from "./post.ts";
+import type { AlarmTarget } from "./targets.ts";
+
+/** One subject is told of once in so long. */
+const betweenMs = 3_600_000;
+/** What happens meanwhile waits, so much of it; of more it is told how many there were. */
+const maxTexts = 10;
+/** Who waits to hear what became of an alarm; beyond that nobody does. */
+const maxWaiting = 512;
+/** How long after a receiver has failed it is tried again; then it is given up. */
+const retriesMs = [5_000, 30_000, 120_000, 600_000] as const;
+
+/** What is to be told of a subject. */
+interface Held {
+	/** Each once. */
+	readonly texts: Set<string>;
+	/** Texts for which there was no room. */
+	more: number;
+	readonly done: (() => void)[];
+	/** It is on its way, or waits for its time. */
+	isBusy: boolean;
+}
+
+/** What a receiver said to a trial. */
+export interface Trial {
+	readonly to: string;
+	readonly ok: boolean;
+	/** Where it did not arrive. */
+	readonly why?: string;
+}
+
+/** Sends alarms to people, each subject at most once an hour, whatever is raised. */
+export class AlarmDispatcher {
+	readonly #targets: readonly AlarmTarget[];
+	readonly #book: AlarmBook;
+	readonly #log: Log;
+	readonly #clock: AlarmClock;
+	readonly #held = new Map<AlarmSubject, Held>();
+	readonly #timers = new Set<() => void>();
+	#waiting = 0;
+	#trialAtMs = Number.NEGATIVE_INFINITY;
+	#isClosed = false;
+
+	constructor(
+		targets: readonly AlarmTarget[],
+		book: AlarmBook,
+		log: Log,
+		clock: AlarmClock = systemClock,
+	) {
+		this.#targets = targets;
+		this.#book = book;
+		this.#log = log;
+		this.#clock = clock;
+	}
+
+	/**
+	 * Takes an alarm. It is told of now, or with others of its subject an hour
+	 * after the last that was.
+	 *
+	 * @returns once it was sent, or given up, or it is known that nobody wants it
+	 */
+	take({ subject, text }: Alarm): Promise<void> {
+		if (!this.#targets.some(({ on }) => on.has(subject)))
+			return Promise.resolve();
+		const held = this.#heldOf(subject);
+		if (held.texts.has(text) || held.texts.size < maxTexts)
+			held.texts.add(text);
+		else held.more += 1;
+		const { promise, resolve } = Promise.withResolvers<void>();
+		if (this.#waiting < maxWaiting) {
+			this.#waiting += 1;
+			held.done.push(resolve);
+		} else resolve();
+		if (!held.isBusy) this.#tellInTime(subject, held);
+		return promise;
+	}
+
+	/** Sends a message to everybody at once, for the owner to see that it arrives. @returns why not, or what came of each */
+	async try(): Promise<readonly Trial[] | string> {
+		const nowMs = this.#clock.now();
+		if (nowMs - this.#trialAtMs < 10_000)
+			return "a trial was sent a moment ago; wait ten seconds";
+		this.#trialAtMs = nowMs;
+		const message: Message = {
+			subject: "test",
+			title: `llamagate on ${hostname()}: a trial`,
+			text: "Alarms of this gate arrive here.",
+		};
+		return Promise.all(
+			this.#targets.map(async (target): Promise<Trial> => {
+				const result = await post(
+					postOf(target.form, target.url, message),
+					this.#clock,
+				);
+				return result.kind === "arrived"
+					? { to: target.name, ok: true }
+					: { to: target.name, ok: false, why: result.why };
+			}),
+		);
+	}
+
+	/** Sends nothing more. */
+	close(): void {
+		this.#isClosed = true;
+		for (const cancel of this.#timers) cancel();
+	}
+
+	#heldOf(subject: AlarmSubject): Held {
+		let held = this.#held.get(subject);
+		if (held === undefined) {
+			held = { texts: new Set(), more: 0, done: [], isBusy: false };
+			this.#held.set(subject, held);
+		}
+		return held;
+	}
+
+	#wait(delayMs: number): Promise<void> {
+		return new Promise((resolve) => {
+			const cancel = this.#clock.after(delayMs, () => {
+				this.#timers.delete(cancel);
+				resolve();
+			});
+			this.#timers.add(cancel);
+		});
+	}
+
+	#tellInTime(subject: AlarmSubject, held: Held): void {
+		held.isBusy = true;
+		void this.#tell(subject, held);
+	}
+
+	/** Never rejects. */
+	async #tell(subject: AlarmSubject, held: Held): Promise<void> {
+		const sinceMs = this.#clock.now() - this.#book.toldAtMs(subject);
+		// A clock that was put back must not silence anything for longer.
+		if (sinceMs >= 0 && sinceMs < betweenMs)
+			await this.#wait(betweenMs - sinceMs);
+		if (this.#isClosed) return;
+		const texts = [...held.texts];
+		const message: Message = {
+			subject,
+			title: `llamagate on ${hostname()}: ${titles[subject]}`,
+			text: [
+				...texts,
+				...(held.more > 0 ? [`and ${held.more} more`] : []),
+			].join("\n"),
+		};
+		const { done } = held;
+		this.#held.delete(subject);
+		// What comes from now on is the next message.
+		const next = this.#heldOf(subject);
+		next.isBusy = true;
+		const before = this.#book.toldAtMs(subject);
+		this.#book.setToldAtMs(subject, this.#clock.now());
+		const arrived = await Promise.all(
+			this.#targets
+				.filter(({ on }) => on.has(subject))
+				.map((target) => this.#send(target, message)),
+		);
+		if (this.#isClosed) return;
+		// Nobody was told, so the next need not wait.
+		if (!arrived.includes(true)) this.#book.setToldAtMs(subject, before);
+		this.#waiting -= done.length;
+		for (const resolve of done) resolve();
+		next.isBusy = false;
+		if (next.texts.size > 0) this.#tellInTime(subject, next);
+	}
+
+	async #send(target: AlarmTarget, message: Message): Promise<boolean> {
+		let result: PostResult = { kind: "failed", why: "" };
+		for (const delayMs of [0, ...retriesMs]) {
+			if (delayMs > 0) await this.#wait(delayMs);
+			if (this.#isClosed) return false;
+			result = await post(
+				postOf(target.form, target.url, message),
+				this.#clock,
+			);
+			if (result.kind !== "failed") break;
+		}
+		const facts = { subject: message.subject, to: target.name };
+		if (result.kind === "arrived") {
+			this.#log.info({ event: "alarm_sent", ...facts }, "an alarm was sent");
+			return true;
+		}
+		this.#log.error(
+			{ event: "alarm_undelivered", ...facts, why: result.why },
+			"an alarm did not arrive, and is given up",
+		);
+		return false;
+	}
+}
+
+const titles: Readonly<Record<AlarmSubject, string>> = {
+	canary: "a canary key was used",
+	lockout: "a device is locked out",
+	budget: "a budget runs out",
+	upstream_down: "Ollama is down",
+	key_expiring: "a key expires",
+};

@@ -1,0 +1,71 @@
+import {
+	type AlarmForm,
+	type AlarmSubject,
+	alarmSubjects,
+	formOf,
+	urlMistake,
+} from "../../config/alarms.ts";
+import { formatMode, type Settings, unreadable } from "../../config/load.ts";
+import { readOrdinaryFile } from "../../config/ordinaryFile.ts";
+import { isOpenToOthers } from "../../config/secretFile.ts";
+import { BadFileError } from "../../errors.ts";
+
+/** Where alarms go. */
+export interface AlarmTarget {
+	/** What may be said of it: `ntfy at ntfy.example`. */
+	readonly name: string;
+	readonly form: AlarmForm;
+	/** A secret. */
+	readonly url: URL;
+	readonly on: ReadonlySet<AlarmSubject>;
+}
+
+/**
+ * Reads where alarms go, of files too.
+ *
+ * @throws {BadFileError} if a file cannot be read, if others may read it, or if it holds no address
+ */
+export async function loadAlarmTargets({
+	alarms,
+}: Pick<Settings, "alarms">): Promise<AlarmTarget[]> {
+	const targets: AlarmTarget[] = [];
+	for (const { url, urlFile, form, on } of alarms) {
+		const text = url ?? (await readUrl(urlFile ?? "", form));
+		const parsed = new URL(text);
+		const known = form ?? formOf(parsed);
+		targets.push({
+			name: `${known} at ${parsed.host}`,
+			form: known,
+			url: parsed,
+			on: new Set(on ?? alarmSubjects),
+		});
+	}
+	return targets;
+}
+
+async function readUrl(
+	file: string,
+	form: AlarmForm | undefined,
+): Promise<string> {
+	const bad = (message: string) =>
+		new BadFileError(file, [{ path: "", message }]);
+	let text: string;
+	try {
+		const read = await readOrdinaryFile(file);
+		if (isOpenToOthers(read.stats))
+			throw bad(
+				`others than its owner may read or write it (mode ${formatMode(read.stats.mode)}); run: sudo chmod 640 ${file} && sudo chown root:llamagate ${file}`,
+			);
+		text = read.text.trim();
+	} catch (error) {
+		if (error instanceof BadFileError) throw error;
+		throw unreadable(
+			file,
+			error,
+			"Write the address into it, one line, or take it out of alarms.",
+		);
+	}
+	const mistake = urlMistake(text, form);
+	if (mistake !== undefined) throw bad(mistake);
+	return text;
+}

@@ -1,0 +1,238 @@
+import t from "tap";
+import type { AlarmSubject } from "../../src/config/alarms.ts";
+import type { AlarmBook } from "../../src/ledger/alarms/book.ts";
+import { AlarmDispatcher } from "../../src/ledger/alarms/dispatcher.ts";
+import { AlarmOutbox } from "../../src/ledger/alarms/outbox.ts";
+import type { AlarmTarget } from "../../src/ledger/alarms/targets.ts";
+import { collectedLog } from "../support/ledger.ts";
+import {
+	type Receiver,
+	startReceiver,
+	TestClock,
+} from "../support/receiver.ts";
+
+const hourMs = 3_600_000;
+const topic = "a-topic-that-nobody-guesses";
+
+interface Teardown {
+	teardown(action: () => unknown): unknown;
+}
+
+function memoryBook(): AlarmBook {
+	const told = new Map<string, number>();
+	return {
+		toldAtMs: (subject) => told.get(subject) ?? 0,
+		setToldAtMs: (subject, timeMs) => void told.set(subject, timeMs),
+	};
+}
+
+function dispatch(
+	t: Teardown,
+	receiver: Receiver,
+	on: readonly AlarmSubject[] = ["canary", "budget"],
+	book = memoryBook(),
+) {
+	const clock = new TestClock();
+	const { log, lines } = collectedLog();
+	const target: AlarmTarget = {
+		name: "ntfy at here",
+		form: "ntfy",
+		url: new URL(`${receiver.url}/${topic}`),
+		on: new Set(on),
+	};
+	const alarms = new AlarmDispatcher([target], book, log, clock);
+	t.teardown(() => alarms.close());
+	return { alarms, clock, lines };
+}
+
+t.test(
+	"a subject is told of once an hour, with all that came meanwhile",
+	async (t) => {
+		const receiver = await startReceiver(t);
+		const { alarms, clock } = dispatch(t, receiver);
+		await alarms.take({ subject: "canary", text: "first" });
+		t.match(receiver.received, [{ body: { message: "first" } }]);
+		const later = [
+			alarms.take({ subject: "canary", text: "second" }),
+			alarms.take({ subject: "canary", text: "third" }),
+			alarms.take({ subject: "canary", text: "second" }),
+		];
+		await alarms.take({ subject: "budget", text: "of another subject" });
+		t.equal(receiver.received.length, 2, "which does not wait");
+		clock.pass(hourMs - 1);
+		await new Promise((resolve) => setImmediate(resolve));
+		t.equal(receiver.received.length, 2);
+		clock.pass(1);
+		await Promise.all(later);
+		t.match(receiver.received.slice(2), [
+			{ body: { message: "second\nthird" } },
+		]);
+		t.equal(receiver.received.length, 3);
+	},
+);
+
+t.test("however much is raised, memory and messages are bounded", async (t) => {
+	const receiver = await startReceiver(t);
+	const { alarms, clock } = dispatch(t, receiver);
+	await alarms.take({ subject: "canary", text: "first" });
+	const all = Array.from({ length: 5_000 }, (_, n) =>
+		alarms.take({ subject: "canary", text: `by ${n}` }),
+	);
+	t.strictSame(clock.waiting, [hourMs]);
+	clock.pass(hourMs);
+	await Promise.all(all);
+	t.equal(receiver.received.length, 2);
+	const lines = String(receiver.received[1]?.body.message).split("\n");
+	t.strictSame([lines.length, lines.at(-1)], [11, "and 4990 more"]);
+});
+
+t.test("what nobody wants is sent to nobody", async (t) => {
+	const receiver = await startReceiver(t);
+	const { alarms } = dispatch(t, receiver, ["budget"]);
+	await alarms.take({ subject: "canary", text: "a" });
+	await alarms.take({ subject: "budget", text: "b" });
+	t.match(receiver.received, [{ body: { message: "b" } }]);
+});
+
+const retriesMs = [5_000, 30_000, 120_000, 600_000];
+
+for (const [behaviour, why] of [
+	[{ status: 500 }, "it answered 500"],
+	[{ status: 429 }, "it answered 429"],
+	["close", /ECONNRESET|closed the connection/],
+] as const)
+	t.test(
+		`a receiver that fails is tried five times: ${JSON.stringify(behaviour)}`,
+		async (t) => {
+			const receiver = await startReceiver(t);
+			receiver.behave(behaviour);
+			const { alarms, clock, lines } = dispatch(t, receiver);
+			const taken = alarms.take({ subject: "canary", text: "a" });
+			for (const [index, delayMs] of retriesMs.entries()) {
+				await receiver.got(index + 1);
+				await clock.passWhole(delayMs);
+			}
+			await taken;
+			t.equal(receiver.received.length, 5);
+			t.match(lines, [
+				{
+					event: "alarm_undelivered",
+					subject: "canary",
+					to: "ntfy at here",
+					why,
+				},
+			]);
+			t.notMatch(
+				JSON.stringify(lines),
+				topic,
+				"the address is nobody's to read",
+			);
+			receiver.behave({ status: 200 });
+			await alarms.take({ subject: "canary", text: "b" });
+			t.equal(
+				receiver.received.length,
+				6,
+				"nobody was told: the next does not wait",
+			);
+		},
+	);
+
+t.test("one that fails once hears of it at the second try", async (t) => {
+	const receiver = await startReceiver(t);
+	receiver.behave({ status: 503 }, { status: 200 });
+	const { alarms, clock, lines } = dispatch(t, receiver);
+	const taken = alarms.take({ subject: "canary", text: "a" });
+	await receiver.got(1);
+	await clock.passWhole(5_000);
+	await taken;
+	t.match(lines, [{ event: "alarm_sent" }]);
+});
+
+t.test(
+	"a receiver that hangs is left after ten seconds, and holds up no other subject",
+	async (t) => {
+		const receiver = await startReceiver(t);
+		receiver.behave("hang", { status: 200 });
+		const { alarms, clock, lines } = dispatch(t, receiver);
+		const hung = alarms.take({ subject: "canary", text: "a" });
+		await receiver.got(1);
+		await alarms.take({ subject: "budget", text: "b" });
+		clock.pass(10_000);
+		await clock.passWhole(5_000);
+		await hung;
+		t.match(
+			lines.map(({ event, subject }) => `${event} ${subject}`),
+			["alarm_sent budget", "alarm_sent canary"],
+		);
+	},
+);
+
+for (const status of [301, 307, 308])
+	t.test(`a redirect is not followed: ${status}`, async (t) => {
+		const elsewhere = await startReceiver(t);
+		const receiver = await startReceiver(t);
+		receiver.behave({ status, location: `${elsewhere.url}/${topic}` });
+		const { alarms, lines } = dispatch(t, receiver);
+		await alarms.take({ subject: "canary", text: "a" });
+		t.equal(receiver.received.length, 1, "nor tried again");
+		t.equal(elsewhere.received.length, 0);
+		t.match(lines, [
+			{ why: `it answered ${status}, and redirects are not followed` },
+		]);
+	});
+
+t.test("a receiver that says no is not asked again", async (t) => {
+	const receiver = await startReceiver(t);
+	receiver.behave({ status: 403 });
+	const { alarms, lines } = dispatch(t, receiver);
+	await alarms.take({ subject: "canary", text: "a" });
+	t.equal(receiver.received.length, 1);
+	t.match(lines, [{ event: "alarm_undelivered", why: "it answered 403" }]);
+});
+
+t.test("the hour is kept over a restart of the ledger", async (t) => {
+	const receiver = await startReceiver(t);
+	const book = memoryBook();
+	const first = dispatch(t, receiver, ["canary"], book);
+	await first.alarms.take({ subject: "canary", text: "a" });
+	first.alarms.close();
+	const { alarms, clock } = dispatch(t, receiver, ["canary"], book);
+	const taken = alarms.take({ subject: "canary", text: "b" });
+	t.strictSame(clock.waiting, [hourMs]);
+	t.equal(receiver.received.length, 1);
+	clock.pass(hourMs);
+	await taken;
+	t.equal(receiver.received.length, 2);
+});
+
+t.test("trials are not sent in a row", async (t) => {
+	const receiver = await startReceiver(t);
+	const { alarms, clock } = dispatch(t, receiver);
+	t.strictSame(await alarms.try(), [{ to: "ntfy at here", ok: true }]);
+	t.match(await alarms.try(), /wait ten seconds/);
+	clock.pass(10_000);
+	receiver.behave({ status: 404 });
+	t.strictSame(await alarms.try(), [
+		{ to: "ntfy at here", ok: false, why: "it answered 404" },
+	]);
+	t.equal(receiver.received.length, 2);
+});
+
+t.test(
+	"a gate's outbox holds so much, and nothing twice in an hour",
+	async (t) => {
+		const outbox = new AlarmOutbox();
+		const add = (text: string, nowMs: number) =>
+			outbox.add({ subject: "canary", text }, nowMs);
+		t.match(add("a", 0), { number: 1 });
+		t.equal(add("a", hourMs - 1), undefined);
+		t.match(add("a", hourMs), { number: 2 });
+		for (let n = 0; n < 1_000; n += 1) add(`by ${n}`, hourMs);
+		t.equal([...outbox.waiting].length, 32);
+		t.equal(outbox.dropped, 970);
+		outbox.done(1);
+		outbox.done(1);
+		t.match(add("x".repeat(10_000), hourMs), { text: "x".repeat(400) });
+		t.equal([...outbox.waiting].length, 32);
+	},
+);
