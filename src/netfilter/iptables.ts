@@ -5,7 +5,7 @@ import type {
 	Family,
 	FilterRule,
 	Verdict,
-} from "./evaluate.ts";
+} from "./packetFilter.ts";
 import { rangeOf } from "./ufwPackets.ts";
 
 /** Which base chain hangs at which hook. */

@@ -1,5 +1,10 @@
 import { parseAddress, parseRange, type Range } from "../net/ranges.ts";
-import type { BaseChain, Condition, FilterRule, Verdict } from "./evaluate.ts";
+import type {
+	BaseChain,
+	Condition,
+	FilterRule,
+	Verdict,
+} from "./packetFilter.ts";
 
 /** What `nft -j list ruleset` prints, as far as it is read here (libnftables-json(5)). */
 interface Ruleset {

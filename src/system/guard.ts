@@ -1,6 +1,7 @@
 import { isTailscaleAddress, parseAddress } from "../net/ranges.ts";
-import { type BaseChain, wayIn } from "../netfilter/evaluate.ts";
+import { wayIn } from "../netfilter/evaluate.ts";
 import { parseNftables } from "../netfilter/nft.ts";
+import type { BaseChain } from "../netfilter/packetFilter.ts";
 import { rangeOf } from "../netfilter/ufwPackets.ts";
 import { runProgram } from "./run.ts";
 

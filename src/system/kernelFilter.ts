@@ -1,7 +1,11 @@
 import { access, readFile } from "node:fs/promises";
-import type { BaseChain, Family, PacketFilter } from "../netfilter/evaluate.ts";
 import { parseIptables } from "../netfilter/iptables.ts";
 import { parseNftables, tablesOfXt } from "../netfilter/nft.ts";
+import type {
+	BaseChain,
+	Family,
+	PacketFilter,
+} from "../netfilter/packetFilter.ts";
 import { tailnet } from "../netfilter/ufwPackets.ts";
 import { missingProgram, runProgram } from "./run.ts";
 

@@ -4,10 +4,8 @@ import {
 	judgeKnocks,
 	otherAddresses,
 } from "../../src/host/ollama/listening.ts";
-import {
-	bridgedPort,
-	parseEnvironment,
-} from "../../src/host/ollama/servers.ts";
+import { parseEnvironment } from "../../src/host/ollama/serverProcesses.ts";
+import { bridgedPort } from "../../src/host/ollama/servers.ts";
 import {
 	isEveryOrigin,
 	keepsToLoopback,

@@ -1,12 +1,8 @@
 import t from "tap";
-import {
-	type BaseChain,
-	type Packets,
-	translations,
-	wayIn,
-} from "../../src/netfilter/evaluate.ts";
+import { translations, wayIn } from "../../src/netfilter/evaluate.ts";
 import { parseIptables } from "../../src/netfilter/iptables.ts";
 import { parseNftables, tablesOfXt } from "../../src/netfilter/nft.ts";
+import type { BaseChain, Packets } from "../../src/netfilter/packetFilter.ts";
 import { rangeOf } from "../../src/netfilter/ufwPackets.ts";
 import {
 	addresses,

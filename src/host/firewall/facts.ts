@@ -2,12 +2,8 @@ import { readFile } from "node:fs/promises";
 import { networkInterfaces } from "node:os";
 import { oncePerLook } from "../../doctor/check.ts";
 import { isTailscaleAddress, parseAddress } from "../../net/ranges.ts";
-import {
-	type Ending,
-	type Family,
-	type Packets,
-	wayIn,
-} from "../../netfilter/evaluate.ts";
+import { type Ending, wayIn } from "../../netfilter/evaluate.ts";
+import type { Family, Packets } from "../../netfilter/packetFilter.ts";
 import { tailnet as usualTailnet } from "../../netfilter/ufwPackets.ts";
 import { parseRuleFile } from "../../netfilter/ufwRules.ts";
 import { type KernelFilter, kernelFilter } from "../../system/kernelFilter.ts";

@@ -1,13 +1,11 @@
 import { unique } from "../../doctor/check.ts";
-import {
-	type BaseChain,
-	type Ending,
-	type Family,
-	type FilterRule,
-	type Packets,
-	wayIn,
-	without,
-} from "../../netfilter/evaluate.ts";
+import { type Ending, wayIn, without } from "../../netfilter/evaluate.ts";
+import type {
+	BaseChain,
+	Family,
+	FilterRule,
+	Packets,
+} from "../../netfilter/packetFilter.ts";
 import {
 	contains,
 	fitsSome,

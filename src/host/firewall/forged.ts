@@ -5,11 +5,8 @@ import {
 	ok,
 	unique,
 } from "../../doctor/check.ts";
-import {
-	type BaseChain,
-	type FilterRule,
-	wayIn,
-} from "../../netfilter/evaluate.ts";
+import { wayIn } from "../../netfilter/evaluate.ts";
+import type { BaseChain, FilterRule } from "../../netfilter/packetFilter.ts";
 import { contains, tailnetRange } from "../../netfilter/ufwPackets.ts";
 import { formatSocket } from "../../system/sockets.ts";
 import { describe, type Look } from "./facts.ts";

@@ -7,12 +7,8 @@ import {
 	unique,
 	unknown,
 } from "../../doctor/check.ts";
-import {
-	type Ending,
-	type Family,
-	type FilterRule,
-	wayIn,
-} from "../../netfilter/evaluate.ts";
+import { type Ending, wayIn } from "../../netfilter/evaluate.ts";
+import type { Family, FilterRule } from "../../netfilter/packetFilter.ts";
 import type { KernelFilter } from "../../system/kernelFilter.ts";
 import { hasProgram } from "../../system/run.ts";
 import { lookUpUnit } from "../../system/units.ts";

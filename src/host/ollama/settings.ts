@@ -12,7 +12,8 @@ import { lookUpUnit, parseUnit } from "../../system/units.ts";
 import { visible } from "../../visible.ts";
 import { propertiesOf } from "../gate/inspect.ts";
 import { nextValue, trimQuotes, type UnitSettings } from "./environment.ts";
-import { longestValue, lookForOllama, type Server } from "./servers.ts";
+import { longestValue, type Server } from "./serverProcesses.ts";
+import { lookForOllama } from "./servers.ts";
 
 /**
  * Whether an `OLLAMA_HOST` keeps Ollama on loopback (envconfig/config.go:Host).

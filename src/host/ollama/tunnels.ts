@@ -13,7 +13,8 @@ import { formatHostPort, isLoopbackAddress } from "../../net/ranges.ts";
 import { networkOf, processesNamed } from "../../system/processes.ts";
 import { runProgram } from "../../system/run.ts";
 import { holdersOf } from "../../system/sockets.ts";
-import { lookForOllama, parseEnvironment } from "./servers.ts";
+import { parseEnvironment } from "./serverProcesses.ts";
+import { lookForOllama } from "./servers.ts";
 
 /**
  * Programs that take a port of this host's loopback to where others are, by a

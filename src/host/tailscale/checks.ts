@@ -24,7 +24,8 @@ import {
 	servedPorts,
 } from "../../tailscale/serveConfig.ts";
 import { gatePlace } from "../gate/step.ts";
-import { answersAsOllama, lookForOllama } from "../ollama/servers.ts";
+import { answersAsOllama } from "../ollama/answers.ts";
+import { lookForOllama } from "../ollama/servers.ts";
 import { otherControlServer, preferences, tailscaleStatus } from "./step.ts";
 import { describeDialer, loopbackDialers, tunnelFix } from "./userspace.ts";
 

@@ -1,0 +1,188 @@
+import { networkInterfaces } from "node:os";
+import type { Patient } from "../../doctor/check.ts";
+import {
+	type Address,
+	formatHostPort,
+	isLoopbackAddress,
+} from "../../net/ranges.ts";
+import { translations } from "../../netfilter/evaluate.ts";
+import type { Packets } from "../../netfilter/packetFilter.ts";
+import { rangeOf, tailnet } from "../../netfilter/ufwPackets.ts";
+import { anywhere } from "../../netfilter/ufwRules.ts";
+import { type Container, nameOf, openPorts } from "../../system/docker.ts";
+import { askEach } from "../../system/httpProbe.ts";
+import { kernelFilter } from "../../system/kernelFilter.ts";
+import { networkOf } from "../../system/processes.ts";
+import type { ListeningSocket } from "../../system/sockets.ts";
+import { describeDialer, type LoopbackDialer } from "../tailscale/userspace.ts";
+import { answersAsOllama, mostAsked } from "./answers.ts";
+import type { Server } from "./serverProcesses.ts";
+
+/** A way that the kernel, Docker or tailscaled leads to an Ollama. */
+export interface LedPlace {
+	/** Where it was asked from here. */
+	readonly address: string;
+	readonly port: number;
+	/** The port of this host's that others call, and how it leads there. */
+	readonly entrance: number | undefined;
+	readonly says: string;
+	/** Whether only this host itself is led there. */
+	readonly isLocal: boolean;
+	readonly removal?: string;
+	readonly container?: Container;
+	/** The tailscaled that leads its peers there. */
+	readonly dialer?: LoopbackDialer;
+}
+
+/** Whether it takes what this host sends to 127.0.0.1. */
+export function takesLoopback({ address, device }: ListeningSocket): boolean {
+	return (
+		["127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0", "*"].includes(address) &&
+		(device === undefined || device === "lo")
+	);
+}
+
+/** Where a tailscaled of this network leads its peers, of what is Ollama's: dialled as it dials for them. */
+export async function dialedPlaces(
+	dialers: readonly LoopbackDialer[],
+	sockets: readonly ListeningSocket[],
+	usual: readonly number[],
+): Promise<LedPlace[]> {
+	const here = dialers.filter(({ isElsewhere }) => !isElsewhere);
+	if (here.length === 0) return [];
+	const address = "127.0.0.1";
+	const ports = [
+		...new Set([
+			...usual,
+			...sockets.filter(takesLoopback).map(({ port }) => port),
+		]),
+	];
+	const answers = await askEach(ports, (port) =>
+		answersAsOllama(address, port),
+	);
+	return ports
+		.filter((_, index) => answers[index])
+		.flatMap((port) =>
+			here.map(
+				(dialer): LedPlace => ({
+					address,
+					port,
+					entrance: port,
+					isLocal: false,
+					dialer,
+					says: `${describeDialer(dialer)}, and Ollama answers on ${formatHostPort(address, port)}`,
+				}),
+			),
+		);
+}
+
+/** The servers of other networks whose tailscaled dials loopback there, as beside it in a container. */
+export async function exposedElsewhere(
+	servers: readonly Server[],
+	dialers: readonly LoopbackDialer[],
+): Promise<string[]> {
+	const lines: string[] = [];
+	for (const { pid } of servers) {
+		const network = await networkOf(pid);
+		for (const dialer of dialers)
+			if (dialer.isElsewhere && dialer.network === network)
+				lines.push(
+					`process ${pid} is an Ollama in a network of its own, and there ${describeDialer(dialer)}`,
+				);
+	}
+	return lines;
+}
+
+/** Ways that are no sockets of a program: of Docker's, and of rules that translate addresses. */
+export async function ledPlaces(
+	patient: Patient,
+	running: readonly Container[],
+): Promise<LedPlace[]> {
+	const ways = [
+		...running.flatMap(publishedWays),
+		...(patient.isRoot ? await translatedWays() : []),
+	];
+	const asked = ways.slice(0, mostAsked);
+	const answers = await askEach(asked, ({ address, port }) =>
+		answersAsOllama(address, port),
+	);
+	return asked.filter((_, index) => answers[index]);
+}
+
+function publishedWays(container: Container): LedPlace[] {
+	return openPorts(container)
+		.filter(({ containerPort }) => containerPort.endsWith("/tcp"))
+		.map(({ hostAddress, hostPort }) => ({
+			// Docker's rules leave what is sent to 127.0.0.1 to its proxy, which may be off.
+			address: ["0.0.0.0", "::"].includes(hostAddress)
+				? (ownAddress(hostAddress === "::" ? "IPv6" : "IPv4") ?? "127.0.0.1")
+				: hostAddress,
+			port: hostPort,
+			entrance: hostPort,
+			container,
+			says: `Docker publishes the container ${nameOf(container)} on ${formatHostPort(hostAddress, hostPort)}`,
+			isLocal: isLoopbackAddress(hostAddress),
+		}));
+}
+
+function ownAddress(family: "IPv4" | "IPv6"): string | undefined {
+	return Object.values(networkInterfaces())
+		.flat()
+		.find(
+			(one) =>
+				one?.family === family &&
+				!one.internal &&
+				!one.address.startsWith("fe80:"),
+		)?.address;
+}
+
+/** Where the kernel sends what comes in for other addresses or ports (DNAT); none where its rules are not to be read, which the firewall's checks say. */
+async function translatedWays(): Promise<LedPlace[]> {
+	const filter = await kernelFilter().catch(() => undefined);
+	if (filter === undefined) return [];
+	const own = new Set(
+		Object.values(networkInterfaces())
+			.flat()
+			.flatMap((entry) => entry?.address ?? []),
+	);
+	const isOwn = (address: Address) => own.has(address.toString());
+	const comingIn = filter.families.flatMap((family) =>
+		[...filter.outside, tailnet].map(
+			(interfaceIn): Packets => ({
+				family,
+				interfaceIn,
+				protocol: "tcp",
+				port: undefined,
+				from: rangeOf(anywhere[family]),
+			}),
+		),
+	);
+	const ways = comingIn
+		.flatMap((packets) => translations(filter, packets, isOwn))
+		.filter(({ ending: { rule } }) =>
+			// As Docker has it for what is published on loopback.
+			rule?.conditions.every(
+				(condition) =>
+					condition.on !== "to" ||
+					condition.negated ||
+					condition.ranges.some(([base]) => base.range() !== "loopback"),
+			),
+		)
+		.flatMap(({ ending: { rule }, to, port, packets }): LedPlace[] => {
+			const loopback = packets.family === "ipv4" ? "127.0.0.1" : "::1";
+			const address = to?.toString() ?? loopback;
+			return port === undefined || rule === undefined
+				? []
+				: [
+						{
+							address,
+							port,
+							entrance: packets.port,
+							isLocal: false,
+							says: `a rule leads from ${packets.port === undefined ? "other ports" : `port ${packets.port}`} to ${formatHostPort(address, port)}: ${rule.text}`,
+							removal: rule.removal,
+						},
+					];
+		});
+	return [...new Map(ways.map((way) => [way.says, way])).values()];
+}
