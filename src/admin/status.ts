@@ -35,6 +35,8 @@ export interface StateStatus {
 	readonly valkey: string;
 	/** Whether it answers. */
 	readonly isConnected: boolean;
+	/** Why it does not. */
+	readonly why?: string;
 	/** Times that it went away. */
 	readonly losses: number;
 	/** Questions that it did not answer in time, or at all. */

@@ -161,13 +161,13 @@ function describeGate(
 	];
 }
 
-function describeState({ valkey, isConnected, gates }: StateStatus): Line {
+function describeState({ valkey, isConnected, why, gates }: StateStatus): Line {
 	return {
 		subject: "gates",
 		ok: isConnected,
 		says: isConnected
 			? `${gates} share their limits through ${valkey}`
-			: `Valkey at ${valkey} is away, so this gate keeps to its part of the limits, as one of ${gates}; see: journalctl -u llamagate -g state_away`,
+			: `Valkey at ${valkey} is away (${why ?? "it does not answer"}), so this gate keeps to its part of the limits, as one of ${gates}; see: journalctl -u llamagate -g state_away`,
 	};
 }
 

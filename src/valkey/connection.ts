@@ -36,6 +36,8 @@ export interface Beat {
 /** Whether Valkey answers. */
 export interface ConnectionCounts {
 	readonly isConnected: boolean;
+	/** Why it is not. */
+	readonly why?: string;
 	/** Times that it went away. */
 	readonly losses: number;
 	/** Questions that had no answer. */
@@ -107,6 +109,7 @@ export class Connection {
 	get counts(): ConnectionCounts {
 		return {
 			isConnected: this.#isOn,
+			...(!this.#isOn && { why: this.#why }),
 			losses: this.#losses,
 			unanswered: this.#noAnswers,
 		};

@@ -1,9 +1,11 @@
 import { request } from "node:http";
 import t from "tap";
+import { askDaemon } from "../../src/admin/client.ts";
 import { digestOf } from "../../src/keys/newKey.ts";
 import {
 	bearer,
 	eventually,
+	runCli,
 	spawnGate,
 	startGate,
 	type TestGate,
@@ -244,6 +246,12 @@ t.test("the gates are counted, and one that ends is taken off", async (t) => {
 	const [one] = await startPair(t, valkey.url);
 	const third = await startGate(t, { config: { state: { url: valkey.url } } });
 	await sharesWith(one, 3);
+	const status = await runCli(["status", "--config", one.configFile]);
+	t.match(status.stdout, `gates: 3 share their limits through ${valkey.url}`);
+	const metrics = (await askDaemon(`${one.folder}/admin.sock`, "GET /metrics"))
+		.body;
+	t.match(metrics, /^llamagate_state_connected 1$/m);
+	t.match(metrics, /^llamagate_state_gates 3$/m);
 	await third.daemon.stop();
 	t.match(await valkey.command("ZCARD", "{llamagate}:gates"), /^:2/);
 });

@@ -8,6 +8,7 @@ import {
 import {
 	bearer,
 	eventually,
+	runCli,
 	startGate,
 	type TestGate,
 	testKeys,
@@ -63,6 +64,8 @@ t.test(
 			);
 			t.equal(timesSaid(gate, "state_away"), 1);
 		}
+		const status = await runCli(["status", "--config", one.configFile]);
+		t.match(status.stdout, /gates: Valkey at .* is away \(.*as one of 2/);
 
 		const again = await startValkey(t, { port: valkey.port });
 		t.ok(again);

@@ -52,6 +52,7 @@ import {
 import { examineLedger } from "./ledger.ts";
 import { lookAtLogins } from "./logins.ts";
 import { judgeProcess, judgeProperties, readProcessStatus } from "./sandbox.ts";
+import { examineState } from "./state.ts";
 import { gatePlace } from "./step.ts";
 
 const group = "gate";
@@ -248,6 +249,17 @@ export const gateExaminations: readonly Examination[] = [
 		step: "gate",
 		needsRoot: true,
 		examine: examineAlarms,
+	},
+	{
+		id: "gate.state",
+		group,
+		layer,
+		title: "Limits are shared with the other gates, where they are to be",
+		severity: "warn",
+		why: "While Valkey is away each gate keeps to a part of the limits, so a client at one gate alone gets less than it is due.",
+		fix: "look at Valkey's own log, and: journalctl -u llamagate -g state_",
+		needsRoot: true,
+		examine: examineState,
 	},
 	{
 		id: "gate.watchdog",
