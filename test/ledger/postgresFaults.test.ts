@@ -1,9 +1,11 @@
 import { execFileSync } from "node:child_process";
 import { chmodSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
 import path from "node:path";
 import { Client } from "pg";
 import t, { type Test } from "tap";
 import { readDatabaseUrl } from "../../src/config/databaseUrl.ts";
+import { askLedger } from "../../src/ledger/ask.ts";
 import { LedgerClient } from "../../src/ledger/client.ts";
 import { PostgresStore } from "../../src/ledger/postgres/store.ts";
 import { dayMs } from "../../src/ledger/store.ts";
@@ -52,6 +54,17 @@ t.test("the database's faults", postgres(), async (t) => {
 		return store;
 	};
 
+	/** Holds the table of records until it ends. */
+	const lockRecords = async ({ name, database }: TestDatabase) => {
+		const client = new Client({
+			...{ host: server.folder, port: server.port, database: name },
+			...{ user: database.user, password: server.password },
+		});
+		await client.connect();
+		await client.query("BEGIN; LOCK TABLE llamagate.records");
+		return client;
+	};
+
 	await t.test(
 		"several gates write into one, told apart and summed",
 		async (t) => {
@@ -69,7 +82,13 @@ t.test("the database's faults", postgres(), async (t) => {
 			await eventually(() =>
 				gates.every(({ client }) => client.counts.waiting === 0),
 			);
-			for (const { place } of gates) {
+			for (const [index, { place, gate }] of gates.entries()) {
+				// What a gate takes up of its budgets after a restart.
+				const own = await askLedger(place.socket, {
+					...{ sinceMs: 0, by: ["gate", "key"], own: true },
+				});
+				t.match(own, [{ gate, requests: 500 * (index + 1) + 1 }]);
+				t.equal(own.length, 1);
 				t.match(await sumsOf(place), [{ requests: 1502, tokensIn: 1502 }]);
 				const byGate = await sumsOf(place, ["gate"]);
 				t.strictSame(
@@ -190,12 +209,7 @@ t.test("the database's faults", postgres(), async (t) => {
 			const base = await server.createDatabase();
 			const store = openStore(t, base, { writeMs: 400 });
 			await store.append("gate", 1, [recordOf()]);
-			const other = new Client({
-				...{ host: "127.0.0.1", port: server.port, database: base.name },
-				...{ user: base.database.user, password: server.password },
-			});
-			await other.connect();
-			await other.query("BEGIN; LOCK TABLE llamagate.records");
+			const other = await lockRecords(base);
 			const failure = await store
 				.append("gate", 2, [recordOf()])
 				.catch((error: unknown) => error);
@@ -203,6 +217,80 @@ t.test("the database's faults", postgres(), async (t) => {
 			await other.end();
 			await store.append("gate", 2, [recordOf()]);
 			t.match(await store.usage({ sinceMs: 0, by: [] }), [{ requests: 2 }]);
+		},
+	);
+
+	await t.test(
+		"while the database stands still, the ledger reads no further",
+		async (t) => {
+			const base = await server.createDatabase();
+			const place = await ledgerPlace(t, sectionOf(base, server));
+			await spawnLedger(t, place);
+			t.equal(await requestsIn(place), 0);
+			const other = await lockRecords(base);
+			const socket = connect(place.socket);
+			socket.on("error", () => {});
+			t.teardown(() => socket.destroy());
+			let batch = 0;
+			let answers = "";
+			socket.setEncoding("utf8").on("data", (text: string) => {
+				answers += text;
+			});
+			const records = Array.from({ length: 256 }, () => recordOf());
+			// Until nothing more is taken from this side: the kernel's buffers and one chunk.
+			const most = 400;
+			while (batch < most && socket.writableLength < 4 * 2 ** 20) {
+				batch += 1;
+				socket.write(`${JSON.stringify({ source: "raw", batch, records })}\n`);
+				await new Promise((resolve) => setImmediate(resolve));
+			}
+			t.ok(batch < most, `${batch} batches fill what there is between`);
+			t.equal(answers, "", "none of them is answered");
+			await other.end();
+			await eventually(() => answers.includes(`{"done":${batch}}`));
+			t.equal(await requestsIn(place), 256 * batch);
+		},
+	);
+
+	await t.test(
+		"the longest retention of the gates counts for all",
+		async (t) => {
+			const base = await server.createDatabase();
+			const nowMs = Date.now();
+			const [short, long] = [2, 20].map((days) =>
+				openStore(t, base, { gate: `${days}`, retentionMs: days * dayMs }),
+			) as [PostgresStore, PostgresStore];
+			for (const [index, store] of [short, long].entries())
+				await store.append(
+					`gate-${index}`,
+					1,
+					[1, 10, 30].map((ago) => recordOf({ time: nowMs - ago * dayMs })),
+				);
+			for (const store of [short, long])
+				while (await store.forgetSome(1, nowMs));
+			const [left] = await server.sql(
+				base.name,
+				"SELECT count(*)::int AS records FROM llamagate.records",
+			);
+			t.strictSame(left, { records: 4 });
+			t.match(
+				await short.usage(
+					{ sinceMs: nowMs - 10.5 * dayMs, by: ["gate"] },
+					nowMs,
+				),
+				[{ requests: 2 }, { requests: 2 }],
+			);
+			// One that has not been seen for a month no longer does.
+			await server.sql(
+				base.name,
+				"UPDATE llamagate.gates SET seen = 0 WHERE name = '20'",
+			);
+			while (await short.forgetSome(1, nowMs));
+			const [after] = await server.sql(
+				base.name,
+				"SELECT count(*)::int AS records FROM llamagate.records",
+			);
+			t.strictSame(after, { records: 2 });
 		},
 	);
 
