@@ -65,6 +65,7 @@ t.test("the gate on a booted host", booting(), async (t) => {
 			"gate.hardening": "ok",
 			"gate.process": "ok",
 			"gate.ledger": "absent",
+			"gate.alarms": "absent",
 			"gate.state": "absent",
 			"gate.watchdog": "ok",
 			"gate.version": "ok",

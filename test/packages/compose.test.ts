@@ -24,6 +24,7 @@ interface Service {
 interface Composition {
 	readonly services: Record<string, Service>;
 	readonly volumes?: Record<string, unknown>;
+	readonly networks?: Record<string, unknown>;
 	readonly secrets?: Record<string, { file: string }>;
 }
 
@@ -128,3 +129,84 @@ t.test(
 		t.notMatch(context, /docker/);
 	},
 );
+
+t.test(
+	"in docker/compose.two-gates.yaml both gates are held as one alone, and share their keys and a Valkey that nobody else reaches",
+	async (t) => {
+		if (!hasYaml(t)) return;
+		const name = "compose.two-gates.yaml";
+		const { services, networks, volumes } = await read(name);
+		const alone = (await read("compose.sidecar.yaml")).services.llamagate;
+		const gates = Object.entries(services).filter(([own]) =>
+			own.startsWith("gate-"),
+		);
+		t.equal(gates.length, 2);
+		for (const [own, gate] of gates) {
+			const { network_mode = "", command, volumes: mounted } = gate;
+			for (const held of [
+				...["image", "build", "tmpfs", "read_only", "cap_drop"],
+				...["security_opt", "restart", "stop_grace_period"],
+			])
+				t.strictSame(gate[held], alone?.[held], `${own}: ${held}`);
+			t.strictSame(mounted, ["./two-gates/etc:/etc/llamagate:ro"]);
+			const owner = network_mode.replace(/^service:/, "");
+			t.ok(owner in (gate.depends_on ?? {}), `${own} has ${owner}'s network`);
+			t.strictSame(services[owner]?.networks, ["default", "state"]);
+
+			const [, , configFile = ""] = command as string[];
+			const file = path.join(
+				...[root, "docker/two-gates", path.basename(configFile)],
+			);
+			const { state, upstream } = parseConfig(
+				await readFile(file, "utf8"),
+				configFile,
+			);
+			t.match(state, {
+				target: { kind: "tcp", host: "valkey", tls: false },
+				user: "llamagate",
+				passwordFile: "/etc/llamagate/valkey.password",
+			});
+			const ollamas = Object.values(services)
+				.filter(
+					(one) =>
+						one.image === "ollama/ollama" && one.network_mode === network_mode,
+				)
+				.map(({ environment }) => `http://${environment?.OLLAMA_HOST}`);
+			t.strictSame(ollamas, [formatUpstream(upstream.target)]);
+		}
+
+		const { valkey } = services;
+		t.strictSame(valkey?.networks, ["state"]);
+		t.strictSame(networks?.state, { internal: true });
+		t.match(valkey, {
+			user: "65532:65532",
+			read_only: true,
+			cap_drop: ["ALL"],
+		});
+		t.match(String(valkey?.command), /noeviction,--aclfile,/);
+		for (const [own, service] of Object.entries(services)) {
+			for (const key of ["ports", "expose", "links"])
+				t.notOk(key in service, `${own} has no ${key}`);
+			for (const [source = ""] of service.volumes?.map((volume) =>
+				volume.split(":"),
+			) ?? [])
+				t.ok(/^[./]/.test(source) || source in (volumes ?? {}), source);
+		}
+	},
+);
+
+t.test("the two gates' user of Valkey is that of the documents", async (t) => {
+	const acl = await readFile(
+		path.join(root, "docker/two-gates/users.acl.example"),
+		"utf8",
+	);
+	const [first, user = ""] = acl.trim().split("\n");
+	t.equal(first, "user default off");
+	t.ok((await readFile("docs/hosts.md", "utf8")).includes(`\n${user}\n`));
+	const secret = ["etc/keys.json", "etc/valkey.password", "users.acl"].map(
+		(file) => path.join("docker/two-gates", file),
+	);
+	await execute("git", ["check-ignore", "--no-index", ...secret], {
+		cwd: root,
+	});
+});

@@ -107,6 +107,7 @@ t.test("a Debian that is joined to a tailnet and set up", async (t) => {
 				"gate.canary": "absent",
 				// Nobody has asked for one.
 				"gate.ledger": "absent",
+				"gate.alarms": "absent",
 				"gate.state": "absent",
 				// A tagged device's does not expire with this control server.
 				"tailscale.key-expiry": "info",
