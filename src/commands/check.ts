@@ -5,12 +5,12 @@ import { Agent, request } from "undici";
 import {
 	defaultConfigPath,
 	formatMode,
-	formatUpstream,
 	type Settings,
 	typed,
 	userName,
 } from "../config/load.ts";
 import { isForServiceGroup } from "../config/secretFile.ts";
+import { formatUpstream } from "../config/upstreams.ts";
 import { exitCodes } from "../errors.ts";
 import { loadRules } from "../gate/rules.ts";
 import {

@@ -6,7 +6,6 @@ import { BadFileError, type Mistake } from "../errors.ts";
 import type { LogLevel } from "../log.ts";
 import type { Listen } from "../net/listener.ts";
 import {
-	formatHostPort,
 	isLoopbackAddress,
 	isTailscaleAddress,
 	parseAddress,
@@ -22,6 +21,14 @@ import { type ConfigFile, configSchema, defaultsOf } from "./schema.ts";
 import { isForServiceGroup, isOpenToOthers } from "./secretFile.ts";
 import { readState, type StateSettings } from "./state.ts";
 import { joinPath, parseStrictJson, quote } from "./strictJson.ts";
+import {
+	type HostSettings,
+	isGateItself,
+	isOnThisMachine,
+	readHosts,
+	readUrl,
+	type Upstream,
+} from "./upstreams.ts";
 
 /** Where the configuration is looked for when no `--config` names it. */
 export const defaultConfigPath = "/etc/llamagate/config.json";
@@ -35,11 +42,6 @@ export function typed(words: string, configFile: string): string {
 	return `llamagate ${words} --config ${quoted}`;
 }
 
-/** Where Ollama is reached. `host` is what its Host header must say. */
-export type Upstream =
-	| { readonly kind: "tcp"; readonly host: string; readonly port: number }
-	| { readonly kind: "unix"; readonly socketPath: string };
-
 /** The configuration as the program uses it: checked, complete, in milliseconds and bytes. */
 export interface Settings {
 	readonly listen: Listen;
@@ -52,6 +54,8 @@ export interface Settings {
 		readonly idleTimeoutMs: number;
 		readonly maxConnections: number;
 	};
+	/** Where there are several; `upstream.target` is then the first of this machine, or of all. */
+	readonly hosts: readonly HostSettings[] | undefined;
 	/** Absolute, as is the next. */
 	readonly configFile: string;
 	readonly keysFile: string;
@@ -211,7 +215,12 @@ export function parseConfig(text: string, file: string): Settings {
 		);
 	};
 
-	const given = json.value as { listen?: object; ledger?: object };
+	const given = json.value as {
+		listen?: object;
+		ledger?: object;
+		upstream?: { url?: string };
+		upstreams?: unknown;
+	};
 	const listen = readListen(
 		config,
 		"interface" in (given.listen ?? {}),
@@ -226,24 +235,30 @@ export function parseConfig(text: string, file: string): Settings {
 			);
 		return range === undefined ? [] : [range];
 	});
-	const target = readUpstream(config.upstream.url);
-	if (target === undefined) {
+	const hosts =
+		config.upstreams &&
+		readHosts(config.upstreams, file, listen, refuse, json.lineOf);
+	const target =
+		hosts === undefined
+			? readUpstream(config.upstream.url)
+			: (hosts.find((host) => isOnThisMachine(host.target)) ?? hosts[0])
+					?.target;
+	if (hosts !== undefined) {
+		if (given.upstream?.url !== undefined)
+			refuse(
+				["upstream", "url"],
+				'stands beside upstreams; keep one. With upstreams, make this one of its entries: { "name": …, "url": … }',
+			);
+	} else if (target === undefined)
 		refuse(
 			["upstream", "url"],
 			`expected http:// on a loopback address, or unix:/path of a socket, got ${quote(config.upstream.url)}. Ollama must stay on loopback; the gate reaches it nowhere else`,
 		);
-	} else if (
-		listen?.kind === "address" &&
-		target.kind === "tcp" &&
-		listen.port === target.port &&
-		listen.port !== 0
-	) {
-		if (listen.address === target.host)
-			refuse(
-				["upstream", "url"],
-				"is the gate's own address and port, so the gate would call itself",
-			);
-	}
+	else if (isGateItself(target, listen))
+		refuse(
+			["upstream", "url"],
+			"is the gate's own address and port, so the gate would call itself",
+		);
 	for (const [index, origin] of config.cors.origins.entries()) {
 		if (!isOrigin(origin))
 			refuse(
@@ -307,6 +322,7 @@ export function parseConfig(text: string, file: string): Settings {
 			idleTimeoutMs: inMs(upstream.idleTimeout),
 			maxConnections: upstream.maxConnections,
 		},
+		hosts,
 		configFile: path.resolve(file),
 		keysFile: path.resolve(path.dirname(file), config.keysFile),
 		limits: {
@@ -423,36 +439,10 @@ function readListen(
 	};
 }
 
+/** The one Ollama of this machine. */
 function readUpstream(url: string): Upstream | undefined {
-	if (url.startsWith("unix:")) {
-		const socketPath = url.slice("unix:".length).replace(/^\/\/(?=\/)/, "");
-		return path.isAbsolute(socketPath)
-			? { kind: "unix", socketPath }
-			: undefined;
-	}
-	if (!URL.canParse(url)) return undefined;
-	const {
-		protocol,
-		hostname,
-		port,
-		pathname,
-		search,
-		hash,
-		username,
-		password,
-	} = new URL(url);
-	if (
-		protocol !== "http:" ||
-		pathname !== "/" ||
-		`${search}${hash}${username}${password}` !== ""
-	)
-		return undefined;
-	// Ollama's own default is 127.0.0.1; the name "localhost" could be answered by a stranger.
-	const host =
-		hostname === "localhost" ? "127.0.0.1" : hostname.replace(/^\[|\]$/g, "");
-	return isLoopbackAddress(host)
-		? { kind: "tcp", host, port: port === "" ? 80 : Number(port) }
-		: undefined;
+	const target = readUrl(url);
+	return target !== undefined && isOnThisMachine(target) ? target : undefined;
 }
 
 function isOrigin(text: string): boolean {
@@ -473,11 +463,4 @@ function readMetrics(
 	return host === undefined || !isLoopbackAddress(host) || port > 65535
 		? null
 		: { host, port };
-}
-
-/** Where Ollama is, for people. */
-export function formatUpstream(target: Upstream): string {
-	return target.kind === "tcp"
-		? `http://${formatHostPort(target.host, target.port)}`
-		: `unix:${target.socketPath}`;
 }

@@ -1,6 +1,7 @@
 import { durationPattern, sizePattern } from "../duration.ts";
 import { alarmsSchema } from "./alarms.ts";
 import { loginRulesSchema } from "./logins.ts";
+import { upstreamsSchema } from "./upstreams.ts";
 
 /**
  * The one place where settings are declared. docs/configuration.md,
@@ -150,6 +151,7 @@ export const configSchema = {
 				},
 				"The Ollama behind the gate.",
 			),
+			upstreams: upstreamsSchema,
 			keysFile: {
 				type: "string",
 				minLength: 1,

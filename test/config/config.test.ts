@@ -78,6 +78,42 @@ t.test("a Valkey is read from its address", (t) => {
 	t.end();
 });
 
+t.test("hosts have what they leave out filled in", async (t) => {
+	const { hosts, upstream } = parse({
+		upstreams: [
+			{ name: "minipc", url: "http://minipc:11434", keyFile: "minipc.key" },
+			{ name: "own", url: "http://localhost:11434", models: ["qwen3:*"] },
+			{ name: "vllm", url: "unix:/run/vllm.sock", kind: "openai", weight: 2 },
+		],
+	});
+	const rest = { models: undefined, weight: 1, kind: "ollama", line: 1 };
+	t.strictSame(hosts, [
+		{
+			...rest,
+			name: "minipc",
+			target: { kind: "tcp", host: "minipc", port: 11434 },
+			keyFile: "/etc/llamagate/minipc.key",
+		},
+		{
+			...rest,
+			name: "own",
+			target: { kind: "tcp", host: "127.0.0.1", port: 11434 },
+			keyFile: undefined,
+			models: ["qwen3:*"],
+		},
+		{
+			...rest,
+			name: "vllm",
+			target: { kind: "unix", socketPath: "/run/vllm.sock" },
+			keyFile: undefined,
+			weight: 2,
+			kind: "openai",
+		},
+	]);
+	t.equal(upstream.target, hosts?.[1]?.target, "what is this machine's is");
+	t.equal(parse({}).hosts, undefined);
+});
+
 function mistakesIn(text: string): readonly Mistake[] {
 	try {
 		parseConfig(text, "config.json");
@@ -234,6 +270,104 @@ const mistakes: [string, unknown, RegExp][] = [
 		"an upstream that is the gate",
 		{ listen: { address: "127.0.0.1", port: 11434 } },
 		/upstream\.url: is the gate's own address/,
+	],
+	[
+		"an upstream beside upstreams",
+		{
+			upstream: { url: "http://127.0.0.1:11434" },
+			upstreams: [{ name: "a", url: "http://127.0.0.1:11435" }],
+		},
+		/line 1: upstream\.url: stands beside upstreams; keep one/,
+	],
+	["no hosts", { upstreams: [] }, /upstreams: expected a list of at least one/],
+	[
+		"more hosts than are asked every few seconds",
+		{
+			upstreams: Array.from({ length: 17 }, (_, at) => ({
+				name: `h${at}`,
+				url: `http://127.0.0.1:${20_000 + at}`,
+			})),
+		},
+		/upstreams: expected a list of at least one and at most 16 hosts/,
+	],
+	...(
+		[
+			[
+				"two hosts of one name",
+				[
+					{ name: "a", url: "http://127.0.0.1:1" },
+					{ name: "a", url: "http://127.0.0.1:2" },
+				],
+				/upstreams\[1\]\.name: "a" is the name of another host already/,
+			],
+			[
+				"a host twice",
+				[
+					{ name: "a", url: "http://127.0.0.1:1" },
+					{ name: "b", url: "http://localhost:1/" },
+				],
+				/upstreams\[1\]\.url: is where "a" is already/,
+			],
+			[
+				"a bare Ollama in the tailnet",
+				[{ name: "a", url: "http://100.64.0.7:11434" }],
+				/upstreams\[0\]\.url: .*there is no keyFile.*keys add/,
+			],
+			[
+				"a bare Ollama by its name",
+				[{ name: "a", url: "http://minipc:11434" }],
+				/upstreams\[0\]\.url: .*there is no keyFile/,
+			],
+			...["192.168.1.5", "203.0.113.7", "[fd00::1]", "[::ffff:10.0.0.1]"].map(
+				(host): [string, object[], RegExp] => [
+					`a host at ${host}`,
+					[{ name: "a", url: `http://${host}:11434`, keyFile: "a.key" }],
+					/upstreams\[0\]\.url: .*lies outside the tailnet/,
+				],
+			),
+			[
+				"a host over TLS",
+				[{ name: "a", url: "https://minipc:11434", keyFile: "a.key" }],
+				/upstreams\[0\]\.url: expected http:\/\//,
+			],
+			[
+				"a host with a path",
+				[{ name: "a", url: "http://127.0.0.1:8000/v1" }],
+				/upstreams\[0\]\.url: expected .*without a path/,
+			],
+			[
+				"a kind of host that is none",
+				[{ name: "a", url: "http://127.0.0.1:1", kind: "vllm" }],
+				/upstreams\[0\]\.kind: expected "ollama" or "openai", got "vllm"/,
+			],
+			[
+				"a host of no weight",
+				[{ name: "a", url: "http://127.0.0.1:1", weight: 0 }],
+				/upstreams\[0\]\.weight: expected a number from 0\.01 to 100/,
+			],
+			[
+				"a host's name that a log could be forged with",
+				[{ name: 'a"b', url: "http://127.0.0.1:1" }],
+				/upstreams\[0\]\.name: expected a name of lower-case letters/,
+			],
+			[
+				"a host's pattern that fits nothing",
+				[{ name: "a", url: "http://127.0.0.1:1", models: ["a b"] }],
+				/upstreams\[0\]\.models\[0\]: expected a pattern/,
+			],
+		] as [string, object[], RegExp][]
+	).map(([name, upstreams, says]): [string, unknown, RegExp] => [
+		name,
+		{ upstreams },
+		new RegExp(`line 1: ${says.source}`),
+	]),
+	[
+		"a host that is the gate",
+		{
+			listen: { address: "127.0.0.1", port: 9000 },
+			upstreams: [{ name: "a", url: "http://127.0.0.1:9000" }],
+		},
+		/upstreams\[0\]\.url: is the gate's own address/,
 	],
 	[
 		"no range",

@@ -3,7 +3,8 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import t from "tap";
-import { formatUpstream, parseConfig } from "../../src/config/load.ts";
+import { parseConfig } from "../../src/config/load.ts";
+import { formatUpstream } from "../../src/config/upstreams.ts";
 import { requireTool } from "../support/tools.ts";
 
 const execute = promisify(execFile);
