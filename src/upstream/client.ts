@@ -2,7 +2,8 @@ import { connect, type Socket } from "node:net";
 import type { Settings } from "../config/load.ts";
 import { ActiveSet } from "../net/activeSet.ts";
 import { codeOf } from "../net/errorCode.ts";
-import { formatHostPort } from "../net/ranges.ts";
+import { formatHostPort, parseAddress } from "../net/ranges.ts";
+import { tailnetLookup } from "../net/tailnetLookup.ts";
 import { BrokenReply, ReplyReader, type ReplySink } from "./responseParser.ts";
 
 /** Ollama never closes an idle connection; one that nobody needs is closed after so long. */
@@ -59,30 +60,43 @@ export function hostHeaderOf(target: Settings["upstream"]["target"]): string {
 		: "127.0.0.1:11434";
 }
 
+/** A name, rather than an address, may lead into the tailnet alone. */
+const lookup = tailnetLookup();
+
+function placeOf(target: Settings["upstream"]["target"]) {
+	if (target.kind === "unix") return { path: target.socketPath };
+	const { host, port } = target;
+	return parseAddress(host) === undefined
+		? { host, port, noDelay: true, lookup }
+		: { host, port, noDelay: true };
+}
+
 /** Connections to one Ollama, each with one request at a time. */
 export class Upstream {
 	/** For messages: `127.0.0.1:11434`, or the socket's path. */
 	readonly name: string;
 	/** Requests that may be with Ollama at once. */
 	readonly maxConnections: number;
-	readonly #target: Settings["upstream"]["target"];
-	readonly #hostHeader: string;
+	readonly #place: ReturnType<typeof placeOf>;
+	/** Begins each request's headers. */
+	readonly #firstLines: string;
 	readonly #connectTimeoutMs: number;
 	readonly #all = new ActiveSet<Connection>();
 	/** The one that was used last is last. */
 	readonly #idle: Connection[] = [];
 	#retired = false;
 
-	constructor({
-		target,
-		connectTimeoutMs,
-		maxConnections,
-	}: Settings["upstream"]) {
-		this.#target = target;
+	/** @param ownHeaders of every request: names and values in turn; nothing of a client's is among them */
+	constructor(
+		{ target, connectTimeoutMs, maxConnections }: Settings["upstream"],
+		ownHeaders: readonly string[] = [],
+	) {
+		this.#place = placeOf(target);
 		this.#connectTimeoutMs = connectTimeoutMs;
 		this.maxConnections = maxConnections;
-		this.#hostHeader = hostHeaderOf(target);
-		this.name = target.kind === "tcp" ? this.#hostHeader : target.socketPath;
+		const hostHeader = hostHeaderOf(target);
+		this.#firstLines = linesOf(["host", hostHeader, ...ownHeaders]);
+		this.name = target.kind === "tcp" ? hostHeader : target.socketPath;
 	}
 
 	/** Requests that are with Ollama. */
@@ -92,7 +106,7 @@ export class Upstream {
 
 	/** Sends a request; the sink hears nothing before this has returned. @throws OddRequest */
 	send(call: UpstreamCall, sink: UpstreamSink): UpstreamRequest {
-		const message = { call, head: headOf(call, this.#hostHeader) };
+		const message = { call, head: headOf(call, this.#firstLines) };
 		const request = new UpstreamRequest(call, sink);
 		const idle = this.#idle.pop();
 		if (idle === undefined) this.#open().begin(request, message);
@@ -122,7 +136,7 @@ export class Upstream {
 	}
 
 	#open(): Connection {
-		const connection = new Connection(this.#target, this.#connectTimeoutMs, {
+		const connection = new Connection(this.#place, this.#connectTimeoutMs, {
 			free: () => {
 				if (this.#retired) connection.destroy();
 				else this.#idle.push(connection);
@@ -219,15 +233,13 @@ class Connection {
 	#connected = false;
 
 	constructor(
-		target: Settings["upstream"]["target"],
+		place: ReturnType<typeof placeOf>,
 		connectTimeoutMs: number,
 		owner: Owner,
 	) {
 		this.#owner = owner;
 		this.socket = connect({
-			...(target.kind === "tcp"
-				? { host: target.host, port: target.port, noDelay: true }
-				: { path: target.socketPath }),
+			...place,
 			onread: {
 				buffer: readBuffer,
 				callback: (length) => this.#read(length),
@@ -368,19 +380,25 @@ class Connection {
 /** @throws OddRequest */
 function headOf(
 	{ method, path, headers, body }: UpstreamCall,
-	hostHeader: string,
+	firstLines: string,
 ): string {
 	if (!plainPath.test(path))
 		throw new OddRequest("the path has odd characters");
-	let head = `${method} ${path} HTTP/1.1\r\nhost: ${hostHeader}\r\n`;
-	for (let at = 0; at < headers.length; at += 2) {
-		const value = headers[at + 1] ?? "";
-		if (!plainValue.test(value))
-			throw new OddRequest(`the header ${headers[at]} has odd characters`);
-		head += `${headers[at]}: ${value}\r\n`;
-	}
+	let head = `${method} ${path} HTTP/1.1\r\n${firstLines}${linesOf(headers)}`;
 	if (body?.length === "chunked") head += "transfer-encoding: chunked\r\n";
 	else if (body !== undefined) head += `content-length: ${body.length}\r\n`;
 	else if (method === "POST") head += "content-length: 0\r\n";
 	return `${head}\r\n`;
+}
+
+/** @throws OddRequest */
+function linesOf(headers: readonly string[]): string {
+	let lines = "";
+	for (let at = 0; at < headers.length; at += 2) {
+		const value = headers[at + 1] ?? "";
+		if (!plainValue.test(value))
+			throw new OddRequest(`the header ${headers[at]} has odd characters`);
+		lines += `${headers[at]}: ${value}\r\n`;
+	}
+	return lines;
 }
