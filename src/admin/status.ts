@@ -20,6 +20,8 @@ export interface GateStatus {
 	readonly connections: number;
 	/** Requests that wait for no turn (or no longer), and have not ended. */
 	readonly streams: number;
+	/** The hosts, where there are several; absent in an older daemon. */
+	readonly hosts?: readonly HostStatus[] | undefined;
 	/** Who waits for a turn; absent where nobody has to, and in an older daemon. */
 	readonly queue?: QueueStatus | undefined;
 	readonly lockedOut: number;
@@ -53,6 +55,26 @@ export interface LockedOut {
 	/** The device's name, or null where it is not known. */
 	readonly node: string | null;
 	readonly secondsLeft: number;
+}
+
+/** One of several hosts. */
+export interface HostStatus {
+	readonly name: string;
+	readonly kind: "ollama" | "openai";
+	readonly url: string;
+	readonly state: "up" | "suspect" | "down" | "half-open";
+	/** Since when, in seconds. */
+	readonly forSeconds: number;
+	/** What was wrong last; null where nothing is. */
+	readonly why: string | null;
+	/** How many it has; null where it has not said. */
+	readonly models: number | null;
+	/** Requests that are with it or wait for it. */
+	readonly outstanding: number;
+	/** Since the start: those that went there, that failed there, and that went on to another. */
+	readonly requests: number;
+	readonly failed: number;
+	readonly moved: number;
 }
 
 /** Who waits for a turn at the GPU, and for which model. */

@@ -83,6 +83,7 @@ Example: llamagate demo
 					keyring,
 					stateAccess: noStateAccess,
 					tokenJudges: new Map(),
+					hostKeys: new Map(),
 				}),
 				sink,
 			);

@@ -185,6 +185,8 @@ function requestLine(
 	let line = `{"level":"${level}","time":"${isoTime(Date.now())}","key":${JSON.stringify(key)},"node":${JSON.stringify(node?.name || null)},"route":${JSON.stringify(exchange.route?.id ?? null)},"model":${JSON.stringify(usage?.model ?? null)},"status":${exchange.status},"ttftMs":${ttftMs},"durationMs":${round(durationMs)},"bytesIn":${exchange.bytesIn},"bytesOut":${exchange.bytesOut},"tokensIn":${usage?.tokensIn ?? null},"tokensCached":${usage?.tokensCached ?? null},"tokensOut":${usage?.tokensOut ?? null},"outcome":"${outcome}","reqId":"${exchange.id}","ip":"${exchange.connection.address}"`;
 	if (exchange.queueMs !== undefined)
 		line += `,"queueMs":${round(exchange.queueMs)}`;
+	if (exchange.upstream !== undefined)
+		line += `,"upstream":"${exchange.upstream}"`;
 	if (exchange.reason !== undefined)
 		line += `,"reason":${JSON.stringify(exchange.reason)}`;
 	if (exchange.wrongPath !== undefined)

@@ -62,6 +62,8 @@ export class Exchange {
 	bytesOut = 0;
 	/** Pieces of the reply that were passed on; of a stream about one for each token. */
 	piecesOut = 0;
+	/** The host that it was sent to, of several. */
+	upstream: string | undefined;
 	/** When it was sent to Ollama; `performance.now()`. */
 	dispatchedAtMs: number | undefined;
 	usage: Usage | undefined;

@@ -1,7 +1,7 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { FastifyInstance } from "fastify";
 import type { GateLive } from "../admin/live.ts";
-import type { LockedOut, StateStatus } from "../admin/status.ts";
+import type { HostStatus, LockedOut, StateStatus } from "../admin/status.ts";
 import type { GateTop } from "../admin/top.ts";
 import type { Raise } from "../ledger/alarms/alarm.ts";
 import type { Budgets } from "../ledger/budgets.ts";
@@ -20,6 +20,7 @@ import { type Connection, cutOff, watchPieces } from "./connection.ts";
 import { corsHeaders, preflightHeaders } from "./cors.ts";
 import { Exchange } from "./exchange.ts";
 import { createApp, failedStep, internalFault, pass } from "./fastify.ts";
+import { describeHost } from "./hostStats.ts";
 import { liveOf } from "./live.ts";
 import { currentCredential, logIn, mayLogIn } from "./login.ts";
 import { leaveTo } from "./person.ts";
@@ -96,6 +97,8 @@ export interface GateStats {
 	readonly streams: number;
 	/** Whether Ollama answered the last request. */
 	readonly isUpstreamUp: boolean;
+	/** Absent where there is one Ollama. */
+	readonly hosts: readonly HostStatus[] | undefined;
 	/** What waits for its turn; absent where nothing has to. */
 	readonly queue: QueueStats | undefined;
 	readonly lockedOut: number;
@@ -149,18 +152,17 @@ export async function createGate(
 			await drainRelays(state);
 			clearInterval(sweeper);
 			for (const server of servers) server.closeAllConnections();
-			state.queue?.open();
-			state.upstream.destroy();
-			await state.shared?.close();
+			await state.close();
 			await app.close();
 		},
 		stats() {
 			const nowMs = performance.now();
 			return {
 				connections: state.connections.openCount,
-				streams: state.relays.size - (state.queue?.waiting ?? 0),
+				streams: state.relays.size - (state.line?.waiting ?? 0),
 				isUpstreamUp: state.upstreamHealth.isUp,
-				queue: state.queue?.stats(),
+				queue: state.line?.stats(),
+				hosts: state.pool?.hosts.all.map((host) => describeHost(host, nowMs)),
 				lockedOut: state.lockout.lockedCount(nowMs),
 				lockouts: state.lockout.list(nowMs, maxListed),
 				...(state.shared && { state: state.shared.counts }),
@@ -332,7 +334,7 @@ function sweep(state: GateState): void {
 	state.pieces.sweep();
 	state.connections.sweep(sweepIntervalMs);
 	state.upstream.sweep(performance.now());
-	state.queue?.sweep(performance.now());
+	state.line?.sweep(performance.now());
 	for (const relay of state.relays) relay.sweep(sweepIntervalMs);
 	const nowMs = Date.now();
 	const hasExpired = [...state.relays].some(
@@ -383,7 +385,7 @@ function unlock(
 async function drainRelays({ relays, settings }: GateState): Promise<void> {
 	for (const relay of relays) {
 		relay.exchange.closing = true;
-		if (relay.isWaiting) relay.cut(shuttingDown, cutGraceMs);
+		if (relay.errand.isWaiting) relay.cut(shuttingDown, cutGraceMs);
 	}
 	const deadline = performance.now() + settings.drainTimeoutMs;
 	while (relays.size > 0 && performance.now() < deadline) await wait(20);

@@ -1,18 +1,19 @@
 import { type LoadedModel, maxLiveEntries } from "../admin/live.ts";
-import { askForModels } from "../upstream/ask.ts";
-import type { Upstream } from "../upstream/client.ts";
 
 /** A watcher looks more often than a model comes and goes. */
 const freshMs = 2_000;
 
+type Entries = readonly Readonly<Record<string, unknown>>[];
+
 /** What Ollama has loaded, asked for when it is wanted, and at most every two seconds. */
 export class LoadedModels {
-	readonly #upstream: () => Upstream;
+	readonly #entries: () => Promise<Entries | undefined>;
 	#askedAtMs = Number.NEGATIVE_INFINITY;
 	#answer: Promise<LoadedModel[] | null> = Promise.resolve(null);
 
-	constructor(upstream: () => Upstream) {
-		this.#upstream = upstream;
+	/** @param entries asks for those of `/api/ps` */
+	constructor(entries: () => Promise<Entries | undefined>) {
+		this.#entries = entries;
 	}
 
 	/** At most `maxLiveEntries`; null if Ollama does not say. */
@@ -25,7 +26,7 @@ export class LoadedModels {
 	}
 
 	async #ask(): Promise<LoadedModel[] | null> {
-		const entries = await askForModels(this.#upstream(), "/api/ps");
+		const entries = await this.#entries();
 		return (
 			entries?.slice(0, maxLiveEntries).map((entry) => ({
 				name: typeof entry.name === "string" ? entry.name : "?",

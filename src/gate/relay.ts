@@ -1,5 +1,4 @@
 import type { Route } from "../ollama/routes.ts";
-import type { Ticket } from "../queue/ticket.ts";
 import {
 	OddRequest,
 	type Upstream,
@@ -10,38 +9,24 @@ import {
 } from "../upstream/client.ts";
 import type { ReplyHead } from "../upstream/responseParser.ts";
 import type { Facts } from "./bodyFacts.ts";
+import { type Carrier, Errand } from "./errand.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
+import { HeldReply } from "./heldReply.ts";
+import { mergedAnswer } from "./mergedLists.ts";
 import { filterReply, type ReplyFilter } from "./modelPolicy.ts";
 import { lingerForBody, type Refusal, sendRefusal } from "./refusal.ts";
 import { type BodyReader, RequestBody } from "./requestBody.ts";
 import { headersForOllama } from "./requestHead.ts";
 import { formatOf, ResponseWriter } from "./responseWriter.ts";
 import type { GateState } from "./state.ts";
-import { type Turn, waitForTurn } from "./turn.ts";
-import {
-	badGateway,
-	busy,
-	describeFault,
-	faultOf,
-	redirected,
-	stalled,
-} from "./upstreamFault.ts";
+import { badGateway, busy, redirected, stalled } from "./upstreamFault.ts";
 
-/** The longest list of models that is filtered. */
-const maxListBytes = 16 * 2 ** 20;
 /** How long a client may take to read what it was sent before a cut. */
 const cutGraceMs = 5_000;
+/** After so many sweeps without a byte, of 250 ms each, a reply is not heard any more. */
+const heardSweeps = 12;
 /** Pulling and creating hash and convert large files without a word: how much longer they may be silent. */
 const managementPatience = 4;
-
-/** A reply that waits for its end. */
-interface Held {
-	readonly status: number;
-	/** Names and values in turn. */
-	readonly headers: readonly string[];
-	readonly chunks: Buffer[];
-	bytes: number;
-}
 
 /**
  * Step 7: one request to Ollama and its reply, bytes both ways.
@@ -50,7 +35,7 @@ interface Held {
  * a model loads would keep the GPU busy, and its headers would wait for the
  * first byte of the body.
  */
-export class Relay implements UpstreamSink, BodyReader, Turn {
+export class Relay implements UpstreamSink, BodyReader, Carrier {
 	readonly exchange: Exchange;
 	index = -1;
 	readonly #state: GateState;
@@ -59,21 +44,16 @@ export class Relay implements UpstreamSink, BodyReader, Turn {
 	readonly #route: Route;
 	readonly #body: RequestBody;
 	readonly #reply: ResponseWriter;
+	/** Where it goes, and when. */
+	readonly errand: Errand;
 	#upstream: Upstream | undefined;
 	#request: UpstreamRequest | undefined;
 	/** Takes models out of a list that the key may not see. */
 	readonly #filter: ReplyFilter | undefined;
-	#held: Held | undefined;
+	#held: HeldReply | undefined;
 	/** The reply is whole, and waits for what shows that the client has the file. */
 	#replyWaits = false;
 	#clientIsSlow = false;
-	/** The body, or how it will come, until it is its turn. */
-	#unsent: UpstreamCall["body"];
-	/** Its place in the queue, where there is one. */
-	ticket: Ticket | undefined;
-	/** Its turn has not come. */
-	isWaiting = false;
-	#fault: UpstreamFault["kind"] | undefined;
 	/** Sweeps since anything moved; every byte sets it back. */
 	#quietSweeps = 0;
 
@@ -86,10 +66,12 @@ export class Relay implements UpstreamSink, BodyReader, Turn {
 		this.#reply = new ResponseWriter(exchange, route);
 		this.#filter = filterReply(exchange.knownCredential.key, route);
 		this.#body = new RequestBody(exchange, state, this);
+		this.errand = new Errand(exchange, state, this);
 		// However the exchange ends, nothing goes on upstream.
 		exchange.atEnd((outcome) => {
 			this.#reply.release();
 			this.#leave(outcome);
+			this.errand.leave(outcome);
 			this.#body.dropRest();
 			this.#body.release(this.#upstream !== undefined);
 		});
@@ -105,29 +87,37 @@ export class Relay implements UpstreamSink, BodyReader, Turn {
 		this.#body.start();
 	}
 
-	/** What there is to send is known. Step 6b, where the queue has a say in it. */
-	send(body: UpstreamCall["body"], facts?: Facts): void {
-		const { exchange } = this;
-		const { queue } = this.#state;
-		if (exchange.ended) return;
-		this.#unsent = body;
-		if (queue === undefined || facts === undefined) {
-			this.#send();
-			return;
-		}
-		this.isWaiting = true;
-		this.ticket = waitForTurn(exchange, facts, queue, this);
-		// It may have come to an end already.
-		if (exchange.ended) this.ticket.end(faultOf(this.#fault));
-	}
-
-	go(): void {
-		this.isWaiting = false;
-		this.#send();
+	/** What there is to send is known. */
+	send(body: UpstreamCall["body"], facts?: Facts, beginning?: Buffer): void {
+		this.errand.place(body, facts, beginning);
 	}
 
 	stillWaits(ahead: number): void {
 		this.#reply.tellWaiting(ahead);
+	}
+
+	/** Its reply goes on: something of it has come in the last seconds. */
+	get isHeard(): boolean {
+		return this.#reply.hasBegun && this.#quietSweeps < heardSweeps;
+	}
+
+	maySendAgain(isKept: boolean): boolean {
+		const { hasBegun, isAnnounced } = this.#reply;
+		if ((hasBegun && !isAnnounced) || this.exchange.bytesOut > 0) return false;
+		return isKept || this.#request === undefined;
+	}
+
+	abort(): void {
+		this.#request?.abort();
+		this.#request = undefined;
+		this.#held = undefined;
+	}
+
+	answerMerged(): void {
+		void mergedAnswer(this.#state, this.exchange, this.#filter).then((list) => {
+			if (!Buffer.isBuffer(list)) this.refuse(list);
+			else if (!this.exchange.ended) this.#reply.sendWhole(list);
+		});
 	}
 
 	moved(): void {
@@ -145,22 +135,19 @@ export class Relay implements UpstreamSink, BodyReader, Turn {
 			outcome === "client_gone" &&
 			this.#request !== undefined &&
 			this.#body.isPassedOn &&
-			this.ticket?.abandon() === true;
-		if (!isKept) this.stop();
+			this.errand.abandon();
+		if (!isKept) this.#stop();
 	}
 
-	stop(): void {
+	#stop(): void {
 		this.#request?.abort();
-		this.ticket?.end(faultOf(this.#fault));
+		this.errand.end();
 	}
 
-	#send(): void {
+	dispatch(body: UpstreamCall["body"]): void {
 		const { exchange } = this;
 		if (exchange.ended) return;
-		const body = this.#unsent;
-		this.#unsent = undefined;
-		// The one in force: a reload may have changed it until now.
-		const { upstream } = this.#state;
+		const { upstream } = this.errand;
 		if (upstream.active >= upstream.maxConnections) {
 			this.refuse(busy(upstream.maxConnections));
 			return;
@@ -193,10 +180,11 @@ export class Relay implements UpstreamSink, BodyReader, Turn {
 
 	head({ status, headers }: ReplyHead): void {
 		const { exchange } = this;
-		this.ticket?.answered(status, formatOf(headers) !== "opaque");
+		if (!exchange.ended && !this.errand.mayPass(status)) return;
+		this.errand.ticket?.answered(status, formatOf(headers) !== "opaque");
 		this.#state.upstreamHealth.answered();
 		if (exchange.ended) {
-			this.stop();
+			this.#stop();
 			return;
 		}
 		this.#quietSweeps = 0;
@@ -204,14 +192,14 @@ export class Relay implements UpstreamSink, BodyReader, Turn {
 			this.refuse(redirected);
 			return;
 		}
-		const held = { status, headers, chunks: [], bytes: 0 };
 		if (this.#reply.isAnnounced) {
-			if (status !== 200 || formatOf(headers) !== "sse") this.#held = held;
+			if (status !== 200 || formatOf(headers) !== "sse")
+				this.#held = new HeldReply(status, headers);
 			return;
 		}
 		exchange.status = status;
 		if (status === 200 && (this.#filter !== undefined || this.#waitsForBody()))
-			this.#held = held;
+			this.#held = new HeldReply(status, headers);
 		else this.#beginReply(headers);
 	}
 
@@ -235,7 +223,11 @@ export class Relay implements UpstreamSink, BodyReader, Turn {
 		if (exchange.ended) return true;
 		this.#quietSweeps = 0;
 		if (this.#held !== undefined) {
-			this.#hold(this.#held, Buffer.from(buffer.subarray(start, end)));
+			// A list is short, and must be whole before what the key may not see is taken out.
+			if (!this.#held.push(buffer, start, end))
+				this.refuse(
+					badGateway("upstream_garbage", "Ollama's list is too long"),
+				);
 			return true;
 		}
 		if (this.#reply.pass(buffer, start, end)) return true;
@@ -248,16 +240,7 @@ export class Relay implements UpstreamSink, BodyReader, Turn {
 		return false;
 	}
 
-	/** A list is short, and must be whole before what the key may not see is taken out. */
-	#hold(held: Held, chunk: Buffer): void {
-		held.chunks.push(chunk);
-		held.bytes += chunk.length;
-		if (held.bytes > maxListBytes)
-			this.refuse(badGateway("upstream_garbage", "Ollama's list is too long"));
-	}
-
-	#sendHeld({ status, headers, chunks }: Held): void {
-		const whole = Buffer.concat(chunks);
+	#sendHeld({ status, headers, whole }: HeldReply): void {
 		if (this.#reply.isAnnounced) {
 			this.#reply.breakOffBy(status, whole, cutGraceMs);
 			return;
@@ -299,13 +282,11 @@ export class Relay implements UpstreamSink, BodyReader, Turn {
 	}
 
 	failed(fault: UpstreamFault): void {
-		this.#fault = fault.kind;
 		if (fault.kind !== "garbage") this.#state.noteUpstreamFailure();
-		if (this.exchange.ended) {
-			this.stop();
-			return;
-		}
-		this.#fail(describeFault(fault, this.#upstream?.name ?? "upstream.url"));
+		const name = this.#upstream?.name ?? "upstream.url";
+		const refusal = this.errand.failed(fault, name);
+		if (this.exchange.ended) this.#stop();
+		else if (refusal !== undefined) this.#fail(refusal);
 	}
 
 	/**
@@ -342,7 +323,7 @@ export class Relay implements UpstreamSink, BodyReader, Turn {
 			return;
 		}
 		// The queue looks after time itself.
-		if (this.isWaiting) return;
+		if (this.errand.isWaiting) return;
 		this.#quietSweeps += 1;
 		const quietMs = this.#quietSweeps * intervalMs;
 		if (quietMs < this.#patienceMs()) return;

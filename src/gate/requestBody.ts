@@ -1,4 +1,4 @@
-import { smallBodyBytes } from "../ollama/routes.ts";
+import { type Route, smallBodyBytes } from "../ollama/routes.ts";
 import type { UpstreamCall, UpstreamRequest } from "../upstream/client.ts";
 import {
 	type Facts,
@@ -31,14 +31,20 @@ const tooManyLargeBodies: Refusal = {
 	headers: ["retry-after", "5"],
 };
 
+/** Which host a request goes to depends on the model that it names. */
+function modelDecides({ scope, path }: Route): boolean {
+	return scope === "infer" || path === "/api/show";
+}
+
 /** What a body is read for. */
 export interface BodyReader {
 	/**
 	 * What goes to Ollama is known: nothing, the whole body, or how it will come.
 	 *
 	 * @param facts what the queue goes by, where there is one and the body is for it
+	 * @param beginning what has come of the body, where there are facts
 	 */
-	send(body: UpstreamCall["body"], facts?: Facts): void;
+	send(body: UpstreamCall["body"], facts?: Facts, beginning?: Buffer): void;
 	refuse(refusal: Refusal): void;
 	/** Some of it has come. */
 	moved(): void;
@@ -65,7 +71,7 @@ export class RequestBody {
 	readonly #roomBytes: number;
 	/** Reads the body where a rule of the key's depends on it. */
 	readonly #guard: BodyGuard | undefined;
-	/** The queue goes by what is in the body. */
+	/** The queue, or the choice of a host, goes by what is in the body. */
 	readonly #isQueued: boolean;
 	/** Reads along a file that the key is to have sent itself. */
 	readonly upload: Upload | undefined;
@@ -100,7 +106,9 @@ export class RequestBody {
 		this.#limitBytes = bodyLimitOf(route, bodyBytes, smallBodyBytes);
 		this.#roomBytes = 2 * bodyBytes;
 		this.#guard = guardBody(credential, route, exchange.head, state.uploads);
-		this.#isQueued = state.queue !== undefined && route.scope === "infer";
+		this.#isQueued =
+			(state.queue !== undefined && route.scope === "infer") ||
+			(state.pool !== undefined && modelDecides(route));
 		this.upload = state.uploads.watch(credential, route, path);
 	}
 
@@ -219,8 +227,8 @@ export class RequestBody {
 			facts?.finish(body) ??
 			(this.#isQueued ? factsOfWhole(routeMatch.route, head, body) : undefined);
 		if (found instanceof Promise)
-			void found.then((late) => this.#reader.send(body, late));
-		else this.#reader.send(body, found);
+			void found.then((late) => this.#reader.send(body, late, body));
+		else this.#reader.send(body, found, body);
 	}
 
 	/**
@@ -238,7 +246,8 @@ export class RequestBody {
 			if (this.#isAnnounced) return;
 			this.#isAnnounced = true;
 			this.#comesLater = true;
-			this.#reader.send({ length: head.contentLength[0] ?? "chunked" }, found);
+			const length = head.contentLength[0] ?? "chunked";
+			this.#reader.send({ length }, found, whole.bytes);
 		};
 		req.on("data", (piece: Buffer) => {
 			if (this.#flowsTo !== undefined) return void this.#passPiece(piece);

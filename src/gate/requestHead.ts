@@ -13,6 +13,10 @@ export interface Head {
 	readonly upgrade: readonly string[];
 	/** `x-llamagate-priority` */
 	readonly priority: readonly string[];
+	/** `x-llamagate-upstream` */
+	readonly upstream: readonly string[];
+	/** `x-llamagate-hop`: another gate has sent it on. */
+	readonly hop: readonly string[];
 	/** The first header by which clients of other services send a key, which is not read here; one of a fixed list. */
 	readonly otherKeyHeader: string | undefined;
 	/** Lower-case names that `Connection` makes hop-by-hop (RFC 9110, 7.6.1). */
@@ -38,6 +42,8 @@ const singles = new Map<string, Single>([
 	["expect", "expect"],
 	["upgrade", "upgrade"],
 	["x-llamagate-priority", "priority"],
+	["x-llamagate-upstream", "upstream"],
+	["x-llamagate-hop", "hop"],
 ]);
 
 /** Google's, Azure's and others' headers for a key. */
@@ -82,6 +88,8 @@ export function readHead(rawHeaders: readonly string[]): Head {
 		expect: none,
 		upgrade: none,
 		priority: none,
+		upstream: none,
+		hop: none,
 		otherKeyHeader: undefined,
 		connectionOptions: noOptions,
 		forwarded: none,

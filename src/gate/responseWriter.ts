@@ -115,6 +115,8 @@ export class ResponseWriter {
 	 * @param ahead how many are likely to go before
 	 */
 	tellWaiting(ahead: number): void {
+		// A gate in front would take it for the reply's first byte.
+		if (this.#exchange.head.hop.length > 0) return;
 		if (!eventRoutes.has(this.#route.path)) return;
 		if (!this.isAnnounced) {
 			this.#exchange.status = 200;
@@ -144,6 +146,20 @@ export class ResponseWriter {
 	/** Whether the reply, as far as it has come, ends as its route's replies do. */
 	get isWhole(): boolean {
 		return this.#exchange.status >= 400 || this.#scan?.isComplete !== false;
+	}
+
+	/** Sends a list that is the gate's own, as Ollama sends its. */
+	sendWhole(body: Buffer): void {
+		const { req, res } = this.#exchange;
+		this.#exchange.status = 200;
+		this.begin(
+			["content-type", "application/json; charset=utf-8"],
+			body.length,
+		);
+		if (req.method !== "HEAD") this.pass(body, 0, body.length);
+		else res.flushHeaders();
+		this.end();
+		lingerForBody(req);
 	}
 
 	/** Ends a reply that is whole. */

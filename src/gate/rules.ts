@@ -6,6 +6,7 @@ import { Keyring } from "../keys/keyring.ts";
 import { openWebUiToken } from "../keys/people.ts";
 import { loadPeopleSecret } from "../keys/peopleSecret.ts";
 import { loadStateAccess, type StateAccess } from "../valkey/access.ts";
+import { loadHostKeys } from "./hostRules.ts";
 import { createTokenJudge, type TokenJudge } from "./token.ts";
 
 /** What is in force; replaced whole on a reload. */
@@ -16,6 +17,8 @@ export interface Rules {
 	readonly tokenJudges: ReadonlyMap<string, TokenJudge>;
 	/** For Valkey, where the settings have one. */
 	readonly stateAccess: StateAccess;
+	/** What other hosts have given this gate, by the hosts' names. */
+	readonly hostKeys: ReadonlyMap<string, string>;
 }
 
 /**
@@ -25,7 +28,7 @@ export interface Rules {
  */
 export async function loadRules(configFile: string): Promise<Rules> {
 	const settings = await loadConfig(configFile);
-	return withKeysAnew({ settings });
+	return withKeysAnew({ settings, hostKeys: await loadHostKeys(settings) });
 }
 
 /**
@@ -35,7 +38,8 @@ export async function loadRules(configFile: string): Promise<Rules> {
  */
 export async function withKeysAnew({
 	settings,
-}: Pick<Rules, "settings">): Promise<Rules> {
+	hostKeys,
+}: Pick<Rules, "settings" | "hostKeys">): Promise<Rules> {
 	const { configFile } = settings;
 	const keys = await loadKeys(
 		settings.keysFile,
@@ -51,6 +55,7 @@ export async function withKeysAnew({
 		]);
 	return {
 		settings,
+		hostKeys,
 		keyring: await Keyring.gather(keys),
 		stateAccess: await loadStateAccess(settings.state),
 		tokenJudges: await openTokenJudges(keys, path.dirname(settings.keysFile)),

@@ -7,9 +7,11 @@ import { descriptorLimit, roomForClients } from "../net/descriptors.ts";
 import { SignatureUses } from "../ollama/cliSignature.ts";
 import { FairQueue } from "../queue/queue.ts";
 import { createWhois, type Whois } from "../tailscale/localApi.ts";
+import { askForModels } from "../upstream/ask.ts";
 import { Upstream } from "../upstream/client.ts";
 import type { AccessLog } from "./accessLog.ts";
 import { ConnectionTable } from "./connection.ts";
+import { HostPool } from "./hostPool.ts";
 import { JudgedBodies } from "./judgedBodies.ts";
 import { LoadedModels } from "./loadedModels.ts";
 import { Lockout } from "./lockout.ts";
@@ -30,7 +32,10 @@ export class GateState {
 	readonly log: Log;
 	readonly descriptors = descriptorLimit();
 	readonly connections = new ConnectionTable(() =>
-		roomForClients(this.descriptors, this.upstream.maxConnections),
+		roomForClients(
+			this.descriptors,
+			this.upstream.maxConnections * (this.settings.hosts?.length ?? 1),
+		),
 	);
 	readonly lockout = new Lockout();
 	readonly refusalThrottle = new RefusalThrottle();
@@ -40,7 +45,11 @@ export class GateState {
 	readonly judgedBodies = new JudgedBodies();
 	readonly uploads = new Uploads();
 	readonly budgets = new Budgets(Date.now());
-	readonly loadedModels = new LoadedModels(() => this.#upstream);
+	readonly loadedModels = new LoadedModels(() =>
+		this.#pool === undefined
+			? askForModels(this.#upstream, "/api/ps")
+			: this.#pool.lists.entries("/api/ps"),
+	);
 	readonly upstreamHealth = new UpstreamHealth();
 	/** The gate answers what runs, and takes nothing new. */
 	draining = false;
@@ -49,6 +58,7 @@ export class GateState {
 	#whois: Whois;
 	#queue: FairQueue | undefined;
 	#shared: Shared | undefined;
+	#pool: HostPool | undefined;
 	readonly #saidAtMs = new Map<string, number>();
 
 	/** Tells the owner at once, where the owner wants that. */
@@ -63,6 +73,7 @@ export class GateState {
 		this.accessLog = accessLog;
 		this.#tellLog(rules);
 		this.log = log;
+		this.#pool = this.#openPool();
 	}
 
 	get rules(): Rules {
@@ -81,7 +92,17 @@ export class GateState {
 		return this.#whois;
 	}
 
-	/** Where requests wait for their turn; `undefined` if they do not. */
+	/** The hosts, where there are several in place of one Ollama; each has its own queue then. */
+	get pool(): HostPool | undefined {
+		return this.#pool;
+	}
+
+	/** All that waits for a turn, wherever that is. */
+	get line(): HostPool | FairQueue | undefined {
+		return this.#pool ?? this.#queue;
+	}
+
+	/** Where requests wait for the one Ollama; `undefined` if they do not. */
 	get queue(): FairQueue | undefined {
 		return this.#queue;
 	}
@@ -94,12 +115,14 @@ export class GateState {
 	/** Shares with other gates from now on. */
 	share(shared: Shared): void {
 		this.#shared = shared;
-		this.#queue?.shareWith(shared.service);
+		this.line?.shareWith(shared.service);
 	}
 
 	/** Puts new rules in force. What was sent to the old upstream ends there. */
 	replaceRules(next: Rules): void {
-		const { upstream: previous, queue: before } = this.#rules.settings;
+		const { settings: former } = this.#rules;
+		const { upstream: previous } = former;
+		const isQueued = isQueuedHere(former);
 		this.#rules = next;
 		this.#tellLog(next);
 		this.#whois = openWhois(next.settings);
@@ -109,15 +132,33 @@ export class GateState {
 			this.#upstream = new Upstream(upstream);
 			this.#queue?.upstreamChanged();
 		}
-		if (before.mode !== queue.mode) {
+		if (isQueued !== isQueuedHere(next.settings)) {
 			this.#queue?.open();
 			this.#queue = this.#openQueue();
 		} else this.#queue?.use(queue);
+		const pool = this.#pool;
+		this.#pool = this.#openPool(pool);
+		pool?.replaced(this.#pool === undefined);
+	}
+
+	/** At the end: whatever waits goes, and all connections end. */
+	async close(): Promise<void> {
+		this.#queue?.open();
+		this.#pool?.close();
+		this.#upstream.destroy();
+		await this.#shared?.close();
+	}
+
+	#openPool(before?: HostPool): HostPool | undefined {
+		if (this.settings.hosts === undefined) return undefined;
+		const opened = new HostPool(this.#rules, this.relays, this.log, before);
+		if (this.#shared !== undefined) opened.shareWith(this.#shared.service);
+		return opened;
 	}
 
 	#openQueue(): FairQueue | undefined {
 		const { queue } = this.settings;
-		if (queue.mode === "off") return undefined;
+		if (!isQueuedHere(this.settings)) return undefined;
 		const opened = new FairQueue(queue, () => this.#upstream);
 		if (this.#shared !== undefined) opened.shareWith(this.#shared.service);
 		return opened;
@@ -144,6 +185,11 @@ export class GateState {
 		this.#saidAtMs.set(message, nowMs);
 		this.log.warn(facts, message);
 	}
+}
+
+/** Whether requests for the one Ollama wait; of several hosts, each has its queue. */
+function isQueuedHere({ queue, hosts }: Settings): boolean {
+	return queue.mode !== "off" && hosts === undefined;
 }
 
 /** The cache of answers starts anew with it, so that a reload also forgets who was who. */

@@ -7,22 +7,27 @@ import type { GateState } from "./state.ts";
 import { shownPerson, shownUser } from "./user.ts";
 
 /** What can be seen of the requests that have not ended: `GET /top` of the admin socket. */
-export function topOf({ relays, queue, settings }: GateState): GateTop {
+export function topOf({ relays, queue, pool, settings }: GateState): GateTop {
 	const nowMs = performance.now();
-	const stats = queue?.stats();
-	const lineUp = queue?.lineUp(maxTopRequests) ?? new Map<Ticket, number>();
+	const stats = (pool ?? queue)?.stats();
+	const queues = pool === undefined ? [] : [...pool.queues];
+	if (queue !== undefined) queues.push(queue);
+	const lineUp = new Map<Ticket, number>(
+		queues.flatMap((one) => [...one.lineUp(maxTopRequests)]),
+	);
 	const atWork: Relay[] = [];
 	const waiting: [Relay, number | null][] = [];
 	let waitingCount = 0;
 	for (const relay of relays) {
-		if (!relay.isWaiting) {
+		const { ticket, isWaiting } = relay.errand;
+		if (!isWaiting) {
 			atWork.push(relay);
 			continue;
 		}
 		waitingCount += 1;
-		const ahead = relay.ticket && lineUp.get(relay.ticket);
+		const ahead = ticket && lineUp.get(ticket);
 		// Those far behind are only counted; of the others one may still be looked up.
-		if (ahead !== undefined || relay.ticket?.place === undefined)
+		if (ahead !== undefined || ticket?.place === undefined)
 			waiting.push([relay, ahead ?? null]);
 	}
 	atWork.sort((a, b) => a.exchange.startedAtMs - b.exchange.startedAtMs);
@@ -45,17 +50,14 @@ export function topOf({ relays, queue, settings }: GateState): GateTop {
 		}),
 		requests: rows.slice(0, maxTopRequests).map(([relay, ahead]) => ({
 			...rowOf(relay, nowMs, settings.logPeople),
-			model:
-				(relay.ticket && queue?.modelOf(relay.ticket)) ??
-				relay.replyModel ??
-				null,
+			model: relay.errand.model ?? relay.replyModel ?? null,
 			ahead,
 		})),
 	};
 }
 
 function rowOf(
-	{ exchange, ticket, isWaiting }: Relay,
+	{ exchange, errand: { ticket, isWaiting } }: Relay,
 	nowMs: number,
 	people: Settings["logPeople"],
 ): Omit<TopRequest, "model" | "ahead"> {

@@ -8,6 +8,9 @@ import { userOf } from "./user.ts";
 
 /** Step 6b: a request of an inference route waits for its turn at the GPU. */
 
+/** Says how long a request has waited, in milliseconds. */
+export const queueHeader = "x-llamagate-queue-ms";
+
 /** What becomes of a request that waits. */
 export interface Turn {
 	go(): void;
@@ -63,10 +66,7 @@ class WaitingExchange implements Waiter {
 	go(): void {
 		const queueMs = performance.now() - this.#sinceMs;
 		this.#exchange.queueMs = queueMs;
-		this.#exchange.replyHeaders.push(
-			"x-llamagate-queue-ms",
-			String(Math.round(queueMs)),
-		);
+		this.#exchange.replyHeaders.push(queueHeader, String(Math.round(queueMs)));
 		this.#turn.go();
 	}
 

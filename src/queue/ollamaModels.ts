@@ -23,8 +23,16 @@ export type Whereabouts =
 const nowhere: Whereabouts = { kind: "nowhere" };
 const unclear: Whereabouts = { kind: "unclear" };
 
+/** Who knows which models there are, and which are loaded. */
+export interface ModelSource {
+	known(name: string, nowMs: number): Whereabouts | undefined;
+	read(nowMs: number): Promise<void>;
+	loaded(): Promise<ReadonlySet<string> | undefined>;
+	isUp(): Promise<boolean>;
+}
+
 /** What Ollama says of its models: which there are (`/api/tags`), and which are loaded (`/api/ps`). */
-export class OllamaModels {
+export class OllamaModels implements ModelSource {
 	readonly #upstream: () => Upstream;
 	/** By name. */
 	#names = new Map<string, Whereabouts>();

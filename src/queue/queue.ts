@@ -1,14 +1,24 @@
 import type { Settings } from "../config/load.ts";
 import { priorities } from "../priority.ts";
 import type { Upstream } from "../upstream/client.ts";
+import { CommonQueue } from "./common.ts";
 import { DrainRate } from "./drainRate.ts";
 import { aheadOf, inOrder } from "./inOrder.ts";
 import { type Model, type Place, unclearModel } from "./model.ts";
-import { OllamaModels, type Whereabouts } from "./ollamaModels.ts";
+import {
+	type ModelSource,
+	OllamaModels,
+	type Whereabouts,
+} from "./ollamaModels.ts";
 import { comesBack } from "./restart.ts";
 import type { ServiceElsewhere } from "./service.ts";
 import { describeModels, type QueueStats, waitingByClass } from "./stats.ts";
-import { type NoTurn, Ticket, type Waiter, WaitersByUser } from "./ticket.ts";
+import {
+	type NoTurn,
+	Ticket,
+	type Waiter,
+	type WaitersByUser,
+} from "./ticket.ts";
 import { Turns } from "./turns.ts";
 
 /** How often Ollama is asked what is loaded, while a model loads, and while something waits. */
@@ -22,6 +32,8 @@ const leastWorkMs = 20;
 /** After so many answers in a row that did not come, Ollama is taken not to say what is loaded. */
 const maxSilences = 3;
 
+type SourceOf = (upstream: () => Upstream) => ModelSource;
+
 /** Holds the requests that wait for their turn at the GPU, asks Ollama what is loaded, and owns the timers. */
 export class FairQueue {
 	/** Requests that asked for a higher class than their key's. */
@@ -30,8 +42,9 @@ export class FairQueue {
 	elsewhere: ServiceElsewhere | undefined;
 	#settings: Settings["queue"];
 	#turns: Turns;
-	#models: OllamaModels;
+	#models: ModelSource;
 	readonly #upstream: () => Upstream;
+	readonly #sourceOf: SourceOf;
 	/** Those that wait in a line. */
 	readonly #tickets = new Map<Place, Ticket>();
 	/** Their model is looked up. */
@@ -41,7 +54,7 @@ export class FairQueue {
 	#failed: { readonly model: Model; readonly user: string } | undefined;
 	/** How often in a row Ollama has not said what is loaded. */
 	#silences = 0;
-	readonly #waiters = new WaitersByUser();
+	readonly #waiters: WaitersByUser;
 	/** What a model's key was called last. */
 	readonly #nameOf = new Map<string, string>();
 	readonly #rate = new DrainRate();
@@ -58,12 +71,23 @@ export class FairQueue {
 	#loads = 0;
 	#waitedMs = 0;
 
-	/** @param upstream the Ollama that is in force */
-	constructor(settings: Settings["queue"], upstream: () => Upstream) {
+	/**
+	 * @param upstream the Ollama that is in force
+	 * @param common what it shares with the queues of other hosts
+	 * @param sourceOf who knows its models
+	 */
+	constructor(
+		settings: Settings["queue"],
+		upstream: () => Upstream,
+		common = new CommonQueue(),
+		sourceOf: SourceOf = (from) => new OllamaModels(from),
+	) {
 		this.#settings = settings;
 		this.#upstream = upstream;
-		this.#turns = new Turns(settings);
-		this.#models = new OllamaModels(upstream);
+		this.#sourceOf = sourceOf;
+		this.#waiters = common.waiters;
+		this.#turns = new Turns(settings, common.fairness);
+		this.#models = sourceOf(upstream);
 	}
 
 	/** Counts what other gates serve, and tells them of what is served here. */
@@ -195,7 +219,7 @@ export class FairQueue {
 	/** There is another Ollama now. */
 	upstreamChanged(): void {
 		this.#turns.forget();
-		this.#models = new OllamaModels(this.#upstream);
+		this.#models = this.#sourceOf(this.#upstream);
 		this.#pump();
 	}
 
@@ -284,7 +308,7 @@ export class FairQueue {
 		const ofUser = this.#waiters.of(user);
 		if (ofUser > maxWaitingPerUser)
 			this.#refuseFull(ticket, "user_full", ofUser * this.#waiters.users);
-		else if (this.waiting > maxWaiting)
+		else if (this.#waiters.size > maxWaiting)
 			this.#refuseFull(ticket, "full", this.waiting);
 	}
 

@@ -28,6 +28,7 @@ export interface Waiter {
 
 /** The queue that a ticket is of. */
 interface Owner {
+	modelOf(ticket: Ticket): string | undefined;
 	answered(ticket: Ticket, status: number, isStream: boolean): void;
 	end(ticket: Ticket, fault: "unreachable" | "died" | undefined): void;
 	abandon(ticket: Ticket): boolean;
@@ -49,6 +50,11 @@ export class Ticket {
 		this.#queue = queue;
 		this.waiter = waiter;
 		this.arrivedMs = arrivedMs;
+	}
+
+	/** The model that it is for, as it was asked for last; `undefined` for what takes no turn. */
+	get model(): string | undefined {
+		return this.#queue.modelOf(this);
 	}
 
 	/** Ollama has begun to answer it. */
@@ -77,6 +83,8 @@ export class Ticket {
 /** How many of each user's wait. */
 export class WaitersByUser {
 	readonly #tickets = new Map<string, Set<Ticket>>();
+	/** Of all users. */
+	size = 0;
 
 	get users(): number {
 		return this.#tickets.size;
@@ -89,6 +97,8 @@ export class WaitersByUser {
 	add(ticket: Ticket): void {
 		const { user } = ticket.waiter;
 		const own = this.#tickets.get(user);
+		if (own?.has(ticket) === true) return;
+		this.size += 1;
 		if (own === undefined) this.#tickets.set(user, new Set([ticket]));
 		else own.add(ticket);
 	}
@@ -96,7 +106,7 @@ export class WaitersByUser {
 	delete(ticket: Ticket): void {
 		const { user } = ticket.waiter;
 		const own = this.#tickets.get(user);
-		own?.delete(ticket);
+		if (own?.delete(ticket) === true) this.size -= 1;
 		if (own?.size === 0) this.#tickets.delete(user);
 	}
 }

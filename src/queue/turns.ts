@@ -1,5 +1,6 @@
 import { type Priority, priorities } from "../priority.ts";
-import { Fairness } from "./fairness.ts";
+import { CommonQueue } from "./common.ts";
+import type { Fairness } from "./fairness.ts";
 import { Loads } from "./loads.ts";
 import { type Asked, type Lane, Line, Model, Place } from "./model.ts";
 import {
@@ -40,8 +41,8 @@ const arrivalMs = 50;
  */
 export class Turns {
 	#settings: TurnSettings;
-	/** One for each class: a user's requests of two classes do not compete. */
-	readonly #fairness = priorities.map(() => new Fairness());
+	/** One for each class. */
+	readonly #fairness: readonly Fairness[];
 	/** Told of each request's service once it has ended, in milliseconds divided by its user's share. */
 	onServed: ((place: Place, ms: number) => void) | undefined;
 	readonly #models = new Map<string, Model>();
@@ -50,8 +51,13 @@ export class Turns {
 	#running = 0;
 	#wakeMs = Number.POSITIVE_INFINITY;
 
-	constructor(settings: TurnSettings) {
+	/** @param fairness what users have had, of each class; other hosts' too where there are several */
+	constructor(
+		settings: TurnSettings,
+		fairness: readonly Fairness[] = new CommonQueue().fairness,
+	) {
 		this.#settings = settings;
+		this.#fairness = fairness;
 	}
 
 	get waiting(): number {

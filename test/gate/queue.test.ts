@@ -545,6 +545,7 @@ t.test("a load that fails is told to all who wait for it", async (t) => {
 	});
 	const calls = [1, 2, 3].map(() => send(gate, { body: { model: "m" } }));
 	await waitUntil(gate, 2);
+	await eventually(() => waiting.length > 0);
 	waiting[0]?.();
 	const replies = await Promise.all(calls.map(({ response }) => response));
 	t.same(

@@ -98,10 +98,13 @@ async function prepare(t: Teardown, options: GateOptions) {
 	t.teardown(() => standIn.close());
 	const configFile = path.join(folder, "config.json");
 	const keysFile = path.join(folder, "keys.json");
-	const base = {
+	const baseFor = (config: Record<string, unknown>) => ({
 		listen: { address: "127.0.0.1", port: 0 },
 		sources: ["127.0.0.0/8", "::1/128"],
-		upstream: { url: options.upstreamUrl ?? standIn.url },
+		upstream:
+			config.upstreams === undefined
+				? { url: options.upstreamUrl ?? standIn.url }
+				: {},
 		admin: { socket: path.join(folder, "admin.sock"), metrics: "off" },
 		drainTimeout: "2s",
 		// Tests of the queue turn it on; the others see what Ollama gets and when.
@@ -110,7 +113,7 @@ async function prepare(t: Teardown, options: GateOptions) {
 			perKey: { requestsPerMinute: 1_000_000, concurrent: 10_000 },
 			perSource: { requestsPerMinute: 1_000_000 },
 		},
-	};
+	});
 	// As the keys command does it: whoever reads meanwhile reads a whole file.
 	const replace = async (file: string, text: string) => {
 		await writeFile(`${file}.new`, text, { mode: 0o600 });
@@ -119,7 +122,7 @@ async function prepare(t: Teardown, options: GateOptions) {
 	const writeConfig = (config: Record<string, unknown>) =>
 		replace(
 			configFile,
-			JSON.stringify(merge(base, config) as object, undefined, 2),
+			JSON.stringify(merge(baseFor(config), config) as object, undefined, 2),
 		);
 	const writeKeys = (keys: readonly KeyEntry[]) =>
 		replace(keysFile, JSON.stringify({ keys }));

@@ -1,0 +1,278 @@
+import type { Route } from "../ollama/routes.ts";
+import type { FairQueue } from "../queue/queue.ts";
+import type { Upstream, UpstreamFault } from "../upstream/client.ts";
+import { conversationOf, worthOf } from "../upstream/hosts/conversation.ts";
+import type { Host } from "../upstream/hosts/host.ts";
+import type { Wanted } from "../upstream/hosts/hosts.ts";
+import { eventOf } from "../upstream/hosts/prober.ts";
+import type { Facts } from "./bodyFacts.ts";
+import type { Exchange } from "./exchange.ts";
+import type { HostPool } from "./hostPool.ts";
+import type { Refusal } from "./refusal.ts";
+import type { GateState } from "./state.ts";
+import { badGateway, busy } from "./upstreamFault.ts";
+
+/** Where a request goes, of several hosts: chosen once, and again where that one fails it. */
+
+/** Lists that are put together of what all hosts say. */
+const mergedPaths = new Set(["/api/tags", "/api/ps", "/v1/models"]);
+/** Of what stands below /v1 in the table: Ollama's own alone. */
+const onlyOllama = new Set(["/v1/responses/compact"]);
+/** Replies that another host may have a better answer to. */
+const tooBusy = new Set([429, 503]);
+const behindIsAway = new Set([502, 504]);
+const unknownRoute = new Set([404, 405, 501]);
+
+export class Destination {
+	host: Host | undefined;
+	/** The list that it is for is put together of what all hosts say. */
+	readonly isMerged: boolean;
+	readonly #exchange: Exchange;
+	readonly #route: Route;
+	readonly #path: string;
+	readonly #state: GateState;
+	/** As it was when a host was chosen. */
+	#pool: HostPool;
+	/** One that the client has named, or the only one that will do. */
+	readonly #isFixed: boolean;
+	readonly #tried: Host[] = [];
+	#wanted: Wanted | undefined;
+
+	constructor(exchange: Exchange, state: GateState, pool: HostPool) {
+		const { route, path } = exchange.routeMatch;
+		this.#exchange = exchange;
+		this.#route = route;
+		this.#path = path;
+		this.#state = state;
+		this.#pool = pool;
+		const isNamed = exchange.head.upstream.length > 0;
+		this.isMerged = !isNamed && mergedPaths.has(route.path);
+		this.#isFixed =
+			isNamed || route.scope === "manage" || route.scope === "account";
+	}
+
+	/** Once there is a host. */
+	get upstream(): Upstream {
+		return this.#known.upstream;
+	}
+
+	/** Where it waits for its turn, if it has to. */
+	get queue(): FairQueue | undefined {
+		return this.#route.scope === "infer"
+			? this.#pool.queueOf(this.#known)
+			: undefined;
+	}
+
+	get #known(): Host {
+		if (this.host === undefined) throw new Error("no host was chosen");
+		return this.host;
+	}
+
+	/**
+	 * Chooses a host.
+	 *
+	 * @param facts what the body says, where it was read
+	 * @param beginning what has come of the body, where it is to tell a conversation
+	 */
+	choose(facts?: Facts, beginning?: Buffer): Refusal | undefined {
+		this.#pool = this.#state.pool ?? this.#pool;
+		if (this.#isFixed) return this.#chooseFixed();
+		const model = facts?.model ?? this.#modelInPath();
+		this.#wanted = {
+			route: this.#route.id,
+			model,
+			fits: (host) => this.#fits(host) && this.#hasRoom(host),
+			...(this.#route.scope === "infer" &&
+				stickiness(this.#exchange, model, beginning)),
+		};
+		return this.#enter(this.#pool.hosts.choose(this.#wanted, this.#tried))
+			? undefined
+			: this.#nobody();
+	}
+
+	/** Another host than those that have been tried; false if there is none. */
+	chooseAnother(): boolean {
+		const { host } = this;
+		if (this.#wanted === undefined || host === undefined) return false;
+		this.#pool = this.#state.pool ?? this.#pool;
+		const tried = [...this.#tried, host];
+		const next = this.#pool.hosts.choose(this.#wanted, tried);
+		// One that does not have the model would only say so.
+		if (next === undefined || !this.#isAsGood(next, host)) return false;
+		this.leave(undefined);
+		host.counts.moved += 1;
+		this.#tried.push(host);
+		return this.#enter(next);
+	}
+
+	#isAsGood(next: Host, host: Host): boolean {
+		const model = this.#wanted?.model;
+		return (
+			model === undefined ||
+			model === "" ||
+			next.hasModel(model) !== false ||
+			host.hasModel(model) !== true
+		);
+	}
+
+	#enter(host: Host | undefined): boolean {
+		this.host = host;
+		this.#exchange.upstream = host?.name;
+		host?.enter(this.#wanted?.model, performance.now());
+		return host !== undefined;
+	}
+
+	/** It is there no more. @param serviceMs what it took of the GPU's time; `undefined` if that says nothing */
+	leave(serviceMs: number | undefined): void {
+		this.host?.leave(serviceMs);
+		this.host = undefined;
+	}
+
+	/** The connection has failed. */
+	failed(fault: UpstreamFault): void {
+		const { host } = this;
+		if (host === undefined) return;
+		host.counts.failed += 1;
+		const event = eventOf(fault);
+		if (event !== undefined) host.note(event);
+	}
+
+	/**
+	 * What to make of a reply's status: pass it on, or ask another host; where none
+	 * can be asked, it is passed on after all, or what is returned is said in its place.
+	 */
+	judge(status: number): "pass" | "elsewhere" | Refusal {
+		const { host } = this;
+		if (host === undefined) return "pass";
+		if (host.hasKey && (status === 401 || status === 403)) {
+			if (status === 401)
+				host.note({
+					kind: "nonsense",
+					why: "does not take this gate's key (401)",
+				});
+			host.counts.failed += 1;
+			// It is this gate's key that is refused there, and none of the client's.
+			return badGateway(
+				"upstream_refuses",
+				`the host "${host.name}" refuses this to this gate's own key (${status}); its owner knows why`,
+			);
+		}
+		if (host.hasKey && behindIsAway.has(status)) {
+			host.counts.failed += 1;
+			host.note({ kind: "unreachable", why: `its Ollama is away (${status})` });
+			return "elsewhere";
+		}
+		if (tooBusy.has(status)) return "elsewhere";
+		host.note({ kind: "served" });
+		if (host.kind === "openai" && unknownRoute.has(status)) {
+			host.lacks(this.#route.id);
+			return "elsewhere";
+		}
+		const { model } = this.#wanted ?? {};
+		if (status !== 404 || model === undefined || !host.hasModel(model))
+			return "pass";
+		// It had the model when it was asked last.
+		this.#pool.hosts.look(host, true);
+		return "elsewhere";
+	}
+
+	/** Manage calls go to one host: the one that the client names, or else the first. */
+	#chooseFixed(): Refusal | undefined {
+		const { upstream: names } = this.#exchange.head;
+		const { all } = this.#pool.hosts;
+		const [name] = names;
+		if (this.#route.scope === "infer")
+			return bad(
+				"x-llamagate-upstream chooses a host for lists and for managing models; which one answers a prompt is for this gate to say",
+			);
+		const host =
+			name === undefined
+				? all.find((one) => one.kind === "ollama")
+				: names.length === 1
+					? this.#pool.hosts.find(name.trim())
+					: undefined;
+		if (host === undefined)
+			return bad(
+				`x-llamagate-upstream names one of this gate's hosts: ${all.map((one) => one.name).join(", ")}`,
+			);
+		if (!this.#fits(host)) return this.#nobody();
+		this.#enter(host);
+		return undefined;
+	}
+
+	/** Whether a host of its kind can answer at all. */
+	#fits(host: Host): boolean {
+		const { head } = this.#exchange;
+		// A request goes by way of one other gate at the most, or two could send it round and round.
+		if (head.hop.length > 0 && host.isBehindGate) return false;
+		if (host.kind === "ollama") return true;
+		return (
+			this.#route.path.startsWith("/v1/") &&
+			!onlyOllama.has(this.#route.path) &&
+			head.contentEncoding[0] !== "zstd"
+		);
+	}
+
+	/** Whether it takes one more, or has a queue to wait in. */
+	#hasRoom(host: Host): boolean {
+		const { active, maxConnections } = host.upstream;
+		return (
+			active < maxConnections ||
+			(this.#route.scope === "infer" && this.#pool.queueOf(host) !== undefined)
+		);
+	}
+
+	/** Why no host will do. */
+	#nobody(): Refusal {
+		const { all } = this.#pool.hosts;
+		const fitting = all.filter((host) => this.#fits(host));
+		if (fitting.length === 0)
+			return {
+				status: 404,
+				reason: "no_host",
+				message: `none of this gate's hosts answers ${this.#route.id}: ${all.map((host) => `${host.name} ${host.kind === "openai" ? "speaks the calls below /v1 alone" : "is behind another gate"}`).join(", ")}`,
+			};
+		const usable = fitting.filter(({ health }) => health.state !== "down");
+		const full = usable.filter((host) => !this.#hasRoom(host));
+		if (full.length > 0 && full.length === usable.length)
+			return busy(
+				full.reduce((sum, { upstream }) => sum + upstream.maxConnections, 0),
+			);
+		return {
+			...badGateway(
+				"no_host",
+				`no host can answer now: ${fitting.map((host) => describe(host, this.#tried.includes(host))).join("; ")}`,
+			),
+			headers: ["retry-after", "5"],
+		};
+	}
+
+	#modelInPath(): string | undefined {
+		return this.#route.path.endsWith("/:model")
+			? this.#path.slice(this.#path.lastIndexOf("/") + 1)
+			: undefined;
+	}
+}
+
+function describe({ name, health }: Host, isTried: boolean): string {
+	const { state, why } = health;
+	if (isTried) return `${name} has failed this request`;
+	if (state === "half-open") return `${name} has just come back and is tried`;
+	return `${name} is ${state}${why === undefined ? "" : ` (${why})`}`;
+}
+
+function bad(message: string): Refusal {
+	return { status: 400, reason: "bad_upstream", message };
+}
+
+function stickiness(
+	{ knownCredential }: Exchange,
+	model: string | undefined,
+	beginning: Buffer | undefined,
+): Pick<Wanted, "conversation" | "worthMs"> {
+	if (model === undefined || beginning === undefined) return {};
+	return {
+		conversation: conversationOf(knownCredential.key.name, model, beginning),
+		worthMs: worthOf(beginning.length),
+	};
+}

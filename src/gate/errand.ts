@@ -1,0 +1,217 @@
+import type { Ticket } from "../queue/ticket.ts";
+import type {
+	Upstream,
+	UpstreamCall,
+	UpstreamFault,
+} from "../upstream/client.ts";
+import type { Host } from "../upstream/hosts/host.ts";
+import type { Facts } from "./bodyFacts.ts";
+import { Destination } from "./destination.ts";
+import type { Exchange, Outcome } from "./exchange.ts";
+import type { Refusal } from "./refusal.ts";
+import type { GateState } from "./state.ts";
+import { queueHeader, type Turn, waitForTurn } from "./turn.ts";
+import { describeFault, faultOf } from "./upstreamFault.ts";
+import { wholeBodyBytes } from "./wholeBody.ts";
+
+type Body = UpstreamCall["body"];
+
+/** Who carries a request once it is known where to and when. */
+export interface Carrier {
+	/** It is its turn. */
+	dispatch(body: Body): void;
+	/** The gate itself answers, with what all hosts say together. */
+	answerMerged(): void;
+	refuse(refusal: Refusal): void;
+	/** It may be told how many are ahead of it. */
+	stillWaits(ahead: number): void;
+	/** Ends what runs upstream, without a word to anybody. */
+	abort(): void;
+	/** Whether nothing of a reply has come, and the body is still where it was: all of it, if it is not kept. */
+	maySendAgain(isKept: boolean): boolean;
+}
+
+/** Where a request goes, of several hosts, and step 6b: when. */
+export class Errand implements Turn {
+	/** Its place in the queue, where there is one. */
+	ticket: Ticket | undefined;
+	/** Its turn has not come. */
+	isWaiting = false;
+	#fault: UpstreamFault["kind"] | undefined;
+	readonly #exchange: Exchange;
+	readonly #state: GateState;
+	readonly #carrier: Carrier;
+	/** `undefined` where there is one Ollama. */
+	readonly #destination: Destination | undefined;
+	/** What is to be sent, or sent once more. */
+	#body: Body;
+	#facts: Facts | undefined;
+	#isPlaced = false;
+	/** The body is small enough to be kept for another host. The memory of a larger one is given back as it is sent. */
+	#isKept = false;
+
+	constructor(exchange: Exchange, state: GateState, carrier: Carrier) {
+		this.#exchange = exchange;
+		this.#state = state;
+		this.#carrier = carrier;
+		this.#destination =
+			state.pool && new Destination(exchange, state, state.pool);
+	}
+
+	/** The host that it is with or waits for, of several. */
+	get host(): Host | undefined {
+		return this.#destination?.host;
+	}
+
+	/** Where it is to be sent now: a reload may have changed it until it is its turn. */
+	get upstream(): Upstream {
+		return (this.#destination ?? this.#state).upstream;
+	}
+
+	/** The model that it takes a turn for, as it was asked for last. */
+	get model(): string | undefined {
+		return this.ticket?.model;
+	}
+
+	/**
+	 * Sends a request on its way.
+	 *
+	 * @param facts what its body says, where that was read
+	 * @param beginning what of the body has come, where there are facts
+	 */
+	place(body: Body, facts?: Facts, beginning?: Buffer): void {
+		if (this.#exchange.ended) return;
+		this.#body = body;
+		this.#facts = facts;
+		if (this.#destination !== undefined) {
+			if (this.#destination.isMerged) {
+				this.#carrier.answerMerged();
+				return;
+			}
+			const refusal = this.#destination.choose(facts, beginning);
+			if (refusal !== undefined) {
+				this.#carrier.refuse(refusal);
+				return;
+			}
+			this.#isPlaced = true;
+			this.#isKept =
+				body === undefined ||
+				(Buffer.isBuffer(body) && body.length <= wholeBodyBytes);
+		}
+		this.#wait();
+	}
+
+	#wait(): void {
+		const { queue } = this.#destination ?? this.#state;
+		if (queue === undefined || this.#facts === undefined) {
+			this.go();
+			return;
+		}
+		this.isWaiting = true;
+		this.ticket = waitForTurn(this.#exchange, this.#facts, queue, this);
+		// It may have come to an end already.
+		if (this.#exchange.ended) this.end();
+	}
+
+	go(): void {
+		this.isWaiting = false;
+		const body = this.#body;
+		if (!this.#isKept) this.#body = undefined;
+		this.#carrier.dispatch(body);
+	}
+
+	refuse(refusal: Refusal): void {
+		const isAway = refusal.reason === "upstream_unreachable";
+		if (!isAway || !this.moveOn()) this.#carrier.refuse(refusal);
+	}
+
+	stillWaits(ahead: number): void {
+		this.#carrier.stillWaits(ahead);
+	}
+
+	stop(): void {
+		this.#carrier.abort();
+		this.end();
+	}
+
+	/**
+	 * Goes on at another host, once at each, where nothing of a reply has come and
+	 * what was sent can be sent again. Returns false if it cannot.
+	 */
+	moveOn(): boolean {
+		if (
+			!this.#isPlaced ||
+			this.#exchange.ended ||
+			this.#destination === undefined ||
+			!this.#carrier.maySendAgain(this.#isKept)
+		)
+			return false;
+		const { ticket } = this;
+		if (!this.#destination.chooseAnother()) return false;
+		this.#carrier.abort();
+		this.ticket = undefined;
+		this.isWaiting = false;
+		ticket?.end(faultOf(this.#fault));
+		this.#fault = undefined;
+		const { replyHeaders } = this.#exchange;
+		const at = replyHeaders.indexOf(queueHeader);
+		if (at !== -1) replyHeaders.splice(at, 2);
+		this.#wait();
+		return true;
+	}
+
+	/**
+	 * Whether a reply with this status is for the client. If not, another host is
+	 * asked, or it has been refused.
+	 */
+	mayPass(status: number): boolean {
+		if (this.#destination === undefined) return true;
+		const verdict = this.#destination.judge(status);
+		if (verdict !== "pass") {
+			if (this.moveOn()) return false;
+			if (verdict !== "elsewhere") {
+				this.#carrier.refuse(verdict);
+				return false;
+			}
+		}
+		// From now on no other host is asked.
+		this.#isPlaced = false;
+		this.#body = undefined;
+		return true;
+	}
+
+	/** The connection has failed. Returns what to say of it, or `undefined` if it goes on elsewhere. */
+	failed(fault: UpstreamFault, name: string): Refusal | undefined {
+		this.#fault = fault.kind;
+		this.#destination?.failed(fault);
+		const { host } = this;
+		if (this.moveOn()) return undefined;
+		return describeFault(
+			fault,
+			host === undefined ? name : `${name} (the host ${host.name})`,
+		);
+	}
+
+	/** It has ended, as far as the queue is concerned. */
+	end(): void {
+		this.ticket?.end(faultOf(this.#fault));
+	}
+
+	/** Its client has left. Returns whether it is kept, as others want the model that it makes Ollama load. */
+	abandon(): boolean {
+		return this.ticket?.abandon() === true;
+	}
+
+	/** The exchange is over. */
+	leave(outcome: Outcome): void {
+		if (this.#destination === undefined) return;
+		const { dispatchedAtMs, routeMatch } = this.#exchange;
+		// What a host has refused, or a client has left, says nothing of the next.
+		const isWork = outcome === "ok" && routeMatch.route.scope === "infer";
+		this.#destination.leave(
+			isWork && dispatchedAtMs !== undefined
+				? performance.now() - dispatchedAtMs
+				: undefined,
+		);
+	}
+}

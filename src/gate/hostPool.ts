@@ -1,0 +1,139 @@
+import type { Log } from "../log.ts";
+import { CommonQueue } from "../queue/common.ts";
+import { NamedModels } from "../queue/namedModels.ts";
+import { OllamaModels } from "../queue/ollamaModels.ts";
+import { FairQueue } from "../queue/queue.ts";
+import type { ServiceElsewhere } from "../queue/service.ts";
+import type { QueueStats } from "../queue/stats.ts";
+import type { Health } from "../upstream/hosts/health.ts";
+import type { Host } from "../upstream/hosts/host.ts";
+import { Hosts, type HostsOwner } from "../upstream/hosts/hosts.ts";
+import { addUp } from "./hostStats.ts";
+import { MergedLists } from "./mergedLists.ts";
+import type { Relay } from "./relay.ts";
+import type { Rules } from "./rules.ts";
+
+/** Several hosts in place of one Ollama, each with its slots and the requests that wait for them. */
+export class HostPool implements HostsOwner {
+	readonly hosts: Hosts;
+	readonly lists = new MergedLists(() => this.hosts.all);
+	readonly #relays: Iterable<Relay>;
+	readonly #log: Log;
+	readonly #common: CommonQueue;
+	readonly #queues = new Map<Host, FairQueue>();
+
+	/** @param before the hosts until now; those that are still there stay what they are */
+	constructor(
+		{ settings, hostKeys }: Rules,
+		relays: Iterable<Relay>,
+		log: Log,
+		before?: HostPool,
+	) {
+		this.#relays = relays;
+		this.#log = log;
+		this.#common = before === undefined ? new CommonQueue() : before.#common;
+		this.hosts = new Hosts(
+			settings.hosts ?? [],
+			settings.upstream,
+			hostKeys,
+			this,
+			before?.hosts,
+		);
+		const { queue } = settings;
+		for (const host of this.hosts.all) {
+			const kept = before === undefined ? undefined : before.#queues.get(host);
+			if (before !== undefined) before.#queues.delete(host);
+			if (queue.mode === "off") {
+				kept?.open();
+				continue;
+			}
+			kept?.use(queue);
+			const sourceOf = host.kind === "openai" ? modelsByName : modelsOfOllama;
+			this.#queues.set(
+				host,
+				kept ??
+					new FairQueue(queue, () => host.upstream, this.#common, sourceOf),
+			);
+		}
+	}
+
+	queueOf(host: Host): FairQueue | undefined {
+		return this.#queues.get(host);
+	}
+
+	get queues(): Iterable<FairQueue> {
+		return this.#queues.values();
+	}
+
+	/** Counts what other gates serve, and tells them of what is served here. */
+	shareWith(elsewhere: ServiceElsewhere): void {
+		// The counters are common to all queues, so what is heard counts once.
+		for (const queue of this.#queues.values()) queue.shareWith(elsewhere);
+	}
+
+	/** Requests that wait for their turn. */
+	get waiting(): number {
+		let count = 0;
+		for (const queue of this.#queues.values()) count += queue.waiting;
+		return count;
+	}
+
+	/** What waits, on all hosts together; `undefined` if nothing has to. */
+	stats(): QueueStats | undefined {
+		return addUp([...this.#queues.values()].map((queue) => queue.stats()));
+	}
+
+	changed(host: Host, before: Health): void {
+		const { state, why } = host.health;
+		const facts = {
+			event: "upstream_state",
+			upstream: host.name,
+			from: before.state,
+			to: state,
+			why: why ?? null,
+		};
+		if (state === "down") this.#log.warn(facts, "a host is down");
+		else if (state === "up") this.#log.info(facts, "a host is up");
+		else this.#log.debug(facts, "a host has changed its state");
+		if (state === "down") this.#leave(host);
+		else if (state === "suspect") this.hosts.look(host);
+	}
+
+	isHeard(host: Host): boolean {
+		for (const relay of this.#relays)
+			if (relay.errand.host === host && relay.isHeard) return true;
+		return false;
+	}
+
+	/** What is with a host, or waits for it, and has had nothing of it goes on at another. */
+	#leave(host: Host): void {
+		for (const relay of this.#relays)
+			if (relay.errand.host === host) relay.errand.moveOn();
+	}
+
+	sweep(nowMs: number): void {
+		this.hosts.sweep(nowMs);
+		for (const queue of this.#queues.values()) queue.sweep(nowMs);
+	}
+
+	/** Another pool, or one Ollama, has taken its place: what waits for a host that is gone goes on elsewhere. */
+	replaced(isAll: boolean): void {
+		for (const [host, queue] of this.#queues) {
+			this.#leave(host);
+			queue.open();
+		}
+		if (isAll) this.hosts.retire();
+	}
+
+	/** At the end: whatever waits goes. */
+	close(): void {
+		for (const queue of this.#queues.values()) queue.open();
+		this.hosts.destroy();
+	}
+}
+
+const modelsByName = (upstream: ConstructorParameters<typeof NamedModels>[0]) =>
+	new NamedModels(upstream);
+const modelsOfOllama = (
+	upstream: ConstructorParameters<typeof OllamaModels>[0],
+) => new OllamaModels(upstream);

@@ -1,0 +1,184 @@
+import type { Settings } from "../../config/load.ts";
+import {
+	type HostKind,
+	type HostSettings,
+	isOnThisMachine,
+} from "../../config/upstreams.ts";
+import {
+	type ModelPattern,
+	parseModelName,
+	parseModelPattern,
+} from "../../ollama/modelName.ts";
+import { Upstream } from "../client.ts";
+import { type Catalog, modelKey } from "./catalog.ts";
+import type { Candidate } from "./choice.ts";
+import {
+	type Health,
+	type HostEvent,
+	nextHealth,
+	unknownHealth,
+} from "./health.ts";
+
+/** Tells a host that a request comes from another gate: it is not sent on to a third. */
+export const hopHeader = "x-llamagate-hop";
+
+/** What a load is taken to cost. */
+const guessedLoadMs = 15_000;
+/** What a request is taken to need before one has ended, and how much each that ends counts. */
+const firstGuessMs = 1_000;
+const newestPart = 0.1;
+/** How long a model that a request was sent for counts as loaded before the host says so. */
+const expectedMs = 30_000;
+const maxExpected = 1_000;
+
+/** What a host's part in its requests has been, since the start. */
+export interface HostCounts {
+	requests: number;
+	/** That failed there, wherever they went then. */
+	failed: number;
+	/** That went on to another host. */
+	moved: number;
+}
+
+/** One of several hosts: how it is reached, what is known of it, and what it has to do. */
+export class Host {
+	readonly name: string;
+	readonly kind: HostKind;
+	readonly settings: HostSettings;
+	/** On this machine, rather than behind the gate of another. */
+	readonly isLocal: boolean;
+	readonly hasKey: boolean;
+	/** There is another gate in front of it. */
+	readonly isBehindGate: boolean;
+	readonly upstream: Upstream;
+	/** For the gate's own questions, which wait for no place. */
+	readonly asking: Upstream;
+	health: Health;
+	/** `undefined` until it has said what it has. */
+	catalog: Catalog | undefined;
+	#loaded: ReadonlySet<string> | undefined;
+	readonly #expected = new Map<string, number>();
+	/** Routes that it has turned out not to know. */
+	readonly #unknownRoutes = new Set<string>();
+	/** Requests that are with it or wait for it. */
+	outstanding = 0;
+	readonly counts: HostCounts = { requests: 0, failed: 0, moved: 0 };
+	#meanMs = firstGuessMs;
+	readonly #patterns: readonly ModelPattern[] | undefined;
+	readonly #changed: (host: Host, before: Health) => void;
+
+	/** @param changed is called when its state has changed */
+	constructor(
+		settings: HostSettings,
+		limits: Settings["upstream"],
+		key: string | undefined,
+		changed: (host: Host, before: Health) => void,
+	) {
+		const { name, kind, target, models } = settings;
+		this.settings = settings;
+		this.name = name;
+		this.kind = kind;
+		this.isLocal = isOnThisMachine(target);
+		this.hasKey = key !== undefined;
+		this.isBehindGate = this.hasKey && (kind === "ollama" || !this.isLocal);
+		const own =
+			key === undefined
+				? []
+				: ["authorization", `Bearer ${key}`, hopHeader, "1"];
+		this.upstream = new Upstream({ ...limits, target }, own);
+		const connectTimeoutMs = Math.min(limits.connectTimeoutMs, 2_000);
+		this.asking = new Upstream({ ...limits, target, connectTimeoutMs }, own);
+		this.health = unknownHealth(performance.now());
+		this.#patterns = models?.map(
+			(text) => parseModelPattern(text) ?? (() => false),
+		);
+		this.#changed = changed;
+	}
+
+	/** Something has happened that says how it is. */
+	note(event: HostEvent): void {
+		const before = this.health;
+		this.health = nextHealth(before, event, performance.now());
+		if (before.state === this.health.state) return;
+		// It may be another program by now.
+		if (before.state === "down") this.#unknownRoutes.clear();
+		this.#changed(this, before);
+	}
+
+	/** What it says of itself. @param loaded `undefined` if all that it has is */
+	learn(catalog: Catalog | undefined, loaded: ReadonlySet<string> | undefined) {
+		if (catalog !== undefined) this.catalog = catalog;
+		this.#loaded = loaded;
+		for (const file of loaded ?? []) this.#expected.delete(file);
+	}
+
+	/** Whether its entry leaves it this model. */
+	mayHave(model: string): boolean {
+		if (this.#patterns === undefined) return true;
+		const name = parseModelName(model);
+		return (
+			name !== undefined && this.#patterns.some((matches) => matches(name))
+		);
+	}
+
+	/** Whether it has a model; `undefined` while it has not said. */
+	hasModel(model: string): boolean | undefined {
+		if (!this.mayHave(model)) return false;
+		return this.catalog?.has(modelKey(model));
+	}
+
+	/** It has answered that it does not know a route. */
+	lacks(route: string): void {
+		this.#unknownRoutes.add(route);
+	}
+
+	knows(route: string): boolean {
+		return !this.#unknownRoutes.has(route);
+	}
+
+	/** @param model as a body names it; empty or `undefined` where that says nothing */
+	asCandidate(model: string | undefined, nowMs: number): Candidate {
+		const named = model === undefined || model === "" ? undefined : model;
+		return {
+			state: this.health.state,
+			weight: this.settings.weight,
+			hasModel: named === undefined ? true : this.hasModel(named),
+			isLoaded: named === undefined || this.#isLoaded(named, nowMs),
+			waitingMs: this.outstanding * this.#meanMs,
+			loadMs: guessedLoadMs,
+			isTried: this.health.state === "half-open" && this.outstanding > 0,
+		};
+	}
+
+	#isLoaded(model: string, nowMs: number): boolean {
+		if (this.kind === "openai" || this.#loaded === undefined) return true;
+		const file = this.#fileOf(model);
+		return this.#loaded.has(file) || (this.#expected.get(file) ?? 0) > nowMs;
+	}
+
+	#fileOf(model: string): string {
+		const key = modelKey(model);
+		return this.catalog?.get(key) ?? key;
+	}
+
+	/** A request goes there. */
+	enter(model: string | undefined, nowMs: number): void {
+		this.outstanding += 1;
+		this.counts.requests += 1;
+		if (model === undefined || model === "" || this.kind === "openai") return;
+		if (this.#expected.size >= maxExpected) this.#expected.clear();
+		this.#expected.set(this.#fileOf(model), nowMs + expectedMs);
+	}
+
+	/** It is there no more. @param serviceMs what it took of the GPU's time; `undefined` if that says nothing */
+	leave(serviceMs: number | undefined): void {
+		this.outstanding -= 1;
+		if (serviceMs !== undefined)
+			this.#meanMs += newestPart * (serviceMs - this.#meanMs);
+	}
+
+	sweep(nowMs: number): void {
+		this.upstream.sweep(nowMs);
+		this.asking.sweep(nowMs);
+	}
+}

@@ -1,0 +1,132 @@
+import type { Settings } from "../../config/load.ts";
+import type { HostSettings } from "../../config/upstreams.ts";
+import { chooseHost, type Sticky } from "./choice.ts";
+import { Conversations } from "./conversation.ts";
+import type { Health } from "./health.ts";
+import { Host } from "./host.ts";
+import { Prober } from "./prober.ts";
+
+/** What is asked of a host. */
+export interface Wanted {
+	/** The route's id in the table. */
+	readonly route: string;
+	/** As a body names it; empty or `undefined` where that says nothing. */
+	readonly model: string | undefined;
+	/** Whether a host of this kind can answer at all. */
+	readonly fits: (host: Host) => boolean;
+	/** Of a conversation that may be in a host's cache, with what that saves. */
+	readonly conversation?: string | undefined;
+	readonly worthMs?: number;
+}
+
+/** What the hosts tell of. */
+export interface HostsOwner {
+	changed(host: Host, before: Health): void;
+	/** Whether a request with it has had something of it just now. */
+	isHeard(host: Host): boolean;
+}
+
+/** The hosts behind the gate: they are asked how they are, and chosen among. */
+export class Hosts {
+	readonly all: readonly Host[];
+	readonly #probers = new Map<Host, Prober>();
+	readonly #conversations: Conversations;
+	readonly #limits: string;
+	readonly #keys: ReadonlyMap<string, string>;
+
+	/** @param before those in force until now; one whose entry is the same stays what it is */
+	constructor(
+		settings: readonly HostSettings[],
+		limits: Settings["upstream"],
+		keys: ReadonlyMap<string, string>,
+		owner: HostsOwner,
+		before?: Hosts,
+	) {
+		this.#limits = JSON.stringify({ ...limits, target: undefined });
+		this.#keys = keys;
+		this.#conversations =
+			before === undefined ? new Conversations() : before.#conversations;
+		this.all = settings.map((entry) => {
+			const same = before?.all.find(
+				(host) =>
+					isSame(host.settings, entry) &&
+					before.#limits === this.#limits &&
+					before.#keys.get(entry.name) === keys.get(entry.name),
+			);
+			return (
+				same ??
+				new Host(entry, limits, keys.get(entry.name), (host, was) =>
+					owner.changed(host, was),
+				)
+			);
+		});
+		for (const host of this.all) {
+			const kept = before === undefined ? undefined : before.#probers.get(host);
+			const prober = kept ?? new Prober(host, () => owner.isHeard(host));
+			this.#probers.set(host, prober);
+			if (kept === undefined) prober.soon();
+		}
+		if (before !== undefined) before.#leaveAllBut(this.#probers);
+	}
+
+	/** Lets go of the hosts that are no longer there; what runs on them ends by itself. */
+	#leaveAllBut(kept: ReadonlyMap<Host, Prober>): void {
+		for (const [host, prober] of this.#probers) {
+			if (kept.has(host)) continue;
+			prober.stop();
+			host.asking.destroy();
+			host.upstream.retire();
+		}
+	}
+
+	find(name: string): Host | undefined {
+		return this.all.find((host) => host.name === name);
+	}
+
+	/** The host that a request goes to, of those that have not been tried; `undefined` if none will do. */
+	choose(wanted: Wanted, tried: readonly Host[]): Host | undefined {
+		const nowMs = performance.now();
+		const { route, model, fits, conversation, worthMs = 0 } = wanted;
+		const candidates = this.all.map((host) =>
+			tried.includes(host) || !fits(host) || !host.knows(route)
+				? undefined
+				: host.asCandidate(model, nowMs),
+		);
+		let sticky: Sticky | undefined;
+		if (conversation !== undefined) {
+			const name = this.#conversations.find(conversation, nowMs);
+			const index = this.all.findIndex((host) => host.name === name);
+			if (index !== -1) sticky = { index, worthMs };
+		}
+		const host = this.all[chooseHost(candidates, sticky)];
+		if (host !== undefined && conversation !== undefined)
+			this.#conversations.remember(conversation, host.name, nowMs);
+		return host;
+	}
+
+	/** Something was odd about a host: it is asked at once. @param anew also which models it has */
+	look(host: Host, anew = false): void {
+		this.#probers.get(host)?.soon(anew);
+	}
+
+	sweep(nowMs: number): void {
+		for (const host of this.all) host.sweep(nowMs);
+	}
+
+	/** Nobody goes on using them; what runs ends by itself. */
+	retire(): void {
+		this.#leaveAllBut(new Map());
+	}
+
+	/** Ends all connections, whatever runs on them. */
+	destroy(): void {
+		this.retire();
+		for (const { upstream } of this.all) upstream.destroy();
+	}
+}
+
+/** Whether two entries mean the same host, wherever they stand. */
+function isSame(a: HostSettings, b: HostSettings): boolean {
+	const without = ({ line: _, ...rest }: HostSettings) => JSON.stringify(rest);
+	return without(a) === without(b);
+}

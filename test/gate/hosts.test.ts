@@ -1,0 +1,470 @@
+import { chmod, readFile } from "node:fs/promises";
+import path from "node:path";
+import t from "tap";
+import { askDaemon } from "../../src/admin/client.ts";
+import { parseConfig } from "../../src/config/load.ts";
+import { loadHostKeys } from "../../src/gate/hostRules.ts";
+import { digestOf } from "../../src/keys/newKey.ts";
+import { scopes } from "../../src/ollama/routes.ts";
+import {
+	eventually,
+	startGate,
+	testEntries,
+	testKeys,
+} from "../support/gate.ts";
+import {
+	errorOf,
+	hostsOf,
+	isState,
+	send,
+	startHost,
+	startWithHosts,
+} from "../support/hosts.ts";
+
+const own = { name: "own", key: `lg_${"ab".repeat(32)}` };
+
+t.test("a request goes to the host that has its model", async (t) => {
+	const a = await startHost(t, "a", { models: ["qwen3:8b"] });
+	const b = await startHost(t, "b", { models: ["llama3.2:3b"] });
+	const gate = await startWithHosts(t, [
+		{ name: "a", url: a.url },
+		{ name: "b", url: b.url },
+	]);
+	for (const model of ["llama3.2:3b", "llama3.2:3b", "qwen3:8b"])
+		t.equal((await send(gate, { body: { model, messages: [] } })).status, 200);
+	t.equal(a.prompts(), 1);
+	t.equal(b.prompts(), 2);
+	const shown = await send(gate, {
+		path: "/api/show",
+		body: { model: "llama3.2:3b" },
+	});
+	t.equal(shown.status, 200);
+	t.equal(b.prompts(), 3);
+	const none = await send(gate, { body: { model: "nothing", messages: [] } });
+	t.equal(none.status, 404);
+	t.match(await errorOf(none), "not found");
+	t.match(
+		await gate.logged(
+			({ route, status }) => route === "POST /api/show" && status === 200,
+		),
+		{ upstream: "b" },
+	);
+});
+
+t.test("a pattern leaves models to a host", async (t) => {
+	const a = await startHost(t, "a");
+	const b = await startHost(t, "b");
+	const gate = await startWithHosts(t, [
+		{ name: "a", url: a.url, models: ["llama3.2:*"] },
+		{ name: "b", url: b.url },
+	]);
+	t.equal((await send(gate)).status, 200);
+	t.equal(a.prompts(), 0);
+	t.equal(b.prompts(), 1);
+});
+
+t.test("another host gets its own key, and never the client's", async (t) => {
+	const a = await startHost(t, "a", { models: [] });
+	const b = await startHost(t, "b");
+	const gate = await startWithHosts(
+		t,
+		[
+			{ name: "a", url: a.url },
+			{ name: "b", url: b.url, keyFile: "b.key" },
+		],
+		{ files: { "b.key": `${own.key}\n` } },
+	);
+	t.equal((await send(gate)).status, 200);
+	for (const { headers, rawHeaders } of b.standIn.calls) {
+		t.equal(headers.authorization, `Bearer ${own.key}`);
+		t.equal(headers["x-llamagate-hop"], "1");
+		t.notOk(rawHeaders.join().includes(testKeys.owner));
+	}
+	for (const { headers } of a.standIn.calls)
+		t.equal(headers.authorization, undefined);
+	t.notOk(JSON.stringify(gate.log).includes(own.key));
+	t.notOk(JSON.stringify(await hostsOf(gate)).includes(own.key));
+});
+
+t.test("a key that others may read is refused with its line", async (t) => {
+	const gate = await startGate(t, { files: { "b.key": own.key } });
+	const file = path.join(gate.folder, "b.key");
+	const config = {
+		upstream: undefined,
+		upstreams: [{ name: "b", url: "http://127.0.0.1:1", keyFile: "b.key" }],
+	};
+	await chmod(file, 0o644);
+	await gate.writeConfig(config);
+	const lines = (await readFile(gate.configFile, "utf8")).split("\n");
+	const refused = await gate.daemon.reload();
+	t.match(refused, {
+		ok: false,
+		mistakes: [
+			{
+				path: "upstreams[0].keyFile",
+				message: /others than its owner may read.*chmod 600/,
+				line: lines.findIndex((text) => text.includes('"name": "b"')),
+			},
+		],
+	});
+	await chmod(file, 0o600);
+	t.match(await gate.daemon.reload(), { ok: true });
+});
+
+t.test(
+	"a name that leads out of the tailnet is refused with its line",
+	async (t) => {
+		const folder = (await startGate(t, { files: { "b.key": own.key } })).folder;
+		const settings = parseConfig(
+			'{\n"upstreams": [\n{ "name": "b", "url": "http://minipc:11434", "keyFile": "b.key" }]}',
+			`${folder}/config.json`,
+		);
+		const at = (address: string) =>
+			loadHostKeys(settings, (_name, _options, callback) =>
+				callback(null, [{ address, family: 4 }]),
+			);
+		for (const address of ["192.168.1.5", "127.0.0.1"]) {
+			const error = await at(address).catch((reason: unknown) => reason);
+			t.match(error, {
+				mistakes: [
+					{
+						path: "upstreams[0].url",
+						line: 3,
+						message: `leads to ${address}, outside the tailnet`,
+					},
+				],
+			});
+		}
+		t.equal((await at("100.64.0.7")).get("b"), own.key);
+		// It may be up later; until then its host is down.
+		const unknown = await loadHostKeys(settings, (_name, _options, callback) =>
+			callback(Object.assign(new Error("no"), { code: "ENOTFOUND" }), []),
+		);
+		t.equal(unknown.size, 1);
+	},
+);
+
+t.test(
+	"managing goes to the host that is named, or else to the first",
+	async (t) => {
+		const a = await startHost(t, "a");
+		const b = await startHost(t, "b");
+		const gate = await startWithHosts(t, [
+			{ name: "a", url: a.url },
+			{ name: "b", url: b.url },
+		]);
+		const copy = (headers: Record<string, string>) =>
+			send(gate, {
+				path: "/api/copy",
+				body: { source: "qwen3:8b", destination: "mine" },
+				headers,
+			});
+		t.equal((await copy({})).status, 200);
+		t.strictSame([a.prompts(), b.prompts()], [1, 0]);
+		t.equal((await copy({ "x-llamagate-upstream": "b" })).status, 200);
+		t.strictSame([a.prompts(), b.prompts()], [1, 1]);
+		const unknown = await copy({ "x-llamagate-upstream": "c" });
+		t.equal(unknown.status, 400);
+		t.match(await errorOf(unknown), "one of this gate's hosts: a, b");
+		t.equal((await copy({ "x-llamagate-upstream": "a, b" })).status, 400);
+		t.strictSame([a.prompts(), b.prompts()], [1, 1], "neither was asked");
+		const prompt = await send(gate, {
+			headers: { "x-llamagate-upstream": "b" },
+		});
+		t.equal(prompt.status, 400);
+		const list = await send(gate, {
+			path: "/api/tags",
+			method: "GET",
+			headers: { "x-llamagate-upstream": "b" },
+		});
+		const { models } = (await list.json()) as { models: { name: string }[] };
+		t.ok(models.some(({ name }) => name === "mine:latest"));
+	},
+);
+
+t.test("lists have each model once, and what the key may see", async (t) => {
+	const a = await startHost(t, "a", { models: ["qwen3:8b", "only-a:1b"] });
+	const b = await startHost(t, "b", {
+		models: ["qwen3:8b", "only-b:1b", "hidden:1b"],
+	});
+	const gate = await startWithHosts(
+		t,
+		[
+			{ name: "a", url: a.url },
+			{ name: "b", url: b.url, models: ["qwen3:*", "only-b:*"] },
+		],
+		{
+			keys: [
+				...testEntries,
+				{ name: "few", sha256: digestOf(testKeys.wrong), models: ["only-*"] },
+			],
+		},
+	);
+	const names = async (from: string, key = testKeys.owner) => {
+		const reply = await send(gate, { path: from, method: "GET", key });
+		t.equal(reply.status, 200);
+		t.match(reply.headers.get("content-type"), "application/json");
+		const { models, data } = (await reply.json()) as Record<
+			string,
+			{ name: string; id: string }[]
+		>;
+		return [...(models ?? []), ...(data ?? [])]
+			.map(({ name, id }) => name ?? id)
+			.sort();
+	};
+	t.strictSame(await names("/api/tags"), [
+		"only-a:1b",
+		"only-b:1b",
+		"qwen3:8b",
+	]);
+	t.strictSame(await names("/v1/models"), [
+		"only-a:1b",
+		"only-b:1b",
+		"qwen3:8b",
+	]);
+	t.strictSame(await names("/api/tags", testKeys.wrong), [
+		"only-a:1b",
+		"only-b:1b",
+	]);
+	t.strictSame(await names("/api/ps"), []);
+	await send(gate, { body: { model: "only-b:1b", messages: [] } });
+	t.strictSame(await names("/api/ps"), ["only-b:1b"]);
+	const head = await fetch(`${gate.url}/api/tags`, {
+		method: "HEAD",
+		headers: { authorization: `Bearer ${testKeys.owner}` },
+	});
+	t.equal(head.status, 200);
+	await b.kill();
+	await isState(gate, "b", "down");
+	t.strictSame(await names("/api/tags"), ["only-a:1b", "qwen3:8b"]);
+	await a.kill();
+	await isState(gate, "a", "down");
+	const none = await send(gate, { path: "/api/tags", method: "GET" });
+	t.equal(none.status, 502);
+	t.match(await errorOf(none), "a is down, b is down");
+});
+
+t.test("a host of OpenAI's calls gets those alone", async (t) => {
+	const a = await startHost(t, "a", { models: ["qwen3:8b"] });
+	const b = await startHost(t, "b", { models: ["llama3.2:3b"] });
+	const gate = await startWithHosts(t, [
+		{ name: "b", url: b.url, kind: "openai" },
+		{ name: "a", url: a.url },
+	]);
+	const model = "llama3.2:3b";
+	const chat = await send(gate, {
+		path: "/v1/chat/completions",
+		body: { model, messages: [{ role: "user", content: "hi" }] },
+	});
+	t.equal(chat.status, 200);
+	t.equal(b.prompts(), 1);
+	t.equal((await send(gate, { body: { model, messages: [] } })).status, 404);
+	t.equal(b.prompts(), 1);
+	t.equal(
+		(await send(gate, { path: "/api/version", method: "GET" })).status,
+		200,
+	);
+	t.strictSame(
+		[...new Set(b.standIn.calls.map(({ target }) => target))].sort(),
+		["/v1/chat/completions", "/v1/models"],
+	);
+});
+
+t.test("none of the hosts answers a call that only Ollama has", async (t) => {
+	const b = await startHost(t, "b");
+	const gate = await startWithHosts(t, [
+		{ name: "b", url: b.url, kind: "openai" },
+	]);
+	const refused = await send(gate);
+	t.equal(refused.status, 404);
+	t.match(await errorOf(refused), "b speaks the calls below /v1 alone");
+});
+
+t.test("a request that another gate has sent on goes no further", async (t) => {
+	const a = await startHost(t, "a", { models: ["only-a:1b"] });
+	const b = await startHost(t, "b", { models: ["qwen3:8b"] });
+	// Behind b's own key is a second gate.
+	const second = await startWithHosts(
+		t,
+		[
+			{ name: "own", url: a.url },
+			{ name: "back", url: b.url, keyFile: "k" },
+		],
+		{ files: { k: own.key } },
+	);
+	const first = await startWithHosts(
+		t,
+		[{ name: "second", url: second.url, keyFile: "k" }],
+		{ files: { k: testKeys.owner } },
+	);
+	t.equal(
+		(await send(first, { body: { model: "only-a:1b", messages: [] } })).status,
+		200,
+	);
+	const elsewhere = await send(first);
+	t.equal(elsewhere.status, 404);
+	t.equal(b.prompts(), 0);
+	const list = await send(first, { path: "/api/tags", method: "GET" });
+	const { models } = (await list.json()) as { models: { name: string }[] };
+	t.strictSame(
+		models.map(({ name }) => name),
+		["only-a:1b"],
+	);
+});
+
+t.test(
+	"what another gate refuses its key is no fault of the client's",
+	async (t) => {
+		const a = await startHost(t, "a", { models: ["qwen3:8b"] });
+		const second = await startGate(t, {
+			standIn: { models: ["only-b:1b"] },
+			keys: [
+				{
+					name: "first",
+					sha256: digestOf(own.key),
+					scopes: [...scopes],
+					models: ["nothing:*"],
+				},
+			],
+		});
+		const gate = await startWithHosts(
+			t,
+			[
+				{ name: "b", url: second.url, keyFile: "k" },
+				{ name: "a", url: a.url },
+			],
+			{ files: { k: own.key } },
+		);
+		const pull = await send(gate, { path: "/api/pull", body: { model: "x" } });
+		t.equal(pull.status, 502);
+		t.match(
+			await errorOf(pull),
+			/the host "b" refuses this to this gate's own key \(403\)/,
+		);
+		// Its key is taken away.
+		await second.writeKeys([]);
+		await second.daemon.reload();
+		await isState(gate, "b", "down");
+		t.match(
+			(await hostsOf(gate))[0]?.why,
+			"does not take this gate's key (401)",
+		);
+		t.equal((await send(gate)).status, 200);
+	},
+);
+
+t.test("hosts come and go with a reload, and what runs goes on", async (t) => {
+	const a = await startHost(t, "a", {
+		misbehave: ({ headers }) =>
+			headers["user-agent"] === "holds" ? "stall-mid-stream" : undefined,
+	});
+	const b = await startHost(t, "b");
+	const gate = await startWithHosts(t, [{ name: "a", url: a.url }], {
+		config: { queue: { mode: "fair", parallel: 1 } },
+	});
+	const running = await send(gate, { headers: { "user-agent": "holds" } });
+	const reader = running.body?.getReader();
+	await reader?.read();
+	const waiting = send(gate);
+	await eventually(async () => (await hostsOf(gate))[0]?.outstanding === 2);
+	await gate.writeConfig({
+		upstreams: [{ name: "b", url: b.url }],
+		queue: { mode: "fair", parallel: 1 },
+	});
+	t.match(await gate.daemon.reload(), { ok: true });
+	t.equal((await waiting).status, 200);
+	t.equal(b.prompts(), 1, "what had waited for the other went there");
+	t.equal(a.standIn.activeCalls() > 0, true, "the stream goes on");
+	await gate.writeConfig({});
+	t.match(await gate.daemon.reload(), { ok: true });
+	t.equal((await send(gate)).status, 200);
+	t.equal(gate.standIn.calls.length, 1);
+	await reader?.cancel();
+});
+
+t.test(
+	"each host has slots of its own, and who waits is fair over all",
+	async (t) => {
+		const holds = ({ headers }: { headers: NodeJS.Dict<string | string[]> }) =>
+			headers["user-agent"] === "holds"
+				? ("stall-mid-stream" as const)
+				: undefined;
+		const a = await startHost(t, "a", { misbehave: holds, parallel: 1 });
+		const b = await startHost(t, "b", { misbehave: holds, parallel: 1 });
+		const gate = await startWithHosts(
+			t,
+			[
+				{ name: "a", url: a.url },
+				{ name: "b", url: b.url, models: ["qwen3:*"] },
+			],
+			{ config: { queue: { mode: "fair", parallel: 1, maxWaiting: 2 } } },
+		);
+		const controller = new AbortController();
+		const hold = (model: string, content: string) =>
+			send(gate, {
+				headers: { "user-agent": "holds" },
+				body: { model, messages: [{ role: "user", content }] },
+				signal: controller.signal,
+			});
+		// The first loads it on a; the second finds a busy for longer than a load takes only by the queue's word.
+		const first = await hold("llama3.2:3b", "1");
+		t.equal(first.status, 200);
+		const waits = hold("llama3.2:3b", "2").catch(() => undefined);
+		await eventually(async () => (await hostsOf(gate))[0]?.outstanding === 2);
+		t.equal((await send(gate)).status, 200, "the other host's slot is free");
+		t.equal(b.prompts(), 1);
+		const more = hold("llama3.2:3b", "3").catch(() => undefined);
+		await eventually(async () => (await hostsOf(gate))[0]?.outstanding === 3);
+		const full = await hold("llama3.2:3b", "4");
+		t.equal(full.status, 503);
+		controller.abort();
+		await Promise.all([waits, more]);
+	},
+);
+
+t.test("status and metrics tell of each host", async (t) => {
+	const a = await startHost(t, "a");
+	const gate = await startWithHosts(
+		t,
+		[
+			{ name: "a", url: a.url },
+			{ name: "away", url: "http://127.0.0.1:1" },
+		],
+		{},
+		false,
+	);
+	await isState(gate, "away", "down");
+	await isState(gate, "a", "up");
+	await send(gate);
+	t.match(await hostsOf(gate), [
+		{
+			name: "a",
+			kind: "ollama",
+			url: a.url,
+			state: "up",
+			why: null,
+			models: 3,
+			requests: 1,
+		},
+		{
+			name: "away",
+			state: "down",
+			why: "ECONNREFUSED",
+			models: null,
+			requests: 0,
+		},
+	]);
+	const { body } = await askDaemon(`${gate.folder}/admin.sock`, "GET /metrics");
+	for (const line of [
+		'llamagate_host_up{upstream="a"} 1',
+		'llamagate_host_up{upstream="away"} 0',
+		'llamagate_host_requests_total{upstream="a"} 1',
+		'llamagate_host_failures_total{upstream="a"} 0',
+		'llamagate_host_moved_total{upstream="a"} 0',
+		'llamagate_host_outstanding{upstream="a"} 0',
+	])
+		t.ok(body.split("\n").includes(line), line);
+	t.match(await gate.logged(({ event }) => event === "upstream_state"), {
+		upstream: /.+/,
+	});
+});
