@@ -3,6 +3,7 @@ import { askGateOn } from "../admin/client.ts";
 import { findPlaces } from "../admin/places.ts";
 import type {
 	GateStatus,
+	HostStatus,
 	LockedOut,
 	QueueStatus,
 	StateStatus,
@@ -148,6 +149,7 @@ function describeGate(
 			ok: undefined,
 			says: `${gate.streams}, on ${gate.connections} connection(s); ${gate.lockedOut === 0 ? "nobody is" : `${gate.lockedOut} device(s) or address(es) are`} locked out`,
 		},
+		...(gate.hosts ?? []).map(describeHost),
 		...(gate.queue === undefined ? [] : describeQueue(gate.queue)),
 		...(gate.lockouts ?? []).map(describeLockout),
 		...(gate.state === undefined ? [] : [describeState(gate.state)]),
@@ -168,6 +170,17 @@ function describeState({ valkey, isConnected, why, gates }: StateStatus): Line {
 		says: isConnected
 			? `${gates} share their limits through ${valkey}`
 			: `Valkey at ${valkey} is away (${why ?? "it does not answer"}), so this gate keeps to its part of the limits, as one of ${gates}; see: journalctl -u llamagate -g state_away`,
+	};
+}
+
+/** One of several hosts. */
+function describeHost(host: HostStatus): Line {
+	const { name, url, state, forSeconds, why, models, outstanding } = host;
+	const since = `${state} for ${formatAge(forSeconds * 1000)}`;
+	return {
+		subject: "host",
+		ok: state === "up" ? true : state === "down" ? false : undefined,
+		says: `${name} (${url}) is ${since}${why === null ? "" : `: ${why}`}; ${models === null ? "its models are not known" : `${models} model(s)`}, ${outstanding} request(s) with it or waiting for it`,
 	};
 }
 

@@ -47,6 +47,33 @@ async function statusOf(t: Test, answer: unknown, ...options: string[]) {
 	return { stdout, stderr, code: child.exitCode };
 }
 
+t.test("status has a line for each of several hosts", async (t) => {
+	const host = {
+		...{ kind: "ollama", forSeconds: 90, why: null, models: 4 },
+		...{ outstanding: 2, requests: 9, failed: 1, moved: 1 },
+	};
+	const { stdout, code } = await statusOf(t, {
+		...wellOff,
+		hosts: [
+			{ ...host, name: "own", url: "http://127.0.0.1:11434", state: "up" },
+			{
+				...host,
+				...{ name: "minipc", url: "http://minipc:11434", state: "down" },
+				...{ why: "ECONNREFUSED", models: null, outstanding: 0 },
+			},
+		],
+	});
+	t.match(
+		stdout,
+		/ok {4}host: own \(http:\/\/127\.0\.0\.1:11434\) is up for 90 s; 4 model\(s\), 2 request\(s\) with it or waiting for it\n/,
+	);
+	t.match(
+		stdout,
+		/look {2}host: minipc \(http:\/\/minipc:11434\) is down for 90 s: ECONNREFUSED; its models are not known, 0 request/,
+	);
+	t.equal(code, 1);
+});
+
 t.test("status says how the gate does", async (t) => {
 	const { stdout, stderr } = await statusOf(t, wellOff);
 	t.equal(stderr, "");
