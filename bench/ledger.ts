@@ -10,11 +10,13 @@ import { parseArgs } from "node:util";
 import { askLedger } from "../src/ledger/ask.ts";
 import { LedgerClient } from "../src/ledger/client.ts";
 import { openStore } from "../src/ledger/openStore.ts";
+import { PostgresStore } from "../src/ledger/postgres/store.ts";
 import { maxBatchRecords } from "../src/ledger/protocol.ts";
 import { type Dimension, dayMs } from "../src/ledger/store.ts";
 import { createLog } from "../src/log.ts";
 import { startStandIn } from "../src/ollama/standIn.ts";
 import { bearer, startGate, testKeys } from "../test/support/gate.ts";
+import { startPostgres } from "../test/support/postgres.ts";
 import { madeUp, startLedger } from "./ledger/start.ts";
 import { measureSteady } from "./ledger/steady.ts";
 import { measureStreams } from "./ledger/streams.ts";
@@ -36,6 +38,7 @@ import {
  *
  *     node bench/ledger.ts [--records 10000000] [--seconds 20] [--rounds 3] [--only LIST]
  *
+ * `--only database` does the first and the last with a PostgreSQL of its own,
  * `--only streams [--seconds 140]` compares what 64 streams feel of it, and
  * `--only steady [--minutes 60]` writes 2,000 records a second for an hour.
  */
@@ -68,8 +71,10 @@ const quiet = createLog("silent", { write() {} });
 const nowMs = Date.now();
 
 /** Records a second, from a gate's side of the socket to the disk. */
-async function measureThroughput(): Promise<void> {
-	const ledger = await startLedger(folder, "throughput");
+async function measureThroughput(
+	place?: Parameters<typeof startLedger>[2],
+): Promise<void> {
+	const ledger = await startLedger(folder, "throughput", place);
 	const client = new LedgerClient(ledger.socket, quiet);
 	while (!client.counts.isConnected) await delay(5);
 	let made = 0;
@@ -96,7 +101,7 @@ async function measureThroughput(): Promise<void> {
 	if (length === 0) throw new Error("nothing was made");
 	process.stdout.write(
 		section({
-			title: "Records a second",
+			title: `Records a second${place === undefined ? "" : ", into PostgreSQL"}`,
 			notes: [
 				`${whole(written)} records over the socket in batches of ${maxBatchRecords}, each on the disk before it is answered; ${lost} lost, ${aggregated} put together.`,
 			],
@@ -282,8 +287,66 @@ async function measureQuestion(): Promise<void> {
 	await ledger.close();
 }
 
+/** The same into a PostgreSQL of its own, on this machine, and a question about what is there. */
+async function measureDatabase(): Promise<void> {
+	const server = await startPostgres(bench, { settings: ["fsync=on"] });
+	const { passwordFile } = server;
+	await measureThroughput({
+		url: (await server.createDatabase()).url,
+		passwordFile,
+	});
+	const { database } = await server.createDatabase();
+	const store = new PostgresStore({
+		...{ database, passwordFile, retentionMs: 90 * dayMs, gate: "bench" },
+	});
+	const startedMs = performance.now();
+	const spanMs = 89 * dayMs;
+	for (let n = 0; n < mostRecords; n += 10_000)
+		await store.append(
+			"bench",
+			n / 10_000 + 1,
+			Array.from({ length: Math.min(10_000, mostRecords - n) }, (_, i) =>
+				madeUp(
+					n + i,
+					Math.round(nowMs - spanMs + (spanMs * (n + i)) / mostRecords),
+				),
+			),
+		);
+	const filledS = (performance.now() - startedMs) / 1000;
+	const rows: string[][] = [];
+	for (const by of ["user", "model", "day", "user,key,model"]) {
+		const askedMs = performance.now();
+		const answer = await store.usage({
+			sinceMs: nowMs - 30 * dayMs,
+			by: by.split(",") as Dimension[],
+		});
+		rows.push([
+			`its answer by ${by}, ${answer.length} rows, s`,
+			fixed((performance.now() - askedMs) / 1000, 2),
+		]);
+	}
+	const [size] = await server.sql(
+		database.name,
+		"SELECT pg_database_size(current_database())::float8 AS bytes",
+	);
+	await store.close();
+	process.stdout.write(
+		section({
+			title: `A PostgreSQL of ${whole(mostRecords)} records`,
+			notes: ["Questions are about the last 30 of 89 days."],
+			head: ["", "figure"],
+			rows: [
+				["database, MiB", mebibytes(Number(size?.bytes))],
+				["records a second into it, by 10,000", whole(mostRecords / filledS)],
+				...rows,
+			],
+		}),
+	);
+}
+
 const parts: Record<string, () => Promise<void>> = {
-	throughput: measureThroughput,
+	throughput: () => measureThroughput(),
+	database: measureDatabase,
 	gate: measureGate,
 	question: measureQuestion,
 	streams: async () => {

@@ -33,15 +33,23 @@ export interface Ledger {
 	close(): Promise<void>;
 }
 
-/** The real `llamagate ledger`. */
+/**
+ * The real `llamagate ledger`.
+ *
+ * @param place where it keeps records, in place of a file
+ */
 export async function startLedger(
 	folder: string,
 	name: string,
+	place?: { readonly url: string; readonly passwordFile: string },
 ): Promise<Ledger> {
 	const file = path.join(folder, `${name}.sqlite`);
 	const socket = path.join(folder, `${name}.sock`);
 	const configFile = path.join(folder, `${name}.json`);
-	writeFileSync(configFile, JSON.stringify({ ledger: { file, socket } }));
+	writeFileSync(
+		configFile,
+		JSON.stringify({ ledger: { ...(place ?? { file }), socket } }),
+	);
 	const child = start(
 		[process.execPath, "src/main.ts", "ledger", "--config", configFile],
 		{ stdio: ["ignore", "pipe", "inherit"] },

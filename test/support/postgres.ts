@@ -70,12 +70,18 @@ interface PostgresOptions {
 	readonly address?: string;
 	/** What runs it, such as `ip netns exec`. */
 	readonly launcher?: readonly string[];
+	/** More of its own, such as `fsync=on`, which a crash of the machine would need. */
+	readonly settings?: readonly string[];
 }
 
 /** Starts one; the test's end stops it. */
 export async function startPostgres(
 	t: Teardown,
-	{ address = "127.0.0.1", launcher = [] }: PostgresOptions = {},
+	{
+		address = "127.0.0.1",
+		launcher = [],
+		settings: always = [],
+	}: PostgresOptions = {},
 ): Promise<TestPostgres> {
 	const folder = await temporaryFolder(t);
 	const passwordFile = path.join(folder, "password");
@@ -101,7 +107,7 @@ export async function startPostgres(
 		const settings = [
 			...["fsync=off", `listen_addresses=${address}`, "max_connections=40"],
 			...[`port=${port}`, `unix_socket_directories=${folder}`],
-			...more,
+			...[...always, ...more],
 		].flatMap((one) => ["-c", one]);
 		const [server, args] = asServer("postgres", "-D", data, ...settings);
 		const [file = "", ...rest] = [...launcher, server, ...args];
