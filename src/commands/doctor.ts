@@ -19,7 +19,7 @@ import {
 } from "../doctor/lastResult.ts";
 import { parseDuration } from "../duration.ts";
 import { exitCodes, Finding, UsageError } from "../errors.ts";
-import { allUnits } from "../host/boot/checks.ts";
+import { allUnits } from "../host/boot/units.ts";
 import { examinations } from "../host/checks.ts";
 import { weaknessOf } from "../keys/newKey.ts";
 import { nearest } from "../nearest.ts";

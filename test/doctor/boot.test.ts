@@ -1,13 +1,15 @@
 import t, { type Test } from "tap";
 import {
 	judgeClock,
-	judgeFailed,
-	judgeOthers,
 	judgeRestart,
 	judgeRoom,
+} from "../../src/host/boot/checks.ts";
+import {
+	judgeFailed,
+	judgeOthers,
 	judgeVerified,
 	type UnitState,
-} from "../../src/host/boot/checks.ts";
+} from "../../src/host/boot/units.ts";
 import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
 import {
 	asNobody,

@@ -1,11 +1,11 @@
 import t, { type Test } from "tap";
+import { judgeNetfilter } from "../../src/host/tailscale/checks.ts";
+import { judgeServe } from "../../src/host/tailscale/served.ts";
 import {
 	judgeKeyExpiry,
-	judgeNetfilter,
-	judgeServe,
 	judgeState,
 	judgeVersion,
-} from "../../src/host/tailscale/checks.ts";
+} from "../../src/host/tailscale/status.ts";
 import { otherControlServer } from "../../src/host/tailscale/step.ts";
 import {
 	guardedBehind,

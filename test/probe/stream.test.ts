@@ -1,15 +1,11 @@
 import { Readable } from "node:stream";
 import t from "tap";
 import type { StandInOptions } from "../../src/ollama/standIn.ts";
+import type { Timings } from "../../src/probe/arrivals.ts";
 import { openCaller } from "../../src/probe/caller.ts";
-import {
-	checkStream,
-	countGaps,
-	drawGaps,
-	judgeCancel,
-	judgeCollecting,
-	type Timings,
-} from "../../src/probe/stream.ts";
+import { countGaps, drawGaps } from "../../src/probe/gaps.ts";
+import { judgeCancel } from "../../src/probe/leaving.ts";
+import { checkStream, judgeCollecting } from "../../src/probe/stream.ts";
 import type { Result } from "../../src/report/result.ts";
 import { startGate, testKeys } from "../support/gate.ts";
 import { collecting, type Meddling, startMiddleman } from "./middlemen.ts";

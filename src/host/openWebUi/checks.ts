@@ -13,6 +13,7 @@ import { nameOf, publishedPorts } from "../../system/docker.ts";
 import { hasProgram } from "../../system/run.ts";
 import { formatSocket, isLocalOnly } from "../../system/sockets.ts";
 import { visible } from "../../visible.ts";
+import { oldName, usualPort } from "./container.ts";
 import {
 	each,
 	type Look,
@@ -22,7 +23,6 @@ import {
 	type WebUiConfig,
 } from "./facts.ts";
 import { judgeFunnel, judgeHttps } from "./https.ts";
-import { oldName, usualPort } from "./step.ts";
 
 const setupStep = "sudo llamagate setup --only open-webui";
 

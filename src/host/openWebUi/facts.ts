@@ -24,12 +24,8 @@ import {
 	type ListeningSocket,
 	listeningSockets,
 } from "../../system/sockets.ts";
-import {
-	isOpenWebUi,
-	usualPort,
-	ports as usualPorts,
-	variable,
-} from "./step.ts";
+import { isOpenWebUi, usualPort, variable } from "./container.ts";
+import { ports as usualPorts } from "./step.ts";
 
 /** What a running Open WebUI tells everybody (backend/open_webui/main.py, get_app_config). */
 export interface WebUiConfig {

@@ -15,29 +15,28 @@ import { hasProgram, missingProgram, outputOf } from "../../system/run.ts";
 import { lookUpUnit } from "../../system/units.ts";
 import { createWhois, type TailscaleStatus } from "../../tailscale/localApi.ts";
 import {
-	goesAroundGate,
-	guardedBehind,
 	type LocalPlaces,
 	localPortOf,
-	offCommand,
 	type ServedPort,
 	servedPorts,
 } from "../../tailscale/serveConfig.ts";
 import { gatePlace } from "../gate/step.ts";
 import { answersAsOllama } from "../ollama/answers.ts";
 import { lookForOllama } from "../ollama/servers.ts";
+import { judgeFunnel, judgeServe, serveNotSeen } from "./served.ts";
+import {
+	adminPage,
+	judgeAddresses,
+	judgeKeyExpiry,
+	judgeMagicDns,
+	judgeState,
+	judgeVersion,
+	oldestVersion,
+} from "./status.ts";
 import { otherControlServer, preferences, tailscaleStatus } from "./step.ts";
 import { describeDialer, loopbackDialers, tunnelFix } from "./userspace.ts";
 
 const socket = "/var/run/tailscale/tailscaled.sock";
-const dayMs = 86_400_000;
-/** How long before its end a node key is worth a word. */
-const keyNoticeMs = 14 * dayMs;
-/** Where Tailscale tells everybody to be, for TS-2024-005 (its release notes). */
-const oldestVersion = [1, 66, 0] as const;
-
-const adminPage = "https://login.tailscale.com/admin";
-
 const both = { group: "tailscale", layer: "tailscale" } as const;
 
 export const tailscaleExaminations: readonly Examination[] = [
@@ -250,8 +249,6 @@ export const tailscaleExaminations: readonly Examination[] = [
 	},
 ];
 
-const serveNotSeen =
-	"tailscale serve status --json did not answer; see tailscale.running";
 const prefsNotSeen = "tailscale debug prefs did not answer";
 
 const notInstalled = () => absent("Tailscale is not installed");
@@ -327,98 +324,6 @@ async function kernelRules(): Promise<string> {
 }
 
 /**
- * @param state ipn.State
- * @param control the control server, where it is not Tailscale's
- */
-export function judgeState(state: string, control?: string): Outcome {
-	switch (state) {
-		case "Running":
-			return ok("tailscaled is in state Running");
-		case "NeedsMachineAuth":
-			return finding(["this machine waits for the tailnet's approval"], {
-				fix:
-					control === undefined
-						? `approve it at ${adminPage}/machines`
-						: `approve it on ${control}`,
-			});
-		case "NeedsLogin":
-			return finding(["Tailscale is logged out"]);
-		case "Stopped":
-			return finding(["Tailscale was stopped (tailscale down)"]);
-		default:
-			return unknown(
-				`tailscaled is in state ${state === "" ? "(none)" : state}; look again in a minute`,
-			);
-	}
-}
-
-export function judgeAddresses(
-	given: readonly string[],
-	device: string,
-	present: readonly string[],
-): Outcome {
-	if (given.length === 0) return unknown("tailscaled names no address");
-	const missing = given.filter((address) => !present.includes(address));
-	if (missing.length === 0) return ok(`${device} has ${given.join(", ")}`);
-	const says = `${device} does not have ${missing.join(", ")}, which tailscaled says is this host's`;
-	return missing.length === given.length
-		? finding([says])
-		: // A kernel without IPv6, most likely.
-			finding([says], { severity: "info" });
-}
-
-function judgeMagicDns({ magicDns, dnsName }: TailscaleStatus): Outcome {
-	if (magicDns === undefined) return unknown("tailscaled does not say");
-	return magicDns && dnsName !== ""
-		? ok(`this host is ${dnsName}`)
-		: finding(["MagicDNS is off in this tailnet: clients have to use 100.x"]);
-}
-
-/** @param control the control server, where it is not Tailscale's */
-export function judgeKeyExpiry(
-	{
-		keyExpiresAtMs,
-		backendState,
-		isTagged,
-	}: Pick<TailscaleStatus, "keyExpiresAtMs" | "backendState" | "isTagged">,
-	nowMs: number,
-	control?: string,
-): Outcome {
-	if (keyExpiresAtMs === undefined)
-		return backendState === "Running"
-			? finding(
-					[
-						"the node key does not expire: right for a server, and it stays good for anyone who copies it",
-					],
-					{
-						severity: "info",
-						fix:
-							control === undefined
-								? `leave it, or turn key expiry on for this machine at ${adminPage}/machines`
-								: `leave it, or have ${control} give it an end (Headscale: headscale nodes expire)`,
-					},
-				)
-			: unknown(`Tailscale is in state ${backendState}; see tailscale.running`);
-	const end = new Date(keyExpiresAtMs).toISOString().slice(0, 10);
-	const leftMs = keyExpiresAtMs - nowMs;
-	const login =
-		control === undefined
-			? "sudo tailscale up --force-reauth"
-			: isTagged
-				? // Its own key does not bring it back: the server goes on saying that it has expired.
-					`on ${control} delete this node (Headscale: headscale nodes delete) and make an auth key with its tags, then:\nsudo tailscale up --force-reauth --login-server=${control} --auth-key=KEY`
-				: `sudo tailscale up --force-reauth --login-server=${control}`;
-	if (leftMs <= 0)
-		return finding([`the node key expired on ${end}`], { fix: login });
-	if (leftMs < keyNoticeMs)
-		return finding([`the node key expires on ${end}`], {
-			severity: "warn",
-			fix: `${control === undefined ? `turn key expiry off for this machine at ${adminPage}/machines, or log in anew, which interrupts connections:\n` : "log in anew, which interrupts connections:\n"}${login}`,
-		});
-	return ok(`the node key expires on ${end}`);
-}
-
-/**
  * @param mode of `tailscale debug prefs`
  * @param rules as `nft list ruleset` or `iptables -S` print them
  */
@@ -451,63 +356,4 @@ export function judgeNetfilter(mode: unknown, rules: string): Outcome {
 		],
 		{ fix: "sudo systemctl restart tailscaled" },
 	);
-}
-
-export function judgeFunnel(
-	served: readonly ServedPort[],
-	places: LocalPlaces,
-): Outcome {
-	const open = served.filter(({ funnel }) => funnel);
-	if (open.length === 0) return ok("Funnel is on for no port");
-	const guarded = open.map(({ target }) => guardedBehind(target, places));
-	return finding(
-		open.map(({ where, target }, index) => {
-			const behind = guarded[index];
-			return `the internet reaches ${where}, which leads to ${target}${behind === undefined ? "" : ` (${behind})`}`;
-		}),
-		{
-			fix: fixOf(open),
-			severity: guarded.some(Boolean) ? "critical" : "high",
-		},
-	);
-}
-
-export function judgeServe(
-	served: readonly ServedPort[],
-	places: LocalPlaces,
-): Outcome {
-	const around = served.filter((one) => goesAroundGate(one, places));
-	if (around.length === 0)
-		return ok(
-			served.length === 0
-				? "tailscaled serves nothing"
-				: served
-						.map(({ where, target }) => `${where} leads to ${target}`)
-						.join("; "),
-		);
-	return finding(
-		around.map(({ where, target }) =>
-			guardedBehind(target, places) === "Ollama"
-				? `${where} leads to ${target}, which is Ollama, without a key`
-				: `${where} takes the gate's place and leads to ${target}: keys are sent there`,
-		),
-		{ fix: fixOf(around) },
-	);
-}
-
-function fixOf(served: readonly ServedPort[]): string {
-	return [...new Set(served.map(offCommand))].join("\n");
-}
-
-/** @param version tailscaled's own: `1.96.2-t0123456789` */
-export function judgeVersion(version: string): Outcome {
-	const [, ...parts] = /^(\d+)\.(\d+)\.(\d+)/.exec(version) ?? [];
-	if (parts.length < 3)
-		return unknown(`tailscaled calls its version ${JSON.stringify(version)}`);
-	for (const [index, oldest] of oldestVersion.entries()) {
-		const part = Number(parts[index]);
-		if (part > oldest) break;
-		if (part < oldest) return finding([`tailscaled is ${version}`]);
-	}
-	return ok(`tailscaled is ${version}`);
 }

@@ -2,7 +2,8 @@ import type { ServerResponse } from "node:http";
 import type { Body } from "./body.ts";
 import { Failed } from "./failed.ts";
 import { defaultContext, longestContext, type Model } from "./models.ts";
-import { type Generation, type ReplyShape, replyShapeOf } from "./replies.ts";
+import { replyShapeOf } from "./replies.ts";
+import type { Generation, ReplyShape } from "./replyShape.ts";
 import type { Runner, Scheduler } from "./scheduler.ts";
 import { type Options, readOptions } from "./values.ts";
 

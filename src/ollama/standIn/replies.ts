@@ -1,38 +1,17 @@
 import { errorBody } from "../errors.ts";
-
-/** What a call asks the stand-in to generate. */
-export interface Generation {
-	readonly model: string;
-	readonly tokens: readonly string[];
-	/** Whether it ended where the request said, and not by itself. */
-	readonly isCut: boolean;
-	/** When the request arrived, and when its model was there, on performance.now()'s clock. */
-	readonly startedAtMs: number;
-	readonly loadedAtMs: number;
-	/** Whether the model has just read the same prompt, and remembers all but its end. */
-	readonly isRepeated: boolean;
-	/** What a reply repeats of its request. */
-	readonly request: Readonly<Record<string, unknown>>;
-}
-
-/** How one kind of call is answered: what surrounds each token, and the whole when it does not stream. */
-export interface ReplyShape {
-	readonly contentType: string;
-	/** What else is in the head of a stream. */
-	readonly headers?: Readonly<Record<string, string>>;
-	readonly wholeContentType: string;
-	begin?(generation: Generation): string;
-	token(generation: Generation, token: string, index: number): string;
-	end(generation: Generation): string;
-	/** What is said of a runner that died in the middle; the stream ends cleanly behind it. */
-	died(generation: Generation): string;
-	whole(generation: Generation): unknown;
-}
-
-const promptTokens = 26;
-/** Those that the model has read before. The last one is always read anew. */
-const cachedTokens = ({ isRepeated }: Generation) =>
-	isRepeated ? promptTokens - 1 : 0;
+import { openaiChat, openaiCompletion } from "./openAiReplies.ts";
+import {
+	cachedTokens,
+	createdAt,
+	event,
+	type Generation,
+	line,
+	message,
+	promptTokens,
+	type ReplyShape,
+	reason,
+	text,
+} from "./replyShape.ts";
 
 function counts(generation: Generation) {
 	const { startedAtMs, loadedAtMs, tokens } = generation;
@@ -49,15 +28,7 @@ function counts(generation: Generation) {
 	};
 }
 
-const line = (value: unknown) => `${JSON.stringify(value)}\n`;
-const data = (value: unknown) => `data: ${JSON.stringify(value)}\n\n`;
-const event = (type: string, value: object) =>
-	`event: ${type}\ndata: ${JSON.stringify({ type, ...value })}\n\n`;
-const createdAt = () => new Date().toISOString();
-const text = ({ tokens }: Generation) => tokens.join("");
-
 const head = ({ model }: Generation) => ({ model, created_at: createdAt() });
-const reason = ({ isCut }: Generation) => (isCut ? "length" : "stop");
 const ended = (generation: Generation) => ({
 	done: true,
 	done_reason: reason(generation),
@@ -93,10 +64,6 @@ const generate: ReplyShape = {
 	}),
 };
 
-const message = (content: string) => ({
-	message: { role: "assistant", content },
-});
-
 const chat: ReplyShape = {
 	contentType: "application/x-ndjson",
 	wholeContentType: "application/json; charset=utf-8",
@@ -111,114 +78,6 @@ const chat: ReplyShape = {
 		...finished(generation),
 	}),
 };
-
-const openaiUsage = (generation: Generation) => ({
-	prompt_tokens: promptTokens,
-	prompt_tokens_details: { cached_tokens: cachedTokens(generation) },
-	completion_tokens: generation.tokens.length,
-	total_tokens: promptTokens + generation.tokens.length,
-});
-
-const chunkHead = ({ model }: Generation) => ({
-	id: "chatcmpl-1",
-	object: "chat.completion.chunk",
-	created: Math.floor(Date.now() / 1000),
-	model,
-	system_fingerprint: "fp_ollama",
-});
-
-function openaiChat(includeUsage: boolean): ReplyShape {
-	const choose = (delta: object, reason: string | null) => [
-		{ index: 0, delta, finish_reason: reason },
-	];
-	return {
-		contentType: "text/event-stream",
-		wholeContentType: "application/json",
-		token: (generation, content, index) =>
-			data({
-				...chunkHead(generation),
-				choices: choose(
-					index === 0 ? { role: "assistant", content } : { content },
-					null,
-				),
-			}),
-		end: (generation) =>
-			data({
-				...chunkHead(generation),
-				choices: choose({}, reason(generation)),
-			}) +
-			(includeUsage
-				? data({
-						...chunkHead(generation),
-						choices: [],
-						usage: openaiUsage(generation),
-					})
-				: "") +
-			"data: [DONE]\n\n",
-		// A runner that died: a last chunk of no model, and a clean end without a word.
-		died: (generation) =>
-			data({
-				...chunkHead({ ...generation, model: "" }),
-				choices: choose({}, "stop"),
-			}),
-		whole: (generation) => ({
-			...chunkHead(generation),
-			object: "chat.completion",
-			choices: [
-				{
-					index: 0,
-					...message(text(generation)),
-					finish_reason: reason(generation),
-				},
-			],
-			usage: openaiUsage(generation),
-		}),
-	};
-}
-
-function openaiCompletion(includeUsage: boolean): ReplyShape {
-	const body = ({ model }: Generation, choices: unknown[]) => ({
-		id: "cmpl-1",
-		object: "text_completion",
-		created: Math.floor(Date.now() / 1000),
-		choices,
-		model,
-		system_fingerprint: "fp_ollama",
-	});
-	const choose = (token: string, why: string | null) => [
-		{ text: token, index: 0, finish_reason: why },
-	];
-	const noUsage = includeUsage
-		? { usage: { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 } }
-		: {};
-	return {
-		contentType: "text/event-stream",
-		wholeContentType: "application/json",
-		token: (generation, token) =>
-			data({ ...body(generation, choose(token, null)), ...noUsage }),
-		end: (generation) =>
-			data({
-				...body(generation, choose("", reason(generation))),
-				...noUsage,
-			}) +
-			(includeUsage
-				? data({ ...body(generation, []), usage: openaiUsage(generation) })
-				: "") +
-			"data: [DONE]\n\n",
-		died: (generation) =>
-			data({
-				...body({ ...generation, model: "" }, choose("", null)),
-				...noUsage,
-			}),
-		whole: (generation) => {
-			const { choices, ...rest } = body(
-				generation,
-				choose(text(generation), reason(generation)),
-			);
-			return { ...rest, choices, usage: openaiUsage(generation) };
-		},
-	};
-}
 
 const anthropicMessage = (generation: Generation, content: unknown[]) => ({
 	id: "msg_1",
