@@ -255,3 +255,15 @@ t.test("the gates are counted, and one that ends is taken off", async (t) => {
 	await third.daemon.stop();
 	t.match(await valkey.command("ZCARD", "{llamagate}:gates"), /^:2/);
 });
+
+t.test("to share with another Valkey takes a restart", async (t) => {
+	if (!requireValkey(t)) return;
+	const valkey = await startValkey(t);
+	const gate = await startGate(t, { config: { state: { url: valkey.url } } });
+	await gate.writeConfig({ state: { url: `unix:${valkey.socketPath}` } });
+	t.ok((await gate.daemon.reload()).ok);
+	await gate.logged(({ msg }) =>
+		/state has changed.*restart/.test(String(msg)),
+	);
+	t.equal((await get(gate, testKeys.user)).status, 200);
+});

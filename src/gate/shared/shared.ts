@@ -212,9 +212,11 @@ export class Shared implements Beat {
 
 	/** Others that are back later than this one are still there. */
 	#count(gates: number): void {
+		// Of no number of gates there would be no part.
+		if (!(gates >= 1)) return;
 		const nowMs = performance.now();
 		if (gates < this.#gates && nowMs - this.#countedAtMs < goneMs) return;
-		this.#gates = Math.max(1, gates);
+		this.#gates = gates;
 		this.#countedAtMs = nowMs;
 	}
 
