@@ -3,11 +3,8 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import t, { type Test } from "tap";
 import { actionFor } from "../../src/host/firewall/step.ts";
-import {
-	type FirewallNow,
-	planRules,
-	wantedRules,
-} from "../../src/netfilter/ufwPlan.ts";
+import { wantedRules } from "../../src/netfilter/ufwOwnRules.ts";
+import { type FirewallNow, planRules } from "../../src/netfilter/ufwPlan.ts";
 import { commandOf } from "../../src/netfilter/ufwRules.ts";
 import {
 	addresses,

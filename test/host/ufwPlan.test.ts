@@ -1,11 +1,11 @@
 import { BlockList } from "node:net";
 import fc from "fast-check";
 import t from "tap";
+import { wantedRules } from "../../src/netfilter/ufwOwnRules.ts";
 import {
 	type FirewallNow,
 	planRules,
 	type RuleChange,
-	wantedRules,
 } from "../../src/netfilter/ufwPlan.ts";
 import {
 	commandOf,

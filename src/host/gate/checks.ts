@@ -1,6 +1,5 @@
 import { readFile, readlink, realpath, stat } from "node:fs/promises";
 import path from "node:path";
-import { formatMode } from "../../config/load.ts";
 import {
 	absent,
 	type Examination,
@@ -13,30 +12,13 @@ import {
 import { BadFileError } from "../../errors.ts";
 import { loadRules } from "../../gate/rules.ts";
 import { loadKeys } from "../../keys/keyFile.ts";
-import { isTailscaleAddress } from "../../net/ranges.ts";
-import { readGuard } from "../../system/guard.ts";
 import { runProgram } from "../../system/run.ts";
-import {
-	formatSocket,
-	isLocalOnly,
-	listeningSockets,
-} from "../../system/sockets.ts";
-import { lookUpUnits } from "../../system/units.ts";
 import { createWhois } from "../../tailscale/localApi.ts";
 import { version } from "../../version.ts";
-import {
-	describeDialer,
-	loopbackDialers,
-	tunnelFix,
-} from "../tailscale/userspace.ts";
 import { examineAlarms } from "./alarms.ts";
+import { examineFiles, exists, filesOf } from "./files.ts";
 import {
 	askGate,
-	findGateOwner,
-	followed,
-	isHeldByGate,
-	isLoaded,
-	mainPidOf,
 	noUnit,
 	propertiesOf,
 	gateService as service,
@@ -50,15 +32,19 @@ import {
 	readCanaryUses,
 } from "./keys.ts";
 import { examineLedger } from "./ledger.ts";
+import { examineListening, waysAround } from "./listening.ts";
 import { lookAtLogins } from "./logins.ts";
-import { judgeProcess, judgeProperties, readProcessStatus } from "./sandbox.ts";
 import { examineState } from "./state.ts";
-import { gatePlace } from "./step.ts";
+import {
+	examineHardening,
+	examineProcess,
+	examineUnits,
+	examineWatchdog,
+	restart,
+} from "./units.ts";
 
 const group = "gate";
 const layer = "gate";
-const restart = "sudo systemctl restart llamagate";
-
 export const gateExaminations: readonly Examination[] = [
 	{
 		id: "gate.units",
@@ -284,162 +270,6 @@ export const gateExaminations: readonly Examination[] = [
 	},
 ];
 
-const timer = "llamagate-doctor.timer";
-const units = [
-	{ name: service, role: "the gate", boots: true },
-	{ name: "llamagate.socket", role: "the gate's sockets", boots: true },
-	{ name: "llamagate-listen.service", role: "the follower", boots: true },
-	{
-		name: "llamagate-ollama.socket",
-		role: "the bridge to Ollama",
-		boots: true,
-	},
-	// Started by its socket when it is needed.
-	{
-		name: "llamagate-ollama.service",
-		role: "the bridge to Ollama",
-		boots: false,
-	},
-	{ name: timer, role: "doctor's daily look", boots: true },
-] as const;
-
-async function examineUnits(): Promise<Outcome> {
-	const missing = await noUnit();
-	if (missing !== undefined) return missing;
-	const wrong: string[] = [];
-	const seen: string[] = [];
-	let isTimerAlone = true;
-	const shown = await lookUpUnits(units.map(({ name }) => name));
-	if (shown === undefined) return unknown("systemd does not answer here");
-	for (const [index, { name, role, boots }] of units.entries()) {
-		const properties = shown[index]?.properties;
-		const state = properties?.get("ActiveState") ?? "";
-		const file = properties?.get("UnitFileState") ?? "";
-		const line = `${name} (${role}): ${state}${boots ? `, ${file || "not there"}` : ""}`;
-		const isWell = boots
-			? state === "active" && file === "enabled"
-			: isLoaded(properties) && state !== "failed";
-		(isWell ? seen : wrong).push(line);
-		if (!isWell && name !== timer) isTimerAlone = false;
-	}
-	if (wrong.length === 0) return ok(...seen);
-	return finding(
-		wrong,
-		isTimerAlone
-			? { severity: "warn", fix: `sudo systemctl enable --now ${timer}` }
-			: {},
-	);
-}
-
-async function examineListening(patient: Patient): Promise<Outcome> {
-	const [sockets, owner] = await Promise.all([
-		listeningSockets(),
-		findGateOwner(patient),
-	]);
-	const own = sockets.filter((socket) => isHeldByGate(socket, owner));
-	const around = await waysAround();
-	if (
-		around.length > 0 &&
-		// Sockets stay for a while on addresses that have gone.
-		(own.every(isLocalOnly) || (await followed()).addresses.length === 0)
-	)
-		return finding(
-			[
-				"no device of the tailnet meets the gate: there is no Tailscale interface for it to listen on",
-				...around,
-				...own.map(formatSocket),
-			],
-			{
-				severity: "high",
-				fix: `${tunnelFix}, then:\nsudo systemctl restart tailscaled`,
-			},
-		);
-	if (own.length === 0) {
-		if (owner.pids.size === 0)
-			return (
-				(await noUnit()) ??
-				finding(["the gate does not run"], {
-					severity: "high",
-					fix: "sudo llamagate setup --only gate",
-				})
-			);
-		const { device, addresses } = await followed();
-		return addresses.length === 0
-			? ok(`no TCP socket: ${device} has no Tailscale address now`)
-			: finding(
-					[`nothing listens on ${device}, which has ${addresses.join(", ")}`],
-					{
-						severity: "high",
-						fix: "sudo systemctl restart llamagate-listen llamagate.socket llamagate",
-					},
-				);
-	}
-	const open = own.filter(
-		(socket) => !isLocalOnly(socket) && !isTailscaleAddress(socket.address),
-	);
-	if (open.length > 0)
-		return finding(
-			open.map(
-				(socket) => `${formatSocket(socket)} is not a Tailscale address`,
-			),
-		);
-	const unbound = own.filter(
-		(socket) => !isLocalOnly(socket) && socket.device === undefined,
-	);
-	if (unbound.length > 0)
-		return finding(
-			unbound.map(
-				(socket) =>
-					`${formatSocket(socket)} is held to no interface, so a LAN neighbour that routes this address here reaches it`,
-			),
-			{ severity: "high" },
-		);
-	if (own.every(isLocalOnly))
-		return absent(
-			`the gate listens on loopback alone, so no device of the tailnet reaches it: ${own.map(formatSocket).join(", ")}`,
-		);
-	const { device } = await gatePlace();
-	const astray = own.filter(
-		(socket) => !isLocalOnly(socket) && socket.device !== device,
-	);
-	if (astray.length > 0)
-		return finding(
-			astray.map(
-				(socket) =>
-					`${formatSocket(socket)} is not held to ${device}, which the follower follows`,
-			),
-			{ severity: "high" },
-		);
-	const guard = await readGuard();
-	const half = own
-		.map((socket) => ({ socket, held: guard.holding(socket) }))
-		.find(({ held }) => held.length === 1);
-	if (half !== undefined) {
-		const there = half.held[0]?.table;
-		return finding(
-			[
-				`of the two tables that hold ${formatSocket(half.socket)} there, only inet ${there} is in force`,
-			],
-			{
-				severity: "warn",
-				fix: "sudo systemctl restart llamagate-listen",
-			},
-		);
-	}
-	return ok(...own.map(formatSocket));
-}
-
-/** Every tailscaled that leads its peers to this host's loopback, past the gate. */
-async function waysAround(): Promise<string[]> {
-	const { dialers } = await loopbackDialers();
-	return dialers
-		.filter(({ isElsewhere }) => !isElsewhere)
-		.map(
-			(dialer) =>
-				`${describeDialer(dialer)} and leads them past the gate; see ollama.reachable`,
-		);
-}
-
 /** Judges the keys of the configured file. */
 async function withKeys(
 	patient: Patient,
@@ -455,32 +285,6 @@ async function withKeys(
 		if (!(error instanceof BadFileError)) throw error;
 		return unknown(error.message);
 	}
-}
-
-/** Where the gate's files are; the keys file where the configuration says, if it can be read. */
-async function filesOf({
-	configFile,
-	installation,
-}: Patient): Promise<{ readonly config: string; readonly keys: string }> {
-	const keys = await loadRules(configFile).then(
-		({ settings }) => settings.keysFile,
-		() => undefined,
-	);
-	return {
-		config: configFile,
-		keys:
-			keys ??
-			(configFile === installation.configFile
-				? installation.keysFile
-				: path.join(path.dirname(configFile), "keys.json")),
-	};
-}
-
-function exists(file: string): Promise<boolean> {
-	return stat(file).then(
-		() => true,
-		() => false,
-	);
 }
 
 async function examineInForce(patient: Patient): Promise<Outcome> {
@@ -543,114 +347,6 @@ async function examineCanaries(patient: Patient): Promise<Outcome> {
 	return withKeys(patient, (keys) =>
 		judgeCanaries(keys, readCanaryUses(stdout)),
 	);
-}
-
-async function examineFiles(patient: Patient): Promise<Outcome> {
-	const { config, keys } = await filesOf(patient);
-	const found = await Promise.all(
-		[path.dirname(config), config, keys].map(async (file) => ({
-			file,
-			stats: await stat(file).catch(({ code }: NodeJS.ErrnoException) => code),
-		})),
-	);
-	if (found.every(({ stats }) => stats === "ENOENT"))
-		return absent(`there is no ${config}`);
-	const hidden = found.filter(
-		({ stats }) => typeof stats === "string" && stats !== "ENOENT",
-	);
-	if (hidden.length > 0)
-		return unknown(
-			`only root can see ${hidden.map(({ file }) => file).join(", ")}`,
-		);
-	const group = await groupOf(patient.installation.user);
-	const open: string[] = [];
-	const shown: string[] = [];
-	const seen: string[] = [];
-	const mends: string[] = [];
-	for (const { file, stats } of found) {
-		if (stats === undefined || typeof stats === "string") continue;
-		const { uid, gid, mode } = stats;
-		const line = `${file}: owner ${uid}, group ${gid}, mode ${formatMode(mode)}`;
-		const wanted = stats.isDirectory() ? "0750" : "0640";
-		if (uid !== 0 || (mode & 0o022) !== 0) open.push(line);
-		else if (
-			(mode & 0o007) !== 0 ||
-			((mode & 0o040) !== 0 && gid !== 0 && gid !== group)
-		)
-			shown.push(line);
-		else {
-			seen.push(line);
-			continue;
-		}
-		mends.push(
-			`sudo chown root:${patient.installation.user} ${file} && sudo chmod ${wanted} ${file}`,
-		);
-	}
-	if (mends.length === 0) return ok(...seen);
-	return finding(
-		[
-			...open.map((line) => `others than root may change it: ${line}`),
-			...shown.map((line) => `others than the gate may read it: ${line}`),
-		],
-		{
-			fix: mends.join(" && "),
-			severity: open.length > 0 ? "high" : "warn",
-		},
-	);
-}
-
-async function groupOf(name: string): Promise<number | undefined> {
-	const { code, stdout } = await runProgram(["getent", "group", name]);
-	const gid = Number(stdout.split(":")[2]);
-	return code === 0 && Number.isInteger(gid) ? gid : undefined;
-}
-
-async function examineHardening(): Promise<Outcome> {
-	const missing = await noUnit();
-	if (missing !== undefined) return missing;
-	const properties = await propertiesOf(service);
-	if (properties === undefined) return unknown("systemd does not answer here");
-	const dropIns = await Promise.all(
-		(properties.get("DropInPaths") ?? "")
-			.split(" ")
-			.filter(Boolean)
-			.map(async (file) => ({
-				file,
-				text: await readFile(file, "utf8").catch(() => ""),
-			})),
-	);
-	return judgeProperties(properties, dropIns);
-}
-
-async function examineProcess(): Promise<Outcome> {
-	const missing = await noUnit();
-	if (missing !== undefined) return missing;
-	const pid = mainPidOf(await propertiesOf(service));
-	if (pid === undefined) return unknown("the gate does not run");
-	const [status, network, own] = await Promise.all([
-		readFile(`/proc/${pid}/status`, "utf8"),
-		readlink(`/proc/${pid}/ns/net`),
-		readlink("/proc/1/ns/net"),
-	]);
-	return judgeProcess(pid, readProcessStatus(status), network, own);
-}
-
-async function examineWatchdog(): Promise<Outcome> {
-	const missing = await noUnit();
-	if (missing !== undefined) return missing;
-	const properties = await propertiesOf(service);
-	const watchdog = properties?.get("WatchdogUSec") ?? "";
-	const again = properties?.get("Restart") ?? "";
-	if (watchdog === "" || again === "")
-		return unknown("systemd does not say how the gate is watched");
-	const wrong: string[] = [];
-	if (["0", "infinity"].includes(watchdog))
-		wrong.push(`WatchdogSec is ${watchdog}: a gate that hangs stays up`);
-	if (["no", "on-success"].includes(again))
-		wrong.push(`Restart is ${again}: a gate that fails stays down`);
-	return wrong.length > 0
-		? finding(wrong)
-		: ok(`a sign of life every ${watchdog}, Restart=${again}`);
 }
 
 async function examineVersion(patient: Patient): Promise<Outcome> {

@@ -1,0 +1,99 @@
+import { stat } from "node:fs/promises";
+import path from "node:path";
+import { formatMode } from "../../config/load.ts";
+import {
+	absent,
+	finding,
+	type Outcome,
+	ok,
+	type Patient,
+	unknown,
+} from "../../doctor/check.ts";
+import { loadRules } from "../../gate/rules.ts";
+import { runProgram } from "../../system/run.ts";
+
+/** Where the gate's files are; the keys file where the configuration says, if it can be read. */
+export async function filesOf({
+	configFile,
+	installation,
+}: Patient): Promise<{ readonly config: string; readonly keys: string }> {
+	const keys = await loadRules(configFile).then(
+		({ settings }) => settings.keysFile,
+		() => undefined,
+	);
+	return {
+		config: configFile,
+		keys:
+			keys ??
+			(configFile === installation.configFile
+				? installation.keysFile
+				: path.join(path.dirname(configFile), "keys.json")),
+	};
+}
+
+export function exists(file: string): Promise<boolean> {
+	return stat(file).then(
+		() => true,
+		() => false,
+	);
+}
+
+export async function examineFiles(patient: Patient): Promise<Outcome> {
+	const { config, keys } = await filesOf(patient);
+	const found = await Promise.all(
+		[path.dirname(config), config, keys].map(async (file) => ({
+			file,
+			stats: await stat(file).catch(({ code }: NodeJS.ErrnoException) => code),
+		})),
+	);
+	if (found.every(({ stats }) => stats === "ENOENT"))
+		return absent(`there is no ${config}`);
+	const hidden = found.filter(
+		({ stats }) => typeof stats === "string" && stats !== "ENOENT",
+	);
+	if (hidden.length > 0)
+		return unknown(
+			`only root can see ${hidden.map(({ file }) => file).join(", ")}`,
+		);
+	const group = await groupOf(patient.installation.user);
+	const open: string[] = [];
+	const shown: string[] = [];
+	const seen: string[] = [];
+	const mends: string[] = [];
+	for (const { file, stats } of found) {
+		if (stats === undefined || typeof stats === "string") continue;
+		const { uid, gid, mode } = stats;
+		const line = `${file}: owner ${uid}, group ${gid}, mode ${formatMode(mode)}`;
+		const wanted = stats.isDirectory() ? "0750" : "0640";
+		if (uid !== 0 || (mode & 0o022) !== 0) open.push(line);
+		else if (
+			(mode & 0o007) !== 0 ||
+			((mode & 0o040) !== 0 && gid !== 0 && gid !== group)
+		)
+			shown.push(line);
+		else {
+			seen.push(line);
+			continue;
+		}
+		mends.push(
+			`sudo chown root:${patient.installation.user} ${file} && sudo chmod ${wanted} ${file}`,
+		);
+	}
+	if (mends.length === 0) return ok(...seen);
+	return finding(
+		[
+			...open.map((line) => `others than root may change it: ${line}`),
+			...shown.map((line) => `others than the gate may read it: ${line}`),
+		],
+		{
+			fix: mends.join(" && "),
+			severity: open.length > 0 ? "high" : "warn",
+		},
+	);
+}
+
+async function groupOf(name: string): Promise<number | undefined> {
+	const { code, stdout } = await runProgram(["getent", "group", name]);
+	const gid = Number(stdout.split(":")[2]);
+	return code === 0 && Number.isInteger(gid) ? gid : undefined;
+}
