@@ -121,6 +121,13 @@ module.exports = fp((fastify, _options, done) => {
 		given: `${failing("pg-cloudflare", "this is Node")}exports.CloudflareSocket = NotPartOfLlamagate;
 `,
 	},
+	// Colours for what iovalkey says when it is debugged. Something that only developers
+	// have brings it along, so the bill of materials does not list it.
+	{
+		by: "debug",
+		wanted: "supports-color",
+		given: "module.exports = undefined;\n",
+	},
 	// pino asks whether this is the main thread. The program starts no other.
 	{
 		by: "pino",
