@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { askLedger } from "../src/ledger/ask.ts";
 import { LedgerClient } from "../src/ledger/client.ts";
@@ -17,6 +18,7 @@ import { createLog } from "../src/log.ts";
 import { startStandIn } from "../src/ollama/standIn.ts";
 import { bearer, startGate, testKeys } from "../test/support/gate.ts";
 import { startPostgres } from "../test/support/postgres.ts";
+import { writeDocuments } from "./document.ts";
 import { madeUp, startLedger } from "./ledger/start.ts";
 import { measureSteady } from "./ledger/steady.ts";
 import { measureStreams } from "./ledger/streams.ts";
@@ -41,6 +43,7 @@ import {
  * `--only database` does the first and the last with a PostgreSQL of its own,
  * `--only streams [--seconds 140]` compares what 64 streams feel of it, and
  * `--only steady [--minutes 60]` writes 2,000 records a second for an hour.
+ * `--docs` writes what was measured into docs/performance.md.
  */
 const { values: options, positionals } = parseArgs({
 	allowPositionals: true,
@@ -49,6 +52,7 @@ const { values: options, positionals } = parseArgs({
 		seconds: { type: "string" },
 		rounds: { type: "string", default: "3" },
 		minutes: { type: "string", default: "60" },
+		docs: { type: "boolean", default: false },
 		only: { type: "string", default: "throughput,gate,question" },
 	},
 });
@@ -60,9 +64,17 @@ const [mostRecords, rounds, minutes] = [
 const seconds = Number(options.seconds ?? 20);
 const streamSeconds = Number(options.seconds ?? 140);
 
-type Shown = Omit<Section, "name" | "figures" | "data">;
-const section = (shown: Shown) =>
-	`${renderSection({ name: shown.title, figures: {}, data: {}, ...shown })}\n`;
+const measured: Section[] = [];
+function show(shown: Omit<Section, "name" | "figures" | "data">): void {
+	const one = {
+		name: `ledger: ${shown.title}`,
+		figures: {},
+		data: {},
+		...shown,
+	};
+	measured.push(one);
+	process.stdout.write(`${renderSection(one)}\n`);
+}
 
 const folder = mkdtempSync(path.join(tmpdir(), "llamagate-ledger-bench-"));
 const closing: (() => unknown)[] = [];
@@ -99,27 +111,25 @@ async function measureThroughput(
 	const making = process.cpuUsage(madeBefore);
 	const makingEach = (making.user + making.system) / 100_000;
 	if (length === 0) throw new Error("nothing was made");
-	process.stdout.write(
-		section({
-			title: `Records a second${place === undefined ? "" : ", into PostgreSQL"}`,
-			notes: [
-				`${whole(written)} records over the socket in batches of ${maxBatchRecords}, each on the disk before it is answered; ${lost} lost, ${aggregated} put together.`,
+	show({
+		title: `Records a second${place === undefined ? "" : ", into PostgreSQL"}`,
+		notes: [
+			`${whole(written)} records over the socket in batches of ${maxBatchRecords}, each on the disk before it is answered; ${lost} lost, ${aggregated} put together.`,
+		],
+		head: ["", "figure"],
+		rows: [
+			["records a second", whole(written / took)],
+			["times the goal of 2,000", ratio(written / took, 2_000)],
+			[
+				"ledger's CPU, µs a record",
+				fixed((1e6 * (cpuSeconds([ledger.pid]) - ledgerCpu)) / written),
 			],
-			head: ["", "figure"],
-			rows: [
-				["records a second", whole(written / took)],
-				["times the goal of 2,000", ratio(written / took, 2_000)],
-				[
-					"ledger's CPU, µs a record",
-					fixed((1e6 * (cpuSeconds([ledger.pid]) - ledgerCpu)) / written),
-				],
-				[
-					"sender's CPU, µs a record, less making it up",
-					fixed((user + system) / written - makingEach),
-				],
+			[
+				"sender's CPU, µs a record, less making it up",
+				fixed((user + system) / written - makingEach),
 			],
-		}),
-	);
+		],
+	});
 	await client.close(1_000);
 	await ledger.close();
 }
@@ -193,25 +203,23 @@ async function measureGate(): Promise<void> {
 		await standIn.close();
 		await ledger.close();
 	}
-	process.stdout.write(
-		section({
-			title: "What a ledger adds to a request",
-			notes: [
-				`CPU of the gate a request, /api/chat of one token: ${added.length} pairs of slices of ${sliceRequests} requests, by turns, two gates in one process, ${rounds} processes.`,
-				`Half of the pairs' differences lie between ${fixed(quantile(added, 0.25))} and ${fixed(quantile(added, 0.75))} µs.`,
+	show({
+		title: "What a ledger adds to a request",
+		notes: [
+			`CPU of the gate a request, /api/chat of one token: ${added.length} pairs of slices of ${sliceRequests} requests, by turns, two gates in one process, ${rounds} processes.`,
+			`Half of the pairs' differences lie between ${fixed(quantile(added, 0.25))} and ${fixed(quantile(added, 0.75))} µs.`,
+		],
+		head: ["", "without", "with", "ratio", "added, median of the pairs"],
+		rows: [
+			[
+				"µs a request, median",
+				fixed(median(all.off)),
+				fixed(median(all.on)),
+				ratio(median(all.on), median(all.off)),
+				fixed(median(added)),
 			],
-			head: ["", "without", "with", "ratio", "added, median of the pairs"],
-			rows: [
-				[
-					"µs a request, median",
-					fixed(median(all.off)),
-					fixed(median(all.on)),
-					ratio(median(all.on), median(all.off)),
-					fixed(median(added)),
-				],
-			],
-		}),
-	);
+		],
+	});
 }
 
 /** A file of many records over 90 days, and a question about 30 of them. */
@@ -262,28 +270,23 @@ async function measureQuestion(): Promise<void> {
 			fixed(median(tookMs) / 1000, 2),
 		]);
 	}
-	process.stdout.write(
-		section({
-			title: `A ledger of ${whole(mostRecords)} records`,
-			notes: [
-				"The whole program, from its start to its end; the median of three.",
+	show({
+		title: `A ledger of ${whole(mostRecords)} records`,
+		notes: [
+			"The whole program, from its start to its end; the median of three.",
+		],
+		head: ["", "figure"],
+		rows: [
+			["file, MiB", mebibytes(statSync(file).size)],
+			["bytes a record", fixed(statSync(file).size / mostRecords)],
+			[
+				"records a second into the file, by 10,000",
+				whole(mostRecords / filledS),
 			],
-			head: ["", "figure"],
-			rows: [
-				["file, MiB", mebibytes(statSync(file).size)],
-				["bytes a record", fixed(statSync(file).size / mostRecords)],
-				[
-					"records a second into the file, by 10,000",
-					whole(mostRecords / filledS),
-				],
-				[
-					"the ledger's start, with its look at the whole file, s",
-					fixed(opensS),
-				],
-				...rows,
-			],
-		}),
-	);
+			["the ledger's start, with its look at the whole file, s", fixed(opensS)],
+			...rows,
+		],
+	});
 	await ledger.close();
 }
 
@@ -330,18 +333,16 @@ async function measureDatabase(): Promise<void> {
 		"SELECT pg_database_size(current_database())::float8 AS bytes",
 	);
 	await store.close();
-	process.stdout.write(
-		section({
-			title: `A PostgreSQL of ${whole(mostRecords)} records`,
-			notes: ["Questions are about the last 30 of 89 days."],
-			head: ["", "figure"],
-			rows: [
-				["database, MiB", mebibytes(Number(size?.bytes))],
-				["records a second into it, by 10,000", whole(mostRecords / filledS)],
-				...rows,
-			],
-		}),
-	);
+	show({
+		title: `A PostgreSQL of ${whole(mostRecords)} records`,
+		notes: ["Questions are about the last 30 of 89 days."],
+		head: ["", "figure"],
+		rows: [
+			["database, MiB", mebibytes(Number(size?.bytes))],
+			["records a second into it, by 10,000", whole(mostRecords / filledS)],
+			...rows,
+		],
+	});
 }
 
 const parts: Record<string, () => Promise<void>> = {
@@ -350,10 +351,10 @@ const parts: Record<string, () => Promise<void>> = {
 	gate: measureGate,
 	question: measureQuestion,
 	streams: async () => {
-		process.stdout.write(section(await measureStreams(folder, streamSeconds)));
+		show(await measureStreams(folder, streamSeconds));
 	},
 	steady: async () => {
-		process.stdout.write(section(await measureSteady(folder, minutes)));
+		show(await measureSteady(folder, minutes));
 	},
 };
 const [what, upstreamUrl, socket] = positionals;
@@ -365,6 +366,12 @@ try {
 		if (measure === undefined) throw new Error(`there is no part ${part}`);
 		await measure();
 	}
+	if (options.docs)
+		await writeDocuments(
+			fileURLToPath(new URL("../docs", import.meta.url)),
+			undefined,
+			measured,
+		);
 } finally {
 	for (const close of closing) await close();
 	await stopAll();
