@@ -10,7 +10,7 @@ import {
 	userName,
 } from "../config/load.ts";
 import { isForServiceGroup } from "../config/secretFile.ts";
-import { formatUpstream } from "../config/upstreams.ts";
+import { formatUpstream, type HostSettings } from "../config/upstreams.ts";
 import { exitCodes } from "../errors.ts";
 import { loadRules } from "../gate/rules.ts";
 import {
@@ -30,6 +30,7 @@ import {
 import { describePortHolder } from "../system/portHolder.ts";
 import { createWhois } from "../tailscale/localApi.ts";
 import { hostHeaderOf } from "../upstream/client.ts";
+import { tryOut } from "../upstream/hosts/tryOut.ts";
 import { type Command, readArgs } from "./command.ts";
 
 interface Line {
@@ -58,7 +59,7 @@ Example: llamagate check --config ./config.json
 			json: { type: "boolean", default: false },
 		});
 		// The two together, as the daemon takes them, and then each for what it says.
-		const { settings } = await loadRules(values.config);
+		const { settings, hostKeys } = await loadRules(values.config);
 		const keys = await loadKeys(settings.keysFile);
 		const lines: Line[] = [
 			{
@@ -69,7 +70,9 @@ Example: llamagate check --config ./config.json
 			await describeKeys(keys, settings.keysFile, values.config),
 			...(await describeListening(settings)),
 			...describeSources(settings),
-			await describeUpstream(settings),
+			...(settings.hosts === undefined
+				? [await describeUpstream(settings)]
+				: await describeHosts(settings, settings.hosts, hostKeys)),
 			...(await describeIdentity(settings)),
 		];
 		const ok = lines.every((line) => line.ok);
@@ -214,6 +217,29 @@ function describeSources({ listen, sources }: Settings): Line[] {
 			says: "a range in sources contains every address; name the ranges that clients come from",
 		});
 	return lines;
+}
+
+/** Each of several hosts, asked once. */
+function describeHosts(
+	{ upstream }: Settings,
+	hosts: readonly HostSettings[],
+	keys: ReadonlyMap<string, string>,
+): Promise<Line[]> {
+	return Promise.all(
+		hosts.map(async (host) => {
+			const tried = await tryOut(host, upstream, keys.get(host.name));
+			const { name, url, models, why, isBare } = tried;
+			return {
+				subject: "upstream",
+				ok: why === undefined && !isBare,
+				says: isBare
+					? `${name} at ${url} answers without a key: whoever reaches it has all of it; on that host: sudo llamagate setup`
+					: why === undefined
+						? `${name} answers at ${url}, and has ${models} model(s)`
+						: `${name} at ${url} is of no use: ${why}`,
+			};
+		}),
+	);
 }
 
 async function describeUpstream({ upstream }: Settings): Promise<Line> {

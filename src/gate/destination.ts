@@ -4,7 +4,7 @@ import type { Upstream, UpstreamFault } from "../upstream/client.ts";
 import { conversationOf, worthOf } from "../upstream/hosts/conversation.ts";
 import type { Host } from "../upstream/hosts/host.ts";
 import type { Wanted } from "../upstream/hosts/hosts.ts";
-import { eventOf } from "../upstream/hosts/prober.ts";
+import { eventOf } from "../upstream/hosts/look.ts";
 import type { Facts } from "./bodyFacts.ts";
 import type { Exchange } from "./exchange.ts";
 import type { HostPool } from "./hostPool.ts";

@@ -66,6 +66,8 @@ t.test("the gate on a booted host", booting(), async (t) => {
 			"gate.process": "ok",
 			"gate.ledger": "absent",
 			"gate.alarms": "absent",
+			"gate.hosts": "absent",
+			"gate.hosts-bare": "absent",
 			"gate.state": "absent",
 			"gate.watchdog": "ok",
 			"gate.version": "ok",

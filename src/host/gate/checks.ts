@@ -17,6 +17,7 @@ import { createWhois } from "../../tailscale/localApi.ts";
 import { version } from "../../version.ts";
 import { examineAlarms } from "./alarms.ts";
 import { examineFiles, exists, filesOf } from "./files.ts";
+import { examineBareHosts, examineHosts } from "./hosts.ts";
 import {
 	askGate,
 	noUnit,
@@ -235,6 +236,28 @@ export const gateExaminations: readonly Examination[] = [
 		step: "gate",
 		needsRoot: true,
 		examine: examineAlarms,
+	},
+	{
+		id: "gate.hosts",
+		group,
+		layer,
+		title: "Each of several hosts answers the gate",
+		severity: "high",
+		why: "A host that does not answer, or not to this gate's key, gets no requests, and what only it has cannot be used.",
+		fix: "look at that host, and its key in keyFile; then: sudo llamagate check",
+		needsRoot: true,
+		examine: examineHosts,
+	},
+	{
+		id: "gate.hosts-bare",
+		group,
+		layer,
+		title: "No other host answers without a key",
+		severity: "critical",
+		why: "An Ollama that asks for no key is anybody's who reaches it, whatever key this gate shows it.",
+		fix: "on that host: sudo llamagate setup",
+		needsRoot: true,
+		examine: examineBareHosts,
 	},
 	{
 		id: "gate.state",

@@ -1,4 +1,5 @@
 import { loadConfig } from "../../config/load.ts";
+import { isOnThisMachine } from "../../config/upstreams.ts";
 import { oncePerLook, type Patient } from "../../doctor/check.ts";
 import {
 	formatHostPort,
@@ -189,7 +190,7 @@ async function findUpstreamPort({
 		({ upstream }) => upstream.target,
 		() => undefined,
 	);
-	if (target?.kind === "tcp") return target.port;
+	if (target?.kind === "tcp" && isOnThisMachine(target)) return target.port;
 	// Also where the configuration is not for this user to read.
 	const bridge = await propertiesOf("llamagate-ollama.service");
 	return bridgedPort(bridge?.get("ExecStart") ?? "");

@@ -78,8 +78,10 @@ export class Host {
 		this.settings = settings;
 		this.name = name;
 		this.kind = kind;
-		this.isLocal = isOnThisMachine(target);
 		this.hasKey = key !== undefined;
+		// A socket for which there is a key leads to another machine's gate.
+		this.isLocal =
+			isOnThisMachine(target) && !(target.kind === "unix" && this.hasKey);
 		this.isBehindGate = this.hasKey && (kind === "ollama" || !this.isLocal);
 		const own =
 			key === undefined

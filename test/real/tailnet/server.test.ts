@@ -108,6 +108,8 @@ t.test("a Debian that is joined to a tailnet and set up", async (t) => {
 				// Nobody has asked for one.
 				"gate.ledger": "absent",
 				"gate.alarms": "absent",
+				"gate.hosts": "absent",
+				"gate.hosts-bare": "absent",
 				"gate.state": "absent",
 				// A tagged device's does not expire with this control server.
 				"tailscale.key-expiry": "info",

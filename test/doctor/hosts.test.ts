@@ -1,0 +1,92 @@
+import path from "node:path";
+import t from "tap";
+import { parseConfig } from "../../src/config/load.ts";
+import { judgeHosts } from "../../src/host/gate/hosts.ts";
+import { digestOf } from "../../src/keys/newKey.ts";
+import { startStandIn } from "../../src/ollama/standIn.ts";
+import { type Tried, tryOut } from "../../src/upstream/hosts/tryOut.ts";
+import { startGate, temporaryFolder, testKeys } from "../support/gate.ts";
+
+/** What comes of asking this one host. */
+function tried(entry: object, key?: string): Promise<Tried> {
+	const { hosts, upstream } = parseConfig(
+		JSON.stringify({ upstreams: [{ name: "a", ...entry }] }),
+		"config.json",
+	);
+	const [host] = hosts ?? [];
+	if (host === undefined) throw new Error("no host");
+	return tryOut(host, upstream, key);
+}
+
+const keyFile = "a.key";
+
+t.test("a host that answers is well", async (t) => {
+	const ollama = await startStandIn();
+	t.teardown(() => ollama.close());
+	t.match(await tried({ url: ollama.url }), {
+		models: 3,
+		why: undefined,
+		isBare: false,
+	});
+	const gate = await startGate(t);
+	const behind = { url: gate.url, keyFile };
+	t.match(await tried(behind, testKeys.owner), { models: 3, isBare: false });
+});
+
+t.test("a host that is away, or refuses the key, is told of", async (t) => {
+	t.match(await tried({ url: "http://127.0.0.1:1" }), { why: "ECONNREFUSED" });
+	const gate = await startGate(t, {
+		keys: [{ name: "x", sha256: digestOf(testKeys.worker), scopes: ["infer"] }],
+	});
+	const behind = { url: gate.url, keyFile };
+	t.match(await tried(behind, testKeys.wrong), {
+		why: "does not take this gate's key (401)",
+		isBare: false,
+	});
+	t.match(await tried(behind, testKeys.worker), {
+		why: /refuses this gate's key to read \(403\)/,
+	});
+});
+
+t.test(
+	"an Ollama that needs no key is bare, whatever it is shown",
+	async (t) => {
+		const ollama = await startStandIn();
+		t.teardown(() => ollama.close());
+		const behind = { url: ollama.url, keyFile };
+		t.match(await tried(behind, testKeys.owner), { isBare: true });
+		const socketPath = path.join(await temporaryFolder(t), "bridge.sock");
+		const far = await startStandIn({ socketPath });
+		t.teardown(() => far.close());
+		t.match(
+			await tried({ url: `unix:${socketPath}`, keyFile }, testKeys.owner),
+			{
+				models: undefined,
+				why: /bare Ollama/,
+				isBare: true,
+			},
+		);
+	},
+);
+
+t.test("the worst of the hosts decides", async (t) => {
+	const good = {
+		name: "a",
+		url: "u",
+		models: 1,
+		why: undefined,
+		isBare: false,
+	};
+	const isBad = ({ isBare }: Tried) => isBare;
+	const say = ({ name }: Tried) => name;
+	t.match(judgeHosts(undefined, isBad, say), { state: "absent" });
+	t.match(judgeHosts("it is broken", isBad, say), { state: "unknown" });
+	t.match(judgeHosts([good], isBad, say), { state: "ok", evidence: ["a"] });
+	t.match(
+		judgeHosts([good, { ...good, name: "b", isBare: true }], isBad, say),
+		{
+			state: "finding",
+			evidence: ["b"],
+		},
+	);
+});
