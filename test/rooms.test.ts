@@ -20,6 +20,7 @@ const rooms = [
 	["queue"],
 	["admin"],
 	["valkey"],
+	["tls"],
 	["keys"],
 	["tailscale"],
 	["system"],

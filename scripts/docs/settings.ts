@@ -2,6 +2,7 @@ import { writeOrCheck } from "../../src/config/madeFiles.ts";
 import {
 	configSchema,
 	defaultsOf,
+	isSection,
 	type SchemaNode,
 } from "../../src/config/schema.ts";
 import {
@@ -29,13 +30,11 @@ function renderConfiguration(): string {
 	const visit = (node: SchemaNode, path: string) => {
 		const children = Object.entries(node.properties ?? {});
 		const at = (name: string) => (path === "" ? name : `${path}.${name}`);
-		const leaves = children.filter(
-			([, child]) => child.properties === undefined,
-		);
+		const leaves = children.filter(([, child]) => !isSection(child));
 		if (leaves.length > 0) rows.push("", ...table);
 		for (const [name, child] of leaves) rows.push(renderRow(at(name), child));
 		for (const [name, child] of children) {
-			if (child.properties === undefined) continue;
+			if (!isSection(child)) continue;
 			rows.push("", `## ${at(name)}`, "", child.description ?? "");
 			visit(child, at(name));
 		}

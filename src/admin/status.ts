@@ -1,5 +1,6 @@
 import type { LedgerCounts } from "../ledger/client.ts";
 import type { Priority } from "../priority.ts";
+import type { TlsStatus } from "../tls/keeper.ts";
 
 /** What the running gate says of itself (`GET /status` of its admin socket), as far as it is looked at. */
 export interface GateStatus {
@@ -17,6 +18,8 @@ export interface GateStatus {
 	readonly files?: { readonly config: string; readonly keys: string };
 	/** What became of its records of usage; absent where none are kept. */
 	readonly ledger?: LedgerCounts;
+	/** Absent where it speaks plain HTTP, and in an older daemon. */
+	readonly tls?: TlsStatus;
 	readonly connections: number;
 	/** Requests that wait for no turn (or no longer), and have not ended. */
 	readonly streams: number;

@@ -29,6 +29,8 @@ import {
 } from "../net/ranges.ts";
 import { describePortHolder } from "../system/portHolder.ts";
 import { createWhois } from "../tailscale/localApi.ts";
+import type { Certificate } from "../tls/certificate.ts";
+import { noticeMs } from "../tls/keeper.ts";
 import { hostHeaderOf } from "../upstream/client.ts";
 import { tryOut } from "../upstream/hosts/tryOut.ts";
 import { type Command, readArgs } from "./command.ts";
@@ -59,7 +61,7 @@ Example: llamagate check --config ./config.json
 			json: { type: "boolean", default: false },
 		});
 		// The two together, as the daemon takes them, and then each for what it says.
-		const { settings, hostKeys } = await loadRules(values.config);
+		const { settings, certificate, hostKeys } = await loadRules(values.config);
 		const keys = await loadKeys(settings.keysFile);
 		const lines: Line[] = [
 			{
@@ -69,6 +71,7 @@ Example: llamagate check --config ./config.json
 			},
 			await describeKeys(keys, settings.keysFile, values.config),
 			...(await describeListening(settings)),
+			...(await describeTls(settings, certificate)),
 			...describeSources(settings),
 			...(settings.hosts === undefined
 				? [await describeUpstream(settings)]
@@ -191,6 +194,35 @@ function tryToBind(address: string, port: number): Promise<string | undefined> {
 			server.close(() => resolve(undefined)),
 		);
 	});
+}
+
+async function describeTls(
+	{ tls, identity }: Settings,
+	certificate: Certificate | undefined,
+): Promise<Line[]> {
+	const subject = "https";
+	if (tls === undefined) return [];
+	if (certificate !== undefined)
+		return [
+			{
+				subject,
+				ok: certificate.notAfterMs - Date.now() > noticeMs,
+				says: `a certificate for ${certificate.names.join(", ")}, until ${new Date(certificate.notAfterMs).toISOString().slice(0, 10)}`,
+			},
+		];
+	const answer = await createWhois({ socket: identity.socket }).status();
+	if (answer.kind !== "status")
+		return [{ subject, ok: false, says: answer.reason }];
+	const { certDomains, dnsName } = answer.status;
+	return [
+		certDomains.length > 0
+			? { subject, ok: true, says: `tailscaled has ${dnsName} certified` }
+			: {
+					subject,
+					ok: false,
+					says: "this tailnet gives no certificates: enable HTTPS on the DNS page of its admin console; Headscale has none, so name files in listen.tls there",
+				},
+	];
 }
 
 function describeSources({ listen, sources }: Settings): Line[] {

@@ -84,6 +84,7 @@ Example: llamagate demo
 					stateAccess: noStateAccess,
 					tokenJudges: new Map(),
 					hostKeys: new Map(),
+					certificate: undefined,
 				}),
 				sink,
 			);

@@ -21,6 +21,7 @@ import {
 	worstFirst,
 } from "../report/result.ts";
 import { toneNames, toneOf } from "../report/tone.ts";
+import { noticeMs, type TlsStatus } from "../tls/keeper.ts";
 import { visibleLine } from "../visible.ts";
 import { type Command, readArgs } from "./command.ts";
 
@@ -136,6 +137,7 @@ function describeGate(
 					? `on ${listening.join(", ")}`
 					: "on nothing that the tailnet reaches; see: tailscale status; journalctl -u llamagate-listen -n 20",
 		},
+		...(gate.tls === undefined ? [] : [describeTls(gate.tls, nowMs)]),
 		{
 			subject: "keys",
 			ok: gate.keys.length > 0,
@@ -181,6 +183,27 @@ function describeHost(host: HostStatus): Line {
 		subject: "host",
 		ok: state === "up" ? true : state === "down" ? false : undefined,
 		says: `${name} (${url}) is ${since}${why === null ? "" : `: ${why}`}; ${models === null ? "its models are not known" : `${models} model(s)`}, ${outstanding} request(s) with it or waiting for it`,
+	};
+}
+
+/** The certificate, and what keeps a newer one away. */
+function describeTls(
+	{ source, names, ends, problem }: TlsStatus,
+	nowMs: number,
+): Line {
+	const subject = "https";
+	const why = problem === null ? "" : `; ${problem}`;
+	if (ends === null)
+		return {
+			subject,
+			ok: false,
+			says: `no certificate yet, so every connection is closed${why}`,
+		};
+	const leftMs = Date.parse(ends) - nowMs;
+	return {
+		subject,
+		ok: problem === null && leftMs > noticeMs,
+		says: `${names.join(", ")}, by ${source}, ${leftMs > 0 ? `until ${ends.slice(0, 10)}` : `ended on ${ends.slice(0, 10)}: clients refuse it`}${why}`,
 	};
 }
 

@@ -21,6 +21,7 @@ import { type ConfigFile, configSchema, defaultsOf } from "./schema.ts";
 import { isForServiceGroup, isOpenToOthers } from "./secretFile.ts";
 import { readState, type StateSettings } from "./state.ts";
 import { joinPath, parseStrictJson, quote } from "./strictJson.ts";
+import { readTls, type TlsSettings } from "./tls.ts";
 import {
 	type HostSettings,
 	isGateItself,
@@ -45,6 +46,8 @@ export function typed(words: string, configFile: string): string {
 /** The configuration as the program uses it: checked, complete, in milliseconds and bytes. */
 export interface Settings {
 	readonly listen: Listen;
+	/** `undefined` for plain HTTP. */
+	readonly tls: TlsSettings | undefined;
 	readonly sources: readonly Range[];
 	readonly onForeignSource: "refuse" | "drop";
 	readonly upstream: {
@@ -313,6 +316,7 @@ export function parseConfig(text: string, file: string): Settings {
 	const { limits, queue, upstream } = config;
 	return {
 		listen,
+		tls: readTls(config.listen.tls, path.dirname(path.resolve(file))),
 		sources,
 		onForeignSource: config.onForeignSource,
 		upstream: {

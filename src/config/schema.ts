@@ -1,6 +1,7 @@
 import { durationPattern, sizePattern } from "../duration.ts";
 import { alarmsSchema } from "./alarms.ts";
 import { loginRulesSchema } from "./logins.ts";
+import { type TlsSetting, tlsSchema } from "./tls.ts";
 import { upstreamsSchema } from "./upstreams.ts";
 
 /**
@@ -99,8 +100,9 @@ export const configSchema = {
 						default: 11434,
 						description: "The port. 0 takes any free one.",
 					},
+					tls: tlsSchema,
 				},
-				"Where the gate listens. Sockets inherited from systemd come before all three: under the shipped units `llamagate-listen.service` decides, and docs/operations.md says how to change interface and port.",
+				"Where the gate listens. Sockets inherited from systemd come before the first three: under the shipped units `llamagate-listen.service` decides, and docs/operations.md says how to change interface and port.",
 			),
 			sources: {
 				type: "array",
@@ -479,27 +481,29 @@ export const configSchema = {
 } as const;
 
 /** The TypeScript type of what a schema node accepts, for the few keywords used above. */
-type TypeOf<N> = N extends { properties: infer P }
-	? {
-			[K in keyof P as P[K] extends { examples: unknown } ? never : K]: TypeOf<
-				P[K]
-			>;
-		} & {
-			[K in keyof P as P[K] extends { examples: unknown } ? K : never]?: TypeOf<
-				P[K]
-			>;
-		}
-	: N extends { enum: readonly (infer E)[] }
-		? E
-		: N extends { type: "array"; items: infer I }
-			? TypeOf<I>[]
-			: N extends { type: readonly ["integer", "string"] }
-				? number | "auto"
-				: N extends { type: "integer" | "number" }
-					? number
-					: N extends { type: "string" }
-						? string
-						: never;
+type TypeOf<N> = N extends typeof tlsSchema
+	? TlsSetting
+	: N extends { properties: infer P }
+		? {
+				[K in keyof P as P[K] extends { examples: unknown }
+					? never
+					: K]: TypeOf<P[K]>;
+			} & {
+				[K in keyof P as P[K] extends { examples: unknown }
+					? K
+					: never]?: TypeOf<P[K]>;
+			}
+		: N extends { enum: readonly (infer E)[] }
+			? E
+			: N extends { type: "array"; items: infer I }
+				? TypeOf<I>[]
+				: N extends { type: readonly ["integer", "string"] }
+					? number | "auto"
+					: N extends { type: "integer" | "number" }
+						? number
+						: N extends { type: "string" }
+							? string
+							: never;
 
 /** A configuration file once its defaults are filled in, before durations are read. */
 export type ConfigFile = TypeOf<typeof configSchema>;
@@ -517,12 +521,17 @@ export interface SchemaNode {
 	readonly "x-secret"?: boolean;
 }
 
+/** Whether a node holds settings, and is none itself. */
+export function isSection(node: SchemaNode): boolean {
+	return node.properties !== undefined && node.default === undefined;
+}
+
 /** Every setting with its default, as the example file shows it; none of a section that may be left out. */
 export function defaultsOf(node: SchemaNode): unknown {
-	if (node.properties === undefined) return structuredClone(node.default);
+	if (!isSection(node)) return structuredClone(node.default);
 	if (node.examples !== undefined) return undefined;
 	const entries: [string, unknown][] = [];
-	for (const [name, child] of Object.entries(node.properties)) {
+	for (const [name, child] of Object.entries(node.properties ?? {})) {
 		const value = defaultsOf(child);
 		if (value !== undefined) entries.push([name, value]);
 	}

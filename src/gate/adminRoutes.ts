@@ -6,6 +6,7 @@ import type { LedgerClient } from "../ledger/client.ts";
 import type { Log } from "../log.ts";
 import type { Listener } from "../net/listener.ts";
 import { parseAddress } from "../net/ranges.ts";
+import type { CertificateKeeper } from "../tls/keeper.ts";
 import { version } from "../version.ts";
 import type { AccessLog } from "./accessLog.ts";
 import type { Gate } from "./gate.ts";
@@ -22,6 +23,7 @@ interface Daemon {
 	readonly ledger: LedgerClient | undefined;
 	/** What the daily look found, once it has told. */
 	doctor: DoctorCounts | undefined;
+	readonly keeper: CertificateKeeper;
 	readonly log: Log;
 }
 
@@ -43,7 +45,7 @@ export function adminRoutes(daemon: Daemon): AdminRoutes {
 
 /** What the metrics address answers, for every program of this host. */
 export function metricsRoutes(daemon: Daemon): AdminRoutes {
-	const { accessLog, gate, ledger } = daemon;
+	const { accessLog, gate, ledger, keeper } = daemon;
 	return {
 		"GET /metrics": () => ({
 			status: 200,
@@ -53,6 +55,7 @@ export function metricsRoutes(daemon: Daemon): AdminRoutes {
 				gate.stats(),
 				ledger?.counts,
 				ownerFacts(daemon),
+				keeper.status(),
 			),
 		}),
 	};
@@ -78,8 +81,10 @@ function statusOf({
 	reloader,
 	accessLog,
 	ledger,
+	keeper,
 }: Daemon): GateStatus {
 	const { rules, last } = reloader;
+	const tls = keeper.status();
 	return {
 		version,
 		pid: process.pid,
@@ -93,6 +98,7 @@ function statusOf({
 			keys: rules.settings.keysFile,
 		},
 		...(ledger && { ledger: ledger.counts }),
+		...(tls && { tls }),
 		...gate.stats(),
 	};
 }

@@ -21,6 +21,7 @@ export const idleMs = {
 export interface Connection {
 	/** Among those that are open. */
 	index: number;
+	/** What was accepted; under TLS the socket below that of the requests. */
 	readonly socket: Socket;
 	/** The peer's address, an IPv4 address mapped into IPv6 written as IPv4; or `local`. */
 	readonly address: string;
@@ -45,6 +46,8 @@ export interface Connection {
 	stopped: boolean;
 	/** The request that was read last, or is being read. */
 	latest: IncomingMessage | undefined;
+	/** It speaks TLS, in which a byte can come as a record of its own. */
+	isEncrypted: boolean;
 	/** The requests on it that have not ended; more than one when the client pipelines. */
 	readonly exchanges: ActiveSet<Exchange>;
 }
@@ -118,13 +121,11 @@ export class ConnectionTable {
 			closing: false,
 			stopped: false,
 			latest: undefined,
+			isEncrypted: false,
 			exchanges: new ActiveSet(),
 		};
 		this.#open.add(connection);
-		(socket as HeldSocket)[held] = connection;
-		makeStoppable(socket, connection);
-		// Node stops listening for errors once it has handed a socket over (CONNECT),
-		// and an error that nobody listens for ends the process.
+		// An error that nobody listens for ends the process.
 		socket.on("error", () => {});
 		socket.once("close", () => {
 			this.#open.delete(connection);
@@ -138,7 +139,18 @@ export class ConnectionTable {
 		return connection;
 	}
 
-	/** The connection of a socket that `open` took. */
+	/**
+	 * Has a connection's requests come from a socket that Node's parser listens to
+	 * by now: the one that `open` took, or the one that speaks TLS over it.
+	 */
+	attach(socket: Socket, connection: Connection): void {
+		(socket as HeldSocket)[held] = connection;
+		makeStoppable(socket, connection);
+		// Node stops listening for errors once it has handed a socket over (CONNECT).
+		socket.on("error", () => {});
+	}
+
+	/** The connection of a socket that `attach` has had. */
 	of(socket: Socket): Connection | undefined {
 		return (socket as HeldSocket)[held];
 	}

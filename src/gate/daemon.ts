@@ -12,6 +12,8 @@ import {
 } from "../net/listener.ts";
 import { notifySystemd, stopNotifier, watchdogMs } from "../net/systemd.ts";
 import { createWhois } from "../tailscale/localApi.ts";
+import { realClock } from "../tls/clock.ts";
+import { CertificateKeeper } from "../tls/keeper.ts";
 import { version } from "../version.ts";
 import { AccessLog, type Account } from "./accessLog.ts";
 import { adminRoutes, metricsRoutes } from "./adminRoutes.ts";
@@ -43,12 +45,14 @@ export interface Daemon {
  *
  * @param load reads the rules, at the start and at every reload
  * @param sink where its log goes
+ * @param clock by which certificates are renewed
  * @throws {BadFileError} if the rules would not load
  * @throws {ListenError} if it can never listen where it was told to
  */
 export async function startDaemon(
 	load: () => Promise<Rules>,
 	sink: LogSink,
+	clock = realClock,
 ): Promise<Daemon> {
 	const startedAt = new Date();
 	const rules = await load();
@@ -64,6 +68,12 @@ export async function startDaemon(
 	const gate = await createGate(rules, accessLog, log, raise);
 	// Before anybody is let in.
 	const budgets = await restoreBudgets(gate.budgets, () => rulesNow(), log);
+	const keeper = new CertificateKeeper({
+		log,
+		clock,
+		use: gate.useCertificate,
+	});
+	followTls(keeper, rules);
 	let isStarted = false;
 	const listener = await listen(rules.settings, gate, log, () => {
 		if (isStarted) notifySystemd(`STATUS=${describe(listener)}`);
@@ -76,6 +86,7 @@ export async function startDaemon(
 		(next, previous) => {
 			gate.replaceRules(next);
 			takeOver(next.settings, previous.settings, listener, log);
+			followTls(keeper, next);
 			warnOfExpiry(next, log, raise);
 			void warnOfUselessLogins(next.settings, log);
 			budgets.look();
@@ -94,6 +105,7 @@ export async function startDaemon(
 		accessLog,
 		ledger,
 		doctor: undefined,
+		keeper,
 		log,
 	};
 	const adminServers = await openAdminServers(daemon, rules.settings);
@@ -116,6 +128,7 @@ export async function startDaemon(
 		async stop() {
 			log.info({ streams: gate.stats().streams }, "stopping");
 			stopWatch();
+			keeper.stop();
 			budgets.stop();
 			listener.close();
 			notifySystemd("STOPPING=1");
@@ -192,6 +205,13 @@ function describe(listener: Listener): string {
 	return bound.length > 0
 		? `listening on ${bound.join(", ")}`
 		: "waiting for an address to listen on";
+}
+
+function followTls(
+	keeper: CertificateKeeper,
+	{ settings, certificate }: Rules,
+): void {
+	keeper.follow(settings.tls, certificate, settings.identity.socket);
 }
 
 /** What of new settings is not the gate's. */

@@ -8,6 +8,7 @@ import type { Budgets } from "../ledger/budgets.ts";
 import type { Log } from "../log.ts";
 import { matchRoute } from "../ollama/routes.ts";
 import type { QueueStats } from "../queue/stats.ts";
+import type { Certificate } from "../tls/certificate.ts";
 import type { AccessLog } from "./accessLog.ts";
 import {
 	admit,
@@ -16,14 +17,16 @@ import {
 	shuttingDown,
 } from "./admission.ts";
 import { checkPolicy } from "./authorize.ts";
-import { type Connection, cutOff, watchPieces } from "./connection.ts";
+import type { Connection } from "./connection.ts";
 import { corsHeaders, preflightHeaders } from "./cors.ts";
 import { Exchange } from "./exchange.ts";
 import { createApp, failedStep, internalFault, pass } from "./fastify.ts";
+import type { HandshakeCounts } from "./handshakes.ts";
 import { describeHost } from "./hostStats.ts";
 import { liveOf } from "./live.ts";
 import { currentCredential, logIn, mayLogIn } from "./login.ts";
 import { leaveTo } from "./person.ts";
+import { countPieces } from "./pieces.ts";
 import {
 	leaveBody,
 	lingerForBody,
@@ -86,6 +89,8 @@ export interface Gate {
 	unlock(address?: string): LockedOut[];
 	/** For status and metrics. */
 	stats(): GateStats;
+	/** Has new connections see this certificate; without one they are closed. */
+	useCertificate(certificate: Certificate | undefined): void;
 	/** Who is at work, and who waits. */
 	top(): GateTop;
 	/** The same, with what a page about it shows besides. @param startedAt of the daemon */
@@ -101,6 +106,8 @@ export interface GateStats {
 	readonly hosts: readonly HostStatus[] | undefined;
 	/** What waits for its turn; absent where nothing has to. */
 	readonly queue: QueueStats | undefined;
+	/** How handshakes have gone; absent where nothing is encrypted. */
+	readonly handshakes: HandshakeCounts | undefined;
 	readonly lockedOut: number;
 	/** Who they are, at most a hundred. */
 	readonly lockouts: readonly LockedOut[];
@@ -152,6 +159,7 @@ export async function createGate(
 			await drainRelays(state);
 			clearInterval(sweeper);
 			for (const server of servers) server.closeAllConnections();
+			state.handshakes.closeAll();
 			await state.close();
 			await app.close();
 		},
@@ -163,11 +171,16 @@ export async function createGate(
 				isUpstreamUp: state.upstreamHealth.isUp,
 				queue: state.line?.stats(),
 				hosts: state.pool?.hosts.all.map((host) => describeHost(host, nowMs)),
+				handshakes:
+					state.settings.tls === undefined
+						? undefined
+						: { ...state.handshakes.counts },
 				lockedOut: state.lockout.lockedCount(nowMs),
 				lockouts: state.lockout.list(nowMs, maxListed),
 				...(state.shared && { state: state.shared.counts }),
 			};
 		},
+		useCertificate: (certificate) => state.handshakes.use(certificate),
 		top: () => topOf(state),
 		live: (startedAt) => liveOf(state, startedAt),
 		unlock(address) {
@@ -273,34 +286,6 @@ function answerPreflight(exchange: Exchange, headers: readonly string[]): void {
 	exchange.end("ok");
 }
 
-/** Looks after what a chunked body's pieces cost, from the first one on. Returns false if it is refused at once. */
-function countPieces(
-	{ pieces, refusalThrottle }: GateState,
-	exchange: Exchange,
-): boolean {
-	const { req, connection, head } = exchange;
-	if (head.transferEncoding.length === 0) return true;
-	// Without a key it is a stranger's who may be let in by whose device it comes from.
-	const key = connection.key ?? connection.address;
-	const already = pieces.check(key);
-	if (already !== undefined) {
-		refusalThrottle.refuse(exchange, already);
-		return false;
-	}
-	const refusalOf = pieces.forBody(key);
-	const stopWatching = watchPieces(req.socket, (sizeBytes) => {
-		if (exchange.ended) return true;
-		const refusal = refusalOf(sizeBytes);
-		if (refusal === undefined) return true;
-		// Whatever has begun of a reply cannot be told from an end.
-		if (exchange.res.headersSent) cutOff(req.socket);
-		else refusalThrottle.refuse(exchange, refusal);
-		return false;
-	});
-	exchange.atEnd(stopWatching);
-	return true;
-}
-
 /** Step 7. */
 function relayTo(state: GateState, exchange: Exchange): void {
 	const refusal = checkStillGood(state.rules, exchange);
@@ -331,6 +316,7 @@ function checkStillGood(
 /** Looks after time, so that no request needs a timer of its own. */
 function sweep(state: GateState): void {
 	state.refusalThrottle.sweep(performance.now());
+	state.handshakes.sweep(performance.now());
 	state.pieces.sweep();
 	state.connections.sweep(sweepIntervalMs);
 	state.upstream.sweep(performance.now());

@@ -3,8 +3,10 @@ import type { HostStatus, StateStatus } from "../admin/status.ts";
 import type { LedgerCounts } from "../ledger/client.ts";
 import type { QueueStats } from "../queue/stats.ts";
 import { severities } from "../report/result.ts";
+import type { TlsStatus } from "../tls/keeper.ts";
 import type { AccessLog } from "./accessLog.ts";
 import type { GateStats } from "./gate.ts";
+import type { HandshakeCounts } from "./handshakes.ts";
 
 type Family = (
 	name: string,
@@ -32,6 +34,7 @@ export function renderMetrics(
 	stats: GateStats,
 	ledger: LedgerCounts | undefined,
 	owner: OwnerFacts,
+	tls: TlsStatus | undefined,
 ): string {
 	const lines: string[] = [];
 	const family: Family = (name, type, help, samples) => {
@@ -164,6 +167,7 @@ export function renderMetrics(
 	}
 	if (stats.state !== undefined) stateFamilies(stats.state, family);
 	if (stats.hosts !== undefined) hostFamilies(stats.hosts, family);
+	if (tls !== undefined) tlsFamilies(tls, stats.handshakes, family);
 	if (stats.queue !== undefined) queueFamilies(stats.queue, family);
 	ownerFamilies(owner, family);
 	return `${lines.join("\n")}\n`;
@@ -243,6 +247,44 @@ function hostFamilies(hosts: readonly HostStatus[], family: Family): void {
 		"Requests that went on to another host.",
 		({ moved }) => moved,
 	);
+}
+
+/** Of HTTPS, where it is spoken. An alarm is `certificate_end_seconds - time() < 10 * 86400 or certificate_in_force == 0`. */
+function tlsFamilies(
+	{ ends, problem }: TlsStatus,
+	handshakes: HandshakeCounts | undefined,
+	family: Family,
+): void {
+	family(
+		"certificate_in_force",
+		"gauge",
+		"Whether there is a certificate; without one every connection is closed.",
+		[["", Number(ends !== null)]],
+	);
+	// Left out while there is none: 0 would be a date.
+	if (ends !== null)
+		family(
+			"certificate_end_seconds",
+			"gauge",
+			"When the certificate in force ends, in seconds since 1970.",
+			[["", Date.parse(ends) / 1000]],
+		);
+	family(
+		"certificate_refused",
+		"gauge",
+		"Whether the newest certificate could not be had, or would not do.",
+		[["", Number(problem !== null)]],
+	);
+	if (handshakes !== undefined)
+		family(
+			"tls_handshakes_total",
+			"counter",
+			"TLS handshakes that have ended.",
+			Object.entries(handshakes).map(([name, count]) => [
+				`{result="${name === "notTls" ? "not_tls" : name}"}`,
+				count,
+			]),
+		);
 }
 
 /** Of the queue, where there is one. */

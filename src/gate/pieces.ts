@@ -1,4 +1,7 @@
+import { cutOff, watchPieces } from "./connection.ts";
+import type { Exchange } from "./exchange.ts";
 import type { Refusal } from "./refusal.ts";
+import type { GateState } from "./state.ts";
 
 /** Small pieces of a body beyond one for each 64 bytes. */
 const mostOfBody = 10_000;
@@ -78,4 +81,36 @@ export class PieceBudget {
 		used.atMs = nowMs;
 		return burst - used.pieces;
 	}
+}
+
+/**
+ * Looks after what a chunked body's pieces cost, and those of any body under TLS,
+ * where each record is one, from the first one on. Returns false if it is refused at once.
+ */
+export function countPieces(
+	{ pieces, refusalThrottle }: GateState,
+	exchange: Exchange,
+): boolean {
+	const { req, connection, head } = exchange;
+	if (head.transferEncoding.length === 0 && !connection.isEncrypted)
+		return true;
+	// Without a key it is a stranger's who may be let in by whose device it comes from.
+	const key = connection.key ?? connection.address;
+	const already = pieces.check(key);
+	if (already !== undefined) {
+		refusalThrottle.refuse(exchange, already);
+		return false;
+	}
+	const refusalOf = pieces.forBody(key);
+	const stopWatching = watchPieces(req.socket, (sizeBytes) => {
+		if (exchange.ended) return true;
+		const refusal = refusalOf(sizeBytes);
+		if (refusal === undefined) return true;
+		// Whatever has begun of a reply cannot be told from an end.
+		if (exchange.res.headersSent) cutOff(req.socket);
+		else refusalThrottle.refuse(exchange, refusal);
+		return false;
+	});
+	exchange.atEnd(stopWatching);
+	return true;
 }

@@ -1,5 +1,6 @@
 import { cutOff } from "./connection.ts";
 import type { Exchange } from "./exchange.ts";
+import { Pacer } from "./pacer.ts";
 import { leaveBody, type Refusal, sendRefusal } from "./refusal.ts";
 
 /** Refusals that an address, or a key, gets at once before it has to wait for the next. */
@@ -19,8 +20,7 @@ const longestWaitMs = 6_000;
  * allowed never waits.
  */
 export class RefusalThrottle {
-	/** When the next refusal of each would leave if each took its full share of a second. */
-	readonly #nextAtMs = new Map<string, number>();
+	readonly #pacer = new Pacer(() => ({ burst, perSecond, longestWaitMs }));
 
 	/**
 	 * How long the next refusal waits; 0 for at once, `undefined` if so many wait
@@ -30,13 +30,7 @@ export class RefusalThrottle {
 	 * @param nowMs any clock that only moves forward
 	 */
 	take(who: string, nowMs: number): number | undefined {
-		const shareMs = 1000 / perSecond;
-		const earliestMs = nowMs - burst * shareMs;
-		const nextAtMs =
-			Math.max(this.#nextAtMs.get(who) ?? earliestMs, earliestMs) + shareMs;
-		if (nextAtMs > nowMs + longestWaitMs) return undefined;
-		this.#nextAtMs.set(who, nextAtMs);
-		return Math.max(0, nextAtMs - nowMs);
+		return this.#pacer.take(who, nowMs);
 	}
 
 	/** Sends a refusal, in its turn. */
@@ -73,8 +67,6 @@ export class RefusalThrottle {
 
 	/** Forgets those that have been quiet for long enough to have their burst back. */
 	sweep(nowMs: number): void {
-		const earliestMs = nowMs - (burst * 1000) / perSecond;
-		for (const [who, nextAtMs] of this.#nextAtMs)
-			if (nextAtMs <= earliestMs) this.#nextAtMs.delete(who);
+		this.#pacer.sweep(nowMs);
 	}
 }

@@ -216,9 +216,11 @@ export class ResponseWriter {
 		else {
 			// Without a length a clean close would be the reply's regular end (RFC 9112, 6.3).
 			// A Unix socket knows no reset, and Node throws.
-			const isLocal = this.#exchange.connection.parsedAddress === localSource;
+			const { connection } = this.#exchange;
+			const isLocal = connection.parsedAddress === localSource;
+			// Nor does a socket that speaks TLS.
 			socket.write("", () =>
-				isLocal ? socket.destroy() : socket.resetAndDestroy(),
+				isLocal ? socket.destroy() : connection.socket.resetAndDestroy(),
 			);
 		}
 		const timer = setTimeout(() => socket.destroy(), graceMs);

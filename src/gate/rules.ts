@@ -5,6 +5,8 @@ import { type KeyEntry, loadKeys } from "../keys/keyFile.ts";
 import { Keyring } from "../keys/keyring.ts";
 import { openWebUiToken } from "../keys/people.ts";
 import { loadPeopleSecret } from "../keys/peopleSecret.ts";
+import type { Certificate } from "../tls/certificate.ts";
+import { loadPair } from "../tls/files.ts";
 import { loadStateAccess, type StateAccess } from "../valkey/access.ts";
 import { loadHostKeys } from "./hostRules.ts";
 import { createTokenJudge, type TokenJudge } from "./token.ts";
@@ -19,16 +21,27 @@ export interface Rules {
 	readonly stateAccess: StateAccess;
 	/** What other hosts have given this gate, by the hosts' names. */
 	readonly hostKeys: ReadonlyMap<string, string>;
+	/** What the files of `listen.tls` hold; absent where it names none. */
+	readonly certificate: Certificate | undefined;
 }
 
 /**
- * Reads the configuration and the keys that it names.
+ * Reads the configuration, and the keys and the certificate that it names.
  *
- * @throws {BadFileError} if either would not load
+ * @throws {BadFileError} if one of them would not load
  */
 export async function loadRules(configFile: string): Promise<Rules> {
 	const settings = await loadConfig(configFile);
-	return withKeysAnew({ settings, hostKeys: await loadHostKeys(settings) });
+	const { tls, identity } = settings;
+	const certificate =
+		tls?.kind === "files"
+			? await loadPair(tls, identity.socket, Date.now())
+			: undefined;
+	return withKeysAnew({
+		settings,
+		certificate,
+		hostKeys: await loadHostKeys(settings),
+	});
 }
 
 /**
@@ -39,7 +52,8 @@ export async function loadRules(configFile: string): Promise<Rules> {
 export async function withKeysAnew({
 	settings,
 	hostKeys,
-}: Pick<Rules, "settings" | "hostKeys">): Promise<Rules> {
+	certificate,
+}: Pick<Rules, "settings" | "hostKeys" | "certificate">): Promise<Rules> {
 	const { configFile } = settings;
 	const keys = await loadKeys(
 		settings.keysFile,
@@ -56,6 +70,7 @@ export async function withKeysAnew({
 	return {
 		settings,
 		hostKeys,
+		certificate,
 		keyring: await Keyring.gather(keys),
 		stateAccess: await loadStateAccess(settings.state),
 		tokenJudges: await openTokenJudges(keys, path.dirname(settings.keysFile)),

@@ -66,7 +66,17 @@ export function createGateServer(
 			if (connection !== undefined)
 				onRequest(connection, req, res, expectsContinue);
 		};
-	server.on("connection", (socket) => accept(state, socket, isLocal()));
+	// Node's own, behind which a connection is one of HTTP.
+	const speakHttp = server.listeners("connection")[0] as (
+		this: Server,
+		socket: Socket,
+	) => void;
+	server.removeAllListeners("connection");
+	server.on("connection", (socket) =>
+		accept(state, socket, isLocal(), (encrypted) =>
+			speakHttp.call(server, encrypted),
+		),
+	);
 	server.on("request", take(false));
 	server.on("checkContinue", take(true));
 	server.on("checkExpectation", take(false));
@@ -79,8 +89,17 @@ export function createGateServer(
 	return server;
 }
 
-/** Has a connection's place noted, or closes it. */
-function accept(state: GateState, socket: Socket, local: boolean): void {
+/**
+ * Has a connection's place noted, or closes it.
+ *
+ * @param speakHttp has Node read requests from a socket
+ */
+function accept(
+	state: GateState,
+	socket: Socket,
+	local: boolean,
+	speakHttp: (socket: Socket) => void,
+): void {
 	const connection = state.connections.open(socket, local);
 	if (typeof connection === "string") {
 		if (connection !== "gone")
@@ -92,12 +111,47 @@ function accept(state: GateState, socket: Socket, local: boolean): void {
 			);
 		return void socket.destroy();
 	}
-	// Before Node's own listener, which closes the connection.
-	socket.prependListener("end", () => answerHalfClosed(connection));
-	if (isDropped(state, connection)) {
+	const isEncrypted = state.settings.tls !== undefined && !local;
+	// A handshake costs more than an answer, so under TLS nobody foreign gets one.
+	if (
+		isDropped(state, connection) ||
+		(isEncrypted &&
+			checkSource(connection.parsedAddress, state.settings.sources))
+	) {
 		state.accessLog.enterUnreadable(connection.address, 0, "foreign_source");
-		socket.destroy();
+		return void socket.destroy();
 	}
+	const begin = (over: Socket) => {
+		speakHttp(over);
+		state.connections.attach(over, connection);
+		// Before Node's own listener, which closes the connection.
+		over.prependListener("end", () => answerHalfClosed(connection));
+	};
+	if (isEncrypted)
+		state.handshakes.begin(connection, socket, {
+			encrypted: begin,
+			plain: (plain) => answerPlain(state, connection, plain),
+		});
+	else begin(socket);
+}
+
+/** A client that speaks no TLS where nothing else is spoken. */
+function answerPlain(
+	state: GateState,
+	connection: Connection,
+	socket: Socket,
+): void {
+	const [name = "THIS-NODE"] = state.handshakes.certificate?.names ?? [];
+	answerOnSocket(
+		state,
+		connection,
+		socket,
+		turnAway(state, connection) ?? {
+			status: 400,
+			reason: "plain_http",
+			message: `this port speaks HTTPS: use https://${name}:${socket.localPort}`,
+		},
+	);
 }
 
 /** Whether a foreign peer gets no answer at all. */

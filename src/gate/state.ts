@@ -11,6 +11,7 @@ import { askForModels } from "../upstream/ask.ts";
 import { Upstream } from "../upstream/client.ts";
 import type { AccessLog } from "./accessLog.ts";
 import { ConnectionTable } from "./connection.ts";
+import { Handshakes } from "./handshakes.ts";
 import { HostPool } from "./hostPool.ts";
 import { JudgedBodies } from "./judgedBodies.ts";
 import { LoadedModels } from "./loadedModels.ts";
@@ -36,6 +37,9 @@ export class GateState {
 			this.descriptors,
 			this.upstream.maxConnections * (this.settings.hosts?.length ?? 1),
 		),
+	);
+	readonly handshakes = new Handshakes(
+		() => this.settings.limits.perSource.requestsPerMinute / 60,
 	);
 	readonly lockout = new Lockout();
 	readonly refusalThrottle = new RefusalThrottle();

@@ -265,20 +265,20 @@ function questionOf(text: string, port: number): Question | undefined {
 }
 
 /** A whole HTTP reply; `text` is undefined if it was too long to be read. */
-interface Reply {
+export interface Reply {
 	readonly kind: "reply";
 	readonly status: number;
 	readonly text: string | undefined;
 }
 
 /** Nothing that could be called a reply. */
-interface Silence {
+export interface Silence {
 	readonly kind: "silence";
 	readonly reason: string;
 }
 
 /** One GET over the socket. Never rejects; the connection is gone when it resolves or soon after. */
-function askSocket(
+export function askSocket(
 	socketPath: string,
 	agent: Agent,
 	path: string,
@@ -599,6 +599,6 @@ function hostName(text: string): string {
 }
 
 /** Reasons reach logs and terminals, and not every part of them is ours. */
-function printable(text: string): string {
+export function printable(text: string): string {
 	return text.replace(/[^\x20-\x7e]+/g, " ").slice(0, maxReasonLength);
 }

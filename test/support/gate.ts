@@ -16,6 +16,7 @@ import {
 	startStandIn,
 } from "../../src/ollama/standIn.ts";
 import { temporaryFolder } from "./temporaryFolder.ts";
+import { commonPair, startTlsRelay, tlsVariable } from "./tlsRelay.ts";
 
 export { temporaryFolder } from "./temporaryFolder.ts";
 
@@ -98,8 +99,12 @@ async function prepare(t: Teardown, options: GateOptions) {
 	t.teardown(() => standIn.close());
 	const configFile = path.join(folder, "config.json");
 	const keysFile = path.join(folder, "keys.json");
+	const isTls = process.env[tlsVariable] !== undefined;
 	const baseFor = (config: Record<string, unknown>) => ({
-		listen: { address: "127.0.0.1", port: 0 },
+		listen: {
+			...{ address: "127.0.0.1", port: 0 },
+			...(isTls && { tls: { certFile: "gate.crt", keyFile: "gate.key" } }),
+		},
 		sources: ["127.0.0.0/8", "::1/128"],
 		upstream:
 			config.upstreams === undefined
@@ -126,6 +131,11 @@ async function prepare(t: Teardown, options: GateOptions) {
 		);
 	const writeKeys = (keys: readonly KeyEntry[]) =>
 		replace(keysFile, JSON.stringify({ keys }));
+	if (isTls) {
+		const { cert, key } = await commonPair(t);
+		await replace(path.join(folder, "gate.crt"), cert);
+		await replace(path.join(folder, "gate.key"), key);
+	}
 	for (const [name, text] of Object.entries(options.files ?? {}))
 		await replace(path.join(folder, name), text);
 	await writeConfig(options.config ?? {});
@@ -187,9 +197,21 @@ export async function startGate(
 		log,
 		logged,
 		daemon,
-		url: `http://${address}`,
-		port: Number(address.split(":").at(-1)),
+		...(await placeOf(t, address)),
 	};
+}
+
+/** Where tests meet a gate. */
+async function placeOf(
+	t: Teardown,
+	address: string,
+): Promise<Pick<TestGate, "url" | "port">> {
+	const port = Number(address.split(":").at(-1));
+	if (process.env[tlsVariable] === undefined)
+		return { url: `http://${address}`, port };
+	const { ca } = await commonPair(t);
+	const relay = await startTlsRelay(t, port, ca);
+	return { url: `http://127.0.0.1:${relay}`, port: relay };
 }
 
 /** Runs Node without what tap puts into every child, which is a third of a short run. */
@@ -232,8 +254,7 @@ export async function spawnGate(
 		logged,
 		child,
 		exited,
-		url: `http://${address}`,
-		port: Number(address.split(":").at(-1)),
+		...(await placeOf(t, address)),
 	};
 }
 

@@ -9,8 +9,8 @@ import path from "node:path";
 import { temporaryFolder } from "./temporaryFolder.ts";
 
 /**
- * A stand-in for tailscaled's LocalAPI on a Unix socket, as far as `whois` and
- * `status` go. Shapes, texts and the order of checks are those of Tailscale
+ * A stand-in for tailscaled's LocalAPI on a Unix socket, as far as `whois`,
+ * `status` and `cert` go. Shapes, texts and the order of checks are those of Tailscale
  * 1.103 (ipn/localapi/localapi.go: ServeHTTP, serveWhoIs, serveStatus).
  */
 export interface LocalApi {
@@ -24,6 +24,8 @@ export interface LocalApi {
 	readonly nodes: Map<string, WhoIsResponse>;
 	/** What `status` says. */
 	status: Status;
+	/** By name, what `cert` gives: a key and its certificates in PEM; or why it gives none. */
+	readonly certs: Map<string, string | { status: number; text: string }>;
 	/** Asked for each call; what it returns goes wrong. */
 	misbehave: (call: LocalApiCall) => LocalApiMisbehaviour | undefined;
 	/** Resolves once so many calls have arrived. */
@@ -106,6 +108,7 @@ export interface NodeOptions {
 }
 
 const ownTailnet = "tail1234.ts.net";
+const certPath = "/localapi/v0/cert/";
 
 /** What `whois` says of a node: a user's, unless it has tags. */
 export function whoIsNode({
@@ -290,6 +293,7 @@ export async function startLocalApi(
 		res.setHeader("X-Frame-Options", "DENY");
 		res.setHeader("X-Content-Type-Options", "nosniff");
 		if (pathname === "/localapi/v0/status") return void json(res, api.status);
+		if (pathname.startsWith(certPath)) return void answerCert(res, pathname);
 		if (pathname !== "/localapi/v0/whois")
 			return void error(res, 404, "404 page not found");
 
@@ -306,8 +310,25 @@ export async function startLocalApi(
 		json(res, whoIs);
 	}
 
+	/** ipn/localapi/cert.go:serveCert, with `type=pair`. */
+	function answerCert(res: ServerResponse, pathname: string): void {
+		const given = api.certs.get(pathname.slice(certPath.length));
+		if (given === undefined)
+			error(
+				res,
+				500,
+				"your Tailscale account does not support getting TLS certs",
+			);
+		else if (typeof given === "object") error(res, given.status, given.text);
+		else {
+			res.writeHead(200, { "Content-Type": "text/plain" });
+			res.end(given);
+		}
+	}
+
 	const api: LocalApi = {
 		socket,
+		certs: new Map(),
 		calls: [],
 		nodes: new Map(),
 		status: runningStatus(),

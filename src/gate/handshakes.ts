@@ -1,0 +1,253 @@
+import type { Socket } from "node:net";
+import { createServer, type TLSSocket } from "node:tls";
+import type { Certificate } from "../tls/certificate.ts";
+import { contextOptions } from "../tls/certificate.ts";
+import type { Connection } from "./connection.ts";
+import { Pacer } from "./pacer.ts";
+import { TlsOverhead } from "./tlsOverhead.ts";
+
+/** How long a connection may take until it is encrypted, from its first packet on. */
+const handshakeTimeoutMs = 10_000;
+/** Handshakes under way at once, of one address and in all; one more has its connection closed. */
+const mostOfAddress = 256;
+const mostInAll = 1_024;
+/** Handshakes of one address at once, and a second from then on; the others wait for so long at most. */
+const burst = 128;
+const leastPerSecond = 50;
+const mostPerSecond = 1_000;
+const longestWaitMs = 6_000;
+/** What a handshake with a large RSA key costs, in others. */
+const costOfLarge = 5;
+/** Begun in one turn of the event loop: each signs, and the streams wait meanwhile. */
+const mostInTurn = 2;
+/** The first byte of TLS: a record of type handshake (RFC 8446, 5.1). */
+const handshakeRecord = 0x16;
+
+/** How handshakes have gone, since the start. */
+export interface HandshakeCounts {
+	done: number;
+	/** The client broke off, or the two had no version or cipher in common. */
+	failed: number;
+	/** The client spoke plain HTTP, or no protocol that is known. */
+	notTls: number;
+	/** Ten seconds had gone by. */
+	late: number;
+	/** Too many were under way, or there was no certificate. */
+	refused: number;
+	/** Encrypted connections that were closed, as they sent very many empty records. */
+	wasteful: number;
+}
+
+interface Pending {
+	readonly connection: Connection;
+	readonly socket: Socket;
+	readonly startedAtMs: number;
+	readonly taken: Taken;
+	/** It has sent something, and waits for its turn or is under way. */
+	isUnderWay: boolean;
+	isEnded: boolean;
+}
+
+/** What becomes of a connection that has got through. */
+interface Taken {
+	/** It is encrypted. */
+	encrypted(socket: TLSSocket): void;
+	/** It speaks something else, most likely plain HTTP. */
+	plain(socket: Socket): void;
+}
+
+/**
+ * Has connections encrypted. A handshake costs the gate a signature, and costs
+ * whoever asks for it a packet, so each address has only so many under way and
+ * only so many a second; those beyond wait, and streams do not feel it.
+ */
+export class Handshakes {
+	readonly counts: HandshakeCounts = {
+		done: 0,
+		failed: 0,
+		notTls: 0,
+		late: 0,
+		refused: 0,
+		wasteful: 0,
+	};
+	/**
+	 * It never listens: it is handed what the gate has taken. HTTP/2 is not offered
+	 * (docs/adr/0032).
+	 */
+	readonly #server = createServer({ ALPNProtocols: ["http/1.1"] });
+	readonly #pending = new Map<string, Pending>();
+	readonly #underWay = new Map<string, number>();
+	#underWayCount = 0;
+	readonly #ready: Pending[] = [];
+	readonly #overhead = new TlsOverhead();
+	readonly #pacer: Pacer;
+	#certificate: Certificate | undefined;
+	#isBeginning = false;
+
+	/** @param requestsPerSecond what one address may ask for, as each request may have a connection of its own */
+	constructor(requestsPerSecond: () => number) {
+		this.#pacer = new Pacer(() => {
+			const perSecond = Math.min(
+				Math.max(leastPerSecond, 2 * requestsPerSecond()),
+				mostPerSecond,
+			);
+			const cost = this.#certificate?.isCostly === true ? costOfLarge : 1;
+			return {
+				burst: Math.max(burst, perSecond) / cost,
+				perSecond: perSecond / cost,
+				longestWaitMs,
+			};
+		});
+		this.#server.on("secureConnection", (socket) => this.#finish(socket));
+		// Its connection closes, which counts it.
+		this.#server.on("tlsClientError", () => {});
+	}
+
+	/** Has new connections see this certificate; those that are encrypted already go on. */
+	use(certificate: Certificate | undefined): void {
+		if (certificate !== undefined)
+			this.#server.setSecureContext(contextOptions(certificate));
+		this.#certificate = certificate;
+	}
+
+	/** The certificate that new connections see. */
+	get certificate(): Certificate | undefined {
+		return this.#certificate;
+	}
+
+	/** How many have not been encrypted yet. */
+	get size(): number {
+		return this.#pending.size;
+	}
+
+	/**
+	 * Encrypts a connection, in its turn, or closes it. One that says nothing costs
+	 * nothing but its place.
+	 */
+	begin(connection: Connection, socket: Socket, taken: Taken): void {
+		const id = tupleOf(socket);
+		const pending: Pending = {
+			connection,
+			socket,
+			startedAtMs: performance.now(),
+			taken,
+			isUnderWay: false,
+			isEnded: false,
+		};
+		this.#pending.set(id, pending);
+		socket.once("close", () => {
+			if (!pending.isEnded && pending.isUnderWay) this.counts.failed += 1;
+			this.#end(id, pending);
+		});
+		const leave = () => void socket.destroy();
+		socket.once("end", leave);
+		socket.once("data", (bytes: Buffer) => {
+			socket.off("end", leave);
+			socket.pause();
+			if (bytes[0] === handshakeRecord) {
+				socket.unshift(bytes);
+				this.#enqueue(pending);
+				return;
+			}
+			this.counts.notTls += 1;
+			this.#end(id, pending);
+			taken.plain(socket);
+		});
+	}
+
+	/** Closes those that have had their time, and those that waste the gate's. */
+	sweep(nowMs: number): void {
+		for (const address of this.#overhead.sweep()) {
+			this.counts.wasteful += 1;
+			// Or the next connection would do the same.
+			this.#pacer.exhaust(address, nowMs);
+		}
+		this.#pacer.sweep(nowMs);
+		// The oldest come first.
+		for (const [id, pending] of this.#pending) {
+			if (nowMs - pending.startedAtMs < handshakeTimeoutMs) break;
+			this.counts.late += 1;
+			this.#end(id, pending);
+			pending.socket.destroy();
+		}
+	}
+
+	/** Closes all that are not encrypted yet. */
+	closeAll(): void {
+		for (const { socket } of this.#pending.values()) socket.destroy();
+	}
+
+	#enqueue(pending: Pending): void {
+		const { address } = pending.connection;
+		const ofAddress = this.#underWay.get(address) ?? 0;
+		const waitMs =
+			this.#certificate === undefined ||
+			ofAddress >= mostOfAddress ||
+			this.#underWayCount >= mostInAll
+				? undefined
+				: this.#pacer.take(address, performance.now());
+		if (waitMs === undefined) {
+			this.counts.refused += 1;
+			pending.socket.destroy();
+			return;
+		}
+		pending.isUnderWay = true;
+		this.#underWay.set(address, ofAddress + 1);
+		this.#underWayCount += 1;
+		if (waitMs === 0) this.#makeReady(pending);
+		else setTimeout(() => this.#makeReady(pending), waitMs).unref();
+	}
+
+	#makeReady(pending: Pending): void {
+		if (pending.isEnded) return;
+		this.#ready.push(pending);
+		if (this.#isBeginning) return;
+		this.#isBeginning = true;
+		this.#beginSome();
+	}
+
+	#beginSome(): void {
+		for (const { socket, isEnded } of this.#ready.splice(0, mostInTurn)) {
+			if (isEnded || socket.destroyed) continue;
+			// Or nobody would notice that a client leaves meanwhile.
+			socket.allowHalfOpen = false;
+			// From here on the system hands what it reads to OpenSSL.
+			this.#server.emit("connection", socket);
+		}
+		if (this.#ready.length === 0) this.#isBeginning = false;
+		else setImmediate(() => this.#beginSome());
+	}
+
+	#finish(socket: TLSSocket): void {
+		const id = tupleOf(socket);
+		const pending = this.#pending.get(id);
+		// Who has gone in this very moment has no address any more.
+		if (pending === undefined) return void socket.destroy();
+		this.counts.done += 1;
+		this.#end(id, pending);
+		// As for plain HTTP, where it is the gate that answers one.
+		socket.allowHalfOpen = true;
+		const { connection } = pending;
+		connection.isEncrypted = true;
+		this.#overhead.watch(pending.socket, socket, connection.address);
+		pending.taken.encrypted(socket);
+	}
+
+	#end(id: string, pending: Pending): void {
+		if (pending.isEnded) return;
+		pending.isEnded = true;
+		if (this.#pending.get(id) === pending) this.#pending.delete(id);
+		if (!pending.isUnderWay) return;
+		const { address } = pending.connection;
+		this.#underWayCount -= 1;
+		const left = (this.#underWay.get(address) ?? 1) - 1;
+		if (left > 0) this.#underWay.set(address, left);
+		else this.#underWay.delete(address);
+	}
+}
+
+/** What tells one TCP connection from all others; Node does not say over which one a socket speaks TLS. */
+function tupleOf(socket: Socket): string {
+	const { remoteAddress, remotePort, localAddress, localPort } = socket;
+	return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
+}

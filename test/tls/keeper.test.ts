@@ -1,0 +1,256 @@
+import { rename, writeFile } from "node:fs/promises";
+import path from "node:path";
+import t from "tap";
+import type { TlsSettings } from "../../src/config/tls.ts";
+import { createLog } from "../../src/log.ts";
+import type { Certificate } from "../../src/tls/certificate.ts";
+import { CertificateKeeper } from "../../src/tls/keeper.ts";
+import {
+	type IssuedPair,
+	makeAuthority,
+	ownName,
+} from "../support/certificates.ts";
+import { eventually, type LogLine, temporaryFolder } from "../support/gate.ts";
+import { runningStatus, startLocalApi } from "../support/localApi.ts";
+import { testClock } from "../support/testClock.ts";
+import { requireTool } from "../support/tools.ts";
+
+const hourMs = 3_600_000;
+const dayMs = 24 * hourMs;
+
+/** A keeper on a clock of the test's, with what it has put in force and said. */
+function startKeeper(t: { teardown(action: () => unknown): unknown }) {
+	const clock = testClock();
+	const log: LogLine[] = [];
+	const used: (Certificate | undefined)[] = [];
+	const keeper = new CertificateKeeper({
+		log: createLog("info", { write: (line) => log.push(JSON.parse(line)) }),
+		clock,
+		use: (certificate) => used.push(certificate),
+	});
+	t.teardown(() => keeper.stop());
+	return {
+		...{ clock, log, used, keeper },
+		current: () => used.at(-1),
+		/** Has the next look made, to its end. */
+		async look() {
+			clock.next();
+			await eventually(() => clock.nextMs() !== undefined);
+		},
+	};
+}
+
+const tailscale: TlsSettings = { kind: "tailscale" };
+const pem = ({ cert, key }: IssuedPair) => `${key}${cert}`;
+
+if (requireTool(t, "openssl")) {
+	const authority = await makeAuthority(t);
+	const issue = (days: number) =>
+		authority.issue({
+			from: new Date(Date.now() - hourMs),
+			to: new Date(Date.now() + days * dayMs),
+		});
+
+	t.test("tailscaled's certificate is renewed in its last third", async (t) => {
+		const api = await startLocalApi(t);
+		const first = await issue(90);
+		api.certs.set(ownName, pem(first));
+		const { keeper, clock, used, current, look, log } = startKeeper(t);
+		keeper.follow(tailscale, undefined, api.socket);
+		t.same(used, [undefined], "until it is there, connections are closed");
+		await look();
+		t.equal(current()?.cert, pem(first));
+		t.match(keeper.status(), { source: "tailscale", problem: null });
+		t.equal(clock.nextMs(), hourMs, "the node may be renamed");
+		const asked = () =>
+			api.calls.filter(({ path }) => path.includes("/cert/")).length;
+		clock.skip(59 * dayMs);
+		await look();
+		t.equal(asked(), 1, "and is not asked for before that");
+
+		clock.skip(2 * dayMs);
+		await look();
+		t.equal(asked(), 2);
+		t.equal(used.length, 2, "what tailscaled has is not newer yet");
+		const waitMs = clock.nextMs() ?? 0;
+		t.ok(waitMs >= 5 * 60_000 && waitMs <= 600_000, "so it is asked again");
+		t.notOk(log.some(({ level }) => level === "error"));
+		await look();
+		t.ok((clock.nextMs() ?? 0) > waitMs, "less and less often");
+
+		const second = await issue(180);
+		api.certs.set(ownName, pem(second));
+		await look();
+		t.equal(current()?.cert, pem(second));
+		t.equal(clock.nextMs(), hourMs);
+	});
+
+	t.test("a node that is renamed gets another certificate", async (t) => {
+		const api = await startLocalApi(t);
+		api.certs.set(ownName, pem(await issue(90)));
+		const { keeper, current, look } = startKeeper(t);
+		keeper.follow(tailscale, undefined, api.socket);
+		await look();
+		const renamed = "gpu.tail1234.ts.net";
+		const status = runningStatus();
+		api.status = {
+			...status,
+			Self: { ...(status.Self as object), DNSName: `${renamed}.` },
+		};
+		api.certs.set(renamed, pem(await authority.issue({ names: [renamed] })));
+		await look();
+		t.same(current()?.names, [renamed]);
+	});
+
+	const problems: [string, number, string, RegExp][] = [
+		[
+			"a tailnet without certificates",
+			500,
+			"your Tailscale account does not support getting TLS certs",
+			/enable HTTPS certificates on the DNS page.*Headscale has none: name files/,
+		],
+		[
+			"a user that tailscaled does not trust with keys",
+			403,
+			"cert access denied",
+			/put TS_PERMIT_CERT_UID=\S+ into \/etc\/default\/tailscaled, then: sudo systemctl restart tailscaled/,
+		],
+	];
+	for (const [what, status, text, expected] of problems)
+		t.test(`${what}: it says what to do, and tries again`, async (t) => {
+			const api = await startLocalApi(t);
+			api.certs.set(ownName, { status, text });
+			const { keeper, clock, look, log } = startKeeper(t);
+			keeper.follow(tailscale, undefined, api.socket);
+			await look();
+			t.match(keeper.status()?.problem, expected);
+			const waits = [clock.nextMs() ?? 0];
+			for (let turn = 0; turn < 12; turn++) {
+				await look();
+				waits.push(clock.nextMs() ?? 0);
+			}
+			t.ok((waits[0] ?? 0) <= 2_000);
+			t.same(
+				waits,
+				waits.toSorted((a, b) => a - b),
+			);
+			t.ok((waits.at(-1) ?? 0) <= 300_000);
+			t.equal(
+				log.filter(({ event }) => event === "certificate_refused").length,
+				1,
+				"it is said once",
+			);
+			api.certs.set(ownName, pem(await issue(90)));
+			await look();
+			t.match(keeper.status(), {
+				names: [ownName, "127.0.0.1"],
+				problem: null,
+			});
+		});
+
+	t.test(
+		"what tailscaled gives is judged, and what was in force stays",
+		async (t) => {
+			const api = await startLocalApi(t);
+			const good = await issue(90);
+			api.certs.set(ownName, pem(good));
+			const { keeper, clock, current, look, log } = startKeeper(t);
+			keeper.follow(tailscale, undefined, api.socket);
+			await look();
+			const other = await authority.issue({ names: ["other.example.com"] });
+			api.certs.set(ownName, pem(other));
+			clock.skip(80 * dayMs);
+			await look();
+			t.equal(current()?.cert, pem(good));
+			t.match(keeper.status()?.problem, /is for other\.example\.com/);
+			t.match(
+				log.find(({ event }) => event === "certificate_ends"),
+				{ msg: /ends within 14 days/, why: /other\.example\.com/ },
+			);
+			await api.close();
+			await look();
+			t.equal(current()?.cert, pem(good));
+			t.match(keeper.status()?.problem, /tailscaled/);
+		},
+	);
+
+	async function startFiles(t: { teardown(action: () => unknown): unknown }) {
+		const folder = await temporaryFolder(t);
+		const files = {
+			kind: "files",
+			certFile: path.join(folder, "gate.crt"),
+			keyFile: path.join(folder, "gate.key"),
+			name: ownName,
+		} as const;
+		const put = async (file: string, text: string) => {
+			await writeFile(`${file}.new`, text, { mode: 0o600 });
+			await rename(`${file}.new`, file);
+		};
+		return { files, put };
+	}
+
+	t.test("files that have changed are in force once both are", async (t) => {
+		const { files, put } = await startFiles(t);
+		const first = await issue(90);
+		await put(files.certFile, first.cert);
+		await put(files.keyFile, first.key);
+		const { keeper, used, current, look, log } = startKeeper(t);
+		keeper.follow(files, undefined, "");
+		await look();
+		await look();
+		t.equal(current()?.cert, first.cert);
+		const second = await issue(120);
+		await put(files.certFile, second.cert);
+		await look();
+		await put(files.keyFile, second.key);
+		await look();
+		t.equal(current()?.cert, first.cert, "they may still be written");
+		await look();
+		t.equal(current()?.cert, second.cert);
+		t.equal(used.length, 3);
+		t.notOk(log.some(({ level }) => level === "error"));
+	});
+
+	t.test(
+		"files that would not do are said once, and the old stay in force",
+		async (t) => {
+			const { files, put } = await startFiles(t);
+			const first = await issue(90);
+			await put(files.certFile, first.cert);
+			await put(files.keyFile, first.key);
+			const { keeper, current, look, log } = startKeeper(t);
+			keeper.follow(files, undefined, "");
+			for (let turn = 0; turn < 2; turn++) await look();
+			await put(files.keyFile, "rubbish");
+			for (let turn = 0; turn < 4; turn++) await look();
+			t.equal(current()?.cert, first.cert);
+			t.match(keeper.status()?.problem, /gate\.key.*\n.*holds no private key/);
+			t.equal(
+				log.filter(({ event }) => event === "certificate_refused").length,
+				1,
+			);
+			await put(files.keyFile, first.key);
+			for (let turn = 0; turn < 2; turn++) await look();
+			t.equal(keeper.status()?.problem, null);
+		},
+	);
+
+	t.test("a file that is about to end is told of every day", async (t) => {
+		const { files, put } = await startFiles(t);
+		const short = await issue(10);
+		await put(files.certFile, short.cert);
+		await put(files.keyFile, short.key);
+		const { keeper, clock, look, log } = startKeeper(t);
+		keeper.follow(files, undefined, "");
+		const told = () =>
+			log.filter(({ event }) => event === "certificate_ends").length;
+		for (let turn = 0; turn < 5; turn++) await look();
+		t.equal(told(), 1);
+		clock.skip(dayMs);
+		await look();
+		t.equal(told(), 2);
+		clock.skip(10 * dayMs);
+		await look();
+		t.match(log.at(-1), { msg: /has ended, and clients refuse it/ });
+	});
+}
