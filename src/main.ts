@@ -62,6 +62,10 @@ const commands: Record<string, Entry> = {
 		summary: "show who is at work now, and who waits",
 		load: async () => (await import("./commands/top.ts")).top,
 	},
+	dashboard: {
+		summary: "serve a live page: who works, who waits, who used what",
+		load: async () => (await import("./commands/dashboard.ts")).dashboard,
+	},
 	logs: {
 		summary: "show the gate's log, one line a request",
 		load: async () => (await import("./commands/logs.ts")).logs,
@@ -107,7 +111,7 @@ const otherWords = new Map(
 
 function help(): string {
 	const lines = Object.entries(commands).map(
-		([name, { summary }]) => `  ${name.padEnd(8)}${summary}`,
+		([name, { summary }]) => `  ${name.padEnd(10)}${summary}`,
 	);
 	return `llamagate ${version}: a lock in front of Ollama
 

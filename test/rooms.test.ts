@@ -11,6 +11,7 @@ const rooms = [
 	["main.ts", "serve.ts"],
 	["beforeServe.ts"],
 	["commands"],
+	["dashboard"],
 	["host"],
 	["doctor"],
 	["setup"],

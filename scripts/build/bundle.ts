@@ -35,7 +35,13 @@ export async function bundle(folder: string): Promise<Metafile[]> {
 		banner: {
 			js: 'const require = process.getBuiltinModule("node:module").createRequire(import.meta.url);',
 		},
-		plugins: [compiledAhead, leaveOut, loadLittleOfNode, keepApart],
+		plugins: [
+			compiledAhead,
+			assetsWithin,
+			leaveOut,
+			loadLittleOfNode,
+			keepApart,
+		],
 	};
 	const results = [
 		await build({
@@ -81,6 +87,38 @@ const compiledAhead: Plugin = {
 		}));
 	},
 };
+
+const assetsWithin: Plugin = {
+	name: "what a browser is sent is in the program",
+	setup({ onLoad }) {
+		onLoad(
+			{ filter: /[/]src[/]dashboard[/]assets\.ts$/ },
+			async ({ path: file }) => ({
+				contents: importedAsText(await readFile(file, "utf8")),
+				loader: "ts",
+			}),
+		);
+	},
+};
+
+/**
+ * Has the file that reads the page's files import them as texts, so that they are
+ * in the program, and their package is among its parts.
+ */
+export function importedAsText(code: string): string {
+	const found = [
+		...code.matchAll(
+			/^export const (\w+): string = read\(\s*"([^"]+)",?\s*\);$/gm,
+		),
+	];
+	if (found.length === 0) throw new Error("there are no files to import");
+	return found
+		.map(([, name, file = ""]) => {
+			const from = file.replace(/^node_modules\//, "");
+			return `export { default as ${name} } from ${JSON.stringify(from === file ? path.join(root, file) : from)} with { type: "text" };\n`;
+		})
+		.join("");
+}
 
 const leaveOut: Plugin = {
 	name: "what is never used is left out",

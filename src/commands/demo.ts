@@ -26,9 +26,9 @@ Usage: llamagate demo [--port PORT] [--json]
 Runs the real gate on loopback, in front of the Ollama on this machine if one
 answers at ${ollamaUrl}, else of a built-in stand-in. It makes a
 throw-away key, prints commands to try, and shows each request. It has a ledger
-too, in memory. All that it writes to disk is a folder in ${tmpdir()} with the
-ledger's socket and a configuration that names it; Ctrl-C ends it and removes
-the folder.
+too, in memory. All that it writes to disk is a folder in ${tmpdir()} with two
+sockets and a configuration that names them; Ctrl-C ends it and removes the
+folder.
 
   --port PORT  the gate's port (default: ${defaultPort}, or a free one if that is taken)
   --json       print what it started as one JSON line, then log lines
@@ -65,7 +65,7 @@ Example: llamagate demo
 					listen: { address: "127.0.0.1", port },
 					sources: ["127.0.0.1/32"],
 					upstream: { url: upstreamUrl },
-					admin: { socket: "off", metrics: "off" },
+					admin: { socket: book?.adminSocket ?? "off", metrics: "off" },
 					drainTimeout: "1s",
 				}),
 				"demo",
@@ -124,16 +124,20 @@ async function openDemoLedger() {
 	);
 	if (folder === undefined) return undefined;
 	const section = { socket: path.join(folder, "ledger.sock") };
+	const adminSocket = path.join(folder, "admin.sock");
 	const configFile = path.join(folder, "config.json");
-	await writeFile(configFile, JSON.stringify({ ledger: section }), {
-		mode: 0o600,
-	});
+	await writeFile(
+		configFile,
+		JSON.stringify({ ledger: section, admin: { socket: adminSocket } }),
+		{ mode: 0o600 },
+	);
 	const ledger = await openLedger(
 		{ file: ":memory:", ...section, retentionMs: 86_400_000 },
 		createLog("silent", { write() {} }),
 	);
 	return {
 		section,
+		adminSocket,
 		configFile,
 		async close() {
 			await ledger.close();
@@ -203,6 +207,9 @@ ${
 		: `
   ${bold("4. who used what")}
   llamagate usage --config ${configFile}
+
+  ${bold("5. a page that shows all of it, live")}
+  llamagate dashboard --config ${configFile}
 `
 }
 Requests show up here. Ctrl-C stops.

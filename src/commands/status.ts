@@ -13,6 +13,7 @@ import { type LastResult, readLastResult } from "../doctor/lastResult.ts";
 import { exitCodes } from "../errors.ts";
 import { localSource } from "../gate/connection.ts";
 import { priorities } from "../priority.ts";
+import { formatAge } from "../report/duration.ts";
 import { headline } from "../report/headline.ts";
 import { formatJson } from "../report/json.ts";
 import {
@@ -295,15 +296,6 @@ function summaryOf(
 		ok: report.ok,
 		findings: findingsOf(report.results),
 	};
-}
-
-/** "40 s", "3 min", "5 h", "2 d". */
-export function formatAge(ms: number): string {
-	const seconds = Math.max(0, Math.round(ms / 1000));
-	if (seconds < 120) return `${seconds} s`;
-	if (seconds < 7_200) return `${Math.round(seconds / 60)} min`;
-	if (seconds < 172_800) return `${Math.round(seconds / 3_600)} h`;
-	return `${Math.round(seconds / 86_400)} d`;
 }
 
 function formatLine({ subject, ok, says }: Line): string {

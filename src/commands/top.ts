@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { styleText } from "node:util";
 import { findPlaces } from "../admin/places.ts";
+import { type RateOf, Rates } from "../admin/rates.ts";
 import {
 	type AskedTop,
 	askTopOn,
@@ -10,19 +11,18 @@ import {
 import { defaultConfigPath, typed } from "../config/load.ts";
 import { parseDuration } from "../duration.ts";
 import { exitCodes, Finding, UsageError } from "../errors.ts";
+import { formatAge } from "../report/duration.ts";
 import { formatJson } from "../report/json.ts";
 import { Screen } from "../report/screen.ts";
 import { formatTable } from "../report/table.ts";
 import { visibleLine } from "../visible.ts";
 import { type Command, readArgs } from "./command.ts";
-import { formatAge, formatWaiting } from "./status.ts";
+import { formatWaiting } from "./status.ts";
 
 const defaultInterval = "1s";
 /** A look is work for the gate. */
 const leastIntervalMs = 200;
 const mostIntervalMs = 60_000;
-/** Over less a rate says nothing. */
-const leastRateMs = 100;
 
 export const top: Command = {
 	help: `
@@ -123,34 +123,6 @@ async function watch(
 		}
 	} finally {
 		screen.close();
-	}
-}
-
-/** Tokens a second of what runs, by request. */
-type RateOf = (request: TopRequest) => number | undefined;
-
-/** Counts pieces from one look to the next. */
-class Rates {
-	#before = new Map<string, { pieces: number; repliesMs: number }>();
-
-	of({ requests }: GateTop): RateOf {
-		const before = this.#before;
-		this.#before = new Map();
-		for (const { id, pieces, repliesMs } of requests)
-			if (pieces !== null && repliesMs !== null)
-				this.#before.set(id, { pieces, repliesMs });
-		return ({ id, pieces, repliesMs }) => {
-			if (pieces === null || repliesMs === null) return undefined;
-			const { pieces: then, repliesMs: thenMs } = before.get(id) ?? {
-				// The first of them came at the begin.
-				pieces: 1,
-				repliesMs: 0,
-			};
-			const overMs = repliesMs - thenMs;
-			return overMs < leastRateMs
-				? undefined
-				: ((pieces - then) * 1000) / overMs;
-		};
 	}
 }
 

@@ -5,6 +5,7 @@ import { exitCodes, Finding, UsageError } from "../errors.ts";
 import { parseTime } from "../keys/keyFile.ts";
 import { askLedger } from "../ledger/ask.ts";
 import { type Dimension, dimensions, type UsageRow } from "../ledger/store.ts";
+import { formatTime } from "../report/duration.ts";
 import { formatTable } from "../report/table.ts";
 import { visibleLine } from "../visible.ts";
 import { type Command, readArgs } from "./command.ts";
@@ -187,15 +188,4 @@ function bar(share: number): string {
 	const rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8] ?? "";
 	const text = `${whole}${rest}` || (share > 0 ? "▏" : "");
 	return text === "" ? "" : styleText("cyan", text);
-}
-
-/** `2 h 05 min`, `3 min 20 s`, `4.5 s`. */
-function formatTime(ms: number): string {
-	const seconds = ms / 1000;
-	if (seconds < 60) return `${seconds.toFixed(1)} s`;
-	const two = (number: number) => String(number).padStart(2, "0");
-	const minutes = Math.floor(seconds / 60);
-	return minutes < 60
-		? `${minutes} min ${two(Math.floor(seconds % 60))} s`
-		: `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
 }

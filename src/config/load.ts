@@ -9,6 +9,7 @@ import {
 	isLoopbackAddress,
 	isTailscaleAddress,
 	parseAddress,
+	parseLoopbackPort,
 	parseRange,
 	type Range,
 } from "../net/ranges.ts";
@@ -460,11 +461,5 @@ function isOrigin(text: string): boolean {
 function readMetrics(
 	text: string,
 ): { host: string; port: number } | undefined | null {
-	if (text === "off") return undefined;
-	const match = /^(?:\[([0-9a-f:]+)\]|([0-9.]+)):([0-9]{1,5})$/i.exec(text);
-	const host = match?.[1] ?? match?.[2];
-	const port = Number(match?.[3]);
-	return host === undefined || !isLoopbackAddress(host) || port > 65535
-		? null
-		: { host, port };
+	return text === "off" ? undefined : (parseLoopbackPort(text) ?? null);
 }

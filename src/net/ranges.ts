@@ -100,6 +100,18 @@ export function isLoopbackAddress(text: string): boolean {
 	return address !== undefined && liesIn(address, loopbackRanges);
 }
 
+/** Reads `127.0.0.1:9464` or `[::1]:9464`; `undefined` for whatever is no address and port of loopback. */
+export function parseLoopbackPort(
+	text: string,
+): { readonly host: string; readonly port: number } | undefined {
+	const match = /^(?:\[([0-9a-f:]+)\]|([0-9.]+)):([0-9]{1,5})$/i.exec(text);
+	const host = match?.[1] ?? match?.[2];
+	const port = Number(match?.[3]);
+	return host === undefined || !isLoopbackAddress(host) || port > 65535
+		? undefined
+		: { host, port };
+}
+
 /** Whether a client with this address may speak to the gate at all. */
 export function isPermittedSource(
 	address: Address,

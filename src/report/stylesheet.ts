@@ -1,7 +1,10 @@
 import { html, type Markup } from "./markup.ts";
 
-/** Colours are told for a light screen and for paper; a dark screen has its own. Every pair of them is at least 4.5:1. */
-export const stylesheet: Markup = html`
+/**
+ * What every page of the program has. Colours are told for a light screen and for
+ * paper; a dark screen has its own. Every pair of them is at least 4.5:1.
+ */
+export const sharedStyle: Markup = html`
 :root {
 	color-scheme: light dark;
 	--page: #f5f6f8; --card: #fff; --text: #18212c; --muted: #525d6b; --line: #d3d9e1; --sunk: #eef1f5; --link: #1c55a8;
@@ -59,7 +62,12 @@ section > * + * { margin-top: .75rem; }
 .headline { display: flex; gap: .8rem; margin-top: 1.25rem; padding: .9rem 1rem; border: 1px solid var(--tone-line); border-left-width: 6px; border-radius: 8px; background: var(--tone-back); color: var(--tone); }
 .headline > .icon { width: 1.75rem; height: 1.75rem; margin-top: .1rem; }
 .headline .sentence { font-size: 1.25rem; font-weight: 700; line-height: 1.4; }
+.badge { display: inline-flex; gap: .35em; align-items: center; margin-right: .25em; padding: .05em .55em; border: 1px solid var(--tone-line); border-radius: 1em; background: var(--tone-back); color: var(--tone); font-size: .8rem; font-weight: 700; line-height: 1.5; vertical-align: .1em; white-space: nowrap; }
+footer { margin-top: 2rem; padding-top: .75rem; border-top: 1px solid var(--line); color: var(--muted); font-size: .85rem; }
+`;
 
+/** A report's. */
+export const stylesheet: Markup = html`${sharedStyle}
 .way, .inner { list-style: none; }
 .way li { display: flex; flex-direction: column; align-items: center; }
 .arrow { flex: none; width: 24px; height: 12px; margin: 8px 0; transform: rotate(90deg); fill: none; stroke: var(--muted); stroke-width: 1.8; stroke-linecap: round; stroke-linejoin: round; }
@@ -79,7 +87,6 @@ a.box:hover .name { text-decoration: underline; }
 .card { padding: .9rem 1rem; border: 1px solid var(--line); border-left: 5px solid var(--tone-line); border-radius: 8px; background: var(--card); scroll-margin-top: .75rem; }
 .card:target { outline: 3px solid var(--tone-line); outline-offset: 2px; }
 .card + .card { margin-top: .75rem; }
-.badge { display: inline-flex; gap: .35em; align-items: center; margin-right: .25em; padding: .05em .55em; border: 1px solid var(--tone-line); border-radius: 1em; background: var(--tone-back); color: var(--tone); font-size: .8rem; font-weight: 700; line-height: 1.5; vertical-align: .1em; white-space: nowrap; }
 .id { margin-top: .15rem; color: var(--muted); font-size: .85rem; }
 .id code { font-size: inherit; }
 .id span:last-child::before { content: "· "; }
@@ -107,7 +114,6 @@ pre { padding: .6rem .75rem; border: 1px solid var(--line); border-radius: 6px; 
 .histogram .bar { width: 100%; }
 .histogram svg { display: block; width: 100%; height: .9rem; background: var(--sunk); fill: var(--info-line); }
 .histogram .count, .histogram thead th:last-child { padding: .15rem 0 .15rem .75rem; text-align: right; }
-footer { margin-top: 2rem; padding-top: .75rem; border-top: 1px solid var(--line); color: var(--muted); font-size: .85rem; }
 
 @media (min-width: 48rem) {
 	body { padding: 2rem 2rem 3rem; }

@@ -1,10 +1,10 @@
 import t from "tap";
-import { formatAge } from "../../src/commands/status.ts";
 import {
 	changesSince,
 	describeChange,
 	priorityOf,
 } from "../../src/doctor/lastResult.ts";
+import { formatAge } from "../../src/report/duration.ts";
 import type { Result } from "../../src/report/result.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import { runDoctor, stateOf } from "../support/doctor.ts";

@@ -22,6 +22,9 @@ export interface View {
 	readonly scheme: "light" | "dark";
 }
 
+/** As the DevTools protocol has them. */
+const keyCodes = { Tab: 9, Enter: 13, ArrowRight: 39 } as const;
+
 /** A tab of Chromium, spoken to by its DevTools protocol. */
 export interface Tab {
 	/** Every URL that was asked for since the last {@link Tab.open}. */
@@ -30,8 +33,12 @@ export interface Tab {
 	open(url: string, view: View): Promise<void>;
 	/** The value of an expression in the page, also where the page's policy allows it no script. */
 	evaluate<T>(expression: string): Promise<T>;
-	/** The page from top to bottom, a PNG. */
-	screenshot(): Promise<Buffer>;
+	/** The page from top to bottom, a PNG; no more of it than so many pixels, if they are given. */
+	screenshot(maxHeight?: number): Promise<Buffer>;
+	/** Presses a key of the keyboard, such as `Tab` or `Enter`. */
+	press(key: keyof typeof keyCodes): Promise<void>;
+	/** Whether scripts run in pages that are opened from now on. */
+	allowScripts(isAllowed: boolean): Promise<void>;
 	/** The value of an expression in the page as it is printed. */
 	onPaper<T>(expression: string): Promise<T>;
 }
@@ -147,6 +154,7 @@ export async function openBrowser(
 			throw new Error(JSON.stringify(exceptionDetails));
 		return (result as { value: T }).value;
 	};
+	let areScriptsAllowed = true;
 	return {
 		requests,
 		async open(url, { width, height = 800, scheme }) {
@@ -165,16 +173,44 @@ export async function openBrowser(
 			});
 			await send("Page.navigate", { url });
 			await loaded;
+			// Without scripts none says when the page has been drawn.
+			if (!areScriptsAllowed) return;
 			await evaluate(
 				"new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))",
 			);
 		},
 		evaluate,
-		async screenshot() {
+		async screenshot(maxHeight) {
+			const { cssContentSize } = (await send("Page.getLayoutMetrics")) as {
+				cssContentSize: { width: number; height: number };
+			};
+			const { width, height } = cssContentSize;
 			const { data } = await send("Page.captureScreenshot", {
 				captureBeyondViewport: true,
+				...(maxHeight !== undefined && {
+					clip: {
+						...{ x: 0, y: 0, scale: 1, width },
+						height: Math.min(height, maxHeight),
+					},
+				}),
 			});
 			return Buffer.from(data as string, "base64");
+		},
+		async press(key) {
+			const windowsVirtualKeyCode = keyCodes[key];
+			const event = { key, code: key, windowsVirtualKeyCode };
+			await send("Input.dispatchKeyEvent", {
+				...event,
+				type: "keyDown",
+				...(key === "Enter" && { text: "\r" }),
+			});
+			await send("Input.dispatchKeyEvent", { ...event, type: "keyUp" });
+		},
+		async allowScripts(isAllowed) {
+			areScriptsAllowed = isAllowed;
+			await send("Emulation.setScriptExecutionDisabled", {
+				value: !isAllowed,
+			});
 		},
 		async onPaper(expression) {
 			await send("Emulation.setEmulatedMedia", { media: "print" });
