@@ -5,8 +5,12 @@ import { bar, formatMoment, nameOf, type Row, table } from "./parts.ts";
 
 const measures = [
 	["gpuMs", "GPU", formatTime],
-	["tokens", "tokens", (count: number) => String(Math.round(count))],
-	["requests", "requests", String],
+	[
+		"tokens",
+		"tokens",
+		(count: number) => Math.round(count).toLocaleString("en"),
+	],
+	["requests", "requests", (count: number) => count.toLocaleString("en")],
 ] as const;
 
 /** What keys have used of their budgets, a row for each thing that is limited; nothing where none has one. */

@@ -41,7 +41,6 @@ export function renderPage({
 <link rel="icon" href="data:,">
 <title>llamagate on ${host}</title>
 <link rel="stylesheet" href="page.css?${assetVersion}">
-<script src="curves.js?${assetVersion}" defer></script>
 <script src="page.js?${assetVersion}" defer></script>
 </head>
 <body>
@@ -57,7 +56,7 @@ ${login === undefined ? undefined : html`<div><dt>Signed in as</dt><dd>${nameOf(
 <div class="live"><p role="status" id="says">As of <time datetime="${iso}">${iso.slice(0, 10)} ${iso.slice(11, 19)} UTC</time></p><button type="button" id="pause" hidden>Pause</button><noscript><p>Without script this page does not change by itself: <a href="./">look again</a></p></noscript></div>
 </header>
 <main>
-${part(first)}${curves}
+${part(first)}${curves(assetVersion)}
 ${rest.map(part)}</main>
 <footer><p>llamagate ${version}. This page changes nothing, and loads nothing from elsewhere. It names who uses this machine: think before you pass it on.</p></footer>
 </body>
@@ -72,7 +71,8 @@ const figure = (id: string, title: string, keys: readonly Markup[]) =>
 	html`<figure class="panel"><figcaption>${title} ${keys}</figcaption><div class="curve" id="${id}" role="img" aria-label="${title}"></div></figure>`;
 
 /** Drawn by the script, and not there without it. */
-const curves = html`<section id="curves" aria-labelledby="h-curves" hidden>
+const curves = (assetVersion: string) =>
+	html`<section id="curves" aria-labelledby="h-curves" data-script="curves.js?${assetVersion}" hidden>
 <h2 id="h-curves">The last ten minutes</h2>
 <div class="curves">
 ${figure("c-speed", "Tokens a second", [])}

@@ -92,6 +92,8 @@ async function busyGate(t: Parameters<typeof openBrowser>[0]) {
 	await fetch(`${gate.url}/api/tags`);
 	await eventually(async () => (await requestsIn(place)) === 2);
 	const held = await send(testKeys.user, "holds");
+	// Until the end: fetch closes what nobody holds.
+	t.teardown(() => held.body?.cancel().catch(() => {}));
 	send(testKeys.worker, "a").catch(() => {});
 	const doctorFile = path.join(gate.folder, "doctor.json");
 	await keepResult(
@@ -107,7 +109,7 @@ async function busyGate(t: Parameters<typeof openBrowser>[0]) {
 		ledgerSocket: place.socket,
 		doctorFile,
 	});
-	return { gate, page, held };
+	return { page };
 }
 
 t.test("in a browser", async (t) => {
@@ -135,9 +137,11 @@ t.test("in a browser", async (t) => {
 					["#doctor", /1 finding, worst: info/],
 				] as const)
 					t.match(await tab.evaluate(textOf(part)), what, part);
-				t.equal(
-					await tab.evaluate("document.querySelectorAll('canvas').length"),
-					3,
+				await eventually(
+					async () =>
+						(await tab.evaluate<number>(
+							"document.querySelectorAll('canvas').length",
+						)) === 3,
 				);
 				t.same(await tab.evaluate(findOverflow), []);
 				await tab.evaluate(axe);

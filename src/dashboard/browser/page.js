@@ -7,10 +7,11 @@ const byId = (id) => document.getElementById(id);
 const says = byId("says");
 const button = byId("pause");
 
-// Where a browser wants it said that a text is fit to be markup, this says it.
-const trusted = window.trustedTypes?.createPolicy("llamagate", {
-	createHTML: (text) => text,
-}) ?? { createHTML: (text) => text };
+// Where a browser wants it said that a text is fit to be markup, or a script's
+// address, this says it. Both are the server's own.
+const policy = { createHTML: (text) => text, createScriptURL: (text) => text };
+const trusted =
+	window.trustedTypes?.createPolicy("llamagate", policy) ?? policy;
 
 /**
  * Makes one element's content that of another, and leaves what is the same as it
@@ -82,6 +83,11 @@ function dataOf({ names, from }) {
 	return [columns[0], ...names.map((_, at) => columns[from + at])];
 }
 
+/** Ten minutes, or two at least where no more is known yet. */
+function shownFrom(from, to) {
+	return Math.max(to - minutes * 60, Math.min(from, to - 120));
+}
+
 function drawCurves() {
 	const muted = colourOf("muted");
 	const line = colourOf("line");
@@ -102,7 +108,7 @@ function drawCurves() {
 				cursor: { show: false },
 				select: { show: false },
 				scales: {
-					x: { range: (_, __, to) => [to - minutes * 60, to] },
+					x: { range: (_, from, to) => [shownFrom(from, to), to] },
 					y: { range: (_, __, to) => [0, Math.max(1, (to ?? 0) * 1.1)] },
 				},
 				axes: [
@@ -205,14 +211,30 @@ document.addEventListener("visibilitychange", () => {
 	else if (!isPaused) watch();
 });
 
-byId("curves").hidden = false;
-drawCurves();
-matchMedia("(prefers-color-scheme: dark)").addEventListener(
-	"change",
-	drawCurves,
+/** What draws curves is larger than all the rest, and wanted once that can be read. */
+function loadCurves() {
+	const curvesSection = byId("curves");
+	const script = document.createElement("script");
+	script.src = trusted.createScriptURL(curvesSection.dataset.script);
+	script.addEventListener("load", () => {
+		curvesSection.hidden = false;
+		drawCurves();
+		matchMedia("(prefers-color-scheme: dark)").addEventListener(
+			"change",
+			drawCurves,
+		);
+		new ResizeObserver(() => {
+			for (const { id, plot } of curves)
+				plot?.setSize({ width: byId(id).clientWidth, height: 150 });
+		}).observe(curvesSection);
+	});
+	document.head.append(script);
+}
+
+// Behind the first frame.
+requestAnimationFrame(() =>
+	setTimeout(() => {
+		if (!document.hidden) watch();
+		loadCurves();
+	}),
 );
-new ResizeObserver(() => {
-	for (const { id, plot } of curves)
-		plot?.setSize({ width: byId(id).clientWidth, height: 150 });
-}).observe(byId("curves"));
-watch();
