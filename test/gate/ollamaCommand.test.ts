@@ -213,7 +213,7 @@ t.test(
 		await writeFile(file, "ssh-rsa AAAAB3NzaC1yc2E me@desk\n");
 		const wrong = await keys("add", "rsa", "--ollama-key", file);
 		t.equal(wrong.code, 1);
-		t.match(wrong.stderr, /no ed25519 public key/);
+		t.match(wrong.stderr, /not an ed25519 public key/);
 		t.equal((await keys("revoke", "desk")).code, 0);
 		t.equal(
 			(await send("GET", "/api/tags", seconds(), { name: "desk" })).status,

@@ -104,7 +104,7 @@ t.test("edit refuses what it cannot do, and changes nothing", async (t) => {
 		[["guest", "--concurrent", "0"], 2, /--concurrent 0 is not a limit/],
 		[["guest", "--concurrent", "two"], 2, /whole number of at least 1/],
 		[["guest", "--scopes", "all"], 2, /"all" is not a scope/],
-		[["guest", "--models", "x:*cloud"], 2, /no pattern of models/],
+		[["guest", "--models", "x:*cloud"], 2, /not a pattern of models/],
 		[["guest", "--expires", "2001-01-01"], 2, /in the past/],
 		[["guest", "--expires", "2030-13-01"], 2, /neither a duration such as/],
 		[["guest", "--budget", "gpu=2h,per=moon"], 2, /per: .*"day" or "week"/],
