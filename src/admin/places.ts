@@ -1,6 +1,7 @@
 import path from "node:path";
 import { parseTree } from "jsonc-parser";
-import { loadConfig, readConfig } from "../config/load.ts";
+import { loadConfig } from "../config/load.ts";
+import { readConfig } from "../config/readConfig.ts";
 import { configSchema, defaultsOf } from "../config/schema.ts";
 import { BadFileError } from "../errors.ts";
 import { nearest } from "../nearest.ts";

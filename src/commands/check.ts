@@ -2,13 +2,8 @@ import { stat } from "node:fs/promises";
 import { createServer } from "node:net";
 import { styleText } from "node:util";
 import { Agent, request } from "undici";
-import {
-	defaultConfigPath,
-	formatMode,
-	type Settings,
-	typed,
-	userName,
-} from "../config/load.ts";
+import { defaultConfigPath, type Settings, typed } from "../config/load.ts";
+import { formatMode, userName } from "../config/readConfig.ts";
 import { isForServiceGroup } from "../config/secretFile.ts";
 import { formatUpstream, type HostSettings } from "../config/upstreams.ts";
 import { exitCodes } from "../errors.ts";

@@ -1,23 +1,16 @@
 import { stat } from "node:fs/promises";
-import { userInfo } from "node:os";
 import path from "node:path";
 import { maxTimerDays, parseDuration, parseSize } from "../duration.ts";
 import { BadFileError, type Mistake } from "../errors.ts";
 import type { LogLevel } from "../log.ts";
 import type { Listen } from "../net/listener.ts";
-import {
-	isLoopbackAddress,
-	isTailscaleAddress,
-	parseAddress,
-	parseLoopbackPort,
-	parseRange,
-	type Range,
-} from "../net/ranges.ts";
+import { parseRange, type Range } from "../net/ranges.ts";
 import { type Priority, priorities } from "../priority.ts";
+import { isOrigin, readListen, readMetrics } from "./addresses.ts";
 import { type AlarmEntry, alarmMistakes } from "./alarms.ts";
 import { type LedgerSettings, readLedger } from "./ledger.ts";
 import { type LoginRule, loginMistakes } from "./logins.ts";
-import { NoOrdinaryFile, readOrdinaryFile } from "./ordinaryFile.ts";
+import { formatMode, readConfig } from "./readConfig.ts";
 import { type ConfigFile, configSchema, defaultsOf } from "./schema.ts";
 import { isForServiceGroup, isOpenToOthers } from "./secretFile.ts";
 import { readState, type StateSettings } from "./state.ts";
@@ -132,71 +125,6 @@ export async function loadConfig(file: string): Promise<Settings> {
 			]);
 	}
 	return settings;
-}
-
-/**
- * The text of a configuration file. It names the keys file, the sources and the
- * upstream: who may write it may let anybody in.
- *
- * @throws {BadFileError} if it cannot be read, or if others than its owner may write it
- */
-export async function readConfig(file: string): Promise<string> {
-	try {
-		const { text, stats } = await readOrdinaryFile(file);
-		const { mode, uid, gid } = stats;
-		// A group of one's own, as some systems give it to each user, is nobody else.
-		const ownGroup =
-			gid === uid || (uid === process.getuid?.() && gid === process.getgid?.());
-		if ((mode & (ownGroup ? 0o002 : 0o022)) !== 0)
-			throw new BadFileError(file, [
-				{
-					path: "",
-					message: `others than its owner may write to it (mode ${formatMode(mode)}); run: sudo chmod go-w ${file}`,
-				},
-			]);
-		return text;
-	} catch (error) {
-		if (error instanceof BadFileError) throw error;
-		throw unreadable(
-			file,
-			error,
-			"Copy config.example.json there, or name another file with --config.",
-		);
-	}
-}
-
-/** Who this process is: a name, or in a container that has no list of users a number. */
-export function userName(): string {
-	try {
-		return userInfo().username;
-	} catch {
-		return String(process.getuid?.());
-	}
-}
-
-/** `0644`, as chmod writes it. */
-export function formatMode(mode: number): string {
-	return (mode & 0o7777).toString(8).padStart(4, "0");
-}
-
-/** Says why a file could not be read, in the words of `BadFileError`. */
-export function unreadable(
-	file: string,
-	error: unknown,
-	advice: string,
-): BadFileError {
-	const { code } = error as NodeJS.ErrnoException;
-	const reason =
-		error instanceof NoOrdinaryFile
-			? error.message
-			: code === "ENOENT"
-				? `there is no such file. ${advice}`
-				: code === "EACCES"
-					? `the user ${userName()} may not read it; use sudo`
-					: code === "ERR_ACCESS_DENIED"
-						? "Node was started with --permission; name its folder with --allow-fs-read, in a drop-in or in NODE_OPTIONS"
-						: `cannot be read (${code ?? String(error)})`;
-	return new BadFileError(file, [{ path: "", message: reason }]);
 }
 
 /**
@@ -418,48 +346,8 @@ function isObject(value: unknown): value is Record<string, unknown> {
 	return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function readListen(
-	config: ConfigFile,
-	interfaceIsGiven: boolean,
-	refuse: (where: string[], message: string) => void,
-): Listen | undefined {
-	const { address, port } = config.listen;
-	if (address === undefined)
-		return { kind: "interface", name: config.listen.interface, port };
-	if (interfaceIsGiven) {
-		refuse(["listen"], "has both an interface and an address; keep one");
-		return undefined;
-	}
-	if (!isLoopbackAddress(address) && !isTailscaleAddress(address)) {
-		refuse(
-			["listen", "address"],
-			`expected one loopback or Tailscale address (100.64.0.0/10, fd7a:115c:a1e0::/48), got ${quote(address)}. The gate never listens on the internet or the LAN`,
-		);
-		return undefined;
-	}
-	return {
-		kind: "address",
-		address: parseAddress(address)?.toString() ?? address,
-		port,
-	};
-}
-
 /** The one Ollama of this machine. */
 function readUpstream(url: string): Upstream | undefined {
 	const target = readUrl(url);
 	return target !== undefined && isOnThisMachine(target) ? target : undefined;
-}
-
-function isOrigin(text: string): boolean {
-	if (!URL.canParse(text)) return false;
-	const { protocol, host } = new URL(text);
-	// URL.origin is "null" for app schemes such as app://obsidian.md, which browsers do send.
-	return host !== "" && text === `${protocol}//${host}`;
-}
-
-/** `undefined` when it is off, `null` when it is wrong. */
-function readMetrics(
-	text: string,
-): { host: string; port: number } | undefined | null {
-	return text === "off" ? undefined : (parseLoopbackPort(text) ?? null);
 }

@@ -1,5 +1,5 @@
-import { formatMode, unreadable } from "../config/load.ts";
 import { readOrdinaryFile } from "../config/ordinaryFile.ts";
+import { formatMode, unreadable } from "../config/readConfig.ts";
 import { isOpenToOthers } from "../config/secretFile.ts";
 import { BadFileError } from "../errors.ts";
 

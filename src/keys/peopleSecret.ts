@@ -1,9 +1,9 @@
 import { randomBytes } from "node:crypto";
-import { formatMode, unreadable } from "../config/load.ts";
 import { readOrdinaryFile } from "../config/ordinaryFile.ts";
+import { formatMode, unreadable } from "../config/readConfig.ts";
 import { isOpenToOthers } from "../config/secretFile.ts";
 import { BadFileError, UnwritableFileError } from "../errors.ts";
-import { writeNew } from "./keyFile.ts";
+import { writeNew } from "./changeKeys.ts";
 import { bitsOf } from "./newKey.ts";
 
 /** A shorter one could be found from a token (RFC 7518, 3.2: as long as the hash). */

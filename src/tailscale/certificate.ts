@@ -1,4 +1,4 @@
-import { userName } from "../config/load.ts";
+import { userName } from "../config/readConfig.ts";
 import { Agent } from "../net/http.ts";
 import {
 	askSocket,

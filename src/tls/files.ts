@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises";
-import { formatMode, unreadable } from "../config/load.ts";
 import { readOrdinaryFile } from "../config/ordinaryFile.ts";
+import { formatMode, unreadable } from "../config/readConfig.ts";
 import { isOpenToOthers } from "../config/secretFile.ts";
 import type { TlsSettings } from "../config/tls.ts";
 import { BadFileError } from "../errors.ts";

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
-import { formatMode, unreadable } from "../config/load.ts";
 import { readOrdinaryFile } from "../config/ordinaryFile.ts";
+import { formatMode, unreadable } from "../config/readConfig.ts";
 import { isForServiceGroup } from "../config/secretFile.ts";
 import type { StateSettings } from "../config/state.ts";
 import { BadFileError } from "../errors.ts";

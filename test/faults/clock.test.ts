@@ -1,6 +1,6 @@
 import path from "node:path";
 import t from "tap";
-import { changeKeys } from "../../src/keys/keyFile.ts";
+import { changeKeys } from "../../src/keys/changeKeys.ts";
 import { releaseLock, takeLock } from "../../src/lock.ts";
 import {
 	eventually,

@@ -2,11 +2,8 @@ import { unlink } from "node:fs/promises";
 import path from "node:path";
 import { loadConfig } from "../../config/load.ts";
 import { Finding, UsageError } from "../../errors.ts";
-import {
-	changeKeys,
-	defaultScopes,
-	type KeyEntry,
-} from "../../keys/keyFile.ts";
+import { changeKeys } from "../../keys/changeKeys.ts";
+import { defaultScopes, type KeyEntry } from "../../keys/keyFile.ts";
 import { digestOf } from "../../keys/newKey.ts";
 import { loadPeopleSecret, makePeopleSecret } from "../../keys/peopleSecret.ts";
 import { scopes } from "../../ollama/routes.ts";

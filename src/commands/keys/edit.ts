@@ -1,6 +1,7 @@
 import { loadConfig } from "../../config/load.ts";
 import { UsageError } from "../../errors.ts";
-import { changeKeys, type KeyEntry } from "../../keys/keyFile.ts";
+import { changeKeys } from "../../keys/changeKeys.ts";
+import type { KeyEntry } from "../../keys/keyFile.ts";
 import { scopes } from "../../ollama/routes.ts";
 import { priorities } from "../../priority.ts";
 import { readArgs } from "../command.ts";

@@ -1,4 +1,4 @@
-import { changeKeys } from "../../keys/keyFile.ts";
+import { changeKeys } from "../../keys/changeKeys.ts";
 import { readArgs } from "../command.ts";
 import {
 	findKeys,

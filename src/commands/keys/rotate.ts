@@ -1,6 +1,7 @@
 import { formatDuration, parseDuration } from "../../duration.ts";
 import { Finding, UsageError } from "../../errors.ts";
-import { changeKeys, type KeyEntry, parseTime } from "../../keys/keyFile.ts";
+import { changeKeys } from "../../keys/changeKeys.ts";
+import { type KeyEntry, parseTime } from "../../keys/keyFile.ts";
 import { digestOf } from "../../keys/newKey.ts";
 import { readArgs } from "../command.ts";
 import {

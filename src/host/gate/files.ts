@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises";
 import path from "node:path";
-import { formatMode } from "../../config/load.ts";
+import { formatMode } from "../../config/readConfig.ts";
 import {
 	absent,
 	finding,

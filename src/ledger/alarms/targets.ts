@@ -5,8 +5,9 @@ import {
 	formOf,
 	urlMistake,
 } from "../../config/alarms.ts";
-import { formatMode, type Settings, unreadable } from "../../config/load.ts";
+import type { Settings } from "../../config/load.ts";
 import { readOrdinaryFile } from "../../config/ordinaryFile.ts";
+import { formatMode, unreadable } from "../../config/readConfig.ts";
 import { isOpenToOthers } from "../../config/secretFile.ts";
 import { BadFileError } from "../../errors.ts";
 

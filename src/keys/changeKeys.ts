@@ -1,0 +1,197 @@
+import {
+	open,
+	readdir,
+	realpath,
+	rename,
+	stat,
+	unlink,
+} from "node:fs/promises";
+import path from "node:path";
+import { isDeepStrictEqual } from "node:util";
+import {
+	applyEdits,
+	findNodeAtLocation,
+	modify,
+	parseTree,
+} from "jsonc-parser";
+import { readOrdinaryFile } from "../config/ordinaryFile.ts";
+import { unreadable } from "../config/readConfig.ts";
+import { isForServiceGroup } from "../config/secretFile.ts";
+import { BadFileError, FileBusyError, UnwritableFileError } from "../errors.ts";
+import { type Lock, releaseLock, takeLock } from "../lock.ts";
+import { type KeyEntry, loadKeys, parseKeys } from "./keyFile.ts";
+
+/**
+ * Changes the keys file: reads it, hands the keys to `change` and writes what
+ * it returns. Two processes that change it at once take turns; a crash at any
+ * moment leaves the old file or the new one, whole.
+ *
+ * @param mayCreate whether a file that does not exist counts as one without keys
+ * @throws {BadFileError} if the file on disk is not usable
+ * @throws {UnwritableFileError} if it cannot be replaced
+ */
+export async function changeKeys(
+	file: string,
+	mayCreate: boolean,
+	change: (keys: readonly KeyEntry[]) => readonly KeyEntry[],
+): Promise<void> {
+	const target = await resolveTarget(file);
+	const lock = await acquireLock(target);
+	try {
+		let keys: readonly KeyEntry[] = [];
+		let text = '{\n  "keys": []\n}\n';
+		try {
+			keys = await loadKeys(target);
+			({ text } = await readOrdinaryFile(target));
+		} catch (error) {
+			if (!mayCreate || (await exists(target))) throw error;
+		}
+		await replaceFile(target, withKeys(text, keys, change(keys)));
+	} finally {
+		await releaseLock(lock);
+	}
+}
+
+/** A keys file with other keys in it. What a person has written beside them, such as a comment, stays. */
+function withKeys(
+	text: string,
+	before: readonly KeyEntry[],
+	after: readonly KeyEntry[],
+): string {
+	const formattingOptions = { insertSpaces: true, tabSize: 2, eol: "\n" };
+	let edited = text;
+	const put = (index: number, entry: KeyEntry, isNew = false) => {
+		edited = applyEdits(
+			edited,
+			modify(edited, ["keys", index], entry, {
+				formattingOptions,
+				isArrayInsertion: isNew,
+			}),
+		);
+	};
+	const kept = new Set(after.map(({ name }) => name));
+	const left = before.filter(({ name }) => kept.has(name));
+	for (const [index, { name }] of [...before.entries()].reverse())
+		if (!kept.has(name)) edited = withoutKey(edited, index);
+	for (const [index, entry] of after.entries())
+		if (index >= left.length) put(index, entry, true);
+		else if (!isDeepStrictEqual(entry, left[index])) put(index, entry);
+	try {
+		if (isDeepStrictEqual(parseKeys(edited, ""), plain(after))) return edited;
+	} catch (error) {
+		if (!(error instanceof BadFileError)) throw error;
+	}
+	// The keys count for more than what is beside them.
+	return `${JSON.stringify({ keys: after }, undefined, 2)}\n`;
+}
+
+/** A key goes with its comma, and what is before the next one stays. */
+function withoutKey(text: string, index: number): string {
+	const tree = parseTree(text);
+	const keyAt = (at: number) =>
+		tree === undefined ? undefined : findNodeAtLocation(tree, ["keys", at]);
+	const key = keyAt(index);
+	if (key === undefined || keyAt(index + 1) === undefined)
+		return applyEdits(text, modify(text, ["keys", index], undefined, {}));
+	const rest = text.slice(key.offset + key.length).replace(/^\s*,\s*/, "");
+	return `${text.slice(0, key.offset)}${rest}`;
+}
+
+/** As it comes back from a file. */
+function plain<T>(value: T): T {
+	return JSON.parse(JSON.stringify(value)) as T;
+}
+
+async function exists(file: string): Promise<boolean> {
+	return stat(file).then(
+		() => true,
+		() => false,
+	);
+}
+
+/** Where the file really lies, so that a symbolic link stays one. */
+async function resolveTarget(file: string): Promise<string> {
+	try {
+		return await realpath(file);
+	} catch {
+		try {
+			return path.join(await realpath(path.dirname(file)), path.basename(file));
+		} catch (error) {
+			throw unreadable(path.dirname(file), error, "Make the directory first.");
+		}
+	}
+}
+
+/** Waits for its turn at the file. */
+async function acquireLock(target: string): Promise<Lock> {
+	const deadline = performance.now() + 30_000;
+	for (;;) {
+		const lock = await takeLock("keys", target);
+		if (typeof lock !== "string") return lock;
+		if (lock !== "EADDRINUSE" || performance.now() > deadline)
+			throw new FileBusyError(
+				`cannot lock ${target} (${lock}): is another llamagate keys command hanging?`,
+			);
+		await new Promise((resolve) => setTimeout(resolve, 5 + Math.random() * 20));
+	}
+}
+
+const temporaryPrefix = (target: string) => `.${path.basename(target)}.new-`;
+
+/** Writes beside the file, forces it to disk and renames it over the old one (rename(2) is atomic). */
+async function replaceFile(target: string, text: string): Promise<void> {
+	const directory = path.dirname(target);
+	const temporary = path.join(
+		directory,
+		`${temporaryPrefix(target)}${process.pid}`,
+	);
+	try {
+		await removeLeftovers(target);
+		await writeNew(temporary, target, text);
+		await rename(temporary, target);
+	} catch (error) {
+		// Where even that fails, the next command does it.
+		await unlink(temporary).catch(() => {});
+		throw new UnwritableFileError(target, error as NodeJS.ErrnoException);
+	}
+	const directoryHandle = await open(directory, "r");
+	try {
+		await directoryHandle.sync();
+	} finally {
+		await directoryHandle.close();
+	}
+}
+
+/** What a command that was killed has left; nobody else writes now, since the lock is ours. */
+async function removeLeftovers(target: string): Promise<void> {
+	const directory = path.dirname(target);
+	for (const name of await readdir(directory))
+		if (name.startsWith(temporaryPrefix(target)))
+			await unlink(path.join(directory, name));
+}
+
+/** Writes a file and forces it to disk, for those who may read the one that it will replace. */
+export async function writeNew(
+	file: string,
+	replaced: string,
+	text: string,
+): Promise<void> {
+	const handle = await open(file, "wx", 0o600);
+	try {
+		// Who may read the file goes on to read it, the daemon's user or its group;
+		// a first one goes to whom the directory belongs.
+		const before = await stat(replaced).catch(() =>
+			stat(path.dirname(replaced)),
+		);
+		// Only where it changes something: the permission model, under which the
+		// container's image runs, refuses both, and the file is its maker's and 0600.
+		const mine = before.uid === 0 && before.gid === 0;
+		if (process.getuid?.() === 0 && !mine)
+			await handle.chown(before.uid, before.gid);
+		if (isForServiceGroup(before)) await handle.chmod(0o640);
+		await handle.writeFile(text);
+		await handle.sync();
+	} finally {
+		await handle.close();
+	}
+}
