@@ -2,15 +2,15 @@ import { globSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { Ajv, type AnySchema } from "ajv";
 import standaloneCode from "ajv/dist/standalone/index.js";
+import { budgetSchema } from "../../src/config/budget.ts";
 import { configSchema } from "../../src/config/schema.ts";
 import { ajvOptions } from "../../src/config/validator.ts";
-import { budgetSchema } from "../../src/keys/budget.ts";
 import { keyFileSchema } from "../../src/keys/keyFile.ts";
 
 /** The schemas that the program checks with, by the file that does. */
 const schemas: Readonly<Record<string, AnySchema>> = {
+	"config/budget.ts": budgetSchema,
 	"config/load.ts": configSchema,
-	"keys/budget.ts": budgetSchema,
 	"keys/keyFile.ts": keyFileSchema,
 };
 

@@ -40,8 +40,9 @@ export interface RefusalCount {
 	readonly count: number;
 }
 
-/** How much of its budget a key has used, what runs included by its estimate. */
+/** How much of its budget a key, or a group, has used, what runs included by its estimate. */
 export interface LiveBudget {
+	/** The key's name, or `group:NAME`. */
 	readonly key: string;
 	readonly per: Period;
 	readonly used: Amounts;
@@ -118,7 +119,7 @@ function isGateLive(said: GateLive): boolean {
 			said.refusals,
 			({ reason, count }) => isText(reason) && Number.isFinite(count),
 		) &&
-		isListOf(said.budgets, isBudget) &&
+		isListOf(said.budgets, isLiveBudget) &&
 		(said.loaded === null || isListOf(said.loaded, isLoadedModel))
 	);
 }
@@ -132,7 +133,14 @@ function isFirstTokens(said: FirstTokens | undefined): boolean {
 	);
 }
 
-function isBudget({ key, per, used, limits, resetsAt }: LiveBudget): boolean {
+/** Whether what a daemon says is one. */
+export function isLiveBudget({
+	key,
+	per,
+	used,
+	limits,
+	resetsAt,
+}: LiveBudget): boolean {
 	return (
 		[key, per].every(isText) &&
 		isTime(resetsAt) &&

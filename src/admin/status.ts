@@ -1,6 +1,7 @@
 import type { LedgerCounts } from "../ledger/client.ts";
 import type { Priority } from "../priority.ts";
 import type { TlsStatus } from "../tls/keeper.ts";
+import type { LiveBudget } from "./live.ts";
 
 /** What the running gate says of itself (`GET /status` of its admin socket), as far as it is looked at. */
 export interface GateStatus {
@@ -20,6 +21,8 @@ export interface GateStatus {
 	readonly ledger?: LedgerCounts;
 	/** Absent where it speaks plain HTTP, and in an older daemon. */
 	readonly tls?: TlsStatus;
+	/** How much is used of each budget, the fullest first; absent in an older daemon. */
+	readonly budgets?: readonly LiveBudget[];
 	readonly connections: number;
 	/** Requests that wait for no turn (or no longer), and have not ended. */
 	readonly streams: number;

@@ -1,5 +1,6 @@
 import { styleText } from "node:util";
 import { askGateOn } from "../admin/client.ts";
+import { isLiveBudget, type LiveBudget } from "../admin/live.ts";
 import { findPlaces } from "../admin/places.ts";
 import type {
 	GateStatus,
@@ -154,6 +155,9 @@ function describeGate(
 		},
 		...(gate.hosts ?? []).map(describeHost),
 		...(gate.queue === undefined ? [] : describeQueue(gate.queue)),
+		...(Array.isArray(gate.budgets) ? gate.budgets : [])
+			.filter((one) => isLiveBudget(Object(one)))
+			.map(describeBudget),
 		...(gate.lockouts ?? []).map(describeLockout),
 		...(gate.state === undefined ? [] : [describeState(gate.state)]),
 		{
@@ -164,6 +168,31 @@ function describeGate(
 				: `refused ${formatAge(nowMs - Date.parse(at))} ago, and the ones before are in force; run: ${typed("reload", configFile)}`,
 		},
 	];
+}
+
+/** `group:family has used 1440 of 7200 s of the GPU a day; all of it is there again at …` */
+function describeBudget({
+	key,
+	per,
+	used,
+	limits,
+	resetsAt,
+	isKnown,
+}: LiveBudget): Line {
+	const seconds = (ms: number) => Math.floor(ms / 1000);
+	const parts = [
+		limits.gpuMs !== undefined &&
+			`${seconds(used.gpuMs)} of ${seconds(limits.gpuMs)} s of the GPU`,
+		limits.tokens !== undefined &&
+			`${Math.floor(used.tokens)} of ${limits.tokens} tokens`,
+		limits.requests !== undefined &&
+			`${Math.floor(used.requests)} of ${limits.requests} requests`,
+	].filter((part) => part !== false);
+	return {
+		subject: "budget",
+		ok: undefined,
+		says: `${key} has used ${parts.join(", ")} a ${per}; it begins anew at ${resetsAt}${isKnown ? "" : "; what it used before the gate's start is not known"}`,
+	};
 }
 
 function describeState({ valkey, isConnected, why, gates }: StateStatus): Line {

@@ -8,6 +8,7 @@ import { parseRange, type Range } from "../net/ranges.ts";
 import { type Priority, priorities } from "../priority.ts";
 import { isOrigin, readListen, readMetrics } from "./addresses.ts";
 import { type AlarmEntry, alarmMistakes } from "./alarms.ts";
+import { type BudgetEntry, budgetMistakes } from "./budget.ts";
 import { type LedgerSettings, readLedger } from "./ledger.ts";
 import { type LoginRule, loginMistakes } from "./logins.ts";
 import { formatMode, readConfig } from "./readConfig.ts";
@@ -98,7 +99,11 @@ export interface Settings {
 	readonly ledger: LedgerSettings | undefined;
 	/** Whom the ledger tells at once; files are absolute. */
 	readonly alarms: readonly AlarmEntry[];
-	readonly budgets: { readonly withoutLedger: "batch" | "refuse" };
+	readonly budgets: {
+		readonly withoutLedger: "batch" | "refuse";
+		/** What keys share, by the names of their groups. */
+		readonly groups: Readonly<Record<string, BudgetEntry>>;
+	};
 	/** `undefined` where the gate shares nothing with others. */
 	readonly state: StateSettings | undefined;
 	readonly drainTimeoutMs: number;
@@ -208,6 +213,10 @@ export function parseConfig(text: string, file: string): Settings {
 		config.ledger !== undefined,
 	))
 		refuse(["alarms", ...where], message);
+	const groups: Readonly<Record<string, BudgetEntry>> = config.budgets.groups;
+	for (const [name, budget] of Object.entries(groups))
+		for (const [where, message] of budgetMistakes(budget))
+			refuse(["budgets", "groups", name, ...where], message);
 	for (const where of durations) {
 		const text = where.reduce<unknown>(
 			(node, name) => (node as Record<string, unknown>)[name],
@@ -297,7 +306,7 @@ export function parseConfig(text: string, file: string): Settings {
 						urlFile: path.resolve(path.dirname(file), alarm.urlFile),
 					},
 		),
-		budgets: config.budgets,
+		budgets: { ...config.budgets, groups },
 		state,
 		drainTimeoutMs: inMs(config.drainTimeout),
 		logLevel: config.log.level,

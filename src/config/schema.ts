@@ -1,5 +1,6 @@
 import { durationPattern, sizePattern } from "../duration.ts";
 import { alarmsSchema } from "./alarms.ts";
+import { budgetSchema, groupNamePattern } from "./budget.ts";
 import { loginRulesSchema } from "./logins.ts";
 import { type TlsSetting, tlsSchema } from "./tls.ts";
 import { upstreamsSchema } from "./upstreams.ts";
@@ -383,10 +384,20 @@ export const configSchema = {
 						"x-expected": '"batch" or "refuse"',
 						default: "batch",
 						description:
-							"What becomes of requests of a key with a budget while no ledger has told what the key used before the gate started: `batch` lets them wait with those of class `batch`, `refuse` answers 503.",
+							"What becomes of requests of a key with a budget, its own or its group's, while no ledger has told what the key used before the gate started: `batch` lets them wait with those of class `batch`, `refuse` answers 503.",
+					},
+					groups: {
+						type: "object",
+						additionalProperties: budgetSchema,
+						propertyNames: { pattern: groupNamePattern },
+						"x-expected":
+							"budgets by the names of groups, of at most 64 letters, digits, dots, dashes and underscores",
+						default: {},
+						description:
+							'Budgets that keys share: each has a name and what a key\'s `budget` has, such as `{ "family": { "gpu": "2h", "per": "day" } }`. A key is in one by its `group` (docs/usage.md).',
 					},
 				},
-				"Budgets of keys, which stand in the keys file (docs/usage.md).",
+				"Budgets: a key's own stands in the keys file, those of groups here (docs/usage.md).",
 			),
 			state: {
 				...optionalSection(

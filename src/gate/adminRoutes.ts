@@ -10,6 +10,7 @@ import type { CertificateKeeper } from "../tls/keeper.ts";
 import { version } from "../version.ts";
 import type { AccessLog } from "./accessLog.ts";
 import type { Gate } from "./gate.ts";
+import { budgetsOf } from "./live.ts";
 import { type OwnerFacts, renderMetrics } from "./metrics.ts";
 import type { Reloader, ReloadResult } from "./reload.ts";
 
@@ -65,10 +66,12 @@ function ownerFacts({ gate, reloader, doctor }: Daemon): OwnerFacts {
 	const { keyring } = reloader.rules;
 	const nowMs = Date.now();
 	return {
-		budgetShares: [...keyring.budgets].map(([key, budget]) => [
-			key,
-			shareOf(gate.budgets.look(key, budget, nowMs).standing),
-		]),
+		budgetShares: [...keyring.budgets.values()].map(
+			({ account, group, budget }) => [
+				group === undefined ? `key="${account}"` : `group="${group}"`,
+				shareOf(gate.budgets.look(account, budget, nowMs).standing),
+			],
+		),
 		expiries: keyring.expiring(Number.POSITIVE_INFINITY),
 		doctor,
 	};
@@ -99,6 +102,7 @@ function statusOf({
 		},
 		...(ledger && { ledger: ledger.counts }),
 		...(tls && { tls }),
+		budgets: budgetsOf({ budgets: gate.budgets, rules }),
 		...gate.stats(),
 	};
 }

@@ -220,17 +220,18 @@ function identify(
 
 /** Wrong keys that were shown at several gates count together. No reply waits for it. */
 async function tellOfFailure(
-	{ settings, log }: GateState,
+	{ settings, log, raise }: GateState,
 	shared: Shared,
 	address: string,
 	fresh: number,
 ): Promise<void> {
 	const { authFailures } = settings.limits;
-	if (await shared.locks.failed(address, fresh, authFailures))
-		log.warn(
-			{ event: "locked_out", ip: address },
-			"locked out after wrong keys that several gates have seen",
-		);
+	if (!(await shared.locks.failed(address, fresh, authFailures))) return;
+	log.warn(
+		{ event: "locked_out", ip: address },
+		"locked out after wrong keys that several gates have seen",
+	);
+	raise("lockout", `${address} is locked out after too many wrong keys`);
 }
 
 /** Questions to tailscaled at once about the other address of a device that showed a wrong key. */

@@ -1,69 +1,110 @@
-import type { Budget, Standing } from "../ledger/budgets.ts";
+import type {
+	Budgets,
+	Charge,
+	Decision,
+	Reservation,
+	Standing,
+} from "../ledger/budgets.ts";
 import type { Exchange } from "./exchange.ts";
 import type { Refusal } from "./refusal.ts";
 import type { GateState } from "./state.ts";
 
+/** What one of the budgets says of a request. */
+interface Judgement extends Decision {
+	readonly charge: Charge;
+}
+
 /**
- * Step 6a: what is left of the key's budget. A request of inference that goes on
- * has its part of it reserved; one of a budget that is used up is refused, or
- * waits with those of class `batch`.
+ * Step 6a: what is left of the key's budget, and of its group's. A request of
+ * inference that goes on has its part of each reserved; one of a budget that is
+ * used up is refused, or waits with those of class `batch`.
  */
 export function checkBudget(
-	{ budgets, settings, log, raise }: GateState,
+	state: GateState,
 	exchange: Exchange,
 ): Refusal | undefined {
-	const { name, budget } = exchange.knownCredential.key;
-	if (budget === undefined || exchange.route?.scope !== "infer")
+	const { budgets, settings } = state;
+	const { name, charges } = exchange.knownCredential.key;
+	if (charges.length === 0 || exchange.route?.scope !== "infer")
 		return undefined;
 	const nowMs = Date.now();
-	const { kind, isBlind, isLow, isNews, standing } = budgets.decide(
-		name,
-		budget,
-		nowMs,
+	const judged = charges.map((charge): Judgement => {
+		const { account, budget } = charge;
 		// Where gates share budgets it has one already.
-		exchange.reservation,
-	);
-	if (isNews) {
-		raise(
-			"budget",
-			kind === "exhausted"
-				? `the budget of the key "${name}" is used up; it begins anew at ${new Date(standing.resetsAtMs).toISOString()}`
-				: `four fifths of the budget of the key "${name}" are used`,
-		);
-		log.warn(
-			{
-				event: kind === "exhausted" ? "budget_exhausted" : "budget_low",
-				key: name,
-				...factsOf(standing),
-			},
-			kind === "exhausted"
-				? "the budget of a key is used up"
-				: "four fifths of the budget of a key are used",
-		);
-	}
-	if (isLow)
+		const held = exchange.reservations.find((one) => one.account === account);
+		return { ...budgets.decide(account, budget, nowMs, held), charge };
+	});
+	for (const one of judged) if (one.isNews) tell(state, name, one);
+	if (judged.some(({ isLow }) => isLow))
 		exchange.replyHeaders.push(
 			"x-llamagate-budget-remaining",
-			remaining(standing),
+			remaining(judged.map(({ standing }) => standing)),
 		);
-	if (kind === "exhausted" && budget.then === "refuse")
-		return usedUp(name, budget, standing, nowMs);
-	if (isBlind && settings.budgets.withoutLedger === "refuse")
+	const isUsedUp = ({ kind }: Judgement) => kind === "exhausted";
+	const [refusing] = judged
+		.filter((one) => isUsedUp(one) && one.charge.budget.then === "refuse")
+		.sort((a, b) => b.standing.resetsAtMs - a.standing.resetsAtMs);
+	if (refusing !== undefined) return usedUp(name, refusing, nowMs);
+	const blind = judged.find(({ isBlind }) => isBlind);
+	if (blind !== undefined && settings.budgets.withoutLedger === "refuse")
 		return {
 			status: 503,
 			reason: "budget_unknown",
-			message: `no ledger tells what the key "${name}" has used of its budget; try again`,
+			message: `no ledger tells what ${whose(name, blind.charge)} has used of its budget; try again`,
 			headers: ["retry-after", "5"],
 		};
-	exchange.isDemoted = isBlind || kind === "exhausted";
-	exchange.reservation ??= budgets.reserve(name, budget, nowMs);
+	exchange.isDemoted = blind !== undefined || judged.some(isUsedUp);
+	if (exchange.reservations.length === 0)
+		exchange.reservations = reserveAll(budgets, charges, nowMs);
 	return undefined;
+}
+
+/** Has a request take its part of each budget. */
+export function reserveAll(
+	budgets: Budgets,
+	charges: readonly Charge[],
+	nowMs: number,
+): Reservation[] {
+	return charges.map(({ account, budget }) =>
+		budgets.reserve(account, budget, nowMs),
+	);
+}
+
+/** Whose budget it is, as a sentence names it. */
+function whose(key: string, { group }: Charge): string {
+	return group === undefined ? `the key "${key}"` : `the group "${group}"`;
+}
+
+function tell(
+	{ log, raise }: GateState,
+	key: string,
+	{ kind, standing, charge }: Judgement,
+): void {
+	const who = whose(key, charge);
+	const what = charge.group === undefined ? "a key" : "a group";
+	const isUsedUp = kind === "exhausted";
+	raise(
+		"budget",
+		isUsedUp
+			? `the budget of ${who} is used up; it begins anew at ${new Date(standing.resetsAtMs).toISOString()}`
+			: `four fifths of the budget of ${who} are used`,
+	);
+	log.warn(
+		{
+			event: isUsedUp ? "budget_exhausted" : "budget_low",
+			key,
+			...(charge.group !== undefined && { group: charge.group }),
+			...factsOf(standing),
+		},
+		isUsedUp
+			? `the budget of ${what} is used up`
+			: `four fifths of the budget of ${what} are used`,
+	);
 }
 
 function usedUp(
 	key: string,
-	budget: Budget,
-	standing: Standing,
+	{ standing, charge }: Judgement,
 	nowMs: number,
 ): Refusal {
 	const { used, limits, resetsAtMs } = standing;
@@ -83,7 +124,7 @@ function usedUp(
 		status: 429,
 		reason: "budget_exceeded",
 		code: "budget_exceeded",
-		message: `the key "${key}" has used up its budget: ${parts.join(", ")} a ${budget.per}; it begins anew at ${new Date(resetsAtMs).toISOString()}`,
+		message: `${whose(key, charge)} has used up its budget: ${parts.join(", ")} a ${charge.budget.per}; it begins anew at ${new Date(resetsAtMs).toISOString()}`,
 		headers: [
 			"retry-after",
 			String(Math.max(1, Math.ceil((resetsAtMs - nowMs) / 1000))),
@@ -94,17 +135,23 @@ function usedUp(
 	};
 }
 
-/** `gpu=1440s, tokens=12000, requests=4` */
-function remaining({ used, limits }: Standing): string {
-	const left = (limit: number, of: number) =>
-		String(Math.max(0, Math.floor(limit - of)));
-	const { gpuMs, tokens, requests } = limits;
-	return [
-		gpuMs !== undefined && `gpu=${left(gpuMs / 1000, used.gpuMs / 1000)}s`,
-		tokens !== undefined && `tokens=${left(tokens, used.tokens)}`,
-		requests !== undefined && `requests=${left(requests, used.requests)}`,
-	]
-		.filter((part) => part !== false)
+/** `gpu=1440s, tokens=12000, requests=4`: of each the least that is left of any budget. */
+function remaining(standings: readonly Standing[]): string {
+	const shown = [
+		["gpuMs", 1000, (left: number) => `gpu=${left}s`],
+		["tokens", 1, (left: number) => `tokens=${left}`],
+		["requests", 1, (left: number) => `requests=${left}`],
+	] as const;
+	return shown
+		.flatMap(([name, unit, show]) => {
+			const left = standings.flatMap(({ used, limits }) => {
+				const limit = limits[name];
+				return limit === undefined ? [] : [(limit - used[name]) / unit];
+			});
+			return left.length === 0
+				? []
+				: [show(Math.max(0, Math.floor(Math.min(...left))))];
+		})
 		.join(", ");
 }
 

@@ -1,5 +1,10 @@
 import { askLedger } from "../ledger/ask.ts";
-import { type Budgets, costOf } from "../ledger/budgets.ts";
+import {
+	type Budgets,
+	type Cost,
+	costOf,
+	measures,
+} from "../ledger/budgets.ts";
 import type { Log } from "../log.ts";
 import type { Rules } from "./rules.ts";
 
@@ -77,14 +82,25 @@ async function ask(
 		});
 		if (typeof rows === "string") return rows;
 		const costs = new Map(rows.map((row) => [row.key, costOf(row)]));
-		for (const [key, since] of wanted)
+		for (const [account, since] of wanted)
 			if (since === sinceMs)
 				budgets.restore(
-					key,
+					account,
 					since,
-					costs.get(key) ?? { gpuMs: 0, tokens: 0, requests: 0 },
+					sumOf(keyring.budgets.get(account)?.keys ?? [], costs),
 					Date.now(),
 				);
 	}
 	return undefined;
+}
+
+/** Of those keys: a group has used what those have that are in it now. */
+function sumOf(
+	keys: readonly string[],
+	costs: ReadonlyMap<string | null, Cost>,
+): Cost {
+	const sum = { gpuMs: 0, tokens: 0, requests: 0 };
+	for (const key of keys)
+		for (const name of measures) sum[name] += costs.get(key)?.[name] ?? 0;
+	return sum;
 }

@@ -157,11 +157,13 @@ function openLedgerClient(
 
 function accountTo(ledger: LedgerClient | undefined): Account {
 	return (exchange, outcome) => {
-		if (ledger === undefined && exchange.reservation === undefined) return;
+		if (ledger === undefined && exchange.reservations.length === 0) return;
 		const record = usageRecordOf(exchange, outcome);
 		if (record === undefined) return;
 		const refused = outcome === "refused" ? 1 : 0;
-		exchange.reservation?.settle(costOf({ ...record, refused }), record.time);
+		const cost = costOf({ ...record, refused });
+		for (const reservation of exchange.reservations)
+			reservation.settle(cost, record.time);
 		ledger?.record(record);
 	};
 }

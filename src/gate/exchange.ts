@@ -27,6 +27,9 @@ function keepAlive(ms: number): readonly string[] {
 	return ["connection", "keep-alive", "keep-alive", `timeout=${ms / 1000}`];
 }
 
+/** Most requests have none, so this is one for all of them. */
+const noReservations: readonly Reservation[] = [];
+
 /** One request and its reply, from arrival to its line in the log. */
 export class Exchange {
 	/** Unique in this process's life, and told to the client as `x-request-id`. */
@@ -77,8 +80,8 @@ export class Exchange {
 	identityFault: string | undefined;
 	/** A path that is not in the table, fit for the log; of requests with a key alone. */
 	wrongPath: string | undefined;
-	/** Its part of its key's budget. */
-	reservation: Reservation | undefined;
+	/** Its parts of its key's budgets. */
+	reservations = noReservations;
 	/** Its class is `batch`, whatever its key's is: the budget is used up, or not known. */
 	isDemoted = false;
 	ended = false;

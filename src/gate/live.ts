@@ -32,10 +32,14 @@ export async function liveOf(
 	};
 }
 
-function budgetsOf({ budgets, rules }: GateState): GateLive["budgets"] {
+/** What is used of each budget, the fullest first. */
+export function budgetsOf({
+	budgets,
+	rules,
+}: Pick<GateState, "budgets" | "rules">): GateLive["budgets"] {
 	const nowMs = Date.now();
 	return [...rules.keyring.budgets]
-		.map(([key, budget]) => ({
+		.map(([key, { budget }]) => ({
 			key,
 			per: budget.per,
 			...budgets.look(key, budget, nowMs),

@@ -164,7 +164,7 @@ export function loginCredential(
 		options: undefined,
 		bind: undefined,
 		people: undefined,
-		budget: undefined,
+		charges: [],
 		canary: false,
 		entry: JSON.stringify(rules),
 	};

@@ -17,8 +17,8 @@ type Family = (
 
 /** What else an owner may want to be woken for. */
 export interface OwnerFacts {
-	/** Which part of its budget each key with one has used; 1 is all of it. */
-	readonly budgetShares: Iterable<readonly [key: string, share: number]>;
+	/** Which part of each budget is used, by the label that says whose it is; 1 is all of it. */
+	readonly budgetShares: Iterable<readonly [label: string, share: number]>;
 	/** Keys that expire; epoch milliseconds. */
 	readonly expiries: Iterable<{
 		readonly name: string;
@@ -345,8 +345,8 @@ function ownerFamilies(
 	};
 	gauge(
 		"budget_used_ratio",
-		"Part of a key's budget that is used; 1 is all of it.",
-		[...budgetShares].map(([key, share]) => [`{key="${key}"}`, share]),
+		"Part of a budget, a key's or a group's, that is used; 1 is all of it.",
+		[...budgetShares].map(([label, share]) => [`{${label}}`, share]),
 	);
 	gauge(
 		"key_expiry_timestamp_seconds",

@@ -55,9 +55,11 @@ export async function withKeysAnew({
 	certificate,
 }: Pick<Rules, "settings" | "hostKeys" | "certificate">): Promise<Rules> {
 	const { configFile } = settings;
+	const { groups } = settings.budgets;
 	const keys = await loadKeys(
 		settings.keysFile,
 		typed("keys add NAME", configFile),
+		new Set(Object.keys(groups)),
 	);
 	const bound = keys.find(({ bind }) => bind !== undefined);
 	if (bound !== undefined && settings.identity.mode === "off")
@@ -71,7 +73,7 @@ export async function withKeysAnew({
 		settings,
 		hostKeys,
 		certificate,
-		keyring: await Keyring.gather(keys),
+		keyring: await Keyring.gather(keys, groups),
 		stateAccess: await loadStateAccess(settings.state),
 		tokenJudges: await openTokenJudges(keys, path.dirname(settings.keysFile)),
 	};

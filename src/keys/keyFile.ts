@@ -1,3 +1,9 @@
+import {
+	type BudgetEntry,
+	budgetMistakes,
+	budgetSchema,
+	groupNamePattern,
+} from "../config/budget.ts";
 import { readOrdinaryFile } from "../config/ordinaryFile.ts";
 import { formatMode, unreadable } from "../config/readConfig.ts";
 import {
@@ -14,7 +20,6 @@ import { parseModelPattern } from "../ollama/modelName.ts";
 import { optionNames } from "../ollama/options.ts";
 import type { Scope } from "../ollama/routes.ts";
 import { type Priority, priorities } from "../priority.ts";
-import { type BudgetEntry, budgetMistakes, budgetSchema } from "./budget.ts";
 import { type PeopleEntry, peopleSchema } from "./people.ts";
 
 /** Limits of one key, in place of the configuration's. */
@@ -60,6 +65,8 @@ export interface KeyEntry {
 	readonly priority?: Priority;
 	/** What it may use in a time. */
 	readonly budget?: BudgetEntry;
+	/** The group of `budgets.groups` whose budget it shares. */
+	readonly group?: string;
 	/** Digests that a rotation has replaced and that work until their time. */
 	readonly previous?: readonly {
 		readonly sha256: string;
@@ -131,6 +138,11 @@ export const keyFileSchema = {
 					},
 					people: peopleSchema,
 					budget: budgetSchema,
+					group: {
+						type: "string",
+						pattern: groupNamePattern,
+						"x-expected": "the name of a group",
+					},
 					canary: { type: "boolean", "x-expected": "true or false" },
 					denyOptions: {
 						type: "array",
@@ -197,6 +209,7 @@ export const keyFileSchema = {
 export async function loadKeys(
 	file: string,
 	addKey = "llamagate keys add NAME",
+	groups?: ReadonlySet<string>,
 ): Promise<KeyEntry[]> {
 	let text: string;
 	try {
@@ -214,16 +227,21 @@ export async function loadKeys(
 		if (error instanceof BadFileError) throw error;
 		throw unreadable(file, error, `Make the first key with: ${addKey}`);
 	}
-	return parseKeys(text, file);
+	return parseKeys(text, file, groups);
 }
 
 /**
  * Checks the text of a keys file. Values are never quoted in mistakes: one
  * could be a key that was pasted in the wrong place.
  *
+ * @param groups those that keys may be in; any where it is not given
  * @throws {BadFileError} with every mistake in it
  */
-export function parseKeys(text: string, file: string): KeyEntry[] {
+export function parseKeys(
+	text: string,
+	file: string,
+	groups?: ReadonlySet<string>,
+): KeyEntry[] {
 	const json = parseStrictJson(text, keyFileSchema as SchemaNode, false);
 	const mistakes: Mistake[] = [...json.mistakes];
 	if (mistakes.length > 0) throw new BadFileError(file, mistakes);
@@ -272,6 +290,11 @@ export function parseKeys(text: string, file: string): KeyEntry[] {
 			refuse(["keys", index, "people", ...where], message);
 		for (const [where, message] of budgetMistakes(key.budget))
 			refuse(["keys", index, "budget", ...where], message);
+		if (key.group !== undefined && groups?.has(key.group) === false)
+			refuse(
+				["keys", index, "group"],
+				`is no group of budgets.groups in the configuration${groups.size === 0 ? ", which has none" : `; known: ${[...groups].join(", ")}`}`,
+			);
 		for (const [turn, previous] of (key.previous ?? []).entries()) {
 			times.push([
 				["keys", index, "previous", turn, "expires"],

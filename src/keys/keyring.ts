@@ -4,7 +4,8 @@ import {
 	randomBytes,
 	timingSafeEqual,
 } from "node:crypto";
-import type { Budget } from "../ledger/budgets.ts";
+import type { BudgetEntry } from "../config/budget.ts";
+import type { Charge } from "../ledger/budgets.ts";
 import { parseOllamaKey } from "../ollama/cliSignature.ts";
 import { type ModelPattern, parseModelPattern } from "../ollama/modelName.ts";
 import { type OptionRules, readOptionRules } from "../ollama/options.ts";
@@ -44,8 +45,8 @@ export interface Key {
 	readonly bind: Binding | undefined;
 	/** The people behind it; `undefined` where it is nobody in particular. */
 	readonly people: PeopleEntry | undefined;
-	/** What it may use in a time; `undefined` for as much as it gets. */
-	readonly budget: Budget | undefined;
+	/** The budgets that its requests are charged to: its own, and its group's. */
+	readonly charges: readonly Charge[];
 	/** A key that lets nobody in and tells on anyone who uses it. */
 	readonly canary: boolean;
 	/** The entry that it was read from, to tell whether a reload has changed it. */
@@ -61,6 +62,11 @@ export interface Credential {
 	readonly expiresAtMs: number;
 	/** Whether it ends because a rotation has put another in its place. */
 	readonly replaced: boolean;
+}
+
+/** A budget, with the keys that are charged to it. */
+interface Account extends Charge {
+	readonly keys: string[];
 }
 
 /** How long a reload may hold up everything else at once, in this part of it. */
@@ -91,15 +97,24 @@ export class Keyring {
 	readonly #nobody = randomBytes(32);
 	readonly #ends: { name: string; expiresAtMs: number }[] = [];
 	readonly #names: string[] = [];
-	readonly #budgets = new Map<string, Budget>();
+	readonly #accounts = new Map<string, Account>();
+	readonly #groups: Readonly<Record<string, BudgetEntry>>;
 
-	constructor(entries: readonly KeyEntry[]) {
+	/** @param groups the budgets of groups, by their names */
+	constructor(
+		entries: readonly KeyEntry[],
+		groups: Readonly<Record<string, BudgetEntry>> = {},
+	) {
+		this.#groups = groups;
 		for (const entry of entries) this.#take(entry);
 	}
 
 	/** Makes one of many keys in small parts, between which the event loop goes on. */
-	static async gather(entries: readonly KeyEntry[]): Promise<Keyring> {
-		const keyring = new Keyring([]);
+	static async gather(
+		entries: readonly KeyEntry[],
+		groups: Readonly<Record<string, BudgetEntry>> = {},
+	): Promise<Keyring> {
+		const keyring = new Keyring([], groups);
 		let restedAtMs = performance.now();
 		for (const entry of entries) {
 			keyring.#take(entry);
@@ -114,9 +129,34 @@ export class Keyring {
 		return this.#names;
 	}
 
-	/** The budgets of keys that have one, by the keys' names. */
-	get budgets(): ReadonlyMap<string, Budget> {
-		return this.#budgets;
+	/** The budgets of keys, and of the groups that they are in. */
+	get budgets(): ReadonlyMap<string, Account> {
+		return this.#accounts;
+	}
+
+	#chargesOf({ name, budget, group }: KeyEntry): Charge[] {
+		const charges: Charge[] = [];
+		if (budget !== undefined)
+			charges.push({
+				account: name,
+				group: undefined,
+				budget: readBudget(budget),
+			});
+		const shared = group === undefined ? undefined : this.#groups[group];
+		if (shared !== undefined && group !== undefined)
+			// No name of a key has a colon.
+			charges.push({
+				account: `group:${group}`,
+				group,
+				budget: readBudget(shared),
+			});
+		for (const charge of charges) {
+			const account = this.#accounts.get(charge.account);
+			if (account === undefined)
+				this.#accounts.set(charge.account, { ...charge, keys: [name] });
+			else account.keys.push(name);
+		}
+		return charges;
 	}
 
 	#take(entry: KeyEntry): void {
@@ -136,11 +176,10 @@ export class Keyring {
 			options: readOptionRules(entry, entry.models !== undefined),
 			bind: entry.bind,
 			people: entry.people,
-			budget: entry.budget && readBudget(entry.budget),
+			charges: this.#chargesOf(entry),
 			canary: entry.canary ?? false,
 			entry: JSON.stringify(entry),
 		};
-		if (key.budget !== undefined) this.#budgets.set(key.name, key.budget);
 		const expiresAtMs = timeOf(entry.expires);
 		if (entry.ollamaKey !== undefined)
 			this.#addSigner(key, entry.ollamaKey, expiresAtMs);

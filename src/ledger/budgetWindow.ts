@@ -1,6 +1,6 @@
-/** In what time a budget is used up, and begins anew. */
-export const periods = ["day", "week", "month"] as const;
-export type Period = (typeof periods)[number];
+import type { Period } from "../config/budget.ts";
+
+export type { Period } from "../config/budget.ts";
 
 export interface BudgetWindow {
 	/** Epoch milliseconds. */
@@ -10,16 +10,6 @@ export interface BudgetWindow {
 }
 
 const dayMs = 86_400_000;
-
-/** Whether this is a time zone that the system knows, such as Europe/Berlin. */
-export function isTimezone(name: string): boolean {
-	try {
-		new Intl.DateTimeFormat("en-US", { timeZone: name });
-		return true;
-	} catch {
-		return false;
-	}
-}
 
 /**
  * The day, week (from Monday) or month of a time zone that a moment is in. It

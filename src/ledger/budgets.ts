@@ -18,6 +18,14 @@ export interface Budget {
 	readonly then: "refuse" | "batch";
 }
 
+/** A budget that a request is charged to, under its own name among all of them. */
+export interface Charge {
+	/** The key's name, or `group:NAME`. */
+	readonly account: string;
+	readonly group: string | undefined;
+	readonly budget: Budget;
+}
+
 export const measures = ["gpuMs", "tokens", "requests"] as const;
 
 /** From which part on a client is told what is left. */
@@ -54,6 +62,8 @@ export interface OwnUse {
 
 /** A running request's part of a budget. */
 export interface Reservation {
+	/** As its charge has it. */
+	readonly account: string;
 	/** What this process had used before it. */
 	readonly before: Cost;
 	/** What it has used with it. */
@@ -84,7 +94,8 @@ interface Account {
 }
 
 /**
- * The budgets of keys, decided in memory. Requests reserve what the key's latest
+ * The budgets of keys and of groups of keys, each an account under a name, decided
+ * in memory; "key" stands for either here. Requests reserve what the key's latest
  * have cost, and are charged what they did when they end, in the window in which
  * they end: several at once go over by one request's cost each at the most.
  */
@@ -145,6 +156,7 @@ export class Budgets {
 		add(account.reserved, estimate, 1);
 		let isSettled = false;
 		return {
+			account: key,
 			before,
 			own: { used: ownOf(account), window: account.window },
 			settle: (cost, endedAtMs) => {
@@ -182,11 +194,11 @@ export class Budgets {
 
 	/** Keys of which use from before this process is wanted, and since when; epoch milliseconds. */
 	unrestored(
-		budgets: ReadonlyMap<string, Budget>,
+		budgets: ReadonlyMap<string, { readonly budget: Budget }>,
 		nowMs: number,
 	): Map<string, number> {
 		const wanted = new Map<string, number>();
-		for (const [key, budget] of budgets) {
+		for (const [key, { budget }] of budgets) {
 			const { isRestored, window } = this.#accountOf(key, budget, nowMs);
 			if (!isRestored) wanted.set(key, window.startMs);
 		}

@@ -37,18 +37,19 @@ end
 `;
 
 /**
- * One request. Keys: the key's minute, the address's minute, slots, gates, locks,
- * budget. Arguments: gate; the address's hash in locks; window in ms; limit, floor
+ * One request. Keys: the key's minute, the address's minute, slots, gates, locks, and
+ * any number of budgets. Arguments: gate; the address's hash in locks; window in ms; limit, floor
  * and the floor's rest in ms of the key, and of the address; slots that this gate
  * has with this one (0: none is wanted), how many there are, how long they are
- * kept; what this gate has used of the budget with this request ("": none), and
- * how long that is kept.
+ * kept; for each budget what this gate has used of it with this request, and how
+ * long that is kept.
  *
  * A count is never below its floor, which is what the gate knows of this minute: a
  * Valkey that has lost it goes on from there.
  *
  * Answers: ms of a lockout; count and rest of the key; of the address; 0, 1 (has a
- * slot) or 2 (none is free); three sums of the budget of all gates; three of those that have ended.
+ * slot) or 2 (none is free); for each budget
+ * three sums of all gates, and three of those that have ended.
  */
 export const admit: Script = {
 	name: "llamagateAdmit",
@@ -99,37 +100,37 @@ end
 redis.call('HSET', KEYS[3], gate, own)
 redis.call('PEXPIRE', KEYS[3], ARGV[12])
 answer[6] = 1
-if ARGV[13] == '' then
-	return answer
-end
-redis.call('HSET', KEYS[6], gate, ARGV[13])
-redis.call('PEXPIRE', KEYS[6], ARGV[14])
-local all, ended = {0, 0, 0}, {0, 0, 0}
-local used = redis.call('HGETALL', KEYS[6])
-local over = {}
-for i = 1, #used, 2 do
-	local isOver = used[i] ~= gate and not gates[used[i]]
-	local at = 0
-	for amount in string.gmatch(used[i + 1], '%S+') do
-		at = at + 1
-		all[at] = all[at] + tonumber(amount)
+for b = 6, #KEYS do
+	local value, kept = ARGV[1 + 2 * b], ARGV[2 + 2 * b]
+	redis.call('HSET', KEYS[b], gate, value)
+	redis.call('PEXPIRE', KEYS[b], kept)
+	local all, ended = {0, 0, 0}, {0, 0, 0}
+	local used = redis.call('HGETALL', KEYS[b])
+	local over = {}
+	for i = 1, #used, 2 do
+		local isOver = used[i] ~= gate and not gates[used[i]]
+		local at = 0
+		for amount in string.gmatch(used[i + 1], '%S+') do
+			at = at + 1
+			all[at] = all[at] + tonumber(amount)
+			if isOver then
+				ended[at] = ended[at] + tonumber(amount)
+			end
+		end
 		if isOver then
-			ended[at] = ended[at] + tonumber(amount)
+			over[#over + 1] = used[i]
 		end
 	end
-	if isOver then
-		over[#over + 1] = used[i]
+	if #used > 2 * ${maxBudgetGates} and #over > 1 then
+		for _, name in ipairs(over) do
+			redis.call('HDEL', KEYS[b], name)
+		end
+		redis.call('HSET', KEYS[b], 'ended', table.concat(ended, ' '))
 	end
-end
-if #used > 2 * ${maxBudgetGates} and #over > 1 then
-	for _, name in ipairs(over) do
-		redis.call('HDEL', KEYS[6], name)
-	end
-	redis.call('HSET', KEYS[6], 'ended', table.concat(ended, ' '))
-end
-for _, sums in ipairs({all, ended}) do
-	for at = 1, 3 do
-		answer[#answer + 1] = tostring(sums[at])
+	for _, sums in ipairs({all, ended}) do
+		for at = 1, 3 do
+			answer[#answer + 1] = tostring(sums[at])
+		end
 	end
 end
 return answer

@@ -15,7 +15,7 @@ t.test(
 	"what is not wanted is not missed, unless a budget needs it",
 	async (t) => {
 		t.match(judgeLedger(false, [], "no gate"), { state: "absent" });
-		t.match(judgeLedger(false, ["lab"], "no gate"), {
+		t.match(judgeLedger(false, ['the key "lab"'], "no gate"), {
 			state: "finding",
 			evidence: [/the key "lab" has a budget/],
 		});

@@ -28,10 +28,13 @@ const withBudget = (
 	config: { budgets: { withoutLedger: "batch" }, ...config },
 });
 
-async function post({ url }: Pick<TestGate, "url">): Promise<number> {
+async function post(
+	{ url }: Pick<TestGate, "url">,
+	key: string = testKeys.user,
+): Promise<number> {
 	const reply = await fetch(`${url}/api/generate`, {
 		method: "POST",
-		headers: bearer(testKeys.user),
+		headers: bearer(key),
 		body: '{"model":"qwen3:8b","prompt":"a"}',
 	});
 	await reply.text();
@@ -45,6 +48,41 @@ async function served(gate: TestGate, count: number): Promise<number> {
 		if ((await post(gate)) === 200) sum += 1;
 	return sum;
 }
+
+t.test(
+	"a group's budget, hammered with two keys at two gates, is one budget",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const valkey = await startValkey(t);
+		const group = "family";
+		const { result: statuses } = await whileShared(
+			t,
+			valkey.url,
+			{
+				keys: testEntries.slice(0, 2).map((key) => ({
+					...key,
+					group,
+					budget: { requests: 1_000, per: "week" as const },
+				})),
+				config: {
+					budgets: {
+						withoutLedger: "batch",
+						groups: { family: { requests: 10, per: "day" } },
+					},
+				},
+			},
+			([one, other]) =>
+				Promise.all(
+					Array.from({ length: 30 }, (_, at) =>
+						post(at % 2 ? one : other, at % 3 ? testKeys.user : testKeys.owner),
+					),
+				),
+		);
+		const counts = Object.groupBy(statuses, String);
+		t.equal(counts["200"]?.length, 10);
+		t.equal(counts["429"]?.length, 20);
+	},
+);
 
 t.test(
 	"a budget of ten requests that is hammered at two gates is ten requests",

@@ -88,6 +88,7 @@ t.test(
 			share: 1,
 			priority: "normal",
 			budget: null,
+			group: null,
 			created: before.created,
 			expires: null,
 		});

@@ -202,7 +202,7 @@ t.test(
 		const windowMs = at("2030-05-15T00:00:00Z");
 		t.equal(budgets.decide("k", budget, startMs).isBlind, true);
 		t.strictSame(
-			budgets.unrestored(new Map([["k", budget]]), startMs),
+			budgets.unrestored(new Map([["k", { budget }]]), startMs),
 			new Map([["k", windowMs]]),
 		);
 		const told = { gpuMs: 0, tokens: 90, requests: 4 };

@@ -1,11 +1,11 @@
 import { stat } from "node:fs/promises";
 import { askDaemon } from "../../admin/client.ts";
 import { findPlaces, type Places } from "../../admin/places.ts";
+import type { BudgetEntry } from "../../config/budget.ts";
 import { defaultConfigPath } from "../../config/load.ts";
 import { isForServiceGroup } from "../../config/secretFile.ts";
 import { exitCodes, Finding } from "../../errors.ts";
 import type { ReloadResult } from "../../gate/reload.ts";
-import type { BudgetEntry } from "../../keys/budget.ts";
 import {
 	defaultScopes,
 	defaultShare,
@@ -101,6 +101,7 @@ export function factsOf(entry: KeyEntry) {
 		share: entry.share ?? defaultShare,
 		priority: entry.priority ?? defaultPriority,
 		budget: entry.budget ?? null,
+		group: entry.group ?? null,
 		created: entry.created ?? null,
 		expires: entry.expires ?? null,
 	};
@@ -126,6 +127,7 @@ export function mayOf(entry: KeyEntry): string {
 		share,
 		priority,
 		budget,
+		group,
 	} = factsOf(entry);
 	const perMinute = limits.requestsPerMinute;
 	return [
@@ -140,6 +142,7 @@ export function mayOf(entry: KeyEntry): string {
 		share === defaultShare ? "" : `share ${share}`,
 		priority === defaultPriority ? "" : `class ${priority}`,
 		budget === null ? "" : describeBudget(budget),
+		group === null ? "" : `group ${group}`,
 		expires === null ? "" : `until ${shortTime(expires)}`,
 	]
 		.filter((part) => part !== "")

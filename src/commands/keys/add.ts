@@ -33,6 +33,7 @@ import {
 	readPriority,
 	readScopes,
 	readShare,
+	refuseUnknownGroup,
 	ruleOptions,
 } from "./rules.ts";
 
@@ -63,6 +64,8 @@ ${sharedHelp}
   --budget LIST      what it may use in a day, week or month:
                      gpu=2h,tokens=1000000,requests=500,per=day,then=batch
                      (default: as much as it gets; docs/usage.md)
+  --group NAME       a group of budgets.groups in the configuration, whose
+                     budget it shares with the group's other keys
   --bind LIST        devices, people and tags of the tailnet that it may be used
                      from: laptop,me@example.com,tag:client (default: all);
                      carol@ is a headscale user without an e-mail
@@ -114,6 +117,7 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 			);
 		const settings = await loadConfig(values.config);
 		if (bind !== undefined) refuseUnknownDevices(settings, values.config);
+		refuseUnknownGroup(values.group, settings, values.config);
 		const key =
 			ollamaKeyFile === undefined ? await obtainKey(values.stdin) : undefined;
 		const entry: KeyEntry = {
@@ -137,6 +141,7 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 			...(share !== undefined && { share }),
 			...(priority !== undefined && { priority }),
 			...(budget !== undefined && { budget }),
+			...(values.group !== undefined && { group: values.group }),
 			created: now(),
 			...(expires !== undefined && { expires }),
 		};

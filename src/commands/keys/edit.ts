@@ -26,6 +26,7 @@ import {
 	readPriority,
 	readScopes,
 	readShare,
+	refuseUnknownGroup,
 	ruleOptions,
 } from "./rules.ts";
 
@@ -47,6 +48,7 @@ ${sharedHelp}
   --share N          how much of the model's time it is owed, or: default
   --priority CLASS   ${priorities.join(", ")}, or: default
   --budget LIST      gpu=2h,per=day and the like, or: none
+  --group NAME       a group whose budget it shares, or: none
   --bind LIST        devices, people and tags it may be used from, or: anywhere
 
 Exit codes: 0 done, 1 refused, 2 usage, 78 bad configuration or keys file
@@ -69,6 +71,7 @@ Example: llamagate keys edit laptop --models 'qwen3:*' --expires never
 			);
 		const settings = await loadConfig(values.config);
 		if (change.bind) refuseUnknownDevices(settings, values.config);
+		refuseUnknownGroup(change.group, settings, values.config);
 		let edited: KeyEntry | undefined;
 		await changeKeys(settings.keysFile, false, (keys) => {
 			const old =
@@ -96,7 +99,8 @@ type Change = {
 		| "expires"
 		| "share"
 		| "priority"
-		| "budget"]?: NonNullable<KeyEntry[Rule]> | null;
+		| "budget"
+		| "group"]?: NonNullable<KeyEntry[Rule]> | null;
 } & {
 	requestsPerMinute?: number | null;
 	concurrent?: number | null;
@@ -123,6 +127,7 @@ function readChange(
 		share: rule("share", "default", readShare),
 		priority: rule("priority", "default", readPriority),
 		budget: rule("budget", "none", readBudget),
+		group: rule("group", "none", (text) => text),
 		requestsPerMinute: rule("requests-per-minute", "default", (text) =>
 			readLimit("requests-per-minute", text),
 		),

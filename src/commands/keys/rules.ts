@@ -1,8 +1,9 @@
 import { readFile } from "node:fs/promises";
+import { type BudgetEntry, parseBudget } from "../../config/budget.ts";
+import type { Settings } from "../../config/load.ts";
 import { shareLimits } from "../../config/ruleSchema.ts";
 import { parseDuration } from "../../duration.ts";
 import { Finding, UsageError } from "../../errors.ts";
-import { type BudgetEntry, parseBudget } from "../../keys/budget.ts";
 import type { Binding } from "../../keys/keyFile.ts";
 import { defaultScopes, parseTime } from "../../keys/keyFile.ts";
 import { parseOllamaKey } from "../../ollama/cliSignature.ts";
@@ -97,6 +98,7 @@ export const ruleOptions = {
 	share: { type: "string" },
 	priority: { type: "string" },
 	budget: { type: "string" },
+	group: { type: "string" },
 } as const;
 
 /** How much of the GPU's time a key is owed beside others. */
@@ -158,4 +160,18 @@ export async function readOllamaKey(file: string): Promise<string> {
 			`${file} is not an ed25519 public key; it is the client's ~/.ollama/id_ed25519.pub that is needed`,
 		);
 	return publicKey;
+}
+
+/** @throws {Finding} if the configuration has no such group, since the gate would refuse the whole file */
+export function refuseUnknownGroup(
+	group: string | null | undefined,
+	{ budgets: { groups } }: Settings,
+	configFile: string,
+): void {
+	if (group === undefined || group === null || Object.hasOwn(groups, group))
+		return;
+	const known = Object.keys(groups);
+	throw new Finding(
+		`there is no group ${JSON.stringify(group)} in budgets.groups of ${configFile}${known.length === 0 ? "; write its budget there first" : `; known: ${known.join(", ")}`}`,
+	);
 }

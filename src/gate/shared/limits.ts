@@ -2,6 +2,7 @@ import type { Reservation } from "../../ledger/budgets.ts";
 import { pairedAddress } from "../../net/ranges.ts";
 import type { Answer } from "../../valkey/connection.ts";
 import { admit } from "../../valkey/scripts.ts";
+import { reserveAll } from "../budget.ts";
 import type { Exchange } from "../exchange.ts";
 import {
 	checkBody,
@@ -26,8 +27,8 @@ interface Wish {
 	readonly max: number;
 	/** How many slots this gate has with this request's; 0 where it is not to have one. */
 	readonly own: number;
-	/** Its part of its key's budget, if it is one of those that a budget counts. */
-	readonly reservation: Reservation | undefined;
+	/** Its parts of its key's budgets, if it is one of those that a budget counts. */
+	readonly reservations: readonly Reservation[];
 }
 
 /** What came of it. */
@@ -60,12 +61,14 @@ export function createSharedLimits(
 				slots,
 				max,
 				own: wantsSlot ? shared.slots.claim(slots) : 0,
-				reservation: wantsSlot ? reserve(state, exchange) : undefined,
+				reservations: wantsSlot ? reserve(state, exchange) : [],
 			};
 			const grant = (await askFor(shared, wish)) ?? aloneOf(shared, wish);
 			if (grant.hasSlot && !exchange.ended)
-				exchange.reservation = wish.reservation;
-			else wish.reservation?.settle(nothing, Date.now());
+				exchange.reservations = wish.reservations;
+			else
+				for (const reservation of wish.reservations)
+					reservation.settle(nothing, Date.now());
 			// An end that has come meanwhile gives it back at once.
 			if (wantsSlot && grant.hasSlot)
 				exchange.atEnd(() => shared.slots.giveBack(slots));
@@ -89,11 +92,10 @@ const nothing = { gpuMs: 0, tokens: 0, requests: 0 };
 function reserve(
 	{ budgets }: GateState,
 	{ knownCredential, route }: Exchange,
-): Reservation | undefined {
-	const { name, budget } = knownCredential.key;
-	return budget === undefined || route?.scope !== "infer"
-		? undefined
-		: budgets.reserve(name, budget, Date.now());
+): Reservation[] {
+	return route?.scope === "infer"
+		? reserveAll(budgets, knownCredential.key.charges, Date.now())
+		: [];
 }
 
 /** Asks Valkey; `undefined` where it is away. */
@@ -107,11 +109,10 @@ async function askFor(shared: Shared, wish: Wish): Promise<Grant | undefined> {
 		rates.floorOf(ofSource, sentAtMs),
 	];
 	const slotsKey = names.of("slots", slots);
-	const { reservation } = wish;
-	const use =
-		reservation === undefined
-			? undefined
-			: shared.budgets.entryOf(key, reservation.own);
+	const { reservations } = wish;
+	const uses = reservations.map(({ account, own }) =>
+		shared.budgets.entryOf(account, own),
+	);
 	const answer = await shared.ask(
 		admit,
 		[
@@ -120,20 +121,20 @@ async function askFor(shared: Shared, wish: Wish): Promise<Grant | undefined> {
 			slotsKey,
 			names.one("gates"),
 			names.one("locks"),
-			use?.key ?? slotsKey,
+			...uses.map((use) => use.key),
 		],
 		[
 			...[shared.id, names.hash(source), minuteMs],
 			...[wish.rates.key, keyFloor.floor, keyFloor.restMs],
 			...[wish.rates.source, sourceFloor.floor, sourceFloor.restMs],
-			...[own, max, slotsKeptMs, use?.value ?? "", use?.keptMs ?? 0],
+			...[own, max, slotsKeptMs],
+			...uses.flatMap(({ value, keptMs }) => [value, keptMs]),
 		],
 	);
 	const numbers = readAnswer(answer);
 	if (numbers === undefined) return undefined;
 	const [lockedOutMs, keyCount, keyRest, sourceCount, sourceRest, slot] =
 		numbers;
-	const sums = numbers.slice(6);
 	const nowMs = performance.now();
 	const grant: Grant = {
 		lockedOutMs,
@@ -145,8 +146,10 @@ async function askFor(shared: Shared, wish: Wish): Promise<Grant | undefined> {
 	rates.told(ofKey, grant.key.count, grant.key.restMs, nowMs);
 	rates.told(ofSource, grant.source.count, grant.source.restMs, nowMs);
 	if (grant.hasSlot) shared.slots.written(slots, own);
-	if (reservation !== undefined && sums.length === 6)
-		shared.budgets.told(key, reservation.own, sums);
+	for (const [index, { account, own }] of reservations.entries()) {
+		const sums = numbers.slice(6 * (index + 1), 6 * (index + 2));
+		if (sums.length === 6) shared.budgets.told(account, own, sums);
+	}
 	return grant;
 }
 
@@ -163,7 +166,8 @@ export function readAnswer(
 		typeof one === "string" && one !== "" ? Number(one) : one,
 	);
 	return numbers !== undefined &&
-		(numbers.length === 6 || numbers.length === 12) &&
+		// Six more for each budget, of which a key has two at the most.
+		[6, 12, 18].includes(numbers.length) &&
 		numbers.every((one) => Number.isFinite(one))
 		? (numbers as [...SixNumbers, ...number[]])
 		: undefined;

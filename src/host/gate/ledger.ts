@@ -31,7 +31,9 @@ export async function examineLedger(patient: Patient): Promise<Outcome> {
 	const { ledger } = rules.settings;
 	return judgeLedger(
 		ledger !== undefined,
-		[...rules.keyring.budgets.keys()],
+		[...rules.keyring.budgets.values()].map(({ account, group }) =>
+			group === undefined ? `the key "${account}"` : `the group "${group}"`,
+		),
 		asked.kind === "status" ? asked.status : asked.why,
 		await databaseTrouble(ledger),
 	);
@@ -52,7 +54,7 @@ async function databaseTrouble(
 
 /**
  * @param isWanted whether the configuration has a ledger
- * @param budgeted keys with a budget
+ * @param budgeted the keys and groups with a budget, as a sentence names them
  * @param gate what the running gate says, or why it says nothing
  * @param trouble what keeps the ledger from its database
  */
@@ -67,8 +69,8 @@ export function judgeLedger(
 			? absent("the configuration has no ledger")
 			: finding(
 					budgeted.map(
-						(key) =>
-							`the key "${key}" has a budget, and no ledger keeps what it used: it is whole again after each restart`,
+						(who) =>
+							`${who} has a budget, and no ledger keeps what it used: it is whole again after each restart`,
 					),
 					{
 						fix: 'add "ledger": {} to the configuration, then: sudo llamagate setup --only gate',
