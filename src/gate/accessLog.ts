@@ -28,6 +28,8 @@ export type Account = (exchange: Exchange, outcome: Outcome) => void;
 /** Step 8: what happened, as log lines and counters. Neither ever holds a key, a digest, a prompt or a reply. */
 export class AccessLog {
 	readonly tallies = new Map<string, RequestMetrics>();
+	/** The one that was counted last, and mostly is again. */
+	#latest: RequestMetrics | undefined;
 	readonly keyUses = new KeyUses();
 	readonly recent = new RecentRequests();
 	authFailures = 0;
@@ -138,24 +140,7 @@ export class AccessLog {
 		outcome: Outcome,
 		durationMs: number,
 	): void {
-		const id = `${key}\n${route}\n${exchange.status}\n${outcome}`;
-		let tally = this.tallies.get(id);
-		if (tally === undefined) {
-			tally = {
-				key,
-				route,
-				status: exchange.status,
-				outcome,
-				requests: 0,
-				bytesIn: 0,
-				bytesOut: 0,
-				tokensIn: 0,
-				tokensCached: 0,
-				tokensOut: 0,
-				durationMs: 0,
-			};
-			this.tallies.set(id, tally);
-		}
+		const tally = this.#tallyOf(key, route, exchange.status, outcome);
 		tally.requests += 1;
 		tally.bytesIn += exchange.bytesIn;
 		tally.bytesOut += exchange.bytesOut;
@@ -163,6 +148,35 @@ export class AccessLog {
 		tally.tokensCached += exchange.usage?.tokensCached ?? 0;
 		tally.tokensOut += exchange.usage?.tokensOut ?? 0;
 		tally.durationMs += durationMs;
+	}
+
+	#tallyOf(
+		key: string,
+		route: string,
+		status: number,
+		outcome: Outcome,
+	): RequestMetrics {
+		const latest = this.#latest;
+		if (
+			latest !== undefined &&
+			latest.status === status &&
+			latest.outcome === outcome &&
+			latest.key === key &&
+			latest.route === route
+		)
+			return latest;
+		const id = `${key}\n${route}\n${status}\n${outcome}`;
+		let tally = this.tallies.get(id);
+		if (tally === undefined) {
+			tally = {
+				...{ key, route, status, outcome, requests: 0, durationMs: 0 },
+				...{ bytesIn: 0, bytesOut: 0 },
+				...{ tokensIn: 0, tokensCached: 0, tokensOut: 0 },
+			};
+			this.tallies.set(id, tally);
+		}
+		this.#latest = tally;
+		return tally;
 	}
 }
 
@@ -179,34 +193,43 @@ function requestLine(
 	durationMs: number,
 	{ people, hidesOwners }: AccessLog,
 ): string {
-	const { usage, node } = exchange;
-	const key = labelOf(exchange);
-	const ttftMs = exchange.ttftMs === undefined ? null : round(exchange.ttftMs);
-	let line = `{"level":"${level}","time":"${isoTime(Date.now())}","key":${JSON.stringify(key)},"node":${JSON.stringify(node?.name || null)},"route":${JSON.stringify(exchange.route?.id ?? null)},"model":${JSON.stringify(usage?.model ?? null)},"status":${exchange.status},"ttftMs":${ttftMs},"durationMs":${round(durationMs)},"bytesIn":${exchange.bytesIn},"bytesOut":${exchange.bytesOut},"tokensIn":${usage?.tokensIn ?? null},"tokensCached":${usage?.tokensCached ?? null},"tokensOut":${usage?.tokensOut ?? null},"outcome":"${outcome}","reqId":"${exchange.id}","ip":"${exchange.connection.address}"`;
-	if (exchange.queueMs !== undefined)
-		line += `,"queueMs":${round(exchange.queueMs)}`;
+	const { usage, node, queueMs, ttftMs } = exchange;
+	let line = `{"level":"${level}","time":"${isoTime(Date.now())}","key":${quote(labelOf(exchange))},"node":${quote(node?.name || null)},"route":${quote(exchange.route?.id)},"model":${quote(usage?.model)},"status":${exchange.status},"ttftMs":${ttftMs === undefined ? "null" : tenths(ttftMs)},"durationMs":${tenths(durationMs)},"bytesIn":${exchange.bytesIn},"bytesOut":${exchange.bytesOut},"tokensIn":${usage?.tokensIn ?? "null"},"tokensCached":${usage?.tokensCached ?? "null"},"tokensOut":${usage?.tokensOut ?? "null"},"outcome":"${outcome}","reqId":"${exchange.id}","ip":"${exchange.connection.address}"`;
+	if (queueMs !== undefined) line += `,"queueMs":${tenths(queueMs)}`;
 	if (exchange.upstream !== undefined)
 		line += `,"upstream":"${exchange.upstream}"`;
 	if (exchange.reason !== undefined)
-		line += `,"reason":${JSON.stringify(exchange.reason)}`;
+		line += `,"reason":${quote(exchange.reason)}`;
 	if (exchange.wrongPath !== undefined)
-		line += `,"path":${JSON.stringify(exchange.wrongPath)}`;
-	if (node !== undefined && !hidesOwners)
-		line += `,"user":${JSON.stringify(node.user ?? null)}`;
+		line += `,"path":${quote(exchange.wrongPath)}`;
+	if (node !== undefined && !hidesOwners) line += `,"user":${quote(node.user)}`;
 	if (node !== undefined) line += `,"tags":${JSON.stringify(node.tags)}`;
 	if (exchange.grants !== undefined)
 		line += `,"grants":${JSON.stringify(exchange.grants)}`;
 	if (exchange.identityFault !== undefined)
-		line += `,"identity":${JSON.stringify(exchange.identityFault)}`;
+		line += `,"identity":${quote(exchange.identityFault)}`;
 	if (exchange.credential !== undefined) line += whose(exchange, people);
 	return `${line},"msg":"request"}\n`;
+}
+
+/** A text as JSON has it. */
+function quote(text: string | null | undefined): string {
+	return text === undefined || text === null ? "null" : JSON.stringify(text);
+}
+
+/** A time to a tenth of a millisecond; put together of two integers, which V8 writes sooner than one fraction. */
+function tenths(milliseconds: number): string {
+	const all = Math.round(milliseconds * 10);
+	const whole = Math.floor(all / 10);
+	const rest = all - 10 * whole;
+	return rest === 0 ? `${whole}` : `${whole}.${rest}`;
 }
 
 /** By what its user is known, and who it is as far as the owner wants that written down. */
 function whose(exchange: Exchange, people: Settings["logPeople"]): string {
 	const person = shownPerson(exchange, people);
 	const by = `,"userBy":"${exchange.person?.by ?? "key"}"`;
-	return person === undefined ? by : `${by},"person":${JSON.stringify(person)}`;
+	return person === undefined ? by : `${by},"person":${quote(person)}`;
 }
 
 let latestMs = 0;
@@ -219,8 +242,4 @@ function isoTime(epochMs: number): string {
 		latestTime = new Date(epochMs).toISOString();
 	}
 	return latestTime;
-}
-
-function round(milliseconds: number): number {
-	return Math.round(milliseconds * 10) / 10;
 }

@@ -67,11 +67,11 @@ export const admitPreflight: Step = source;
 /** Steps 1 and 2 for bytes that never became a request. */
 export function turnAway(
 	state: GateState,
-	{ address, parsedAddress }: Connection,
+	connection: Connection,
 ): Refusal | undefined {
 	return (
-		checkSource(parsedAddress, state.settings.sources) ??
-		checkLockout(state, address)
+		checkSource(connection, state.settings.sources) ??
+		checkLockout(state, connection.address)
 	);
 }
 
@@ -94,7 +94,7 @@ export function refuseTunnel(
 }
 
 function source({ settings }: GateState, { connection }: Exchange) {
-	return checkSource(connection.parsedAddress, settings.sources);
+	return checkSource(connection, settings.sources);
 }
 
 function lockout(state: GateState, { connection }: Exchange) {

@@ -48,6 +48,8 @@ const maxShown = 8;
 // Browsers ask for a password when they see Basic here, and would then send it from any page.
 const challenge = 'Bearer realm="llamagate"';
 
+const nothing: readonly Shown[] = [];
+
 /** The request line, which a signature covers. */
 export interface RequestLine {
 	readonly method: string;
@@ -72,6 +74,9 @@ export function authenticate(
 	nowMs: number,
 ): Authentication {
 	const shown = readShown(head, line);
+	const [only] = shown;
+	if (only === undefined) return noKey(missingKey(head, line));
+	if (shown.length === 1) return judge(only, keyring, uses, nowMs);
 	if (shown.length > maxShown)
 		return refused(
 			"unclear_key",
@@ -82,7 +87,7 @@ export function authenticate(
 	const answer =
 		chooseKnown(judged.filter((one) => one.kind === "known")) ??
 		chooseRefusal(judged.filter((one) => one.kind === "refused")) ??
-		refused("no_key", missingKey(head, line));
+		noKey(missingKey(head, line));
 	return canary === undefined ? answer : { ...answer, canary };
 }
 
@@ -221,11 +226,32 @@ function refused(
 	};
 }
 
+/** What is said where there is no key: one of a dozen sentences (`missingKey`), each made once. */
+const noKeys = new Map<string, Authentication>();
+
+function noKey(message: string): Authentication {
+	const known = noKeys.get(message);
+	if (known !== undefined) return known;
+	const made = refused("no_key", message);
+	noKeys.set(message, made);
+	return made;
+}
+
 /** Everything that a request shows, each thing once; empty headers show nothing. */
 function readShown(
 	{ authorization, apiKey }: Head,
 	line: RequestLine,
-): Shown[] {
+): readonly Shown[] {
+	const [first] = authorization;
+	if (authorization.length + apiKey.length === 0) return nothing;
+	if (
+		first !== undefined &&
+		authorization.length === 1 &&
+		apiKey.length === 0
+	) {
+		const one = readAuthorization(first, line);
+		return one === undefined ? nothing : [one];
+	}
 	const shown: Shown[] = [];
 	for (const value of new Set(authorization)) {
 		const one = readAuthorization(value, line);

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import { ActiveSet } from "../net/activeSet.ts";
-import { type Address, parseAddress } from "../net/ranges.ts";
+import { type Address, parseAddress, type Range } from "../net/ranges.ts";
 import type { Exchange } from "./exchange.ts";
 
 /** Where a connection over the Unix socket comes from: a program of this host that may open its file. */
@@ -22,11 +22,15 @@ export interface Connection {
 	/** Among those that are open. */
 	index: number;
 	/** What was accepted; under TLS the socket below that of the requests. */
-	readonly socket: Socket;
+	/** What its requests are read from. */
+	socket: Socket;
 	/** The peer's address, an IPv4 address mapped into IPv6 written as IPv4; or `local`. */
 	readonly address: string;
 	/** As it came, for those who look at its bits; `local` over the Unix socket. */
 	readonly parsedAddress: Address | typeof localSource;
+	/** Whether it comes from none of these ranges, which is asked once of each set of them. */
+	isForeign: boolean;
+	judgedBy: readonly Range[] | undefined;
 	/** The name of the key that was good last on it; `undefined` while it is a stranger's. */
 	key: string | undefined;
 	/** Requests that were refused while it was a stranger's. */
@@ -111,6 +115,8 @@ export class ConnectionTable {
 			socket,
 			address,
 			parsedAddress,
+			isForeign: true,
+			judgedBy: undefined,
 			key: undefined,
 			refusals: 0,
 			isUsed: false,
@@ -144,6 +150,7 @@ export class ConnectionTable {
 	 * by now: the one that `open` took, or the one that speaks TLS over it.
 	 */
 	attach(socket: Socket, connection: Connection): void {
+		connection.socket = socket;
 		(socket as HeldSocket)[held] = connection;
 		makeStoppable(socket, connection);
 		// Node stops listening for errors once it has handed a socket over (CONNECT).

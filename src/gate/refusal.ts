@@ -5,6 +5,7 @@ import { errorBody } from "../ollama/errors.ts";
 import type { Family } from "../ollama/routes.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
 import { isLingering, linger } from "./linger.ts";
+import { sendPlain } from "./plainReply.ts";
 import { bodyLengthOf } from "./route.ts";
 
 /** A decision against a request. It becomes a reply here and nowhere else. */
@@ -41,17 +42,42 @@ function headersOf({ status, headers = [] }: Refusal): readonly string[] {
 		: headers;
 }
 
+/** A refusal's body. */
+interface Body {
+	readonly status: number;
+	readonly code: string | undefined;
+	readonly text: string;
+	readonly sizeBytes: number;
+}
+
+/** Bodies by their messages: most are said again and again, and what a client wrote is in few of them. */
+const bodies: Readonly<Record<Family, Map<string, Body>>> = {
+	native: new Map(),
+	openai: new Map(),
+	anthropic: new Map(),
+};
+const maxBodies = 100;
+const longestKept = 200;
+
+function bodyOf(family: Family, refusal: Refusal): Body {
+	const { status, message, code } = refusal;
+	const known = bodies[family];
+	const found = known.get(message);
+	if (found?.status === status && found.code === code) return found;
+	const text = errorBody(family, status, message, code);
+	const made = { status, code, text, sizeBytes: Buffer.byteLength(text) };
+	if (message.length <= longestKept) {
+		if (known.size >= maxBodies) known.clear();
+		known.set(message, made);
+	}
+	return made;
+}
+
 /** Answers with a refusal in the family's error shape and closes the account. */
 export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 	const { req, res } = exchange;
 	if (exchange.ended || res.headersSent) return;
-	const body = errorBody(
-		exchange.family,
-		refusal.status,
-		refusal.message,
-		refusal.code,
-	);
-	const sizeBytes = Buffer.byteLength(body);
+	const { text, sizeBytes } = bodyOf(exchange.family, refusal);
 	const headers = [
 		"content-type",
 		"application/json",
@@ -68,10 +94,17 @@ export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 	// Anyone who expects leave to send a body may send the next request where it was due.
 	if (exchange.head.expect.length > 0) exchange.closing = true;
 	headers.push(...exchange.connectionLines());
-	res.writeHead(refusal.status, headers);
-	res.write(body);
-	endReply(res);
-	lingerForBody(req);
+	const isPlain =
+		!exchange.closing &&
+		sizeBytes === text.length &&
+		req.method !== "HEAD" &&
+		bodyLengthOf(exchange.head) === 0;
+	if (!isPlain || !sendPlain(res, refusal.status, headers, text)) {
+		res.writeHead(refusal.status, headers);
+		res.write(text);
+		endReply(res);
+		lingerForBody(req);
+	}
 	exchange.status = refusal.status;
 	exchange.bytesOut = req.method === "HEAD" ? 0 : sizeBytes;
 	const outcome = outcomeOf(refusal);

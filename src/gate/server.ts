@@ -115,8 +115,7 @@ function accept(
 	// A handshake costs more than an answer, so under TLS nobody foreign gets one.
 	if (
 		isDropped(state, connection) ||
-		(isEncrypted &&
-			checkSource(connection.parsedAddress, state.settings.sources))
+		(isEncrypted && checkSource(connection, state.settings.sources))
 	) {
 		state.accessLog.enterUnreadable(connection.address, 0, "foreign_source");
 		return void socket.destroy();
@@ -155,13 +154,10 @@ function answerPlain(
 }
 
 /** Whether a foreign peer gets no answer at all. */
-function isDropped(
-	{ settings }: GateState,
-	{ parsedAddress }: Connection,
-): boolean {
+function isDropped({ settings }: GateState, connection: Connection): boolean {
 	return (
 		settings.onForeignSource === "drop" &&
-		checkSource(parsedAddress, settings.sources) !== undefined
+		checkSource(connection, settings.sources) !== undefined
 	);
 }
 
