@@ -59,6 +59,28 @@ t.test(
 	},
 );
 
+t.test("of several hosts check says how each is", async (t) => {
+	const standIn = await startStandIn();
+	t.teardown(() => standIn.close());
+	const check = await prepare(t, {
+		...loopback,
+		upstreams: [
+			{ name: "own", url: standIn.url },
+			{ name: "away", url: "http://127.0.0.1:1", kind: "openai" },
+		],
+	});
+	const { code, stdout } = await check();
+	t.equal(code, 1);
+	t.match(
+		stdout,
+		/ok {4}upstream: own answers at http:.*, and has 3 model\(s\)/,
+	);
+	t.match(
+		stdout,
+		/look {2}upstream: away at http:\/\/127\.0\.0\.1:1 is of no use: ECONNREFUSED/,
+	);
+});
+
 t.test(
 	"an Ollama that does not answer is exit 1, and says where it was looked for",
 	async (t) => {

@@ -10,8 +10,22 @@ import { parseModelName } from "../../ollama/modelName.ts";
 const maxModels = 10_000;
 const maxNameLength = 512;
 
+/** Names that were asked for lately: each request asks for one of each host. */
+const keys = new Map<string, string>();
+const maxKeys = 1_000;
+
 /** A model's name as two hosts would both understand it; any other text as it is. */
 export function modelKey(name: string): string {
+	let key = keys.get(name);
+	if (key === undefined) {
+		key = makeKey(name);
+		if (keys.size >= maxKeys) keys.clear();
+		if (name.length <= maxNameLength) keys.set(name, key);
+	}
+	return key;
+}
+
+function makeKey(name: string): string {
 	const parsed = parseModelName(name);
 	if (parsed === undefined) return name;
 	const { host, namespace, model, tag, cloud } = parsed;

@@ -32,11 +32,13 @@ export function conversationOf(
 	model: string,
 	body: Buffer,
 ): string | undefined {
-	const text = body.toString("latin1", 0, lookedAtBytes);
+	const looked = body.subarray(0, lookedAtBytes);
 	for (const member of members) {
-		const at = text.indexOf(member);
+		const at = looked.indexOf(member, 0, "latin1");
 		if (at === -1) continue;
-		const beginning = beginningOf(text, at + member.length);
+		const from = at + member.length;
+		const text = looked.toString("latin1", from, from + longestChars);
+		const beginning = beginningOf(text);
 		return hash("sha1", `${key}\n${model}\n${beginning}`, "base64");
 	}
 	return undefined;
@@ -48,11 +50,11 @@ export function worthOf(sizeBytes: number): number {
 }
 
 /** The first elements of a list, or the beginning of whatever else it is. */
-function beginningOf(text: string, from: number): string {
-	const start = text.indexOf("[", from);
-	const end = Math.min(text.length, from + longestChars);
+function beginningOf(text: string): string {
+	const end = text.length;
+	const start = text.indexOf("[");
 	// A prompt that is one text.
-	if (start === -1 || start > from + 8) return text.slice(from, end);
+	if (start === -1 || start > 8) return text;
 	let depth = 0;
 	let elements = 0;
 	let elementAt = start;
@@ -81,7 +83,7 @@ function beginningOf(text: string, from: number): string {
 					return text.slice(start, whole);
 		}
 	}
-	return text.slice(start, end);
+	return text.slice(start);
 }
 
 function endOfString(text: string, from: number, end: number): number {

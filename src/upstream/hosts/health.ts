@@ -85,6 +85,8 @@ function afterAnswer(
 	kind: "answered" | "served",
 	nowMs: number,
 ): Health {
+	// The usual case, with each request.
+	if (health.state === "up" && kind === "served") return health;
 	const answers = health.answers + 1;
 	if (health.state === "down")
 		return moved(health, "half-open", nowMs, { why: health.why, answers: 1 });
