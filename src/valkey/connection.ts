@@ -22,6 +22,12 @@ const maxWhyLength = 200;
 /** A script's answer; `undefined` where Valkey is away. */
 export type Answer = readonly unknown[] | undefined;
 
+/** One that waits for its answer. */
+interface Question {
+	readonly sentAtMs: number;
+	readonly resolve: (answer: Answer) => void;
+}
+
 /** What goes to and fro in the background. */
 export interface Beat {
 	/** What is asked, every second. It must write, or a Valkey that takes nothing would pass. */
@@ -56,7 +62,9 @@ export class Connection {
 	readonly #where: string;
 	readonly #beat: Beat;
 	readonly #beatScript: Script;
-	readonly #waiting = new Set<() => void>();
+	/** The oldest first. */
+	readonly #waiting = new Set<Question>();
+	#watchTimer: NodeJS.Timeout | undefined;
 	readonly #timer: NodeJS.Timeout;
 	/** Sent on this connection and neither answered nor lost with it. */
 	#unanswered = 0;
@@ -149,6 +157,7 @@ export class Connection {
 		this.#isClosed = true;
 		this.#isOn = false;
 		clearInterval(this.#timer);
+		clearTimeout(this.#watchTimer);
 		this.#client.disconnect();
 	}
 
@@ -163,43 +172,65 @@ export class Connection {
 		}
 		this.#unanswered += 1;
 		const connection = this.#connections;
-		return new Promise<Answer>((resolve) => {
-			let isOver = false;
-			const end = (answer: Answer) => {
-				if (isOver) return;
-				isOver = true;
-				clearTimeout(timer);
-				this.#waiting.delete(letGo);
-				if (answer === undefined) this.#noAnswers += 1;
-				resolve(answer);
-			};
-			const letGo = () => end(undefined);
-			const giveUp = () => {
-				if (isOver) return;
-				end(undefined);
-				this.#lost(`it did not answer in ${answerMs} ms`);
-			};
-			// Where this process was busy, the answer may be here and not be read yet.
-			const timer = setTimeout(() => setImmediate(giveUp), answerMs);
-			this.#waiting.add(letGo);
-			const settled = () => {
-				if (connection === this.#connections) this.#unanswered -= 1;
-			};
-			commandsOf(this.#client)
-				[script.name]?.(keys.length, ...keys, ...args)
-				.then(
-					(answer) => {
-						settled();
-						end(Array.isArray(answer) ? answer : []);
-					},
-					(error: Error) => {
-						settled();
-						if (isOver) return;
-						end(undefined);
-						this.#lost(worded(error.message));
-					},
-				);
-		});
+		const { promise, resolve } = Promise.withResolvers<Answer>();
+		const question = { sentAtMs: performance.now(), resolve };
+		this.#waiting.add(question);
+		this.#watch();
+		const settled = () => {
+			if (connection === this.#connections) this.#unanswered -= 1;
+		};
+		commandsOf(this.#client)
+			[script.name]?.(keys.length, ...keys, ...args)
+			.then(
+				(answer) => {
+					settled();
+					this.#end(question, Array.isArray(answer) ? answer : []);
+				},
+				(error: Error) => {
+					settled();
+					if (this.#end(question, undefined)) this.#lost(worded(error.message));
+				},
+			);
+		return promise;
+	}
+
+	/** @returns whether it was still to be answered */
+	#end(question: Question, answer: Answer): boolean {
+		if (!this.#waiting.delete(question)) return false;
+		if (answer === undefined) this.#noAnswers += 1;
+		question.resolve(answer);
+		return true;
+	}
+
+	/** One timer for all, set for the oldest: one for each question would cost as much as the question. */
+	#watch(): void {
+		const [oldest] = this.#waiting;
+		if (this.#watchTimer !== undefined || oldest === undefined) return;
+		const leftMs = oldest.sentAtMs + answerMs - performance.now();
+		this.#watchTimer = setTimeout(() => {
+			this.#watchTimer = undefined;
+			// Where this process was busy, answers may be here and not be read yet.
+			if (this.#lateOne() === undefined) this.#watch();
+			else setImmediate(() => this.#giveUp());
+		}, leftMs);
+	}
+
+	#giveUp(): void {
+		const late = this.#lateOne();
+		if (late !== undefined) {
+			this.#end(late, undefined);
+			this.#lost(`it did not answer in ${answerMs} ms`);
+		}
+		this.#watch();
+	}
+
+	#lateOne(): Question | undefined {
+		const [oldest] = this.#waiting;
+		return oldest !== undefined &&
+			// Timers count whole milliseconds.
+			performance.now() - oldest.sentAtMs > answerMs - 1
+			? oldest
+			: undefined;
 	}
 
 	/** Asks in the background. */
@@ -243,7 +274,7 @@ export class Connection {
 		if (this.#isOn) {
 			this.#isOn = false;
 			this.#losses += 1;
-			for (const letGo of [...this.#waiting]) letGo();
+			for (const question of [...this.#waiting]) this.#end(question, undefined);
 		}
 		this.#tell();
 	}
