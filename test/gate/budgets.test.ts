@@ -17,6 +17,7 @@ import {
 	requestsIn,
 	spawnLedger,
 } from "../support/ledger.ts";
+import { postgres, startPostgres } from "../support/postgres.ts";
 
 const [user] = testEntries as [KeyEntry];
 
@@ -168,6 +169,36 @@ t.test("a gate that starts anew goes on where the last one was", async (t) => {
 	await spawnLedger(t, place);
 	await eventually(async () => (await post(blind)).status === 429);
 });
+
+t.test(
+	"out of a database that gates share, each takes up its own use",
+	postgres(),
+	async (t) => {
+		const server = await startPostgres(t);
+		const { url } = await server.createDatabase();
+		const { passwordFile } = server;
+		const open = async (gate: string) => {
+			const place = await ledgerPlace(t, { url, passwordFile, gate });
+			await spawnLedger(t, place);
+			const options: GateOptions = {
+				config: { ledger: place.section },
+				keys: withBudget({ requests: 3, per: "month" }),
+			};
+			return { place, options };
+		};
+		const [north, south] = [await open("north"), await open("south")];
+		const first = await startGate(t, north.options);
+		for (const status of [200, 200, 200, 429])
+			t.equal((await post(first)).status, status);
+		await eventually(async () => (await requestsIn(south.place)) === 4);
+		const again = await startGate(t, north.options);
+		t.equal((await post(again)).status, 429, "it knows from the start");
+		const other = await startGate(t, south.options);
+		for (const status of [200, 200, 200, 429])
+			t.equal((await post(other)).status, status);
+		t.notOk(other.log.some(({ event }) => event === "budgets_unknown"));
+	},
+);
 
 t.test("a gate that is told to refuses while no ledger tells", async (t) => {
 	const gate = await startGate(t, {
