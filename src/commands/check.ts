@@ -23,7 +23,7 @@ import {
 	parseRange,
 } from "../net/ranges.ts";
 import { describePortHolder } from "../system/portHolder.ts";
-import { createWhois } from "../tailscale/localApi.ts";
+import { createWhois } from "../tailscale/whois.ts";
 import type { Certificate } from "../tls/certificate.ts";
 import { noticeMs } from "../tls/keeper.ts";
 import { hostHeaderOf } from "../upstream/client.ts";

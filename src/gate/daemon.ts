@@ -11,7 +11,7 @@ import {
 	openListener,
 } from "../net/listener.ts";
 import { notifySystemd, stopNotifier, watchdogMs } from "../net/systemd.ts";
-import { createWhois } from "../tailscale/localApi.ts";
+import { createWhois } from "../tailscale/whois.ts";
 import { realClock } from "../tls/clock.ts";
 import { CertificateKeeper } from "../tls/keeper.ts";
 import { version } from "../version.ts";

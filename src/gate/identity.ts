@@ -2,11 +2,8 @@ import type { Settings } from "../config/load.ts";
 import type { Binding } from "../keys/keyFile.ts";
 import { parseModelPattern } from "../ollama/modelName.ts";
 import { type Scope, scopes } from "../ollama/routes.ts";
-import type {
-	TailnetNode,
-	TailscaleNode,
-	Whois,
-} from "../tailscale/localApi.ts";
+import type { TailnetNode, TailscaleNode } from "../tailscale/localApi.ts";
+import type { Whois } from "../tailscale/whois.ts";
 import { localSource } from "./connection.ts";
 import type { Exchange } from "./exchange.ts";
 import { checkModelInPath } from "./modelPolicy.ts";

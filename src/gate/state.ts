@@ -6,7 +6,7 @@ import { ActiveSet } from "../net/activeSet.ts";
 import { descriptorLimit, roomForClients } from "../net/descriptors.ts";
 import { SignatureUses } from "../ollama/cliSignature.ts";
 import { FairQueue } from "../queue/queue.ts";
-import { createWhois, type Whois } from "../tailscale/localApi.ts";
+import { createWhois, type Whois } from "../tailscale/whois.ts";
 import { askForModels } from "../upstream/ask.ts";
 import { Upstream } from "../upstream/client.ts";
 import type { AccessLog } from "./accessLog.ts";

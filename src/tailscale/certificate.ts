@@ -1,11 +1,7 @@
 import { userName } from "../config/readConfig.ts";
 import { Agent } from "../net/http.ts";
-import {
-	askSocket,
-	printable,
-	type Refused,
-	type Unreachable,
-} from "./localApi.ts";
+import { printable, type Refused, type Unreachable } from "./localApi.ts";
+import { askSocket } from "./whois.ts";
 
 /** tailscaled answers once it has a certificate, which takes the CA and the DNS a minute or more. */
 const timeoutMs = 180_000;

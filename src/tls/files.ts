@@ -4,7 +4,7 @@ import { formatMode, unreadable } from "../config/readConfig.ts";
 import { isOpenToOthers } from "../config/secretFile.ts";
 import type { TlsSettings } from "../config/tls.ts";
 import { BadFileError } from "../errors.ts";
-import { createWhois } from "../tailscale/localApi.ts";
+import { createWhois } from "../tailscale/whois.ts";
 import { type Certificate, type Names, readPair } from "./certificate.ts";
 
 /** Where a certificate and its key lie. */

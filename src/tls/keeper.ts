@@ -2,7 +2,7 @@ import type { TlsSettings } from "../config/tls.ts";
 import { BadFileError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { askForPair } from "../tailscale/certificate.ts";
-import { createWhois } from "../tailscale/localApi.ts";
+import { createWhois } from "../tailscale/whois.ts";
 import { type Certificate, readPair } from "./certificate.ts";
 import type { Clock } from "./clock.ts";
 import { loadPair, type PairFiles, stateOf } from "./files.ts";

@@ -4,7 +4,7 @@ import type { LoginRule } from "../../src/config/logins.ts";
 import { currentCredential, loginCredential } from "../../src/gate/login.ts";
 import { judgeLogins } from "../../src/host/gate/logins.ts";
 import { Keyring } from "../../src/keys/keyring.ts";
-import { createWhois } from "../../src/tailscale/localApi.ts";
+import { createWhois } from "../../src/tailscale/whois.ts";
 import { bearer, runCli, startGate, testKeys } from "../support/gate.ts";
 import {
 	type LocalApi,

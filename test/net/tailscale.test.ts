@@ -1,13 +1,15 @@
 import { chmod, writeFile } from "node:fs/promises";
 import path from "node:path";
 import t, { type Test } from "tap";
+import type {
+	TailscaleNode,
+	WhoisAnswer,
+} from "../../src/tailscale/localApi.ts";
 import {
 	createWhois,
-	type TailscaleNode,
 	type Whois,
-	type WhoisAnswer,
 	type WhoisOptions,
-} from "../../src/tailscale/localApi.ts";
+} from "../../src/tailscale/whois.ts";
 import { eventually, temporaryFolder } from "../support/gate.ts";
 import {
 	type LocalApi,

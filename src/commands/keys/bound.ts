@@ -2,7 +2,8 @@ import type { Settings } from "../../config/load.ts";
 import { Finding } from "../../errors.ts";
 import { isBoundTo } from "../../gate/identity.ts";
 import type { Binding } from "../../keys/keyFile.ts";
-import { createWhois, type TailnetNode } from "../../tailscale/localApi.ts";
+import type { TailnetNode } from "../../tailscale/localApi.ts";
+import { createWhois } from "../../tailscale/whois.ts";
 import { visible } from "../../visible.ts";
 import { say } from "./action.ts";
 

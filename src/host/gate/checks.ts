@@ -13,7 +13,7 @@ import { BadFileError } from "../../errors.ts";
 import { loadRules } from "../../gate/rules.ts";
 import { loadKeys } from "../../keys/keyFile.ts";
 import { runProgram } from "../../system/run.ts";
-import { createWhois } from "../../tailscale/localApi.ts";
+import { createWhois } from "../../tailscale/whois.ts";
 import { version } from "../../version.ts";
 import { examineAlarms } from "./alarms.ts";
 import { examineFiles, exists, filesOf } from "./files.ts";

@@ -13,13 +13,14 @@ import { tailscaleAddressesOf } from "../../net/listener.ts";
 import { askEach } from "../../system/httpProbe.ts";
 import { hasProgram, missingProgram, outputOf } from "../../system/run.ts";
 import { lookUpUnit } from "../../system/units.ts";
-import { createWhois, type TailscaleStatus } from "../../tailscale/localApi.ts";
+import type { TailscaleStatus } from "../../tailscale/localApi.ts";
 import {
 	type LocalPlaces,
 	localPortOf,
 	type ServedPort,
 	servedPorts,
 } from "../../tailscale/serveConfig.ts";
+import { createWhois } from "../../tailscale/whois.ts";
 import { gatePlace } from "../gate/step.ts";
 import { answersAsOllama } from "../ollama/answers.ts";
 import { lookForOllama } from "../ollama/servers.ts";

@@ -1,6 +1,5 @@
 import { absent, done, type Step, unsafe } from "../../setup/step.ts";
 import { hasProgram, outputOf } from "../../system/run.ts";
-import { createWhois } from "../../tailscale/localApi.ts";
 import {
 	goesAroundGate,
 	type LocalPlaces,
@@ -8,6 +7,7 @@ import {
 	type ServedPort,
 	servedPorts,
 } from "../../tailscale/serveConfig.ts";
+import { createWhois } from "../../tailscale/whois.ts";
 import { visible } from "../../visible.ts";
 import { tunnelFix } from "./userspace.ts";
 

@@ -1,7 +1,8 @@
 import { readdir, readFile, readlink } from "node:fs/promises";
 import { askedOnce } from "../../system/memo.ts";
 import { networkOf, processesNamed } from "../../system/processes.ts";
-import { createWhois, type TailscaleStatus } from "../../tailscale/localApi.ts";
+import type { TailscaleStatus } from "../../tailscale/localApi.ts";
+import { createWhois } from "../../tailscale/whois.ts";
 import { visible } from "../../visible.ts";
 
 const usualSocket = "/run/tailscale/tailscaled.sock";
