@@ -1,5 +1,6 @@
 import { styleText } from "node:util";
 import { exitCodes, Finding, UsageError } from "../errors.ts";
+import { keptRecords, ledgerFolder } from "../host/gate/ledgerUnit.ts";
 import { mostParallel } from "../host/ollama/parallel.ts";
 import { allSteps } from "../host/steps.ts";
 import { releaseLock, takeLock } from "../lock.ts";
@@ -290,15 +291,23 @@ async function undo(session: Session): Promise<number> {
 	const { journal, dryRun, json } = session;
 	const say = json ? () => {} : print;
 	const { entries } = journal;
+	const kept = await keptRecords();
 	const report = (left: readonly string[], code: number) => {
 		if (json)
 			print(
-				`${JSON.stringify({ undone: dryRun ? [] : entries.map(({ action }) => describe(action)), left }, undefined, 2)}\n`,
+				`${JSON.stringify({ undone: dryRun ? [] : entries.map(({ action }) => describe(action)), left, kept }, undefined, 2)}\n`,
 			);
 		return code;
 	};
+	const sayWhatStays = () => {
+		for (const folder of kept)
+			say(
+				`What the ledger has written stays, in ${folder}. To delete it:\n  sudo rm -r ${folder} ${ledgerFolder}\n`,
+			);
+	};
 	if (entries.length === 0) {
 		say("Setup has changed nothing here that it could put back.\n");
+		sayWhatStays();
 		await journal.remove();
 		return report([], exitCodes.ok);
 	}
@@ -306,7 +315,10 @@ async function undo(session: Session): Promise<number> {
 	for (const { step, action } of entries)
 		if (leavesTraces(action))
 			say(`  ${styleText("dim", step.padEnd(10))} ${describe(action)}\n`);
-	if (dryRun) return report([], exitCodes.ok);
+	if (dryRun) {
+		sayWhatStays();
+		return report([], exitCodes.ok);
+	}
 	say(
 		`${styleText("yellow", "After this the host is as open as it was before setup.")}\n`,
 	);
@@ -335,6 +347,7 @@ async function undo(session: Session): Promise<number> {
 			? "\nThis host is as it was before.\n"
 			: "\nAll but what is named above is as it was before.\n",
 	);
+	sayWhatStays();
 	return report(left, left.length === 0 ? exitCodes.ok : exitCodes.finding);
 }
 

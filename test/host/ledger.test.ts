@@ -247,4 +247,32 @@ t.test("the ledger as a service of its own", booting(), async (t) => {
 			);
 		},
 	);
+
+	await t.test(
+		"undo says that what it has written stays, and where",
+		async (t) => {
+			const folder = "/var/lib/private/llamagate-ledger";
+			const advice = `What the ledger has written stays, in ${folder}. To delete it:\n  sudo rm -r ${folder} /var/lib/llamagate-ledger\n`;
+			const dry = await host.must(
+				...["llamagate", "setup", "--undo", "--dry-run"],
+			);
+			t.match(dry, advice);
+			t.match(await host.must("llamagate", "setup", "--undo", "--yes"), advice);
+			t.match(await host.sh(`ls ${folder}`), /^ledger\.sqlite$/m);
+			const again = await host.must(
+				...["llamagate", "setup", "--undo", "--yes", "--json"],
+			);
+			t.match(JSON.parse(again), { left: [], kept: [folder] });
+			await host.sh(advice.split("sudo ")[1] ?? "");
+			t.match(
+				JSON.parse(
+					await host.must(
+						...["llamagate", "setup", "--undo", "--yes", "--json"],
+					),
+				),
+				{ kept: [] },
+				"deleted as it says, nothing is left",
+			);
+		},
+	);
 });

@@ -211,8 +211,18 @@ t.test(
 		await debian.run("llamagate", "keys", "add", "laptop");
 		await debian.run("mkdir", "/var/lib/llamagate");
 		await debian.write("/var/lib/llamagate/state", "");
+		await debian.run("mkdir", "/etc/llamagate/alarms");
+		await debian.write("/etc/llamagate/alarms/ntfy", "https://ntfy.sh/gpu");
+		const ledger = "/var/lib/private/llamagate-ledger";
+		await debian.run("mkdir", "-p", ledger);
+		await debian.write(`${ledger}/ledger.sqlite`, "who used what");
 
-		await debian.run("dpkg", "--purge", "llamagate");
+		t.match(
+			await debian.run("dpkg", "--purge", "llamagate"),
+			`llamagate: the ledger stays in ${ledger}; remove it yourself\n`,
+		);
+		t.equal(await debian.read(`${ledger}/ledger.sqlite`), "who used what");
+		await debian.run("rm", "-r", ledger);
 		t.strictSame(await debian.traces(), []);
 		// Its number must not go to another user while files of it may be about.
 		t.match(await debian.run("getent", "passwd", "llamagate"), /^llamagate:/);

@@ -1,3 +1,4 @@
+import { readdir } from "node:fs/promises";
 import { isIP } from "node:net";
 import {
 	caCredential,
@@ -9,6 +10,9 @@ import { BadFileError, Finding } from "../../errors.ts";
 import { readPassword } from "../../ledger/postgres/password.ts";
 
 export const ledgerUnit = "llamagate-ledger.service";
+/** What it keeps; the unit has it lead to a folder of systemd's, as its user is there while it runs. */
+export const ledgerFolder = "/var/lib/llamagate-ledger";
+const privateFolder = "/var/lib/private/llamagate-ledger";
 /** What lets the ledger reach its database, and nothing else. */
 export const ledgerDropIn = `/etc/systemd/system/${ledgerUnit}.d/llamagate-database.conf`;
 
@@ -79,4 +83,10 @@ export async function databaseObstacle(
 		if (error instanceof Finding) return error.message;
 		throw error;
 	}
+}
+
+/** Where what the ledger has written stays when setup is taken back, if it has written anything. */
+export async function keptRecords(): Promise<string[]> {
+	const names = await readdir(privateFolder).catch(() => []);
+	return names.length > 0 ? [privateFolder] : [];
 }

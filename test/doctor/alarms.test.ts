@@ -1,0 +1,33 @@
+import t from "tap";
+import { alarmsDropIn, judgeAlarms } from "../../src/host/gate/alarms.ts";
+
+const ntfy = { name: "ntfy at ntfy.example", on: new Set(["canary"] as const) };
+const unit = { exists: true, isActive: true, dropIns: [alarmsDropIn] };
+
+t.test("alarms that can leave are well, and none are none", async (t) => {
+	t.match(judgeAlarms([], { ...unit, dropIns: [] }), { state: "absent" });
+	t.match(judgeAlarms([], undefined), { state: "absent" });
+	t.match(judgeAlarms([ntfy], unit), {
+		state: "ok",
+		evidence: ["ntfy at ntfy.example is told of canary"],
+	});
+	t.match(judgeAlarms([ntfy], undefined), { state: "ok" }, "without systemd");
+});
+
+t.test(
+	"a way out that is missing, not needed, or not used is told of",
+	async (t) => {
+		t.match(judgeAlarms([ntfy], { ...unit, dropIns: [] }), {
+			state: "finding",
+			evidence: [/has no way out to send them/, String],
+		});
+		t.match(judgeAlarms([ntfy], { ...unit, isActive: false }), {
+			state: "finding",
+			evidence: [/does not run/, String],
+		});
+		t.match(judgeAlarms([], unit), {
+			state: "finding",
+			evidence: [/has a way out all the same/],
+		});
+	},
+);
