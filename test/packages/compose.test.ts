@@ -158,7 +158,7 @@ t.test(
 			const file = path.join(
 				...[root, "docker/two-gates", path.basename(configFile)],
 			);
-			const { state, upstream } = parseConfig(
+			const { state, upstream, hosts } = parseConfig(
 				await readFile(file, "utf8"),
 				configFile,
 			);
@@ -173,7 +173,10 @@ t.test(
 						one.image === "ollama/ollama" && one.network_mode === network_mode,
 				)
 				.map(({ environment }) => `http://${environment?.OLLAMA_HOST}`);
-			t.strictSame(ollamas, [formatUpstream(upstream.target)]);
+			t.strictSame(
+				ollamas,
+				(hosts ?? [upstream]).map(({ target }) => formatUpstream(target)),
+			);
 		}
 
 		const { valkey } = services;
