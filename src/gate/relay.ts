@@ -114,10 +114,15 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 	}
 
 	answerMerged(): void {
-		void mergedAnswer(this.#state, this.exchange, this.#filter).then((list) => {
-			if (!Buffer.isBuffer(list)) this.refuse(list);
-			else if (!this.exchange.ended) this.#reply.sendWhole(list);
-		});
+		mergedAnswer(this.#state, this.exchange, this.#filter)
+			.then((list) => {
+				if (!Buffer.isBuffer(list)) this.refuse(list);
+				else if (!this.exchange.ended) this.#reply.sendWhole(list);
+			})
+			.catch((error: unknown) => {
+				this.#state.log.error({ err: error }, "lists could not be merged");
+				this.refuse(badGateway("upstream_garbage", "the lists cannot be read"));
+			});
 	}
 
 	moved(): void {
