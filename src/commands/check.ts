@@ -22,6 +22,7 @@ import {
 	parseAddress,
 	parseRange,
 } from "../net/ranges.ts";
+import { readSmallText } from "../net/smallReply.ts";
 import { describePortHolder } from "../system/portHolder.ts";
 import { createWhois } from "../tailscale/whois.ts";
 import type { Certificate } from "../tls/certificate.ts";
@@ -163,8 +164,15 @@ async function describeAddress(address: string, port: number): Promise<Line> {
 	const answer = await fetch(`http://${where}/api/version`, {
 		signal: AbortSignal.timeout(2_000),
 	}).catch(() => undefined);
-	await answer?.body?.cancel();
-	if (answer?.headers.get("www-authenticate")?.includes("llamagate") === true)
+	const said =
+		answer?.body == null
+			? ""
+			: await readSmallText(answer.body).catch(() => "");
+	if (
+		answer?.headers.get("www-authenticate")?.includes("llamagate") === true ||
+		// Where it speaks HTTPS it says so.
+		said.includes("this port speaks HTTPS")
+	)
 		return { subject, ok: true, says: `a gate runs on ${where} already` };
 	if (answer?.status === 200)
 		return {

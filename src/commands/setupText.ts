@@ -1,9 +1,11 @@
 import { readFile } from "node:fs/promises";
 import { styleText } from "node:util";
 import { createTwoFilesPatch } from "diff";
+import { loadConfig } from "../config/load.ts";
 import { tailscaleStatus } from "../host/tailscale/step.ts";
 import type { Journal } from "../setup/journal.ts";
 import type { Action, Inspection, Step } from "../setup/step.ts";
+import { findInstallation } from "../system/installation.ts";
 import { formatCommand } from "../system/run.ts";
 import { visible } from "../visible.ts";
 
@@ -100,12 +102,17 @@ export async function closing(
 			"",
 		);
 	const place = await tailscaleStatus();
+	const { configFile } = await findInstallation();
+	const hasTls = await loadConfig(configFile).then(
+		({ tls }) => tls !== undefined,
+		() => false,
+	);
 	const name = place?.magicDns
 		? (place.dnsName.split(".")[0] ?? "THIS-HOST")
 		: (place?.addresses[0] ?? "THIS-HOST");
 	lines.push(
 		"Try it from another device of your tailnet:",
-		`  curl -H "Authorization: Bearer KEY" http://${name}:11434/api/tags`,
+		`  curl -H "Authorization: Bearer KEY" ${hasTls ? `https://${place?.dnsName || name}` : `http://${name}`}:11434/api/tags`,
 		"Then:",
 		"  llamagate connect            what to paste into your clients",
 		"  llamagate policy print       a policy for your tailnet's admin console",

@@ -83,10 +83,12 @@ export async function callTwice(
 /**
  * @param origin `http://host:port`
  * @param addresses those that the host has; no other is connected to
+ * @param isOwnHost whether they are this host's own, where it does not matter who vouches for a certificate
  */
 export function openCaller(
 	origin: string,
 	addresses: readonly string[],
+	isOwnHost = false,
 ): Caller {
 	const known = addresses.map((address) => ({
 		address,
@@ -98,7 +100,7 @@ export function openCaller(
 			timeout: connectTimeoutMs,
 			autoSelectFamily: true,
 			// Else NODE_TLS_REJECT_UNAUTHORIZED in the environment would switch it off.
-			rejectUnauthorized: true,
+			rejectUnauthorized: !isOwnHost,
 			lookup: (_host, { all }, done) => {
 				const [first] = known;
 				if (all === true || first === undefined) done(null, known);

@@ -140,7 +140,7 @@ function adviceFor(code: string): string {
 			code,
 		)
 	)
-		return "llamagate itself speaks http://; with https:// the certificate of what is in front of it must be good for that name.";
+		return "llamagate speaks http:// unless listen.tls says otherwise; with https:// its certificate, or that of what is in front of it, must be good for that name: use the whole name, not the address (on the server: sudo llamagate status).";
 	if (
 		code.startsWith("HPE_") ||
 		code === "UND_ERR_SOCKET" ||

@@ -11,6 +11,7 @@ import {
 import { formatHostPort } from "../../net/ranges.ts";
 import { asLocal, type Caller, openCaller } from "../../probe/caller.ts";
 import { checkWithoutKey } from "../../probe/withoutKey.ts";
+import type { TlsStatus } from "../../tls/keeper.ts";
 import { askGate, followed, noUnit } from "./inspect.ts";
 import { localSocket } from "./step.ts";
 
@@ -61,10 +62,17 @@ export async function examineRefusals(patient: Patient): Promise<Outcome> {
 	if (missing !== undefined && (await askGate(patient)).kind !== "status")
 		return missing;
 	const { port, addresses } = await followed();
+	const tls = await tlsOf(patient);
 	const ways: { readonly name: string; readonly caller: Caller }[] =
 		addresses.map((address) => ({
 			name: formatHostPort(address, port),
-			caller: openCaller(`http://${formatHostPort(address, port)}`, [address]),
+			caller: openCaller(
+				tls === undefined
+					? `http://${formatHostPort(address, port)}`
+					: `https://${tls.names[0]}:${port}`,
+				[address],
+				true,
+			),
 		}));
 	const hasLocal = await stat(localSocket).then(
 		() => true,
@@ -102,14 +110,29 @@ export async function examineRefusals(patient: Patient): Promise<Outcome> {
 		: unknown(...evidenceOf("unknown"));
 }
 
-export async function examineKey({ key }: Patient): Promise<Outcome> {
+/** `undefined` where the gate speaks plain HTTP, or does not say. */
+async function tlsOf(patient: Patient): Promise<TlsStatus | undefined> {
+	const asked = await askGate(patient);
+	return asked.kind === "status" ? asked.status.tls : undefined;
+}
+
+export async function examineKey(patient: Patient): Promise<Outcome> {
+	const { key } = patient;
 	if (key === undefined)
 		return unknown("give a key with --key-stdin to try it");
 	const { device, port, addresses } = await followed();
 	const [address] = addresses;
 	if (address === undefined)
 		return unknown(`${device} has no Tailscale address to call`);
-	const server = `http://${formatHostPort(address, port)}`;
+	const tls = await tlsOf(patient);
+	if (tls?.source === "files")
+		return unknown(
+			"the gate has a certificate of your own, which this host need not trust; try it from a client: llamagate connect --server https://NAME:PORT --key-stdin --try",
+		);
+	const server =
+		tls === undefined
+			? `http://${formatHostPort(address, port)}`
+			: `https://${tls.names[0]}:${port}`;
 	const tried = await tryOut(
 		server,
 		key,

@@ -16,6 +16,7 @@ import { runProgram } from "../../system/run.ts";
 import { createWhois } from "../../tailscale/whois.ts";
 import { version } from "../../version.ts";
 import { examineAlarms } from "./alarms.ts";
+import { examineCertificate } from "./certificate.ts";
 import { examineFiles, exists, filesOf } from "./files.ts";
 import { examineBareHosts, examineHosts } from "./hosts.ts";
 import {
@@ -269,6 +270,17 @@ export const gateExaminations: readonly Examination[] = [
 		fix: "look at Valkey's own log, and: journalctl -u llamagate -g state_",
 		needsRoot: true,
 		examine: examineState,
+	},
+	{
+		id: "gate.certificate",
+		group,
+		layer,
+		title: "The certificate of HTTPS is good for some weeks, and for this node",
+		severity: "high",
+		why: "Once it has ended, or while there is none, no client gets through.",
+		fix: "sudo llamagate status says what keeps a new one away; docs/https.md has both ways to one",
+		needsRoot: true,
+		examine: examineCertificate,
 	},
 	{
 		id: "gate.watchdog",
