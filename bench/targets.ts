@@ -68,7 +68,7 @@ export async function withTargets<T>(
 		notes: readonly string[],
 		upstream: Upstream,
 	) => Promise<T>,
-	{ names = everyName, gate = {} }: Wanted = {},
+	{ names = everyName, gate = {}, tls }: Wanted = {},
 ): Promise<T> {
 	const children: ChildProcess[] = [];
 	try {
@@ -77,7 +77,7 @@ export async function withTargets<T>(
 		const { port } = upstream;
 		const targets: Target[] = [{ name: "direct", port, pids: [], readyMs: 0 }];
 		const notes: string[] = [];
-		for (const { name, open } of ways(stage, gate)) {
+		for (const { name, open } of ways(stage, gate, tls)) {
 			if (!names.includes(name)) continue;
 			const folder = path.join(stage.folder, `${name}-${++opened}`);
 			await mkdir(folder);
@@ -109,6 +109,13 @@ interface Wanted {
 	/** The ways that are measured; all if nothing is said. */
 	readonly names?: readonly string[];
 	readonly gate?: GateOptions;
+	/** The gate and Caddy speak TLS with this certificate and key. */
+	readonly tls?: TlsFiles;
+}
+
+interface TlsFiles {
+	readonly certFile: string;
+	readonly keyFile: string;
 }
 
 /** What a workload wants of the gate's configuration. */
@@ -124,9 +131,13 @@ export interface GateOptions {
 	readonly ruledKeys?: boolean;
 }
 
-function ways(stage: Stage, gate: GateOptions): { name: string; open: Open }[] {
+function ways(
+	stage: Stage,
+	gate: GateOptions,
+	tls: TlsFiles | undefined,
+): { name: string; open: Open }[] {
 	const gateAt = (root: string): Open => {
-		return (...args) => openGate(root, gate, ...args);
+		return (...args) => openGate(root, { ...gate, tls }, ...args);
 	};
 	const found: { name: string; open: Open }[] = [
 		{
@@ -140,7 +151,7 @@ function ways(stage: Stage, gate: GateOptions): { name: string; open: Open }[] {
 		if (versionOf(name) !== undefined)
 			found.push({
 				name,
-				open: (...args) => openPeer(name, stage.peerLog, ...args),
+				open: (...args) => openPeer(name, stage.peerLog, tls, ...args),
 			});
 	return found;
 }
@@ -148,7 +159,7 @@ function ways(stage: Stage, gate: GateOptions): { name: string; open: Open }[] {
 /** The real program as it is published; its log goes to a file. */
 async function openGate(
 	root: string,
-	options: GateOptions,
+	options: GateOptions & { readonly tls?: TlsFiles | undefined },
 	folder: string,
 	upstreamPort: number,
 	children: ChildProcess[],
@@ -159,7 +170,10 @@ async function openGate(
 	await writeFile(
 		configFile,
 		JSON.stringify({
-			listen: { address: "127.0.0.1", port },
+			listen: {
+				...{ address: "127.0.0.1", port },
+				...(options.tls && { tls: options.tls }),
+			},
 			sources: [sources],
 			upstream: {
 				url: `http://127.0.0.1:${upstreamPort}`,
@@ -243,6 +257,7 @@ async function openGate(
 async function openPeer(
 	name: Peer,
 	log: boolean,
+	tls: TlsFiles | undefined,
 	folder: string,
 	upstreamPort: number,
 	children: ChildProcess[],
@@ -255,6 +270,8 @@ async function openPeer(
 		key,
 		sources,
 		log: log ? "on" : "off",
+		certFile: tls?.certFile ?? "",
+		keyFile: tls?.keyFile ?? "",
 		user: process.getuid?.() === 0 ? "user root;" : "",
 	};
 	const templateName = {
@@ -273,6 +290,11 @@ async function openPeer(
 			// Lines for one of the two cases only.
 			.replace(/^.*#log=(on|off)$\n/gm, (line, when) =>
 				when === values.log ? line.replace(/ *#log=.*$/m, "") : "",
+			)
+			.replace(/^.*#tls=(on|off)$\n/gm, (line, when) =>
+				(when === "on") === (tls !== undefined)
+					? line.replace(/ *#tls=.*$/m, "")
+					: "",
 			)
 			.replace(/\{\{(\w+)\}\}/g, (_, word: string) => values[word] ?? ""),
 	);

@@ -1,0 +1,105 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import t from "tap";
+import { makeAuthority } from "../../support/certificates.ts";
+import { type RunResult, spawnGate, testKeys } from "../../support/gate.ts";
+import { startOllama } from "../ollama.ts";
+import { realParts } from "../parts.ts";
+import { clientFolder } from "./install.ts";
+
+async function runProgram(
+	[program = "", ...args]: readonly string[],
+	{
+		input = "",
+		...options
+	}: { input?: string; cwd?: string; env?: NodeJS.ProcessEnv } = {},
+): Promise<RunResult> {
+	const child = spawn(program, args, { ...options, stdio: "pipe" });
+	let stdout = "";
+	let stderr = "";
+	child.stdout.setEncoding("utf8").on("data", (text: string) => {
+		stdout += text;
+	});
+	child.stderr.setEncoding("utf8").on("data", (text: string) => {
+		stderr += text;
+	});
+	child.stdin.on("error", () => {});
+	child.stdin.end(input);
+	const [code] = (await once(child, "close")) as [number | null];
+	return { code, stdout, stderr };
+}
+
+/** A program of this folder, as a person runs it who has an authority of their own. */
+async function runClient(
+	name: "openai-js" | "ollama-js",
+	task: string,
+	server: string,
+	caFile: string | undefined,
+): Promise<RunResult> {
+	const program = path.join(import.meta.dirname, "programs", `${name}.mjs`);
+	return runProgram([process.execPath, "--input-type=module", "-"], {
+		cwd: clientFolder(realParts().folder, name),
+		input: await readFile(program, "utf8"),
+		env: {
+			PATH: process.env.PATH ?? "",
+			...{ SERVER: server, KEY: testKeys.user, MODEL: "smol", TASK: task },
+			...(caFile !== undefined && { NODE_EXTRA_CA_CERTS: caFile }),
+		},
+	});
+}
+
+t.test("curl, openai and ollama reach the gate by HTTPS", async (t) => {
+	const ollama = await startOllama(t);
+	const { caFile, issue } = await makeAuthority(t);
+	const pair = await issue();
+	const gate = await spawnGate(t, {
+		upstreamUrl: ollama.url,
+		config: {
+			listen: { tls: { certFile: "gate.crt", keyFile: "gate.key" } },
+		},
+		files: { "gate.crt": pair.cert, "gate.key": pair.key },
+	});
+	const server = gate.url.replace("http:", "https:");
+
+	await t.test("curl streams, over HTTP/1.1", async (t) => {
+		const curl = ["curl", "-sSN", "-w", "\n%{http_version} %{http_code}\n"];
+		const { stdout, stderr } = await runProgram([
+			...[...curl, "--cacert", caFile],
+			...["-H", `Authorization: Bearer ${testKeys.user}`],
+			...[
+				"-d",
+				'{"model":"smol","prompt":"Hello!","options":{"num_predict":8}}',
+			],
+			`${server}/api/generate`,
+		]);
+		t.match(stdout, /"done":true[^\n]*\n\n1\.1 200\n$/, stderr);
+	});
+
+	await t.test(
+		"curl does not take an authority that it does not know",
+		async (t) => {
+			const { code, stderr } = await runProgram(["curl", "-sS", `${server}/`]);
+			t.equal(code, 60, stderr);
+		},
+	);
+
+	for (const name of ["openai-js", "ollama-js"] as const)
+		await t.test(`${name} with NODE_EXTRA_CA_CERTS`, async (t) => {
+			const chat = await runClient(name, "chat", server, caFile);
+			t.equal(chat.code, 0, chat.stderr);
+			t.match(chat.stdout, /\w/);
+			const before = gate.log.length;
+			const left = await runClient(name, "abort", server, caFile);
+			t.match(left.stdout, /\w|^$/);
+			await gate.logged(
+				(line) =>
+					gate.log.indexOf(line) >= before &&
+					["client_gone", "ok"].includes(String(line.outcome)),
+			);
+			const strange = await runClient(name, "chat", server, undefined);
+			t.not(strange.code, 0);
+			t.match(strange.stderr, /fetch failed|certificate|Connection error/i);
+		});
+});
