@@ -44,7 +44,7 @@ async function runClient(
 		input: await readFile(program, "utf8"),
 		env: {
 			PATH: process.env.PATH ?? "",
-			...{ SERVER: server, KEY: testKeys.user, MODEL: "smol", TASK: task },
+			...{ SERVER: server, KEY: testKeys.user, MODEL: "short", TASK: task },
 			...(caFile !== undefined && { NODE_EXTRA_CA_CERTS: caFile }),
 		},
 	});
@@ -52,6 +52,15 @@ async function runClient(
 
 t.test("curl, openai and ollama reach the gate by HTTPS", async (t) => {
 	const ollama = await startOllama(t);
+	// Or it goes on until it is done with its own context.
+	const made = await fetch(`${ollama.url}/api/create`, {
+		method: "POST",
+		body: JSON.stringify({
+			...{ model: "short", from: "smol", stream: false },
+			parameters: { num_predict: 8, num_ctx: 2048 },
+		}),
+	});
+	t.equal(made.status, 200, await made.text());
 	const { caFile, issue } = await makeAuthority(t);
 	const pair = await issue();
 	const gate = await spawnGate(t, {
