@@ -7,7 +7,7 @@ import {
 	type Patient,
 	unknown,
 } from "../../doctor/check.ts";
-import { createWhois } from "../../tailscale/localApi.ts";
+import { createWhois } from "../../tailscale/whois.ts";
 import { noticeMs, type TlsStatus } from "../../tls/keeper.ts";
 import { askGate } from "./inspect.ts";
 
