@@ -268,7 +268,7 @@ function describeHosts(
 				subject: "upstream",
 				ok: why === undefined && !isBare,
 				says: isBare
-					? `${name} at ${url} answers without a key: whoever reaches it has all of it; on that host: sudo llamagate setup`
+					? `${name} at ${url} answers without a key: anyone who reaches it has all of it; on that host: sudo llamagate setup`
 					: why === undefined
 						? `${name} answers at ${url}, and has ${models} model(s)`
 						: `${name} at ${url} is of no use: ${why}`,

@@ -22,7 +22,7 @@ Serves a page that shows the gate live: who is at work and who waits, tokens a
 second, first tokens, refusals, models, budgets, each user's share of the GPU,
 and how doctor's last look ended. It changes nothing. It goes on until Ctrl-C.
 
-It listens on loopback alone, and whoever is on this machine may read it. For
+It listens on loopback alone, and anyone who is on this machine may read it. For
 the tailnet, have tailscale serve bring people, and say under which name and
 whom:
 
@@ -101,7 +101,7 @@ function readListen(text: string): { host: string; port: number } {
 	const listen = parseLoopbackPort(text);
 	if (listen === undefined)
 		throw new UsageError(
-			`--listen ${text} is no loopback address and port such as ${defaultListen}; the page listens nowhere else. For the tailnet use: tailscale serve, with --host and --allow`,
+			`--listen ${text} is not a loopback address and port such as ${defaultListen}; the page listens nowhere else. For the tailnet use: tailscale serve, with --host and --allow`,
 		);
 	return listen;
 }
@@ -113,7 +113,7 @@ function readPeople(
 	for (const host of hosts)
 		if (!/^[a-z0-9-]+(\.[a-z0-9-]+)*$/i.test(host))
 			throw new UsageError(
-				`--host ${host} is no name such as gpu.tail1a2b.ts.net`,
+				`--host ${host} is not a name such as gpu.tail1a2b.ts.net`,
 			);
 	if (hosts.length > 0 && logins.length === 0)
 		throw new UsageError(

@@ -47,7 +47,7 @@ export const alarmsSchema = {
 				type: "string",
 				minLength: 1,
 				"x-expected": "a path",
-				// Somebody may have the address in the wrong place.
+				// A person may have the address in the wrong place.
 				"x-secret": true,
 				examples: ["alarms/ntfy"],
 			},
@@ -77,7 +77,7 @@ export const alarmsSchema = {
 		'Whom the ledger tells at once (docs/alarms.md): `url` is a topic of ntfy or a webhook of Slack or Discord, a secret, so that a file with one must be its owner\'s alone; or `urlFile` names a file that holds it, relative to this one. `on` (default: all) chooses from `canary`, `lockout`, `budget`, `upstream_down`, `key_expiring`; `form` (default: by the host) says whose JSON it is: `"ntfy"`, `"slack"` or `"discord"`. It needs the section `ledger`.',
 } as const;
 
-/** What of an alarm the schema cannot tell, and where it stands. */
+/** What of an alarm the schema cannot tell, and where it is. */
 export function alarmMistakes(
 	alarms: readonly AlarmEntry[],
 	hasLedger: boolean,

@@ -184,7 +184,7 @@ export function parseConfig(text: string, file: string): Settings {
 		if (given.upstream?.url !== undefined)
 			refuse(
 				["upstream", "url"],
-				'stands beside upstreams; keep one. With upstreams, make this one of its entries: { "name": …, "url": … }',
+				'is there beside upstreams; keep one. With upstreams, make this one of its entries: { "name": …, "url": … }',
 			);
 	} else if (target === undefined)
 		refuse(

@@ -397,7 +397,7 @@ export const configSchema = {
 							'Budgets that keys share: each has a name and what a key\'s `budget` has, such as `{ "family": { "gpu": "2h", "per": "day" } }`. A key is in one by its `group` (docs/usage.md).',
 					},
 				},
-				"Budgets: a key's own stands in the keys file, those of groups here (docs/usage.md).",
+				"Budgets: a key's own is in the keys file, those of groups here (docs/usage.md).",
 			),
 			state: {
 				...optionalSection(

@@ -1,6 +1,6 @@
 import path from "node:path";
 
-/** What `listen.tls` says, as it stands in a file. */
+/** What `listen.tls` says, as it is in a file. */
 export type TlsSetting =
 	| "off"
 	| "tailscale"

@@ -88,7 +88,7 @@ function judgeLogin(
 	return allow === "any" || allow.has(login.toLowerCase())
 		? { kind: "granted", login }
 		: denied(
-				`${login.slice(0, 200)} may not see this page; whoever runs it lets logins in with --allow`,
+				`${login.slice(0, 200)} may not see this page; its owner lets logins in with --allow`,
 			);
 }
 

@@ -9,7 +9,7 @@ const maxPoints = 600;
 const maxGapSeconds = 5;
 const unknown = [null, null, null, null, null] as const;
 
-/** What the curves are drawn from: the last ten minutes, as far as somebody watched. */
+/** What the curves are drawn from: the last ten minutes, as far as anybody watched. */
 export class History {
 	#points: Point[] = [];
 

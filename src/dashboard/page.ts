@@ -79,5 +79,5 @@ ${figure("c-speed", "Tokens a second", [])}
 ${figure("c-load", "Requests", [key("at work", "first"), key("waiting", "second")])}
 ${figure("c-first", "First token, seconds", [key("median", "first"), key("95 %", "second")])}
 </div>
-<p class="note">As far as somebody watched: while nobody does, nobody counts.</p>
+<p class="note">As far as anybody watched: while nobody does, nobody counts.</p>
 </section>`;

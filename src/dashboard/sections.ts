@@ -50,7 +50,7 @@ export function renderSections(snapshot: Snapshot): Sections {
 	) as Sections;
 }
 
-/** In words of its own: what was tried is for whoever runs the page. */
+/** In words of its own: what was tried is for the owner of the page. */
 function away(kind: Snapshot["gate"]["kind"]): Markup {
 	const why =
 		kind === "strange"
@@ -165,7 +165,7 @@ ${rows.length === 0 ? html`<p>Nothing.</p>` : table("Refusals", ["Reason", "Requ
 ${locked}`;
 }
 
-/** How it stands; where the host is weak is for its root alone. */
+/** How it is; where the host is weak is for its root alone. */
 function doctor(last: LastResult, nowMs: number): Markup {
 	const { tone, sentence, more } = describe(last, nowMs);
 	return html`<h2 id="h-doctor">Doctor</h2>

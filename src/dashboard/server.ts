@@ -20,7 +20,7 @@ const maxHeadBytes = 16 * 1024;
 /** Browsers ask for nothing else. */
 const methods = new Set(["GET", "HEAD"]);
 
-/** Of every reply. Nothing but this page's own files may run, load or be asked. */
+/** Of every reply. Only this page's own files may run, load or be asked. */
 const safeHeaders = {
 	"content-security-policy":
 		"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types llamagate",

@@ -24,7 +24,7 @@ const quietMs = 15_000;
 
 /**
  * The open pages. While there are any, the gate is looked at once a second for
- * all of them; each is sent what has changed, and whoever does not take it is
+ * all of them; each is sent what has changed, and anyone who does not take it is
  * dropped, and comes again by itself.
  */
 export class Viewers {

@@ -212,7 +212,7 @@ function identify(
 		state.accessLog.enterCanaryUse(canary, address, requestId);
 		state.raise(
 			"canary",
-			`the canary key "${canary}" was used by ${address}: whoever has it has been where it was kept`,
+			`the canary key "${canary}" was used by ${address}: anyone who has it has been where it was kept`,
 		);
 	}
 	return authentication;

@@ -16,7 +16,7 @@ import { badGateway, busy } from "./upstreamFault.ts";
 
 /** Lists that are put together of what all hosts say. */
 const mergedPaths = new Set(["/api/tags", "/api/ps", "/v1/models"]);
-/** Of what stands below /v1 in the table: Ollama's own alone. */
+/** Of what is below /v1 in the table: Ollama's own alone. */
 const onlyOllama = new Set(["/v1/responses/compact"]);
 /** Replies that another host may have a better answer to. */
 const tooBusy = new Set([429, 503]);

@@ -58,7 +58,7 @@ interface Taken {
 
 /**
  * Has connections encrypted. A handshake costs the gate a signature, and costs
- * whoever asks for it a packet, so each address has only so many under way and
+ * anyone who asks for it a packet, so each address has only so many under way and
  * only so many a second; those beyond wait, and streams do not feel it.
  */
 export class Handshakes {
@@ -122,7 +122,7 @@ export class Handshakes {
 
 	/**
 	 * Encrypts a connection, in its turn, or closes it. One that says nothing costs
-	 * nothing but its place.
+	 * only its place.
 	 */
 	begin(connection: Connection, socket: Socket, taken: Taken): void {
 		const id = tupleOf(socket);

@@ -15,7 +15,7 @@ const lookupMs = 2_000;
 
 /**
  * Reads the keys for other hosts, and looks where their names lead. A name that
- * is not found is no mistake: its host is down until it is.
+ * is not found is not a mistake: its host is down until it is.
  *
  * @returns the keys by the hosts' names
  * @throws {BadFileError} with the line of every host that will not do

@@ -132,11 +132,11 @@ export class MergedLists {
 
 function shapeOf(path: string): Shape {
 	const shape = shapes[path];
-	if (shape === undefined) throw new Error(`${path} is no list`);
+	if (shape === undefined) throw new Error(`${path} is not a list`);
 	return shape;
 }
 
-/** Those entries that have a name; `undefined` for what is no list. */
+/** Those entries that have a name; `undefined` for what is not a list. */
 function read(
 	text: string,
 	{ list, name }: Shape,

@@ -35,7 +35,7 @@ export class Pacer {
 		return Math.max(0, nextAtMs - nowMs);
 	}
 
-	/** Has nothing more of somebody done until the longest wait is over, and little then. */
+	/** Has nothing more of a client done until the longest wait is over, and little then. */
 	exhaust(who: string, nowMs: number): void {
 		const { longestWaitMs } = this.#pace();
 		this.#nextAtMs.set(who, nowMs + 2 * longestWaitMs);

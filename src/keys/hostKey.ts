@@ -4,7 +4,7 @@ import { isOpenToOthers } from "../config/secretFile.ts";
 import { BadFileError } from "../errors.ts";
 
 /**
- * Reads the key that another host has given this gate. Whoever has it may use
+ * Reads the key that another host has given this gate. Anyone who has it may use
  * that host, so nobody but its owner may read the file; one of root's may be shown
  * to the daemon's group.
  *

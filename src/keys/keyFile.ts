@@ -293,7 +293,7 @@ export function parseKeys(
 		if (key.group !== undefined && groups?.has(key.group) === false)
 			refuse(
 				["keys", index, "group"],
-				`is no group of budgets.groups in the configuration${groups.size === 0 ? ", which has none" : `; known: ${[...groups].join(", ")}`}`,
+				`is not a group of budgets.groups in the configuration${groups.size === 0 ? ", which has none" : `; known: ${[...groups].join(", ")}`}`,
 			);
 		for (const [turn, previous] of (key.previous ?? []).entries()) {
 			times.push([

@@ -146,7 +146,7 @@ function serve(socket: Socket, book: Book, alarms: AlarmDispatcher): void {
 
 type Asked = Record<string, unknown>;
 
-/** @returns `undefined` where it is no JSON */
+/** @returns `undefined` where it is not JSON */
 function readQuestion(line: string): Asked | undefined {
 	try {
 		return Object(JSON.parse(line)) as Asked;
@@ -155,7 +155,7 @@ function readQuestion(line: string): Asked | undefined {
 	}
 }
 
-/** @returns `undefined` where it is no matter of alarms */
+/** @returns `undefined` where it does not concern alarms */
 function alarmAnswer(
 	{ alarm, trial }: Asked,
 	alarms: AlarmDispatcher,

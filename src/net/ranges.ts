@@ -100,7 +100,7 @@ export function isLoopbackAddress(text: string): boolean {
 	return address !== undefined && liesIn(address, loopbackRanges);
 }
 
-/** Reads `127.0.0.1:9464` or `[::1]:9464`; `undefined` for whatever is no address and port of loopback. */
+/** Reads `127.0.0.1:9464` or `[::1]:9464`; `undefined` for whatever is not an address and port of loopback. */
 export function parseLoopbackPort(
 	text: string,
 ): { readonly host: string; readonly port: number } | undefined {

@@ -109,7 +109,7 @@ export function readPair(
 	);
 }
 
-/** What stands in PEM in a text, block by block; one without an end goes to the text's. */
+/** What is in PEM in a text, block by block; one without an end goes to the text's. */
 function blocksOf(text: string): Block[] {
 	const blocks: Block[] = [];
 	for (const match of text.matchAll(

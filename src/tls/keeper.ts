@@ -46,7 +46,7 @@ interface Options {
 
 /**
  * Keeps a good certificate in force: takes files over when they have changed,
- * has tailscaled renew its own in time, and says what stands in the way. What was
+ * has tailscaled renew its own in time, and says what is in the way. What was
  * in force stays so until there is something better, and nothing is written anywhere.
  */
 export class CertificateKeeper {
@@ -214,7 +214,7 @@ export class CertificateKeeper {
 		this.#later(this.#delayMs(), () => this.#lookAtTailscale());
 	}
 
-	/** @returns what stands in the way */
+	/** @returns what is in the way */
 	async #renew(turn: number): Promise<string | undefined> {
 		const answer = await createWhois({ socket: this.#socket }).status();
 		if (turn !== this.#turn) return undefined;

@@ -44,7 +44,7 @@ t.test("it lets no tailnet in without being told whom", async (t) => {
 	});
 	t.match(await run(gate, "--host", "https://gpu.example/", "--allow", "any"), {
 		code: 2,
-		stderr: /is no name/,
+		stderr: /is not a name/,
 	});
 });
 

@@ -277,7 +277,7 @@ const mistakes: [string, unknown, RegExp][] = [
 			upstream: { url: "http://127.0.0.1:11434" },
 			upstreams: [{ name: "a", url: "http://127.0.0.1:11435" }],
 		},
-		/line 1: upstream\.url: stands beside upstreams; keep one/,
+		/line 1: upstream\.url: is there beside upstreams; keep one/,
 	],
 	["no hosts", { upstreams: [] }, /upstreams: expected a list of at least one/],
 	[

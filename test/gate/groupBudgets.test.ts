@@ -200,7 +200,7 @@ t.test(
 			mistakes: [
 				{
 					path: "keys[1].group",
-					message: /^is no group of budgets\.groups .*; known: family$/,
+					message: /^is not a group of budgets\.groups .*; known: family$/,
 					line: 1,
 				},
 			],

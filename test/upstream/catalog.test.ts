@@ -44,7 +44,7 @@ t.test(
 	},
 );
 
-t.test("what is no list is not read as one", async (t) => {
+t.test("what is not a list is not read as one", async (t) => {
 	for (const text of [
 		"",
 		"null",

@@ -15,7 +15,7 @@ const trusted =
 
 /**
  * Makes one element's content that of another, and leaves what is the same as it
- * is: whoever reads, selects or scrolls there is not disturbed.
+ * is: anyone who reads, selects or scrolls there is not disturbed.
  */
 function morph(from, to) {
 	for (const [at, wanted] of [...to.childNodes].entries()) {

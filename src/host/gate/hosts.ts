@@ -47,7 +47,7 @@ export async function examineBareHosts(patient: Patient): Promise<Outcome> {
 		await tried(patient),
 		({ isBare }) => isBare,
 		({ name, url, isBare }) =>
-			`${name} (${url}) ${isBare ? "answers without a key: whoever reaches it has all of it" : "answers nobody without a key, or is on this machine"}`,
+			`${name} (${url}) ${isBare ? "answers without a key: anyone who reaches it has all of it" : "answers nobody without a key, or is on this machine"}`,
 	);
 }
 

@@ -15,10 +15,10 @@ export type Raise = (subject: AlarmSubject, text: string) => void;
 export const maxTextLength = 400;
 
 /**
- * Reads what came over the ledger's socket: whoever has taken a gate over may
+ * Reads what came over the ledger's socket: anyone who has taken a gate over may
  * send anything.
  *
- * @returns `undefined` where it is no alarm
+ * @returns `undefined` where it is not an alarm
  */
 export function readAlarm(value: unknown): Alarm | undefined {
 	const { subject, text } = Object(value) as Record<keyof Alarm, unknown>;

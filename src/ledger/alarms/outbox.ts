@@ -2,7 +2,7 @@ import { type Alarm, maxTextLength } from "./alarm.ts";
 
 /** What a ledger has to take yet; more are dropped, and counted. */
 const maxWaiting = 32;
-/** The same again within so long is no news. */
+/** The same again within so long is not new. */
 const quietMs = 3_600_000;
 /** So many are known not to be news; beyond that the oldest is. */
 const maxKnown = 256;
@@ -31,7 +31,7 @@ export class AlarmOutbox {
 
 	/**
 	 * @param nowMs any clock that only moves forward
-	 * @returns it with its number, or `undefined` if it is no news, or there is no room
+	 * @returns it with its number, or `undefined` if it is not new, or there is no room
 	 */
 	add({ subject, text }: Alarm, nowMs: number): Numbered | undefined {
 		const id = `${subject} ${text}`;

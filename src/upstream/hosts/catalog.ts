@@ -3,7 +3,7 @@ import { parseModelName } from "../../ollama/modelName.ts";
 
 /**
  * What a host says that it has, and what of that is loaded. It is read strictly:
- * what is no such list is no reason to send anything there.
+ * what is no such list is not a reason to send anything there.
  */
 
 /** More models than anybody has. */

@@ -12,7 +12,7 @@ export interface Tried {
 	readonly models: number | undefined;
 	/** What is wrong; `undefined` where nothing is. */
 	readonly why: string | undefined;
-	/** It lets somebody in who shows no key, and is no llamagate that knows whose device this is. */
+	/** It lets a person in who shows no key, and is not a llamagate that knows whose device this is. */
 	readonly isBare: boolean;
 }
 
