@@ -51,6 +51,8 @@ function rowOf(
 
 /** "5.2 GiB", and how much of it the GPU has where that is not all. */
 function memoryOf({ sizeBytes, vramBytes }: LoadedModel): string {
+	// Ollama does not know of every runner; on a CPU it may say so of each.
+	if (sizeBytes === 0) return "–";
 	const size = formatBytes(sizeBytes);
 	if (vramBytes >= sizeBytes) return size;
 	return vramBytes === 0

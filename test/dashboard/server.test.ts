@@ -225,6 +225,30 @@ t.test("a gate that goes away is told of, and waited for", async (t) => {
 	t.match(await until(/At work/), { sections: { models: /Models/ } });
 });
 
+t.test("a model's memory and its end are told as they are", async (t) => {
+	const gib = 2 ** 30;
+	const inMs = (ms: number) => new Date(Date.now() + ms).toISOString();
+	const loaded = [
+		["whole", 5 * gib, 5 * gib, inMs(299_900), "5.0 GiB</td>", "in 5 min"],
+		["part", 40 * gib, 10 * gib, inMs(30_900), "40 GiB, 25 % on", /in \d\d s/],
+		["cpu", 300 * 2 ** 20, 0, inMs(-5), "300 MiB, on the CPU", "now"],
+		["kept", gib, gib, "2318-01-01T00:00:00Z", "1.0 GiB</td>", "never"],
+		["untold", 0, 0, null, ">–</td>", ">–</td>"],
+	] as const;
+	const gate = await startFakeGate(t, () => ({
+		...idleLive(),
+		loaded: loaded.map(([name, sizeBytes, vramBytes, expiresAt]) => ({
+			...{ name, sizeBytes, vramBytes, expiresAt },
+		})),
+	}));
+	const { url } = await startDashboard(t, gate);
+	const rows = (await textOf(url)).split("<tr>");
+	for (const [name, , , , ...texts] of loaded) {
+		const row = rows.find((text) => text.includes(`<bdi>${name}</bdi>`)) ?? "";
+		for (const text of texts) t.match(row, text, name);
+	}
+});
+
 t.test("whatever names hold is shown as text", async (t) => {
 	const evil = '<img src=x onerror="alert(1)">\u202e\u0007';
 	const gate = await startFakeGate(t, () => ({
