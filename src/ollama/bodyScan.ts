@@ -470,12 +470,13 @@ export class BodyScan {
 		if (this.#wanted === unwanted) return;
 		if (this.#wanted === asMapped) this.#noteMapped("");
 		if (this.#wanted === asField && this.#field !== undefined) {
+			const text = this.#raw?.toString("utf8", 0, this.#rawBytes) ?? "";
 			const scalar =
 				this.#rawBytes > maxScalarBytes
 					? undefined
-					: parseScalar(
-							`${mark}${this.#raw?.toString("utf8", 0, this.#rawBytes) ?? ""}${mark}`,
-						);
+					: mark === '"' && !escapedOrControl.test(text)
+						? text
+						: parseScalar(mark + text + mark);
 			if (scalar === undefined)
 				this.#refuse(`the body's "${this.#field.field}" cannot be read`);
 			else this.#fields.set(this.#field.field, scalar);
@@ -620,6 +621,10 @@ export class BodyScan {
 		return piece.length;
 	}
 }
+
+/** What in a string is not what it looks like, or may not be there (RFC 8259, 7). */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is looked for
+const escapedOrControl = /[\\\u0000-\u001f]/;
 
 function parseScalar(text: string): Scalar | undefined {
 	try {

@@ -65,6 +65,9 @@ export type ReplyFormat = "ndjson" | "sse" | "opaque";
 
 /** The framing that a Content-Type announces. */
 export function replyFormatOf(contentType: string | undefined): ReplyFormat {
+	// As Ollama writes the most common ones.
+	if (contentType === "application/x-ndjson") return "ndjson";
+	if (contentType === "application/json; charset=utf-8") return "opaque";
 	const type = contentType?.split(";", 1)[0]?.trim().toLowerCase();
 	if (type === "application/x-ndjson") return "ndjson";
 	return type === "text/event-stream" ? "sse" : "opaque";
