@@ -24,7 +24,13 @@ export function models({ top, loaded }: GateLive, nowMs: number): Markup {
 			.map(([, model]) => rowOf(model.name, undefined, model, nowMs)),
 	];
 	const head = [
-		...["Model", "State", "Memory", "Unloads", "At work", "Slots", "Waiting"],
+		"Model",
+		"State",
+		"Memory",
+		"Unloads",
+		"At work",
+		"Slots",
+		"Waiting",
 	];
 	return html`<h2 id="h-models">Models</h2>
 ${rows.length === 0 ? html`<p>${loaded === null ? "Ollama does not say what is loaded." : "None is loaded."}</p>` : table("Models", head, rows)}`;

@@ -104,7 +104,13 @@ function requests({ top }: GateLive, { rateOf }: Snapshot): Markup {
 	const unlisted = top.atWork + top.waiting - shown.length;
 	const hasDevices = shown.some(({ node }) => node !== null);
 	const head = [
-		...["Who", "State", "Model", "Time", "Tokens/s", "Ahead", "Class"],
+		"Who",
+		"State",
+		"Model",
+		"Time",
+		"Tokens/s",
+		"Ahead",
+		"Class",
 		...(hasDevices ? ["Device"] : []),
 		"Call",
 	];

@@ -169,9 +169,17 @@ export class AccessLog {
 		let tally = this.tallies.get(id);
 		if (tally === undefined) {
 			tally = {
-				...{ key, route, status, outcome, requests: 0, durationMs: 0 },
-				...{ bytesIn: 0, bytesOut: 0 },
-				...{ tokensIn: 0, tokensCached: 0, tokensOut: 0 },
+				key,
+				route,
+				status,
+				outcome,
+				requests: 0,
+				durationMs: 0,
+				bytesIn: 0,
+				bytesOut: 0,
+				tokensIn: 0,
+				tokensCached: 0,
+				tokensOut: 0,
 			};
 			this.tallies.set(id, tally);
 		}
