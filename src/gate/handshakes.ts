@@ -1,5 +1,5 @@
 import type { Socket } from "node:net";
-import { createServer, type TLSSocket } from "node:tls";
+import type { Server, TLSSocket } from "node:tls";
 import type { Certificate } from "../tls/certificate.ts";
 import { contextOptions } from "../tls/certificate.ts";
 import type { Connection } from "./connection.ts";
@@ -70,11 +70,8 @@ export class Handshakes {
 		refused: 0,
 		wasteful: 0,
 	};
-	/**
-	 * It never listens: it is handed what the gate has taken. HTTP/2 is not offered
-	 * (docs/adr/0032).
-	 */
-	readonly #server = createServer({ ALPNProtocols: ["http/1.1"] });
+	/** There once there was a certificate. */
+	#server: Server | undefined;
 	readonly #pending = new Map<string, Pending>();
 	readonly #underWay = new Map<string, number>();
 	#underWayCount = 0;
@@ -98,15 +95,27 @@ export class Handshakes {
 				longestWaitMs,
 			};
 		});
-		this.#server.on("secureConnection", (socket) => this.#finish(socket));
+	}
+
+	/**
+	 * It never listens: it is handed what the gate has taken. HTTP/2 is not offered
+	 * (docs/adr/0032). A gate without a certificate does not load TLS.
+	 */
+	#openServer(): Server {
+		const { createServer } = process.getBuiltinModule("node:tls");
+		const server = createServer({ ALPNProtocols: ["http/1.1"] });
+		server.on("secureConnection", (socket) => this.#finish(socket));
 		// Its connection closes, which counts it.
-		this.#server.on("tlsClientError", () => {});
+		server.on("tlsClientError", () => {});
+		return server;
 	}
 
 	/** Has new connections see this certificate; those that are encrypted already go on. */
 	use(certificate: Certificate | undefined): void {
-		if (certificate !== undefined)
+		if (certificate !== undefined) {
+			this.#server ??= this.#openServer();
 			this.#server.setSecureContext(contextOptions(certificate));
+		}
 		this.#certificate = certificate;
 	}
 
@@ -212,7 +221,7 @@ export class Handshakes {
 			// Or nobody would notice that a client leaves meanwhile.
 			socket.allowHalfOpen = false;
 			// From here on the system hands what it reads to OpenSSL.
-			this.#server.emit("connection", socket);
+			this.#server?.emit("connection", socket);
 		}
 		if (this.#ready.length === 0) this.#isBeginning = false;
 		else setImmediate(() => this.#beginSome());

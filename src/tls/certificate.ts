@@ -4,7 +4,7 @@ import {
 	type KeyObject,
 	X509Certificate,
 } from "node:crypto";
-import { createSecureContext, type SecureContextOptions } from "node:tls";
+import type { SecureContextOptions } from "node:tls";
 
 /** A certificate with its key, in memory alone; it was good when it was judged. */
 export interface Certificate {
@@ -223,6 +223,8 @@ function namesOf({ subjectAltName = "" }: X509Certificate): string[] {
 
 /** What OpenSSL itself has against them, such as a key that is too short. */
 function contextComplaint(cert: string, key: string): Complaint | undefined {
+	// Who has no certificate does not load TLS.
+	const { createSecureContext } = process.getBuiltinModule("node:tls");
 	try {
 		createSecureContext(contextOptions({ cert, key }));
 		return undefined;
