@@ -249,7 +249,7 @@ function hostFamilies(hosts: readonly HostStatus[], family: Family): void {
 	);
 }
 
-/** Of HTTPS, where it is spoken. An alarm is `certificate_end_seconds - time() < 10 * 86400 or certificate_in_force == 0`. */
+/** Of HTTPS, where it is spoken. */
 function tlsFamilies(
 	{ ends, problem }: TlsStatus,
 	handshakes: HandshakeCounts | undefined,
@@ -264,7 +264,7 @@ function tlsFamilies(
 	// Left out while there is none: 0 would be a date.
 	if (ends !== null)
 		family(
-			"certificate_end_seconds",
+			"certificate_expiry_timestamp_seconds",
 			"gauge",
 			"When the certificate in force ends, in seconds since 1970.",
 			[["", Date.parse(ends) / 1000]],

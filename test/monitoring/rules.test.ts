@@ -84,6 +84,12 @@ const cases: Readonly<Record<string, Case>> = {
 		String(8 * 86_400),
 		'key="lab"',
 	),
+	LlamagateCertificateEnds: above(
+		"certificate_expiry_timestamp_seconds",
+		String(9 * 86_400),
+		String(12 * 86_400),
+	),
+	LlamagateNoCertificate: above("certificate_in_force", "0", "1"),
 	LlamagateDoctorFindings: {
 		// The gate was started anew, and has not been told since.
 		fires: only([on("doctor_findings", 'severity="high"'), "1x5 _x600"]),

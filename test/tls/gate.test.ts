@@ -125,7 +125,7 @@ if (requireTool(t, "openssl")) {
 			"GET /metrics",
 		);
 		t.match(body, /^llamagate_certificate_in_force 1$/m);
-		t.match(body, /^llamagate_certificate_end_seconds \d{10}$/m);
+		t.match(body, /^llamagate_certificate_expiry_timestamp_seconds \d{10}$/m);
 		t.match(body, /^llamagate_certificate_refused 0$/m);
 		t.match(body, /^llamagate_tls_handshakes_total\{result="done"\} 1$/m);
 	});
