@@ -14,6 +14,7 @@ import {
 } from "../support/gate.ts";
 import {
 	errorOf,
+	statusOf as gateStatus,
 	hostsOf,
 	isState,
 	send,
@@ -21,6 +22,8 @@ import {
 	startWithHosts,
 } from "../support/hosts.ts";
 
+const holds = ({ headers }: { headers: NodeJS.Dict<string | string[]> }) =>
+	headers["user-agent"] === "holds" ? ("stall-mid-stream" as const) : undefined;
 const own = { name: "own", key: `lg_${"ab".repeat(32)}` };
 
 t.test("a request goes to the host that has its model", async (t) => {
@@ -313,6 +316,74 @@ t.test("a request that another gate has sent on goes no further", async (t) => {
 });
 
 t.test(
+	"another gate is not told how many wait, which would pass for a first byte",
+	async (t) => {
+		const gate = await startGate(t, {
+			standIn: { parallel: 1, misbehave: holds },
+			config: { queue: { mode: "fair", parallel: 1, announceAfter: "1ms" } },
+		});
+		const path = "/v1/chat/completions";
+		const body = {
+			model: "qwen3:8b",
+			messages: [{ role: "user", content: "hi" }],
+			stream: true,
+		};
+		const agent = { "user-agent": "holds" };
+		const held = await send(gate, { path, body, headers: agent });
+		const told = await send(gate, { path, body });
+		const reader = told.body?.getReader();
+		const first = await reader?.read();
+		t.match(Buffer.from(first?.value ?? []).toString(), ": waiting, 0 ahead");
+		let answered = false;
+		const hop = { "x-llamagate-hop": "1" };
+		const untold = send(gate, { path, body, headers: hop });
+		void untold.then(() => {
+			answered = true;
+		});
+		await eventually(async () => {
+			const { queue } = await gateStatus(gate);
+			return queue?.waiting.normal === 2;
+		});
+		// The other is told again and again, so this one would have been by now.
+		for (let turn = 0; turn < 3; turn += 1) await reader?.read();
+		t.notOk(answered);
+		await held.body?.cancel();
+		t.match(await (await untold).text(), /^data: /);
+		await reader?.cancel();
+	},
+);
+
+t.test("so many may wait at all hosts together", async (t) => {
+	const a = await startHost(t, "a", { misbehave: holds, parallel: 1 });
+	const b = await startHost(t, "b", { misbehave: holds, parallel: 1 });
+	const gate = await startWithHosts(
+		t,
+		[
+			{ name: "a", url: a.url, models: ["llama3.2:*"] },
+			{ name: "b", url: b.url, models: ["qwen3:*"] },
+		],
+		{ config: { queue: { mode: "fair", parallel: 1, maxWaiting: 2 } } },
+	);
+	const controller = new AbortController();
+	const ask = (model: string) =>
+		send(gate, {
+			headers: { "user-agent": "holds" },
+			body: { model, messages: [{ role: "user", content: "hi" }] },
+			signal: controller.signal,
+		});
+	const models = ["llama3.2:3b", "qwen3:8b"];
+	for (const model of models) t.equal((await ask(model)).status, 200);
+	const waiting = models.map((model) => ask(model).catch(() => undefined));
+	await eventually(async () => {
+		const { queue } = await gateStatus(gate);
+		return queue?.waiting.normal === 2;
+	});
+	t.equal((await ask("qwen3:8b")).status, 503);
+	controller.abort();
+	await Promise.all(waiting);
+});
+
+t.test(
 	"what another gate refuses its key is no fault of the client's",
 	async (t) => {
 		const a = await startHost(t, "a", { models: ["qwen3:8b"] });
@@ -385,10 +456,6 @@ t.test("hosts come and go with a reload, and what runs goes on", async (t) => {
 t.test(
 	"each host has slots of its own, and who waits is fair over all",
 	async (t) => {
-		const holds = ({ headers }: { headers: NodeJS.Dict<string | string[]> }) =>
-			headers["user-agent"] === "holds"
-				? ("stall-mid-stream" as const)
-				: undefined;
 		const a = await startHost(t, "a", { misbehave: holds, parallel: 1 });
 		const b = await startHost(t, "b", { misbehave: holds, parallel: 1 });
 		const gate = await startWithHosts(
