@@ -210,6 +210,11 @@ async function explainRefusal(
 		problem: `${meaning} (${status}${because})`,
 		advice,
 	});
+	if (status === 400 && /this port speaks HTTPS/.test(said))
+		return fail(
+			"the server speaks HTTPS",
+			"Give --server the https:// address that it names, port included.",
+		);
 	switch (status) {
 		case 401:
 			return fail(

@@ -119,6 +119,12 @@ export function judgeFirst(
 				? "On the server, at once: sudo llamagate doctor --only ollama --only tailscale, which names what leads here; until that is mended: sudo systemctl stop ollama"
 				: "On the server, at once: sudo llamagate setup",
 		);
+	if (status === 400 && /this port speaks HTTPS/.test(said))
+		return finding(
+			check,
+			[seen],
+			"It is a gate that speaks HTTPS: probe the https:// address that it names, port included.",
+		);
 	if (status === 403 && /not on the gate's network/.test(said))
 		return finding(
 			check,

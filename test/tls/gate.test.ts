@@ -253,6 +253,22 @@ if (requireTool(t, "openssl")) {
 		t.equal((await ask(gate, authority)).status, 200);
 	});
 
+	t.test("probe and connect say that it speaks HTTPS", async (t) => {
+		const gate = await startTlsGate(t, pair);
+		const plain = gate.url.replace("https:", "http:");
+		const probed = await runCli(["probe", plain]);
+		t.match(probed.stdout, "probe the https:// address that it names");
+		const tried = await runCli(
+			["connect", "curl", "--server", plain, "--key-stdin", "--try"],
+			testKeys.user,
+		);
+		t.equal(tried.code, 1);
+		t.match(
+			tried.stderr,
+			/the server speaks HTTPS .*use https:\/\/server\.tail/,
+		);
+	});
+
 	t.test("bad files keep the gate from starting", async (t) => {
 		const ended = await authority.issue({
 			from: new Date("2020-01-01"),
