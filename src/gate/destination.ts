@@ -5,6 +5,7 @@ import { conversationOf, worthOf } from "../upstream/hosts/conversation.ts";
 import type { Host } from "../upstream/hosts/host.ts";
 import type { Wanted } from "../upstream/hosts/hosts.ts";
 import { eventOf } from "../upstream/hosts/look.ts";
+import { excerpt } from "../visible.ts";
 import type { Facts } from "./bodyFacts.ts";
 import type { Exchange } from "./exchange.ts";
 import type { HostPool } from "./hostPool.ts";
@@ -232,7 +233,15 @@ export class Destination {
 				reason: "no_host",
 				message: `none of this gate's hosts answers ${this.#route.id}: ${all.map((host) => `${host.name} ${host.kind === "openai" ? "speaks the calls below /v1 alone" : "is behind another gate"}`).join(", ")}`,
 			};
-		const usable = fitting.filter(({ health }) => health.state !== "down");
+		const model = this.#wanted?.model;
+		const able = fitting.filter(
+			(host) => this.#wanted === undefined || host.mayGet(model),
+		);
+		const unknown = fitting.filter(
+			(host) => host.catalog === undefined && host.mayHave(model ?? ""),
+		);
+		if (able.length === 0 && unknown.length === 0) return noModel(model);
+		const usable = able.filter(({ health }) => health.state !== "down");
 		const full = usable.filter((host) => !this.#hasRoom(host));
 		if (full.length > 0 && full.length === usable.length)
 			return busy(
@@ -241,7 +250,7 @@ export class Destination {
 		return {
 			...badGateway(
 				"no_host",
-				`no host can answer now: ${fitting.map((host) => describe(host, this.#tried.includes(host))).join("; ")}`,
+				`no host can answer now: ${(able.length > 0 ? able : unknown).map((host) => describe(host, this.#tried.includes(host))).join("; ")}`,
 			),
 			headers: ["retry-after", "5"],
 		};
@@ -254,10 +263,24 @@ export class Destination {
 	}
 }
 
-function describe({ name, health }: Host, isTried: boolean): string {
+/** An Ollama would say so of itself; no host was asked, as none has it. */
+function noModel(model: string | undefined): Refusal {
+	const isNamed = model !== undefined && model !== "";
+	return {
+		status: isNamed ? 404 : 400,
+		reason: "no_model",
+		message: isNamed
+			? `none of this gate's hosts has the model ${JSON.stringify(excerpt(model))}; /v1/models lists what they have`
+			: "the body names no model, or not clearly, and this gate's hosts go by it",
+	};
+}
+
+function describe({ name, health, catalog }: Host, isTried: boolean): string {
 	const { state, why } = health;
 	if (isTried) return `${name} has failed this request`;
 	if (state === "half-open") return `${name} has just come back and is tried`;
+	if (state !== "down" && catalog === undefined)
+		return `${name} has not said yet what it has`;
 	return `${name} is ${state}${why === undefined ? "" : ` (${why})`}`;
 }
 

@@ -39,8 +39,7 @@ t.test(
 			'{"object":"list","data":[{"id":"/models/Smol.gguf"},{"id":"smol"}]}',
 			"openai",
 		);
-		t.ok(catalog?.has(modelKey("/models/Smol.gguf")));
-		t.ok(catalog?.has(modelKey("smol:latest")));
+		t.strictSame([...(catalog?.keys() ?? [])], ["/models/Smol.gguf", "smol"]);
 	},
 );
 

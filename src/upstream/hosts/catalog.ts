@@ -25,6 +25,11 @@ export function modelKey(name: string): string {
 	return key;
 }
 
+/** Under which a catalog has a model. What is no Ollama knows its models by one spelling alone. */
+export function catalogKey(name: string, kind: HostKind): string {
+	return kind === "openai" ? name : modelKey(name);
+}
+
 function makeKey(name: string): string {
 	const parsed = parseModelName(name);
 	if (parsed === undefined) return name;
@@ -58,7 +63,7 @@ export function readCatalog(text: string, kind: HostKind): Catalog | undefined {
 	if (entries === undefined) return undefined;
 	const catalog = new Map<string, string>();
 	for (const entry of entries) {
-		const key = modelKey(entry.name);
+		const key = catalogKey(entry.name, kind);
 		catalog.set(key, entry.digest ?? key);
 	}
 	return catalog;

@@ -10,7 +10,7 @@ import {
 	parseModelPattern,
 } from "../../ollama/modelName.ts";
 import { Upstream } from "../client.ts";
-import { type Catalog, modelKey } from "./catalog.ts";
+import { type Catalog, catalogKey } from "./catalog.ts";
 import type { Candidate } from "./choice.ts";
 import {
 	type Health,
@@ -126,7 +126,20 @@ export class Host {
 	/** Whether it has a model; `undefined` while it has not said. */
 	hasModel(model: string): boolean | undefined {
 		if (!this.mayHave(model)) return false;
-		return this.catalog?.has(modelKey(model));
+		return this.catalog?.has(catalogKey(model, this.kind));
+	}
+
+	/**
+	 * Whether a request for this model may go there. An Ollama says itself that it
+	 * does not have one. Another server may answer with whatever it runs, to a key
+	 * that may not use that, so it gets what names one that it has and nothing else.
+	 *
+	 * @param model as a body names it; empty or `undefined` where that says nothing
+	 */
+	mayGet(model: string | undefined): boolean {
+		const isNamed = model !== undefined && model !== "";
+		if (this.kind === "openai") return isNamed && this.hasModel(model) === true;
+		return !isNamed || this.mayHave(model);
 	}
 
 	/** It has answered that it does not know a route. */
@@ -159,7 +172,7 @@ export class Host {
 	}
 
 	#fileOf(model: string): string {
-		const key = modelKey(model);
+		const key = catalogKey(model, this.kind);
 		return this.catalog?.get(key) ?? key;
 	}
 

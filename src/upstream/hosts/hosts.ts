@@ -88,7 +88,10 @@ export class Hosts {
 		const nowMs = performance.now();
 		const { route, model, fits, conversation, worthMs = 0 } = wanted;
 		const candidates = this.all.map((host) =>
-			tried.includes(host) || !fits(host) || !host.knows(route)
+			tried.includes(host) ||
+			!fits(host) ||
+			!host.mayGet(model) ||
+			!host.knows(route)
 				? undefined
 				: host.asCandidate(model, nowMs),
 		);
