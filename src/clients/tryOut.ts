@@ -328,8 +328,8 @@ function explainNoReply(error: unknown, server: string): Failure {
 			ok: false,
 			problem: `no TLS connection to ${server} (${code})`,
 			advice: /EPROTO|ERR_SSL/.test(code)
-				? "llamagate itself speaks http://; https:// is for tailscale serve or a proxy in front of it."
-				: "Its certificate is not for that name, or not from an authority that this machine trusts. With tailscale serve, use the full name HOST.TAILNET.ts.net; a private authority goes into NODE_EXTRA_CA_CERTS.",
+				? "llamagate speaks https:// where its configuration has listen.tls, or through what is in front of it, such as tailscale serve; otherwise write http:// in --server."
+				: "Its certificate is not for that name, or not from an authority that this machine trusts. With one of Tailscale's, use the full name HOST.TAILNET.ts.net; a private authority goes into NODE_EXTRA_CA_CERTS.",
 		};
 	if (code.startsWith("HPE_"))
 		return {

@@ -490,16 +490,20 @@ t.test(
 			t,
 			createServer((_req, res) => res.end("<html>welcome</html>")),
 		);
-		for (const [where, problem] of [
+		for (const [where, problem, advice = /./] of [
 			[nobody, /no connection to .* \(ECONNREFUSED\)/],
 			[garbage, /no HTTP|no connection/],
-			[`https://${page}`, /no TLS connection/],
+			[
+				`https://${page}`,
+				/no TLS connection/,
+				/speaks https:.* has listen\.tls, .*otherwise write http:/,
+			],
 			[page, /not as llamagate or Ollama do/],
 			[echo, /did not do it \(418: \[2JBearer KEY\)/],
 		] as const) {
 			const url = parseServer(where) ?? "";
 			const failure = await tryQuietly(url, testKeys.user);
-			t.match(failure, { ok: false, problem }, where);
+			t.match(failure, { ok: false, problem, advice }, where);
 			t.notOk(JSON.stringify(failure).includes(testKeys.user));
 			t.notOk(JSON.stringify(failure).includes("\\u001b"));
 		}
