@@ -133,6 +133,7 @@ function isQueuedModel(value: unknown): value is QueuedModel {
 	const model = (value ?? {}) as QueuedModel;
 	return (
 		[model.name, model.state].every(isText) &&
+		(model.host === undefined || isText(model.host)) &&
 		[model.slots, model.running, model.waiting].every(
 			(number) => typeof number === "number",
 		)

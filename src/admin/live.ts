@@ -5,7 +5,7 @@ import { type GateTop, isGateTop } from "./top.ts";
 /** Models and budgets that `GET /live` of the admin socket lists. */
 export const maxLiveEntries = 100;
 
-/** What a page that goes on showing the gate needs, in one answer. Never a prompt, a header or a key. */
+/** What `top` and the live page need, in one answer. Never a prompt, a header or a key. */
 export interface GateLive {
 	/** ISO 8601. */
 	readonly startedAt: string;
@@ -61,6 +61,8 @@ interface Amounts {
 
 export interface LoadedModel {
 	readonly name: string;
+	/** Where it is loaded; absent where there is one Ollama. */
+	readonly host?: string;
 	/** Bytes in all, and those of the GPU's memory. */
 	readonly sizeBytes: number;
 	readonly vramBytes: number;
@@ -156,6 +158,7 @@ export function isLiveBudget({
 function isLoadedModel(model: LoadedModel): boolean {
 	return (
 		isText(model.name) &&
+		(model.host === undefined || isText(model.host)) &&
 		[model.sizeBytes, model.vramBytes].every(Number.isFinite) &&
 		(model.expiresAt === null || isTime(model.expiresAt))
 	);

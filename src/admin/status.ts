@@ -96,6 +96,8 @@ export interface QueueStatus {
 export interface QueuedModel {
 	/** As it was asked for last. */
 	readonly name: string;
+	/** Whose it is; absent where there is one Ollama. */
+	readonly host?: string;
 	readonly state: "loaded" | "loading" | "not loaded";
 	/** How many requests Ollama works on at once, as far as is known. */
 	readonly slots: number;

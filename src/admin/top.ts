@@ -1,8 +1,8 @@
 import type { Priority } from "../priority.ts";
-import { askDaemon, isQueueStatus, isText } from "./client.ts";
+import { isQueueStatus, isText } from "./client.ts";
 import type { QueueStatus } from "./status.ts";
 
-/** Requests that `GET /top` of the admin socket lists; it counts all. */
+/** Requests that are listed; all are counted. */
 export const maxTopRequests = 200;
 
 /** Who is at work now and who waits. Never a prompt, a header or a key. */
@@ -28,6 +28,8 @@ export interface TopRequest {
 	readonly person?: string;
 	/** The device's name. */
 	readonly node: string | null;
+	/** The host that it is with or waits for, of several; absent where there is one Ollama, and before one is chosen. */
+	readonly host?: string;
 	readonly route: string;
 	/** As it was asked for and Ollama has it, or as the reply calls it; null until either is known. */
 	readonly model: string | null;
@@ -48,46 +50,6 @@ export interface TopRequest {
 	readonly pieces: number | null;
 }
 
-/** What became of asking the running gate. */
-export type AskedTop =
-	| { readonly kind: "top"; readonly top: GateTop }
-	| {
-			/** Nobody answers; or it may not be asked; or it is another version. */
-			readonly kind: "silent" | "denied" | "strange";
-			readonly why: string;
-	  };
-
-/** Asks the running gate who is at work. @param socket its admin socket */
-export async function askTopOn(socket: string): Promise<AskedTop> {
-	const { status, body, code } = await askDaemon(socket, "GET /top");
-	if (code === "EACCES")
-		return { kind: "denied", why: `only root may ask the gate on ${socket}` };
-	if (status === 0)
-		return { kind: "silent", why: `no gate answers on ${socket} (${code})` };
-	if (status === 404)
-		return {
-			kind: "strange",
-			why: `the gate on ${socket} is older than this program and does not say who is at work; restart it: systemctl restart llamagate`,
-		};
-	const top = status === 200 ? readTop(body) : undefined;
-	return top === undefined
-		? {
-				kind: "strange",
-				why: `what answers on ${socket} is not a gate of this version (status ${status})`,
-			}
-		: { kind: "top", top };
-}
-
-function readTop(body: string): GateTop | undefined {
-	try {
-		const said = JSON.parse(body) as GateTop;
-		return isGateTop(said) ? said : undefined;
-	} catch {
-		// What is not JSON is not the gate's.
-		return undefined;
-	}
-}
-
 /** Whether this is what a gate says of who is at work. */
 export function isGateTop(said: GateTop): boolean {
 	const { version, atWork, waiting, queue, requests } = (said ?? {}) as GateTop;
@@ -106,7 +68,9 @@ function isTopRequest(value: unknown): value is TopRequest {
 		part === null || is(part);
 	return (
 		[row.id, row.user, row.key, row.route, row.state].every(isText) &&
-		(row.person === undefined || isText(row.person)) &&
+		[row.person, row.host].every(
+			(part) => part === undefined || isText(part),
+		) &&
 		[row.node, row.model, row.priority].every((part) => orNull(part, isText)) &&
 		isNumber(row.ageMs) &&
 		[row.ahead, row.waitedMs, row.runsMs, row.repliesMs, row.pieces].every(

@@ -248,7 +248,7 @@ function describeQueue({ waiting, running, models }: QueueStatus): Line[] {
 		...models.map((model) => ({
 			subject: "model",
 			ok: undefined,
-			says: `${model.name} is ${model.state}; ${model.running} at work in ${model.slots} slot(s), ${model.waiting} waiting`,
+			says: `${model.name} is ${model.state}${model.host === undefined ? "" : ` on ${model.host}`}; ${model.running} at work in ${model.slots} slot(s), ${model.waiting} waiting`,
 		})),
 	];
 }

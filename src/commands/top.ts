@@ -1,13 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { styleText } from "node:util";
+import { type AskedLive, askLiveOn, type GateLive } from "../admin/live.ts";
+import { type ModelRow, modelRows } from "../admin/models.ts";
 import { findPlaces } from "../admin/places.ts";
 import { type RateOf, Rates } from "../admin/rates.ts";
-import {
-	type AskedTop,
-	askTopOn,
-	type GateTop,
-	type TopRequest,
-} from "../admin/top.ts";
+import type { TopRequest } from "../admin/top.ts";
 import { defaultConfigPath, typed } from "../config/load.ts";
 import { parseDuration } from "../duration.ts";
 import { exitCodes, Finding, UsageError } from "../errors.ts";
@@ -28,7 +25,8 @@ export const top: Command = {
 	help: `
 Usage: sudo llamagate top [--interval 1s] [--config FILE] [--json]
 
-Shows who is at work now and who waits. In a terminal it goes on, and q or
+Shows who is at work now and who waits, and the models that are loaded or wanted,
+with their memory and when Ollama unloads them if nobody asks. In a terminal it goes on, and q or
 Ctrl-C ends it; elsewhere it prints once. WHO is as in "llamagate usage"; a
 person is named as far as log.people has it. AHEAD says how many are likely to
 go before; TIME is how long it waits, or how long Ollama has had it; TOKENS/S
@@ -57,20 +55,21 @@ Example: sudo llamagate top
 			throw new Finding(
 				'admin.socket is "off", so the gate cannot be asked; see: systemctl status llamagate',
 			);
-		const first = await askTopOn(adminSocket);
-		if (first.kind !== "top") throw new Finding(adviceOn(first, values.config));
-		if (values.json) process.stdout.write(formatJson(withRates(first.top)));
+		const first = await askLiveOn(adminSocket);
+		if (first.kind !== "live")
+			throw new Finding(adviceOn(first, values.config));
+		if (values.json) process.stdout.write(formatJson(withRates(first.live)));
 		else if (process.stdout.isTTY) await watch(adminSocket, first, intervalMs);
 		else
 			process.stdout.write(
-				`${describeTop(first.top, new Rates().of(first.top)).join("\n")}\n`,
+				`${describe(first.live, new Rates().of(first.live.top)).join("\n")}\n`,
 			);
 		return exitCodes.ok;
 	},
 };
 
 function adviceOn(
-	{ kind, why }: Exclude<AskedTop, { kind: "top" }>,
+	{ kind, why }: Exclude<AskedLive, { kind: "live" }>,
 	configFile: string,
 ): string {
 	switch (kind) {
@@ -99,7 +98,7 @@ function readInterval(text: string): number {
 /** Draws it anew until the reader has seen enough. A gate that is away may come back. */
 async function watch(
 	socket: string,
-	first: AskedTop,
+	first: AskedLive,
 	intervalMs: number,
 ): Promise<void> {
 	const ended = Promise.withResolvers<undefined>();
@@ -109,16 +108,16 @@ async function watch(
 	const rates = new Rates();
 	screen.open();
 	try {
-		let asked: AskedTop | undefined = first;
+		let asked: AskedLive | undefined = first;
 		while (asked !== undefined) {
 			screen.draw(
-				asked.kind === "top"
-					? describeTop(asked.top, rates.of(asked.top))
+				asked.kind === "live"
+					? describe(asked.live, rates.of(asked.live.top))
 					: [visibleLine(asked.why)],
 			);
 			asked = await Promise.race([
 				ended.promise,
-				delay(intervalMs).then(() => askTopOn(socket)),
+				delay(intervalMs).then(() => askLiveOn(socket)),
 			]);
 		}
 	} finally {
@@ -126,29 +125,30 @@ async function watch(
 	}
 }
 
-function withRates(now: GateTop) {
-	const rateOf = new Rates().of(now);
+function withRates({ top, loaded }: GateLive) {
+	const rateOf = new Rates().of(top);
 	return {
-		...now,
-		requests: now.requests.map((request) => ({
+		...top,
+		requests: top.requests.map((request) => ({
 			...request,
 			tokensPerSecond: round(rateOf(request)) ?? null,
 		})),
+		loaded,
 	};
 }
 
-function describeTop(now: GateTop, rateOf: RateOf): string[] {
-	const { queue, requests, atWork, waiting } = now;
+function describe(live: GateLive, rateOf: RateOf): string[] {
+	const { version, queue, requests, atWork, waiting } = live.top;
+	const models = modelRows(live, Date.now());
 	const sum =
 		queue === undefined
 			? "nobody waits here, queue.mode is off"
 			: formatWaiting(queue.waiting);
 	const unlisted = atWork + waiting - requests.length;
 	return [
-		`llamagate ${visibleLine(now.version)}: ${atWork} at work, ${sum}`,
-		...(queue === undefined || queue.models.length === 0
-			? []
-			: ["", ...table(...modelTable(queue.models))]),
+		`llamagate ${visibleLine(version)}: ${atWork} at work, ${sum}`,
+		...(models.length === 0 ? [] : ["", ...table(...modelTable(models))]),
+		...(live.loaded === null ? ["", "Ollama does not say what is loaded"] : []),
 		...(requests.length === 0
 			? []
 			: ["", ...table(...requestTable(requests, rateOf))]),
@@ -158,19 +158,35 @@ function describeTop(now: GateTop, rateOf: RateOf): string[] {
 
 type Table = [head: string[], rows: string[][]];
 
-function modelTable(models: NonNullable<GateTop["queue"]>["models"]): Table {
+function modelTable(models: readonly ModelRow[]): Table {
+	const hasHosts = models.some(({ host }) => host !== undefined);
 	return [
-		["MODEL", "STATE", "SLOTS", "AT WORK", "WAITING"],
-		models.map(({ name, state, slots, running, waiting }) => [
+		[
+			"MODEL",
+			...(hasHosts ? ["HOST"] : []),
+			"STATE",
+			"MEMORY",
+			"UNLOADS",
+			"SLOTS",
+			"AT WORK",
+			"WAITING",
+		],
+		models.map(({ name, host, state, memory, unloads, queued }) => [
 			name,
+			...(hasHosts ? [host ?? ""] : []),
 			state,
-			...[slots, running, waiting].map(String),
+			memory ?? "",
+			unloads ?? "",
+			...[queued?.slots, queued?.running, queued?.waiting].map((count) =>
+				String(count ?? ""),
+			),
 		]),
 	];
 }
 
 function requestTable(requests: readonly TopRequest[], rateOf: RateOf): Table {
 	const hasDevices = requests.some(({ node }) => node !== null);
+	const hasHosts = requests.some(({ host }) => host !== undefined);
 	return [
 		[
 			"STATE",
@@ -178,6 +194,7 @@ function requestTable(requests: readonly TopRequest[], rateOf: RateOf): Table {
 			...(hasDevices ? ["DEVICE"] : []),
 			"CLASS",
 			"MODEL",
+			...(hasHosts ? ["HOST"] : []),
 			"AHEAD",
 			"TIME",
 			"TOKENS/S",
@@ -189,6 +206,7 @@ function requestTable(requests: readonly TopRequest[], rateOf: RateOf): Table {
 			...(hasDevices ? [request.node ?? ""] : []),
 			request.priority ?? "",
 			request.model ?? "",
+			...(hasHosts ? [request.host ?? ""] : []),
 			request.ahead === null ? "" : String(request.ahead),
 			formatAge(timeOf(request)),
 			round(rateOf(request))?.toFixed(1) ?? "",

@@ -58,18 +58,6 @@ export function table(
 	)}</tbody></table></div>`;
 }
 
-/** "5.2 GiB" */
-export function formatBytes(bytes: number): string {
-	const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-	let value = bytes;
-	let at = 0;
-	while (value >= 1024 && at < units.length - 1) {
-		value /= 1024;
-		at += 1;
-	}
-	return `${at === 0 ? value : value.toFixed(value < 10 ? 1 : 0)} ${units[at]}`;
-}
-
 /** "3.4 s", "250 ms" */
 export function formatLatency(ms: number): string {
 	return ms < 1_000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;

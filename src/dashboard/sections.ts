@@ -103,10 +103,12 @@ function requests({ top }: GateLive, { rateOf }: Snapshot): Markup {
 	const shown = top.requests.slice(0, maxRows);
 	const unlisted = top.atWork + top.waiting - shown.length;
 	const hasDevices = shown.some(({ node }) => node !== null);
+	const hasHosts = shown.some(({ host }) => host !== undefined);
 	const head = [
 		"Who",
 		"State",
 		"Model",
+		...(hasHosts ? ["Host"] : []),
 		"Time",
 		"Tokens/s",
 		"Ahead",
@@ -121,6 +123,7 @@ function requests({ top }: GateLive, { rateOf }: Snapshot): Markup {
 				nameOf(request.person ?? request.user),
 				html`<span class="state ${stateOf(request)}">${stateOf(request)}</span>`,
 				nameOf(request.model ?? "–"),
+				...(hasHosts ? [nameOf(request.host ?? "–")] : []),
 				formatAge(timeOf(request)),
 				rateOf(request)?.toFixed(1) ?? "–",
 				request.ahead ?? "–",

@@ -33,7 +33,6 @@ export function adminRoutes(daemon: Daemon): AdminRoutes {
 	const { reloader } = daemon;
 	return {
 		"GET /status": () => json(200, statusOf(daemon)),
-		"GET /top": () => json(200, daemon.gate.top()),
 		"GET /live": async () =>
 			json(200, await daemon.gate.live(daemon.startedAt)),
 		...metricsRoutes(daemon),

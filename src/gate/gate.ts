@@ -2,7 +2,6 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { FastifyInstance } from "fastify";
 import type { GateLive } from "../admin/live.ts";
 import type { HostStatus, LockedOut, StateStatus } from "../admin/status.ts";
-import type { GateTop } from "../admin/top.ts";
 import type { Raise } from "../ledger/alarms/alarm.ts";
 import type { Budgets } from "../ledger/budgets.ts";
 import type { Log } from "../log.ts";
@@ -45,7 +44,6 @@ import type { Rules } from "./rules.ts";
 import { createGateServer } from "./server.ts";
 import { Shared } from "./shared/shared.ts";
 import { GateState } from "./state.ts";
-import { topOf } from "./top.ts";
 
 /** How often running relays are looked at: for silence, and for keys that expire. */
 const sweepIntervalMs = 250;
@@ -91,9 +89,7 @@ export interface Gate {
 	stats(): GateStats;
 	/** Has new connections see this certificate; without one they are closed. */
 	useCertificate(certificate: Certificate | undefined): void;
-	/** Who is at work, and who waits. */
-	top(): GateTop;
-	/** The same, with what a page about it shows besides. @param startedAt of the daemon */
+	/** Who is at work, who waits, and how it all stands. @param startedAt of the daemon */
 	live(startedAt: Date): Promise<GateLive>;
 }
 
@@ -181,7 +177,6 @@ export async function createGate(
 			};
 		},
 		useCertificate: (certificate) => state.handshakes.use(certificate),
-		top: () => topOf(state),
 		live: (startedAt) => liveOf(state, startedAt),
 		unlock(address) {
 			return unlock(state, address);

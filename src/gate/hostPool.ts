@@ -80,7 +80,13 @@ export class HostPool implements HostsOwner {
 
 	/** What waits, on all hosts together; `undefined` if nothing has to. */
 	stats(): QueueStats | undefined {
-		return addUp([...this.#queues.values()].map((queue) => queue.stats()));
+		return addUp(
+			[...this.#queues].map(([{ name }, queue]) => {
+				const stats = queue.stats();
+				const models = stats.models.map((model) => ({ ...model, host: name }));
+				return { ...stats, models };
+			}),
+		);
 	}
 
 	changed(host: Host, before: Health): void {

@@ -5,7 +5,7 @@ import { topOf } from "./top.ts";
 
 const minuteMs = 60_000;
 
-/** All that a page about the gate shows of it: `GET /live` of the admin socket. */
+/** All that `top` and the live page show of the gate: `GET /live` of the admin socket. */
 export async function liveOf(
 	state: GateState,
 	startedAt: Date,

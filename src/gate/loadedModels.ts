@@ -3,7 +3,10 @@ import { type LoadedModel, maxLiveEntries } from "../admin/live.ts";
 /** A watcher looks more often than a model comes and goes. */
 const freshMs = 2_000;
 
-type Entries = readonly Readonly<Record<string, unknown>>[];
+type Entries = readonly {
+	readonly host?: string;
+	readonly entry: Readonly<Record<string, unknown>>;
+}[];
 
 /** What Ollama has loaded, asked for when it is wanted, and at most every two seconds. */
 export class LoadedModels {
@@ -11,7 +14,7 @@ export class LoadedModels {
 	#askedAtMs = Number.NEGATIVE_INFINITY;
 	#answer: Promise<LoadedModel[] | null> = Promise.resolve(null);
 
-	/** @param entries asks for those of `/api/ps` */
+	/** @param entries asks for those of `/api/ps`, with their host where there are several */
 	constructor(entries: () => Promise<Entries | undefined>) {
 		this.#entries = entries;
 	}
@@ -28,8 +31,9 @@ export class LoadedModels {
 	async #ask(): Promise<LoadedModel[] | null> {
 		const entries = await this.#entries();
 		return (
-			entries?.slice(0, maxLiveEntries).map((entry) => ({
+			entries?.slice(0, maxLiveEntries).map(({ host, entry }) => ({
 				name: typeof entry.name === "string" ? entry.name : "?",
+				...(host !== undefined && { host }),
 				sizeBytes: amount(entry.size),
 				vramBytes: amount(entry.size_vram),
 				expiresAt:

@@ -87,6 +87,23 @@ export class MergedLists {
 		path: string,
 		fromGate = false,
 	): Promise<readonly Entry[] | undefined> {
+		const listed = await this.entriesOfHosts(path, fromGate);
+		if (listed === undefined) return undefined;
+		const { name } = shapeOf(path);
+		const merged = new Map<string, Entry>();
+		for (const { entry } of listed) {
+			const key = modelKey(String(entry[name]));
+			if (merged.size >= maxEntries) break;
+			if (!merged.has(key)) merged.set(key, entry);
+		}
+		return [...merged.values()];
+	}
+
+	/** What each host lists and may have; `undefined` if no host says anything. */
+	async entriesOfHosts(
+		path: string,
+		fromGate = false,
+	): Promise<readonly { host: string; entry: Entry }[] | undefined> {
 		const shape = shapeOf(path);
 		const hosts = this.#hosts().filter(
 			({ kind, isBehindGate, health }) =>
@@ -98,15 +115,11 @@ export class MergedLists {
 			hosts.map((host) => this.#entriesOf(host, path, shape)),
 		);
 		if (lists.every((entries) => entries === undefined)) return undefined;
-		const merged = new Map<string, Entry>();
-		for (const [index, entries] of lists.entries())
-			for (const entry of entries ?? []) {
-				const name = String(entry[shape.name]);
-				const key = modelKey(name);
-				if (merged.size >= maxEntries || merged.has(key)) continue;
-				if (hosts[index]?.mayHave(name) === true) merged.set(key, entry);
-			}
-		return [...merged.values()];
+		return hosts.flatMap((host, index) =>
+			(lists[index] ?? [])
+				.filter((entry) => host.mayHave(String(entry[shape.name])))
+				.map((entry) => ({ host: host.name, entry })),
+		);
 	}
 
 	async #entriesOf(

@@ -49,10 +49,12 @@ export class GateState {
 	readonly judgedBodies = new JudgedBodies();
 	readonly uploads = new Uploads();
 	readonly budgets = new Budgets(Date.now());
-	readonly loadedModels = new LoadedModels(() =>
+	readonly loadedModels = new LoadedModels(async () =>
 		this.#pool === undefined
-			? askForModels(this.#upstream, "/api/ps")
-			: this.#pool.lists.entries("/api/ps"),
+			? (await askForModels(this.#upstream, "/api/ps"))?.map((entry) => ({
+					entry,
+				}))
+			: this.#pool.lists.entriesOfHosts("/api/ps"),
 	);
 	readonly upstreamHealth = new UpstreamHealth();
 	/** The gate answers what runs, and takes nothing new. */

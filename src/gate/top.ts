@@ -6,7 +6,7 @@ import type { Relay } from "./relay.ts";
 import type { GateState } from "./state.ts";
 import { shownPerson, shownUser } from "./user.ts";
 
-/** What can be seen of the requests that have not ended: `GET /top` of the admin socket. */
+/** What can be seen of the requests that have not ended. */
 export function topOf({ relays, queue, pool, settings }: GateState): GateTop {
 	const nowMs = performance.now();
 	const stats = (pool ?? queue)?.stats();
@@ -57,7 +57,7 @@ export function topOf({ relays, queue, pool, settings }: GateState): GateTop {
 }
 
 function rowOf(
-	{ exchange, errand: { ticket, isWaiting } }: Relay,
+	{ exchange, errand: { host, ticket, isWaiting } }: Relay,
 	nowMs: number,
 	people: Settings["logPeople"],
 ): Omit<TopRequest, "model" | "ahead"> {
@@ -73,6 +73,7 @@ function rowOf(
 		key: exchange.knownCredential.key.name,
 		...(person !== undefined && { person }),
 		node: exchange.node?.name || null,
+		...(host !== undefined && { host: host.name }),
 		route: route.id,
 		// What takes no turn has none.
 		priority: (isWaiting ? ticket?.waiter : place?.asked)?.priority ?? null,

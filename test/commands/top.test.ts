@@ -4,8 +4,14 @@ import { writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import path from "node:path";
 import t, { type Test } from "tap";
+import type { GateLive } from "../../src/admin/live.ts";
 import type { GateTop, TopRequest } from "../../src/admin/top.ts";
 import { digestOf } from "../../src/keys/newKey.ts";
+import {
+	idleLive,
+	runningRequest,
+	startDashboard,
+} from "../support/dashboard.ts";
 import {
 	bearer,
 	eventually,
@@ -14,6 +20,7 @@ import {
 	startGate,
 	testKeys,
 } from "../support/gate.ts";
+import { startHost, startWithHosts } from "../support/hosts.ts";
 import {
 	appKey,
 	appSecret,
@@ -95,6 +102,7 @@ async function hold(
 }
 
 type Printed = Omit<GateTop, "requests"> & {
+	readonly loaded: GateLive["loaded"];
 	readonly requests: readonly (TopRequest & {
 		tokensPerSecond: number | null;
 	})[];
@@ -166,8 +174,8 @@ t.test("without a terminal it prints a table, once", async (t) => {
 	t.equal(code, 0);
 	const lines = stdout.split("\n");
 	t.match(lines[0], /^llamagate \S+: 1 at work, 1 waiting \(batch 1\)$/);
-	t.match(lines[2], /^MODEL +STATE +SLOTS +AT WORK +WAITING$/);
-	t.match(lines[3], /^qwen3:8b +loaded +1 +1 +1$/);
+	t.match(lines[2], /^MODEL +STATE +MEMORY +UNLOADS +SLOTS +AT WORK +WAITING$/);
+	t.match(lines[3], /^qwen3:8b +loaded +\d.* GiB +in \d+ (s|min) +1 +1 +1$/);
 	t.match(lines[5], /^STATE +WHO +CLASS +MODEL +AHEAD +TIME +TOKENS\/S +CALL$/);
 	t.match(
 		lines[6],
@@ -230,6 +238,7 @@ t.test("where nobody waits, it says so", async (t) => {
 	]);
 	const { stdout } = await runCli(["top", "--config", gate.configFile]);
 	t.match(stdout, "1 at work, nobody waits here, queue.mode is off\n");
+	t.match(stdout, /^qwen3:8b +loaded +\d.* GiB +in \d+ (s|min)$/m);
 });
 
 t.test("a person is named as far as the log names one", async (t) => {
@@ -366,29 +375,27 @@ const quiet: GateTop = {
 	waiting: 0,
 	requests: [],
 };
-const request: TopRequest = {
-	id: "a-1",
-	user: "key:laptop",
-	key: "laptop",
+const quietLive: GateLive = { ...idleLive(), top: quiet };
+const request = runningRequest({
 	node: "mini",
-	route: "POST /api/chat",
-	model: "qwen3:8b",
-	priority: "normal",
-	state: "running",
-	ahead: null,
-	ageMs: 3_000,
-	waitedMs: 0,
 	runsMs: 3_000,
 	repliesMs: 2_000,
 	pieces: 101,
-};
+});
 
 t.test("whoever cannot be asked is named", async (t) => {
 	for (const [answer, says] of [
 		[undefined, /no gate answers on .*ENOENT/],
-		[{ status: 404, body: {} }, /is older than this program .*restart it/],
-		[{ body: { ...quiet, requests: [{}] } }, /is not a gate of this version/],
-		[{ body: { ...quiet, queue: { waiting: {} } } }, /is not a gate of this/],
+		[{ status: 404, body: {} }, /is older than this program; restart it/],
+		[
+			{ body: { ...quietLive, top: { ...quiet, requests: [{}] } } },
+			/is not a gate of this version/,
+		],
+		[
+			{ body: { ...quietLive, top: { ...quiet, queue: { waiting: {} } } } },
+			/is not a gate of this/,
+		],
+		[{ body: { ...quietLive, loaded: [{}] } }, /is not a gate of this version/],
 		[{ body: null }, /is not a gate of this version/],
 	] as const) {
 		const { code, stderr } = await answered(t, answer);
@@ -404,9 +411,21 @@ t.test("whoever cannot be asked is named", async (t) => {
 
 t.test("what a daemon says steers no terminal", async (t) => {
 	const requests = [
-		{ ...request, user: `${esc}[2Jx`, model: "a\nwaiting  key:nobody" },
+		{
+			...request,
+			...{ user: `${esc}[2Jx`, host: `${esc}[2Jh` },
+			model: "a\nwaiting  key:nobody",
+		},
 	];
-	const body = { ...quiet, version: `${esc}[2J`, atWork: 1, requests };
+	const loaded = [
+		{
+			name: `${esc}[2Jm`,
+			host: `${esc}[2Jh`,
+			...{ sizeBytes: 1, vramBytes: 1, expiresAt: null },
+		},
+	];
+	const top = { ...quiet, version: `${esc}[2J`, atWork: 1, requests };
+	const body = { ...quietLive, top, loaded };
 	const { stdout, code } = await answered(t, { body });
 	t.equal(code, 0);
 	t.notMatch(stdout, esc);
@@ -415,4 +434,113 @@ t.test("what a daemon says steers no terminal", async (t) => {
 	t.match(stdout, / 3 s +50\.0 +POST \/api\/chat$/m);
 	const json = await answered(t, { body }, "--json");
 	t.notMatch(json.stdout, esc);
+});
+
+t.test("a model's memory and its end are told as they are", async (t) => {
+	const gib = 2 ** 30;
+	const inMs = (ms: number) => new Date(Date.now() + ms).toISOString();
+	const loaded: GateLive["loaded"] = (
+		[
+			["whole", 5 * gib, 5 * gib, inMs(299_900)],
+			["part", 40 * gib, 10 * gib, "2318-01-01T00:00:00Z"],
+			["cpu", 300 * 2 ** 20, 0, inMs(-5)],
+			["untold", 0, 0, null],
+		] as const
+	).map(([name, sizeBytes, vramBytes, expiresAt]) => ({
+		...{ name, sizeBytes, vramBytes, expiresAt },
+	}));
+	const { stdout } = await answered(t, { body: { ...quietLive, loaded } });
+	t.match(stdout, /^MODEL +STATE +MEMORY +UNLOADS/m);
+	t.match(stdout, /^whole +loaded +5\.0 GiB +in 5 min$/m);
+	t.match(stdout, /^part +loaded +40 GiB, 25 % on the GPU +never$/m);
+	t.match(stdout, /^cpu +loaded +300 MiB, on the CPU +now$/m);
+	t.match(stdout, /^untold +loaded$/m);
+	const silent = await answered(t, { body: { ...quietLive, loaded: null } });
+	t.match(silent.stdout, "\nOllama does not say what is loaded\n");
+});
+
+t.test("a model that waits and is loaded is one line", async (t) => {
+	const body: GateLive = {
+		...quietLive,
+		top: {
+			...quiet,
+			queue: {
+				waiting: { interactive: 0, normal: 0, batch: 0 },
+				running: 1,
+				models: [
+					{ name: "qwen3", state: "loaded", slots: 2, running: 1, waiting: 0 },
+				],
+			},
+		},
+		loaded: [
+			{
+				name: "qwen3:latest",
+				...{ sizeBytes: 2 ** 30, vramBytes: 2 ** 30 },
+				expiresAt: "2318-01-01T00:00:00Z",
+			},
+		],
+	};
+	const { stdout } = await answered(t, { body });
+	t.match(stdout, /^qwen3 +loaded +1\.0 GiB +never +2 +1 +0$/m);
+	t.notMatch(stdout, "qwen3:latest");
+});
+
+t.test(
+	"of several hosts, each request and each model has its own",
+	async (t) => {
+		const misbehave = () => "stall-mid-stream" as const;
+		const a = await startHost(t, "a", { models: ["qwen3:8b"], misbehave });
+		const b = await startHost(t, "b", { models: ["llama3.2:3b"], misbehave });
+		const gate = await startWithHosts(
+			t,
+			[
+				{ name: "a", url: a.url },
+				{ name: "b", url: b.url },
+			],
+			{ config: { queue: { mode: "fair" } } },
+		);
+		for (const model of ["qwen3:8b", "llama3.2:3b"])
+			await send(t, gate, testKeys.owner, {}, { model }).response;
+		const { requests, loaded } = await topJson(gate);
+		t.match(requests, [
+			{ model: "qwen3:8b", host: "a" },
+			{ model: "llama3.2:3b", host: "b" },
+		]);
+		t.same(
+			loaded?.map(({ name, host }) => `${name} ${host}`),
+			["qwen3:8b a", "llama3.2:3b b"],
+		);
+		const { stdout } = await runCli(["top", "--config", gate.configFile]);
+		t.match(stdout, /^MODEL +HOST +STATE +MEMORY/m);
+		t.match(stdout, /^qwen3:8b +a +loaded +\d.* GiB +in /m);
+		t.match(stdout, /^llama3\.2:3b +b +loaded +\d.* GiB +in /m);
+		t.match(stdout, /^running .* qwen3:8b +a +\d+ s /m);
+		t.match(stdout, /^running .* llama3\.2:3b +b +\d+ s /m);
+		const page = await startDashboard(t, gate);
+		const text = await (await fetch(page.url)).text();
+		t.match(text, /<bdi>qwen3:8b<\/bdi><\/td><td[^>]*><bdi>a</);
+		t.equal(text.match(/<th [^>]*>Host</g)?.length, 2);
+		t.match(text, /<bdi>llama3\.2:3b<\/bdi><\/th><td[^>]*><bdi>b</);
+		const status = await runCli(["status", "--config", gate.configFile]);
+		t.match(status.stdout, "qwen3:8b is loaded on a; ");
+	},
+);
+
+t.test("a model that two hosts have loaded is told of both", async (t) => {
+	const a = await startHost(t, "a");
+	const b = await startHost(t, "b");
+	const hosts = [a, b].map(({ name, url }) => ({ name, url }));
+	const gate = await startWithHosts(t, hosts, {
+		config: { queue: { mode: "off" } },
+	});
+	for (const { url } of [a, b])
+		await fetch(`${url}/api/generate`, {
+			method: "POST",
+			body: JSON.stringify({ model: "qwen3:8b", prompt: "a", stream: false }),
+		}).then((reply) => reply.text());
+	const { loaded } = await topJson(gate);
+	t.same(
+		loaded?.map(({ name, host }) => `${name} ${host}`),
+		["qwen3:8b a", "qwen3:8b b"],
+	);
 });

@@ -170,6 +170,9 @@ t.test("what is no gate's answer is taken for none", async (t) => {
 	t.match(await askLiveOn(await answering(t, JSON.stringify(good))), {
 		kind: "live",
 	});
+	const loadedModel = {
+		...{ name: "a", sizeBytes: 1, vramBytes: 1, expiresAt: null },
+	};
 	for (const wrong of [
 		null,
 		[],
@@ -181,6 +184,7 @@ t.test("what is no gate's answer is taken for none", async (t) => {
 		{ ...good, refusals: [null] },
 		{ ...good, budgets: [{ key: "a" }] },
 		{ ...good, loaded: [{ name: 1 }] },
+		{ ...good, loaded: [{ ...loadedModel, host: 1 }] },
 		{ ...good, loaded: undefined },
 	])
 		t.match(
