@@ -8,10 +8,10 @@ import { TlsOverhead } from "./tlsOverhead.ts";
 
 /** How long a connection may take until it is encrypted, from its first packet on. */
 const handshakeTimeoutMs = 10_000;
-/** Handshakes under way at once, of one address and in all; one more has its connection closed. */
-const mostOfAddress = 256;
+/** Handshakes under way at once, of one device and in all. */
+const mostOfDevice = 256;
 const mostInAll = 1_024;
-/** Handshakes of one address at once, and a second from then on; the others wait for so long at most. */
+/** Handshakes of one device at once, and a second from then on; the others wait for so long at most. */
 const burst = 128;
 const leastPerSecond = 50;
 const mostPerSecond = 1_000;
@@ -32,17 +32,23 @@ export interface HandshakeCounts {
 	notTls: number;
 	/** Ten seconds had gone by. */
 	late: number;
-	/** Too many were under way, or there was no certificate. */
+	/** Too many were under way, or it gave way to another's, or there was no certificate. */
 	refused: number;
 	/** Encrypted connections that were closed, as they sent very many empty records. */
 	wasteful: number;
 }
 
 interface Pending {
+	/** Its TCP connection. */
+	readonly id: string;
 	readonly connection: Connection;
 	readonly socket: Socket;
 	readonly startedAtMs: number;
 	readonly taken: Taken;
+	/** Whose it is. */
+	readonly device: string;
+	/** Its turn comes later. */
+	timer: NodeJS.Timeout | undefined;
 	/** It has sent something, and waits for its turn or is under way. */
 	isUnderWay: boolean;
 	isEnded: boolean;
@@ -58,8 +64,9 @@ interface Taken {
 
 /**
  * Has connections encrypted. A handshake costs the gate a signature, and costs
- * anyone who asks for it a packet, so each address has only so many under way and
- * only so many a second; those beyond wait, and streams do not feel it.
+ * anyone who asks for it a packet, so each device has only so many under way and
+ * only so many a second; those beyond wait, and streams do not feel it. Where all
+ * places are taken, a new one gets the oldest place of the device that has most.
  */
 export class Handshakes {
 	readonly counts: HandshakeCounts = {
@@ -73,16 +80,25 @@ export class Handshakes {
 	/** There once there was a certificate. */
 	#server: Server | undefined;
 	readonly #pending = new Map<string, Pending>();
-	readonly #underWay = new Map<string, number>();
+	/** Of each device, the oldest first. */
+	readonly #underWay = new Map<string, Set<Pending>>();
 	#underWayCount = 0;
-	readonly #ready: Pending[] = [];
+	readonly #ready = new Set<Pending>();
 	readonly #overhead = new TlsOverhead();
 	readonly #pacer: Pacer;
 	#certificate: Certificate | undefined;
+	readonly #deviceOf: (address: string) => string;
 	#isBeginning = false;
 
-	/** @param requestsPerSecond what one address may ask for, as each request may have a connection of its own */
-	constructor(requestsPerSecond: () => number) {
+	/**
+	 * @param requestsPerSecond what one address may ask for, as each request may have a connection of its own
+	 * @param deviceOf the same for all addresses of a device, as far as they are known
+	 */
+	constructor(
+		requestsPerSecond: () => number,
+		deviceOf: (address: string) => string,
+	) {
+		this.#deviceOf = deviceOf;
 		this.#pacer = new Pacer(() => {
 			const perSecond = Math.min(
 				Math.max(leastPerSecond, 2 * requestsPerSecond()),
@@ -136,17 +152,20 @@ export class Handshakes {
 	begin(connection: Connection, socket: Socket, taken: Taken): void {
 		const id = tupleOf(socket);
 		const pending: Pending = {
+			id,
 			connection,
 			socket,
 			startedAtMs: performance.now(),
 			taken,
+			device: this.#deviceOf(connection.address),
+			timer: undefined,
 			isUnderWay: false,
 			isEnded: false,
 		};
 		this.#pending.set(id, pending);
 		socket.once("close", () => {
 			if (!pending.isEnded && pending.isUnderWay) this.counts.failed += 1;
-			this.#end(id, pending);
+			this.#end(pending);
 		});
 		const leave = () => void socket.destroy();
 		socket.once("end", leave);
@@ -159,24 +178,24 @@ export class Handshakes {
 				return;
 			}
 			this.counts.notTls += 1;
-			this.#end(id, pending);
+			this.#end(pending);
 			taken.plain(socket);
 		});
 	}
 
 	/** Closes those that have had their time, and those that waste the gate's. */
 	sweep(nowMs: number): void {
-		for (const address of this.#overhead.sweep()) {
+		for (const device of this.#overhead.sweep()) {
 			this.counts.wasteful += 1;
 			// Or the next connection would do the same.
-			this.#pacer.exhaust(address, nowMs);
+			this.#pacer.exhaust(device, nowMs);
 		}
 		this.#pacer.sweep(nowMs);
 		// The oldest come first.
-		for (const [id, pending] of this.#pending) {
+		for (const pending of this.#pending.values()) {
 			if (nowMs - pending.startedAtMs < handshakeTimeoutMs) break;
 			this.counts.late += 1;
-			this.#end(id, pending);
+			this.#end(pending);
 			pending.socket.destroy();
 		}
 	}
@@ -187,43 +206,70 @@ export class Handshakes {
 	}
 
 	#enqueue(pending: Pending): void {
-		const { address } = pending.connection;
-		const ofAddress = this.#underWay.get(address) ?? 0;
+		const { device } = pending;
+		const ofDevice = this.#underWay.get(device) ?? new Set();
+		const isFull = this.#underWayCount >= mostInAll;
+		const givesWay = isFull ? this.#oldestOfMost(ofDevice.size) : undefined;
 		const waitMs =
 			this.#certificate === undefined ||
-			ofAddress >= mostOfAddress ||
-			this.#underWayCount >= mostInAll
+			ofDevice.size >= mostOfDevice ||
+			(isFull && givesWay === undefined)
 				? undefined
-				: this.#pacer.take(address, performance.now());
+				: this.#pacer.take(device, performance.now());
 		if (waitMs === undefined) {
-			this.counts.refused += 1;
-			pending.socket.destroy();
+			this.#refuse(pending);
 			return;
 		}
+		if (givesWay !== undefined) this.#refuse(givesWay);
 		pending.isUnderWay = true;
-		this.#underWay.set(address, ofAddress + 1);
+		this.#underWay.set(device, ofDevice.add(pending));
 		this.#underWayCount += 1;
 		if (waitMs === 0) this.#makeReady(pending);
-		else setTimeout(() => this.#makeReady(pending), waitMs).unref();
+		else {
+			pending.timer = setTimeout(() => this.#makeReady(pending), waitMs);
+			pending.timer.unref();
+		}
+	}
+
+	/**
+	 * What gives way to one of a device that has so many: the oldest of a device
+	 * with more. An honest handshake is over long before it is the oldest, even
+	 * where as many devices as there are places take one each.
+	 */
+	#oldestOfMost(ofDevice: number): Pending | undefined {
+		let most: ReadonlySet<Pending> | undefined;
+		for (const pendings of this.#underWay.values())
+			if (pendings.size > (most?.size ?? ofDevice)) most = pendings;
+		return most?.values().next().value;
+	}
+
+	#refuse(pending: Pending): void {
+		this.counts.refused += 1;
+		this.#end(pending);
+		pending.socket.destroy();
 	}
 
 	#makeReady(pending: Pending): void {
-		if (pending.isEnded) return;
-		this.#ready.push(pending);
+		this.#ready.add(pending);
 		if (this.#isBeginning) return;
 		this.#isBeginning = true;
 		this.#beginSome();
 	}
 
 	#beginSome(): void {
-		for (const { socket, isEnded } of this.#ready.splice(0, mostInTurn)) {
-			if (isEnded || socket.destroyed) continue;
+		let begun = 0;
+		for (const pending of this.#ready) {
+			if (begun === mostInTurn) break;
+			this.#ready.delete(pending);
+			const { socket } = pending;
+			if (socket.destroyed) continue;
+			begun += 1;
 			// Or nobody would notice that a client leaves meanwhile.
 			socket.allowHalfOpen = false;
 			// From here on the system hands what it reads to OpenSSL.
 			this.#server?.emit("connection", socket);
 		}
-		if (this.#ready.length === 0) this.#isBeginning = false;
+		if (this.#ready.size === 0) this.#isBeginning = false;
 		else setImmediate(() => this.#beginSome());
 	}
 
@@ -233,25 +279,28 @@ export class Handshakes {
 		// Who has gone in this very moment has no address any more.
 		if (pending === undefined) return void socket.destroy();
 		this.counts.done += 1;
-		this.#end(id, pending);
+		this.#end(pending);
 		// As for plain HTTP, where it is the gate that answers one.
 		socket.allowHalfOpen = true;
 		const { connection } = pending;
 		connection.isEncrypted = true;
-		this.#overhead.watch(pending.socket, socket, connection.address);
+		this.#overhead.watch(pending.socket, socket, pending.device);
 		pending.taken.encrypted(socket);
 	}
 
-	#end(id: string, pending: Pending): void {
+	#end(pending: Pending): void {
 		if (pending.isEnded) return;
 		pending.isEnded = true;
+		const { id } = pending;
 		if (this.#pending.get(id) === pending) this.#pending.delete(id);
+		clearTimeout(pending.timer);
+		this.#ready.delete(pending);
 		if (!pending.isUnderWay) return;
-		const { address } = pending.connection;
+		const { device } = pending;
 		this.#underWayCount -= 1;
-		const left = (this.#underWay.get(address) ?? 1) - 1;
-		if (left > 0) this.#underWay.set(address, left);
-		else this.#underWay.delete(address);
+		const ofDevice = this.#underWay.get(device);
+		ofDevice?.delete(pending);
+		if (ofDevice?.size === 0) this.#underWay.delete(device);
 	}
 }
 

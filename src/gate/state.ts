@@ -38,10 +38,11 @@ export class GateState {
 			this.upstream.maxConnections * (this.settings.hosts?.length ?? 1),
 		),
 	);
+	readonly lockout = new Lockout();
 	readonly handshakes = new Handshakes(
 		() => this.settings.limits.perSource.requestsPerMinute / 60,
+		(address) => this.lockout.placesOf(address)[0] ?? address,
 	);
-	readonly lockout = new Lockout();
 	readonly refusalThrottle = new RefusalThrottle();
 	readonly signatureUses = new SignatureUses();
 	readonly relays = new ActiveSet<Relay>();

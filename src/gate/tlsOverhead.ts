@@ -9,7 +9,7 @@ interface Watched {
 	readonly socket: Socket;
 	/** Over it. */
 	readonly encrypted: Socket;
-	readonly address: string;
+	readonly device: string;
 }
 
 /**
@@ -21,8 +21,8 @@ interface Watched {
 export class TlsOverhead {
 	readonly #watched = new Map<Socket, Watched>();
 
-	watch(socket: Socket, encrypted: Socket, address: string): void {
-		this.#watched.set(socket, { socket, encrypted, address });
+	watch(socket: Socket, encrypted: Socket, device: string): void {
+		this.#watched.set(socket, { socket, encrypted, device });
 		socket.once("close", () => this.#watched.delete(socket));
 	}
 
@@ -33,10 +33,10 @@ export class TlsOverhead {
 			// Those that have been looked at go to the end.
 			this.#watched.delete(socket);
 			this.#watched.set(socket, watched);
-			const { encrypted, address } = watched;
+			const { encrypted, device } = watched;
 			const carriedBytes = encrypted.bytesRead;
 			if (socket.bytesRead - carriedBytes * 1.5 <= allowanceBytes) continue;
-			found.push(address);
+			found.push(device);
 			socket.destroy();
 		}
 		return found;

@@ -1,11 +1,15 @@
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { connect, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import path from "node:path";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import t from "tap";
 import { askDaemon } from "../../src/admin/client.ts";
+import type { Connection } from "../../src/gate/connection.ts";
+import { Handshakes } from "../../src/gate/handshakes.ts";
+import { Lockout } from "../../src/gate/lockout.ts";
 import { Pacer } from "../../src/gate/pacer.ts";
+import { readPair } from "../../src/tls/certificate.ts";
 import { makeAuthority } from "../support/certificates.ts";
 import {
 	eventually,
@@ -145,6 +149,87 @@ if (requireTool(t, "openssl")) {
 		const again = await shakeHands(gate, "127.0.0.1", name);
 		t.equal(again.authorized, true, "their places are free again");
 		again.destroy();
+	});
+
+	t.test(
+		"four addresses that fill all places keep nobody else from a handshake",
+		async (t) => {
+			const gate = await startTlsGate(t);
+			const early = openPlain(gate, "127.0.0.7", beginning);
+			const running = await shakeHands(gate, "127.0.0.8", name);
+			const attackers = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"];
+			const peers = attackers.flatMap((address) =>
+				Array.from({ length: 260 }, () => openPlain(gate, address, beginning)),
+			);
+			await eventually(async () => (await counts(gate)).refused === 17);
+			for (let n = 0; n < 3; n += 1)
+				t.equal(await honestReply(gate), unauthorized);
+			t.match(
+				await counts(gate),
+				{ refused: 18, done: 4 },
+				"one place for all three, of those that have most",
+			);
+			t.equal(early.isClosed(), false, "who was first and has one place");
+			t.equal(running.destroyed, false, "what runs goes on");
+			let reply = "";
+			running.setEncoding("latin1").on("data", (text: string) => {
+				reply += text;
+			});
+			running.write(head("GET /api/tags HTTP/1.1", "Host: gate"));
+			await eventually(() => reply.startsWith(unauthorized));
+			for (const { socket } of [...peers, early]) socket.destroy();
+			running.destroy();
+		},
+	);
+
+	t.test("a device has one share for both of its addresses", async (t) => {
+		const lockout = new Lockout();
+		const [v4, v6] = ["100.64.0.7", "fd7a:115c:a1e0::7"];
+		const rule = { max: 3, windowMs: 1_000, lockoutMs: 5_000 };
+		lockout.recordFailure(v4, ["a wrong key"], rule, 0);
+		lockout.pair([v4, v6], "laptop", rule, 0);
+		const handshakes = new Handshakes(
+			() => 1_000,
+			(address) => lockout.placesOf(address)[0] ?? address,
+		);
+		const certificate = readPair(
+			pair.cert,
+			pair.key,
+			{ dnsNames: [], addresses: [] },
+			Date.now(),
+		);
+		if ("of" in certificate) throw new Error(certificate.message);
+		handshakes.use(certificate);
+		const listener = createServer({ allowHalfOpen: true });
+		await new Promise<void>((resolve) =>
+			listener.listen(0, "127.0.0.1", resolve),
+		);
+		const { port } = listener.address() as AddressInfo;
+		t.teardown(() => listener.close());
+		let address = v4;
+		listener.on("connection", (socket) => {
+			socket.on("error", () => {});
+			handshakes.begin({ address } as Connection, socket, {
+				encrypted: () => {},
+				plain: () => {},
+			});
+		});
+		t.teardown(() => handshakes.closeAll());
+		const open = () => {
+			const socket = connect({ host: "127.0.0.1", port });
+			socket.on("error", () => {});
+			socket.write(beginning);
+			t.teardown(() => socket.destroy());
+		};
+		for (let n = 0; n < 255; n += 1) open();
+		await eventually(() => handshakes.size === 255);
+		address = v6;
+		for (let n = 0; n < 2; n += 1) open();
+		await eventually(() => handshakes.counts.refused === 1);
+		t.equal(handshakes.size, 256);
+		address = "fd7a:115c:a1e0::8";
+		open();
+		await eventually(() => handshakes.size === 257);
 	});
 
 	t.test("nobody renegotiates", async (t) => {
