@@ -1,6 +1,7 @@
 import { defaultConfigPath } from "../config/load.ts";
 import { Finding } from "../errors.ts";
 import { startDaemon } from "../gate/daemon.ts";
+import { partingMs } from "../gate/drain.ts";
 import { loadRules } from "../gate/rules.ts";
 import { endProcess, standardOutput } from "../log.ts";
 import { ListenError } from "../net/listener.ts";
@@ -67,7 +68,7 @@ Example: llamagate serve --config /etc/llamagate/config.json
 		giveUp("fs.write");
 		reload = () => void daemon.reload();
 		await stopped;
-		await daemon.stop();
+		await daemon.stop(partingMs);
 		// Nothing is left to do; whatever a client still holds open does not keep the process.
 		return endProcess(sink);
 	},

@@ -143,8 +143,8 @@ function route(_state: GateState, exchange: Exchange) {
 	return exchange.misframed ?? checkRoute(match, target, head);
 }
 
-function shutdown({ draining }: GateState): Refusal | undefined {
-	return draining ? shuttingDown : undefined;
+function shutdown({ refusesNew }: GateState): Refusal | undefined {
+	return refusesNew ? shuttingDown : undefined;
 }
 
 function origin({ settings }: GateState, { isBasic, head }: Exchange) {

@@ -42,6 +42,8 @@ export interface Connection {
 	/** Sweeps since it has idled between requests, and what had come on it by then. */
 	quietSweeps: number;
 	bytesRead: number;
+	/** Since when it has had no request, once the gate stops. */
+	quietSinceMs: number | undefined;
 	/** A refusal on it is held back. */
 	waits: boolean;
 	/** The reply that closes it has been written: whatever comes behind is not looked at. */
@@ -123,6 +125,7 @@ export class ConnectionTable {
 			unanswered: 0,
 			quietSweeps: 0,
 			bytesRead: 0,
+			quietSinceMs: undefined,
 			waits: false,
 			closing: false,
 			stopped: false,
@@ -206,6 +209,28 @@ export class ConnectionTable {
 			const mostMs = key === undefined ? idleMs.stranger : idleMs.known;
 			if (quietSweeps * intervalMs >= mostMs) socket.destroy();
 		}
+	}
+
+	/**
+	 * Closes what has had no request for so long since this was first called, which
+	 * is done at short intervals while the gate stops.
+	 *
+	 * @returns how many are still held
+	 */
+	part(holdMs: number, nowMs: number): number {
+		let held = 0;
+		for (const connection of this.#open) {
+			if (connection.exchanges.size > 0 || connection.unanswered > 0) {
+				connection.quietSinceMs = undefined;
+				// A refusal that is held back keeps nobody waiting.
+				if (!connection.waits) held += 1;
+				continue;
+			}
+			connection.quietSinceMs ??= nowMs;
+			if (nowMs - connection.quietSinceMs < holdMs) held += 1;
+			else cutOff(connection.socket);
+		}
+		return held;
 	}
 
 	get openCount(): number {

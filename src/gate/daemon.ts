@@ -36,8 +36,13 @@ export interface Daemon {
 	bound(): string[];
 	/** Reads configuration and keys anew and puts both in force, or neither. */
 	reload(): Promise<ReloadResult>;
-	/** Stops accepting, lets streams finish for the drain timeout, then cuts them. */
-	stop(): Promise<void>;
+	/**
+	 * Stops accepting, lets streams finish for the drain timeout, then cuts them.
+	 *
+	 * @param holdMs how long a connection that idles is held open for a request
+	 * that may be on its way; none by default
+	 */
+	stop(holdMs?: number): Promise<void>;
 }
 
 /**
@@ -125,14 +130,14 @@ export async function startDaemon(
 	return {
 		bound: () => listener.bound(),
 		reload: () => reloader.reload(),
-		async stop() {
+		async stop(holdMs = 0) {
 			log.info({ streams: gate.stats().streams }, "stopping");
 			stopWatch();
 			keeper.stop();
 			budgets.stop();
 			listener.close();
 			notifySystemd("STOPPING=1");
-			await gate.drain();
+			await gate.drain(holdMs);
 			await ledger?.close(ledgerPatienceMs);
 			stopWatchdog();
 			for (const server of adminServers) {

@@ -9,15 +9,11 @@ import { matchRoute } from "../ollama/routes.ts";
 import type { QueueStats } from "../queue/stats.ts";
 import type { Certificate } from "../tls/certificate.ts";
 import type { AccessLog } from "./accessLog.ts";
-import {
-	admit,
-	admitKnown,
-	admitPreflight,
-	shuttingDown,
-} from "./admission.ts";
+import { admit, admitKnown, admitPreflight } from "./admission.ts";
 import { checkPolicy } from "./authorize.ts";
 import type { Connection } from "./connection.ts";
 import { corsHeaders, preflightHeaders } from "./cors.ts";
+import { drainRelays } from "./drain.ts";
 import { Exchange } from "./exchange.ts";
 import { createApp, failedStep, internalFault, pass } from "./fastify.ts";
 import type { HandshakeCounts } from "./handshakes.ts";
@@ -81,8 +77,12 @@ export interface Gate {
 	readonly budgets: Budgets;
 	/** Puts new rules in force; streams whose key is no longer good are cut. */
 	replaceRules(rules: Rules): void;
-	/** Refuses what is new, waits for what runs, and cuts what is left after the drain timeout. */
-	drain(): Promise<void>;
+	/**
+	 * Waits for what runs, and cuts what is left after the drain timeout.
+	 *
+	 * @param holdMs how long an idle connection is still held open for a request that may be on its way
+	 */
+	drain(holdMs: number): Promise<void>;
 	/** Lets an address in again that wrong keys have locked out, or all of them. Returns who that was. */
 	unlock(address?: string): LockedOut[];
 	/** For status and metrics. */
@@ -149,10 +149,9 @@ export async function createGate(
 			state.replaceRules(next);
 			cutUnwanted(state);
 		},
-		async drain() {
+		async drain(holdMs) {
 			state.draining = true;
-			for (const server of servers) server.closeIdleConnections();
-			await drainRelays(state);
+			await drainRelays(state, holdMs, cutGraceMs);
 			clearInterval(sweeper);
 			for (const server of servers) server.closeAllConnections();
 			state.handshakes.closeAll();
@@ -360,22 +359,4 @@ function unlock(
 	const unlocked = lockout.unlock(address, nowMs);
 	shared?.locks.unlocked(places);
 	return unlocked;
-}
-
-/** Waits for what runs, and cuts what is left after the drain timeout. */
-async function drainRelays({ relays, settings }: GateState): Promise<void> {
-	for (const relay of relays) {
-		relay.exchange.closing = true;
-		if (relay.errand.isWaiting) relay.cut(shuttingDown, cutGraceMs);
-	}
-	const deadline = performance.now() + settings.drainTimeoutMs;
-	while (relays.size > 0 && performance.now() < deadline) await wait(20);
-	// Each leaves the set as it is cut, with its error still on its way.
-	const cutCount = relays.size;
-	for (const relay of relays) relay.cut(shuttingDown, cutGraceMs);
-	await wait(cutCount > 0 ? cutGraceMs : 0);
-}
-
-function wait(durationMs: number): Promise<void> {
-	return new Promise((resolve) => setTimeout(resolve, durationMs));
 }

@@ -58,8 +58,10 @@ export class GateState {
 			: this.#pool.lists.entriesOfHosts("/api/ps"),
 	);
 	readonly upstreamHealth = new UpstreamHealth();
-	/** The gate answers what runs, and takes nothing new. */
+	/** The gate answers what runs, and each reply that begins closes its connection. */
 	draining = false;
+	/** What comes on an open connection is refused. */
+	refusesNew = false;
 	#rules: Rules;
 	#upstream: Upstream;
 	#whois: Whois;

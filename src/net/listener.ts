@@ -36,6 +36,11 @@ export class ListenError extends Error {
 	}
 }
 
+/** Not by its own close(), which ends what is idle at once: a request may be on its way there. */
+function stopAccepting(server: Server): void {
+	NetServer.prototype.close.call(server);
+}
+
 /** Where the gate listens, now and as addresses come and go. */
 export interface Listener {
 	/** `100.101.102.104:11434`, for each address that is bound now. */
@@ -157,8 +162,7 @@ export async function openListener(
 
 	/** Stops listening, and ends what is idle some time later, if the address is not back. */
 	function part(id: string, server: Server): void {
-		// Not by its own close(), which ends what is idle at once.
-		NetServer.prototype.close.call(server);
+		stopAccepting(server);
 		partings.get(id)?.end();
 		const end = () => {
 			parting.cancel();
@@ -228,7 +232,7 @@ export async function openListener(
 		close() {
 			closed = true;
 			clearInterval(poll);
-			for (const { server } of servers.values()) server.close();
+			for (const { server } of servers.values()) stopAccepting(server);
 			servers.clear();
 			for (const { end } of [...partings.values()]) end();
 		},
@@ -344,7 +348,7 @@ export async function adoptSockets(
 		move: () =>
 			log.warn("listen is not looked at: the socket comes from systemd"),
 		close: () => {
-			for (const server of servers) server.close();
+			for (const server of servers) stopAccepting(server);
 		},
 	};
 }
