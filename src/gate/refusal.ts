@@ -76,7 +76,14 @@ function bodyOf(family: Family, refusal: Refusal): Body {
 /** Answers with a refusal in the family's error shape and closes the account. */
 export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 	const { req, res } = exchange;
-	if (exchange.ended || res.headersSent) return;
+	if (exchange.ended) return;
+	if (res.headersSent) {
+		// Something else has begun to answer. Cut, nobody takes that for whole.
+		exchange.reason = refusal.reason;
+		exchange.end("cut");
+		req.socket.destroy();
+		return;
+	}
 	const { text, sizeBytes } = bodyOf(exchange.family, refusal);
 	const headers = [
 		"content-type",

@@ -195,7 +195,9 @@ function takePlace(
  */
 function answerHalfClosed(connection: Connection): void {
 	for (const exchange of connection.exchanges) {
-		if (exchange.credential === undefined || exchange.res.socket === null)
+		const { credential, res } = exchange;
+		// What has begun runs into its client's absence by itself.
+		if (credential === undefined || res.socket === null || res.headersSent)
 			continue;
 		exchange.closing = true;
 		sendRefusal(exchange, halfClosed);

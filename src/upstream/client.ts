@@ -204,6 +204,7 @@ export class UpstreamRequest {
 	abort(): void {
 		const { connection } = this;
 		this.connection = undefined;
+		this.reader.stop();
 		connection?.destroy();
 	}
 }
@@ -337,6 +338,8 @@ class Connection {
 			this.#fail({ kind: "garbage", detail: error.message });
 			return false;
 		}
+		// What it read has had it aborted.
+		if (request.connection !== this) return false;
 		if (!request.reader.ended) return wantsMore;
 		this.#finish(request);
 		return true;

@@ -77,6 +77,7 @@ export class ReplyReader {
 	#left = 0;
 	#sizeDigits = 0;
 	#reusable = true;
+	#isStopped = false;
 
 	/** @param answersHead whether the request was HEAD, whose reply has no body whatever its headers say */
 	constructor(answersHead: boolean, sink: ReplySink) {
@@ -94,6 +95,11 @@ export class ReplyReader {
 		return this.#reusable;
 	}
 
+	/** Nobody wants the rest, also of what is being read just now: the sink hears no more. */
+	stop(): void {
+		this.#isStopped = true;
+	}
+
 	/**
 	 * Reads the first `length` bytes of a buffer, and writes to it. Not to be called
 	 * once the reply is whole.
@@ -105,7 +111,7 @@ export class ReplyReader {
 		let at = 0;
 		while (this.#phase === phase.head && at < length)
 			at = this.#readHead(buffer, at, length);
-		if (this.#phase === phase.head) return true;
+		if (this.#phase === phase.head || this.#isStopped) return true;
 		const start = at;
 		let put = at;
 		let fault: string | undefined;
@@ -134,6 +140,7 @@ export class ReplyReader {
 			} else fault = this.#readFraming(buffer[at++] ?? 0);
 		}
 		const wantsMore = put === start || this.#sink.data(buffer, start, put);
+		if (this.#isStopped) return true;
 		if (fault !== undefined) throw new BrokenReply(fault);
 		if (this.ended) this.#sink.end();
 		return wantsMore;

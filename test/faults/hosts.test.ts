@@ -12,6 +12,7 @@ import {
 	startWithHosts,
 	type TestHost,
 } from "../support/hosts.ts";
+import { startPlainHost } from "../support/plainHost.ts";
 import { startRawServer } from "../support/rawServer.ts";
 
 type Misbehave = NonNullable<StandInOptions["misbehave"]>;
@@ -308,4 +309,85 @@ t.test("what waits for a host that goes away goes on at another", async (t) => {
 	}
 	t.equal(b.prompts(), 5);
 	await held.text().catch(() => "");
+});
+
+/** Two hosts that answer head and body in one write, of which the first is asked first. */
+async function startPlain(
+	t: Parameters<typeof startPlainHost>[0],
+	first: Parameters<typeof startPlainHost>[2],
+	second: Parameters<typeof startPlainHost>[2],
+	isBehindGate = false,
+) {
+	const a = await startPlainHost(t, ["m:1"], first);
+	const b = await startPlainHost(t, ["m:1"], second);
+	const keyFile = isBehindGate ? { keyFile: "k" } : {};
+	const gate = await startWithHosts(
+		t,
+		[
+			{ name: "a", url: a.url, weight: 10, ...keyFile },
+			{ name: "b", url: b.url, ...keyFile },
+		],
+		{ files: { k: `lg_${"ab".repeat(32)}\n` } },
+	);
+	const ask = () =>
+		send(gate, { body: { model: "m:1", messages: [], stream: false } });
+	return { a, b, gate, ask };
+}
+
+for (const [status, isBehindGate] of [
+	[503, false],
+	[429, false],
+	[404, false],
+	[403, true],
+	[502, true],
+	[504, true],
+] as const)
+	t.test(
+		`of a reply with ${status} that another host's takes the place of, nothing is passed on`,
+		async (t) => {
+			const body = '{"error":"words of a"}';
+			for (const length of [body.length, 200, 2]) {
+				const { a, b, gate, ask } = await startPlain(
+					t,
+					() => ({ status, body, length }),
+					() => ({ body: { by: "b", done: true } }),
+					isBehindGate,
+				);
+				const reply = await ask();
+				t.equal(reply.status, 200);
+				t.strictSame(await reply.json(), { by: "b", done: true });
+				t.strictSame([a.prompts.length, b.prompts.length], [1, 1]);
+				t.match(await gate.logged(({ msg }) => msg === "request"), {
+					upstream: "b",
+					outcome: "ok",
+				});
+				t.ok((await hostsOf(gate)).every((host) => host.outstanding === 0));
+			}
+		},
+	);
+
+t.test(
+	"a request ends where the host that it was moved to breaks off",
+	async (t) => {
+		const { gate, ask } = await startPlain(
+			t,
+			() => ({ status: 503, body: '{"error":"words', length: 200 }),
+			() => "break off",
+		);
+		const reply = await ask();
+		t.equal(reply.status, 502);
+		t.notOk((await reply.text()).includes("words"));
+		await eventually(async () =>
+			(await hostsOf(gate)).every((host) => host.outstanding === 0),
+		);
+	},
+);
+
+t.test("what no host can answer better is passed on as it came", async (t) => {
+	const answer = () => ({ status: 503, body: { error: "busy" } });
+	const { a, b, ask } = await startPlain(t, answer, answer);
+	const reply = await ask();
+	t.equal(reply.status, 503);
+	t.equal(await errorOf(reply), "busy");
+	t.strictSame([a.prompts.length, b.prompts.length], [1, 1]);
 });

@@ -1,5 +1,5 @@
 import t from "tap";
-import { readReply, readReplySlowly } from "../support/replies.ts";
+import { readReply, readReplySlowly, stopAtHead } from "../support/replies.ts";
 
 const ok = (...lines: string[]) =>
 	`${["HTTP/1.1 200 OK", ...lines].join("\r\n")}\r\n\r\n`;
@@ -131,4 +131,15 @@ t.test("the reply to HEAD has no body, whatever its headers say", async (t) => {
 			state: "ended",
 			body: "",
 		});
+});
+
+t.test("who wants no more once the head is there hears no more", async (t) => {
+	for (const rest of [
+		`${ok("Content-Length: 2")}{}`,
+		`${chunked}2\r\n{}\r\n0\r\n\r\n`,
+		`${chunked}no size`,
+		ok("Content-Length: 0"),
+		`${ok()}so far`,
+	])
+		t.strictSame(stopAtHead(rest), ["head"]);
 });

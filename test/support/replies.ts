@@ -20,6 +20,22 @@ function describe(
 	});
 }
 
+/** What a sink hears that wants no more once it has the head, of a reply that is read in one piece. */
+export function stopAtHead(text: string): readonly string[] {
+	const heard: string[] = [];
+	const reader = new ReplyReader(false, {
+		head() {
+			heard.push("head");
+			reader.stop();
+		},
+		data: () => heard.push("data") > 0,
+		end: () => void heard.push("end"),
+	});
+	const bytes = Buffer.from(text, "latin1");
+	reader.read(bytes, bytes.length);
+	return heard;
+}
+
 /** Reads a reply as the gate does, in pieces of a size; text in Latin-1, a character a byte. */
 export function readReply(
 	text: string,
