@@ -1,6 +1,7 @@
 import { styleText } from "node:util";
 import { exitCodes, Finding, UsageError } from "../errors.ts";
 import { keptRecords, ledgerFolder } from "../host/gate/ledgerUnit.ts";
+import { type TlsChoice, tls, tlsChoices } from "../host/gate/tlsStep.ts";
 import { mostParallel } from "../host/ollama/parallel.ts";
 import { allSteps } from "../host/steps.ts";
 import { releaseLock, takeLock } from "../lock.ts";
@@ -26,6 +27,7 @@ const journalFolder = "/var/lib/llamagate/setup";
 export const setup: Command = {
 	help: `
 Usage: sudo llamagate setup [--dry-run] [--yes] [--only STEP] [--skip STEP]
+       sudo llamagate setup --tls tailscale|off [--dry-run] [--yes]
        sudo llamagate setup --undo [--dry-run] [--yes]
 
 Looks at this host, shows every change that it would make and why, asks, makes
@@ -42,6 +44,9 @@ and passed over.
   --parallel N      have Ollama work on N requests of a model at once
                     (OLLAMA_NUM_PARALLEL), for N times the memory of a model's
                     context (default: as it is)
+  --tls WHAT        this alone: have the gate speak HTTPS with the certificate
+                    that tailscaled gets for this node's name (tailscale), or
+                    plain HTTP again (off)
   --undo            put back everything that setup has changed, also after a
                     crash half way; what was changed otherwise since stays
   --json            print JSON; needs --yes or --dry-run
@@ -63,6 +68,7 @@ Example: sudo llamagate setup --dry-run
 			"key-name": { type: "string", default: "first" },
 			"no-cloud": { type: "boolean", default: false },
 			parallel: { type: "string" },
+			tls: { type: "string" },
 			undo: { type: "boolean", default: false },
 			json: { type: "boolean", default: false },
 		});
@@ -74,6 +80,17 @@ Example: sudo llamagate setup --dry-run
 		if (parallel !== undefined && !isMeant("ollama"))
 			throw new UsageError(
 				"--parallel is for the step ollama, which is left out here",
+			);
+		const tlsChoice = readTlsChoice(values.tls);
+		if (
+			tlsChoice !== undefined &&
+			(values.undo ||
+				values["no-cloud"] ||
+				parallel !== undefined ||
+				only.length + skip.length > 0)
+		)
+			throw new UsageError(
+				"--tls is done alone; run setup for the rest before or after it",
 			);
 		// Who names a step means that step, and everything else would be opened.
 		if (values.undo && only.length + skip.length > 0)
@@ -105,11 +122,15 @@ Example: sudo llamagate setup --dry-run
 				json: values.json,
 			};
 			if (values.undo) return await undo(session);
-			const steps = allSteps(await findInstallation(), {
-				keyName: values["key-name"],
-				noCloud: values["no-cloud"],
-				parallel,
-			}).filter(({ id }) => isMeant(id));
+			const installation = await findInstallation();
+			const steps =
+				tlsChoice === undefined
+					? allSteps(installation, {
+							keyName: values["key-name"],
+							noCloud: values["no-cloud"],
+							parallel,
+						}).filter(({ id }) => isMeant(id))
+					: [tls(installation, tlsChoice)];
 			return await lockHost(steps, session);
 		} finally {
 			await releaseLock(lock);
@@ -156,6 +177,14 @@ function readParallel(text: string | undefined): number | undefined {
 			`--parallel ${text}: write a whole number from 1 to ${mostParallel}, such as 4`,
 		);
 	return number;
+}
+
+function readTlsChoice(text: string | undefined): TlsChoice | undefined {
+	if (text === undefined) return undefined;
+	const choice = tlsChoices.find((one) => one === text);
+	if (choice === undefined)
+		throw new UsageError(`--tls ${text}: write tailscale or off`);
+	return choice;
 }
 
 async function lockHost(
