@@ -226,8 +226,10 @@ export class LedgerClient {
 		}
 		if ("last" in answer) this.#begin(answer.last);
 		else if ("done" in answer) this.#finish(answer.done);
-		else if ("seen" in answer) this.#alarms.done(answer.seen);
-		else if ("failed" in answer || "error" in answer) {
+		else if ("seen" in answer) {
+			const alarm = this.#alarms.done(answer.seen);
+			if (alarm !== undefined) this.#sendAlarm(alarm);
+		} else if ("failed" in answer || "error" in answer) {
 			socket?.destroy();
 			return "why" in answer ? answer.why : answer.error;
 		}

@@ -228,11 +228,36 @@ t.test(
 		t.equal(add("a", hourMs - 1), undefined);
 		t.match(add("a", hourMs), { number: 2 });
 		for (let n = 0; n < 1_000; n += 1) add(`by ${n}`, hourMs);
-		t.equal([...outbox.waiting].length, 32);
-		t.equal(outbox.dropped, 970);
-		outbox.done(1);
-		outbox.done(1);
+		t.equal([...outbox.waiting].length, 10);
+		outbox.done(3);
+		outbox.done(3);
+		t.equal(add("by 8", hourMs), undefined, "the sentence on the rest waits");
+		outbox.done(4);
 		t.match(add("x".repeat(10_000), hourMs), { text: "x".repeat(400) });
-		t.equal([...outbox.waiting].length, 32);
+		t.equal([...outbox.waiting].length, 10);
 	},
 );
+
+t.test("alarms of one subject take no other's place", async (t) => {
+	const outbox = new AlarmOutbox();
+	const add = (subject: AlarmSubject, text: string) =>
+		outbox.add({ subject, text }, 0);
+	for (let n = 0; n < 1_000; n += 1) add("lockout", `${n} is locked out`);
+	t.match(add("canary", "bait was used"), { subject: "canary" });
+	for (const subject of ["budget", "upstream_down", "key_expiring"] as const)
+		for (let n = 0; n < 1_000; n += 1) add(subject, `by ${n}`);
+	t.equal([...outbox.waiting].length, 41);
+});
+
+t.test("those for which there was no room are counted, and told", async (t) => {
+	const outbox = new AlarmOutbox();
+	const add = (text: string) => outbox.add({ subject: "lockout", text }, 0);
+	for (let n = 0; n < 25; n += 1) add(`${n} is locked out`);
+	t.equal(outbox.dropped, 15);
+	t.match(outbox.done(1), {
+		subject: "lockout",
+		text: "and 15 more, for which there was no room; the gate's log has them",
+	});
+	t.equal(outbox.done(2), undefined, "once");
+	t.equal(outbox.dropped, 15);
+});

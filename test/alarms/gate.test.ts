@@ -17,6 +17,7 @@ import {
 	ledgerPlace,
 	spawnLedger,
 } from "../support/ledger.ts";
+import { attack, head, shows, statusOf } from "../support/raw.ts";
 import { type Receiver, startReceiver } from "../support/receiver.ts";
 
 const topic = "a-topic-that-nobody-guesses";
@@ -154,6 +155,29 @@ t.test(
 		);
 	},
 );
+
+t.test("no number of lockouts keeps a canary's alarm away", async (t) => {
+	const receiver = await startReceiver(t);
+	const { place, config } = await alarmPlace(t, receiver);
+	await spawnLedger(t, place);
+	const gate = await startGate(t, {
+		config: { ...config, limits: { authFailures: { max: 1 } } },
+		keys: [user, canary],
+	});
+	for (let n = 1; n <= 40; n += 1) {
+		const key = shows(`no-key-${n}-${"x".repeat(40)}`);
+		const bytes = head("GET /api/tags HTTP/1.1", "Host: gate", key);
+		const { status } = await attack(gate, bytes, `127.0.1.${n}`);
+		t.equal(status, 401);
+	}
+	t.equal((await statusOf(gate)).lockedOut, 40);
+	await ask(gate, testKeys.wrong);
+	await receiver.got(2);
+	t.strictSame(titles(receiver), [
+		"a device is locked out",
+		"a canary key was used",
+	]);
+});
 
 t.test("what is not wanted is not sent, and no alarms are none", async (t) => {
 	const receiver = await startReceiver(t);

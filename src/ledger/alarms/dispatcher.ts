@@ -12,8 +12,8 @@ import type { AlarmTarget } from "./targets.ts";
 const betweenMs = 3_600_000;
 /** What happens meanwhile waits, so much of it; of more it is told how many there were. */
 const maxTexts = 10;
-/** Who waits to hear what became of an alarm; beyond that nobody does. */
-const maxWaiting = 512;
+/** Who waits to hear what became of alarms of a subject; beyond that nobody does. */
+const maxWaiting = 128;
 /** How long after a receiver has failed it is tried again; then it is given up. */
 const retriesMs = [5_000, 30_000, 120_000, 600_000] as const;
 
@@ -44,7 +44,6 @@ export class AlarmDispatcher {
 	readonly #clock: AlarmClock;
 	readonly #held = new Map<AlarmSubject, Held>();
 	readonly #timers = new Set<() => void>();
-	#waiting = 0;
 	#trialAtMs = Number.NEGATIVE_INFINITY;
 	#isClosed = false;
 
@@ -74,10 +73,8 @@ export class AlarmDispatcher {
 			held.texts.add(text);
 		else held.more += 1;
 		const { promise, resolve } = Promise.withResolvers<void>();
-		if (this.#waiting < maxWaiting) {
-			this.#waiting += 1;
-			held.done.push(resolve);
-		} else resolve();
+		if (held.done.length < maxWaiting) held.done.push(resolve);
+		else resolve();
 		if (!held.isBusy) this.#tellInTime(subject, held);
 		return promise;
 	}
@@ -167,7 +164,6 @@ export class AlarmDispatcher {
 		if (this.#isClosed) return;
 		// Nobody was told, so the next need not wait.
 		if (!arrived.includes(true)) this.#book.setToldAtMs(subject, before);
-		this.#waiting -= done.length;
 		for (const resolve of done) resolve();
 		next.isBusy = false;
 		if (next.texts.size > 0) this.#tellInTime(subject, next);

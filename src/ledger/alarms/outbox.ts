@@ -1,7 +1,8 @@
+import type { AlarmSubject } from "../../config/alarms.ts";
 import { type Alarm, maxTextLength } from "./alarm.ts";
 
-/** What a ledger has to take yet; more are dropped, and counted. */
-const maxWaiting = 32;
+/** What a ledger has to see to yet, of each subject; more are dropped, and counted. */
+const maxWaiting = 10;
 /** The same again within so long is not new. */
 const quietMs = 3_600_000;
 /** So many are known not to be news; beyond that the oldest is. */
@@ -12,10 +13,23 @@ export interface Numbered extends Alarm {
 	readonly number: number;
 }
 
-/** A gate's alarms that no ledger has seen to yet. Bounded, whatever is raised. */
+/** One subject's. */
+interface Line {
+	waiting: number;
+	/** Dropped, and nobody was told how many. */
+	untold: number;
+	/** The number of the alarm that tells how many; `undefined` while none waits. */
+	sum: number | undefined;
+}
+
+/**
+ * A gate's alarms that no ledger has seen to yet. Bounded, whatever is raised: by
+ * subject, so that what a stranger can raise at will takes no other's place.
+ */
 export class AlarmOutbox {
 	readonly #waiting = new Map<number, Numbered>();
 	readonly #toldAtMs = new Map<string, number>();
+	readonly #lines = new Map<AlarmSubject, Line>();
 	#numbers = 0;
 	#dropped = 0;
 
@@ -37,8 +51,10 @@ export class AlarmOutbox {
 		const id = `${subject} ${text}`;
 		const toldAtMs = this.#toldAtMs.get(id);
 		if (toldAtMs !== undefined && nowMs - toldAtMs < quietMs) return undefined;
-		if (this.#waiting.size >= maxWaiting) {
+		const line = this.#lineOf(subject);
+		if (line.waiting >= maxWaiting) {
 			this.#dropped += 1;
+			line.untold += 1;
 			return undefined;
 		}
 		this.#toldAtMs.delete(id);
@@ -47,18 +63,45 @@ export class AlarmOutbox {
 			this.#toldAtMs.delete(oldest);
 		}
 		this.#toldAtMs.set(id, nowMs);
-		this.#numbers += 1;
-		const numbered = {
-			subject,
-			text: text.slice(0, maxTextLength),
-			number: this.#numbers,
-		};
-		this.#waiting.set(numbered.number, numbered);
-		return numbered;
+		return this.#put(line, { subject, text });
 	}
 
-	/** A ledger has seen to it: it was sent, or nobody could be reached. */
-	done(number: number): void {
+	/**
+	 * A ledger has seen to it: it was sent, or nobody could be reached.
+	 *
+	 * @returns an alarm that tells how many were dropped, if any were, now that there is room for it
+	 */
+	done(number: number): Numbered | undefined {
+		const alarm = this.#waiting.get(number);
+		if (alarm === undefined) return undefined;
+		const { subject } = alarm;
+		const line = this.#lineOf(subject);
 		this.#waiting.delete(number);
+		line.waiting -= 1;
+		if (line.sum === number) line.sum = undefined;
+		if (line.untold === 0 || line.sum !== undefined) return undefined;
+		const text = `and ${line.untold} more, for which there was no room; the gate's log has them`;
+		line.untold = 0;
+		const sum = this.#put(line, { subject, text });
+		line.sum = sum.number;
+		return sum;
+	}
+
+	#lineOf(subject: AlarmSubject): Line {
+		let line = this.#lines.get(subject);
+		if (line === undefined) {
+			line = { waiting: 0, untold: 0, sum: undefined };
+			this.#lines.set(subject, line);
+		}
+		return line;
+	}
+
+	#put(line: Line, { subject, text }: Alarm): Numbered {
+		this.#numbers += 1;
+		const number = this.#numbers;
+		const numbered = { subject, text: text.slice(0, maxTextLength), number };
+		this.#waiting.set(number, numbered);
+		line.waiting += 1;
+		return numbered;
 	}
 }
