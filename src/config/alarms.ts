@@ -118,10 +118,23 @@ export function urlMistake(text: string, form?: AlarmForm): string | undefined {
 		return "expected https://; http:// shows the secret on its way, and is taken for loopback and the tailnet (100.64.0.0/10, fd7a:115c:a1e0::/48, *.ts.net) alone";
 	if (url.protocol !== "https:" && url.protocol !== "http:")
 		return "expected https://";
-	if ((form ?? formOf(url)) !== "ntfy") return undefined;
-	return /[^/]$/.test(url.pathname)
+	const isNtfy = (form ?? formOf(url)) === "ntfy";
+	if (isNtfy && !/[^/]$/.test(url.pathname))
+		return "names no topic of ntfy; expected an address such as https://ntfy.example/topic";
+	// A path is sent as it is but for ntfy's, whose end is the topic.
+	const parts = [url.username, url.password, isNtfy ? url.pathname : ""];
+	return parts.every(isDecodable)
 		? undefined
-		: "names no topic of ntfy; expected an address such as https://ntfy.example/topic";
+		: "has a % that is not an escape; a % itself is written %25";
+}
+
+function isDecodable(text: string): boolean {
+	try {
+		decodeURIComponent(text);
+		return true;
+	} catch {
+		return false;
+	}
 }
 
 function isPrivate(hostname: string): boolean {

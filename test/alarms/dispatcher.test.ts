@@ -261,3 +261,33 @@ t.test("those for which there was no room are counted, and told", async (t) => {
 	t.equal(outbox.done(2), undefined, "once");
 	t.equal(outbox.dropped, 15);
 });
+
+t.test(
+	"an address that nothing can be posted to ends nothing, and is said",
+	async (t) => {
+		const { log, lines } = collectedLog();
+		const targets = [
+			"https://ntfy.example/%zz-secret",
+			"https://us%er:secret@ntfy.example/gpu",
+		].map(
+			(url): AlarmTarget => ({
+				...{ name: "ntfy at here", form: "ntfy" },
+				...{ url: new URL(url), on: new Set(["canary"] as const) },
+			}),
+		);
+		const clock = new TestClock();
+		const alarms = new AlarmDispatcher(targets, memoryBook(), log, clock);
+		t.teardown(() => alarms.close());
+		await alarms.take({ subject: "canary", text: "a" });
+		const why = "its address cannot be posted to";
+		t.match(lines, [
+			{ event: "alarm_undelivered", why },
+			{ event: "alarm_undelivered", why },
+		]);
+		t.match(await alarms.try(), [
+			{ ok: false, why },
+			{ ok: false, why },
+		]);
+		t.notMatch(JSON.stringify(lines), "secret");
+	},
+);

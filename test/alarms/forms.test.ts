@@ -110,6 +110,18 @@ t.test(
 				"alarms[0].url 3 names no topic",
 			],
 			[
+				`[{"url":"https://ntfy.example/%zz${secret}"}]`,
+				"alarms[0].url 3 has a % that is not an escape",
+			],
+			[
+				`[{"url":"https://us%er:${secret}@ntfy.example/gpu"}]`,
+				"alarms[0].url 3 has a % that is not an escape",
+			],
+			[
+				`[{"url":"https://a:${secret}%@hooks.slack.com/services/T"}]`,
+				"alarms[0].url 3 has a % that is not an escape",
+			],
+			[
 				`[{"url":["https://ntfy.example/${secret}"]}]`,
 				"alarms[0].url 3 expected an address",
 			],
@@ -183,6 +195,8 @@ t.test("a file with such a secret is its owner's alone", async (t) => {
 	await writeFile(urlFile, "not an address of mine");
 	await t.rejects(load(), /expected an address/);
 	await t.rejects(load(), { message: /^(?![\s\S]*of mine)/ });
+	await writeFile(urlFile, "https://ntfy.example/100%");
+	await t.rejects(load(), /has a % that is not an escape/);
 	await writeFile(
 		config,
 		JSON.stringify({ ledger: {}, alarms: [{ urlFile: "none" }] }),

@@ -92,10 +92,7 @@ export class AlarmDispatcher {
 		};
 		return Promise.all(
 			this.#targets.map(async (target): Promise<Trial> => {
-				const result = await post(
-					postOf(target.form, target.url, message),
-					this.#clock,
-				);
+				const result = await this.#post(target, message);
 				return result.kind === "arrived"
 					? { to: target.name, ok: true }
 					: { to: target.name, ok: false, why: result.why };
@@ -174,10 +171,7 @@ export class AlarmDispatcher {
 		for (const delayMs of [0, ...retriesMs]) {
 			if (delayMs > 0) await this.#wait(delayMs);
 			if (this.#isClosed) return false;
-			result = await post(
-				postOf(target.form, target.url, message),
-				this.#clock,
-			);
+			result = await this.#post(target, message);
 			if (result.kind !== "failed") break;
 		}
 		const facts = { subject: message.subject, to: target.name };
@@ -190,6 +184,19 @@ export class AlarmDispatcher {
 			"an alarm did not arrive, and is given up",
 		);
 		return false;
+	}
+
+	/** Never rejects. */
+	async #post(
+		{ form, url }: AlarmTarget,
+		message: Message,
+	): Promise<PostResult> {
+		try {
+			return await post(postOf(form, url, message), this.#clock);
+		} catch {
+			// What was thrown may have the address in it, which is a secret.
+			return { kind: "refused", why: "its address cannot be posted to" };
+		}
 	}
 }
 
