@@ -136,6 +136,18 @@ const goals: readonly Goal[] = [
 		unit: "µs",
 	},
 	{
+		name: "beside Olla, small replies: rate",
+		figure: ["olla", "rate"],
+		of: "olla",
+		least: 1,
+	},
+	{
+		name: "the same, 64 streams: CPU a chunk",
+		figure: ["olla", "chunk"],
+		of: "olla",
+		most: 0.8,
+	},
+	{
 		name: "memory a stream",
 		figure: ["memory", "perStream"],
 		most: 40,

@@ -68,7 +68,7 @@ export async function withTargets<T>(
 		notes: readonly string[],
 		upstream: Upstream,
 	) => Promise<T>,
-	{ names = everyName, gate = {}, tls }: Wanted = {},
+	{ names = everyName, gate = {}, tls, olla }: Wanted = {},
 ): Promise<T> {
 	const children: ChildProcess[] = [];
 	try {
@@ -77,7 +77,7 @@ export async function withTargets<T>(
 		const { port } = upstream;
 		const targets: Target[] = [{ name: "direct", port, pids: [], readyMs: 0 }];
 		const notes: string[] = [];
-		for (const { name, open } of ways(stage, gate, tls)) {
+		for (const { name, open } of ways(stage, gate, tls, olla)) {
 			if (!names.includes(name)) continue;
 			const folder = path.join(stage.folder, `${name}-${++opened}`);
 			await mkdir(folder);
@@ -96,7 +96,7 @@ export async function withTargets<T>(
 }
 
 const peers = ["nginx", "haproxy", "caddy"] as const;
-type Peer = (typeof peers)[number];
+type Peer = (typeof peers)[number] | "olla";
 const everyName = ["gate", "against", ...peers];
 
 type Open = (
@@ -111,6 +111,8 @@ interface Wanted {
 	readonly gate?: GateOptions;
 	/** The gate and Caddy speak TLS with this certificate and key. */
 	readonly tls?: TlsFiles;
+	/** The program of Olla, where it is among the ways. */
+	readonly olla?: string;
 }
 
 interface TlsFiles {
@@ -127,6 +129,8 @@ export interface GateOptions {
 	readonly logLevel?: "info" | "error";
 	/** The most that V8 may take for what has survived; by default what it finds right. */
 	readonly oldHeapMiB?: number;
+	/** The key that is used may name one model alone, `bench`. */
+	readonly modelRule?: boolean;
 	/** Two keys beside the one that is used, with rules about models and the limits as they come. */
 	readonly ruledKeys?: boolean;
 }
@@ -135,6 +139,7 @@ function ways(
 	stage: Stage,
 	gate: GateOptions,
 	tls: TlsFiles | undefined,
+	olla: string | undefined,
 ): { name: string; open: Open }[] {
 	const gateAt = (root: string): Open => {
 		return (...args) => openGate(root, { ...gate, tls }, ...args);
@@ -151,8 +156,13 @@ function ways(
 		if (versionOf(name) !== undefined)
 			found.push({
 				name,
-				open: (...args) => openPeer(name, stage.peerLog, tls, ...args),
+				open: (...args) => openPeer(name, name, stage.peerLog, tls, ...args),
 			});
+	if (olla !== undefined)
+		found.push({
+			name: "olla",
+			open: (...args) => openPeer("olla", olla, stage.peerLog, tls, ...args),
+		});
 	return found;
 }
 
@@ -204,6 +214,7 @@ async function openGate(
 					name: "bench",
 					sha256: digestOf(key),
 					scopes: ["read", "infer", "manage"],
+					...(options.modelRule === true && { models: ["bench"] }),
 					limits: { requestsPerMinute: unlimited, concurrent: unlimited },
 				},
 				...(options.ruledKeys === true
@@ -256,6 +267,7 @@ async function openGate(
 /** A peer configured for the same job by its file in peers/. */
 async function openPeer(
 	name: Peer,
+	program: string,
 	log: boolean,
 	tls: TlsFiles | undefined,
 	folder: string,
@@ -278,6 +290,7 @@ async function openPeer(
 		nginx: "nginx.conf",
 		haproxy: "haproxy.cfg",
 		caddy: "Caddyfile",
+		olla: "olla.yaml",
 	}[name];
 	const template = await readFile(
 		new URL(`peers/${templateName}`, import.meta.url),
@@ -301,9 +314,10 @@ async function openPeer(
 	const errorFile = path.join(folder, "stderr");
 	const errors = openSync(errorFile, "a");
 	const command = {
-		nginx: ["nginx", "-p", folder, "-e", "stderr", "-c", configFile],
-		haproxy: ["haproxy", "-db", "-f", configFile],
-		caddy: ["caddy", "run", "--adapter", "caddyfile", "--config", configFile],
+		nginx: [program, "-p", folder, "-e", "stderr", "-c", configFile],
+		haproxy: [program, "-db", "-f", configFile],
+		caddy: [program, "run", "--adapter", "caddyfile", "--config", configFile],
+		olla: [program, "-config", configFile],
 	}[name];
 	const startedAtMs = performance.now();
 	const child = start([...pinning.measured, ...command], {

@@ -1,12 +1,13 @@
 /*
  * The benchmark's load: one thread, one epoll. Options are name=value.
  *
- *   mode=streams   streams= tokens= intervalUs= size= warmUpMs= measureMs= cold=0|1
+ *   mode=streams   streams= tokens= intervalUs= size= warmUpMs= measureMs= cold=0|1 path=
  *       token streams on their own connections, one after the other on each;
  *       cold: each on a new connection. Only streams that begin after the
  *       warm-up count.
  *   mode=requests  connections= rate=(0: as fast as they are answered) seconds=
- *       path= fresh=0|1     small requests; fresh: each on a new connection
+ *       path= fresh=0|1 finish=0|1   small requests; fresh: each on a new connection;
+ *       finish: those that are under way at the end are waited for, and not cut
  *   mode=upload    bytes= path=
  *   mode=cancel    tries= after=tokens (0: before anything has come)
  *
@@ -140,7 +141,7 @@ static size_t make_stream_request(char *into, size_t room, int64_t tokens, int64
 	int length = snprintf(body, sizeof body,
 		"{\"model\":\"bench\",\"prompt\":\"tell me\",\"bench\":{\"tokens\":%lld,\"intervalUs\":%lld,\"size\":%lld,\"report\":%d}}",
 		(long long)tokens, (long long)interval_us, (long long)size, report);
-	size_t head = make_head(into, room, "POST", "/api/generate", length);
+	size_t head = make_head(into, room, "POST", option(argc, argv, "path", "/api/generate"), length);
 	memcpy(into + head, body, length);
 	return head + length;
 }
@@ -354,6 +355,7 @@ static void run_requests(void)
 	int64_t connections = number_option(argc, argv, "connections", 32);
 	int64_t rate = number_option(argc, argv, "rate", 0);
 	int fresh = number_option(argc, argv, "fresh", 0);
+	int finish = number_option(argc, argv, "finish", 0);
 	char request[1024];
 	size_t request_length = make_head(request, sizeof request, "GET", option(argc, argv, "path", "/api/tags"), -1);
 	int64_t start_ns = now_ns(), end_ns = start_ns + number_option(argc, argv, "seconds", 1) * 1000000000;
@@ -368,9 +370,11 @@ static void run_requests(void)
 	}
 	static struct heap none;
 	static struct epoll_event events[512];
-	while (now_ns() < end_ns) {
+	int64_t last_ns = end_ns + (finish ? 2000000000 : 0);
+	while (now_ns() < end_ns || (finish && ready_count < connections && now_ns() < last_ns)) {
 		int64_t next_ns = now_ns() + (rate > 0 ? 200000 : 100000000);
-		int count = wait_until_due(epoll, events, 512, &none, next_ns < end_ns ? next_ns : end_ns);
+		int64_t until_ns = now_ns() < end_ns ? end_ns : last_ns;
+		int count = wait_until_due(epoll, events, 512, &none, next_ns < until_ns ? next_ns : until_ns);
 		for (int i = 0; i < count; i++) {
 			struct client *c = events[i].data.ptr;
 			if (c->state == connecting && (events[i].events & (EPOLLHUP | EPOLLERR))) {
@@ -408,7 +412,7 @@ static void run_requests(void)
 			}
 		}
 		int64_t allowed = rate == 0 ? INT64_MAX : (int64_t)((now_ns() - start_ns) / 1e9 * rate);
-		while (ready_count > 0 && sent < allowed) {
+		while (ready_count > 0 && sent < allowed && (!finish || now_ns() < end_ns)) {
 			struct client *c = ready[--ready_count];
 			c->asked_ns = now_ns();
 			sent += 1;

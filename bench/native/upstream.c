@@ -198,6 +198,14 @@ static int digest(struct stream *s)
 			if (s->in_length == 0) return 1;
 			continue;
 		}
+		char *chunked = strcasestr(s->in, "\r\ntransfer-encoding: chunked");
+		if (chunked != NULL && chunked < end) {
+			/* A short body is one chunk (Olla sends it so): what it asks for is found in the framing. */
+			if (s->in_length < head_length + 5 || memcmp(s->in + s->in_length - 5, "0\r\n\r\n", 5) != 0)
+				return s->in_length < head_room - 1;
+			s->in_length = 0;
+			return answer(s, s->in + head_length);
+		}
 		char *length_line = strcasestr(s->in, "\r\ncontent-length:");
 		if (length_line == NULL || length_line > end) die("upstream: a POST without a length");
 		int64_t length = strtoll(length_line + 17, NULL, 10);
@@ -255,7 +263,8 @@ int main(void)
 	memcpy(tags, tags_head, sizeof tags_head - 1);
 	char *body = tags + sizeof tags_head - 1;
 	memset(body, 'x', 400);
-	memcpy(body, "{\"models\":[{\"name\":\"", 20);
+	static const char before[] = "{\"models\":[{\"name\":\"bench\",\"model\":\"";
+	memcpy(body, before, sizeof before - 1);
 	memcpy(body + 400 - 4, "\"}]}", 4);
 
 	int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
