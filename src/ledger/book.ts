@@ -28,6 +28,8 @@ export class Book {
 	/** Opens it; once more, where it was found torn. */
 	readonly #open: () => Store;
 	#store: Store;
+	/** The store was found torn and is closed; another is still to be opened. */
+	#isTorn = false;
 	#closed = false;
 	#complainedAtMs = Number.NEGATIVE_INFINITY;
 
@@ -41,7 +43,7 @@ export class Book {
 	/** The number of a source's last batch that is kept, or why it cannot be told. */
 	async lastBatch(source: string): Promise<number | string> {
 		try {
-			return await this.#store.lastBatch(source);
+			return await this.#openStore().lastBatch(source);
 		} catch (error) {
 			return this.complain(this.#store.explain(error));
 		}
@@ -54,14 +56,14 @@ export class Book {
 		records: readonly UsageRecord[],
 	): Promise<string | undefined> {
 		try {
-			await this.#store.append(source, batch, records);
+			await this.#openStore().append(source, batch, records);
 			return undefined;
 		} catch (error) {
 			const why = this.complain(this.#store.explain(error));
 			// A torn file is set aside when it is opened.
-			if (isTorn(error)) {
+			if (isTorn(error) && !this.#isTorn) {
+				this.#isTorn = true;
 				await this.#store.close();
-				this.#store = this.#open();
 			}
 			return why;
 		}
@@ -70,7 +72,7 @@ export class Book {
 	/** @returns sums, or why there are none */
 	async usage(query: UsageQuery): Promise<UsageRow[] | string> {
 		try {
-			return await this.#store.usage(query);
+			return await this.#openStore().usage(query);
 		} catch (error) {
 			return this.complain(this.#store.explain(error));
 		}
@@ -79,7 +81,10 @@ export class Book {
 	/** Deletes what is too old, in parts between which batches are written. */
 	async forget(): Promise<void> {
 		try {
-			while (!this.#closed && (await this.#store.forgetSome(forgetAtOnce)))
+			while (
+				!this.#closed &&
+				(await this.#openStore().forgetSome(forgetAtOnce))
+			)
 				await new Promise((resolve) => setImmediate(resolve));
 		} catch (error) {
 			if (!this.#closed)
@@ -92,7 +97,16 @@ export class Book {
 
 	async close(): Promise<void> {
 		this.#closed = true;
-		await this.#store.close();
+		if (!this.#isTorn) await this.#store.close();
+	}
+
+	/** @throws {Finding} where a torn one cannot be set aside yet */
+	#openStore(): Store {
+		if (this.#isTorn && !this.#closed) {
+			this.#store = this.#open();
+			this.#isTorn = false;
+		}
+		return this.#store;
 	}
 
 	/** Says why nothing can be written, now and then. */

@@ -2,8 +2,12 @@ import { readdir, readFile, stat, truncate, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { DatabaseSync } from "node:sqlite";
 import t from "tap";
+import { Finding } from "../../src/errors.ts";
+import { Book } from "../../src/ledger/book.ts";
 import { openStore } from "../../src/ledger/openStore.ts";
 import { openLedger } from "../../src/ledger/server.ts";
+import { TornError } from "../../src/ledger/sqliteErrors.ts";
+import type { SqliteStore } from "../../src/ledger/sqliteStore.ts";
 import { eventually, runCli } from "../support/gate.ts";
 import {
 	collectedLog,
@@ -74,6 +78,42 @@ t.test("a torn file is set aside, and said", async (t) => {
 	);
 	t.equal(aside.length, 3);
 });
+
+t.test(
+	"a file that is torn, and whose place will not do, is opened once it does",
+	async (t) => {
+		const place = await ledgerPlace(t);
+		const { log, lines } = collectedLog();
+		const opened: SqliteStore[] = [];
+		let isAway = false;
+		const book = new Book(() => {
+			if (isAway) throw new Finding("its folder is not there");
+			const { store } = openStore(place.file, retentionMs);
+			opened.push(store);
+			return store;
+		}, log);
+		const [first] = opened;
+		if (first === undefined) throw new Error("nothing was opened");
+		first.append = () => {
+			throw new TornError("torn");
+		};
+		isAway = true;
+		const write = (batch: number) => book.write("gate", batch, [recordOf()]);
+		t.equal(await write(1), "torn");
+		t.equal(await write(1), "its folder is not there");
+		t.equal(await book.lastBatch("gate"), "its folder is not there");
+		t.type(await book.usage({ sinceMs: 0, by: [] }), "string");
+		await book.forget();
+		isAway = false;
+		t.equal(await write(1), undefined);
+		t.equal(await book.lastBatch("gate"), 1);
+		await book.close();
+		t.match(lines, [
+			{ event: "ledger_unwritable" },
+			{ msg: "old records were not deleted" },
+		]);
+	},
+);
 
 t.test("a file of a newer llamagate is refused and left", async (t) => {
 	const place = await ledgerPlace(t);
