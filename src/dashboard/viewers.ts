@@ -87,17 +87,27 @@ export class Viewers {
 		if (this.#isLooking) return;
 		this.#isLooking = true;
 		clearTimeout(this.#timer);
-		const snapshot = await this.#watch.look();
-		this.#isLooking = false;
-		const points = this.#history.add(snapshot);
-		const before = this.#sections;
-		this.#sections = renderSections(snapshot);
-		this.#tell(this.#newsSince(before, this.#sections, points));
+		try {
+			this.#show(await this.#watch.look());
+		} catch {
+			// What was asked answers as none of this version's does. Browsers say that
+			// the page stands still, and come again.
+			this.close();
+		} finally {
+			this.#isLooking = false;
+		}
 		if (this.#all.size > 0)
 			this.#timer = setTimeout(
 				() => void this.#look(),
 				this.#limits.intervalMs,
 			);
+	}
+
+	#show(snapshot: Snapshot): void {
+		const points = this.#history.add(snapshot);
+		const before = this.#sections;
+		this.#sections = renderSections(snapshot);
+		this.#tell(this.#newsSince(before, this.#sections, points));
 	}
 
 	#tell(news: string | undefined): void {

@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { connect } from "node:net";
+import { connect, createServer } from "node:net";
 import path from "node:path";
 import { gunzipSync } from "node:zlib";
 import t from "tap";
@@ -424,3 +424,22 @@ t.test(
 		}
 	},
 );
+
+t.test("a ledger that answers strangely ends no page", async (t) => {
+	const gate = await startFakeGate(t, idleLive);
+	const ledgerSocket = path.join(gate.folder, "ledger.sock");
+	const ledger = createServer((socket) => {
+		socket.on("error", () => {});
+		socket.end('{"rows":[null]}\n');
+	});
+	await once(ledger.listen(ledgerSocket), "listening");
+	t.teardown(() => ledger.close());
+	const page = await startDashboard(t, gate, { ledgerSocket });
+	for (let n = 0; n < 2; n += 1) {
+		const events = await fetch(`${page.url}events`);
+		t.equal(events.status, 200);
+		await t.rejects(events.text(), "it comes again by itself");
+	}
+	await eventually(() => page.viewers() === 0);
+	t.equal((await fetch(`${page.url}page.css`)).status, 200);
+});
