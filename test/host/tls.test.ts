@@ -27,6 +27,7 @@ const name = "mini.tail1.ts.net";
 /** A gate of plain HTTP, in a tailnet that gives certificates. */
 const plain: SeenForTls = {
 	config: "{}\n",
+	isGateActive: true,
 	tailnet: { backendState: "Running", dnsName: name, certDomains: [name] },
 	otherControl: undefined,
 	permitted: { value: "" },
@@ -125,6 +126,7 @@ t.test("where there is no certificate to be had, nothing is changed", (t) => {
 			},
 			/gives certificates to caddy/,
 		],
+		[{ isGateActive: false }, /llamagate\.service does not run.*run first/],
 		[{ config: undefined }, /run first: sudo llamagate setup/],
 		[{ config: '{ "listen": 1 }' }, /cannot be changed by a program/],
 		[{ config: "{" }, /cannot be changed by a program/],

@@ -49,6 +49,8 @@ const restartTailscaled = [
 export interface SeenForTls {
 	/** The configuration's text; `undefined` where there is none, or no user of the gate's who may read it. */
 	readonly config: string | undefined;
+	/** Whether the gate runs, which alone shows what comes of it. */
+	readonly isGateActive: boolean;
 	/** `undefined` where tailscaled does not run. */
 	readonly tailnet:
 		| Pick<TailnetPlace, "backendState" | "dnsName" | "certDomains">
@@ -83,18 +85,19 @@ async function lookForTls({
 	configFile,
 	user,
 }: Installation): Promise<SeenForTls> {
-	const [{ content }, written, unit, tailnet, prefs, group] = await Promise.all(
-		[
+	const [{ content }, written, unit, gate, tailnet, prefs, group] =
+		await Promise.all([
 			takeSnapshot(configFile),
 			takeSnapshot(dropIn),
 			lookUpUnit("tailscaled.service"),
+			lookUpUnit("llamagate.service"),
 			tailscaleStatus(),
 			preferences(),
 			outputOf("getent", "group", user),
-		],
-	);
+		]);
 	return {
 		config: group === undefined ? undefined : content?.toString("utf8"),
+		isGateActive: gate?.isActive === true,
 		tailnet,
 		otherControl: otherControlServer(prefs),
 		permitted: unit?.exists ? await nextValue(unit, variable) : undefined,
@@ -113,6 +116,10 @@ export function planTls(
 	if (seen.config === undefined)
 		return unsafe(
 			`there is no gate here yet, or ${configFile} is none of setup's; run first: sudo llamagate setup`,
+		);
+	if (!seen.isGateActive)
+		return unsafe(
+			"llamagate.service does not run, so nothing would show whether it speaks as it should; run first: sudo llamagate setup",
 		);
 	let changed: string | undefined;
 	try {

@@ -19,6 +19,8 @@ export interface TailscaleState {
 	prefs: Prefs;
 	/** Nil until the first `serve`, and empty after a `serve reset`. */
 	serve: ServeConfig | null;
+	/** A key and its certificates in PEM, by name. */
+	certs?: Record<string, string>;
 	/** What LocalAPI's status is to say instead, of the host and of its node. */
 	status?: Status;
 	self?: Status;

@@ -6,7 +6,7 @@ import { readState, statusOf, whoIsOf } from "./tailscaleState.ts";
 
 /**
  * What a host that is booted for a test has as `tailscaled`: LocalAPI, as far
- * as whois and status go, and the port that other devices send to. The interface
+ * as whois, status and certificates go, and the port that other devices send to. The interface
  * is plugged in by the test.
  */
 process.title = "tailscaled";
@@ -25,6 +25,14 @@ api.misbehave = () => {
 	api.status = statusOf(state);
 	api.nodes.clear();
 	for (const [address, whoIs] of whoIsOf(state)) api.nodes.set(address, whoIs);
+	// Whoever asks: the environment says whether the gate's user would be let.
+	for (const [name, pem] of Object.entries(state.certs ?? {}))
+		api.certs.set(
+			name,
+			process.env.TS_PERMIT_CERT_UID === "llamagate"
+				? pem
+				: { status: 403, text: "cert access denied" },
+		);
 	return undefined;
 };
 execFileSync("systemd-notify", ["--ready"]);
