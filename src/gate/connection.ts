@@ -21,7 +21,8 @@ export const idleMs = {
 export interface Connection {
 	/** Among those that are open. */
 	index: number;
-	/** What was accepted; under TLS the socket below that of the requests. */
+	/** What was accepted: under TLS the socket below that of the requests. */
+	readonly accepted: Socket;
 	/** What its requests are read from. */
 	socket: Socket;
 	/** The peer's address, an IPv4 address mapped into IPv6 written as IPv4; or `local`. */
@@ -114,6 +115,7 @@ export class ConnectionTable {
 		this.#strangerCount += 1;
 		const connection: Connection = {
 			index: -1,
+			accepted: socket,
 			socket,
 			address,
 			parsedAddress,

@@ -220,7 +220,7 @@ export class ResponseWriter {
 			const isLocal = connection.parsedAddress === localSource;
 			// Nor does a socket that speaks TLS.
 			socket.write("", () =>
-				isLocal ? socket.destroy() : connection.socket.resetAndDestroy(),
+				isLocal ? socket.destroy() : connection.accepted.resetAndDestroy(),
 			);
 		}
 		const timer = setTimeout(() => socket.destroy(), graceMs);

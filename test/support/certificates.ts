@@ -63,6 +63,8 @@ commonName = optional
 		...["-keyout", "ca.key", "-out", "ca.crt"],
 	);
 	let issued = 0;
+	/** openssl moves its list of what it has signed about, so it signs one after the other. */
+	let signing: Promise<unknown> = Promise.resolve();
 	return {
 		ca: await readFile(at("ca.crt"), "utf8"),
 		caFile: at("ca.crt"),
@@ -86,12 +88,16 @@ commonName = optional
 					: ["-addext", `subjectAltName=${kinds.join(",")}`]),
 				...["-keyout", `${id}.key`, "-out", `${id}.csr`],
 			);
-			await openssl(
-				...["ca", "-batch", "-config", "ca.conf", "-notext"],
-				...["-cert", "ca.crt", "-keyfile", "ca.key"],
-				...["-startdate", formatTime(from), "-enddate", formatTime(to)],
-				...["-in", `${id}.csr`, "-out", `${id}.crt`],
-			);
+			const sign = () =>
+				openssl(
+					...["ca", "-batch", "-config", "ca.conf", "-notext"],
+					...["-cert", "ca.crt", "-keyfile", "ca.key"],
+					...["-startdate", formatTime(from), "-enddate", formatTime(to)],
+					...["-in", `${id}.csr`, "-out", `${id}.crt`],
+				);
+			const signed = signing.then(sign);
+			signing = signed.catch(() => {});
+			await signed;
 			return {
 				cert: await readFile(at(`${id}.crt`), "utf8"),
 				key: await readFile(at(`${id}.key`), "utf8"),
