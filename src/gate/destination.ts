@@ -108,6 +108,7 @@ export class Destination {
 
 	#isAsGood(next: Host, host: Host): boolean {
 		const model = this.#wanted?.model;
+		if (!next.knows(this.#route.id, model, performance.now())) return false;
 		return (
 			model === undefined ||
 			model === "" ||
@@ -135,7 +136,12 @@ export class Destination {
 		if (host === undefined) return;
 		host.counts.failed += 1;
 		const event = eventOf(fault);
-		if (event !== undefined) host.note(event);
+		if (event === undefined) return;
+		// What one prompt makes it say is no word of the host's on itself.
+		host.note(
+			event.kind === "nonsense" ? { kind: "died", why: event.why } : event,
+		);
+		this.#pool.hosts.look(host);
 	}
 
 	/**
@@ -146,12 +152,9 @@ export class Destination {
 		const { host } = this;
 		if (host === undefined) return "pass";
 		if (host.hasKey && (status === 401 || status === 403)) {
-			if (status === 401)
-				host.note({
-					kind: "nonsense",
-					why: "does not take this gate's key (401)",
-				});
 			host.counts.failed += 1;
+			// An Ollama there says 401 too, for a model of an account. Whether the key is good the gate asks itself.
+			if (status === 401) this.#pool.hosts.look(host);
 			// It is this gate's key that is refused there, and none of the client's.
 			return badGateway(
 				"upstream_refuses",
@@ -160,20 +163,21 @@ export class Destination {
 		}
 		if (host.hasKey && behindIsAway.has(status)) {
 			host.counts.failed += 1;
-			host.note({ kind: "unreachable", why: `its Ollama is away (${status})` });
+			// It may be this one prompt's.
+			this.#pool.hosts.look(host);
 			return "elsewhere";
 		}
 		if (tooBusy.has(status)) return "elsewhere";
 		host.note({ kind: "served" });
-		if (host.kind === "openai" && unknownRoute.has(status)) {
-			host.lacks(this.#route.id);
-			return "elsewhere";
-		}
 		const { model } = this.#wanted ?? {};
-		if (status !== 404 || model === undefined || !host.hasModel(model))
+		if (host.kind === "openai") {
+			if (status < 400) host.serves(this.#route.id, model);
+			if (!unknownRoute.has(status)) return "pass";
+			host.lacks(this.#route.id, model, performance.now());
+		} else if (status !== 404 || model === undefined || !host.hasModel(model))
 			return "pass";
 		// It had the model when it was asked last.
-		this.#pool.hosts.look(host, true);
+		if (status === 404) this.#pool.hosts.look(host, true);
 		return "elsewhere";
 	}
 
@@ -197,6 +201,8 @@ export class Destination {
 				`x-llamagate-upstream names one of this gate's hosts: ${all.map((one) => one.name).join(", ")}`,
 			);
 		if (!this.#fits(host)) return this.#nobody();
+		if (host.health.state === "down" || !host.hasShownItself)
+			return noneUp(describe(host, false));
 		this.#enter(host);
 		return undefined;
 	}
@@ -247,13 +253,11 @@ export class Destination {
 			return busy(
 				full.reduce((sum, { upstream }) => sum + upstream.maxConnections, 0),
 			);
-		return {
-			...badGateway(
-				"no_host",
-				`no host can answer now: ${(able.length > 0 ? able : unknown).map((host) => describe(host, this.#tried.includes(host))).join("; ")}`,
-			),
-			headers: ["retry-after", "5"],
-		};
+		return noneUp(
+			(able.length > 0 ? able : unknown)
+				.map((host) => describe(host, this.#tried.includes(host)))
+				.join("; "),
+		);
 	}
 
 	#modelInPath(): string | undefined {
@@ -261,6 +265,13 @@ export class Destination {
 			? this.#path.slice(this.#path.lastIndexOf("/") + 1)
 			: undefined;
 	}
+}
+
+function noneUp(described: string): Refusal {
+	return {
+		...badGateway("no_host", `no host can answer now: ${described}`),
+		headers: ["retry-after", "5"],
+	};
 }
 
 /** An Ollama would say so of itself; no host was asked, as none has it. */

@@ -153,6 +153,8 @@ export class Errand implements Turn {
 		this.isWaiting = false;
 		ticket?.end(faultOf(this.#fault));
 		this.#fault = undefined;
+		// What the other has spent is charged to nobody, nor is what it waits for now.
+		this.#exchange.dispatchedAtMs = undefined;
 		const { replyHeaders } = this.#exchange;
 		const at = replyHeaders.indexOf(queueHeader);
 		if (at !== -1) replyHeaders.splice(at, 2);
@@ -166,7 +168,10 @@ export class Errand implements Turn {
 	 */
 	mayPass(status: number): boolean {
 		if (this.#destination === undefined) return true;
+		const { host } = this;
 		const verdict = this.#destination.judge(status);
+		// What this says of the host may have moved all that was with it, and this too.
+		if (this.host !== host) return false;
 		if (verdict !== "pass") {
 			if (this.moveOn()) return false;
 			if (verdict !== "elsewhere") {
@@ -183,9 +188,9 @@ export class Errand implements Turn {
 	/** The connection has failed. Returns what to say of it, or `undefined` if it goes on elsewhere. */
 	failed(fault: UpstreamFault, name: string): Refusal | undefined {
 		this.#fault = fault.kind;
-		this.#destination?.failed(fault);
 		const { host } = this;
-		if (this.moveOn()) return undefined;
+		this.#destination?.failed(fault);
+		if (this.host !== host || this.moveOn()) return undefined;
 		return describeFault(
 			fault,
 			host === undefined ? name : `${name} (the host ${host.name})`,

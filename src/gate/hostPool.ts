@@ -125,7 +125,10 @@ export class HostPool implements HostsOwner {
 	/** Another pool, or one Ollama, has taken its place: what waits for a host that is gone goes on elsewhere. */
 	replaced(isAll: boolean): void {
 		for (const [host, queue] of this.#queues) {
-			this.#leave(host);
+			// What runs there goes on.
+			for (const relay of this.#relays)
+				if (relay.errand.host === host && relay.errand.isWaiting)
+					relay.errand.moveOn();
 			queue.open();
 		}
 		if (isAll) this.hosts.retire();

@@ -317,8 +317,9 @@ async function startPlain(
 	first: Parameters<typeof startPlainHost>[2],
 	second: Parameters<typeof startPlainHost>[2],
 	isBehindGate = false,
+	models = ["m:1"],
 ) {
-	const a = await startPlainHost(t, ["m:1"], first);
+	const a = await startPlainHost(t, models, first);
 	const b = await startPlainHost(t, ["m:1"], second);
 	const keyFile = isBehindGate ? { keyFile: "k" } : {};
 	const gate = await startWithHosts(
@@ -338,6 +339,7 @@ for (const [status, isBehindGate] of [
 	[503, false],
 	[429, false],
 	[404, false],
+	[401, true],
 	[403, true],
 	[502, true],
 	[504, true],
@@ -391,3 +393,62 @@ t.test("what no host can answer better is passed on as it came", async (t) => {
 	t.equal(await errorOf(reply), "busy");
 	t.strictSame([a.prompts.length, b.prompts.length], [1, 1]);
 });
+
+t.test("what one prompt makes a host say takes it from nobody", async (t) => {
+	const odd = "odd:1";
+	for (const [status, isBehindGate] of [
+		[401, true],
+		[502, true],
+		[504, true],
+		["no HTTP", false],
+	] as const) {
+		const { gate } = await startPlain(
+			t,
+			({ model }) =>
+				model === odd
+					? status === "no HTTP"
+						? status
+						: { status, body: { error: "for this one alone" } }
+					: { body: { by: "a", done: true } },
+			() => ({ status: 404, body: { error: "not found" } }),
+			isBehindGate,
+			["m:1", odd],
+		);
+		const ask = async (model: string) =>
+			(
+				await send(gate, { body: { model, messages: [], stream: false } })
+			).json();
+		for (let turn = 0; turn < 3; turn += 1) {
+			await ask(odd);
+			t.match(await ask("m:1"), { by: "a" }, `${status}`);
+		}
+		t.notOk(
+			gate.log.some(
+				({ event, upstream, to }) =>
+					event === "upstream_state" && upstream === "a" && to === "down",
+			),
+		);
+	}
+});
+
+t.test(
+	"a request is moved once where the host that fails it goes down by that",
+	async (t) => {
+		const a = await startHost(t, "a", { models: ["m:1"] });
+		const b = await startPlainHost(t, ["m:1"], () => ({
+			body: { by: "b", done: true },
+		}));
+		const gate = await startWithHosts(t, [
+			{ name: "a", url: a.url, weight: 100 },
+			{ name: "b", url: b.url },
+		]);
+		await a.kill();
+		// One makes it a suspect, and the next that it fails makes it down.
+		const replies = Array.from({ length: 8 }, () =>
+			send(gate, { body: { model: "m:1", messages: [], stream: false } }),
+		);
+		for (const reply of replies) t.equal((await reply).status, 200);
+		t.equal(b.prompts.length, 8);
+		await isState(gate, "a", "down");
+	},
+);

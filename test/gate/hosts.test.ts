@@ -21,6 +21,7 @@ import {
 	startHost,
 	startWithHosts,
 } from "../support/hosts.ts";
+import { startPlainHost } from "../support/plainHost.ts";
 
 const holds = ({ headers }: { headers: NodeJS.Dict<string | string[]> }) =>
 	headers["user-agent"] === "holds" ? ("stall-mid-stream" as const) : undefined;
@@ -534,4 +535,111 @@ t.test("status and metrics tell of each host", async (t) => {
 	t.match(await gate.logged(({ event }) => event === "upstream_state"), {
 		upstream: /.+/,
 	});
+});
+
+t.test(
+	"a call that one request got a 404 for is taken away from nobody",
+	async (t) => {
+		const messages = [{ role: "user", content: "hi" }];
+		const body = (model: string) => ({ model, messages });
+		for (const status of [404, 405, 501]) {
+			const v = await startPlainHost(t, ["chat", "embed"], ({ odd }) =>
+				odd === true
+					? { status, body: { error: { message: "no" } } }
+					: { body: { by: "v", choices: [] } },
+			);
+			const o = await startHost(t, "o", { models: ["qwen3:8b"] });
+			const gate = await startWithHosts(t, [
+				{ name: "o", url: o.url },
+				{ name: "v", url: v.url, kind: "openai" },
+			]);
+			const ask = (sent: object) =>
+				send(gate, { path: "/v1/chat/completions", body: sent });
+			// Before it has answered any, after it has, and for another model.
+			for (let turn = 0; turn < 2; turn += 1) {
+				t.equal((await ask({ ...body("chat"), odd: true })).status, status);
+				t.equal((await ask(body("typo"))).status, 404);
+				t.match(await (await ask(body("chat"))).json(), { by: "v" });
+				t.match(await (await ask(body("embed"))).json(), { by: "v" });
+			}
+			t.equal(v.prompts.length, 6, "nor was it asked for what it has not");
+		}
+	},
+);
+
+t.test("a call that a host does not know goes to one that does", async (t) => {
+	const v = await startPlainHost(t, ["qwen3:8b"], (_prompt, path) =>
+		path === "/v1/completions"
+			? { status: 501, body: { error: { message: "no" } } }
+			: { body: { by: "v", choices: [] } },
+	);
+	const o = await startHost(t, "o", { models: ["qwen3:8b"] });
+	const gate = await startWithHosts(t, [
+		{ name: "v", url: v.url, kind: "openai", weight: 100 },
+		{ name: "o", url: o.url },
+	]);
+	const path = "/v1/completions";
+	for (let turn = 0; turn < 3; turn += 1) {
+		const body = { model: "qwen3:8b", prompt: "hi" };
+		t.equal((await send(gate, { path, body })).status, 200);
+	}
+	t.strictSame([v.prompts.length, o.prompts()], [1, 3]);
+	const messages = [{ role: "user", content: "hi" }];
+	const chat = { model: "qwen3:8b", messages };
+	const reply = await send(gate, { path: "/v1/chat/completions", body: chat });
+	t.match(await reply.json(), { by: "v" });
+});
+
+t.test(
+	"a host behind a key gets nothing before it was looked at",
+	async (t) => {
+		const far = await startPlainHost(
+			t,
+			["qwen3:8b"],
+			() => ({ body: { done: true } }),
+			() => new Promise(() => {}),
+		);
+		const a = await startHost(t, "a", { models: ["qwen3:8b"] });
+		const gate = await startWithHosts(
+			t,
+			[
+				{ name: "far", url: far.url, keyFile: "k", models: ["qwen3:*"] },
+				{ name: "a", url: a.url, models: ["llama3.2:*"] },
+			],
+			{ files: { k: own.key } },
+			false,
+		);
+		await isState(gate, "a", "up");
+		const prompt = await send(gate);
+		t.equal(prompt.status, 502);
+		t.match(await errorOf(prompt), "far has not said yet what it has");
+		const pull = { path: "/api/pull", body: { model: "qwen3:8b" } };
+		t.equal((await send(gate, pull)).status, 502);
+		t.strictSame(far.prompts, []);
+	},
+);
+
+t.test("what runs without a word goes on when its host goes", async (t) => {
+	let answer = () => {};
+	const a = await startPlainHost(t, ["qwen3:8b"], async () => {
+		await new Promise<void>((resolve) => {
+			answer = resolve;
+		});
+		return { body: { by: "a", done: true } };
+	});
+	const b = await startHost(t, "b");
+	const gate = await startWithHosts(t, [{ name: "a", url: a.url }], {
+		config: { queue: { mode: "fair" } },
+	});
+	const body = { model: "qwen3:8b", messages: [], stream: false };
+	const reply = send(gate, { body });
+	await eventually(() => a.prompts.length === 1);
+	await gate.writeConfig({
+		upstreams: [{ name: "b", url: b.url }],
+		queue: { mode: "fair" },
+	});
+	t.match(await gate.daemon.reload(), { ok: true });
+	answer();
+	t.match(await (await reply).json(), { by: "a" });
+	t.equal(b.prompts(), 0);
 });

@@ -14,16 +14,12 @@ export interface PlainHost {
 	readonly url: string;
 	/** The bodies of the prompts that have reached it. */
 	readonly prompts: readonly Record<string, unknown>[];
-	/** How often the gate has looked what models it has. */
-	readonly looks: () => number;
-	/** The models that it lists from now on. */
-	list(models: readonly string[]): void;
 }
 
 type Answering = (
 	prompt: Record<string, unknown>,
 	path: string,
-) => PlainAnswer | "break off" | "wait" | Promise<PlainAnswer>;
+) => PlainAnswer | "break off" | "no HTTP" | Promise<PlainAnswer>;
 
 /**
  * A host that sends a reply's head and body in one write, as most do; it looks
@@ -37,13 +33,11 @@ export async function startPlainHost(
 	mayTell: () => Promise<void> | undefined = () => undefined,
 ): Promise<PlainHost> {
 	const prompts: Record<string, unknown>[] = [];
-	let looks = 0;
-	let listed = models;
 	const own: Readonly<Record<string, () => object>> = {
 		"/api/version": () => ({ version: "0.34.0" }),
 		"/api/ps": () => ({ models: [] }),
-		"/api/tags": () => ({ models: listed.map((name) => ({ name })) }),
-		"/v1/models": () => ({ data: listed.map((id) => ({ id })) }),
+		"/api/tags": () => ({ models: models.map((name) => ({ name })) }),
+		"/v1/models": () => ({ data: models.map((id) => ({ id })) }),
 	};
 	const { port } = await startRawServer(t, (socket) => {
 		let text = "";
@@ -51,7 +45,6 @@ export async function startPlainHost(
 			const told = method === "GET" ? own[path] : undefined;
 			if (told !== undefined) {
 				await mayTell();
-				if (path === "/api/tags" || path === "/v1/models") looks += 1;
 				socket.write(written({ body: told() }));
 				return;
 			}
@@ -62,7 +55,8 @@ export async function startPlainHost(
 			prompts.push(prompt);
 			const said = await answer(prompt, path);
 			if (said === "break off") socket.destroy();
-			else if (said !== "wait") socket.write(written(said));
+			else if (said === "no HTTP") socket.end("what?\r\n\r\n");
+			else socket.write(written(said));
 		};
 		socket.on("data", (piece) => {
 			text += piece.toString("latin1");
@@ -80,10 +74,6 @@ export async function startPlainHost(
 	return {
 		url: `http://127.0.0.1:${port}`,
 		prompts,
-		looks: () => looks,
-		list(others) {
-			listed = others;
-		},
 	};
 }
 

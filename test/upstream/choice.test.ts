@@ -12,6 +12,7 @@ const idle: Candidate = {
 	state: "up",
 	weight: 1,
 	hasModel: true,
+	knowsRoute: true,
 	isLoaded: true,
 	waitingMs: 0,
 	loadMs: 10_000,
@@ -21,6 +22,7 @@ const candidate: fc.Arbitrary<Candidate> = fc.record({
 	state: fc.constantFrom("up", "suspect", "down", "half-open"),
 	weight: fc.constantFrom(0.5, 1, 2, 10),
 	hasModel: fc.constantFrom(true, false, undefined),
+	knowsRoute: fc.boolean(),
 	isLoaded: fc.boolean(),
 	waitingMs: fc.integer({ min: 0, max: 100_000 }),
 	loadMs: fc.integer({ min: 0, max: 60_000 }),
@@ -131,7 +133,9 @@ t.test("whatever there is to choose from", async (t) => {
 					if (rankOf(chosen) === rankOf(other))
 						assert.ok(waitOf(chosen) <= waitOf(other) + patience);
 					// One that has the model is never passed over for one that has not.
-					if (other.hasModel === true) assert.equal(chosen.hasModel, true);
+					if (other.hasModel === true) assert.notEqual(chosen.hasModel, false);
+					if (other.hasModel === true && other.knowsRoute)
+						assert.ok(chosen.hasModel === true && chosen.knowsRoute);
 				}
 				// More work on a host never draws a request there.
 				const busier = list.map((one, index) =>

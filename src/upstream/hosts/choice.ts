@@ -7,6 +7,8 @@ export interface Candidate {
 	readonly weight: number;
 	/** Whether it has the model; `undefined` while it has not said what it has. */
 	readonly hasModel: boolean | undefined;
+	/** False for a while where it has answered this call for this model as one that it does not know. */
+	readonly knowsRoute: boolean;
 	readonly isLoaded: boolean;
 	/** GPU time of what is to be done there first, as far as is known. */
 	readonly waitingMs: number;
@@ -69,9 +71,15 @@ export function waitOf({
 }
 
 /** The lower the better; Infinity for one that is not to be asked. */
-export function rankOf({ state, isTried, hasModel }: Candidate): number {
+export function rankOf({
+	state,
+	isTried,
+	hasModel,
+	knowsRoute,
+}: Candidate): number {
 	if (state === "down" || isTried) return Number.POSITIVE_INFINITY;
 	// Where nobody has it, an Ollama says so in its own words.
-	const has = hasModel === true ? 0 : hasModel === undefined ? 2 : 4;
+	const has =
+		hasModel === false ? 6 : !knowsRoute ? 4 : hasModel === undefined ? 2 : 0;
 	return has + (state === "up" ? 0 : 1);
 }

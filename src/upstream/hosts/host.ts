@@ -30,6 +30,9 @@ const newestPart = 0.1;
 /** How long a model that a request was sent for counts as loaded before the host says so. */
 const expectedMs = 30_000;
 const maxExpected = 1_000;
+/** How long a call that it did not know is left to others. */
+const unknownMs = 60_000;
+const maxCalls = 1_000;
 
 /** What a host's part in its requests has been, since the start. */
 export interface HostCounts {
@@ -58,8 +61,9 @@ export class Host {
 	catalog: Catalog | undefined;
 	#loaded: ReadonlySet<string> | undefined;
 	readonly #expected = new Map<string, number>();
-	/** Routes that it has turned out not to know. */
-	readonly #unknownRoutes = new Set<string>();
+	/** Calls that it has turned out not to know, and until when that counts; those that it has answered well. */
+	readonly #unknownCalls = new Map<string, number>();
+	readonly #knownCalls = new Set<string>();
 	/** Requests that are with it or wait for it. */
 	outstanding = 0;
 	readonly counts: HostCounts = { requests: 0, failed: 0, moved: 0 };
@@ -103,7 +107,10 @@ export class Host {
 		this.health = nextHealth(before, event, performance.now());
 		if (before.state === this.health.state) return;
 		// It may be another program by now.
-		if (before.state === "down") this.#unknownRoutes.clear();
+		if (before.state === "down") {
+			this.#unknownCalls.clear();
+			this.#knownCalls.clear();
+		}
 		this.#changed(this, before);
 	}
 
@@ -129,6 +136,11 @@ export class Host {
 		return this.catalog?.has(catalogKey(model, this.kind));
 	}
 
+	/** What answers with a key may be a bare Ollama until it was looked at once. */
+	get hasShownItself(): boolean {
+		return !this.hasKey || this.catalog !== undefined;
+	}
+
 	/**
 	 * Whether a request for this model may go there. An Ollama says itself that it
 	 * does not have one. Another server may answer with whatever it runs, to a key
@@ -138,26 +150,48 @@ export class Host {
 	 */
 	mayGet(model: string | undefined): boolean {
 		const isNamed = model !== undefined && model !== "";
+		if (!this.hasShownItself) return false;
 		if (this.kind === "openai") return isNamed && this.hasModel(model) === true;
 		return !isNamed || this.mayHave(model);
 	}
 
-	/** It has answered that it does not know a route. */
-	lacks(route: string): void {
-		this.#unknownRoutes.add(route);
+	/**
+	 * It has answered a call for a model as one that it does not know. Once it has
+	 * answered such a call well, that says something of the one request alone.
+	 */
+	lacks(route: string, model: string | undefined, nowMs: number): void {
+		const call = callOf(route, model);
+		if (this.#knownCalls.has(call)) return;
+		if (this.#unknownCalls.size >= maxCalls) this.#unknownCalls.clear();
+		this.#unknownCalls.set(call, nowMs + unknownMs);
 	}
 
-	knows(route: string): boolean {
-		return !this.#unknownRoutes.has(route);
+	/** It has answered a call for a model. */
+	serves(route: string, model: string | undefined): void {
+		const call = callOf(route, model);
+		if (this.#knownCalls.has(call)) return;
+		if (this.#knownCalls.size >= maxCalls) this.#knownCalls.clear();
+		this.#knownCalls.add(call);
+		this.#unknownCalls.delete(call);
+	}
+
+	knows(route: string, model: string | undefined, nowMs: number): boolean {
+		if (this.#unknownCalls.size === 0) return true;
+		return (this.#unknownCalls.get(callOf(route, model)) ?? 0) <= nowMs;
 	}
 
 	/** @param model as a body names it; empty or `undefined` where that says nothing */
-	asCandidate(model: string | undefined, nowMs: number): Candidate {
+	asCandidate(
+		route: string,
+		model: string | undefined,
+		nowMs: number,
+	): Candidate {
 		const named = model === undefined || model === "" ? undefined : model;
 		return {
 			state: this.health.state,
 			weight: this.settings.weight,
 			hasModel: named === undefined ? true : this.hasModel(named),
+			knowsRoute: this.knows(route, model, nowMs),
 			isLoaded: named === undefined || this.#isLoaded(named, nowMs),
 			waitingMs: this.outstanding * this.#meanMs,
 			loadMs: guessedLoadMs,
@@ -196,4 +230,8 @@ export class Host {
 		this.upstream.sweep(nowMs);
 		this.asking.sweep(nowMs);
 	}
+}
+
+function callOf(route: string, model = ""): string {
+	return `${route} ${model}`;
 }

@@ -88,12 +88,9 @@ export class Hosts {
 		const nowMs = performance.now();
 		const { route, model, fits, conversation, worthMs = 0 } = wanted;
 		const candidates = this.all.map((host) =>
-			tried.includes(host) ||
-			!fits(host) ||
-			!host.mayGet(model) ||
-			!host.knows(route)
+			tried.includes(host) || !fits(host) || !host.mayGet(model)
 				? undefined
-				: host.asCandidate(model, nowMs),
+				: host.asCandidate(route, model, nowMs),
 		);
 		let sticky: Sticky | undefined;
 		if (conversation !== undefined) {
