@@ -6,7 +6,8 @@ import {
 	onLines,
 	type Question,
 } from "./protocol.ts";
-import type { UsageQuery, UsageRow } from "./store.ts";
+import { amountNames } from "./record.ts";
+import { dimensions, type UsageQuery, type UsageRow } from "./store.ts";
 
 const strange = "what answers is not a ledger";
 /** A ledger that is asked for much says nothing else meanwhile. */
@@ -22,8 +23,28 @@ export function askLedger(
 	query: UsageQuery,
 ): Promise<readonly UsageRow[] | string> {
 	return ask(socketPath, { query }, (answer) =>
-		"rows" in answer ? answer.rows : undefined,
+		"rows" in answer && areSums(answer.rows) ? answer.rows : undefined,
 	);
+}
+
+/** A budget of which too little is known, or no number, would let everything through. */
+function areSums(rows: unknown): boolean {
+	return (
+		Array.isArray(rows) &&
+		rows.every((row) => {
+			const sum = Object(row) as Record<string, unknown>;
+			return (
+				[...amountNames, "refused"].every(
+					(name) => Number.isFinite(sum[name]) && Number(sum[name]) >= 0,
+				) && dimensions.every((name) => isName(sum[name]))
+			);
+		})
+	);
+}
+
+/** An older ledger does not know all of them. */
+function isName(value: unknown): boolean {
+	return value === undefined || value === null || typeof value === "string";
 }
 
 /**

@@ -1,8 +1,10 @@
 import { once } from "node:events";
-import { connect, createServer } from "node:net";
+import { type AddressInfo, connect, createServer } from "node:net";
 import path from "node:path";
 import { gunzipSync } from "node:zlib";
 import t from "tap";
+import { createDashboard } from "../../src/dashboard/server.ts";
+import type { Watch } from "../../src/dashboard/snapshot.ts";
 import { keepResult } from "../../src/doctor/lastResult.ts";
 import { digestOf } from "../../src/keys/newKey.ts";
 import { LedgerClient } from "../../src/ledger/client.ts";
@@ -435,11 +437,31 @@ t.test("a ledger that answers strangely ends no page", async (t) => {
 	await once(ledger.listen(ledgerSocket), "listening");
 	t.teardown(() => ledger.close());
 	const page = await startDashboard(t, gate, { ledgerSocket });
-	for (let n = 0; n < 2; n += 1) {
-		const events = await fetch(`${page.url}events`);
-		t.equal(events.status, 200);
-		await t.rejects(events.text(), "it comes again by itself");
-	}
-	await eventually(() => page.viewers() === 0);
-	t.equal((await fetch(`${page.url}page.css`)).status, 200);
+	t.match(await textOf(page.url), "The ledger does not answer");
 });
+
+t.test(
+	"what cannot be shown closes pages, and the server goes on",
+	async (t) => {
+		const page = createDashboard(
+			"mini",
+			{ look: () => Promise.reject(new Error("strange")) } as unknown as Watch,
+			() => ({
+				port,
+				address: "127.0.0.1",
+				hosts: new Set(),
+				allow: new Set(),
+			}),
+		);
+		await once(page.server.listen(0, "127.0.0.1"), "listening");
+		const { port } = page.server.address() as AddressInfo;
+		t.teardown(() => page.close());
+		for (let n = 0; n < 2; n += 1) {
+			const events = await fetch(`http://127.0.0.1:${port}/events`);
+			t.equal(events.status, 200);
+			await t.rejects(events.text(), "it comes again by itself");
+		}
+		await eventually(() => page.viewers() === 0);
+		t.equal((await fetch(`http://127.0.0.1:${port}/page.css`)).status, 200);
+	},
+);

@@ -1,7 +1,10 @@
+import { once } from "node:events";
+import { createServer } from "node:net";
 import t from "tap";
 import { askDaemon } from "../../src/admin/client.ts";
 import { BadFileError } from "../../src/errors.ts";
 import { type KeyEntry, parseKeys } from "../../src/keys/keyFile.ts";
+import { onLines } from "../../src/ledger/protocol.ts";
 import {
 	bearer,
 	eventually,
@@ -209,6 +212,37 @@ t.test("a gate that is told to refuses while no ledger tells", async (t) => {
 	t.equal(reply.status, 503);
 	t.match(await reply.text(), /no ledger tells/);
 });
+
+for (const rows of [[{ key: "user" }], [null], null, {}])
+	t.test(
+		`what is no sum tells nothing of a budget: ${JSON.stringify(rows)}`,
+		async (t) => {
+			const place = await ledgerPlace(t);
+			let questions = 0;
+			const ledger = createServer((socket) => {
+				socket.on("error", () => {});
+				onLines(socket, 1_000_000, (line) => {
+					if (line.includes("query")) questions += 1;
+					socket.write(
+						`${JSON.stringify(line.includes("query") ? { rows } : { last: 0 })}\n`,
+					);
+				});
+			});
+			await once(ledger.listen(place.socket), "listening");
+			t.teardown(() => ledger.close());
+			const gate = await startGate(t, {
+				config: {
+					budgets: { withoutLedger: "refuse" },
+					ledger: place.section,
+				},
+				keys: withBudget({ requests: 3, per: "month" }),
+			});
+			const reply = await post(gate);
+			t.equal(reply.status, 503);
+			t.match(await reply.text(), /no ledger tells/);
+			await eventually(() => questions > 1);
+		},
+	);
 
 t.test("a budget that a reload brings is restored too", async (t) => {
 	const place = await ledgerPlace(t);
