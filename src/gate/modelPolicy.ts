@@ -128,6 +128,9 @@ export function filterReply(key: Key, route: Route): ReplyFilter | undefined {
 			>;
 			const list = reply[listName] ?? [];
 			if (!Array.isArray(list)) return undefined;
+			// llama.cpp's server lists its models a second time, in Ollama's form.
+			for (const [member, value] of Object.entries(reply))
+				if (typeof value === "object") delete reply[member];
 			reply[listName] = (list as Record<string, unknown>[]).filter((entry) => {
 				const name = parseModelName(String(entry[idName]));
 				return name !== undefined && isAllowed(models, name);

@@ -162,3 +162,26 @@ t.test("nor before a host has said what it has", async (t) => {
 	t.strictSame(any.prompts, []);
 	tell();
 });
+
+t.test(
+	"a host's own list names no model that the key may not see",
+	async (t) => {
+		const any = await startAnyModel(t, ["plain", "secret-70b.gguf"]);
+		const gate = await startWithHosts(
+			t,
+			[{ name: "any", url: any.url, kind: "openai" }],
+			{ keys },
+		);
+		for (const headers of [{}, { "x-llamagate-upstream": "any" }]) {
+			const list = await send(gate, {
+				key: few,
+				path: "/v1/models",
+				method: "GET",
+				headers,
+			});
+			const text = await list.text();
+			t.match(JSON.parse(text), { object: "list", data: [{ id: "plain" }] });
+			t.notOk(text.includes("secret"));
+		}
+	},
+);

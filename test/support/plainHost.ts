@@ -37,7 +37,12 @@ export async function startPlainHost(
 		"/api/version": () => ({ version: "0.34.0" }),
 		"/api/ps": () => ({ models: [] }),
 		"/api/tags": () => ({ models: models.map((name) => ({ name })) }),
-		"/v1/models": () => ({ data: models.map((id) => ({ id })) }),
+		// llama.cpp's server says it in both forms.
+		"/v1/models": () => ({
+			models: models.map((name) => ({ name, model: name })),
+			object: "list",
+			data: models.map((id) => ({ id })),
+		}),
 	};
 	const { port } = await startRawServer(t, (socket) => {
 		let text = "";
