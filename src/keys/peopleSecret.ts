@@ -1,7 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { readOrdinaryFile } from "../config/ordinaryFile.ts";
-import { formatMode, unreadable } from "../config/readConfig.ts";
-import { isOpenToOthers } from "../config/secretFile.ts";
+import { readSecretFile } from "../config/secretFile.ts";
 import { BadFileError, UnwritableFileError } from "../errors.ts";
 import { writeNew } from "./changeKeys.ts";
 import { bitsOf } from "./newKey.ts";
@@ -20,26 +18,15 @@ const leastBits = 256;
 export async function loadPeopleSecret(
 	file: string,
 ): Promise<Uint8Array<ArrayBuffer>> {
-	let text: string;
-	try {
-		const read = await readOrdinaryFile(file);
-		const { mode } = read.stats;
-		if (isOpenToOthers(read.stats))
-			throw bad(
-				file,
-				`others than its owner may read or write it (mode ${formatMode(mode)}); run chmod 600 on it`,
-			);
-		text = read.text.trim();
-	} catch (error) {
-		if (error instanceof BadFileError) throw error;
-		throw unreadable(
+	const text = (
+		await readSecretFile(
 			file,
-			error,
 			"Make one with: llamagate keys add NAME --people open-webui",
-		);
-	}
+		)
+	).trim();
 	const weakness = secretWeaknessOf(text);
-	if (weakness !== undefined) throw bad(file, weakness);
+	if (weakness !== undefined)
+		throw new BadFileError(file, [{ path: "", message: weakness }]);
 	return new TextEncoder().encode(text);
 }
 
@@ -71,8 +58,4 @@ export function secretWeaknessOf(text: string): string | undefined {
 	return bits < leastBits || new Set(text).size < 8
 		? `holds fewer than ${leastBits} bits (about ${bits} by its length); make one with: openssl rand -hex 32`
 		: undefined;
-}
-
-function bad(file: string, message: string): BadFileError {
-	return new BadFileError(file, [{ path: "", message }]);
 }

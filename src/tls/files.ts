@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises";
 import { readOrdinaryFile } from "../config/ordinaryFile.ts";
-import { formatMode, unreadable } from "../config/readConfig.ts";
-import { isOpenToOthers } from "../config/secretFile.ts";
+import { unreadable } from "../config/readConfig.ts";
+import { readSecretFile } from "../config/secretFile.ts";
 import type { TlsSettings } from "../config/tls.ts";
 import { BadFileError } from "../errors.ts";
 import { createWhois } from "../tailscale/whois.ts";
@@ -39,24 +39,12 @@ async function read(
 	file: string,
 	setting: "certFile" | "keyFile",
 ): Promise<string> {
-	try {
-		const { text, stats } = await readOrdinaryFile(file);
-		if (setting === "keyFile" && isOpenToOthers(stats))
-			throw new BadFileError(file, [
-				{
-					path: "",
-					message: `others than its owner may read or write the key (mode ${formatMode(stats.mode)}); run chmod 600 on it`,
-				},
-			]);
-		return text;
-	} catch (error) {
-		if (error instanceof BadFileError) throw error;
-		throw unreadable(
-			file,
-			error,
-			`It is named by listen.tls.${setting}, relative to the configuration file.`,
-		);
-	}
+	const named = `It is named by listen.tls.${setting}, relative to the configuration file.`;
+	if (setting === "keyFile") return readSecretFile(file, named);
+	const { text } = await readOrdinaryFile(file).catch((error: unknown) => {
+		throw unreadable(file, error, named);
+	});
+	return text;
 }
 
 async function namesFor(files: PairFiles, socket: string): Promise<Names> {

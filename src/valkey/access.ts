@@ -1,7 +1,6 @@
 import { readFile } from "node:fs/promises";
-import { readOrdinaryFile } from "../config/ordinaryFile.ts";
-import { formatMode, unreadable } from "../config/readConfig.ts";
-import { isForServiceGroup } from "../config/secretFile.ts";
+import { unreadable } from "../config/readConfig.ts";
+import { readSecretFile } from "../config/secretFile.ts";
 import type { StateSettings } from "../config/state.ts";
 import { BadFileError } from "../errors.ts";
 
@@ -37,25 +36,12 @@ export async function loadStateAccess(
 }
 
 async function loadPassword(file: string): Promise<string> {
-	let text: string;
-	try {
-		const read = await readOrdinaryFile(file);
-		const { mode } = read.stats;
-		const allowed = isForServiceGroup(read.stats) ? 0o740 : 0o700;
-		if ((mode & 0o777 & ~allowed) !== 0)
-			throw bad(
-				file,
-				`others than its owner may read or write it (mode ${formatMode(mode)}); run chmod 600 on it`,
-			);
-		text = read.text.trim();
-	} catch (error) {
-		if (error instanceof BadFileError) throw error;
-		throw unreadable(
+	const text = (
+		await readSecretFile(
 			file,
-			error,
 			"Write the password of Valkey's user there, and run chmod 600 on it.",
-		);
-	}
+		)
+	).trim();
 	if (!/^[\x21-\x7e]{1,1024}$/.test(text))
 		throw bad(
 			file,

@@ -290,7 +290,7 @@ if (requireTool(t, "openssl")) {
 		t.match(await check(), {
 			code: 78,
 			stderr:
-				/gate\.key.*\n.*others than its owner may read or write the key \(mode 0644\); run chmod 600/,
+				/gate\.key.*\n.*others than its owner may read or write it \(mode 0644\); run chmod 600/,
 		});
 	});
 }

@@ -6,9 +6,7 @@ import {
 	urlMistake,
 } from "../../config/alarms.ts";
 import type { Settings } from "../../config/load.ts";
-import { readOrdinaryFile } from "../../config/ordinaryFile.ts";
-import { formatMode, unreadable } from "../../config/readConfig.ts";
-import { isOpenToOthers } from "../../config/secretFile.ts";
+import { readSecretFile } from "../../config/secretFile.ts";
 import { BadFileError } from "../../errors.ts";
 
 /** Where alarms go. */
@@ -48,25 +46,15 @@ async function readUrl(
 	file: string,
 	form: AlarmForm | undefined,
 ): Promise<string> {
-	const bad = (message: string) =>
-		new BadFileError(file, [{ path: "", message }]);
-	let text: string;
-	try {
-		const read = await readOrdinaryFile(file);
-		if (isOpenToOthers(read.stats))
-			throw bad(
-				`others than its owner may read or write it (mode ${formatMode(read.stats.mode)}); run: sudo chmod 640 ${file} && sudo chown root:llamagate ${file}`,
-			);
-		text = read.text.trim();
-	} catch (error) {
-		if (error instanceof BadFileError) throw error;
-		throw unreadable(
+	const text = (
+		await readSecretFile(
 			file,
-			error,
 			"Write the address into it, one line, or take it out of alarms.",
-		);
-	}
+			`run: sudo chmod 640 ${file} && sudo chown root:llamagate ${file}`,
+		)
+	).trim();
 	const mistake = urlMistake(text, form);
-	if (mistake !== undefined) throw bad(mistake);
+	if (mistake !== undefined)
+		throw new BadFileError(file, [{ path: "", message: mistake }]);
 	return text;
 }
