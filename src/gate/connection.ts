@@ -61,7 +61,8 @@ export interface Connection {
 
 /**
  * Connections that have not shown a good key yet, as many as one address and
- * all together may hold open. Each is closed after ten seconds without a
+ * all together may hold open. Beyond the total, a new one gets the oldest place
+ * of the address that has most. Each is closed after ten seconds without a
  * request; the bounds keep a flood of silent ones from using up the file
  * descriptors.
  */
@@ -79,7 +80,8 @@ type HeldSocket = Socket & { [held]?: Connection };
 
 /** The open connections, and the strangers among them. */
 export class ConnectionTable {
-	readonly #strangers = new Counts();
+	/** By address, the oldest first. */
+	readonly #strangers = new Map<string, Set<Connection>>();
 	readonly #ofKey = new Counts();
 	/** Those with a key, by address. */
 	readonly #known = new Counts();
@@ -104,15 +106,17 @@ export class ConnectionTable {
 		const address = parsedAddress?.toString();
 		// Without an address it has been reset already.
 		if (parsedAddress === undefined || address === undefined) return "gone";
-		if (this.isFull) return "full";
-		if (
-			this.#strangers.of(address) >=
-				Math.min(maxStrangersPerAddress, this.#room() / 2) ||
-			this.#strangerCount >= maxStrangers
-		)
-			return "strangers";
-		this.#strangers.add(address);
-		this.#strangerCount += 1;
+		const own = this.#strangers.get(address) ?? new Set();
+		const mostOfOne = Math.min(maxStrangersPerAddress, this.#room() / 2);
+		if (own.size >= mostOfOne) return this.isFull ? "full" : "strangers";
+		if (this.isFull || this.#strangerCount >= maxStrangers) {
+			const givesWay = this.#oldestOfMost(own.size);
+			if (givesWay === undefined) return this.isFull ? "full" : "strangers";
+			// Its place is free at once; the rest follows when it has closed.
+			this.#open.delete(givesWay);
+			this.#forgetStranger(givesWay);
+			givesWay.socket.destroy();
+		}
 		const connection: Connection = {
 			index: -1,
 			accepted: socket,
@@ -136,11 +140,13 @@ export class ConnectionTable {
 			exchanges: new ActiveSet(),
 		};
 		this.#open.add(connection);
+		this.#strangers.set(address, own.add(connection));
+		this.#strangerCount += 1;
 		// An error that nobody listens for ends the process.
 		socket.on("error", () => {});
 		socket.once("close", () => {
 			this.#open.delete(connection);
-			if (connection.key === undefined) this.#forgetStranger(address);
+			if (connection.key === undefined) this.#forgetStranger(connection);
 			else {
 				this.#ofKey.remove(connection.key);
 				this.#known.remove(address);
@@ -184,7 +190,7 @@ export class ConnectionTable {
 		if (connection.key === undefined) {
 			if (this.#known.of(address) >= half) return false;
 			this.#known.add(address);
-			this.#forgetStranger(address);
+			this.#forgetStranger(connection);
 		} else this.#ofKey.remove(connection.key);
 		this.#ofKey.add(key);
 		connection.key = key;
@@ -244,9 +250,23 @@ export class ConnectionTable {
 		return this.#open.size >= this.#room();
 	}
 
-	#forgetStranger(address: string): void {
+	/**
+	 * What gives way to a stranger of an address that has so many: the oldest of
+	 * an address that has no fewer even then. Nothing that a stranger asks for reaches Ollama, so
+	 * that no work is lost.
+	 */
+	#oldestOfMost(ofAddress: number): Connection | undefined {
+		let most: ReadonlySet<Connection> | undefined;
+		for (const strangers of this.#strangers.values())
+			if (strangers.size > (most?.size ?? ofAddress + 1)) most = strangers;
+		return most?.values().next().value;
+	}
+
+	#forgetStranger(connection: Connection): void {
+		const strangers = this.#strangers.get(connection.address);
+		if (strangers?.delete(connection) !== true) return;
 		this.#strangerCount -= 1;
-		this.#strangers.remove(address);
+		if (strangers.size === 0) this.#strangers.delete(connection.address);
 	}
 }
 
