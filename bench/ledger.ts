@@ -1,10 +1,7 @@
-import { type ChildProcess, spawnSync } from "node:child_process";
-import { once } from "node:events";
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, statSync } from "node:fs";
-import { Agent, type IncomingMessage, request } from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -16,13 +13,18 @@ import { maxBatchRecords } from "../src/ledger/protocol.ts";
 import { type Dimension, dayMs } from "../src/ledger/store.ts";
 import { createLog } from "../src/log.ts";
 import { startStandIn } from "../src/ollama/standIn.ts";
-import { bearer, startGate, testKeys } from "../test/support/gate.ts";
 import { startPostgres } from "../test/support/postgres.ts";
 import { writeDocuments } from "./document.ts";
+import {
+	runGatePair,
+	shortChat,
+	sliceRequests,
+	startGatePair,
+} from "./gatePair.ts";
 import { madeUp, startLedger } from "./ledger/start.ts";
 import { measureSteady } from "./ledger/steady.ts";
 import { measureStreams } from "./ledger/streams.ts";
-import { cpuSeconds, pinning, start, stop, stopAll } from "./processes.ts";
+import { cpuSeconds, stop, stopAll } from "./processes.ts";
 import {
 	fixed,
 	mebibytes,
@@ -134,72 +136,35 @@ async function measureThroughput(
 	await ledger.close();
 }
 
-/** Both gates, in a process of their own that they share, so that they run the same compiled code. */
-async function runGates(upstreamUrl: string, socket: string): Promise<void> {
-	const urls: string[] = [];
-	for (const config of [{}, { ledger: { socket } }])
-		urls.push((await startGate(bench, { upstreamUrl, config })).url);
-	process.stdout.write(`${urls.join(" ")}\n`);
-	await once(process, "SIGTERM");
-	process.exit(0);
-}
-
-async function firstLine(child: ChildProcess): Promise<string> {
-	if (child.stdout === null) throw new Error("it has no output");
-	const [line] = await once(createInterface({ input: child.stdout }), "line");
-	return line as string;
+function runGates(upstreamUrl: string, socket: string): Promise<void> {
+	return runGatePair(bench, [
+		{ upstreamUrl, config: {} },
+		{ upstreamUrl, config: { ledger: { socket } } },
+	]);
 }
 
 /** The CPU that a ledger adds to a request, by turns. */
 async function measureGate(): Promise<void> {
 	const added: number[] = [];
 	const all: Record<"off" | "on", number[]> = { off: [], on: [] };
-	const sliceRequests = 300;
 	for (let round = 0; round < rounds; round += 1) {
 		const ledger = await startLedger(folder, `gate${round}`);
 		const standIn = await startStandIn({ remember: false });
-		const gates = start(
-			[
-				...pinning.measured,
-				...[process.execPath, import.meta.filename, "gates"],
-				...[standIn.url, ledger.socket],
-			],
-			{ stdio: ["ignore", "pipe", "inherit"] },
-		);
-		const [off = "", on = ""] = (await firstLine(gates)).split(" ");
-		const agent = new Agent({ keepAlive: true, maxSockets: 1 });
-		const body = JSON.stringify({
-			model: "qwen3:8b",
-			messages: [{ role: "user", content: "Hello!" }],
-			options: { num_predict: 1 },
-		});
-		const ask = async (url: string) => {
-			const sent = request(new URL("/api/chat", url), {
-				agent,
-				method: "POST",
-				headers: { ...bearer(testKeys.worker), "content-length": body.length },
-			});
-			sent.end(body);
-			const [reply] = (await once(sent, "response")) as [IncomingMessage];
-			if (reply.statusCode !== 200) throw new Error(`${reply.statusCode}`);
-			for await (const _ of reply);
-		};
-		const slice = async (url: string) => {
-			const pids = [gates.pid ?? 0];
-			const before = cpuSeconds(pids);
-			for (let n = 0; n < sliceRequests; n += 1) await ask(url);
-			return (1e6 * (cpuSeconds(pids) - before)) / sliceRequests;
-		};
-		for (let n = 0; n < 2_000; n += 1) await ask(n % 2 === 0 ? off : on);
+		const gates = await startGatePair(import.meta.filename, [
+			...[standIn.url, ledger.socket],
+		]);
+		const [off, on] = gates.urls;
+		await gates.warmUp(shortChat);
 		const endMs = performance.now() + (1000 * seconds) / rounds;
 		while (performance.now() < endMs) {
-			const [without, with_] = [await slice(off), await slice(on)];
+			const { cpu: without } = await gates.slice(off, shortChat);
+			const { cpu: with_ } = await gates.slice(on, shortChat);
 			all.off.push(without);
 			all.on.push(with_);
 			added.push(with_ - without);
 		}
-		agent.destroy();
-		await stop(gates);
+		gates.leave();
+		await stop(gates.child);
 		await standIn.close();
 		await ledger.close();
 	}
@@ -222,22 +187,24 @@ async function measureGate(): Promise<void> {
 	});
 }
 
+/** The records from the nth on, ten thousand at the most, of those that lie over 90 days. */
+function batchFrom(n: number) {
+	const spanMs = 89 * dayMs;
+	return Array.from({ length: Math.min(10_000, mostRecords - n) }, (_, i) =>
+		madeUp(
+			n + i,
+			Math.round(nowMs - spanMs + (spanMs * (n + i)) / mostRecords),
+		),
+	);
+}
+
 /** A file of many records over 90 days, and a question about 30 of them. */
 async function measureQuestion(): Promise<void> {
 	const file = path.join(folder, "many.sqlite");
 	const { store } = openStore(file, 90 * dayMs);
 	const startedMs = performance.now();
-	const spanMs = 89 * dayMs;
 	for (let n = 0; n < mostRecords; n += 10_000) {
-		const records = Array.from(
-			{ length: Math.min(10_000, mostRecords - n) },
-			(_, i) =>
-				madeUp(
-					n + i,
-					Math.round(nowMs - spanMs + (spanMs * (n + i)) / mostRecords),
-				),
-		);
-		store.append("bench", n / 10_000 + 1, records);
+		store.append("bench", n / 10_000 + 1, batchFrom(n));
 	}
 	store.close();
 	const filledS = (performance.now() - startedMs) / 1000;
@@ -303,18 +270,8 @@ async function measureDatabase(): Promise<void> {
 		...{ database, passwordFile, retentionMs: 90 * dayMs, gate: "bench" },
 	});
 	const startedMs = performance.now();
-	const spanMs = 89 * dayMs;
 	for (let n = 0; n < mostRecords; n += 10_000)
-		await store.append(
-			"bench",
-			n / 10_000 + 1,
-			Array.from({ length: Math.min(10_000, mostRecords - n) }, (_, i) =>
-				madeUp(
-					n + i,
-					Math.round(nowMs - spanMs + (spanMs * (n + i)) / mostRecords),
-				),
-			),
-		);
+		await store.append("bench", n / 10_000 + 1, batchFrom(n));
 	const filledS = (performance.now() - startedMs) / 1000;
 	const rows: string[][] = [];
 	for (const by of ["user", "model", "day", "user,key,model"]) {

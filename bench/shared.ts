@@ -1,16 +1,20 @@
-import { type ChildProcess, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import { Agent, type IncomingMessage, request } from "node:http";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { startStandIn } from "../src/ollama/standIn.ts";
-import { bearer, startGate, testKeys } from "../test/support/gate.ts";
-import { cpuSeconds, pinning, start, stop, stopAll } from "./processes.ts";
+import {
+	runGatePair,
+	type Slice,
+	shortChat,
+	sliceRequests,
+	startGatePair,
+} from "./gatePair.ts";
+import { cpuSeconds, start, stop, stopAll } from "./processes.ts";
 import { fixed, median, quantile, ratio, renderSection } from "./report.ts";
 
 /**
@@ -31,7 +35,6 @@ const [seconds, rounds] = [options.seconds, options.rounds].map(Number) as [
 	number,
 	number,
 ];
-const sliceRequests = 300;
 const closing: (() => unknown)[] = [];
 const bench = { teardown: (action: () => unknown) => closing.unshift(action) };
 const folder = mkdtempSync(path.join(tmpdir(), "llamagate-shared-bench-"));
@@ -40,19 +43,11 @@ const program = ["valkey-server", "redis-server"].find(
 	(name) => spawnSync("which", [name]).status === 0,
 );
 
-async function runGates(upstreamUrl: string, url: string): Promise<void> {
-	const urls: string[] = [];
-	for (const config of [{}, { state: { url, gates: 1 } }])
-		urls.push((await startGate(bench, { upstreamUrl, config })).url);
-	process.stdout.write(`${urls.join(" ")}\n`);
-	await once(process, "SIGTERM");
-	process.exit(0);
-}
-
-async function firstLine(child: ChildProcess): Promise<string> {
-	if (child.stdout === null) throw new Error("it has no output");
-	const [line] = await once(createInterface({ input: child.stdout }), "line");
-	return line as string;
+function runGates(upstreamUrl: string, url: string): Promise<void> {
+	return runGatePair(bench, [
+		{ upstreamUrl, config: {} },
+		{ upstreamUrl, config: { state: { url, gates: 1 } } },
+	]);
 }
 
 /** Starts a Valkey on a socket, and waits until it listens. */
@@ -77,83 +72,45 @@ async function startValkey(round: number) {
 	}
 }
 
-interface Slice {
+interface SharedSlice extends Slice {
 	/** Microseconds a request. */
-	readonly cpu: number;
 	readonly valkeyCpu: number;
-	/** Milliseconds. */
-	readonly firstBytes: readonly number[];
-}
-
-const body = JSON.stringify({
-	model: "qwen3:8b",
-	messages: [{ role: "user", content: "Hello!" }],
-	options: { num_predict: 1 },
-});
-
-/** One request. @returns milliseconds until its reply began */
-async function ask(url: string, agent: Agent): Promise<number> {
-	const sentMs = performance.now();
-	const sent = request(new URL("/api/chat", url), {
-		agent,
-		method: "POST",
-		headers: { ...bearer(testKeys.worker), "content-length": body.length },
-	});
-	sent.end(body);
-	const [reply] = (await once(sent, "response")) as [IncomingMessage];
-	const firstByteMs = performance.now() - sentMs;
-	if (reply.statusCode !== 200) throw new Error(`${reply.statusCode}`);
-	for await (const _ of reply);
-	return firstByteMs;
 }
 
 async function measure(): Promise<void> {
-	const all: Record<"off" | "on", Slice[]> = { off: [], on: [] };
+	const all: Record<"off" | "on", SharedSlice[]> = { off: [], on: [] };
 	for (let round = 0; round < rounds; round += 1) {
 		const valkey = await startValkey(round);
 		const standIn = await startStandIn({ remember: false });
-		const gates = start(
-			[
-				...pinning.measured,
-				...[process.execPath, import.meta.filename, "gates"],
-				...[standIn.url, `unix:${valkey.socketPath}`],
-			],
-			{ stdio: ["ignore", "pipe", "inherit"] },
-		);
-		const [off = "", on = ""] = (await firstLine(gates)).split(" ");
-		const agent = new Agent({ keepAlive: true, maxSockets: 1 });
-		const slice = async (url: string): Promise<Slice> => {
-			const firstBytes: number[] = [];
-			const pids = [gates.pid ?? 0];
+		const gates = await startGatePair(import.meta.filename, [
+			...[standIn.url, `unix:${valkey.socketPath}`],
+		]);
+		const [off, on] = gates.urls;
+		const slice = async (url: string): Promise<SharedSlice> => {
 			const valkeyPids = [valkey.child.pid ?? 0];
-			const [before, valkeyBefore] = [cpuSeconds(pids), cpuSeconds(valkeyPids)];
-			for (let n = 0; n < sliceRequests; n += 1)
-				firstBytes.push(await ask(url, agent));
-			const each = (spent: number) => (1e6 * spent) / sliceRequests;
-			return {
-				cpu: each(cpuSeconds(pids) - before),
-				valkeyCpu: each(cpuSeconds(valkeyPids) - valkeyBefore),
-				firstBytes,
-			};
+			const before = cpuSeconds(valkeyPids);
+			const measured = await gates.slice(url, shortChat);
+			const spent = cpuSeconds(valkeyPids) - before;
+			return { ...measured, valkeyCpu: (1e6 * spent) / sliceRequests };
 		};
-		for (let n = 0; n < 2_000; n += 1) await ask(n % 2 === 0 ? off : on, agent);
+		await gates.warmUp(shortChat);
 		const endMs = performance.now() + (1000 * seconds) / rounds;
 		while (performance.now() < endMs) {
 			all.off.push(await slice(off));
 			all.on.push(await slice(on));
 		}
-		agent.destroy();
-		await stop(gates);
+		gates.leave();
+		await stop(gates.child);
 		await standIn.close();
 		await stop(valkey.child);
 	}
 	show(all);
 }
 
-function show(all: Record<"off" | "on", Slice[]>): void {
+function show(all: Record<"off" | "on", SharedSlice[]>): void {
 	const row = (
 		name: string,
-		of: (slice: Slice) => number,
+		of: (slice: SharedSlice) => number,
 		decimals: number,
 	): string[] => {
 		const [off, on] = [all.off.map(of), all.on.map(of)];

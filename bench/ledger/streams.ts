@@ -1,7 +1,7 @@
-import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { askLedger } from "../../src/ledger/ask.ts";
 import { testKeys } from "../../test/support/gate.ts";
+import { startGatePair } from "../gatePair.ts";
 import {
 	compile,
 	type Native,
@@ -9,7 +9,7 @@ import {
 	type StreamTimes,
 	startUpstream,
 } from "../native.ts";
-import { cpuSeconds, pinning, start, stop } from "../processes.ts";
+import { cpuSeconds, stop } from "../processes.ts";
 import { fixed, median, quantile, whole } from "../report.ts";
 import { startLedger } from "./start.ts";
 
@@ -43,21 +43,13 @@ export async function measureStreams(folder: string, seconds: number) {
 	const native = compile(folder);
 	const upstream = await startUpstream(native);
 	const ledger = await startLedger(folder, "streams");
-	const gates = start(
-		[
-			...[...pinning.measured, process.execPath],
-			...[fileURLToPath(new URL("../ledger.ts", import.meta.url)), "gates"],
-			...[`http://127.0.0.1:${upstream.port}`, ledger.socket],
-		],
-		{ stdio: ["ignore", "pipe", "inherit"] },
+	const gates = await startGatePair(
+		fileURLToPath(new URL("../ledger.ts", import.meta.url)),
+		[`http://127.0.0.1:${upstream.port}`, ledger.socket],
 	);
-	if (gates.stdout === null) throw new Error("the gates have no output");
-	const lines = createInterface({ input: gates.stdout });
-	const { value = "" } = await lines[Symbol.asyncIterator]().next();
-	const [off = 0, on = 0] = String(value)
-		.split(" ")
-		.map((url) => Number(new URL(url).port));
-	const pids = [gates.pid ?? 0];
+	const portOf = (url: string) => Number(new URL(url).port);
+	const [off, on] = [portOf(gates.urls[0]), portOf(gates.urls[1])];
+	const pids = [gates.child.pid ?? 0];
 	for (const port of [off, on, off, on]) await measure(native, port, pids);
 	const pairs: { off: Slice; on: Slice }[] = [];
 	const endMs = performance.now() + seconds * 1000;
@@ -74,7 +66,8 @@ export async function measureStreams(folder: string, seconds: number) {
 	if (typeof told === "string" || told[0] === undefined)
 		throw new Error(`the ledger has got nothing: ${told}`);
 	const [{ requests }] = told;
-	await stop(gates);
+	gates.leave();
+	await stop(gates.child);
 	await upstream.stop();
 	await ledger.close();
 	const ratios = (name: keyof Slice) =>
