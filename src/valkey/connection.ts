@@ -123,10 +123,6 @@ export class Connection {
 		};
 	}
 
-	get isOn(): boolean {
-		return this.#isOn;
-	}
-
 	/** Waits for the first answer, for so long at the most. */
 	async opened(withinMs: number): Promise<void> {
 		const { promise, resolve } = Promise.withResolvers<void>();
