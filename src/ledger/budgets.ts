@@ -68,6 +68,8 @@ export interface Reservation {
 	readonly before: Cost;
 	/** What it has used with it. */
 	readonly own: OwnUse;
+	/** What other gates had used before it, where it was told with it. */
+	others?: Cost;
 	/** Charges what it cost in place of the estimate; once, when it has ended. */
 	settle(cost: Cost, nowMs: number): void;
 }
@@ -123,7 +125,11 @@ export class Budgets {
 		reservation?: Reservation,
 	): Decision {
 		const account = this.#accountOf(key, budget, nowMs);
-		const standing = standingOf(account, reservation?.before);
+		const standing = standingOf(
+			account,
+			reservation?.before,
+			reservation?.others,
+		);
 		const share = shareOf(standing);
 		const told =
 			share >= 1 ? "exhausted" : share >= noticeShare ? "low" : "nothing";
@@ -265,10 +271,17 @@ function add(to: Sum, cost: Cost, times: number): void {
 	for (const name of measures) to[name] += times * cost[name];
 }
 
-/** @param own what this process has used; all of it by default */
-function standingOf(account: Account, own = ownOf(account)): Standing {
+/**
+ * @param own what this process has used; all of it by default
+ * @param others what other gates have used; what was told last by default
+ */
+function standingOf(
+	account: Account,
+	own = ownOf(account),
+	others = account.others,
+): Standing {
 	return {
-		used: total(account, own),
+		used: total(own, account.restored, others),
 		limits: account.budget.limits,
 		resetsAtMs: account.window.endMs,
 	};
@@ -285,7 +298,7 @@ export function shareOf({ used, limits }: Standing): number {
 }
 
 /** With what was used elsewhere: the ledger and the other gates may tell of the same. */
-function total({ restored, others }: Account, own: Cost): Cost {
+function total(own: Cost, restored: Cost, others: Cost): Cost {
 	const sum = { ...own };
 	for (const name of measures)
 		sum[name] += Math.max(restored[name], others[name]);

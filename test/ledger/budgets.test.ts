@@ -174,6 +174,22 @@ t.test("of requests not one too many is let in", async (t) => {
 	});
 });
 
+t.test(
+	"a request is judged by what others had used with it, not by what they use later",
+	async (t) => {
+		const budgets = known();
+		const budget = daily({ requests: 10 });
+		const last = budgets.reserve("k", budget, startMs);
+		const { window } = last.own;
+		last.others = { gpuMs: 0, tokens: 0, requests: 9 };
+		const late = budgets.reserve("k", budget, startMs);
+		late.others = { gpuMs: 0, tokens: 0, requests: 10 };
+		budgets.hear("k", window, late.others);
+		t.equal(budgets.decide("k", budget, startMs, last).kind, "granted");
+		t.equal(budgets.decide("k", budget, startMs, late).kind, "exhausted");
+	},
+);
+
 t.test("a new window begins with nothing used", async (t) => {
 	const budgets = known();
 	const budget = daily({ tokens: 100 });

@@ -3,6 +3,7 @@ import {
 	type Cost,
 	measures,
 	type OwnUse,
+	type Reservation,
 } from "../../ledger/budgets.ts";
 import type { Names } from "../../valkey/names.ts";
 
@@ -59,16 +60,19 @@ export class SharedBudgets {
 	}
 
 	/**
-	 * What Valkey has added up.
+	 * What Valkey has added up with a request. The request is judged by these sums,
+	 * whatever answers to later ones are read before it is: else each of two gates
+	 * refuses the last place for the other's sake.
 	 *
-	 * @param own what this gate had sent
 	 * @param sums of all gates, then of those that have ended
 	 */
-	told(key: string, own: OwnUse, sums: readonly number[]): void {
+	told(reservation: Reservation, sums: readonly number[]): void {
+		const { account: key, own } = reservation;
 		const all = costOf(sums);
 		const others = { ...all };
 		for (const name of measures)
 			others[name] = Math.max(0, all[name] - own.used[name]);
+		reservation.others = others;
 		this.#budgets.hear(key, own.window, others);
 		this.#ended.set(key, { use: own, sums: costOf(sums.slice(3)) });
 	}

@@ -154,9 +154,9 @@ async function askFor(shared: Shared, wish: Wish): Promise<Grant | undefined> {
 	rates.told(ofKey, grant.key.count, grant.key.restMs, nowMs);
 	rates.told(ofSource, grant.source.count, grant.source.restMs, nowMs);
 	if (grant.hasSlot) shared.slots.written(slots, own);
-	for (const [index, { account, own }] of reservations.entries()) {
+	for (const [index, reservation] of reservations.entries()) {
 		const sums = numbers.slice(6 * (index + 1), 6 * (index + 2));
-		if (sums.length === 6) shared.budgets.told(account, own, sums);
+		if (sums.length === 6) shared.budgets.told(reservation, sums);
 	}
 	return grant;
 }
