@@ -35,6 +35,7 @@ import {
 	type Section,
 	whole,
 } from "./report.ts";
+import { roomyQueue } from "./targets.ts";
 
 /**
  * What the ledger costs and bears: records a second, the CPU that it adds to a
@@ -138,8 +139,8 @@ async function measureThroughput(
 
 function runGates(upstreamUrl: string, socket: string): Promise<void> {
 	return runGatePair(bench, [
-		{ upstreamUrl, config: {} },
-		{ upstreamUrl, config: { ledger: { socket } } },
+		{ upstreamUrl, config: { queue: roomyQueue } },
+		{ upstreamUrl, config: { queue: roomyQueue, ledger: { socket } } },
 	]);
 }
 

@@ -1,5 +1,5 @@
 import type { ChildProcess } from "node:child_process";
-import { openSync, readFileSync } from "node:fs";
+import { existsSync, openSync, readFileSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import path from "node:path";
@@ -133,7 +133,23 @@ export interface GateOptions {
 	readonly modelRule?: boolean;
 	/** Two keys beside the one that is used, with rules about models and the limits as they come. */
 	readonly ruledKeys?: boolean;
+	/** More requests run at once than `mostParallel`: no queue stands in their way. */
+	readonly withoutQueue?: boolean;
 }
+
+/** Requests of one model that the gate's queue can be told to let run at once. */
+export const mostParallel = 1024;
+
+/**
+ * The queue asked for each request and holding none back, as the upstream has no
+ * slots: to learn how many it has takes longer than what is measured.
+ */
+export const roomyQueue = {
+	parallel: mostParallel,
+	// While a fresh gate waits for the first reply of all.
+	maxWaiting: 100_000,
+	maxWaitingPerUser: 100_000,
+};
 
 function ways(
 	stage: Stage,
@@ -200,6 +216,10 @@ async function openGate(
 					? undefined
 					: { authFailures: { max: unlimited } }),
 			},
+			// Trees from before the queue do not know its settings.
+			...(existsSync(path.join(root, "src/queue")) && {
+				queue: options.withoutQueue === true ? { mode: "off" } : roomyQueue,
+			}),
 			cors: { origins: [listedOrigin] },
 			admin: { socket: "off", metrics: "off" },
 			drainTimeout: "1s",

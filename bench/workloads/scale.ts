@@ -5,6 +5,7 @@ import { fixed, mebibytes, median, type Section, whole } from "../report.ts";
 import {
 	type GateOptions,
 	key,
+	mostParallel,
 	type Stage,
 	type Target,
 	withTargets,
@@ -139,7 +140,7 @@ async function byStreams(stage: Stage): Promise<Section[]> {
 		const found = await withGate(
 			stage,
 			`scale: ${count} streams`,
-			{},
+			{ withoutQueue: count > mostParallel },
 			async (target) => {
 				const { baseBytes, openBytes } = await openStreams(
 					stage,
@@ -180,6 +181,7 @@ async function byStreams(stage: Stage): Promise<Section[]> {
 		"Open streams",
 		[
 			"CPU: of a token where all streams together have 2,000 a second; a few streams' is that of a core that sleeps in between",
+			`the queue is off where there are more than ${whole(mostParallel)}, the most that it lets run at once`,
 		],
 		["streams", "memory grown by", "KiB a stream", "CPU µs a token"],
 		rows,

@@ -9,7 +9,13 @@ import {
 	type Samples,
 	toData,
 } from "../rounds.ts";
-import { key, type Stage, type Target, withTargets } from "../targets.ts";
+import {
+	key,
+	mostParallel,
+	type Stage,
+	type Target,
+	withTargets,
+} from "../targets.ts";
 
 interface Level {
 	readonly streams: number;
@@ -58,17 +64,30 @@ export async function streams(stage: Stage): Promise<Section[]> {
 	const found = new Map(
 		measured.map((level) => [level, [] as Samples<Sample>[]]),
 	);
+	const runs = [false, true].map((withoutQueue) => ({
+		withoutQueue,
+		levels: measured.filter(
+			({ streams }) => streams > mostParallel === withoutQueue,
+		),
+	}));
 	for (let round = 0; round < starts; round++)
-		await withTargets(stage, async (targets, missing) => {
-			for (const note of missing) notes.add(note);
-			const each = (level: Level, label: string) =>
-				measureEach(stage, targets, round, label, (target) =>
-					measure(stage, target, level, times),
-				);
-			await each(warmUp, "streams: warm-up");
-			for (const [level, all] of found)
-				all.push(...(await each(level, nameOf(level))));
-		});
+		for (const { withoutQueue, levels } of runs) {
+			if (levels.length === 0) continue;
+			await withTargets(
+				stage,
+				async (targets, missing) => {
+					for (const note of missing) notes.add(note);
+					const each = (level: Level, label: string) =>
+						measureEach(stage, targets, round, label, (target) =>
+							measure(stage, target, level, times),
+						);
+					await each(warmUp, "streams: warm-up");
+					for (const level of levels)
+						found.get(level)?.push(...(await each(level, nameOf(level))));
+				},
+				{ gate: { withoutQueue } },
+			);
+		}
 	return [...found].map(([level, all]) => {
 		const results = mergeRounds(all);
 		return {
@@ -76,6 +95,11 @@ export async function streams(stage: Stage): Promise<Section[]> {
 			title: `${level.streams} stream(s) of ${1e6 / level.intervalUs} tokens/s over ${level.cold === true ? "new" : "warm"} connections`,
 			notes: [
 				`microseconds; median of ${starts} fresh start(s) of ${times.measureMs / 1000} s; starts and tokens of the streams are spread out`,
+				...(level.streams > mostParallel
+					? [
+							"the gate's queue is off, which lets no more than that run at once",
+						]
+					: []),
 				...notes,
 				...failureNotes(results),
 			],
