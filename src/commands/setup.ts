@@ -1,6 +1,5 @@
 import { styleText } from "node:util";
 import { exitCodes, Finding, UsageError } from "../errors.ts";
-import { keptRecords, ledgerFolder } from "../host/gate/ledgerUnit.ts";
 import { type TlsChoice, tls, tlsChoices } from "../host/gate/tlsStep.ts";
 import { mostParallel } from "../host/ollama/parallel.ts";
 import { allSteps } from "../host/steps.ts";
@@ -9,7 +8,6 @@ import { nearest } from "../nearest.ts";
 import { ActionError, perform, takeBack } from "../setup/change.ts";
 import { Journal } from "../setup/journal.ts";
 import {
-	type Action,
 	type Inspection,
 	type Proof,
 	type Step,
@@ -18,9 +16,10 @@ import {
 import { findInstallation } from "../system/installation.ts";
 import { orphansEnd } from "../system/run.ts";
 import { visible } from "../visible.ts";
-import { askYesNo } from "./ask.ts";
 import { type Command, readArgs } from "./command.ts";
+import { agree, print, type Session } from "./setupSession.ts";
 import { closing, describe, formatPlan, mark } from "./setupText.ts";
+import { undo } from "./setupUndo.ts";
 
 const journalFolder = "/var/lib/llamagate/setup";
 
@@ -137,13 +136,6 @@ Example: sudo llamagate setup --dry-run
 		}
 	},
 };
-
-interface Session {
-	readonly journal: Journal;
-	readonly dryRun: boolean;
-	readonly agreed: boolean;
-	readonly json: boolean;
-}
 
 /** What is told of a step in JSON. */
 interface StepReport {
@@ -314,92 +306,4 @@ async function takeBackCutOff(
 		for (const rest of left) say(`      ${visible(rest)}\n`);
 	}
 	if (cutOff.length > 0) await journal.endStep();
-}
-
-async function undo(session: Session): Promise<number> {
-	const { journal, dryRun, json } = session;
-	const say = json ? () => {} : print;
-	const { entries } = journal;
-	const kept = await keptRecords();
-	const report = (left: readonly string[], code: number) => {
-		if (json)
-			print(
-				`${JSON.stringify({ undone: dryRun ? [] : entries.map(({ action }) => describe(action)), left, kept }, undefined, 2)}\n`,
-			);
-		return code;
-	};
-	const sayWhatStays = () => {
-		for (const folder of kept)
-			say(
-				`What the ledger has written stays, in ${folder}. To delete it:\n  sudo rm -r ${folder} ${ledgerFolder}\n`,
-			);
-	};
-	if (entries.length === 0) {
-		say("Setup has changed nothing here that it could put back.\n");
-		sayWhatStays();
-		await journal.remove();
-		return report([], exitCodes.ok);
-	}
-	say("This is taken back, the newest first:\n");
-	for (const { step, action } of entries)
-		if (leavesTraces(action))
-			say(`  ${styleText("dim", step.padEnd(10))} ${describe(action)}\n`);
-	if (dryRun) {
-		sayWhatStays();
-		return report([], exitCodes.ok);
-	}
-	say(
-		`${styleText("yellow", "After this the host is as open as it was before setup.")}\n`,
-	);
-	if (
-		!(await agree(
-			`Take back these ${entries.filter(({ action }) => leavesTraces(action)).length} changes?`,
-			session,
-		))
-	)
-		return report([], exitCodes.finding);
-	const left: string[] = [];
-	for (const entry of entries) {
-		const undone = await takeBack(entry, journal);
-		left.push(...undone.left);
-		if (leavesTraces(entry.action))
-			say(`  ${mark(undone.left.length === 0)} ${describe(entry.action)}\n`);
-		for (const rest of undone.left) say(`      ${visible(rest)}\n`);
-	}
-	if (journal.entries.length === 0) await journal.remove();
-	else
-		left.push(
-			"What failed is still written down: mend its cause and run this again",
-		);
-	say(
-		left.length === 0
-			? "\nThis host is as it was before.\n"
-			: "\nAll but what is named above is as it was before.\n",
-	);
-	sayWhatStays();
-	return report(left, left.length === 0 ? exitCodes.ok : exitCodes.finding);
-}
-
-/** Whether there is something to take back; a reload or a test of a file leaves nothing. */
-function leavesTraces(action: Action): boolean {
-	return (
-		action.kind !== "command" ||
-		(action.undo ?? []).length + (action.changes ?? []).length > 0
-	);
-}
-
-async function agree(question: string, { agreed }: Session): Promise<boolean> {
-	if (agreed) return true;
-	// Through a pipe the question may never be seen, and sudo may never pass the answer on.
-	if (!process.stdin.isTTY || !process.stdout.isTTY) {
-		process.stderr.write(
-			"llamagate setup: there is no terminal to ask on; look with --dry-run, then add --yes\n",
-		);
-		return false;
-	}
-	return askYesNo(question, process.stdout);
-}
-
-function print(text: string): void {
-	process.stdout.write(text);
 }

@@ -1,42 +1,21 @@
-import { readFile, readlink, realpath, stat } from "node:fs/promises";
-import path from "node:path";
-import {
-	absent,
-	type Examination,
-	finding,
-	type Outcome,
-	ok,
-	type Patient,
-	unknown,
-} from "../../doctor/check.ts";
-import { BadFileError } from "../../errors.ts";
+import { type Examination, unknown } from "../../doctor/check.ts";
 import { loadRules } from "../../gate/rules.ts";
-import { loadKeys } from "../../keys/keyFile.ts";
-import { runProgram } from "../../system/run.ts";
 import { createWhois } from "../../tailscale/whois.ts";
-import { version } from "../../version.ts";
 import { examineAlarms } from "./alarms.ts";
 import { examineCertificate } from "./certificate.ts";
-import { examineFiles, exists, filesOf } from "./files.ts";
+import { examineFiles } from "./files.ts";
 import { examineBareHosts, examineHosts } from "./hosts.ts";
-import {
-	askGate,
-	noUnit,
-	propertiesOf,
-	gateService as service,
-} from "./inspect.ts";
-import {
-	judgeCanaries,
-	judgeInForce,
-	judgeLifetimes,
-	judgeRotation,
-	judgeUse,
-	readCanaryUses,
-} from "./keys.ts";
+import { examineInForce } from "./inForce.ts";
 import { examineLedger } from "./ledger.ts";
 import { examineListening, waysAround } from "./listening.ts";
 import { lookAtLogins } from "./logins.ts";
 import { examineState } from "./state.ts";
+import {
+	examineCanaries,
+	examineLifetimes,
+	examineRotation,
+	examineUse,
+} from "./storedKeys.ts";
 import {
 	examineHardening,
 	examineProcess,
@@ -44,6 +23,7 @@ import {
 	examineWatchdog,
 	restart,
 } from "./units.ts";
+import { examineVersion } from "./version.ts";
 
 const group = "gate";
 const layer = "gate";
@@ -120,8 +100,7 @@ export const gateExaminations: readonly Examination[] = [
 		why: "Its client is turned away from then on.",
 		fix: "sudo llamagate keys rotate NAME --expires 90d, or: sudo llamagate keys revoke NAME",
 		needsRoot: true,
-		examine: (patient) =>
-			withKeys(patient, (keys) => judgeLifetimes(keys, patient.nowMs)),
+		examine: examineLifetimes,
 	},
 	{
 		id: "gate.unused-keys",
@@ -132,13 +111,7 @@ export const gateExaminations: readonly Examination[] = [
 		why: "A key that nobody uses is only good for anyone who finds it.",
 		fix: "sudo llamagate keys revoke NAME",
 		needsRoot: true,
-		examine: (patient) =>
-			withKeys(patient, async (keys) => {
-				const asked = await askGate(patient);
-				return asked.kind === "status"
-					? judgeUse(keys, asked.status, patient.nowMs)
-					: unknown(asked.why);
-			}),
+		examine: examineUse,
 	},
 	{
 		id: "gate.rotation",
@@ -149,8 +122,7 @@ export const gateExaminations: readonly Examination[] = [
 		why: "The longer a key is used, the more places it has been in.",
 		fix: "sudo llamagate keys rotate NAME",
 		needsRoot: true,
-		examine: (patient) =>
-			withKeys(patient, (keys) => judgeRotation(keys, patient.nowMs)),
+		examine: examineRotation,
 	},
 	{
 		id: "gate.canary",
@@ -304,116 +276,3 @@ export const gateExaminations: readonly Examination[] = [
 		examine: examineVersion,
 	},
 ];
-
-/** Judges the keys of the configured file. */
-async function withKeys(
-	patient: Patient,
-	judge: (
-		keys: Awaited<ReturnType<typeof loadKeys>>,
-	) => Outcome | Promise<Outcome>,
-): Promise<Outcome> {
-	const files = await filesOf(patient);
-	if (!(await exists(files.keys))) return absent(`there is no ${files.keys}`);
-	try {
-		return await judge(await loadKeys(files.keys));
-	} catch (error) {
-		if (!(error instanceof BadFileError)) throw error;
-		return unknown(error.message);
-	}
-}
-
-async function examineInForce(patient: Patient): Promise<Outcome> {
-	const { configFile } = patient;
-	if (!(await exists(configFile))) return absent(`there is no ${configFile}`);
-	const asked = await askGate(patient);
-	let names: readonly string[] = [];
-	let mistake: string | undefined;
-	try {
-		names = (await loadRules(configFile)).keyring.names;
-	} catch (error) {
-		if (!(error instanceof BadFileError)) throw error;
-		mistake = error.message;
-	}
-	if (mistake !== undefined)
-		return finding(
-			[
-				`the gate would not start again with its files: ${mistake.split("\n").slice(0, 3).join(" ")}`,
-				...(asked.kind === "status" && !asked.status.lastReload.ok
-					? [`its last reload, at ${asked.status.lastReload.at}, was refused`]
-					: []),
-			],
-			{
-				fix: "sudo llamagate check, mend what it says, then: sudo llamagate reload",
-			},
-		);
-	if (asked.kind !== "status") return unknown(asked.why);
-	const { config, keys } = await filesOf(patient);
-	return judgeInForce({
-		stored: names,
-		status: asked.status,
-		changed: await Promise.all(
-			[config, keys].map(async (file) => ({
-				file,
-				atMs: (await stat(file)).mtimeMs,
-			})),
-		),
-	});
-}
-
-async function examineCanaries(patient: Patient): Promise<Outcome> {
-	const missing = await noUnit();
-	if (missing !== undefined) return missing;
-	const { code, stdout, stderr } = await runProgram([
-		"journalctl",
-		"--no-pager",
-		"--quiet",
-		"-o",
-		"cat",
-		"-u",
-		service,
-		"--since",
-		"-90d",
-		"--grep",
-		"canary_used",
-	]);
-	// With no line that fits, journalctl ends with 1 and says nothing.
-	if (code > 1 || stderr.trim() !== "")
-		return unknown(`the journal cannot be read: ${stderr.trim()}`);
-	return withKeys(patient, (keys) =>
-		judgeCanaries(keys, readCanaryUses(stdout)),
-	);
-}
-
-async function examineVersion(patient: Patient): Promise<Outcome> {
-	const missing = await noUnit();
-	const asked = await askGate(patient);
-	if (asked.kind !== "status") return missing ?? unknown(asked.why);
-	const { status } = asked;
-	const onDisk = (await versionOnDisk()) ?? version;
-	const wrong: string[] = [];
-	if (status.version !== onDisk)
-		wrong.push(`version ${status.version} runs, and ${onDisk} is installed`);
-	const file = await readlink(`/proc/${status.pid}/exe`).catch(() => "");
-	if (file.endsWith(" (deleted)"))
-		wrong.push(`the Node that it runs on was replaced since it started`);
-	return wrong.length > 0
-		? finding(wrong)
-		: ok(`version ${onDisk} runs and is installed`);
-}
-
-/** The version of the program that the unit starts. */
-async function versionOnDisk(): Promise<string | undefined> {
-	const line = (await propertiesOf(service))?.get("ExecStart") ?? "";
-	const script = /argv\[\]=\S+ (?:--\S+ )*(\S+\/bin\/llamagate\.js) /.exec(
-		line,
-	)?.[1];
-	if (script === undefined) return undefined;
-	const file = path.join(
-		path.dirname(await realpath(script)),
-		"../package.json",
-	);
-	const { version } = JSON.parse(await readFile(file, "utf8")) as {
-		version?: string;
-	};
-	return version;
-}

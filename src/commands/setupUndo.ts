@@ -1,0 +1,81 @@
+import { styleText } from "node:util";
+import { exitCodes } from "../errors.ts";
+import { keptRecords, ledgerFolder } from "../host/gate/ledgerUnit.ts";
+import { takeBack } from "../setup/change.ts";
+import type { Action } from "../setup/step.ts";
+import { visible } from "../visible.ts";
+import { agree, print, type Session } from "./setupSession.ts";
+import { describe, mark } from "./setupText.ts";
+
+/** Puts back everything that the journal says, the newest first. */
+export async function undo(session: Session): Promise<number> {
+	const { journal, dryRun, json } = session;
+	const say = json ? () => {} : print;
+	const { entries } = journal;
+	const kept = await keptRecords();
+	const report = (left: readonly string[], code: number) => {
+		if (json)
+			print(
+				`${JSON.stringify({ undone: dryRun ? [] : entries.map(({ action }) => describe(action)), left, kept }, undefined, 2)}\n`,
+			);
+		return code;
+	};
+	const sayWhatStays = () => {
+		for (const folder of kept)
+			say(
+				`What the ledger has written stays, in ${folder}. To delete it:\n  sudo rm -r ${folder} ${ledgerFolder}\n`,
+			);
+	};
+	if (entries.length === 0) {
+		say("Setup has changed nothing here that it could put back.\n");
+		sayWhatStays();
+		await journal.remove();
+		return report([], exitCodes.ok);
+	}
+	say("This is taken back, the newest first:\n");
+	for (const { step, action } of entries)
+		if (leavesTraces(action))
+			say(`  ${styleText("dim", step.padEnd(10))} ${describe(action)}\n`);
+	if (dryRun) {
+		sayWhatStays();
+		return report([], exitCodes.ok);
+	}
+	say(
+		`${styleText("yellow", "After this the host is as open as it was before setup.")}\n`,
+	);
+	if (
+		!(await agree(
+			`Take back these ${entries.filter(({ action }) => leavesTraces(action)).length} changes?`,
+			session,
+		))
+	)
+		return report([], exitCodes.finding);
+	const left: string[] = [];
+	for (const entry of entries) {
+		const undone = await takeBack(entry, journal);
+		left.push(...undone.left);
+		if (leavesTraces(entry.action))
+			say(`  ${mark(undone.left.length === 0)} ${describe(entry.action)}\n`);
+		for (const rest of undone.left) say(`      ${visible(rest)}\n`);
+	}
+	if (journal.entries.length === 0) await journal.remove();
+	else
+		left.push(
+			"What failed is still written down: mend its cause and run this again",
+		);
+	say(
+		left.length === 0
+			? "\nThis host is as it was before.\n"
+			: "\nAll but what is named above is as it was before.\n",
+	);
+	sayWhatStays();
+	return report(left, left.length === 0 ? exitCodes.ok : exitCodes.finding);
+}
+
+/** Whether there is something to take back; a reload or a test of a file leaves nothing. */
+function leavesTraces(action: Action): boolean {
+	return (
+		action.kind !== "command" ||
+		(action.undo ?? []).length + (action.changes ?? []).length > 0
+	);
+}
