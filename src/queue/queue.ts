@@ -3,7 +3,8 @@ import { priorities } from "../priority.ts";
 import type { Upstream } from "../upstream/client.ts";
 import { CommonQueue } from "./common.ts";
 import { DrainRate } from "./drainRate.ts";
-import { aheadOf, inOrder } from "./inOrder.ts";
+import { inOrder } from "./inOrder.ts";
+import { type Heard, LoadedPoll } from "./loadedPoll.ts";
 import { type Model, type Place, unclearModel } from "./model.ts";
 import {
 	type ModelSource,
@@ -13,6 +14,7 @@ import {
 import { comesBack } from "./restart.ts";
 import type { ServiceElsewhere } from "./service.ts";
 import { describeModels, type QueueStats, waitingByClass } from "./stats.ts";
+import { tellAhead } from "./tellAhead.ts";
 import {
 	type NoTurn,
 	Ticket,
@@ -21,17 +23,9 @@ import {
 } from "./ticket.ts";
 import { Turns } from "./turns.ts";
 
-/** How often Ollama is asked what is loaded, while a model loads, and while something waits. */
-const loadPollMs = 100;
-const waitPollMs = 1_000;
-/** How long the waiting are told at a time how many are ahead of them; the others are told the next time. */
-const tellingMs = 2;
 const maxNames = 1000;
 /** A reply in one piece that came sooner was none of the GPU's. */
 const leastWorkMs = 20;
-/** After so many answers in a row that did not come, Ollama is taken not to say what is loaded. */
-const maxSilences = 3;
-
 type SourceOf = (upstream: () => Upstream) => ModelSource;
 
 /** Holds the requests that wait for their turn at the GPU, asks Ollama what is loaded, and owns the timers. */
@@ -52,16 +46,12 @@ export class FairQueue {
 	readonly #kept = new Set<Ticket>();
 	/** The load that failed last. */
 	#failed: { readonly model: Model; readonly user: string } | undefined;
-	/** How often in a row Ollama has not said what is loaded. */
-	#silences = 0;
 	readonly #waiters: WaitersByUser;
 	/** What a model's key was called last. */
 	readonly #nameOf = new Map<string, string>();
 	readonly #rate = new DrainRate();
 	#isPumping = false;
-	#isPolling = false;
-	#polledAtMs = Number.NEGATIVE_INFINITY;
-	#wake: NodeJS.Timeout | undefined;
+	readonly #poll: LoadedPoll;
 	/** It may be away, and is asked whether it is. */
 	#isDown = false;
 	#isClosed = false;
@@ -88,6 +78,11 @@ export class FairQueue {
 		this.#waiters = common.waiters;
 		this.#turns = new Turns(settings, common.fairness);
 		this.#models = sourceOf(upstream);
+		this.#poll = new LoadedPoll(
+			() => this.#models,
+			(heard, askedMs) => this.#heardLoaded(heard, askedMs),
+			() => this.#pump(),
+		);
 	}
 
 	/** Counts what other gates serve, and tells them of what is served here. */
@@ -142,7 +137,7 @@ export class FairQueue {
 		if (wasLoader) {
 			if (this.#failed?.model === model) this.#failed = undefined;
 			this.#loads += 1;
-			this.#poll();
+			this.#poll.ask();
 		}
 		this.#pump();
 	}
@@ -160,7 +155,7 @@ export class FairQueue {
 			const wasLoader = place.model.loader === place;
 			this.#turns.finished(place, nowMs, isKept);
 			this.#rate.finished(nowMs);
-			if (wasLoader) this.#poll();
+			if (wasLoader) this.#poll.ask();
 		}
 		if (fault === "unreachable") this.#turns.forget();
 		if (fault !== undefined) void this.#lost();
@@ -187,7 +182,7 @@ export class FairQueue {
 		this.#dropKept(({ keptUntilMs }) => nowMs >= keptUntilMs);
 		if (this.waiting === 0) return;
 		this.#turns.tick(nowMs);
-		this.#tell(nowMs);
+		tellAhead(this.#tickets.values(), nowMs, this.#settings.announceAfterMs);
 		this.#pump();
 	}
 
@@ -195,18 +190,6 @@ export class FairQueue {
 	#dropKept(isDone: (ticket: Ticket) => boolean): void {
 		for (const ticket of [...this.#kept])
 			if (isDone(ticket)) ticket.waiter.dropLoad();
-	}
-
-	#tell(nowMs: number): void {
-		const { announceAfterMs } = this.#settings;
-		for (const ticket of this.#tickets.values()) {
-			if (ticket.state !== "waiting" || ticket.place === undefined) continue;
-			const times = Math.floor((nowMs - ticket.arrivedMs) / announceAfterMs);
-			if (times <= ticket.told) continue;
-			ticket.told = times;
-			ticket.waiter.stillWaits(aheadOf(ticket.place));
-			if (performance.now() - nowMs > tellingMs) return;
-		}
 	}
 
 	/** Puts other settings in force. Whatever waits keeps its place. */
@@ -226,7 +209,7 @@ export class FairQueue {
 	/** Takes no more part: whatever waits goes, and so does what comes. */
 	open(): void {
 		this.#isClosed = true;
-		clearTimeout(this.#wake);
+		this.#poll.stop();
 		// Nobody looks after their time any more.
 		this.#dropKept(() => true);
 		for (const ticket of [...this.#lookups, ...this.#tickets.values()]) {
@@ -357,7 +340,15 @@ export class FairQueue {
 		} finally {
 			this.#isPumping = false;
 		}
-		this.#watch();
+		if (!this.#isClosed && !this.#isDown) this.#poll.watch(this.#turns);
+		else this.#poll.stop();
+	}
+
+	#heardLoaded(heard: Heard, askedMs: number): void {
+		if (!this.#isDown && heard.isKnown)
+			this.#turns.loaded(heard.keys, performance.now(), askedMs);
+		this.#dropKept(({ place }) => place?.model.loader !== place);
+		this.#pump();
 	}
 
 	#go(ticket: Ticket): void {
@@ -365,44 +356,6 @@ export class FairQueue {
 		this.#dispatched += 1;
 		this.#waitedMs += performance.now() - ticket.arrivedMs;
 		ticket.waiter.go();
-	}
-
-	/** Sees to it that the queue is looked at again when it has to be. */
-	#watch(): void {
-		clearTimeout(this.#wake);
-		this.#wake = undefined;
-		if (this.#isClosed || this.#isDown) return;
-		const isLoading = this.#turns.wantsLoad;
-		if (!isLoading && this.#turns.waiting === 0) return;
-		const nowMs = performance.now();
-		const pollAtMs = this.#polledAtMs + (isLoading ? loadPollMs : waitPollMs);
-		if (!this.#isPolling && nowMs >= pollAtMs) this.#poll();
-		const wakeMs = Math.min(
-			this.#turns.wakeMs,
-			this.#isPolling ? Number.POSITIVE_INFINITY : pollAtMs,
-		);
-		if (wakeMs === Number.POSITIVE_INFINITY) return;
-		this.#wake = setTimeout(() => this.#pump(), Math.max(1, wakeMs - nowMs));
-		this.#wake.unref();
-	}
-
-	/** Asks Ollama what is loaded. */
-	#poll(): void {
-		if (this.#isPolling) return;
-		this.#isPolling = true;
-		const askedMs = performance.now();
-		this.#polledAtMs = askedMs;
-		void this.#models.loaded().then((keys) => {
-			this.#isPolling = false;
-			this.#polledAtMs = performance.now();
-			this.#silences = keys === undefined ? this.#silences + 1 : 0;
-			// While it unloads a model, Ollama can be silent for a while.
-			const isKnown = keys !== undefined || this.#silences > maxSilences;
-			if (!this.#isDown && isKnown)
-				this.#turns.loaded(keys, performance.now(), askedMs);
-			this.#dropKept(({ place }) => place?.model.loader !== place);
-			this.#pump();
-		});
 	}
 
 	/** A connection to Ollama has failed; it may be away. */

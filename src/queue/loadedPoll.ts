@@ -1,0 +1,82 @@
+import type { ModelSource } from "./ollamaModels.ts";
+import type { Turns } from "./turns.ts";
+
+/** How often Ollama is asked what is loaded, while a model loads, and while something waits. */
+const loadPollMs = 100;
+const waitPollMs = 1_000;
+/** After so many answers in a row that did not come, Ollama is taken not to say what is loaded. */
+const maxSilences = 3;
+
+/** What Ollama has answered. */
+export interface Heard {
+	/** The models that are loaded; `undefined` if it did not say. */
+	readonly keys: Awaited<ReturnType<ModelSource["loaded"]>>;
+	/** False while its silence may only be that of a model being unloaded. */
+	readonly isKnown: boolean;
+}
+
+/** Asks Ollama what is loaded, one question at a time, and sees to it that the queue is looked at again when it has to be. */
+export class LoadedPoll {
+	readonly #models: () => ModelSource;
+	readonly #hear: (heard: Heard, askedMs: number) => void;
+	readonly #look: () => void;
+	#isAsking = false;
+	#askedAtMs = Number.NEGATIVE_INFINITY;
+	/** How often in a row Ollama has not said what is loaded. */
+	#silences = 0;
+	#wake: NodeJS.Timeout | undefined;
+
+	/**
+	 * @param hear called with each answer, and the time of its question
+	 * @param look called when the queue has to be looked at
+	 */
+	constructor(
+		models: () => ModelSource,
+		hear: (heard: Heard, askedMs: number) => void,
+		look: () => void,
+	) {
+		this.#models = models;
+		this.#hear = hear;
+		this.#look = look;
+	}
+
+	/** Asks, unless an answer is still to come. */
+	ask(): void {
+		if (this.#isAsking) return;
+		this.#isAsking = true;
+		const askedMs = performance.now();
+		this.#askedAtMs = askedMs;
+		void this.#models()
+			.loaded()
+			.then((keys) => {
+				this.#isAsking = false;
+				this.#askedAtMs = performance.now();
+				this.#silences = keys === undefined ? this.#silences + 1 : 0;
+				// While it unloads a model, Ollama can be silent for a while.
+				const isKnown = keys !== undefined || this.#silences > maxSilences;
+				this.#hear({ keys, isKnown }, askedMs);
+			});
+	}
+
+	/** Asks if it is time to, and sets the timer for the next time. */
+	watch({ wantsLoad, waiting, wakeMs }: Turns): void {
+		this.stop();
+		if (!wantsLoad && waiting === 0) return;
+		const nowMs = performance.now();
+		const askAtMs = this.#askedAtMs + (wantsLoad ? loadPollMs : waitPollMs);
+		if (!this.#isAsking && nowMs >= askAtMs) this.ask();
+		const nextMs = Math.min(
+			wakeMs,
+			this.#isAsking ? Number.POSITIVE_INFINITY : askAtMs,
+		);
+		if (nextMs === Number.POSITIVE_INFINITY) return;
+		this.#wake = setTimeout(this.#look, Math.max(1, nextMs - nowMs));
+		this.#wake.unref();
+	}
+
+	/** Takes the timer back. */
+	stop(): void {
+		clearTimeout(this.#wake);
+		this.#wake = undefined;
+	}
+}
