@@ -5,6 +5,7 @@ import {
 	failures,
 	gateBatch,
 	gateFair,
+	gateNote,
 	gateOff,
 	litellmNote,
 	loadNote,
@@ -74,6 +75,7 @@ export async function person(
 			notes: [
 				`Ollama ${ollamaVersion} with SmolLM2-135M on one core; for ${stage.seconds} s each way, with the person, from the third second on, asking for ${personTokens} tokens half a second after each reply`,
 				"gate: both keys of the class normal, so that only the service of each counts; gate, batch key: the batch user's key has the class batch",
+				gateNote,
 				litellmNote,
 				loadNote(measured),
 				...notes,

@@ -36,18 +36,21 @@ export interface Way {
 
 export const direct = "direct";
 export const gateOff = "gate, queue off";
-/** The gate as it comes; the goals are about it. */
+/** The gate as `llamagate setup` leaves it; the goals are about it. */
 export const gateFair = "gate";
 /** The same, with the batch user's key in the class that says so. */
 export const gateBatch = "gate, batch key";
 export const viaLitellm = "litellm";
 
+export const gateNote =
+	"gate: queue.parallel is Ollama's own number, as setup writes it";
+
 export const litellmNote =
 	"litellm: its proxy from PyPI, one master key for both users, as a key for each takes a database; it is asked by /v1/chat/completions, and asks Ollama by /api/chat as the others do";
 
 /**
- * A real Ollama with the models `smol` and `other`, the given settings, and
- * every way to it that is to be measured. `close` ends all of it.
+ * A real Ollama with the models `smol` and `other`, the given settings, of which
+ * OLLAMA_NUM_PARALLEL is one, and every way to it that is to be measured. `close` ends all of it.
  */
 export async function openWays(
 	stage: Stage,
@@ -62,12 +65,13 @@ export async function openWays(
 	stage.teardown(close);
 	const host = `127.0.0.1:${await freePort()}`;
 	const { url } = await startOllama(t, { version: ollamaVersion, host, env });
+	const parallel = Number(env.OLLAMA_NUM_PARALLEL);
 	const wanted = names.filter((name) => stage.only?.includes(name) ?? true);
 	const ways: Way[] = [];
 	const notes: string[] = [];
 	for (const name of wanted)
 		try {
-			ways.push({ name, ...(await openWay(stage, t, name, url)) });
+			ways.push({ name, ...(await openWay(stage, t, name, url, parallel)) });
 		} catch (error) {
 			const why = error instanceof Error ? error.message : String(error);
 			notes.push(`${name}: not measured: ${why}`);
@@ -83,6 +87,7 @@ async function openWay(
 	t: Teardown,
 	name: string,
 	ollamaUrl: string,
+	parallel: number,
 ): Promise<Omit<Way, "name">> {
 	if (name === direct) return { url: ollamaUrl, family: "ollama", keys: {} };
 	if (name === viaLitellm) {
@@ -101,7 +106,7 @@ async function openWay(
 	});
 	const { url } = await spawnGate(t, {
 		upstreamUrl: ollamaUrl,
-		config: { queue: { mode: name === gateOff ? "off" : "fair" } },
+		config: { queue: { mode: name === gateOff ? "off" : "fair", parallel } },
 		keys: [
 			entry(
 				...(["batch", testKeys.worker] as const),
