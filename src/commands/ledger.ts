@@ -46,7 +46,8 @@ Example: llamagate ledger --config /etc/llamagate/config.json
 		const alarms = await loadAlarmTargets(settings);
 		const sink = standardOutput();
 		const log = createLog(settings.logLevel, sink);
-		const opened = await openLedger({ ...ledger, alarms }, log);
+		const hosts = settings.hosts?.map(({ name }) => name) ?? [];
+		const opened = await openLedger({ ...ledger, alarms, hosts }, log);
 		await stopped;
 		await opened.close();
 		await endProcess(sink);

@@ -65,10 +65,10 @@ export async function startDaemon(
 	const ledger = openLedgerClient(rules.settings, log);
 	const accessLog = new AccessLog(log, sink, accountTo(ledger));
 	let rulesNow = () => rules;
-	const raise: Raise = (subject, text) => {
+	const raise: Raise = (subject, text, about) => {
 		const { alarms } = rulesNow().settings;
 		if (alarms.some(({ on }) => on?.includes(subject) ?? true))
-			ledger?.alarm(subject, text);
+			ledger?.alarm({ subject, text, ...about });
 	};
 	const gate = await createGate(rules, accessLog, log, raise);
 	// Before anybody is let in.

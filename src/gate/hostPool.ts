@@ -1,3 +1,4 @@
+import type { Raise } from "../ledger/alarms/alarm.ts";
 import type { Log } from "../log.ts";
 import { CommonQueue } from "../queue/common.ts";
 import { NamedModels } from "../queue/namedModels.ts";
@@ -5,6 +6,7 @@ import { OllamaModels } from "../queue/ollamaModels.ts";
 import { FairQueue } from "../queue/queue.ts";
 import type { ServiceElsewhere } from "../queue/service.ts";
 import type { QueueStats } from "../queue/stats.ts";
+import { formatAge } from "../report/duration.ts";
 import type { Health } from "../upstream/hosts/health.ts";
 import type { Host } from "../upstream/hosts/host.ts";
 import { Hosts, type HostsOwner } from "../upstream/hosts/hosts.ts";
@@ -19,6 +21,7 @@ export class HostPool implements HostsOwner {
 	readonly lists = new MergedLists(() => this.hosts.all);
 	readonly #relays: Iterable<Relay>;
 	readonly #log: Log;
+	readonly #raise: Raise;
 	readonly #common: CommonQueue;
 	readonly #queues = new Map<Host, FairQueue>();
 
@@ -27,10 +30,12 @@ export class HostPool implements HostsOwner {
 		{ settings, hostKeys }: Rules,
 		relays: Iterable<Relay>,
 		log: Log,
+		raise: Raise,
 		before?: HostPool,
 	) {
 		this.#relays = relays;
 		this.#log = log;
+		this.#raise = raise;
 		this.#common = before === undefined ? new CommonQueue() : before.#common;
 		this.hosts = new Hosts(
 			settings.hosts ?? [],
@@ -103,6 +108,8 @@ export class HostPool implements HostsOwner {
 		else this.#log.debug(facts, "a host has changed its state");
 		if (state === "down") this.#leave(host);
 		else if (state === "suspect") this.hosts.look(host);
+		// A sweep may come too late to see that it was up for a moment.
+		this.#tellOf(host, performance.now());
 	}
 
 	isHeard(host: Host): boolean {
@@ -117,8 +124,28 @@ export class HostPool implements HostsOwner {
 			if (relay.errand.host === host) relay.errand.moveOn();
 	}
 
+	/** Tells the owner of a host that has gone for longer than a restart takes, and that it is back. */
+	#tellOf(host: Host, nowMs: number): void {
+		const { name, health, outage } = host;
+		const news = outage.look(health.state, nowMs);
+		if (news === undefined) return;
+		if (news.kind === "down") {
+			const { all } = this.hosts;
+			const up = all.filter(({ health: { state } }) => state === "up").length;
+			const says = `the host "${name}" has been down for half a minute; ${up} of ${all.length} hosts are up`;
+			const facts = { upstream: name, why: health.why ?? null };
+			this.#log.error({ event: "upstream_down", ...facts }, says);
+			this.#raise("upstream_down", says, { host: name });
+			return;
+		}
+		const says = `the host "${name}" is up again after ${formatAge(news.awayMs)}`;
+		this.#log.info({ event: "upstream_back", upstream: name }, says);
+		this.#raise("upstream_down", says, { host: name, isOver: true });
+	}
+
 	sweep(nowMs: number): void {
 		this.hosts.sweep(nowMs);
+		for (const host of this.hosts.all) this.#tellOf(host, nowMs);
 		for (const queue of this.#queues.values()) queue.sweep(nowMs);
 	}
 

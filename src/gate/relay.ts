@@ -187,7 +187,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 		const { exchange } = this;
 		if (!exchange.ended && !this.errand.mayPass(status)) return;
 		this.errand.ticket?.answered(status, formatOf(headers) !== "opaque");
-		this.#state.upstreamHealth.answered();
+		this.#state.noteUpstreamAnswer();
 		if (exchange.ended) {
 			this.#stop();
 			return;

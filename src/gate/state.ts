@@ -160,7 +160,13 @@ export class GateState {
 
 	#openPool(before?: HostPool): HostPool | undefined {
 		if (this.settings.hosts === undefined) return undefined;
-		const opened = new HostPool(this.#rules, this.relays, this.log, before);
+		const opened = new HostPool(
+			this.#rules,
+			this.relays,
+			this.log,
+			this.raise,
+			before,
+		);
 		if (this.#shared !== undefined) opened.shareWith(this.#shared.service);
 		return opened;
 	}
@@ -178,7 +184,15 @@ export class GateState {
 		this.accessLog.hidesOwners = settings.identity.mode === "login";
 	}
 
-	/** Ollama could not be reached, broke off or was silent for too long. */
+	/** Ollama, or one of several hosts, has answered, whatever it said. */
+	noteUpstreamAnswer(): void {
+		if (!this.upstreamHealth.answered()) return;
+		const says = "Ollama answers requests again";
+		this.log.info({ event: "upstream_back" }, says);
+		this.raise("upstream_down", says, { isOver: true });
+	}
+
+	/** It could not be reached, broke off or was silent for too long. */
 	noteUpstreamFailure(): void {
 		if (!this.upstreamHealth.failed(performance.now())) return;
 		const says = "Ollama has answered no request for half a minute";

@@ -14,10 +14,12 @@ export class UpstreamHealth {
 		return this.#failingSinceMs === undefined;
 	}
 
-	/** Ollama has answered, whatever it said. */
-	answered(): void {
+	/** Ollama has answered, whatever it said. @returns whether it had been called down */
+	answered(): boolean {
+		const wasTold = this.#isTold;
 		this.#failingSinceMs = undefined;
 		this.#isTold = false;
+		return wasTold;
 	}
 
 	/**

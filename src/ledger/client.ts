@@ -1,8 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { connect, type Socket } from "node:net";
-import type { AlarmSubject } from "../config/alarms.ts";
 import type { Log } from "../log.ts";
 import { Aggregates } from "./aggregate.ts";
+import type { Alarm } from "./alarms/alarm.ts";
 import { AlarmOutbox, type Numbered } from "./alarms/outbox.ts";
 import {
 	type Answer,
@@ -99,9 +99,9 @@ export class LedgerClient {
 	}
 
 	/** Has the ledger tell its people, now or once it is there. */
-	alarm(subject: AlarmSubject, text: string): void {
-		const alarm = this.#alarms.add({ subject, text }, performance.now());
-		if (alarm !== undefined && this.#isReady) this.#sendAlarm(alarm);
+	alarm(alarm: Alarm): void {
+		const numbered = this.#alarms.add(alarm, performance.now());
+		if (numbered !== undefined && this.#isReady) this.#sendAlarm(numbered);
 	}
 
 	#sendAlarm(alarm: Numbered): void {

@@ -27,6 +27,8 @@ export interface LedgerOptions extends BookPlace {
 	readonly socket: string;
 	/** Whom it tells of what; nobody if it is not given. */
 	readonly alarms?: readonly AlarmTarget[];
+	/** Names of the hosts behind the gate, where there are several. */
+	readonly hosts?: readonly string[];
 }
 
 export interface Ledger {
@@ -55,7 +57,7 @@ export async function openLedger(
 		sockets.add(socket);
 		socket.once("close", () => sockets.delete(socket));
 		socket.on("error", () => {});
-		serve(socket, book, alarms);
+		serve(socket, book, alarms, options.hosts ?? []);
 	});
 	server.maxConnections = maxConnections;
 	try {
@@ -110,7 +112,12 @@ async function listen(server: Server, socket: string): Promise<void> {
  * Answers a connection's lines in their order; while one is at work, no more are
  * read. Alarms are answered when their time has come, which holds up nothing.
  */
-function serve(socket: Socket, book: Book, alarms: AlarmDispatcher): void {
+function serve(
+	socket: Socket,
+	book: Book,
+	alarms: AlarmDispatcher,
+	hosts: readonly string[],
+): void {
 	const lines: string[] = [];
 	let isAtWork = false;
 	const work = async () => {
@@ -118,7 +125,7 @@ function serve(socket: Socket, book: Book, alarms: AlarmDispatcher): void {
 		socket.pause();
 		for (let line = lines.shift(); line !== undefined; line = lines.shift()) {
 			const asked = readQuestion(line);
-			const seen = asked && alarmAnswer(asked, alarms);
+			const seen = asked && alarmAnswer(asked, alarms, hosts);
 			if (seen instanceof Promise) {
 				void seen.then((answer) => {
 					if (socket.writable) socket.write(`${JSON.stringify(answer)}\n`);
@@ -159,6 +166,7 @@ function readQuestion(line: string): Asked | undefined {
 function alarmAnswer(
 	{ alarm, trial }: Asked,
 	alarms: AlarmDispatcher,
+	hosts: readonly string[],
 ): Promise<Answer> | Answer | undefined {
 	if (trial === true)
 		return alarms
@@ -167,7 +175,7 @@ function alarmAnswer(
 				typeof told === "string" ? { error: told } : { trials: told },
 			);
 	if (alarm === undefined) return undefined;
-	const read = readAlarm(alarm);
+	const read = readAlarm(alarm, hosts);
 	const { number } = Object(alarm) as { number?: unknown };
 	if (read === undefined || !Number.isSafeInteger(number))
 		return { error: "this is not an alarm" };

@@ -1,5 +1,6 @@
 import t from "tap";
 import type { AlarmSubject } from "../../src/config/alarms.ts";
+import { readAlarm } from "../../src/ledger/alarms/alarm.ts";
 import type { AlarmBook } from "../../src/ledger/alarms/book.ts";
 import { AlarmDispatcher } from "../../src/ledger/alarms/dispatcher.ts";
 import { AlarmOutbox } from "../../src/ledger/alarms/outbox.ts";
@@ -84,6 +85,43 @@ t.test("however much is raised, memory and messages are bounded", async (t) => {
 	t.equal(receiver.received.length, 2);
 	const lines = String(receiver.received[1]?.body.message).split("\n");
 	t.strictSame([lines.length, lines.at(-1)], [11, "and 4990 more"]);
+});
+
+t.test("no host's alarm waits for its hour behind another's", async (t) => {
+	const receiver = await startReceiver(t);
+	const { alarms, clock } = dispatch(t, receiver, ["upstream_down"]);
+	const subject = "upstream_down";
+	const minipc = { subject, host: "minipc" } as const;
+	await alarms.take({ subject, text: "Ollama" });
+	await alarms.take({ subject, host: "workstation", text: "down" });
+	await alarms.take({ ...minipc, text: "down" });
+	await alarms.take({ ...minipc, isOver: true, text: "up" });
+	t.match(
+		receiver.received.map(({ body }) => String(body.title).split(": ")[1]),
+		[
+			"Ollama is down",
+			"workstation is down",
+			"minipc is down",
+			"minipc is up again",
+		],
+	);
+	const again = alarms.take({ ...minipc, text: "down again" });
+	t.strictSame(clock.waiting, [hourMs], "but behind its own it does");
+	clock.pass(hourMs);
+	await again;
+	t.equal(receiver.received.length, 5);
+});
+
+t.test("a host that there is not makes no message of its own", async (t) => {
+	const read = (host: unknown) =>
+		readAlarm({ subject: "upstream_down", text: "a", host }, ["minipc"]);
+	t.strictSame(read("minipc"), {
+		subject: "upstream_down",
+		text: "a",
+		host: "minipc",
+	});
+	for (const host of ["other", "", 5, {}, null])
+		t.strictSame(read(host), { subject: "upstream_down", text: "a" });
 });
 
 t.test("what nobody wants is sent to nobody", async (t) => {
@@ -180,6 +218,24 @@ for (const status of [301, 307, 308])
 			{ why: `it answered ${status}, and redirects are not followed` },
 		]);
 	});
+
+t.test(
+	"without HTTPS a name that leads out of the tailnet is not posted to",
+	async (t) => {
+		const receiver = await startReceiver(t);
+		// Every system's list of hosts has a name that leads to loopback.
+		const named = {
+			...receiver,
+			url: receiver.url.replace("127.0.0.1", "localhost"),
+		};
+		const { alarms, lines, clock } = dispatch(t, named);
+		const taken = alarms.take({ subject: "canary", text: "a" });
+		for (const delayMs of retriesMs) await clock.passWhole(delayMs);
+		await taken;
+		t.equal(receiver.received.length, 0);
+		t.match(lines, [{ event: "alarm_undelivered", why: "ENOTTAILNET" }]);
+	},
+);
 
 t.test("a receiver that says no is not asked again", async (t) => {
 	const receiver = await startReceiver(t);

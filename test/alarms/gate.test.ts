@@ -11,6 +11,7 @@ import {
 	testEntries,
 	testKeys,
 } from "../support/gate.ts";
+import { allAre, isState, startHost } from "../support/hosts.ts";
 import {
 	killLedger,
 	type LedgerPlace,
@@ -33,11 +34,17 @@ interface Teardown {
 }
 
 /** A place for a ledger that tells a receiver. */
-async function alarmPlace(t: Teardown, { url }: Receiver, more = {}) {
+async function alarmPlace(
+	t: Teardown,
+	{ url }: Receiver,
+	more = {},
+	rest = {},
+) {
 	const place = await ledgerPlace(t);
 	const config = {
 		ledger: place.section,
 		alarms: [{ url: `${url}/${topic}`, ...more }],
+		...rest,
 	};
 	await writeFile(place.configFile, JSON.stringify(config));
 	await chmod(place.configFile, 0o600);
@@ -109,22 +116,92 @@ t.test("an owner is told of each subject, once", async (t) => {
 	t.equal(await ask(gate, testKeys.user), 502);
 	performance.now = now;
 	await receiver.got(4);
+	await gate.writeConfig({ ...config, limits });
+	await gate.daemon.reload();
+	t.equal(await ask(gate, testKeys.user), 200);
+	await receiver.got(5);
+	t.match(receiver.received[4]?.body.message, "Ollama answers requests again");
 
 	for (let n = 0; n < 4; n += 1)
 		await ask(gate, `no-key-${n}-${"x".repeat(40)}`);
-	await receiver.got(5);
-	t.match(receiver.received[4]?.body.message, /^127\.0\.0\.1 is locked out/);
+	await receiver.got(6);
+	t.match(receiver.received[5]?.body.message, /^127\.0\.0\.1 is locked out/);
 	t.strictSame(titles(receiver), [
 		"a key expires",
 		"a budget runs out",
 		"a canary key was used",
 		"Ollama is down",
+		"Ollama is up again",
 		"a device is locked out",
 	]);
 	const logs = JSON.stringify([gate.log, ledger.log]);
 	t.notMatch(logs, topic, "no log names the topic");
 	t.notMatch(JSON.stringify(receiver.received), testKeys.wrong);
 });
+
+t.test(
+	"of several hosts each that goes is told of, and its return",
+	async (t) => {
+		const receiver = await startReceiver(t);
+		const hosts = await Promise.all(
+			["workstation", "minipc"].map((name) => startHost(t, name)),
+		);
+		const upstreams = hosts.map(({ name, url }) => ({ name, url }));
+		const { place, config } = await alarmPlace(t, receiver, {}, { upstreams });
+		const ledger = await spawnLedger(t, place);
+		const gate = await startGate(t, { config, keys: [user] });
+		await allAre(gate, "up");
+		const now = performance.now.bind(performance);
+		t.teardown(() => {
+			performance.now = now;
+		});
+		let aheadMs = 0;
+		performance.now = () => now() + aheadMs;
+		for (const [index, host] of hosts.entries()) {
+			await host.kill();
+			await isState(gate, host.name, "down");
+			aheadMs += 31_000;
+			await receiver.got(index + 1);
+		}
+		// A reload is no news.
+		await gate.daemon.reload();
+		for (const [index, host] of hosts.entries()) {
+			await host.start();
+			await receiver.got(index + 3);
+		}
+		t.match(
+			receiver.received.map(({ body }) => body),
+			[
+				{
+					title: /: workstation is down$/,
+					message:
+						'the host "workstation" has been down for half a minute; 1 of 2 hosts are up',
+					priority: 4,
+				},
+				{ title: /: minipc is down$/, message: /0 of 2 hosts are up/ },
+				{
+					title: /: workstation is up again$/,
+					message: /^the host "workstation" is up again after \d/,
+					priority: 3,
+				},
+				{ title: /: minipc is up again$/ },
+			],
+		);
+		t.match(
+			ledger.log.filter(({ event }) => event === "alarm_sent"),
+			[{ subject: "upstream_down", host: "workstation" }],
+		);
+		t.match(
+			gate.log.filter(({ event }) => /^upstream_(down|back)$/.test(`${event}`)),
+			[
+				{ event: "upstream_down", upstream: "workstation" },
+				{ event: "upstream_down", upstream: "minipc" },
+				{ event: "upstream_back", upstream: "workstation" },
+				{ event: "upstream_back", upstream: "minipc" },
+			],
+		);
+	},
+);
 
 t.test(
 	"what is raised while no ledger is there is told once there is one",

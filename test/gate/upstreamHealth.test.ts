@@ -11,7 +11,8 @@ t.test(
 		t.notOk(health.failed(30_999));
 		t.ok(health.failed(31_000));
 		t.notOk(health.failed(90_000), "it was told");
-		health.answered();
+		t.ok(health.answered(), "that it is over is told, too");
+		t.notOk(health.answered(), "once");
 		t.ok(health.isUp);
 		t.notOk(health.failed(100_000), "it begins anew");
 		t.ok(health.failed(130_000));
@@ -23,7 +24,7 @@ t.test(
 	async (t) => {
 		const health = new UpstreamHealth();
 		for (const second of [0, 10, 29]) t.notOk(health.failed(second * 1_000));
-		health.answered();
+		t.notOk(health.answered());
 		for (const second of [40, 50, 69]) t.notOk(health.failed(second * 1_000));
 	},
 );

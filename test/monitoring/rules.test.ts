@@ -38,6 +38,24 @@ const above = (metric: string, fires: string, quiet: string, more = "") => ({
 const cases: Readonly<Record<string, Case>> = {
 	LlamagateDown: { fires: [[`up${gate}`, "0x45"]], quiet: only() },
 	LlamagateUpstreamDown: above("upstream_up", "0", "1"),
+	LlamagateHostDown: {
+		fires: only(
+			[on("host_up", 'upstream="minipc"'), "1x5 0x40"],
+			[on("host_up", 'upstream="workstation"'), "1x45"],
+		),
+		// A restart of it.
+		quiet: only([on("host_up", 'upstream="minipc"'), "1x29 0 1x9"]),
+	},
+	LlamagateNoHostUp: {
+		fires: only(
+			[on("host_up", 'upstream="minipc"'), "0x45"],
+			[on("host_up", 'upstream="workstation"'), "0x45"],
+		),
+		quiet: only(
+			[on("host_up", 'upstream="minipc"'), "0x45"],
+			[on("host_up", 'upstream="workstation"'), "1x45"],
+		),
+	},
 	LlamagateCanaryUsed: counts("canary_uses_total"),
 	LlamagateLockedOut: above("locked_out_addresses", "1", "0"),
 	LlamagateWrongKeys: {

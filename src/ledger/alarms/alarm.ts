@@ -2,33 +2,70 @@ import { type AlarmSubject, alarmSubjects } from "../../config/alarms.ts";
 import { visibleLine } from "../../visible.ts";
 
 /** Something that an owner wants to know at once. It never holds a key, a prompt or a reply. */
-export interface Alarm {
+export interface Alarm extends About {
 	readonly subject: AlarmSubject;
 	/** A sentence. */
 	readonly text: string;
 }
 
+/** What of a subject is meant, where that is told of by itself. */
+export interface About {
+	/** The one of several hosts. */
+	readonly host?: string;
+	/** What was told of is over. */
+	readonly isOver?: true;
+}
+
 /** Tells of something, and never waits or throws. */
-export type Raise = (subject: AlarmSubject, text: string) => void;
+export type Raise = (
+	subject: AlarmSubject,
+	text: string,
+	about?: About,
+) => void;
 
 /** One may be longer, and is cut. */
 export const maxTextLength = 400;
 
 /**
+ * Names what is told of at most once an hour: the subject, and of it each host and
+ * each end by itself, so that no host's alarm waits behind another's.
+ */
+export function topicOf({
+	subject,
+	host,
+	isOver,
+}: About & Pick<Alarm, "subject">): string {
+	return [subject, host, isOver && "(over)"]
+		.filter((part) => part !== undefined)
+		.join(" ");
+}
+
+/**
  * Reads what came over the ledger's socket: anyone who has taken a gate over may
  * send anything.
  *
+ * @param hosts those that there are; another's name counts for none, so that no
+ *   number of names makes as many messages
  * @returns `undefined` where it is not an alarm
  */
-export function readAlarm(value: unknown): Alarm | undefined {
-	const { subject, text } = Object(value) as Record<keyof Alarm, unknown>;
+export function readAlarm(
+	value: unknown,
+	hosts: readonly string[],
+): Alarm | undefined {
+	const { subject, text, host, isOver } = Object(value) as Record<
+		keyof Alarm,
+		unknown
+	>;
 	if (
 		typeof text !== "string" ||
 		!alarmSubjects.includes(subject as AlarmSubject)
 	)
 		return undefined;
+	const known = hosts.find((name) => name === host);
 	return {
 		subject: subject as AlarmSubject,
 		text: visibleLine(text.slice(0, maxTextLength)),
+		...(known !== undefined && { host: known }),
+		...(isOver === true && { isOver }),
 	};
 }

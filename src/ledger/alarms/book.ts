@@ -1,13 +1,16 @@
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { type AlarmSubject, alarmSubjects } from "../../config/alarms.ts";
+import { alarmSubjects } from "../../config/alarms.ts";
 import type { Log } from "../../log.ts";
 
-/** When subjects were told of last; epoch milliseconds. It outlives this process. */
+/** When topics (`topicOf`) were told of last; epoch milliseconds. It outlives this process. */
 export interface AlarmBook {
-	toldAtMs(subject: AlarmSubject): number;
-	setToldAtMs(subject: AlarmSubject, timeMs: number): void;
+	toldAtMs(topic: string): number;
+	setToldAtMs(topic: string, timeMs: number): void;
 }
+
+/** More than there are hosts and subjects; those of hosts that are gone make room. */
+const maxTopics = 100;
 
 /**
  * Opens `alarms.json` beside the ledger's file. One that cannot be read is taken
@@ -21,9 +24,9 @@ export function openAlarmBook(ledgerFile: string, log: Log): AlarmBook {
 		: undefined;
 	const told = new Map(file === undefined ? [] : readTimes(file));
 	return {
-		toldAtMs: (subject) => told.get(subject) ?? 0,
-		setToldAtMs(subject, timeMs) {
-			told.set(subject, timeMs);
+		toldAtMs: (topic) => told.get(topic) ?? 0,
+		setToldAtMs(topic, timeMs) {
+			told.set(topic, timeMs);
 			if (file === undefined) return;
 			try {
 				const text = `${JSON.stringify(Object.fromEntries(told))}\n`;
@@ -37,16 +40,19 @@ export function openAlarmBook(ledgerFile: string, log: Log): AlarmBook {
 	};
 }
 
-function readTimes(file: string): [AlarmSubject, number][] {
+function readTimes(file: string): [string, number][] {
 	try {
 		const times = Object(JSON.parse(readFileSync(file, "utf8"))) as Record<
 			string,
 			unknown
 		>;
-		return alarmSubjects.flatMap((subject): [AlarmSubject, number][] => {
-			const time = times[subject];
-			return typeof time === "number" ? [[subject, time]] : [];
-		});
+		return Object.entries(times)
+			.filter(
+				(entry): entry is [string, number] =>
+					typeof entry[1] === "number" &&
+					alarmSubjects.some((subject) => subject === entry[0].split(" ")[0]),
+			)
+			.slice(-maxTopics);
 	} catch {
 		return [];
 	}

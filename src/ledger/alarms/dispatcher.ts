@@ -1,14 +1,13 @@
 import { hostname } from "node:os";
-import type { AlarmSubject } from "../../config/alarms.ts";
 import type { Log } from "../../log.ts";
-import type { Alarm } from "./alarm.ts";
+import { type Alarm, topicOf } from "./alarm.ts";
 import type { AlarmBook } from "./book.ts";
 import { type AlarmClock, systemClock } from "./clock.ts";
 import { type Message, postOf } from "./forms.ts";
 import { type PostResult, post } from "./post.ts";
 import type { AlarmTarget } from "./targets.ts";
 
-/** One subject is told of once in so long. */
+/** One topic (`topicOf`) is told of once in so long. */
 const betweenMs = 3_600_000;
 /** What happens meanwhile waits, so much of it; of more it is told how many there were. */
 const maxTexts = 10;
@@ -17,8 +16,9 @@ const maxWaiting = 128;
 /** How long after a receiver has failed it is tried again; then it is given up. */
 const retriesMs = [5_000, 30_000, 120_000, 600_000] as const;
 
-/** What is to be told of a subject. */
+/** What is to be told of a topic. */
 interface Held {
+	readonly about: Omit<Alarm, "text">;
 	/** Each once. */
 	readonly texts: Set<string>;
 	/** Texts for which there was no room. */
@@ -36,13 +36,13 @@ export interface Trial {
 	readonly why?: string;
 }
 
-/** Sends alarms to people, each subject at most once an hour, whatever is raised. */
+/** Sends alarms to people, each topic at most once an hour, whatever is raised. */
 export class AlarmDispatcher {
 	readonly #targets: readonly AlarmTarget[];
 	readonly #book: AlarmBook;
 	readonly #log: Log;
 	readonly #clock: AlarmClock;
-	readonly #held = new Map<AlarmSubject, Held>();
+	readonly #held = new Map<string, Held>();
 	readonly #timers = new Set<() => void>();
 	#trialAtMs = Number.NEGATIVE_INFINITY;
 	#isClosed = false;
@@ -60,22 +60,22 @@ export class AlarmDispatcher {
 	}
 
 	/**
-	 * Takes an alarm. It is told of now, or with others of its subject an hour
+	 * Takes an alarm. It is told of now, or with others of its topic an hour
 	 * after the last that was.
 	 *
 	 * @returns once it was sent, or given up, or it is known that nobody wants it
 	 */
-	take({ subject, text }: Alarm): Promise<void> {
-		if (!this.#targets.some(({ on }) => on.has(subject)))
+	take({ text, ...about }: Alarm): Promise<void> {
+		if (!this.#targets.some(({ on }) => on.has(about.subject)))
 			return Promise.resolve();
-		const held = this.#heldOf(subject);
+		const held = this.#heldOf(about);
 		if (held.texts.has(text) || held.texts.size < maxTexts)
 			held.texts.add(text);
 		else held.more += 1;
 		const { promise, resolve } = Promise.withResolvers<void>();
 		if (held.done.length < maxWaiting) held.done.push(resolve);
 		else resolve();
-		if (!held.isBusy) this.#tellInTime(subject, held);
+		if (!held.isBusy) this.#tellInTime(held);
 		return promise;
 	}
 
@@ -106,11 +106,12 @@ export class AlarmDispatcher {
 		for (const cancel of this.#timers) cancel();
 	}
 
-	#heldOf(subject: AlarmSubject): Held {
-		let held = this.#held.get(subject);
+	#heldOf(about: Omit<Alarm, "text">): Held {
+		const topic = topicOf(about);
+		let held = this.#held.get(topic);
 		if (held === undefined) {
-			held = { texts: new Set(), more: 0, done: [], isBusy: false };
-			this.#held.set(subject, held);
+			held = { about, texts: new Set(), more: 0, done: [], isBusy: false };
+			this.#held.set(topic, held);
 		}
 		return held;
 	}
@@ -125,34 +126,37 @@ export class AlarmDispatcher {
 		});
 	}
 
-	#tellInTime(subject: AlarmSubject, held: Held): void {
+	#tellInTime(held: Held): void {
 		held.isBusy = true;
-		void this.#tell(subject, held);
+		void this.#tell(held);
 	}
 
 	/** Never rejects. */
-	async #tell(subject: AlarmSubject, held: Held): Promise<void> {
-		const sinceMs = this.#clock.now() - this.#book.toldAtMs(subject);
+	async #tell(held: Held): Promise<void> {
+		const { about } = held;
+		const { subject } = about;
+		const topic = topicOf(about);
+		const sinceMs = this.#clock.now() - this.#book.toldAtMs(topic);
 		// A clock that was put back must not silence anything for longer.
 		if (sinceMs >= 0 && sinceMs < betweenMs)
 			await this.#wait(betweenMs - sinceMs);
 		if (this.#isClosed) return;
 		const texts = [...held.texts];
 		const message: Message = {
-			subject,
-			title: `llamagate on ${hostname()}: ${titles[subject]}`,
+			...about,
+			title: `llamagate on ${hostname()}: ${titleOf(about)}`,
 			text: [
 				...texts,
 				...(held.more > 0 ? [`and ${held.more} more`] : []),
 			].join("\n"),
 		};
 		const { done } = held;
-		this.#held.delete(subject);
+		this.#held.delete(topic);
 		// What comes from now on is the next message.
-		const next = this.#heldOf(subject);
+		const next = this.#heldOf(about);
 		next.isBusy = true;
-		const before = this.#book.toldAtMs(subject);
-		this.#book.setToldAtMs(subject, this.#clock.now());
+		const before = this.#book.toldAtMs(topic);
+		this.#book.setToldAtMs(topic, this.#clock.now());
 		const arrived = await Promise.all(
 			this.#targets
 				.filter(({ on }) => on.has(subject))
@@ -160,10 +164,10 @@ export class AlarmDispatcher {
 		);
 		if (this.#isClosed) return;
 		// Nobody was told, so the next need not wait.
-		if (!arrived.includes(true)) this.#book.setToldAtMs(subject, before);
+		if (!arrived.includes(true)) this.#book.setToldAtMs(topic, before);
 		for (const resolve of done) resolve();
 		next.isBusy = false;
-		if (next.texts.size > 0) this.#tellInTime(subject, next);
+		if (next.texts.size > 0) this.#tellInTime(next);
 	}
 
 	async #send(target: AlarmTarget, message: Message): Promise<boolean> {
@@ -174,7 +178,8 @@ export class AlarmDispatcher {
 			result = await this.#post(target, message);
 			if (result.kind !== "failed") break;
 		}
-		const facts = { subject: message.subject, to: target.name };
+		const { subject, host } = message;
+		const facts = { subject, ...(host && { host }), to: target.name };
 		if (result.kind === "arrived") {
 			this.#log.info({ event: "alarm_sent", ...facts }, "an alarm was sent");
 			return true;
@@ -200,10 +205,17 @@ export class AlarmDispatcher {
 	}
 }
 
-const titles: Readonly<Record<AlarmSubject, string>> = {
-	canary: "a canary key was used",
-	lockout: "a device is locked out",
-	budget: "a budget runs out",
-	upstream_down: "Ollama is down",
-	key_expiring: "a key expires",
-};
+function titleOf({ subject, host, isOver }: Omit<Alarm, "text">): string {
+	switch (subject) {
+		case "canary":
+			return "a canary key was used";
+		case "lockout":
+			return "a device is locked out";
+		case "budget":
+			return "a budget runs out";
+		case "upstream_down":
+			return `${host ?? "Ollama"} is ${isOver ? "up again" : "down"}`;
+		case "key_expiring":
+			return "a key expires";
+	}
+}

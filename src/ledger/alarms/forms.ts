@@ -1,7 +1,8 @@
 import type { AlarmForm, AlarmSubject } from "../../config/alarms.ts";
+import type { About } from "./alarm.ts";
 
 /** What a person reads. */
-export interface Message {
+export interface Message extends About {
 	readonly subject: AlarmSubject | "test";
 	readonly title: string;
 	readonly text: string;
@@ -34,7 +35,7 @@ const maxLength = 1_900;
  * `content`, where nobody is to be pinged by what a name looks like.
  */
 export function postOf(form: AlarmForm, url: URL, message: Message): Post {
-	const { subject, title, text } = message;
+	const { subject, title, text, isOver } = message;
 	const cut = text.slice(0, maxLength - title.length);
 	if (form === "slack")
 		return {
@@ -58,7 +59,10 @@ export function postOf(form: AlarmForm, url: URL, message: Message): Post {
 	root.pathname = root.pathname.slice(0, end + 1);
 	return {
 		url: root,
-		body: { topic, title, message: cut, priority: priorities[subject] },
+		body: {
+			...{ topic, title, message: cut },
+			priority: isOver ? priorities.test : priorities[subject],
+		},
 	};
 }
 

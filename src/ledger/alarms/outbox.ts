@@ -1,7 +1,6 @@
-import type { AlarmSubject } from "../../config/alarms.ts";
-import { type Alarm, maxTextLength } from "./alarm.ts";
+import { type Alarm, maxTextLength, topicOf } from "./alarm.ts";
 
-/** What a ledger has to see to yet, of each subject; more are dropped, and counted. */
+/** What a ledger has to see to yet, of each topic (`topicOf`); more are dropped, and counted. */
 const maxWaiting = 10;
 /** The same again within so long is not new. */
 const quietMs = 3_600_000;
@@ -13,7 +12,7 @@ export interface Numbered extends Alarm {
 	readonly number: number;
 }
 
-/** One subject's. */
+/** One topic's. */
 interface Line {
 	waiting: number;
 	/** Dropped, and nobody was told how many. */
@@ -24,12 +23,12 @@ interface Line {
 
 /**
  * A gate's alarms that no ledger has seen to yet. Bounded, whatever is raised: by
- * subject, so that what a stranger can raise at will takes no other's place.
+ * topic, so that what a stranger can raise at will takes no other's place.
  */
 export class AlarmOutbox {
 	readonly #waiting = new Map<number, Numbered>();
 	readonly #toldAtMs = new Map<string, number>();
-	readonly #lines = new Map<AlarmSubject, Line>();
+	readonly #lines = new Map<string, Line>();
 	#numbers = 0;
 	#dropped = 0;
 
@@ -47,11 +46,12 @@ export class AlarmOutbox {
 	 * @param nowMs any clock that only moves forward
 	 * @returns it with its number, or `undefined` if it is not new, or there is no room
 	 */
-	add({ subject, text }: Alarm, nowMs: number): Numbered | undefined {
-		const id = `${subject} ${text}`;
+	add(alarm: Alarm, nowMs: number): Numbered | undefined {
+		const topic = topicOf(alarm);
+		const id = `${topic} ${alarm.text}`;
 		const toldAtMs = this.#toldAtMs.get(id);
 		if (toldAtMs !== undefined && nowMs - toldAtMs < quietMs) return undefined;
-		const line = this.#lineOf(subject);
+		const line = this.#lineOf(topic);
 		if (line.waiting >= maxWaiting) {
 			this.#dropped += 1;
 			line.untold += 1;
@@ -63,7 +63,7 @@ export class AlarmOutbox {
 			this.#toldAtMs.delete(oldest);
 		}
 		this.#toldAtMs.set(id, nowMs);
-		return this.#put(line, { subject, text });
+		return this.#put(line, alarm);
 	}
 
 	/**
@@ -74,32 +74,37 @@ export class AlarmOutbox {
 	done(number: number): Numbered | undefined {
 		const alarm = this.#waiting.get(number);
 		if (alarm === undefined) return undefined;
-		const { subject } = alarm;
-		const line = this.#lineOf(subject);
+		const topic = topicOf(alarm);
+		const line = this.#lineOf(topic);
 		this.#waiting.delete(number);
 		line.waiting -= 1;
 		if (line.sum === number) line.sum = undefined;
-		if (line.untold === 0 || line.sum !== undefined) return undefined;
+		if (line.untold === 0 || line.sum !== undefined) {
+			// Of hosts that are gone nothing stays.
+			if (line.waiting === 0) this.#lines.delete(topic);
+			return undefined;
+		}
 		const text = `and ${line.untold} more, for which there was no room; the gate's log has them`;
 		line.untold = 0;
-		const sum = this.#put(line, { subject, text });
+		const sum = this.#put(line, { ...alarm, text });
 		line.sum = sum.number;
 		return sum;
 	}
 
-	#lineOf(subject: AlarmSubject): Line {
-		let line = this.#lines.get(subject);
+	#lineOf(topic: string): Line {
+		let line = this.#lines.get(topic);
 		if (line === undefined) {
 			line = { waiting: 0, untold: 0, sum: undefined };
-			this.#lines.set(subject, line);
+			this.#lines.set(topic, line);
 		}
 		return line;
 	}
 
-	#put(line: Line, { subject, text }: Alarm): Numbered {
+	#put(line: Line, alarm: Alarm): Numbered {
 		this.#numbers += 1;
 		const number = this.#numbers;
-		const numbered = { subject, text: text.slice(0, maxTextLength), number };
+		const text = alarm.text.slice(0, maxTextLength);
+		const numbered = { ...alarm, text, number };
 		this.#waiting.set(number, numbered);
 		line.waiting += 1;
 		return numbered;

@@ -18,6 +18,7 @@ import {
 	nextHealth,
 	unknownHealth,
 } from "./health.ts";
+import { Outage } from "./outage.ts";
 
 /** Tells a host that a request comes from another gate: it is not sent on to a third. */
 export const hopHeader = "x-llamagate-hop";
@@ -57,6 +58,8 @@ export class Host {
 	/** For the gate's own questions, which wait for no place. */
 	readonly asking: Upstream;
 	health: Health;
+	/** What its owner was told of that. */
+	readonly outage = new Outage();
 	/** `undefined` until it has said what it has. */
 	catalog: Catalog | undefined;
 	#loaded: ReadonlySet<string> | undefined;
