@@ -51,12 +51,16 @@ export async function spawnLedger(
 	t: Teardown,
 	{ configFile }: LedgerPlace,
 	program = "src/main.ts",
+	env: NodeJS.ProcessEnv = {},
 ): Promise<TestLedger> {
 	const [file = "", ...before] = node;
 	const child = spawn(
 		file,
 		[...before, program, "ledger", "--config", configFile],
-		{ stdio: ["ignore", "pipe", "inherit"] },
+		{
+			stdio: ["ignore", "pipe", "inherit"],
+			env: { ...process.env, ...env },
+		},
 	);
 	const exited = once(child, "exit").then(([code]) => code as number | null);
 	t.teardown(async () => {

@@ -1,6 +1,13 @@
-import { createServer, type IncomingHttpHeaders } from "node:http";
+import {
+	createServer,
+	type IncomingHttpHeaders,
+	type IncomingMessage,
+	type ServerResponse,
+} from "node:http";
+import { createServer as createSecureServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import type { AlarmClock } from "../../src/ledger/alarms/clock.ts";
+import type { IssuedPair } from "./certificates.ts";
 import { eventually } from "./gate.ts";
 
 interface Teardown {
@@ -29,10 +36,14 @@ export interface Receiver {
 	got(count: number): Promise<void>;
 }
 
-export async function startReceiver(t: Teardown): Promise<Receiver> {
+/** @param pair its certificate, where it speaks HTTPS */
+export async function startReceiver(
+	t: Teardown,
+	pair?: IssuedPair,
+): Promise<Receiver> {
 	const received: Received[] = [];
 	let behaviours: Behaviour[] = [{ status: 200 }];
-	const server = createServer(async (req, res) => {
+	const listener = async (req: IncomingMessage, res: ServerResponse) => {
 		const chunks: Buffer[] = [];
 		for await (const chunk of req) chunks.push(chunk as Buffer);
 		received.push({
@@ -49,7 +60,11 @@ export async function startReceiver(t: Teardown): Promise<Receiver> {
 			res.writeHead(status, location === undefined ? {} : { location });
 			res.end();
 		}
-	});
+	};
+	const server =
+		pair === undefined
+			? createServer(listener)
+			: createSecureServer({ ...pair }, listener);
 	await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
 	t.teardown(() => {
 		server.close();
@@ -57,7 +72,7 @@ export async function startReceiver(t: Teardown): Promise<Receiver> {
 	});
 	const { port } = server.address() as AddressInfo;
 	return {
-		url: `http://127.0.0.1:${port}`,
+		url: `${pair === undefined ? "http" : "https"}://127.0.0.1:${port}`,
 		received,
 		behave: (...next) => {
 			behaviours = next;

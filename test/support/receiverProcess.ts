@@ -1,8 +1,14 @@
-import { createServer } from "node:http";
+import { readFileSync } from "node:fs";
+import { createServer, type RequestListener } from "node:http";
+import { createServer as createSecureServer } from "node:https";
 
-/** What alarms are posted to, in a process of its own: prints each one's JSON as a line, and first of all an empty object. */
-const [, , host, port] = process.argv;
-createServer((req, res) => {
+/**
+ * What alarms are posted to, in a process of its own: prints each one's JSON as a
+ * line, and first of all an empty object. With the files of a certificate and its
+ * key it speaks HTTPS.
+ */
+const [, , host, port, certFile, keyFile] = process.argv;
+const listener: RequestListener = (req, res) => {
 	let body = "";
 	req.setEncoding("utf8");
 	req.on("data", (text: string) => {
@@ -12,4 +18,12 @@ createServer((req, res) => {
 		process.stdout.write(`${body}\n`);
 		res.end();
 	});
-}).listen(Number(port), host, () => process.stdout.write("{}\n"));
+};
+const server =
+	certFile === undefined || keyFile === undefined
+		? createServer(listener)
+		: createSecureServer(
+				{ cert: readFileSync(certFile), key: readFileSync(keyFile) },
+				listener,
+			);
+server.listen(Number(port), host, () => process.stdout.write("{}\n"));

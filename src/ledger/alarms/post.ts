@@ -1,4 +1,5 @@
 import { request as plainRequest, secureRequest } from "../../net/http.ts";
+import { tailnetLookup } from "../../net/tailnetLookup.ts";
 import type { AlarmClock } from "./clock.ts";
 import type { Post } from "./forms.ts";
 
@@ -28,7 +29,8 @@ export function post(
 	const text = JSON.stringify(body);
 	const { username, password } = url;
 	const login = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
-	const request = url.protocol === "https:" ? secureRequest() : plainRequest;
+	const isSecure = url.protocol === "https:";
+	const request = isSecure ? secureRequest() : plainRequest;
 	const req = request(
 		{
 			protocol: url.protocol,
@@ -37,6 +39,8 @@ export function post(
 			path: `${url.pathname}${url.search}`,
 			method: "POST",
 			agent: false,
+			// Without TLS a name is good for as long as it leads into the tailnet.
+			...(!isSecure && { lookup: tailnetLookup() }),
 			headers: {
 				"content-type": "application/json",
 				"content-length": Buffer.byteLength(text),
