@@ -1,4 +1,5 @@
-import { BodyScan, type Scalar, type ScanResult } from "../ollama/bodyScan.ts";
+import type { Scalar } from "../ollama/bodyFinds.ts";
+import { BodyScan, type ScanResult } from "../ollama/bodyScan.ts";
 import { FormScan } from "../ollama/formScan.ts";
 import { multipartRoute, type Route } from "../ollama/routes.ts";
 import { WatchList } from "../ollama/watchedNames.ts";

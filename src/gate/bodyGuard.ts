@@ -1,5 +1,6 @@
 import type { Credential, Key } from "../keys/keyring.ts";
-import { BodyScan, type Found, type ScanResult } from "../ollama/bodyScan.ts";
+import type { Found } from "../ollama/bodyFinds.ts";
+import { BodyScan, type ScanResult } from "../ollama/bodyScan.ts";
 import { FormScan } from "../ollama/formScan.ts";
 import { checkOptions, optionNames, topOptions } from "../ollama/options.ts";
 import { multipartRoute, type Route } from "../ollama/routes.ts";

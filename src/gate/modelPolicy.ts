@@ -1,5 +1,5 @@
 import type { Key } from "../keys/keyring.ts";
-import type { Scalar } from "../ollama/bodyScan.ts";
+import type { Scalar } from "../ollama/bodyFinds.ts";
 import {
 	type ModelName,
 	type ModelPattern,

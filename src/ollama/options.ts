@@ -1,5 +1,5 @@
 import { parseDuration } from "../duration.ts";
-import type { Scalar } from "./bodyScan.ts";
+import type { Scalar } from "./bodyFinds.ts";
 
 /** What a key may set in a body's `options`, and as `keep_alive`. */
 export interface OptionRules {

@@ -220,9 +220,12 @@ const watchList = new WatchList({
 const bodyTarget: Target = {
 	name: "body",
 	files: [
+		"src/ollama/bodyFinds.ts",
 		"src/ollama/bodyScan.ts",
+		"src/ollama/escapedText.ts",
 		"src/ollama/jsonTokens.ts",
 		"src/ollama/plainJson.ts",
+		"src/ollama/utf8Check.ts",
 		"src/ollama/watchedNames.ts",
 	],
 	seeds: [

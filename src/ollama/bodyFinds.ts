@@ -1,0 +1,263 @@
+import {
+	anyName,
+	type NameReader,
+	type NameTable,
+	type WatchedName,
+	type WatchList,
+} from "./watchedNames.ts";
+
+/** A value that is at the top of a body, or in its `options`. */
+export type Scalar = string | number | boolean | null;
+
+/** What a scan found in a body that can be judged. */
+export interface Found {
+	/** `model`, `options.num_ctx`; an object or a list is `undefined` here. */
+	readonly fields: ReadonlyMap<string, Scalar | undefined>;
+	/** The values in the watched maps; what is not a string, or too long, is empty here. */
+	readonly mapped: readonly string[];
+	/** The first tool whose type begins with a watched one. */
+	readonly toolType: string | undefined;
+}
+
+const maxScalarBytes = 4096;
+/** Values that the watched maps may have together. */
+const maxMapped = 1024;
+
+// Where a container is, as far as that matters.
+const elsewhere = 0;
+const atTop = 1;
+const inOptions = 2;
+const inMap = 3;
+const inTools = 4;
+const inTool = 5;
+
+/** Deeper in, all is elsewhere: the top, `tools`, one of them. */
+const maxPlaces = 4;
+
+// Why a value is wanted.
+export const unwanted = 0;
+const asField = 1;
+const asMapped = 2;
+const asToolType = 3;
+
+/** What is wrong with a body for what was found in it; `undefined` if nothing is. */
+type Problem = string | undefined;
+
+/**
+ * What a scan looks for in a JSON body, where it is as far as that matters, and
+ * what it has found. The scan reads tokens and tells of each here.
+ *
+ * What a scan asks for each token is a plain property, for the reason that
+ * `plainJson.ts` gives.
+ */
+export class BodyFinds {
+	readonly #watched: WatchList;
+	readonly fields = new Map<string, Scalar | undefined>();
+	readonly mapped: string[] = [];
+	toolType: string | undefined;
+
+	/** The place of the innermost container. */
+	place = elsewhere;
+	/** Those of the ones around it that can be anywhere but elsewhere. */
+	readonly #places = new Uint8Array(maxPlaces);
+
+	/** Why the value that comes next is wanted. */
+	wanted = unwanted;
+	/** The field whose value comes next, if it is a watched one. */
+	#field: WatchedName | undefined;
+	/** The bytes of a watched value, as they stand in the body. */
+	#raw: Buffer | undefined;
+	#rawBytes = 0;
+
+	constructor(watched: WatchList) {
+		this.#watched = watched;
+	}
+
+	/** Makes ready for another body. */
+	reset(): void {
+		this.fields.clear();
+		this.mapped.length = 0;
+		this.toolType = undefined;
+		this.place = elsewhere;
+		this.#field = undefined;
+		this.wanted = unwanted;
+	}
+
+	/** Whether nothing that matters can be in the innermost container. */
+	get isElsewhere(): boolean {
+		return this.place === elsewhere;
+	}
+
+	/** The names that matter as keys here; `undefined` where none does. */
+	get names(): NameTable | undefined {
+		switch (this.place) {
+			case elsewhere:
+				return undefined;
+			case atTop:
+				return this.#watched.fields;
+			case inOptions:
+				return this.#watched.options;
+			case inTool:
+				return this.#watched.toolFields;
+			case inMap:
+				return anyName;
+			default:
+				return undefined;
+		}
+	}
+
+	/** A container opens within `depth` others. */
+	enter(isObject: boolean, depth: number): Problem {
+		let place = elsewhere;
+		let problem: Problem;
+		if (this.place !== elsewhere || depth === 0) {
+			place = this.#placeInside(isObject, depth);
+			problem = this.#noteContainer();
+		}
+		this.place = place;
+		if (depth + 1 < maxPlaces) this.#places[depth + 1] = place;
+		return problem;
+	}
+
+	/** A container has ended; `depth` are open still. */
+	leave(depth: number, floor: number): void {
+		this.place =
+			depth >= floor ? elsewhere : (this.#places[depth] ?? elsewhere);
+	}
+
+	/** The place of a container that opens here. */
+	#placeInside(isObject: boolean, depth: number): number {
+		if (depth === 0) return atTop;
+		if (this.place === inTools && isObject) return inTool;
+		if (this.place !== atTop || this.#field === undefined) return elsewhere;
+		const { name } = this.#field;
+		if (name === "options") return isObject ? inOptions : elsewhere;
+		if (name === "tools") return isObject ? elsewhere : inTools;
+		return isObject && this.#watched.maps.has(name) ? inMap : elsewhere;
+	}
+
+	/** A wanted value turns out to be an object or a list. */
+	#noteContainer(): Problem {
+		let problem: Problem;
+		if (this.wanted === asField && this.#field !== undefined)
+			this.fields.set(this.#field.field, undefined);
+		else if (this.wanted === asMapped) problem = this.#noteMapped("");
+		this.#field = undefined;
+		this.wanted = unwanted;
+		return problem;
+	}
+
+	/** A key begins. Returns whether its name could matter. */
+	beginKey(): boolean {
+		this.wanted = this.place === inMap ? asMapped : unwanted;
+		return (
+			this.place === atTop || this.place === inOptions || this.place === inTool
+		);
+	}
+
+	/** A key that could matter has come to its end. */
+	endKey(name: NameReader): Problem {
+		if (this.place === inTool) {
+			// By whatever spelling, and each of several: any of them counts.
+			if (name.findFolded(this.#watched.toolFields) !== undefined)
+				this.wanted = asToolType;
+			return undefined;
+		}
+		const found =
+			this.place === inOptions
+				? name.findIn(this.#watched.options)
+				: name.findFolded(this.#watched.fields);
+		if (found === undefined) return undefined;
+		this.#field = found;
+		this.wanted = asField;
+		if (!name.isExactly(found))
+			return `the body has ${JSON.stringify(name.text)}, which Ollama takes for "${found.name}"; write it as that`;
+		return this.fields.has(found.field)
+			? `the body has "${found.field}" twice`
+			: undefined;
+	}
+
+	/** Whether only the text is wanted of the string that begins; else its bytes are kept. */
+	beginString(): boolean {
+		if (this.wanted > asField) return true;
+		this.#rawBytes = 0;
+		return false;
+	}
+
+	/** A string of which only the text was wanted has come to its end. */
+	endText(text: NameReader): Problem {
+		let problem: Problem;
+		if (this.wanted === asMapped) problem = this.#noteMapped(text.text);
+		else if (text.beginsWith(this.#watched.toolTypes))
+			this.toolType ??= text.text;
+		this.wanted = unwanted;
+		return problem;
+	}
+
+	/** The first byte of a number or a literal has been read: it says which it is. */
+	beginRaw(byte: number): void {
+		if (this.wanted !== asField) return;
+		this.#raw ??= Buffer.allocUnsafe(256);
+		this.#raw[0] = byte;
+		this.#rawBytes = 1;
+	}
+
+	/** More bytes of a value. */
+	keep(piece: Buffer, start: number, end: number): void {
+		if (this.wanted !== asField) return;
+		const before = this.#rawBytes;
+		this.#rawBytes += end - start;
+		// Too long to be a value that matters; its end is still looked for.
+		if (this.#rawBytes > maxScalarBytes) return;
+		if (this.#raw === undefined || this.#raw.length < this.#rawBytes) {
+			const grown = Buffer.allocUnsafe(Math.max(256, 2 * this.#rawBytes));
+			this.#raw?.copy(grown, 0, 0, before);
+			this.#raw = grown;
+		}
+		piece.copy(this.#raw, before, start, end);
+	}
+
+	/** A value has come to its end; what was kept of it is between these marks. */
+	endValue(mark: "" | '"'): Problem {
+		if (this.wanted === unwanted) return undefined;
+		let problem: Problem;
+		if (this.wanted === asMapped) problem = this.#noteMapped("");
+		else if (this.wanted === asField && this.#field !== undefined)
+			problem = this.#noteField(this.#field, mark);
+		this.#field = undefined;
+		this.wanted = unwanted;
+		return problem;
+	}
+
+	#noteField({ field }: WatchedName, mark: "" | '"'): Problem {
+		const text = this.#raw?.toString("utf8", 0, this.#rawBytes) ?? "";
+		const scalar =
+			this.#rawBytes > maxScalarBytes
+				? undefined
+				: mark === '"' && !escapedOrControl.test(text)
+					? text
+					: parseScalar(mark + text + mark);
+		if (scalar === undefined) return `the body's "${field}" cannot be read`;
+		this.fields.set(field, scalar);
+		return undefined;
+	}
+
+	#noteMapped(text: string): Problem {
+		if (this.mapped.length >= maxMapped)
+			return `the body names more than ${maxMapped} files`;
+		this.mapped.push(text);
+		return undefined;
+	}
+}
+
+/** What in a string is not what it looks like, or may not be there (RFC 8259, 7). */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is looked for
+const escapedOrControl = /[\\\u0000-\u001f]/;
+
+function parseScalar(text: string): Scalar | undefined {
+	try {
+		return JSON.parse(text) as Scalar;
+	} catch {
+		return undefined;
+	}
+}

@@ -1,0 +1,64 @@
+import { backslash, hexOf, letterU, quote, unescaped } from "./jsonTokens.ts";
+import { NameReader } from "./watchedNames.ts";
+
+// How far the text of a string has been read.
+const unfinished = 0;
+export const ended = 1;
+export const malformed = 2;
+/** It is no name that matters; the string goes on. */
+export const tooLong = 3;
+
+/** Reads a string of which its text is wanted: a key, or a value in a watched map. */
+export class EscapedText {
+	readonly text = new NameReader();
+	state = unfinished;
+	/** The last byte was a backslash. */
+	#escaped = false;
+	/** Digits that are still to come of a `\uXXXX`, and what they say so far. */
+	#hexLeft = 0;
+	#unit = 0;
+
+	/** A string has begun. */
+	begin(): void {
+		this.text.clear();
+		this.state = unfinished;
+		this.#escaped = false;
+		this.#hexLeft = 0;
+	}
+
+	/**
+	 * Reads on, and returns the place behind what it has read; `state` says why it ends there.
+	 *
+	 * @param isKey whether a text that is too long to matter need not be read
+	 */
+	read(piece: Buffer, start: number, isKey: boolean): number {
+		const { text } = this;
+		for (let at = start; at < piece.length; at++) {
+			const byte = piece[at] ?? 0;
+			if (this.#hexLeft > 0) {
+				const digit = hexOf[byte] ?? -1;
+				if (digit < 0) return this.#stop(malformed, at);
+				this.#unit = (this.#unit << 4) | digit;
+				this.#hexLeft -= 1;
+				if (this.#hexLeft === 0) text.addUnit(this.#unit);
+			} else if (this.#escaped) {
+				this.#escaped = false;
+				const plain = unescaped[byte] ?? -1;
+				if (byte === letterU) {
+					this.#hexLeft = 4;
+					this.#unit = 0;
+				} else if (plain >= 0) text.add(plain);
+				else return this.#stop(malformed, at);
+			} else if (byte === quote) return this.#stop(ended, at + 1);
+			else if (byte === backslash) this.#escaped = true;
+			else if (byte < 0x20) return this.#stop(malformed, at);
+			else if (!text.add(byte) && isKey) return this.#stop(tooLong, at + 1);
+		}
+		return piece.length;
+	}
+
+	#stop(state: number, at: number): number {
+		this.state = state;
+		return at;
+	}
+}
