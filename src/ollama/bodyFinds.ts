@@ -217,9 +217,8 @@ export class BodyFinds {
 		piece.copy(this.#raw, before, start, end);
 	}
 
-	/** A value has come to its end; what was kept of it is between these marks. */
+	/** A value that is wanted has come to its end; what was kept of it is between these marks. */
 	endValue(mark: "" | '"'): Problem {
-		if (this.wanted === unwanted) return undefined;
 		let problem: Problem;
 		if (this.wanted === asMapped) problem = this.#noteMapped("");
 		else if (this.wanted === asField && this.#field !== undefined)

@@ -159,14 +159,16 @@ export class BodyScan {
 	}
 
 	#readBetween(piece: Buffer, start: number): number {
+		const nesting = this.#nesting;
+		const finds = this.#finds;
 		let at = start;
 		for (;;) {
 			at = crossPlain(
 				piece,
 				at,
-				this.#nesting,
-				this.#finds.wanted === unwanted && this.#nesting.depth > 0,
-				this.#finds.names,
+				nesting,
+				finds.wanted === unwanted && nesting.depth > 0,
+				finds.names,
 			);
 			if (at >= piece.length) return at;
 			const byte = piece[at] ?? 0;
@@ -305,13 +307,15 @@ export class BodyScan {
 
 	#endValue(mark: "" | '"'): void {
 		this.#nesting.expecting = commaOrEnd;
-		this.#refuse(this.#finds.endValue(mark));
+		if (this.#finds.wanted !== unwanted)
+			this.#refuse(this.#finds.endValue(mark));
 	}
 
 	/** A key where one could matter, or a value of which only its text is wanted. */
 	#readName(piece: Buffer, start: number): number {
-		const end = this.#name.read(piece, start, this.#nameIsKey);
-		switch (this.#name.state) {
+		const name = this.#name;
+		const end = name.read(piece, start, this.#nameIsKey);
+		switch (name.state) {
 			case ended:
 				this.#mode = between;
 				this.#endName();

@@ -12,8 +12,8 @@ export const tooLong = 3;
 export class EscapedText {
 	readonly text = new NameReader();
 	state = unfinished;
-	/** The last byte was a backslash. */
-	#escaped = false;
+	/** Behind a backslash, until what it begins is whole. */
+	#isEscaping = false;
 	/** Digits that are still to come of a `\uXXXX`, and what they say so far. */
 	#hexLeft = 0;
 	#unit = 0;
@@ -22,7 +22,7 @@ export class EscapedText {
 	begin(): void {
 		this.text.clear();
 		this.state = unfinished;
-		this.#escaped = false;
+		this.#isEscaping = false;
 		this.#hexLeft = 0;
 	}
 
@@ -35,26 +35,35 @@ export class EscapedText {
 		const { text } = this;
 		for (let at = start; at < piece.length; at++) {
 			const byte = piece[at] ?? 0;
-			if (this.#hexLeft > 0) {
-				const digit = hexOf[byte] ?? -1;
-				if (digit < 0) return this.#stop(malformed, at);
-				this.#unit = (this.#unit << 4) | digit;
-				this.#hexLeft -= 1;
-				if (this.#hexLeft === 0) text.addUnit(this.#unit);
-			} else if (this.#escaped) {
-				this.#escaped = false;
-				const plain = unescaped[byte] ?? -1;
-				if (byte === letterU) {
-					this.#hexLeft = 4;
-					this.#unit = 0;
-				} else if (plain >= 0) text.add(plain);
-				else return this.#stop(malformed, at);
+			if (this.#isEscaping) {
+				if (!this.#readEscape(byte)) return this.#stop(malformed, at);
 			} else if (byte === quote) return this.#stop(ended, at + 1);
-			else if (byte === backslash) this.#escaped = true;
+			else if (byte === backslash) this.#isEscaping = true;
 			else if (byte < 0x20) return this.#stop(malformed, at);
 			else if (!text.add(byte) && isKey) return this.#stop(tooLong, at + 1);
 		}
 		return piece.length;
+	}
+
+	/** Reads a byte behind a backslash. Returns whether it may stand there. */
+	#readEscape(byte: number): boolean {
+		if (this.#hexLeft > 0) {
+			const digit = hexOf[byte] ?? -1;
+			this.#unit = (this.#unit << 4) | digit;
+			this.#hexLeft -= 1;
+			if (this.#hexLeft === 0 && digit >= 0) this.text.addUnit(this.#unit);
+			this.#isEscaping = this.#hexLeft > 0;
+			return digit >= 0;
+		}
+		if (byte === letterU) {
+			this.#hexLeft = 4;
+			this.#unit = 0;
+			return true;
+		}
+		this.#isEscaping = false;
+		const plain = unescaped[byte] ?? -1;
+		if (plain >= 0) this.text.add(plain);
+		return plain >= 0;
 	}
 
 	#stop(state: number, at: number): number {

@@ -148,6 +148,9 @@ export class NameReader {
 	findFolded(table: NameTable): WatchedName | undefined {
 		if (this.#isTooLong) return undefined;
 		const bytes = this.#bytes;
+		// Most are spelt as they are documented.
+		const exact = table.find(bytes, this.#length);
+		if (exact !== undefined) return exact;
 		let length = 0;
 		for (let at = 0; at < this.#length; at++) {
 			const byte = bytes[at] ?? 0;
@@ -181,13 +184,17 @@ export class NameReader {
 	beginsWith(prefixes: readonly Uint8Array[]): boolean {
 		let from = 0;
 		while (from < this.#length && (this.#bytes[from] ?? 0) <= 0x20) from += 1;
-		return prefixes.some((prefix) => {
-			if (this.#length - from < prefix.length) return false;
-			for (let at = 0; at < prefix.length; at++) {
-				if (foldAscii(this.#bytes[from + at] ?? 0) !== prefix[at]) return false;
-			}
-			return true;
-		});
+		for (const prefix of prefixes) {
+			let at = 0;
+			while (
+				at < prefix.length &&
+				from + at < this.#length &&
+				foldAscii(this.#bytes[from + at] ?? 0) === prefix[at]
+			)
+				at += 1;
+			if (at === prefix.length) return true;
+		}
+		return false;
 	}
 }
 
