@@ -45,6 +45,19 @@ export function renderMetrics(
 		for (const [labels, value] of samples)
 			lines.push(`llamagate_${name}${labels} ${value}`);
 	};
+	requestFamilies(accessLog, family);
+	gateFamilies(accessLog, stats, family);
+	if (ledger !== undefined) ledgerFamilies(ledger, family);
+	if (stats.state !== undefined) stateFamilies(stats.state, family);
+	if (stats.hosts !== undefined) hostFamilies(stats.hosts, family);
+	if (tls !== undefined) tlsFamilies(tls, stats.handshakes, family);
+	if (stats.queue !== undefined) queueFamilies(stats.queue, family);
+	ownerFamilies(owner, family);
+	return `${lines.join("\n")}\n`;
+}
+
+/** Of the requests that have ended, by key, route, status and outcome. */
+function requestFamilies(accessLog: AccessLog, family: Family): void {
 	const tallies = [...accessLog.tallies.values()];
 	// Names of keys are restricted when the keys file is read; nothing here needs escaping.
 	const per = (value: (tally: (typeof tallies)[number]) => number) =>
@@ -94,6 +107,14 @@ export function renderMetrics(
 		"Tokens that Ollama generated.",
 		per(({ tokensOut }) => tokensOut),
 	);
+}
+
+/** Of the gate itself. */
+function gateFamilies(
+	accessLog: AccessLog,
+	stats: GateStats,
+	family: Family,
+): void {
 	family("auth_failures_total", "counter", "Requests with a wrong key.", [
 		["", accessLog.authFailures],
 	]);
@@ -127,50 +148,46 @@ export function renderMetrics(
 		"Devices, or addresses, locked out after wrong keys.",
 		[["", stats.lockedOut]],
 	);
-	if (ledger !== undefined) {
-		const one = (
-			name: string,
-			type: "counter" | "gauge",
-			help: string,
-			value: number,
-		) => family(`ledger_${name}`, type, help, [["", value]]);
-		one(
-			"connected",
-			"gauge",
-			"Whether the ledger takes records.",
-			Number(ledger.isConnected),
-		);
-		one(
-			"requests_waiting",
-			"gauge",
-			"Requests whose usage is not in the ledger's file yet.",
-			ledger.waiting,
-		);
-		one(
-			"requests_written_total",
-			"counter",
-			"Requests whose usage is in the ledger's file.",
-			ledger.written,
-		);
-		one(
-			"requests_aggregated_total",
-			"counter",
-			"Requests whose usage was put together by the hour, as no ledger took it.",
-			ledger.aggregated,
-		);
-		one(
-			"requests_lost_total",
-			"counter",
-			"Requests whose usage is lost, as no ledger took it.",
-			ledger.lost,
-		);
-	}
-	if (stats.state !== undefined) stateFamilies(stats.state, family);
-	if (stats.hosts !== undefined) hostFamilies(stats.hosts, family);
-	if (tls !== undefined) tlsFamilies(tls, stats.handshakes, family);
-	if (stats.queue !== undefined) queueFamilies(stats.queue, family);
-	ownerFamilies(owner, family);
-	return `${lines.join("\n")}\n`;
+}
+
+/** Of the ledger, where there is one. */
+function ledgerFamilies(ledger: LedgerCounts, family: Family): void {
+	const one = (
+		name: string,
+		type: "counter" | "gauge",
+		help: string,
+		value: number,
+	) => family(`ledger_${name}`, type, help, [["", value]]);
+	one(
+		"connected",
+		"gauge",
+		"Whether the ledger takes records.",
+		Number(ledger.isConnected),
+	);
+	one(
+		"requests_waiting",
+		"gauge",
+		"Requests whose usage is not in the ledger's file yet.",
+		ledger.waiting,
+	);
+	one(
+		"requests_written_total",
+		"counter",
+		"Requests whose usage is in the ledger's file.",
+		ledger.written,
+	);
+	one(
+		"requests_aggregated_total",
+		"counter",
+		"Requests whose usage was put together by the hour, as no ledger took it.",
+		ledger.aggregated,
+	);
+	one(
+		"requests_lost_total",
+		"counter",
+		"Requests whose usage is lost, as no ledger took it.",
+		ledger.lost,
+	);
 }
 
 /** Of the other gates, where there are any. */

@@ -1,35 +1,14 @@
 import type { ReplyFormat } from "./errors.ts";
-import { MemberScan, type Value } from "./memberScan.ts";
+import { MemberScan } from "./memberScan.ts";
+import {
+	type Counts,
+	noCounts,
+	readCounts,
+	type Usage,
+} from "./replyCounts.ts";
 import { lastEvents, nativeStreams, openaiStreams } from "./replyEnds.ts";
 import type { Route } from "./routes.ts";
 import { place, wantedOf } from "./usageFields.ts";
-
-/** What a reply says about itself. */
-export interface Usage {
-	readonly model: string | undefined;
-	/** All of the prompt's tokens, those from the cache too. */
-	readonly tokensIn: number | undefined;
-	/** The part of the prompt that Ollama had in its cache; Ollama tells it since 0.34. */
-	readonly tokensCached: number | undefined;
-	readonly tokensOut: number | undefined;
-	/** How long the request waited for its model to load. The three times stand in Ollama's own replies alone. */
-	readonly loadMs: number | undefined;
-	/** How long the prompt was read. */
-	readonly promptMs: number | undefined;
-	/** How long tokens were generated. */
-	readonly evalMs: number | undefined;
-}
-
-/** Counts of a reply that tells none. */
-type Counts = Omit<Usage, "model">;
-const noCounts: Counts = {
-	tokensIn: undefined,
-	tokensCached: undefined,
-	tokensOut: undefined,
-	loadMs: undefined,
-	promptMs: undefined,
-	evalMs: undefined,
-};
 
 /**
  * What is the last of a reply has ended in so many bytes before its end. What has
@@ -257,7 +236,7 @@ export class ReplyScan {
 		const { isWhole } = this.#members;
 		const isDone = isWhole && this.#members.value(place.done) === true;
 		const isError = isWhole && this.#hasError();
-		this.#setCounts(isDone ? this.#readCounts() : noCounts);
+		this.#setCounts(isDone ? readCounts(this.#members) : noCounts);
 		this.#setEnd(isDone || isError, isError);
 	}
 
@@ -265,7 +244,7 @@ export class ReplyScan {
 		const isWhole = this.#members.isWhole;
 		if (openaiStreams.has(this.#path)) {
 			const isError = isWhole && (this.#hasError() || this.#event === "error");
-			const counts = isWhole ? this.#readCounts() : noCounts;
+			const counts = isWhole ? readCounts(this.#members) : noCounts;
 			// Ollama writes zeros into every event of a completion but the one that counts.
 			if ((counts.tokensIn ?? 0) + (counts.tokensOut ?? 0) > 0)
 				this.#setCounts(counts);
@@ -280,7 +259,7 @@ export class ReplyScan {
 			? lastEvents.get(this.#path)?.get(String(type))
 			: undefined;
 		if (isWhole && (type === "message_delta" || fails !== undefined)) {
-			const counts = this.#readCounts();
+			const counts = readCounts(this.#members);
 			if (counts !== noCounts) this.#setCounts(counts);
 		}
 		this.#setEnd(fails !== undefined, fails === true);
@@ -319,29 +298,6 @@ export class ReplyScan {
 		this.#judgedBeforeCounts = this.#judged;
 	}
 
-	#readCounts(): Counts {
-		const tokensIn = toCount(this.#members.value(place.tokensIn));
-		const tokensOut = toCount(this.#members.value(place.tokensOut));
-		const beside = toCount(this.#members.value(place.cachedBeside));
-		const tokensCached =
-			beside ?? toCount(this.#members.value(place.cachedPart));
-		const loadMs = toMs(this.#members.value(place.loadNs));
-		if (
-			tokensIn === undefined &&
-			tokensOut === undefined &&
-			loadMs === undefined
-		)
-			return noCounts;
-		return {
-			tokensIn: tokensIn === undefined ? undefined : tokensIn + (beside ?? 0),
-			tokensCached,
-			tokensOut,
-			loadMs,
-			promptMs: toMs(this.#members.value(place.promptNs)),
-			evalMs: toMs(this.#members.value(place.evalNs)),
-		};
-	}
-
 	/** Looks at what is left; nothing more comes. */
 	#finish(): void {
 		if (this.#isFinished) return;
@@ -349,7 +305,7 @@ export class ReplyScan {
 		if (this.#format === "opaque") {
 			if (!this.#reads) return;
 			this.#noteModel();
-			if (this.#members.isWhole) this.#setCounts(this.#readCounts());
+			if (this.#members.isWhole) this.#setCounts(readCounts(this.#members));
 			return;
 		}
 		if (this.#kept !== undefined) {
@@ -425,15 +381,6 @@ export class ReplyScan {
 			nextSequenceNumber: this.#sequenceNumber + 1,
 		};
 	}
-}
-
-function toCount(value: Value | undefined): number | undefined {
-	return typeof value === "number" ? value : undefined;
-}
-
-/** Ollama counts nanoseconds. */
-function toMs(value: Value | undefined): number | undefined {
-	return typeof value === "number" ? value / 1e6 : undefined;
 }
 
 /** Comments keep a stream alive, and tell nothing. */

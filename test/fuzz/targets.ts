@@ -415,7 +415,11 @@ const formats = ["ndjson", "sse", "opaque"] as const;
 
 const usageTarget: Target = {
 	name: "usage",
-	files: ["src/ollama/usage.ts", "src/ollama/memberScan.ts"],
+	files: [
+		"src/ollama/usage.ts",
+		"src/ollama/replyCounts.ts",
+		"src/ollama/memberScan.ts",
+	],
 	seeds: [
 		'{"model":"qwen3:8b","response":"a","done":false}\n{"model":"qwen3:8b","done":true,"total_duration":9,"prompt_eval_count":11,"eval_count":22}\n',
 		'data: {"model":"q","usage":{"prompt_tokens":1,"completion_tokens":2}}\n\ndata: [DONE]\n\n',

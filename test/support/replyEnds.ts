@@ -1,6 +1,7 @@
 import type { ReplyFormat } from "../../src/ollama/errors.ts";
+import type { Usage } from "../../src/ollama/replyCounts.ts";
 import { matchRoute, type Route } from "../../src/ollama/routes.ts";
-import { ReplyScan, type Usage } from "../../src/ollama/usage.ts";
+import { ReplyScan } from "../../src/ollama/usage.ts";
 
 /** What a reply says about its end. */
 export interface ReplyEnd {
