@@ -1,10 +1,11 @@
 import { stat } from "node:fs/promises";
 import { createServer } from "node:net";
+import path from "node:path";
 import { styleText } from "node:util";
 import { Agent, request } from "undici";
 import { defaultConfigPath, type Settings, typed } from "../config/load.ts";
-import { formatMode, userName } from "../config/readConfig.ts";
-import { isForServiceGroup } from "../config/secretFile.ts";
+import { userName } from "../config/readConfig.ts";
+import { exposureOf } from "../config/secretFile.ts";
 import { formatUpstream, type HostSettings } from "../config/upstreams.ts";
 import { exitCodes } from "../errors.ts";
 import { loadRules } from "../gate/rules.ts";
@@ -111,12 +112,12 @@ async function describeKeys(
 			says: `expired: ${expired.map(({ name }) => name).join(", ")}; rotate or revoke them`,
 		};
 	const stats = await stat(file);
-	const { mode } = stats;
-	if ((mode & (isForServiceGroup(stats) ? 0o007 : 0o077)) !== 0)
+	const exposure = exposureOf(path.resolve(file), stats);
+	if (exposure !== undefined)
 		return {
 			subject,
 			ok: false,
-			says: `${file} has mode ${formatMode(mode)}, so others than its owner may read the digests; run chmod 600 on it`,
+			says: `${file} holds digests, and ${exposure}; run chmod 600 on it`,
 		};
 	return {
 		subject,

@@ -11,9 +11,9 @@ import { type AlarmEntry, alarmMistakes } from "./alarms.ts";
 import { type BudgetEntry, budgetMistakes } from "./budget.ts";
 import { type LedgerSettings, readLedger } from "./ledger.ts";
 import { type LoginRule, loginMistakes } from "./logins.ts";
-import { formatMode, readConfig } from "./readConfig.ts";
+import { readConfig } from "./readConfig.ts";
 import { type ConfigFile, configSchema, defaultsOf } from "./schema.ts";
-import { isForServiceGroup, isOpenToOthers } from "./secretFile.ts";
+import { exposureOf, isForServiceGroup } from "./secretFile.ts";
 import { readState, type StateSettings } from "./state.ts";
 import { joinPath, parseStrictJson, quote } from "./strictJson.ts";
 import { readTls, type TlsSettings } from "./tls.ts";
@@ -121,11 +121,12 @@ export async function loadConfig(file: string): Promise<Settings> {
 	const settings = parseConfig(await readConfig(file), file);
 	if (settings.alarms.some(({ url }) => url !== undefined)) {
 		const stats = await stat(file);
-		if (isOpenToOthers(stats))
+		const exposure = exposureOf(path.resolve(file), stats);
+		if (exposure !== undefined)
 			throw new BadFileError(file, [
 				{
 					path: "alarms",
-					message: `has a url, which is a secret, and others than its owner may read the file (mode ${formatMode(stats.mode)}); run: sudo chmod ${isForServiceGroup(stats) ? "o-rwx" : "600"} ${file}, or keep the address in a urlFile`,
+					message: `has a url, which is a secret, and of the file: ${exposure}; run: sudo chmod ${isForServiceGroup(stats) ? "o-rwx" : "600"} ${file}, or keep the address in a urlFile`,
 				},
 			]);
 	}

@@ -1,33 +1,69 @@
 import type { Stats } from "node:fs";
+import path from "node:path";
 import { BadFileError } from "../errors.ts";
 import { readOrdinaryFile } from "./ordinaryFile.ts";
 import { formatMode, unreadable } from "./readConfig.ts";
 
+type Access = Pick<Stats, "uid" | "gid" | "mode">;
+
+/** Who reads. */
+export interface Reader {
+	readonly uid: number;
+	/** All of its groups. */
+	readonly gids: readonly number[];
+}
+
 /** Whether a file is root's for a daemon's group to read, as setup leaves them. */
-export function isForServiceGroup({
-	uid,
-	gid,
-	mode,
-}: Pick<Stats, "uid" | "gid" | "mode">): boolean {
+export function isForServiceGroup({ uid, gid, mode }: Access): boolean {
 	return uid === 0 && gid !== 0 && (mode & 0o040) !== 0;
 }
 
-/** Whether others than a file's owner, or the daemon's group where root is that, may read or write it. */
-export function isOpenToOthers(
-	stats: Pick<Stats, "uid" | "gid" | "mode">,
-): boolean {
-	const allowed = isForServiceGroup(stats) ? 0o740 : 0o700;
-	return (stats.mode & 0o777 & ~allowed) !== 0;
+/**
+ * Why a file is no place for a secret. There is one rule for all of them: it is
+ * root's or the reader's own, nobody else writes it, and nobody else reads it but
+ * a group of the reader's, where root has given it to that one. Root itself looks
+ * at files for daemons of other users and groups, so to it those are good.
+ *
+ * What systemd hands to a unit lies in a folder that is the unit's alone, and the
+ * mask of an access list looks like a group there, 0440 (systemd.exec, Credentials).
+ *
+ * @param file absolute, where systemd may have handed it over
+ * @returns `undefined` if it is one, or else a sentence without an end
+ */
+export function exposureOf(
+	file: string,
+	{ uid, gid, mode }: Access,
+	reader: Reader = thisProcess(),
+): string | undefined {
+	const isRoot = reader.uid === 0;
+	if (uid !== 0 && uid !== reader.uid && !isRoot)
+		return `it belongs to the user ${uid}, who is neither root nor the user ${reader.uid} that reads it`;
+	const handedTo = process.env.CREDENTIALS_DIRECTORY;
+	const isHandedOver =
+		handedTo !== undefined && path.dirname(file) === path.resolve(handedTo);
+	if (isHandedOver && (mode & 0o337) === 0) return undefined;
+	const isForReader =
+		uid === 0 && gid !== 0 && (isRoot || reader.gids.includes(gid));
+	const allowed = isForReader ? 0o740 : 0o700;
+	if ((mode & 0o777 & ~allowed) === 0) return undefined;
+	return `others than its owner may read or write it (mode ${formatMode(mode)})`;
+}
+
+function thisProcess(): Reader {
+	const { getuid, getgid, getgroups } = process;
+	return {
+		uid: getuid?.() ?? 0,
+		gids: [getgid?.() ?? 0, ...(getgroups?.() ?? [])],
+	};
 }
 
 /**
- * Reads a file that holds a secret: nobody but its owner may read it, and one of
- * root's may be shown to the daemon's group.
+ * Reads a file that holds a secret.
  *
  * @param missing what to do where it cannot be read
- * @param repair what to do where others may
+ * @param repair what to do where it is no place for a secret (`exposureOf`)
  * @returns its text, as it is
- * @throws {BadFileError} if it cannot be read, or if others may
+ * @throws {BadFileError} if it cannot be read, or if others may read or write it
  */
 export async function readSecretFile(
 	file: string,
@@ -39,12 +75,10 @@ export async function readSecretFile(
 			throw unreadable(file, error, missing);
 		},
 	);
-	if (isOpenToOthers(stats))
+	const exposure = exposureOf(file, stats);
+	if (exposure !== undefined)
 		throw new BadFileError(file, [
-			{
-				path: "",
-				message: `others than its owner may read or write it (mode ${formatMode(stats.mode)}); ${repair}`,
-			},
+			{ path: "", message: `${exposure}; ${repair}` },
 		]);
 	return text;
 }

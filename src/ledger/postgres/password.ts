@@ -1,10 +1,8 @@
-import path from "node:path";
-import { readOrdinaryFile } from "../../config/ordinaryFile.ts";
-import { Finding } from "../../errors.ts";
+import { readSecretFile } from "../../config/secretFile.ts";
+import { BadFileError, Finding } from "../../errors.ts";
 
 /**
- * Reads the database's password anew, as it may have been changed. Nobody but its
- * owner may have the file; what systemd hands to its unit is the unit's alone.
+ * Reads the database's password anew, as it may have been changed.
  *
  * @throws {Finding} if there is none, if it cannot be read, or if others may
  */
@@ -13,23 +11,18 @@ export async function readPassword(file: string | undefined): Promise<string> {
 		throw new Finding(
 			"the database asks for a password; write it into a file of mode 0600, and name that with ledger.passwordFile",
 		);
-	const credentials = process.env.CREDENTIALS_DIRECTORY;
-	const isHandedOver =
-		credentials !== undefined && path.dirname(file) === credentials;
-	let read: Awaited<ReturnType<typeof readOrdinaryFile>>;
+	let text: string;
 	try {
-		read = await readOrdinaryFile(file);
+		text = await readSecretFile(
+			file,
+			"Write the database's password there; ledger.passwordFile names it.",
+		);
 	} catch (error) {
-		const { code, message } = error as NodeJS.ErrnoException;
-		throw new Finding(
-			`cannot read ${file}, the database's password (${code ?? message}); see ledger.passwordFile`,
-		);
+		// The ledger tries it again, so this is nothing that its start depends on.
+		if (error instanceof BadFileError) throw new Finding(error.message);
+		throw error;
 	}
-	if (!isHandedOver && (read.stats.mode & 0o077) !== 0)
-		throw new Finding(
-			`others than its owner may read or write ${file}, the database's password; run chmod 600 on it`,
-		);
-	const password = read.text.replace(/\r?\n$/, "");
+	const password = text.replace(/\r?\n$/, "");
 	if (password === "" || /[\r\n\0]/.test(password))
 		throw new Finding(
 			`${file} is to hold the database's password, one line, and nothing else`,
