@@ -1,5 +1,7 @@
+import { writeFile } from "node:fs/promises";
 import t from "tap";
 import { bootHost, booting } from "../support/bootedHost.ts";
+import { makeAuthority } from "../support/certificates.ts";
 import { node, testKeys } from "../support/gate.ts";
 import {
 	addresses,
@@ -9,6 +11,7 @@ import {
 	linesOf,
 } from "../support/namespaces.ts";
 import { startPostgres } from "../support/postgres.ts";
+import { temporaryFolder } from "../support/temporaryFolder.ts";
 
 const key = testKeys.user;
 const unit = "llamagate-ledger.service";
@@ -223,6 +226,42 @@ t.test("the ledger as a service of its own", booting(), async (t) => {
 				/^ok {4}ntfy at 100\.101\.102\.105:8080\nlook {2}ntfy at 127\.0\.0\.1:11434: (EPERM|it did not answer in 10 s)\n$/,
 			);
 			await receiver.seen(({ topic }) => topic === "gpu");
+
+			// Over HTTPS, from an authority that the unit is told of.
+			const authority = await makeAuthority(t);
+			const { cert, key } = await authority.issue({ names: [v4] });
+			const folder = await temporaryFolder(t);
+			const [certFile, keyFile] = [`${folder}/cert.pem`, `${folder}/key.pem`];
+			await writeFile(certFile, cert);
+			await writeFile(keyFile, key);
+			const secure = linesOf(
+				peer.start(
+					...[...node, "test/support/receiverProcess.ts"],
+					...[v4, "8443", certFile, keyFile],
+				),
+				(line) => JSON.parse(line) as { topic?: string },
+			);
+			await secure.seen(() => true);
+			await use([{ url: `https://${v4}:8443/private` }]);
+			const trial = async () => {
+				await host.must("systemctl", "restart", unit);
+				return (await host.run("llamagate", "ledger", "--test-alarm")).stdout;
+			};
+			t.equal(
+				await trial(),
+				`look  ntfy at ${v4}:8443: UNABLE_TO_VERIFY_LEAF_SIGNATURE\n`,
+			);
+			await host.write("/etc/llamagate/alarms/ca.pem", authority.ca, 0o644);
+			const dropIn = `/etc/systemd/system/${unit}.d/ca.conf`;
+			await host.write(
+				dropIn,
+				"[Service]\nEnvironment=NODE_EXTRA_CA_CERTS=/etc/llamagate/alarms/ca.pem\n",
+			);
+			await host.must("systemctl", "daemon-reload");
+			t.equal(await trial(), `ok    ntfy at ${v4}:8443\n`);
+			await secure.seen(({ topic }) => topic === "private");
+			await host.sh(`rm ${dropIn}; systemctl daemon-reload`);
+			await use([{ urlFile: "alarms/ntfy" }]);
 
 			await host.must("systemctl", "restart", "llamagate.service");
 			await becomes(t, status, 200, "the gate serves");
