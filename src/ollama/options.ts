@@ -30,6 +30,16 @@ export const optionNames = [
 	"numa",
 ] as const;
 
+/**
+ * Those of which 0 sets no limit, nor does what Ollama cuts down to 0: it leaves
+ * them out of what it asks of llama-server (llm/llama_server.go).
+ */
+const boundless: ReadonlySet<string> = new Set([
+	"num_batch",
+	"num_predict",
+	"num_thread",
+]);
+
 /** Those that stand at the top of a body and not in its `options`. */
 export const topOptions: ReadonlySet<string> = new Set(["keep_alive", "shift"]);
 
@@ -114,6 +124,10 @@ export function checkOptions(
 		if (option === "keep_alive" && amount < Math.min(shortestKeepAlive, max))
 			return forbid(
 				`may not unload a model for all: keep_alive is ${shortestKeepAlive} s at the least`,
+			);
+		if (amount < 1 && boundless.has(option))
+			return forbid(
+				`may not set ${option} below 1, which sets no limit in Ollama`,
 			);
 		if (amount > max)
 			return forbid(

@@ -396,7 +396,7 @@ t.test(
 					name: "a",
 					sha256: digestOf(testKeys.user),
 					denyOptions: ["keep_alive"],
-					maxOptions: { num_ctx: 4096 },
+					maxOptions: { num_ctx: 4096, num_predict: 100, num_thread: 2 },
 				},
 			],
 		});
@@ -411,6 +411,12 @@ t.test(
 		t.equal(await status({ keep_alive: "1m" }), 403);
 		t.equal(await status({ options: { num_ctx: 4097 } }), 403);
 		t.equal(await status({ options: { num_ctx: 4096 } }), 200);
+		for (const amount of [0, 0.9, -0, 1e-300]) {
+			t.equal(await status({ options: { num_predict: amount } }), 403);
+			t.equal(await status({ options: { num_thread: amount } }), 403);
+		}
+		t.equal(await status({ options: { num_predict: 1, num_thread: 1 } }), 200);
+		t.equal(await status({ options: { num_ctx: 0 } }), 200);
 	},
 );
 

@@ -108,9 +108,7 @@ export async function generate(job: Job, res: ServerResponse): Promise<void> {
 function describe({ path, body, asked, options, ...job }: Job): Generation {
 	const limit = path.startsWith("/api/")
 		? options.tokens
-		: (body.get("max_tokens") ??
-			body.get("max_completion_tokens") ??
-			body.get("max_output_tokens"));
+		: (body.get("max_tokens") ?? body.get("max_output_tokens"));
 	const isLimited = typeof limit === "number" && limit > 0;
 	const count = isLimited ? limit : answerTokens.length;
 	return {

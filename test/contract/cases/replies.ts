@@ -406,6 +406,30 @@ export const replies: Group = {
 					isTold ? usage.prompt_tokens - 1 : undefined,
 				);
 			},
+		"0 sets no limit to a reply, nor does max_completion_tokens": async (
+			t,
+			ollama,
+		) => {
+			const ends = { stream: false, stop: ["."] };
+			for (const path of ["/api/generate", "/api/chat"]) {
+				const body = bodyOf(path, 0, ends);
+				const options = { num_predict: 0, seed: 1, stop: ends.stop };
+				const { text } = await ollama.ask("POST", path, { ...body, options });
+				t.equal(JSON.parse(text).done_reason, "stop", path);
+			}
+			for (const [path, limits] of [
+				["/v1/completions", {}],
+				["/v1/chat/completions", {}],
+				[
+					"/v1/chat/completions",
+					{ max_tokens: undefined, max_completion_tokens: 1 },
+				],
+			] as const) {
+				const body = { ...bodyOf(path, 0, ends), ...limits };
+				const { text } = await ollama.ask("POST", path, body);
+				t.equal(JSON.parse(text).choices[0].finish_reason, "stop", path);
+			}
+		},
 		"what a model cannot do is 400": async (t, ollama) => {
 			const tool = { name: "f", parameters: { type: "object" } };
 			const noTools =
