@@ -297,6 +297,8 @@ interface Parser {
 	[callback: number]: unknown;
 }
 type ParsedSocket = Socket & { parser?: Parser | null };
+/** Node sets it when it makes a socket, for all of a server's alike. */
+type BoundedSocket = Socket & { _readableState?: { highWaterMark: number } };
 type OnBody = (this: Parser, piece: Buffer) => void;
 
 /** The one function that all of Node's parsers call for a piece of a body. */
@@ -346,11 +348,16 @@ export function watchPieces(
 
 /**
  * Gives Node's parser nothing more of what a connection sends. What comes from
- * then on goes to `take`, which has to pause the socket if it wants less.
+ * then on goes to `take` and is kept nowhere.
+ *
+ * Pausing the socket would not do: Node reads on until it holds 64 KiB, and in
+ * packets of one byte that is 65,536 pieces of half a kilobyte each.
+ *
+ * @param take returns whether the system may be asked for more; if not, `readOn` does that
  */
 export function stopParsing(
 	socket: Socket,
-	take: (bytes: Buffer) => void,
+	take: (bytes: Buffer) => boolean,
 ): void {
 	const connection = (socket as HeldSocket)[held];
 	if (connection !== undefined) connection.stopped = true;
@@ -368,9 +375,25 @@ export function stopParsing(
 	socket.removeAllListeners("data");
 	// Where the request was held back, only Node's listener for this makes the system read again.
 	socket.emit("resume");
+	const push = socket.push.bind(socket);
+	socket.push = (piece) => (piece === null ? push(null) : take(piece));
 	// Node takes the socket away from the parser once its data is listened for.
-	socket.on("data", take);
-	socket.pause();
+	socket.on("data", () => {});
+	socket.resume();
+}
+
+/** Has the system asked for more, after `stopParsing`. */
+export function readOn(socket: Socket): void {
+	if (!socket.destroyed) socket._read(0);
+}
+
+/**
+ * Has a paused socket read one piece more and not the 64 KiB that Node would hold;
+ * the system keeps the rest, and the client has to wait.
+ */
+export function holdLittle(socket: Socket): void {
+	const state = (socket as BoundedSocket)._readableState;
+	if (state !== undefined) state.highWaterMark = 1;
 }
 
 /** Closes a connection at once and reads no more of what it has sent. */

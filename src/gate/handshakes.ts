@@ -2,7 +2,7 @@ import type { Socket } from "node:net";
 import type { Server, TLSSocket } from "node:tls";
 import type { Certificate } from "../tls/certificate.ts";
 import { contextOptions } from "../tls/certificate.ts";
-import type { Connection } from "./connection.ts";
+import { type Connection, holdLittle } from "./connection.ts";
 import { Pacer } from "./pacer.ts";
 import { TlsOverhead } from "./tlsOverhead.ts";
 
@@ -172,6 +172,8 @@ export class Handshakes {
 		socket.once("data", (bytes: Buffer) => {
 			socket.off("end", leave);
 			socket.pause();
+			// It may have to wait for its turn.
+			holdLittle(socket);
 			if (bytes[0] === handshakeRecord) {
 				socket.unshift(bytes);
 				this.#enqueue(pending);

@@ -1,5 +1,5 @@
 import type { Socket } from "node:net";
-import { stopParsing } from "./connection.ts";
+import { readOn, stopParsing } from "./connection.ts";
 
 /**
  * A client that was refused may still be sending, and closed with bytes unread
@@ -71,13 +71,12 @@ export function linger(socket: Socket, owner: string, isKnown: boolean): void {
 	let readsInBreath = 0;
 	let breath: NodeJS.Timeout | undefined;
 	const rest = () => {
-		socket.pause();
-		breath ??= setTimeout(
+		breath = setTimeout(
 			() => {
 				breath = undefined;
 				bytesInBreath = 0;
 				readsInBreath = 0;
-				socket.resume();
+				readOn(socket);
 			},
 			isFast ? breathMs : longBreathMs,
 		);
@@ -88,11 +87,13 @@ export function linger(socket: Socket, owner: string, isKnown: boolean): void {
 		bytesInBreath += bytes.length;
 		readsInBreath += 1;
 		if (
-			!isFast ||
-			readsInBreath >= patience.readsPerBreath ||
-			bytesInBreath >= patience.bytesPerBreath
+			breath === undefined &&
+			(!isFast ||
+				readsInBreath >= patience.readsPerBreath ||
+				bytesInBreath >= patience.bytesPerBreath)
 		)
 			rest();
+		return breath === undefined;
 	});
 	rest();
 	let total: NodeJS.Timeout | undefined;

@@ -155,8 +155,12 @@ export function leaveBody({
 	credential,
 }: Exchange): boolean {
 	if (connection.stopped) return true;
-	if (req.complete || bodyLengthOf(head) - bytesIn <= shortRestBytes)
+	if (req.complete) return false;
+	if (bodyLengthOf(head) - bytesIn <= shortRestBytes) {
+		// Read to its end for the next request, and not kept until the reply has left.
+		req.resume();
 		return false;
+	}
 	const name = credential?.key.name;
 	const owner = name === undefined ? connection.address : `key ${name}`;
 	linger(req.socket, owner, name !== undefined);
