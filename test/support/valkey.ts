@@ -14,8 +14,10 @@ interface Test {
 }
 
 const isThere = (name: string) => spawnSync("which", [name]).status === 0;
-/** Debian 13 has Valkey; Debian 12 has the Redis that it comes from. */
-const program = isThere("valkey-server") ? "valkey-server" : "redis-server";
+/** Debian 13 has Valkey; Debian 12 has the Redis that it comes from. LLAMAGATE_VALKEY names another. */
+const program =
+	process.env.LLAMAGATE_VALKEY ??
+	(isThere("valkey-server") ? "valkey-server" : "redis-server");
 
 /** Whether a Valkey, or a Redis, can be started. */
 export function requireValkey(t: Test): boolean {
