@@ -99,9 +99,18 @@ t.test(
 	async (t) => {
 		if (!hasYaml(t)) return;
 		const { services, secrets } = await read("compose.sidecar.yaml");
-		const { tailscale, ollama, llamagate } = services;
-		t.equal(ollama?.network_mode, "service:tailscale");
-		t.equal(llamagate?.network_mode, "service:tailscale");
+		const { network, tailscale, ollama, llamagate } = services;
+		for (const shares of [tailscale, ollama, llamagate])
+			t.equal(shares?.network_mode, "service:network");
+		// It comes back in the same network, and so nobody loses it.
+		t.match(network, {
+			image: tailscale?.image,
+			entrypoint: ["/bin/sleep", "infinity"],
+			user: "65532:65532",
+			read_only: true,
+			cap_drop: ["ALL"],
+			restart: "unless-stopped",
+		});
 		t.equal(
 			`http://${ollama?.environment?.OLLAMA_HOST}`,
 			formatUpstream(parseConfig("{}", "defaults").upstream.target),

@@ -37,13 +37,27 @@ export const debianRootTools = ["debootstrap", "flock", "mount"];
  * (`cp -a --reflink=auto`), or take {@link debianRoot}.
  */
 export function pristineDebianRoot(): Promise<string> {
-	pristine ??= makePristine();
+	pristine ??= makePristine(release, packages);
 	return pristine;
 }
 
 let pristine: Promise<string> | undefined;
 
-async function makePristine(): Promise<string> {
+/** The same of Debian 13 with its Docker, Compose and Valkey. */
+export function pristineDockerRoot(): Promise<string> {
+	docker ??= makePristine("trixie", [
+		...["docker.io", "docker-cli", "docker-compose", "docker-buildx"],
+		...["iptables", "iproute2", "curl", "openssl", "valkey-server"],
+	]);
+	return docker;
+}
+
+let docker: Promise<string> | undefined;
+
+async function makePristine(
+	release: string,
+	packages: readonly string[],
+): Promise<string> {
 	const list = packages.join(",");
 	const digest = createHash("sha256").update(list).digest("hex").slice(0, 8);
 	const root = path.join(store, `${release}-${digest}`);
