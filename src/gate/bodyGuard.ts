@@ -2,7 +2,12 @@ import type { Credential, Key } from "../keys/keyring.ts";
 import type { Found } from "../ollama/bodyFinds.ts";
 import { BodyScan, type ScanResult } from "../ollama/bodyScan.ts";
 import { FormScan } from "../ollama/formScan.ts";
-import { checkOptions, optionNames, topOptions } from "../ollama/options.ts";
+import {
+	checkOptions,
+	optionNames,
+	optionsBelowV1,
+	topOptions,
+} from "../ollama/options.ts";
 import { multipartRoute, type Route } from "../ollama/routes.ts";
 import { type Watched, WatchList } from "../ollama/watchedNames.ts";
 import { maxUnpackedBytes, unpack } from "../ollama/zstd.ts";
@@ -32,6 +37,12 @@ const byRules: Watched = {
 	fields: [...namingFields, ...topOptions],
 	options: optionNames.filter((name) => !topOptions.has(name)),
 };
+/** Below /v1 options have other names, too. */
+const byRulesBelowV1: Watched = {
+	...byRules,
+	fields: [...byRules.fields, ...optionsBelowV1],
+};
+
 /** What to look for, and a scan for bodies that are there whole: one is judged before the next is read. */
 class Lookout {
 	readonly list: WatchList;
@@ -46,6 +57,8 @@ class Lookout {
 const watched = {
 	rules: new Lookout(byRules),
 	rulesAndTools: new Lookout({ ...byRules, toolTypes }),
+	rulesBelowV1: new Lookout(byRulesBelowV1),
+	rulesAndToolsBelowV1: new Lookout({ ...byRulesBelowV1, toolTypes }),
 	tools: new Lookout({ fields: [], toolTypes }),
 	create: new Lookout({
 		...byRules,
@@ -93,6 +106,8 @@ function watchedOf(key: Key, route: Route): Lookout | undefined {
 	if (key.models === undefined && key.options === undefined)
 		return spends ? watched.tools : undefined;
 	if (route.path === createRoute) return watched.create;
+	if (key.options !== undefined && route.path.startsWith("/v1/"))
+		return spends ? watched.rulesAndToolsBelowV1 : watched.rulesBelowV1;
 	return spends ? watched.rulesAndTools : watched.rules;
 }
 

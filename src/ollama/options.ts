@@ -43,6 +43,30 @@ const boundless: ReadonlySet<string> = new Set([
 /** Those that stand at the top of a body and not in its `options`. */
 export const topOptions: ReadonlySet<string> = new Set(["keep_alive", "shift"]);
 
+/**
+ * What sets the same at the top of a body below /v1: Ollama makes `num_predict` of
+ * the first and third (openai/openai.go, openai/responses.go, anthropic/anthropic.go);
+ * the rest is for servers that speak these calls alone: OpenAI's newer name,
+ * llama.cpp's own (tools/server), and LM Studio's `ttl` in seconds.
+ */
+const otherNames: Readonly<Record<string, readonly string[]>> = {
+	num_predict: [
+		"max_tokens",
+		"max_completion_tokens",
+		"max_output_tokens",
+		"n_predict",
+	],
+	num_keep: ["n_keep"],
+	keep_alive: ["ttl"],
+};
+/** How many answers are made there, each as long as one may be: OpenAI's, llama.cpp's, vLLM's. */
+const answerCounts = ["n", "n_cmpl", "best_of"];
+/** Fields at the top of a body below /v1 that `checkOptions` looks at. */
+export const optionsBelowV1: readonly string[] = [
+	...Object.values(otherNames).flat(),
+	...answerCounts,
+];
+
 /** As the keys file writes them. */
 export interface OptionEntry {
 	readonly denyOptions?: readonly string[];
@@ -87,51 +111,100 @@ export function readOptionRules(
 /**
  * Whether the options of a body are within a key's rules.
  *
- * @param fields what the scan found: `keep_alive`, `options`, `options.num_ctx` …
+ * @param fields what the scan found: `keep_alive`, `options`, `options.num_ctx` …,
+ *   and below /v1 what else sets the same (`optionsBelowV1`)
  */
 export function checkOptions(
 	keyName: string,
 	rules: OptionRules | undefined,
 	fields: ReadonlyMap<string, Scalar | undefined>,
-): { status: number; reason: string; message: string } | undefined {
+): Breach | undefined {
 	if (rules === undefined) return undefined;
-	const forbid = (message: string) => ({
-		status: 403,
-		reason: "option",
-		message: `the key "${keyName}" ${message}`,
-	});
 	for (const option of optionNames) {
-		const field = topOptions.has(option) ? option : `options.${option}`;
-		if (!fields.has(field)) continue;
+		const own = topOptions.has(option) ? option : `options.${option}`;
+		for (const field of [own, ...(otherNames[option] ?? [])]) {
+			const value = fields.get(field);
+			if (value === null || !fields.has(field)) continue;
+			const shown = field === own ? option : `${field} (${option})`;
+			const breach = checkOption(keyName, rules, option, shown, value);
+			if (breach !== undefined) return breach;
+		}
+	}
+	return checkAnswers(keyName, rules, fields);
+}
+
+interface Breach {
+	readonly status: number;
+	readonly reason: string;
+	readonly message: string;
+}
+
+const forbidden = (keyName: string, message: string): Breach => ({
+	status: 403,
+	reason: "option",
+	message: `the key "${keyName}" ${message}`,
+});
+const unclear = (message: string): Breach => ({
+	status: 400,
+	reason: "unclear_body",
+	message,
+});
+
+/** @param shown how the body names it */
+function checkOption(
+	keyName: string,
+	rules: OptionRules,
+	option: string,
+	shown: string,
+	value: Scalar | undefined,
+): Breach | undefined {
+	const isTime = option === "keep_alive";
+	const forbid = (message: string) => forbidden(keyName, message);
+	if (rules.deny.has(option)) return forbid(`may not set ${shown}`);
+	const max = rules.max.get(option);
+	if (max === undefined) return undefined;
+	const amount = isTime ? keepAliveSeconds(value) : value;
+	if (typeof amount !== "number" || !Number.isFinite(amount))
+		return unclear(
+			`the body's ${shown} is no ${isTime ? "duration" : "number"}`,
+		);
+	if (amount < 0)
+		return forbid(
+			isTime
+				? `may not keep a model for good (${shown} below 0)`
+				: `may not set ${shown} below 0`,
+		);
+	if (isTime && amount < Math.min(shortestKeepAlive, max))
+		return forbid(
+			`may not unload a model for all: ${shown} is ${shortestKeepAlive} s at the least`,
+		);
+	if (amount < 1 && boundless.has(option))
+		return forbid(
+			`may not set ${shown} below 1, which sets no limit in Ollama`,
+		);
+	if (amount > max)
+		return forbid(
+			`may set ${shown} to ${max}${isTime ? " s" : ""} at the most`,
+		);
+	return undefined;
+}
+
+/** Where an answer's length is limited, there is one answer to a request. */
+function checkAnswers(
+	keyName: string,
+	{ deny, max }: OptionRules,
+	fields: ReadonlyMap<string, Scalar | undefined>,
+): Breach | undefined {
+	if (!max.has("num_predict") && !deny.has("num_predict")) return undefined;
+	for (const field of answerCounts) {
 		const value = fields.get(field);
-		if (value === null) continue;
-		if (rules.deny.has(option)) return forbid(`may not set ${option}`);
-		const max = rules.max.get(option);
-		if (max === undefined) continue;
-		const amount = option === "keep_alive" ? keepAliveSeconds(value) : value;
-		if (typeof amount !== "number" || !Number.isFinite(amount))
-			return {
-				status: 400,
-				reason: "unclear_body",
-				message: `the body's ${option} is no ${option === "keep_alive" ? "duration" : "number"}`,
-			};
-		if (amount < 0)
-			return forbid(
-				option === "keep_alive"
-					? "may not keep a model for good (keep_alive below 0)"
-					: `may not set ${option} below 0`,
-			);
-		if (option === "keep_alive" && amount < Math.min(shortestKeepAlive, max))
-			return forbid(
-				`may not unload a model for all: keep_alive is ${shortestKeepAlive} s at the least`,
-			);
-		if (amount < 1 && boundless.has(option))
-			return forbid(
-				`may not set ${option} below 1, which sets no limit in Ollama`,
-			);
-		if (amount > max)
-			return forbid(
-				`may set ${option} to ${max}${option === "keep_alive" ? " s" : ""} at the most`,
+		if (value === null || !fields.has(field)) continue;
+		if (typeof value !== "number")
+			return unclear(`the body's ${field} is no number`);
+		if (value > 1)
+			return forbidden(
+				keyName,
+				`may ask for one answer at a time (${field}), as their length is limited (num_predict)`,
 			);
 	}
 	return undefined;
