@@ -15,9 +15,10 @@ import { HeldReply } from "./heldReply.ts";
 import { mergedAnswer } from "./mergedLists.ts";
 import { filterReply, type ReplyFilter } from "./modelPolicy.ts";
 import { lingerForBody, type Refusal, sendRefusal } from "./refusal.ts";
+import { formatOf } from "./replyHead.ts";
 import { type BodyReader, RequestBody } from "./requestBody.ts";
 import { headersForOllama } from "./requestHead.ts";
-import { formatOf, ResponseWriter } from "./responseWriter.ts";
+import { ResponseWriter } from "./responseWriter.ts";
 import type { GateState } from "./state.ts";
 import { badGateway, busy, redirected, stalled } from "./upstreamFault.ts";
 
@@ -235,7 +236,8 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 				);
 			return true;
 		}
-		if (this.#reply.pass(buffer, start, end)) return true;
+		const isLast = this.#request?.reader.ended === true;
+		if (this.#reply.pass(buffer, start, end, isLast)) return true;
 		this.#clientIsSlow = true;
 		exchange.res.once("drain", () => {
 			this.#clientIsSlow = false;
@@ -258,7 +260,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 			return;
 		}
 		this.#beginReply(headers, body.length);
-		if (!this.exchange.ended) this.#reply.pass(body, 0, body.length);
+		if (!this.exchange.ended) this.#reply.pass(body, 0, body.length, true);
 	}
 
 	end(): void {

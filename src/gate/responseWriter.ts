@@ -1,3 +1,4 @@
+import type { Socket } from "node:net";
 import {
 	errorIn,
 	type ReplyFormat,
@@ -10,6 +11,7 @@ import { ReplyScan } from "../ollama/usage.ts";
 import { localSource } from "./connection.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
 import { endReply, leaveBody, lingerForBody } from "./refusal.ts";
+import { firstOf, forwardedHeaders } from "./replyHead.ts";
 
 /**
  * How long after its error an event stream is cut. Some clients (those on Bun) drop
@@ -18,24 +20,8 @@ import { endReply, leaveBody, lingerForBody } from "./refusal.ts";
  */
 const cutDelayMs = 75;
 
-/**
- * Headers of a reply that concern Ollama's connection and not the client's
- * (RFC 9110, 7.6.1), and what only the gate may say.
- */
-const notForwarded = new Set([
-	"connection",
-	"keep-alive",
-	"proxy-authenticate",
-	"proxy-connection",
-	"te",
-	"trailer",
-	"transfer-encoding",
-	"upgrade",
-	"set-cookie",
-	"alt-svc",
-	"x-request-id",
-	"vary",
-]);
+/** A piece of so many bytes is written as a string. */
+const smallBytes = 4096;
 
 /** Their streams are events, and comments between them are nothing to their clients. */
 const eventRoutes = new Set([
@@ -64,6 +50,10 @@ export class ResponseWriter {
 	#hasLength = false;
 	/** The reply is sent in chunks, which are written here: see `#write`. */
 	#chunked = false;
+	/** Whether Node would send a body at all. */
+	#hasBody = false;
+	/** The last chunk, which leaves by one write with what ends the reply. */
+	#lastChunk = "";
 
 	constructor(exchange: Exchange, route: Route) {
 		this.#exchange = exchange;
@@ -99,6 +89,8 @@ export class ResponseWriter {
 		this.hasBegun = true;
 		this.#chunked = res.chunkedEncoding;
 		res.chunkedEncoding = false;
+		this.#hasBody =
+			exchange.req.method !== "HEAD" && status !== 204 && status !== 304;
 		// Headers go out at once, but in one packet with the bytes that came with them.
 		process.nextTick(() => {
 			if (!exchange.ended && exchange.bytesOut === 0 && !res.writableEnded)
@@ -127,15 +119,43 @@ export class ResponseWriter {
 		this.#write(comment, 0, comment.length);
 	}
 
-	/** Passes a piece on. Returns false if the client does not keep up. */
-	pass(buffer: Buffer, start: number, end: number): boolean {
+	/**
+	 * Passes a piece on. Returns false if the client does not keep up.
+	 *
+	 * @param isLast `end` or `breakOff` follows at once
+	 */
+	pass(buffer: Buffer, start: number, end: number, isLast: boolean): boolean {
 		const exchange = this.#exchange;
-		if (exchange.bytesOut === 0)
-			exchange.ttftMs = performance.now() - exchange.startedAtMs;
+		const isFirst = exchange.bytesOut === 0;
+		if (isFirst) exchange.ttftMs = performance.now() - exchange.startedAtMs;
 		exchange.bytesOut += end - start;
 		exchange.piecesOut += 1;
 		this.#scan?.push(buffer, start, end);
-		return this.#write(buffer, start, end);
+		if (end - start > smallBytes || end === start)
+			return this.#write(buffer, start, end);
+		if (isLast && this.#chunked) {
+			this.#lastChunk = this.#textOf(buffer, start, end);
+			return true;
+		}
+		const socket = isFirst ? undefined : this.#idleSocket;
+		return socket === undefined
+			? this.#write(buffer, start, end)
+			: socket.write(this.#textOf(buffer, start, end), "latin1");
+	}
+
+	/**
+	 * The client's socket, if a small piece of the body may be given to it past
+	 * Node's response, which would cork it and write in a turn of its own for each:
+	 * the head is out, and nothing waits in the response or the socket. So the socket
+	 * takes the piece, and nobody has to wait for it to drain.
+	 */
+	get #idleSocket(): Socket | undefined {
+		if (!this.#hasBody) return undefined;
+		const { socket } = this.#exchange.res;
+		// Before its turn behind another reply it has no socket.
+		return socket?.writable === true && socket.writableLength === 0
+			? socket
+			: undefined;
 	}
 
 	/** What the reply calls the model, as soon as it does. */
@@ -156,7 +176,7 @@ export class ResponseWriter {
 			["content-type", "application/json; charset=utf-8"],
 			body.length,
 		);
-		if (req.method !== "HEAD") this.pass(body, 0, body.length);
+		if (req.method !== "HEAD") this.pass(body, 0, body.length, true);
 		else res.flushHeaders();
 		this.end();
 		lingerForBody(req);
@@ -167,7 +187,7 @@ export class ResponseWriter {
 		const exchange = this.#exchange;
 		this.hasEnded = true;
 		const outcome = this.#outcome();
-		if (this.#chunked) exchange.res.write("0\r\n\r\n", "latin1");
+		this.#endChunks();
 		const leaves = leaveBody(exchange);
 		endReply(exchange.res, () => {
 			exchange.end(outcome);
@@ -183,6 +203,8 @@ export class ResponseWriter {
 	breakOff(message: string, outcome: Outcome, graceMs: number): void {
 		const exchange = this.#exchange;
 		const { res } = exchange;
+		if (this.#lastChunk !== "") res.write(this.#lastChunk, "latin1");
+		this.#lastChunk = "";
 		const mayTell =
 			graceMs > 0 && !this.#hasLength && exchange.req.method !== "HEAD";
 		const isResponses =
@@ -244,24 +266,31 @@ export class ResponseWriter {
 	#write(buffer: Buffer, start: number, end: number): boolean {
 		const { res } = this.#exchange;
 		const length = end - start;
-		const isSmall = length <= 4096;
-		if (!this.#chunked)
-			return isSmall
-				? res.write(buffer.toString("latin1", start, end), "latin1")
-				: res.write(Buffer.from(buffer.subarray(start, end)));
 		// A chunk without data would be the reply's end.
-		if (length === 0) return !res.writableNeedDrain;
+		if (this.#chunked && length === 0) return !res.writableNeedDrain;
+		if (length <= smallBytes)
+			return res.write(this.#textOf(buffer, start, end), "latin1");
+		if (!this.#chunked)
+			return res.write(Buffer.from(buffer.subarray(start, end)));
 		const size = `${length.toString(16)}\r\n`;
-		if (isSmall)
-			return res.write(
-				`${size}${buffer.toString("latin1", start, end)}\r\n`,
-				"latin1",
-			);
 		const chunk = Buffer.allocUnsafe(size.length + length + 2);
 		chunk.write(size, "latin1");
 		buffer.copy(chunk, size.length, start, end);
 		chunk.write("\r\n", size.length + length, "latin1");
 		return res.write(chunk);
+	}
+
+	#endChunks(): void {
+		if (!this.#chunked) return;
+		this.#exchange.res.write(`${this.#lastChunk}0\r\n\r\n`, "latin1");
+	}
+
+	/** A small piece as it is sent. */
+	#textOf(buffer: Buffer, start: number, end: number): string {
+		const text = buffer.toString("latin1", start, end);
+		return this.#chunked
+			? `${(end - start).toString(16)}\r\n${text}\r\n`
+			: text;
 	}
 
 	/** How a reply that went through to its end is counted, with the reason where Ollama has failed. */
@@ -302,7 +331,7 @@ export class ResponseWriter {
 	/** The error has been told; a client that does not take it in time is cut off. */
 	#endCleanly(graceMs: number): void {
 		const { req, res } = this.#exchange;
-		if (this.#chunked) res.write("0\r\n\r\n", "latin1");
+		this.#endChunks();
 		const timer = setTimeout(() => req.socket.destroy(), graceMs);
 		timer.unref();
 		const leaves = leaveBody(this.#exchange);
@@ -321,54 +350,4 @@ export class ResponseWriter {
 		timer.unref();
 		req.socket.once("close", () => clearTimeout(timer));
 	}
-}
-
-/** How the body behind these headers is framed. */
-export function formatOf(headers: readonly string[]): ReplyFormat {
-	return replyFormatOf(firstOf(headers, "content-type"));
-}
-
-/** The first value of a header. */
-function firstOf(
-	headers: readonly string[],
-	wanted: string,
-): string | undefined {
-	for (let at = 0; at < headers.length; at += 2)
-		if (headers[at] === wanted) return headers[at + 1];
-	return undefined;
-}
-
-/** @param length of a body that is not Ollama's own */
-function forwardedHeaders(
-	headers: readonly string[],
-	status: number,
-	length: number | undefined,
-): string[] {
-	const forwarded: string[] = [];
-	// RFC 9110, 8.6: a 204 must not have a length.
-	const dropsLength = length !== undefined || status === 204;
-	let options: Set<string> | undefined;
-	for (let at = 0; at < headers.length; at += 2)
-		if (headers[at] === "connection") {
-			options ??= new Set();
-			for (const option of (headers[at + 1] ?? "")
-				.toLowerCase()
-				.split(/[\s,]+/))
-				options.add(option);
-		}
-	for (let at = 0; at < headers.length; at += 2) {
-		const name = headers[at] ?? "";
-		if (
-			notForwarded.has(name) ||
-			options?.has(name) === true ||
-			(dropsLength && name === "content-length") ||
-			name.startsWith("x-accel-") ||
-			name.startsWith("access-control-") ||
-			name.startsWith("ratelimit-")
-		)
-			continue;
-		forwarded.push(name, headers[at + 1] ?? "");
-	}
-	if (length !== undefined) forwarded.push("content-length", String(length));
-	return forwarded;
 }
