@@ -1,3 +1,4 @@
+import { bridgesVariable } from "../config/bridges.ts";
 import { defaultConfigPath } from "../config/load.ts";
 import { Finding } from "../errors.ts";
 import { startDaemon } from "../gate/daemon.ts";
@@ -57,7 +58,7 @@ Example: llamagate serve --config /etc/llamagate/config.json
 		process.on("SIGHUP", () => reload());
 
 		const daemon = await startDaemon(
-			() => loadRules(values.config),
+			() => loadRules(values.config, process.env[bridgesVariable]),
 			sink,
 		).catch(async (error: unknown) => {
 			throw error instanceof ListenError

@@ -9,6 +9,8 @@ export type StateTarget =
 			readonly host: string;
 			readonly port: number;
 			readonly tls: boolean;
+			/** The socket that leads there, where there is no network; see bridges.ts. */
+			readonly bridge?: string;
 	  }
 	| { readonly kind: "unix"; readonly socketPath: string };
 

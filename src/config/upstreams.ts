@@ -12,7 +12,13 @@ import { quote } from "./strictJson.ts";
 
 /** Where a server of models is reached. `host` is what its Host header must say. */
 export type Upstream =
-	| { readonly kind: "tcp"; readonly host: string; readonly port: number }
+	| {
+			readonly kind: "tcp";
+			readonly host: string;
+			readonly port: number;
+			/** The socket that leads there, where there is no network; see bridges.ts. */
+			readonly bridge?: string;
+	  }
 	| { readonly kind: "unix"; readonly socketPath: string };
 
 /** What a host speaks: all of Ollama's calls, or those below /v1 alone. */

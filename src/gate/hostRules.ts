@@ -72,6 +72,8 @@ async function whereOutside(
 ): Promise<string | undefined> {
 	if (
 		target.kind === "unix" ||
+		// Where it led when its bridge was made is where it leads.
+		target.bridge !== undefined ||
 		isOnThisMachine(target) ||
 		parseAddress(target.host) !== undefined
 	)

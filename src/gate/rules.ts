@@ -1,4 +1,5 @@
 import path from "node:path";
+import { withBridges } from "../config/bridges.ts";
 import { loadConfig, type Settings, typed } from "../config/load.ts";
 import { BadFileError } from "../errors.ts";
 import { type KeyEntry, loadKeys } from "../keys/keyFile.ts";
@@ -28,10 +29,15 @@ export interface Rules {
 /**
  * Reads the configuration, and the keys and the certificate that it names.
  *
+ * @param bridges the folder of the bridges by which a gate without a network
+ *   reaches other hosts
  * @throws {BadFileError} if one of them would not load
  */
-export async function loadRules(configFile: string): Promise<Rules> {
-	const settings = await loadConfig(configFile);
+export async function loadRules(
+	configFile: string,
+	bridges?: string,
+): Promise<Rules> {
+	const settings = withBridges(await loadConfig(configFile), bridges);
 	const { tls, identity } = settings;
 	const certificate =
 		tls?.kind === "files"

@@ -21,7 +21,8 @@ const lookup = tailnetLookup();
 /** What `net.connect` is told of an Ollama. */
 export function placeOf(target: Settings["upstream"]["target"]) {
 	if (target.kind === "unix") return { path: target.socketPath };
-	const { host, port } = target;
+	const { host, port, bridge } = target;
+	if (bridge !== undefined) return { path: bridge };
 	return parseAddress(host) === undefined
 		? { host, port, noDelay: true, lookup }
 		: { host, port, noDelay: true };

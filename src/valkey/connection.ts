@@ -299,10 +299,14 @@ export function clientOptions(
 	return {
 		...(target.kind === "unix"
 			? { path: target.socketPath }
-			: { host: target.host, port: target.port, family: 0 }),
+			: target.bridge !== undefined
+				? { path: target.bridge }
+				: { host: target.host, port: target.port, family: 0 }),
 		...(target.kind === "tcp" &&
 			target.tls && {
 				tls: {
+					// Through a bridge, too, the certificate must be that host's.
+					host: target.host,
 					// A certificate may be for an address, which is not a name to ask for.
 					...(/^[\d.]+$|:/.test(target.host)
 						? {}

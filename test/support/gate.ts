@@ -73,6 +73,8 @@ export interface GateOptions {
 	readonly logFile?: string;
 	/** A command that runs the command that follows it, for a process of its own. */
 	readonly launcher?: readonly string[];
+	/** The folder of the bridges by which it reaches what its configuration names, of `startGate`; by default it has a network. */
+	readonly bridges?: string;
 	/** Put this upstream behind the gate instead of a stand-in of its own. */
 	readonly upstreamUrl?: string;
 }
@@ -187,9 +189,10 @@ export async function startGate(
 ): Promise<TestGate & { daemon: Daemon }> {
 	const files = await prepare(t, options);
 	const { log, write, logged } = collectLog();
-	const daemon = await startDaemon(() => loadRules(files.configFile), {
-		write,
-	});
+	const daemon = await startDaemon(
+		() => loadRules(files.configFile, options.bridges),
+		{ write },
+	);
 	t.teardown(() => daemon.stop());
 	const [address = ""] = daemon.bound();
 	return {

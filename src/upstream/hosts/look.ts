@@ -74,7 +74,7 @@ async function readModels(host: Host): Promise<Catalog | HostEvent> {
 
 /** A good answer, or what else it says of the host. */
 async function askHost(
-	{ asking }: Host,
+	{ asking, settings: { target } }: Host,
 	path: string,
 	maxBytes: number,
 ): Promise<
@@ -83,7 +83,26 @@ async function askHost(
 > {
 	const answer = await ask(asking, path, { timeoutMs: answerMs, maxBytes });
 	if (answer.kind === "answer" && answer.status === 200) return answer;
-	return { kind: "event", event: describe(answer, path) };
+	const isBridged = target.kind === "tcp" && target.bridge !== undefined;
+	return {
+		kind: "event",
+		event: describe(isBridged ? acrossBridge(answer) : answer, path),
+	};
+}
+
+/** A bridge takes every connection, and closes those that come to nothing at its other end. */
+function acrossBridge(answer: Answer): Answer {
+	if (answer.kind !== "failed") return answer;
+	const { kind, detail } = answer.fault;
+	const why =
+		kind === "died"
+			? "its bridge finds nobody there"
+			: ["ENOENT", "ECONNREFUSED"].includes(detail)
+				? "no bridge leads there; run: sudo llamagate setup --only bridges"
+				: undefined;
+	return why === undefined
+		? answer
+		: { kind: "failed", fault: { kind: "unreachable", detail: why } };
 }
 
 function isCatalog(read: Catalog | HostEvent): read is Catalog {
