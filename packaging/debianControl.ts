@@ -41,7 +41,7 @@ export function writeControl(
 	};
 	const fill = (name: string) =>
 		readFileSync(template(name), "utf8")
-			.replaceAll("@UNITS@", unitsOf(tree).join(" "))
+			.replaceAll("@UNITS@", unitsOf(tree).filter(isNoTemplate).join(" "))
 			.replace("@VERSION@", debianVersion)
 			.replace("@ARCHITECTURE@", architecture)
 			.replace("@INSTALLED_SIZE@", String(sizeKib));
@@ -55,6 +55,11 @@ export function writeControl(
 	);
 	for (const script of ["postinst", "prerm", "postrm"])
 		write(script, fill(script), 0o755);
+}
+
+/** A template is no unit that could be stopped: its instances are. */
+function isNoTemplate(unit: string): boolean {
+	return !unit.includes("@");
 }
 
 /** The digest that dpkg --verify compares; it guards against accidents only. */

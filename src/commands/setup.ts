@@ -247,7 +247,9 @@ async function lockHost(
 		const proofs = failure === undefined ? await step.prove() : [];
 		own.proofs = proofs;
 		for (const proof of proofs)
-			say(`  ${mark(proof.ok)} ${visible(proof.says)}\n`);
+			say(
+				`  ${proof.isPending ? styleText("yellow", "..") : mark(proof.ok)} ${visible(proof.says)}\n`,
+			);
 		const broken = proofs.find(({ ok }) => !ok);
 		if (failure === undefined && broken === undefined) {
 			if (inspection.state === "todo") own.state = "changed";

@@ -1,5 +1,6 @@
 import type { Examination } from "../doctor/check.ts";
 import { bootExaminations } from "./boot/checks.ts";
+import { bridgeExaminations } from "./bridges/checks.ts";
 import { fail2banExaminations } from "./fail2ban/checks.ts";
 import { firewallExaminations } from "./firewall/checks.ts";
 import { gateExaminations } from "./gate/checks.ts";
@@ -12,6 +13,7 @@ import { tailscaleExaminations } from "./tailscale/checks.ts";
 export const examinations: readonly Examination[] = [
 	...ollamaExaminations,
 	...gateExaminations,
+	...bridgeExaminations,
 	...tailscaleExaminations,
 	...firewallExaminations,
 	...openWebUiExaminations,

@@ -1,5 +1,6 @@
 import type { Step } from "../setup/step.ts";
 import type { Installation } from "../system/installation.ts";
+import { bridges } from "./bridges/step.ts";
 import { fail2ban } from "./fail2ban/step.ts";
 import { ufw } from "./firewall/step.ts";
 import { account } from "./gate/accountStep.ts";
@@ -28,6 +29,7 @@ export function allSteps(
 		account(installation, keyName, parallel),
 		ollama(installation, { noCloud, parallel }),
 		gate(installation),
+		bridges(installation),
 		ufw(),
 		tailscale(),
 		openWebUi(),

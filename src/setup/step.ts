@@ -3,6 +3,7 @@ export const stepIds = [
 	"account",
 	"ollama",
 	"gate",
+	"bridges",
 	"ufw",
 	"tailscale",
 	"open-webui",
@@ -102,6 +103,8 @@ export interface Proof {
 	readonly ok: boolean;
 	/** What was seen. */
 	readonly says: string;
+	/** It shows later: another machine may be off now, which is no fault of this one. */
+	readonly isPending?: boolean;
 	/** What to do where it is not as it should be. */
 	readonly advice?: string;
 }

@@ -72,6 +72,7 @@ t.test("the gate on a booted host", booting(), async (t) => {
 			"gate.certificate": "absent",
 			"gate.watchdog": "ok",
 			"gate.version": "ok",
+			"gate.bridges": "absent",
 		});
 		const nobodys = await examine(host, ["gate"], asNobody);
 		t.strictSame(

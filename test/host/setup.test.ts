@@ -145,6 +145,7 @@ t.test(
 			account: "changed",
 			ollama: "changed",
 			gate: "changed",
+			bridges: "absent",
 			ufw: "changed",
 			tailscale: "done",
 			"open-webui": "changed",

@@ -75,6 +75,32 @@ t.test(
 			"a second run has nothing to do",
 		);
 
+		await host.sh(
+			"cp -a /etc/llamagate/config.json /etc/llamagate/config.json.mine",
+		);
+		const upstreams = [{ name: "here", url: "http://127.0.0.1:11434" }];
+		await host.sh(
+			`echo '${JSON.stringify({ upstreams, admin: { metrics: "off" } })}' >/etc/llamagate/config.json`,
+		);
+		const bridged = await runSetup(host, "--yes", "--only", "bridges");
+		t.match(bridged.report.steps[0]?.proofs, [
+			{ ok: true, says: /leads to 127\.0\.0\.1:11434/ },
+			{ ok: true, says: /^here .* answers/ },
+		]);
+		t.equal(
+			(await ask(peer, gateV4, { key: report.key ?? "" })).status,
+			200,
+			"by a bridge of units that setup has written",
+		);
+		await host.sh(
+			"mv /etc/llamagate/config.json.mine /etc/llamagate/config.json",
+		);
+		const gone = await runSetup(host, "--yes", "--only", "bridges");
+		t.match(
+			gone.report.steps[0]?.actions.join("\n"),
+			/rm -rf .*llamagate-bridge@/,
+		);
+
 		const undone = await host.run("llamagate", "setup", "--undo", "--yes");
 		t.equal(undone.code, 0, undone.stdout + undone.stderr);
 		t.equal(await withoutBackups(host), before, "byte for byte as before");

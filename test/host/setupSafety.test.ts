@@ -449,6 +449,7 @@ t.test("on a host", booting(), async (t) => {
 			account: "todo",
 			ollama: "absent",
 			gate: "todo",
+			bridges: "absent",
 			ufw: "todo",
 			tailscale: "absent",
 			"open-webui": "absent",

@@ -1,5 +1,6 @@
 import { stat } from "node:fs/promises";
 import path from "node:path";
+import { loadConfig } from "../../config/load.ts";
 import { formatMode } from "../../config/readConfig.ts";
 import {
 	absent,
@@ -9,22 +10,27 @@ import {
 	type Patient,
 	unknown,
 } from "../../doctor/check.ts";
-import { loadRules } from "../../gate/rules.ts";
+import { BadFileError } from "../../errors.ts";
 import { runProgram } from "../../system/run.ts";
+import { secretsOf } from "../bridges/secrets.ts";
 
 /** Where the gate's files are; the keys file where the configuration says, if it can be read. */
-export async function filesOf({
-	configFile,
-	installation,
-}: Patient): Promise<{ readonly config: string; readonly keys: string }> {
-	const keys = await loadRules(configFile).then(
-		({ settings }) => settings.keysFile,
-		() => undefined,
-	);
+export async function filesOf({ configFile, installation }: Patient): Promise<{
+	readonly config: string;
+	readonly keys: string;
+	/** What opens other hosts and Valkey. */
+	readonly secrets: readonly string[];
+}> {
+	const settings = await loadConfig(configFile).catch((error: unknown) => {
+		if (error instanceof BadFileError) return undefined;
+		throw error;
+	});
 	return {
 		config: configFile,
+		secrets:
+			settings === undefined ? [] : secretsOf(settings).map(({ file }) => file),
 		keys:
-			keys ??
+			settings?.keysFile ??
 			(configFile === installation.configFile
 				? installation.keysFile
 				: path.join(path.dirname(configFile), "keys.json")),
@@ -39,9 +45,9 @@ export function exists(file: string): Promise<boolean> {
 }
 
 export async function examineFiles(patient: Patient): Promise<Outcome> {
-	const { config, keys } = await filesOf(patient);
+	const { config, keys, secrets } = await filesOf(patient);
 	const found = await Promise.all(
-		[path.dirname(config), config, keys].map(async (file) => ({
+		[path.dirname(config), config, keys, ...secrets].map(async (file) => ({
 			file,
 			stats: await stat(file).catch(({ code }: NodeJS.ErrnoException) => code),
 		})),

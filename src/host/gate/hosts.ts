@@ -1,3 +1,4 @@
+import { bridgesVariable } from "../../config/bridges.ts";
 import {
 	absent,
 	finding,
@@ -9,13 +10,20 @@ import {
 } from "../../doctor/check.ts";
 import { BadFileError } from "../../errors.ts";
 import { loadRules } from "../../gate/rules.ts";
+import { lookUpUnit } from "../../system/units.ts";
 import { type Tried, tryOut } from "../../upstream/hosts/tryOut.ts";
+import { gateService } from "./inspect.ts";
 
 /** Every host, asked once; why it cannot be; or `undefined` where there is one Ollama. */
 const tried = oncePerLook(
 	async ({ configFile }): Promise<readonly Tried[] | string | undefined> => {
 		try {
-			const { settings, hostKeys } = await loadRules(configFile);
+			// As the gate itself does: what only root reaches helps nobody.
+			const unit = await lookUpUnit(gateService);
+			const { settings, hostKeys } = await loadRules(
+				configFile,
+				unit?.environment.get(bridgesVariable),
+			);
 			return (
 				settings.hosts &&
 				(await Promise.all(

@@ -1,0 +1,158 @@
+import t from "tap";
+import { parseConfig } from "../../src/config/load.ts";
+import {
+	type BridgeLook,
+	judgeBridges,
+} from "../../src/host/bridges/checks.ts";
+import {
+	dropInOf,
+	findAddress,
+	type Resolve,
+	type WantedBridge,
+	wantedBridges,
+} from "../../src/host/bridges/inspect.ts";
+import { parseProperties } from "../../src/system/units.ts";
+
+const wanted: WantedBridge = {
+	name: "minipc-11434",
+	host: "minipc",
+	port: 11434,
+	whose: "minipc (http://minipc:11434)",
+	isEncrypted: false,
+};
+const address = "100.101.102.103";
+const good: BridgeLook = {
+	wanted,
+	found: { kind: "address", address },
+	trouble: undefined,
+	made: {
+		name: wanted.name,
+		dropIn: dropInOf(wanted, address),
+		isEnabled: true,
+		isActive: true,
+		address: `${address}:11434`,
+		foreignDropIns: [],
+		service: parseProperties(
+			`ActiveState=inactive\nIPAddressAllow=${address}/32\nIPAddressDeny=::/0 0.0.0.0/0\n`,
+		),
+	},
+};
+
+t.test("each address takes one bridge, and sockets take none", async (t) => {
+	const settings = (config: object) =>
+		parseConfig(JSON.stringify(config), "/etc/llamagate/config.json");
+	t.strictSame(
+		wantedBridges(
+			settings({
+				upstreams: [
+					{ name: "here", url: "unix:/run/llamagate-ollama/ollama.sock" },
+					{ name: "minipc", url: "http://minipc:11434", keyFile: "k" },
+					{ name: "vllm", url: "http://127.0.0.1:8000", kind: "openai" },
+				],
+				state: { url: "valkeys://valkey.example", passwordFile: "p" },
+			}),
+		).map(({ name, isEncrypted }) => [name, isEncrypted]),
+		[
+			["minipc-11434", false],
+			["127.0.0.1-8000", false],
+			["valkey.example-6379", true],
+		],
+	);
+	t.match(wantedBridges(settings({})), [{ name: "127.0.0.1-11434" }]);
+});
+
+t.test("a bridge leads into the tailnet, or where TLS holds", async (t) => {
+	const leads =
+		(...found: string[]): Resolve =>
+		async () =>
+			found;
+	const find = (resolve: Resolve, more: Partial<WantedBridge> = {}) =>
+		findAddress({ ...wanted, ...more }, resolve);
+	t.strictSame(await find(leads("fd7a:115c:a1e0::7", address)), {
+		kind: "address",
+		address,
+	});
+	for (const elsewhere of ["192.168.1.9", "127.0.0.1", "2001:db8::1"])
+		t.match(
+			await find(leads(address, elsewhere)),
+			{
+				kind: "refused",
+				why: /use that host's name or address in the tailnet/,
+			},
+			elsewhere,
+		);
+	t.match(await find(leads("192.0.2.1"), { isEncrypted: true }), {
+		kind: "address",
+		address: "192.0.2.1",
+	});
+	t.match(await find(leads(), { host: "127.0.0.1" }), {
+		kind: "address",
+		address: "127.0.0.1",
+	});
+	t.match(
+		await find(async () => {
+			throw Object.assign(new Error(), { code: "ENOTFOUND" });
+		}),
+		{ kind: "not found", why: /minipc is not found \(ENOTFOUND\)/ },
+	);
+	t.match(await find(leads()), { kind: "not found", why: /no address/ });
+	for (const name of ["mini~pc-11434", `${"a".repeat(80)}-1`])
+		t.match(await find(leads(address), { name }), {
+			kind: "refused",
+			why: /write that host's address/,
+		});
+});
+
+t.test("doctor judges bridges by what is in force", async (t) => {
+	t.match(judgeBridges([good], [], true), { state: "ok" });
+	t.match(judgeBridges([good], [], undefined), { state: "ok" });
+	const judged = (look: Partial<BridgeLook>, made: object = {}) =>
+		judgeBridges(
+			[
+				{
+					...good,
+					...look,
+					...(good.made && { made: { ...good.made, ...made } }),
+				},
+			],
+			[],
+			true,
+		);
+	t.match(judged({ trouble: "others may open it" }), {
+		state: "finding",
+		evidence: ["minipc (http://minipc:11434): others may open it"],
+	});
+	t.match(judged({}, { isActive: false }).evidence, [/does not run$/]);
+	t.match(judged({}, { isEnabled: false }).evidence, [/not start at boot$/]);
+	t.match(judged({}, { dropIn: undefined }).evidence, [/no bridge to it yet/]);
+	t.match(judged({}, { address: "" }).evidence, [/leads to no address, and/]);
+	t.match(judged({ found: { kind: "refused", why: "outside" } }).evidence, [
+		/outside/,
+	]);
+	t.match(
+		judged({ found: { kind: "not found", why: "no name" } }),
+		{ state: "ok" },
+		"a name that nobody tells now says nothing of the bridge",
+	);
+	const service = (text: string) => ({ service: parseProperties(text) });
+	t.match(judged({}, service("IPAddressAllow=100.64.0.0/10\n")).evidence, [
+		/may reach 100\.64\.0\.0\/10, and is to reach 100\.101\.102\.103 alone/,
+	]);
+	t.match(judged({}, service("IPAddressDeny=\n")).evidence, [
+		/may reach any address/,
+	]);
+	t.match(judged({}, service("ActiveState=failed\n")).evidence, [/has failed/]);
+	t.match(judged({}, { foreignDropIns: ["/etc/zz.conf"] }), {
+		state: "finding",
+		fix: "sudo rm /etc/zz.conf && sudo systemctl daemon-reload && sudo llamagate setup --only bridges",
+	});
+	t.match(judgeBridges([good], ["old-11434"], true), {
+		state: "finding",
+		severity: "warn",
+		evidence: [/^llamagate-bridge@old-11434\.socket leads to a place/],
+	});
+	t.match(judgeBridges([good], [], false), {
+		state: "finding",
+		fix: /systemctl restart llamagate$/,
+	});
+});
