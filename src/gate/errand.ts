@@ -31,6 +31,9 @@ export interface Carrier {
 	maySendAgain(isKept: boolean): boolean;
 }
 
+/** What a gate says whose Ollama has broken off, or was silent; any other refusal comes before work. */
+const brokeOff = new Set([502, 504]);
+
 /** Where a request goes, of several hosts, and step 6b: when. */
 export class Errand implements Turn {
 	/** Its place in the queue, where there is one. */
@@ -137,8 +140,10 @@ export class Errand implements Turn {
 	/**
 	 * Goes on at another host, once at each, where nothing of a reply has come and
 	 * what was sent can be sent again. Returns false if it cannot.
+	 *
+	 * @param hasWorked whether the host may have worked for it since it was sent
 	 */
-	moveOn(): boolean {
+	moveOn(hasWorked = this.#fault !== "unreachable"): boolean {
 		if (
 			!this.#isPlaced ||
 			this.#exchange.ended ||
@@ -153,9 +158,12 @@ export class Errand implements Turn {
 		this.isWaiting = false;
 		ticket?.end(faultOf(this.#fault));
 		this.#fault = undefined;
-		// What the other has spent is charged to nobody, nor is what it waits for now.
+		const { replyHeaders, dispatchedAtMs } = this.#exchange;
+		// A prompt that brings one host down after the other costs what it took of each.
+		if (hasWorked && dispatchedAtMs !== undefined)
+			this.#exchange.lostMs += performance.now() - dispatchedAtMs;
+		// While it waits for the next it runs nowhere.
 		this.#exchange.dispatchedAtMs = undefined;
-		const { replyHeaders } = this.#exchange;
 		const at = replyHeaders.indexOf(queueHeader);
 		if (at !== -1) replyHeaders.splice(at, 2);
 		this.#wait();
@@ -173,7 +181,7 @@ export class Errand implements Turn {
 		// What this says of the host may have moved all that was with it, and this too.
 		if (this.host !== host) return false;
 		if (verdict !== "pass") {
-			if (this.moveOn()) return false;
+			if (this.moveOn(brokeOff.has(status))) return false;
 			if (verdict !== "elsewhere") {
 				this.#carrier.refuse(verdict);
 				return false;

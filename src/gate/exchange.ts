@@ -69,6 +69,8 @@ export class Exchange {
 	upstream: string | undefined;
 	/** When it was sent to Ollama; `performance.now()`. */
 	dispatchedAtMs: number | undefined;
+	/** How long hosts worked for it that then failed it, in milliseconds. */
+	lostMs = 0;
 	usage: Usage | undefined;
 	/** How long it has waited for its turn, where it had to have one. */
 	queueMs: number | undefined;

@@ -9,7 +9,7 @@ import { userOf } from "./user.ts";
  * Ollama tells its times at the end of its own routes' replies. For the others,
  * and for a stream that was left or cut, the GPU counts as busy from the
  * dispatch to the end, less the load where that is known; tokens that nobody
- * counted are those that passed, one a piece.
+ * counted are those that passed, one a piece. Hosts that failed it worked for it too.
  */
 export function usageRecordOf(
 	exchange: Exchange,
@@ -40,10 +40,10 @@ export function usageRecordOf(
 }
 
 /** How long the GPU worked for it, in milliseconds. */
-function gpuMsOf({ usage, dispatchedAtMs }: Exchange): number {
+function gpuMsOf({ usage, dispatchedAtMs, lostMs }: Exchange): number {
 	if (usage?.promptMs !== undefined || usage?.evalMs !== undefined)
-		return (usage.promptMs ?? 0) + (usage.evalMs ?? 0);
-	if (dispatchedAtMs === undefined) return 0;
+		return lostMs + (usage.promptMs ?? 0) + (usage.evalMs ?? 0);
+	if (dispatchedAtMs === undefined) return lostMs;
 	const tookMs = performance.now() - dispatchedAtMs;
-	return Math.max(0, tookMs - (usage?.loadMs ?? 0));
+	return lostMs + Math.max(0, tookMs - (usage?.loadMs ?? 0));
 }

@@ -1,0 +1,119 @@
+import t from "tap";
+import type { KeyEntry } from "../../src/keys/keyFile.ts";
+import { digestOf } from "../../src/keys/newKey.ts";
+import type { Misbehaviour } from "../../src/ollama/standIn.ts";
+import { eventually, type TestGate, testKeys } from "../support/gate.ts";
+import { send, startHost, startWithHosts, statusOf } from "../support/hosts.ts";
+import { startPlainHost } from "../support/plainHost.ts";
+
+const key: KeyEntry = {
+	name: "user",
+	sha256: digestOf(testKeys.user),
+	budget: { gpu: "1h", per: "day" },
+};
+
+interface Teardown {
+	teardown(action: () => unknown): unknown;
+}
+
+/** Lets the clock of the gate, which runs in this process, jump. */
+function clockOf(t: Teardown) {
+	const now = performance.now.bind(performance);
+	let aheadMs = 0;
+	performance.now = () => now() + aheadMs;
+	t.teardown(() => {
+		performance.now = now;
+	});
+	return (ms: number) => {
+		aheadMs += ms;
+	};
+}
+
+const prompt = (gate: TestGate) =>
+	send(gate, {
+		key: testKeys.user,
+		body: { model: "qwen3:8b", messages: [], stream: false },
+	});
+
+/** Seconds of the GPU that the key was charged. */
+async function charged(gate: TestGate): Promise<number> {
+	const { budgets = [] } = await statusOf(gate);
+	const [budget] = budgets;
+	if (budget === undefined) throw new Error("there is no budget");
+	return (budget.used.gpuMs ?? 0) / 1_000;
+}
+
+/** Two hosts, of which the first takes prompts and does so with them, and the second answers. */
+async function startTwo(t: Teardown, first: Misbehaviour) {
+	const a = await startHost(t, "a", {
+		misbehave: ({ method }) => (method === "POST" ? first : undefined),
+	});
+	const b = await startHost(t, "b");
+	const upstreams = [
+		{ name: "a", url: a.url, weight: 10 },
+		{ name: "b", url: b.url },
+	];
+	const gate = await startWithHosts(t, upstreams, { keys: [key] });
+	return { a, b, gate };
+}
+
+t.test("the time at a host that then failed is charged", async (t) => {
+	const pass = clockOf(t);
+	const { a, b, gate } = await startTwo(t, "hang");
+	const asked = prompt(gate);
+	await eventually(() => a.prompts() === 1);
+	pass(40_000);
+	await a.kill();
+	t.equal((await asked).status, 200);
+	t.equal(b.prompts(), 1);
+	await eventually(async () => (await charged(gate)) >= 40);
+	t.ok((await charged(gate)) < 60, "and that of the other as ever");
+});
+
+t.test("of a host that cannot be reached nothing is", async (t) => {
+	const { a, b, gate } = await startTwo(t, "hang");
+	await a.kill();
+	t.equal((await prompt(gate)).status, 200);
+	t.equal(b.prompts(), 1);
+	await gate.logged(({ msg }) => msg === "request");
+	t.ok((await charged(gate)) < 5);
+});
+
+for (const [status, isCharged] of [
+	[503, false],
+	[429, false],
+	[502, true],
+	[504, true],
+] as const)
+	t.test(
+		`what another gate refuses with ${status} ${isCharged ? "was worked on" : "was not"}`,
+		async (t) => {
+			const pass = clockOf(t);
+			const answer = { status: 200, body: { done: true } };
+			const a = await startPlainHost(t, ["m:1"], () => {
+				pass(40_000);
+				return { status, body: { error: "no" } };
+			});
+			const b = await startPlainHost(t, ["m:1"], () => answer);
+			const keyFile = "k";
+			const gate = await startWithHosts(
+				t,
+				[
+					{ name: "a", url: a.url, keyFile, weight: 10 },
+					{ name: "b", url: b.url, keyFile },
+				],
+				{ keys: [key], files: { [keyFile]: `lg_${"ab".repeat(32)}\n` } },
+			);
+			const body = { model: "m:1", messages: [], stream: false };
+			const reply = await send(gate, { key: testKeys.user, body });
+			t.equal(reply.status, 200);
+			await reply.text();
+			t.strictSame([a.prompts.length, b.prompts.length], [1, 1]);
+			await gate.logged(({ msg }) => msg === "request");
+			const seconds = await charged(gate);
+			t.ok(
+				isCharged ? seconds >= 40 && seconds < 60 : seconds < 20,
+				`${seconds}`,
+			);
+		},
+	);
