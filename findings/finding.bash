@@ -171,3 +171,11 @@ policy_check() {
 	printf '%s' "$1" >"$lab/asked.hujson"
 	{ headscale policy check --file "$lab/asked.hujson" 2>&1 || true; } | paste -sd ' ' | sed 's/^Error: rpc error: code = InvalidArgument desc = //'
 }
+
+# register NAME USER: a node of theirs, which no machine stands behind.
+register() {
+	local id
+	id=hskey-authreq-$(node -p 'require("crypto").randomBytes(12).toString("hex")')
+	headscale debug create-node --name "$1" --user "$2" --key "$id" >/dev/null
+	headscale auth register --user "$2" --auth-id "$id" >/dev/null
+}

@@ -15,8 +15,10 @@ import { execFileSync } from "node:child_process";
 import { Ollama } from "ollama";
 import OpenAI from "openai";
 const [, , host, pid] = process.argv;
-const messages = [{ role: "user", content: "Count to a thousand." }];
-const options = { num_predict: 2000, stop: ["never"] };
+const messages = [{ role: "user", content: "Tell me a long story." }];
+// Otherwise it may be at its end before it is killed.
+const sampling = { temperature: 0, seed: 1 };
+const options = { num_predict: 2000, ...sampling };
 async function told(stream) {
 	let isFirst = true;
 	let reason;
@@ -35,7 +37,7 @@ async function told(stream) {
 const native = await told(new Ollama({ host }).chat({ model: "smol", messages, options, stream: true }));
 const openai = await told(
 	new OpenAI({ apiKey: "none", baseURL: `${host}/v1` }).chat.completions.create({
-		model: "smol", messages, stop: ["never"], max_tokens: 2000, stream: true,
+		model: "smol", messages, ...sampling, max_tokens: 2000, stream: true,
 	}),
 );
 console.log(`ollama-js ${native}; openai-node ${openai}`);
