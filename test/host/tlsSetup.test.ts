@@ -7,6 +7,7 @@ import {
 	stateFile,
 	writeState,
 } from "../support/hostStandIns/tailscaleState.ts";
+import { ask, becomes, gateV4 } from "../support/namespaces.ts";
 import { fingerprint, runSetup } from "../support/setupHost.ts";
 
 t.test(
@@ -50,6 +51,13 @@ t.test(
 				proofs: [{ ok: true, says: new RegExp(`speaks HTTPS as ${ownName},`) }],
 			},
 		]);
+		const peer = await host.plugTailnet();
+		const { key: first = "" } = made.report;
+		const status = async (key?: string) =>
+			(await ask(peer, gateV4, { authority, ...(key && { key }) })).status;
+		await becomes(t, () => status(first), 200, "another device by HTTPS");
+		t.equal(await status(), 401, "nobody without a key");
+
 		const again = await runSetup(host, "--yes", "--tls", "tailscale");
 		t.match(again.report.steps, [{ state: "done" }]);
 

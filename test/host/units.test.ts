@@ -2,6 +2,11 @@ import { once } from "node:events";
 import t from "tap";
 import { digestOf } from "../../src/keys/newKey.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
+import {
+	type Authority,
+	type IssuedPair,
+	makeAuthority,
+} from "../support/certificates.ts";
 import { eventually, type testEntries, testKeys } from "../support/gate.ts";
 import {
 	ask,
@@ -133,6 +138,62 @@ t.test("the gate as a unit of a booted host", booting(), async (t) => {
 			await host.must("llamagate", "keys", "revoke", "phone");
 			t.equal(await status(phone), 401);
 			await stream.seen(({ error }) => error !== undefined);
+		},
+	);
+
+	await t.test(
+		"with the files of listen.tls it speaks HTTPS on systemd's sockets, and a renewed pair is taken over while a stream goes on",
+		async (t) => {
+			const [first, renewed] = [await makeAuthority(t), await makeAuthority(t)];
+			const statusFor = async (authority: Authority) =>
+				(await ask(peer, gateV4, { key, authority })).status;
+			// As docs/https.md has it.
+			const install = async ({ cert, key }: IssuedPair) => {
+				await host.write("/root/fullchain.pem", cert);
+				await host.write("/root/privkey.pem", key);
+				await host.sh(`cd /root
+					install -m 0644 -o root -g root fullchain.pem /etc/llamagate/gate.crt
+					install -m 0640 -o root -g llamagate privkey.pem /etc/llamagate/gate.key`);
+			};
+			await install(await first.issue());
+			const tls = { certFile: "gate.crt", keyFile: "gate.key" };
+			await host.write(
+				configFile,
+				JSON.stringify({ ...JSON.parse(goodConfig), listen: { tls } }),
+				0o640,
+			);
+			await host.sh("llamagate check && llamagate reload");
+			t.equal(await statusFor(first), 200);
+			t.match(await ask(peer, gateV4, { key }), {
+				status: 400,
+				body: "https://",
+			});
+			const pid = await property("MainPID");
+			const stream = startStream(peer, gateV4, key, first);
+			await stream.seen((_, index) => index === 1);
+
+			const other = await renewed.issue();
+			await install({ ...other, cert: (await renewed.issue()).cert });
+			const refused = await host.run("systemctl", "reload", unit);
+			t.not(refused.code, 0, "a key of another certificate is refused");
+			t.equal(await statusFor(first), 200, "what was in force stays so");
+
+			await install(other);
+			await host.must("systemctl", "reload", unit);
+			t.equal(await statusFor(renewed), 200);
+			t.equal(await statusFor(first), 0, "the one before is gone");
+			const told = stream.all.length;
+			await stream.seen((_, index) => index > told);
+			t.notOk(stream.all.some(({ error }) => error !== undefined));
+			t.equal(await property("MainPID"), pid, "in the same process");
+
+			stream.end();
+			await host.must("systemctl", "restart", unit);
+			await becomes(t, () => statusFor(renewed), 200, "after a restart too");
+
+			await host.write(configFile, goodConfig, 0o640);
+			await host.must("systemctl", "reload", unit);
+			t.equal(await status(key), 200, "and plain again");
 		},
 	);
 

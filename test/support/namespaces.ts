@@ -10,6 +10,7 @@ import path from "node:path";
 import type { Readable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
+import { type Authority, ownName } from "./certificates.ts";
 import {
 	type LogLine,
 	node,
@@ -340,11 +341,20 @@ export const curlExits = {
  * Asks a gate for the list of models.
  *
  * @param source which of the namespace's addresses it comes from
+ * @param authority asks by HTTPS, as who trusts it, for `ownName` at an IPv4 address
  */
 export async function ask(
 	from: Namespace,
 	hostPort: string,
-	{ key, source }: { readonly key?: string; readonly source?: string } = {},
+	{
+		key,
+		source,
+		authority,
+	}: {
+		readonly key?: string;
+		readonly source?: string;
+		readonly authority?: Authority | undefined;
+	} = {},
 ): Promise<Answer> {
 	const { code, stdout, stderr } = await from.run(
 		"curl",
@@ -352,7 +362,7 @@ export async function ask(
 		...["--write-out", "%{stderr}%{http_code} %{size_header} %{size_download}"],
 		...(source === undefined ? [] : ["--interface", source]),
 		...keyOptions(key),
-		`http://${hostPort}/api/tags`,
+		...placeOptions(hostPort, "/api/tags", authority),
 	);
 	const [status = 0, head = 0, body = 0] = stderr.split(" ").map(Number);
 	return { status, body: stdout, bytes: head + body, curlExit: code ?? 0 };
@@ -363,6 +373,7 @@ export function startStream(
 	from: Namespace,
 	hostPort: string,
 	key: string,
+	authority?: Authority,
 ): Lines<Record<string, unknown>> & { readonly end: () => void } {
 	const request = {
 		model: "qwen3:8b",
@@ -373,12 +384,26 @@ export function startStream(
 		"curl",
 		...["--silent", "--no-buffer", "--data", JSON.stringify(request)],
 		...keyOptions(key),
-		`http://${hostPort}/api/chat`,
+		...placeOptions(hostPort, "/api/chat", authority),
 	);
 	return {
 		...linesOf(child, (line) => JSON.parse(line) as Record<string, unknown>),
 		end: () => child.kill(),
 	};
+}
+
+function placeOptions(
+	hostPort: string,
+	path: string,
+	authority: Authority | undefined,
+): string[] {
+	if (authority === undefined) return [`http://${hostPort}${path}`];
+	const [host, port] = hostPort.split(":");
+	return [
+		...["--cacert", authority.caFile],
+		...["--resolve", `${ownName}:${port}:${host}`],
+		`https://${ownName}:${port}${path}`,
+	];
 }
 
 function keyOptions(key: string | undefined): string[] {
