@@ -1,4 +1,4 @@
-import type { Raise } from "../ledger/alarms/alarm.ts";
+import { dated, type Raise } from "../ledger/alarms/alarm.ts";
 import type { Log } from "../log.ts";
 import { CommonQueue } from "../queue/common.ts";
 import { NamedModels } from "../queue/namedModels.ts";
@@ -127,20 +127,22 @@ export class HostPool implements HostsOwner {
 	/** Tells the owner of a host that has gone for longer than a restart takes, and that it is back. */
 	#tellOf(host: Host, nowMs: number): void {
 		const { name, health, outage } = host;
+		const { all } = this.hosts;
 		const news = outage.look(health.state, nowMs);
-		if (news === undefined) return;
+		// One that a reload has taken out may still end what ran there.
+		if (news === undefined || !all.includes(host)) return;
 		if (news.kind === "down") {
-			const { all } = this.hosts;
 			const up = all.filter(({ health: { state } }) => state === "up").length;
 			const says = `the host "${name}" has been down for half a minute; ${up} of ${all.length} hosts are up`;
 			const facts = { upstream: name, why: health.why ?? null };
 			this.#log.error({ event: "upstream_down", ...facts }, says);
-			this.#raise("upstream_down", says, { host: name });
+			this.#raise("upstream_down", dated(says), { host: name });
 			return;
 		}
 		const says = `the host "${name}" is up again after ${formatAge(news.awayMs)}`;
 		this.#log.info({ event: "upstream_back", upstream: name }, says);
-		this.#raise("upstream_down", says, { host: name, isOver: true });
+		const about = { host: name, isOver: true } as const;
+		this.#raise("upstream_down", dated(says), about);
 	}
 
 	sweep(nowMs: number): void {

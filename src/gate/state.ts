@@ -1,5 +1,5 @@
 import type { Settings } from "../config/load.ts";
-import type { Raise } from "../ledger/alarms/alarm.ts";
+import { dated, type Raise } from "../ledger/alarms/alarm.ts";
 import { Budgets } from "../ledger/budgets.ts";
 import type { Log } from "../log.ts";
 import { ActiveSet } from "../net/activeSet.ts";
@@ -189,7 +189,7 @@ export class GateState {
 		if (!this.upstreamHealth.answered()) return;
 		const says = "Ollama answers requests again";
 		this.log.info({ event: "upstream_back" }, says);
-		this.raise("upstream_down", says, { isOver: true });
+		this.raise("upstream_down", dated(says), { isOver: true });
 	}
 
 	/** It could not be reached, broke off or was silent for too long. */
@@ -197,7 +197,7 @@ export class GateState {
 		if (!this.upstreamHealth.failed(performance.now())) return;
 		const says = "Ollama has answered no request for half a minute";
 		this.log.error({ event: "upstream_down" }, says);
-		this.raise("upstream_down", says);
+		this.raise("upstream_down", dated(says));
 	}
 
 	/** Logs a warning that an attacker could cause as often as it likes. */

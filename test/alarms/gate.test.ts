@@ -120,7 +120,10 @@ t.test("an owner is told of each subject, once", async (t) => {
 	await gate.daemon.reload();
 	t.equal(await ask(gate, testKeys.user), 200);
 	await receiver.got(5);
-	t.match(receiver.received[4]?.body.message, "Ollama answers requests again");
+	t.match(
+		receiver.received[4]?.body.message,
+		/^Ollama answers requests again \(\d{4}-.*Z\)$/,
+	);
 
 	for (let n = 0; n < 4; n += 1)
 		await ask(gate, `no-key-${n}-${"x".repeat(40)}`);
@@ -175,7 +178,7 @@ t.test(
 				{
 					title: /: workstation is down$/,
 					message:
-						'the host "workstation" has been down for half a minute; 1 of 2 hosts are up',
+						/^the host "workstation" has been down for half a minute; 1 of 2 hosts are up \(\d{4}-.*Z\)$/,
 					priority: 4,
 				},
 				{ title: /: minipc is down$/, message: /0 of 2 hosts are up/ },

@@ -23,6 +23,11 @@ export type Raise = (
 	about?: About,
 ) => void;
 
+/** A sentence with the time: the same is news when it happens again, and may be read an hour later. */
+export function dated(text: string): string {
+	return `${text} (${new Date().toISOString().slice(0, 19)}Z)`;
+}
+
 /** One may be longer, and is cut. */
 export const maxTextLength = 400;
 

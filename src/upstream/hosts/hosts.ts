@@ -33,6 +33,8 @@ export class Hosts {
 	readonly #conversations: Conversations;
 	readonly #limits: string;
 	readonly #keys: ReadonlyMap<string, string>;
+	/** Whom hosts tell: always the newest, also those that were there before it. */
+	readonly #told: { owner: HostsOwner };
 
 	/** @param before those in force until now; one whose entry is the same stays what it is */
 	constructor(
@@ -44,6 +46,9 @@ export class Hosts {
 	) {
 		this.#limits = JSON.stringify({ ...limits, target: undefined });
 		this.#keys = keys;
+		this.#told = before === undefined ? { owner } : before.#told;
+		this.#told.owner = owner;
+		const told = this.#told;
 		this.#conversations =
 			before === undefined ? new Conversations() : before.#conversations;
 		this.all = settings.map((entry) => {
@@ -56,13 +61,13 @@ export class Hosts {
 			return (
 				same ??
 				new Host(entry, limits, keys.get(entry.name), (host, was) =>
-					owner.changed(host, was),
+					told.owner.changed(host, was),
 				)
 			);
 		});
 		for (const host of this.all) {
 			const kept = before === undefined ? undefined : before.#probers.get(host);
-			const prober = kept ?? new Prober(host, () => owner.isHeard(host));
+			const prober = kept ?? new Prober(host, () => told.owner.isHeard(host));
 			this.#probers.set(host, prober);
 			if (kept === undefined) prober.soon();
 		}
