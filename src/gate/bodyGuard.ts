@@ -4,6 +4,7 @@ import { BodyScan, type ScanResult } from "../ollama/bodyScan.ts";
 import { FormScan } from "../ollama/formScan.ts";
 import {
 	checkOptions,
+	listsOfPrompts,
 	optionNames,
 	optionsBelowV1,
 	topOptions,
@@ -58,6 +59,10 @@ const watched = {
 	rules: new Lookout(byRules),
 	rulesAndTools: new Lookout({ ...byRules, toolTypes }),
 	rulesBelowV1: new Lookout(byRulesBelowV1),
+	rulesOfCompletions: new Lookout({
+		...byRulesBelowV1,
+		containers: listsOfPrompts,
+	}),
 	rulesAndToolsBelowV1: new Lookout({ ...byRulesBelowV1, toolTypes }),
 	tools: new Lookout({ fields: [], toolTypes }),
 	create: new Lookout({
@@ -68,6 +73,7 @@ const watched = {
 };
 
 const createRoute = "/api/create";
+const completionsRoute = "/v1/completions";
 
 /** The guard of a request's body, or `undefined` where no rule looks at it. */
 export function guardBody(
@@ -106,6 +112,8 @@ function watchedOf(key: Key, route: Route): Lookout | undefined {
 	if (key.models === undefined && key.options === undefined)
 		return spends ? watched.tools : undefined;
 	if (route.path === createRoute) return watched.create;
+	if (key.options !== undefined && route.path === completionsRoute)
+		return watched.rulesOfCompletions;
 	if (key.options !== undefined && route.path.startsWith("/v1/"))
 		return spends ? watched.rulesAndToolsBelowV1 : watched.rulesBelowV1;
 	return spends ? watched.rulesAndTools : watched.rules;

@@ -39,6 +39,7 @@ export const unwanted = 0;
 const asField = 1;
 const asMapped = 2;
 const asToolType = 3;
+const asContainer = 4;
 
 /** What is wrong with a body for what was found in it; `undefined` if nothing is. */
 type Problem = string | undefined;
@@ -139,7 +140,10 @@ export class BodyFinds {
 	/** A wanted value turns out to be an object or a list. */
 	#noteContainer(): Problem {
 		let problem: Problem;
-		if (this.wanted === asField && this.#field !== undefined)
+		if (
+			(this.wanted === asField || this.wanted === asContainer) &&
+			this.#field !== undefined
+		)
 			this.fields.set(this.#field.field, undefined);
 		else if (this.wanted === asMapped) problem = this.#noteMapped("");
 		this.#field = undefined;
@@ -169,7 +173,9 @@ export class BodyFinds {
 				: name.findFolded(this.#watched.fields);
 		if (found === undefined) return undefined;
 		this.#field = found;
-		this.wanted = asField;
+		this.wanted = this.#watched.containers.has(found.name)
+			? asContainer
+			: asField;
 		if (!name.isExactly(found))
 			return `the body has ${JSON.stringify(name.text)}, which Ollama takes for "${found.name}"; write it as that`;
 		return this.fields.has(found.field)
@@ -179,6 +185,11 @@ export class BodyFinds {
 
 	/** Whether only the text is wanted of the string that begins; else its bytes are kept. */
 	beginString(): boolean {
+		// A prompt may be long, and nothing of it is wanted.
+		if (this.wanted === asContainer) {
+			this.#field = undefined;
+			this.wanted = unwanted;
+		}
 		if (this.wanted > asField) return true;
 		this.#rawBytes = 0;
 		return false;

@@ -61,6 +61,10 @@ const otherNames: Readonly<Record<string, readonly string[]>> = {
 };
 /** How many answers are made there, each as long as one may be: OpenAI's, llama.cpp's, vLLM's. */
 const answerCounts = ["n", "n_cmpl", "best_of"];
+/** A list of it asks for an answer to each: llama.cpp's and vLLM's way, where Ollama takes a text alone (openai/openai.go:CompletionRequest). */
+const prompts = "prompt";
+/** What `checkOptions` wants to know of a body's prompt: that it is no plain text. */
+export const listsOfPrompts: readonly string[] = [prompts];
 /** Fields at the top of a body below /v1 that `checkOptions` looks at. */
 export const optionsBelowV1: readonly string[] = [
 	...Object.values(otherNames).flat(),
@@ -112,7 +116,7 @@ export function readOptionRules(
  * Whether the options of a body are within a key's rules.
  *
  * @param fields what the scan found: `keep_alive`, `options`, `options.num_ctx` …,
- *   and below /v1 what else sets the same (`optionsBelowV1`)
+ *   and below /v1 what else sets the same (`optionsBelowV1`, `listsOfPrompts`)
  */
 export function checkOptions(
 	keyName: string,
@@ -207,6 +211,11 @@ function checkAnswers(
 				`may ask for one answer at a time (${field}), as their length is limited (num_predict)`,
 			);
 	}
+	if (fields.has(prompts))
+		return forbidden(
+			keyName,
+			"may send one prompt at a time, as a text, as the length of answers is limited (num_predict)",
+		);
 	return undefined;
 }
 

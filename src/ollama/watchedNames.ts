@@ -7,6 +7,8 @@
 export interface Watched {
 	/** Fields at the top, whose value is wanted if it is not an object or list. */
 	readonly fields: readonly string[];
+	/** Fields at the top of which matters only that they hold an object or a list. */
+	readonly containers?: readonly string[];
 	/** Keys of the map `options`. */
 	readonly options?: readonly string[];
 	/** Fields at the top that hold maps of which every value is wanted: `files`. */
@@ -201,17 +203,25 @@ export class NameReader {
 /** `Watched`, prepared once for every body that it is looked for in. */
 export class WatchList {
 	readonly fields: NameTable;
+	readonly containers: ReadonlySet<string>;
 	readonly options: NameTable;
 	readonly maps: ReadonlySet<string>;
 	readonly toolTypes: readonly Uint8Array[];
 	readonly toolFields = new NameTable(["type"]);
 
-	constructor({ fields, options = [], maps = [], toolTypes = [] }: Watched) {
+	constructor({
+		fields,
+		containers = [],
+		options = [],
+		maps = [],
+		toolTypes = [],
+	}: Watched) {
 		const places = [
 			...(options.length > 0 ? ["options"] : []),
 			...(toolTypes.length > 0 ? ["tools"] : []),
 		];
-		this.fields = new NameTable([...fields, ...maps, ...places]);
+		this.fields = new NameTable([...fields, ...containers, ...maps, ...places]);
+		this.containers = new Set(containers);
 		this.options = new NameTable(options, "options.");
 		this.maps = new Set(maps);
 		this.toolTypes = toolTypes.map(bytesOf);

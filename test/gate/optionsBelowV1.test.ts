@@ -103,6 +103,34 @@ t.test("a host that speaks /v1 alone is held to them, too", async (t) => {
 	t.equal(host.prompts(), 1);
 });
 
+t.test("a list of prompts asks for as many answers", async (t) => {
+	const gate = await startGate(t, { keys: [limited] });
+	const path = "/v1/completions";
+	const lists = [["a", "b"], ["a"], [], [1, 2], [[1], [2]], { text: "a" }];
+	for (const prompt of lists)
+		t.match(
+			await ask(gate, { prompt }, path),
+			[403, /one prompt at a time, as a text/],
+			JSON.stringify(prompt),
+		);
+	const [status] = await ask(gate, { prompt: undefined, Prompt: ["a"] }, path);
+	t.equal(status, 400, "spelt otherwise");
+	t.equal(gate.standIn.calls.length, 0, "nothing of it reached Ollama");
+	for (const prompt of ["a", "a".repeat(100_000), '["a","b"]', null, 1])
+		t.equal((await ask(gate, { prompt, suffix: "b" }, path))[0], 200);
+	const more = { metadata: { prompt: ["a"] }, logit_bias: {} };
+	t.equal((await ask(gate, more, path))[0], 200, "only at the top");
+	t.equal(
+		(await ask(gate, { prompt: { id: "a" } }, "/v1/responses"))[0],
+		200,
+		"other calls have something else by that name",
+	);
+	const free: KeyEntry = { name: "free", sha256, models: ["qwen3:*"] };
+	await gate.writeKeys([free]);
+	await gate.daemon.reload();
+	t.equal((await ask(gate, { prompt: ["a", "b"] }, path))[0], 200);
+});
+
 t.test("what may not be set may not be set by another name", async (t) => {
 	const denying: KeyEntry = {
 		name: "denying",
