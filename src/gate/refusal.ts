@@ -97,9 +97,9 @@ export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 	const isStranger = connection.key === undefined;
 	if (isStranger && ++connection.refusals >= maxRefusals)
 		exchange.closing = true;
-	if (leaveBody(exchange)) exchange.closing = true;
 	// Anyone who expects leave to send a body may send the next request where it was due.
 	if (exchange.head.expect.length > 0) exchange.closing = true;
+	if (leaveBody(exchange)) exchange.closing = true;
 	headers.push(...exchange.connectionLines());
 	const isPlain =
 		!exchange.closing &&
@@ -147,24 +147,36 @@ export function endReply(res: ServerResponse, ended?: () => void): void {
  *
  * @returns whether that was so; the connection has to close behind the reply
  */
-export function leaveBody({
-	req,
-	head,
-	bytesIn,
-	connection,
-	credential,
-}: Exchange): boolean {
+export function leaveBody(exchange: Exchange): boolean {
+	const { req, head, bytesIn, connection, closing } = exchange;
 	if (connection.stopped) return true;
 	if (req.complete) return false;
-	if (bodyLengthOf(head) - bytesIn <= shortRestBytes) {
-		// Read to its end for the next request, and not kept until the reply has left.
-		req.resume();
-		return false;
+	if (bodyLengthOf(head) - bytesIn > shortRestBytes) {
+		lingerFor(exchange);
+		return true;
 	}
+	// Read to its end for the next request, and not kept until the reply has left.
+	req.resume();
+	if (closing) lingerAtEnd(exchange);
+	return false;
+}
+
+function lingerFor({ req, connection, credential }: Exchange): void {
 	const name = credential?.key.name;
 	const owner = name === undefined ? connection.address : `key ${name}`;
 	linger(req.socket, owner, name !== undefined);
-	return true;
+}
+
+/** Where Node would close the connection behind the reply, it waits for what has not come of the body by then. */
+function lingerAtEnd(exchange: Exchange): void {
+	const { req } = exchange;
+	const { socket } = req;
+	const { destroySoon } = socket;
+	socket.destroySoon = () => {
+		socket.destroySoon = destroySoon;
+		if (!req.complete) lingerFor(exchange);
+		socket.destroySoon();
+	};
 }
 
 /** Closes the connection of a request that has been answered and still goes on, after a while. */

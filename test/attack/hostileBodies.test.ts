@@ -1,11 +1,16 @@
+import { once } from "node:events";
 import { readFile } from "node:fs/promises";
-import { setTimeout as delay } from "node:timers/promises";
+import {
+	setTimeout as delay,
+	setImmediate as nextTurn,
+} from "node:timers/promises";
 import t from "tap";
 import type { KeyEntry } from "../../src/keys/keyFile.ts";
 import { digestOf } from "../../src/keys/newKey.ts";
 import { eventually, spawnGate, startGate, testKeys } from "../support/gate.ts";
 import {
 	chunk,
+	framed,
 	head,
 	honestStatus,
 	openRaw,
@@ -84,6 +89,40 @@ t.test(
 		);
 		client.socket.resume();
 		t.equal((await client.untilReplies(1))[0]?.status, 401);
+	},
+);
+
+t.test(
+	"who is refused on a connection that closes may send a short body to its end",
+	async (t) => {
+		const gate = await startGate(t);
+		const body = "x".repeat(60_000);
+		const long = "Content-Length: 60000";
+		const heads = {
+			"Connection: close": head(
+				...["POST /api/chat HTTP/1.1", "Host: gate", long],
+				"Connection: close",
+			),
+			"HTTP/1.0": head("POST /api/chat HTTP/1.0", long),
+			"Expect: 100-continue": framed([long, "Expect: 100-continue"], ""),
+		};
+		for (const [what, bytes] of Object.entries(heads)) {
+			const client = await openRaw(gate.port, attacker);
+			const { socket } = client;
+			socket.allowHalfOpen = true;
+			const ended = once(socket, "end");
+			const closed = once(socket, "close");
+			client.write(bytes);
+			t.equal((await client.untilReplies(1))[0]?.status, 401, what);
+			// No more will come, and only a system that knows of no reader resets what does.
+			await ended;
+			for (let at = 0; at < body.length; at += 10_000) {
+				client.write(body.slice(at, at + 10_000));
+				await nextTurn();
+			}
+			socket.end();
+			t.strictSame(await closed, [false], `${what}: no reset`);
+		}
 	},
 );
 
