@@ -1,3 +1,5 @@
+import { chmod, mkdir, writeFile } from "node:fs/promises";
+import path from "node:path";
 import t from "tap";
 import { parseConfig } from "../../src/config/load.ts";
 import {
@@ -5,13 +7,18 @@ import {
 	judgeBridges,
 } from "../../src/host/bridges/checks.ts";
 import {
+	changeableByOthers,
 	dropInOf,
 	findAddress,
+	madeBridgeNames,
 	type Resolve,
 	type WantedBridge,
 	wantedBridges,
 } from "../../src/host/bridges/inspect.ts";
+import { bridges } from "../../src/host/bridges/step.ts";
+import { findInstallation } from "../../src/system/installation.ts";
 import { parseProperties } from "../../src/system/units.ts";
+import { temporaryFolder } from "../support/temporaryFolder.ts";
 
 const wanted: WantedBridge = {
 	name: "minipc-11434",
@@ -96,11 +103,63 @@ t.test("a bridge leads into the tailnet, or where TLS holds", async (t) => {
 		{ kind: "not found", why: /minipc is not found \(ENOTFOUND\)/ },
 	);
 	t.match(await find(leads()), { kind: "not found", why: /no address/ });
+	for (const odd of ["fe80::1%eth0", "100.101.102.103%h"])
+		t.match(
+			await find(leads(odd), { isEncrypted: true }),
+			{ kind: "refused", why: /is no address that a bridge can lead to/ },
+			`a unit of root's has no room for ${odd}`,
+		);
 	for (const name of ["mini~pc-11434", `${"a".repeat(80)}-1`])
 		t.match(await find(leads(address), { name }), {
 			kind: "refused",
 			why: /write that host's address/,
 		});
+});
+
+t.test(
+	"root makes no bridge, and gives no file away, at the word of others",
+	async (t) => {
+		const folder = await temporaryFolder(t);
+		const configFile = path.join(folder, "config.json");
+		const keyFile = path.join(folder, "minipc.key");
+		const upstreams = [
+			{ name: "minipc", url: `http://${address}:11434`, keyFile: "minipc.key" },
+		];
+		await writeFile(configFile, JSON.stringify({ upstreams }), { mode: 0o640 });
+		await writeFile(keyFile, "a key", { mode: 0o644 });
+		const installation = {
+			...(await findInstallation()),
+			...{ folder, configFile },
+		};
+		for (const [file, mode] of [
+			[folder, 0o777],
+			[configFile, 0o666],
+		] as const) {
+			await chmod(folder, 0o750);
+			await chmod(file, mode);
+			const { state, says, actions } = await bridges(installation).inspect();
+			t.equal(state, "unsafe");
+			t.match(says, `${file}`);
+			t.match(says, /others than root may change .* setup --only account/);
+			t.strictSame(actions, []);
+		}
+		t.strictSame(await changeableByOthers("/usr", "/etc/passwd"), []);
+	},
+);
+
+t.test("what is left of a bridge once setup has taken it away", async (t) => {
+	const folder = await temporaryFolder(t);
+	const unit = (text: string) => path.join(folder, `llamagate-bridge@${text}`);
+	const wants = path.join(folder, "sockets.target.wants");
+	await mkdir(wants);
+	await mkdir(unit("minipc-11434.service.d"));
+	await mkdir(unit("old-11434.socket.d"));
+	await writeFile(path.join(wants, "llamagate-bridge@vllm-80.socket"), "");
+	t.strictSame(
+		await madeBridgeNames(folder),
+		["minipc-11434", "vllm-80"],
+		"a drop-in of somebody's for its socket, which stays, is no bridge",
+	);
 });
 
 t.test("doctor judges bridges by what is in force", async (t) => {

@@ -1,5 +1,5 @@
 import { lookup } from "node:dns/promises";
-import { lstat, readdir } from "node:fs/promises";
+import { lstat, readdir, stat } from "node:fs/promises";
 import {
 	type BridgeEnd,
 	bridgeName,
@@ -116,6 +116,12 @@ export async function findAddress(
 			kind: "refused",
 			why: `${whose}: ${host === elsewhere ? "it" : `the name leads to ${elsewhere}, which`} is neither on this machine nor on the tailnet (100.64.0.0/10, fd7a:115c:a1e0::/48), where all that goes there could be read; use that host's name or address in the tailnet${whose.startsWith("Valkey") ? ", or valkeys://" : ""}`,
 		};
+	const odd = addresses.find((one) => parseAddress(one) === undefined);
+	if (odd !== undefined)
+		return {
+			kind: "refused",
+			why: `${whose}: the name leads to ${odd}, which is no address that a bridge can lead to; write that host's address in the configuration`,
+		};
 	const address =
 		addresses.find((one) => !one.includes(":")) ?? addresses[0] ?? "";
 	return address === ""
@@ -179,12 +185,17 @@ export interface MadeBridge {
 	readonly service: Properties;
 }
 
-/** The names of all bridges that were made here, whether anything needs them. */
-export async function madeBridgeNames(): Promise<readonly string[]> {
+/**
+ * The names of all bridges that were made here, whether anything needs them. What
+ * somebody else has written for one's socket makes none.
+ */
+export async function madeBridgeNames(
+	folder = unitFolder,
+): Promise<readonly string[]> {
 	const [own, wants] = await Promise.all([
-		namesIn(unitFolder, /^llamagate-bridge@(.+)\.(?:service|socket)\.d$/),
+		namesIn(folder, /^llamagate-bridge@(.+)\.service\.d$/),
 		namesIn(
-			`${unitFolder}/sockets.target.wants`,
+			`${folder}/sockets.target.wants`,
 			/^llamagate-bridge@(.+)\.socket$/,
 		),
 	]);
@@ -233,6 +244,19 @@ export async function lookAtBridges(
 			}),
 		)
 	);
+}
+
+/** Which of these others than root may change. What root does by them would be theirs to say. */
+export async function changeableByOthers(
+	...files: readonly string[]
+): Promise<readonly string[]> {
+	const looks = await Promise.all(
+		files.map(async (file) => {
+			const { uid, mode } = await stat(file);
+			return uid !== 0 || (mode & 0o022) !== 0 ? [file] : [];
+		}),
+	);
+	return looks.flat();
 }
 
 /** Who may open a bridge's socket, besides root; what is wrong with that, or `undefined`. */

@@ -24,6 +24,7 @@ import { lookUpUnit } from "../../system/units.ts";
 import { becomesTrue } from "../../system/waiting.ts";
 import { tryOut } from "../../upstream/hosts/tryOut.ts";
 import {
+	changeableByOthers,
 	dropInFile,
 	dropInFolder,
 	dropInOf,
@@ -45,7 +46,7 @@ const templates = ["llamagate-bridge@.socket", "llamagate-bridge@.service"];
 
 /** The gate's ways to other hosts and to Valkey, as the configuration names them. */
 export function bridges(installation: Installation): Step {
-	const { configFile, user } = installation;
+	const { configFile, folder, user } = installation;
 	return {
 		id: "bridges",
 		title: "Bridges to other hosts and to Valkey",
@@ -55,6 +56,15 @@ export function bridges(installation: Installation): Step {
 			const names = await madeBridgeNames();
 			if (snapshot.kind === "nothing" && names.length === 0)
 				return absent("there is no configuration yet that names other hosts");
+			const open =
+				snapshot.kind === "nothing"
+					? []
+					: await changeableByOthers(folder, configFile);
+			// A link put in a key's place would have root give away what it leads to.
+			if (open.length > 0)
+				return unsafe(
+					`others than root may change ${open.join(" and ")}, and would say where bridges lead and which files root gives the gate; run: sudo llamagate setup --only account, and then this again`,
+				);
 			let settings: Settings;
 			try {
 				settings = await loadConfig(configFile);
