@@ -69,6 +69,7 @@ t.test("the gate on a booted host", booting(), async (t) => {
 			"gate.hosts": "absent",
 			"gate.hosts-bare": "absent",
 			"gate.state": "absent",
+			"gate.valkey": "absent",
 			"gate.certificate": "absent",
 			"gate.watchdog": "ok",
 			"gate.version": "ok",

@@ -179,7 +179,7 @@ t.test(
 		await debian.run(
 			...["systemctl", "--quiet", "enable"],
 			...["llamagate.service", "llamagate.socket", "llamagate-ollama.socket"],
-			"llamagate-listen.service",
+			...["llamagate-listen.service", "llamagate-bridge@127.0.0.1-8000.socket"],
 		);
 		const keys = await debian.read(keysFile);
 
@@ -212,6 +212,10 @@ t.test(
 		await debian.run("mkdir", "/var/lib/llamagate");
 		await debian.write("/var/lib/llamagate/state", "");
 		await debian.run("mkdir", "/etc/llamagate/alarms");
+		const bridge =
+			"/etc/systemd/system/llamagate-bridge@127.0.0.1-8000.service.d";
+		await debian.run("mkdir", "-p", bridge);
+		await debian.write(`${bridge}/llamagate.conf`, "[Service]\n");
 		await debian.write("/etc/llamagate/alarms/ntfy", "https://ntfy.sh/gpu");
 		const ledger = "/var/lib/private/llamagate-ledger";
 		await debian.run("mkdir", "-p", ledger);

@@ -23,6 +23,7 @@ import {
 	examineWatchdog,
 	restart,
 } from "./units.ts";
+import { examineValkey } from "./valkey.ts";
 import { examineVersion } from "./version.ts";
 
 const group = "gate";
@@ -242,6 +243,18 @@ export const gateExaminations: readonly Examination[] = [
 		fix: "look at Valkey's own log, and: journalctl -u llamagate -g state_",
 		needsRoot: true,
 		examine: examineState,
+	},
+	{
+		id: "gate.valkey",
+		group,
+		layer,
+		title:
+			"Valkey asks for a password, keeps what it is told, and its user can touch nothing else",
+		severity: "high",
+		why: "Who can write there lifts limits and lockouts, and a Valkey that throws counts away does so by itself.",
+		fix: "docs/hosts.md has the user and the settings that Valkey needs",
+		needsRoot: true,
+		examine: examineValkey,
 	},
 	{
 		id: "gate.certificate",

@@ -111,6 +111,7 @@ t.test("a Debian that is joined to a tailnet and set up", async (t) => {
 				"gate.hosts": "absent",
 				"gate.hosts-bare": "absent",
 				"gate.state": "absent",
+				"gate.valkey": "absent",
 				"gate.certificate": "absent",
 				// A tagged device's does not expire with this control server.
 				"tailscale.key-expiry": "info",
