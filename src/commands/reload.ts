@@ -2,6 +2,8 @@ import { askDaemon } from "../admin/client.ts";
 import { defaultConfigPath, loadConfig, typed } from "../config/load.ts";
 import { BadFileError, exitCodes, Finding } from "../errors.ts";
 import type { ReloadResult } from "../gate/reload.ts";
+import { bridgeHints } from "../host/bridges/hints.ts";
+import { visible } from "../visible.ts";
 import { type Command, readArgs } from "./command.ts";
 
 export const reload: Command = {
@@ -10,7 +12,8 @@ Usage: llamagate reload [--config FILE]
 
 Asks the running gate to read its configuration and its keys anew, and says
 whether it did. A broken file changes nothing: what was in force stays in force,
-and the mistakes are printed. "systemctl reload llamagate" runs this.
+and the mistakes are printed. "systemctl reload llamagate" runs this. It also says
+where the configuration names a host to which no bridge leads yet.
 
   -c, --config FILE  the configuration (default: ${defaultConfigPath})
 
@@ -23,7 +26,8 @@ Example: sudo llamagate reload
 		const { values } = readArgs(args, {
 			config: { type: "string", short: "c", default: defaultConfigPath },
 		});
-		const { admin } = await loadConfig(values.config);
+		const settings = await loadConfig(values.config);
+		const { admin } = settings;
 		if (admin.socket === undefined)
 			throw new Finding(
 				'admin.socket is "off", so nobody can be asked; send the gate a SIGHUP and look at its log',
@@ -41,6 +45,8 @@ Example: sudo llamagate reload
 		const result = JSON.parse(body) as ReloadResult;
 		if (!result.ok) throw new BadFileError(result.file, result.mistakes);
 		process.stdout.write(`Reloaded: ${result.keys} key(s) in force.\n`);
+		for (const hint of await bridgeHints(settings))
+			process.stdout.write(`${visible(hint)}\n`);
 		return exitCodes.ok;
 	},
 };

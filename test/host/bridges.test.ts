@@ -18,6 +18,7 @@ import {
 	startStandInProcess,
 } from "../support/namespaces.ts";
 import { fingerprint, runSetup } from "../support/setupHost.ts";
+import { requireValkey, valkeyProgram } from "../support/valkey.ts";
 
 const { v4: minipc } = addresses.peer;
 const key = testKeys.owner;
@@ -60,6 +61,10 @@ t.test("the ways out that setup makes", booting(), async (t) => {
 	];
 	const setup = (...options: string[]) =>
 		runSetup(host, "--only", "bridges", ...options);
+	const setupWith = async (state: object) => {
+		await configure(host, { upstreams, state });
+		return setup("--yes");
+	};
 	const status = async () =>
 		(await ask(peer, gateV4, { key: testKeys.user })).status;
 	await becomes(t, status, 200, "the gate serves");
@@ -268,7 +273,10 @@ t.test("the ways out that setup makes", booting(), async (t) => {
 					{ ...upstreams[1], url: `http://${minipc}:11434` },
 				],
 			});
-			await host.must("llamagate", "reload");
+			t.match(
+				await host.must("llamagate", "reload"),
+				/^No bridge leads to minipc \(http:\/\/100\.101\.102\.105:11434\) yet; run: sudo llamagate setup --only bridges\nNothing needs the bridge minipc-11434 any more/m,
+			);
 			await becomes(
 				t,
 				async () => (await hostStates(host)).minipc,
@@ -297,6 +305,58 @@ t.test("the ways out that setup makes", booting(), async (t) => {
 			"127.0.0.1-11434.sock\n",
 		);
 		t.equal((await lookAt(host, "gate.bridges")).state, "ok");
+	});
+
+	await t.test("they are there after a reboot", async (t) => {
+		await configure(host, { upstreams });
+		await setup("--yes");
+		await host.reboot();
+		await becomes(
+			t,
+			() => hostStates(host).catch(() => ({})),
+			{ workstation: "up", minipc: "up" },
+			"both are up",
+		);
+	});
+
+	await t.test("Valkey is reached in the same way", async (t) => {
+		if (!requireValkey(t)) return;
+		const password = key.slice(3);
+		const valkey = peer.start(
+			...[valkeyProgram, "--bind", minipc, "--requirepass", password],
+			...["--save", "", "--appendonly", "no", "--maxmemory", "64mb"],
+		);
+		await new Promise((resolve) =>
+			valkey.stdout.on("data", (text: string) => {
+				if (/ready to accept/i.test(text)) resolve(undefined);
+			}),
+		);
+		await host.write("/etc/llamagate/valkey.password", password, 0o644);
+		const state = {
+			url: `valkey://${minipc}`,
+			passwordFile: "valkey.password",
+		};
+		await configure(host, { upstreams, state });
+		const { code, report, stdout } = await setup("--yes");
+		t.equal(code, 0, stdout);
+		t.match(
+			report.steps[0]?.notes.join(),
+			/takes a restart: sudo systemctl restart llamagate/,
+		);
+		await host.must("systemctl", "restart", "llamagate");
+		await comesOut(
+			t,
+			host,
+			{ "gate.bridges": "ok", "gate.state": "ok", "gate.valkey": "ok" },
+			"limits are shared",
+		);
+		const openly = await setupWith({
+			...state,
+			url: "valkey://192.168.77.2:6379",
+		});
+		t.match(openly.report.steps, [
+			{ state: "failed", says: /neither on this machine nor .*valkeys:\/\// },
+		]);
 	});
 
 	await t.test("undo leaves nothing of it", async (t) => {

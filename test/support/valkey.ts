@@ -15,13 +15,13 @@ interface Test {
 
 const isThere = (name: string) => spawnSync("which", [name]).status === 0;
 /** Debian 13 has Valkey; Debian 12 has the Redis that it comes from. LLAMAGATE_VALKEY names another. */
-const program =
+export const valkeyProgram =
 	process.env.LLAMAGATE_VALKEY ??
 	(isThere("valkey-server") ? "valkey-server" : "redis-server");
 
 /** Whether a Valkey, or a Redis, can be started. */
 export function requireValkey(t: Test): boolean {
-	return requireTool(t, program);
+	return requireTool(t, valkeyProgram);
 }
 
 /** A Valkey that a test has to itself. */
@@ -54,7 +54,7 @@ export async function startValkey(
 	const port = wanted ?? (await freePort());
 	const socketPath = path.join(folder, "valkey.sock");
 	const child = spawn(
-		program,
+		valkeyProgram,
 		[
 			...["--port", String(port), "--bind", "127.0.0.1"],
 			...["--unixsocket", socketPath, "--unixsocketperm", "700"],
@@ -78,7 +78,7 @@ export async function startValkey(
 		const reply = await command("PING").catch(() => "");
 		if (reply.startsWith("+PONG")) break;
 		if (child.exitCode !== null)
-			throw new Error(`${program} ended with ${child.exitCode}`);
+			throw new Error(`${valkeyProgram} ended with ${child.exitCode}`);
 		await delay(10);
 	}
 	return {

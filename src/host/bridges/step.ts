@@ -255,6 +255,13 @@ async function proveBridges(
 	const made = await lookAtBridges(wanted.map(({ name }) => name));
 	return Promise.all(
 		wanted.map(async (bridge, index) => {
+			const found = await findAddress(bridge);
+			// What was taken away for another host does not make this one.
+			if (
+				found.kind === "refused" ||
+				(found.kind === "not found" && made?.[index]?.dropIn === undefined)
+			)
+				return { ok: false, says: found.why, advice: "mend that" };
 			const trouble = await socketTrouble(bridge, group);
 			const address = made?.[index]?.address ?? "";
 			return {
