@@ -45,7 +45,6 @@ class WaitingExchange implements Waiter {
 	readonly isStream: boolean;
 	readonly #exchange: Exchange;
 	readonly #turn: Turn;
-	readonly #sinceMs = performance.now();
 
 	constructor(
 		exchange: Exchange,
@@ -63,15 +62,14 @@ class WaitingExchange implements Waiter {
 		this.#turn = turn;
 	}
 
-	go(): void {
-		const queueMs = performance.now() - this.#sinceMs;
-		this.#exchange.queueMs = queueMs;
-		this.#exchange.replyHeaders.push(queueHeader, String(Math.round(queueMs)));
+	go(waitedMs: number): void {
+		this.#exchange.queueMs = waitedMs;
+		this.#exchange.replyHeaders.push(queueHeader, String(Math.round(waitedMs)));
 		this.#turn.go();
 	}
 
-	refused(why: NoTurn): void {
-		this.#exchange.queueMs = performance.now() - this.#sinceMs;
+	refused(why: NoTurn, waitedMs: number): void {
+		this.#exchange.queueMs = waitedMs;
 		this.#turn.refuse(describe(why, this.model));
 	}
 

@@ -76,6 +76,7 @@ export class LoadedPoll {
 
 	/** Takes the timer back. */
 	stop(): void {
+		if (this.#wake === undefined) return;
 		clearTimeout(this.#wake);
 		this.#wake = undefined;
 	}

@@ -314,7 +314,7 @@ export class FairQueue {
 		ticket.state = "over";
 		this.#refused += 1;
 		this.#withdraw(ticket);
-		ticket.waiter.refused(why);
+		ticket.waiter.refused(why, performance.now() - ticket.arrivedMs);
 	}
 
 	/** Whether Ollama is there, as far as is known, and there is a connection left. */
@@ -326,6 +326,12 @@ export class FairQueue {
 	/** Sends everything whose turn it is. */
 	#pump(): void {
 		if (this.#isPumping) return;
+		// Nothing to start and nothing to look out for: so it is after most requests.
+		const { waiting, wantsLoad } = this.#turns;
+		if (waiting === 0 && !wantsLoad) {
+			this.#poll.stop();
+			return;
+		}
 		this.#isPumping = true;
 		try {
 			while (this.#maySend) {
@@ -352,10 +358,11 @@ export class FairQueue {
 	}
 
 	#go(ticket: Ticket): void {
+		const waitedMs = performance.now() - ticket.arrivedMs;
 		ticket.state = "running";
 		this.#dispatched += 1;
-		this.#waitedMs += performance.now() - ticket.arrivedMs;
-		ticket.waiter.go();
+		this.#waitedMs += waitedMs;
+		ticket.waiter.go(waitedMs);
 	}
 
 	/** A connection to Ollama has failed; it may be away. */

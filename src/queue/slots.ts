@@ -37,6 +37,11 @@ export class Slots {
 		return this.#known;
 	}
 
+	/** Whether one more than is known has been sent, and it is not known yet whether it fits. */
+	get isTrying(): boolean {
+		return this.#isTrying;
+	}
+
 	/** Whether one more than is known may be sent now. */
 	mayTry(nowMs: number): boolean {
 		return (

@@ -16,10 +16,10 @@ export interface Waiter {
 	/** As the body names it, empty if it names none; `undefined` where that cannot be read for sure. */
 	readonly model: string | undefined;
 	readonly isStream: boolean;
-	/** Its turn has come. */
-	go(): void;
+	/** Its turn has come, after so many milliseconds. */
+	go(waitedMs: number): void;
 	/** It gets none. */
-	refused(why: NoTurn): void;
+	refused(why: NoTurn, waitedMs: number): void;
 	/** It has waited for so long that it may be told; again and again. */
 	stillWaits(ahead: number): void;
 	/** The load that was kept for the others has had its time. */

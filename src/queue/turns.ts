@@ -190,7 +190,8 @@ export class Turns {
 		model.idleSinceMs = nowMs;
 		this.#running -= 1;
 		this.#loads.fellIdle(model, nowMs);
-		for (const other of model.running) {
+		// To walk through all that runs has its price.
+		for (const other of model.slots.isTrying ? model.running : []) {
 			if (other.rivals?.has(place) !== true || other.hasFirstByte) continue;
 			const isLate = model.slots.isLate(nowMs - other.startedMs);
 			const tried = other.asked.isStream && isLate ? "waited" : "unclear";
@@ -367,6 +368,7 @@ export class Turns {
 		line.places.delete(place);
 		place.line = undefined;
 		this.#waiting -= 1;
+		if (this.#waiting === 0) this.#wakeMs = Number.POSITIVE_INFINITY;
 		if (line.places.size > 0) return;
 		line.lane.lines.delete(line);
 		line.lane.passedOver.delete(line);
