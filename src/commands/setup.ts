@@ -57,6 +57,7 @@ Exit codes: 0 all is in order, 1 something failed, is left to you, or was not
 
 Example: sudo llamagate setup --dry-run
          sudo llamagate setup
+         sudo llamagate setup --only bridges   (upstreams or state have changed)
 `,
 	async run(args) {
 		const { values } = readArgs(args, {

@@ -28,8 +28,9 @@ export function allSteps(
 	return [
 		account(installation, keyName, parallel),
 		ollama(installation, { noCloud, parallel }),
-		gate(installation),
+		// A gate whose key files others may read does not start.
 		bridges(installation),
+		gate(installation),
 		ufw(),
 		tailscale(),
 		openWebUi(),

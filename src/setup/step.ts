@@ -2,8 +2,8 @@
 export const stepIds = [
 	"account",
 	"ollama",
-	"gate",
 	"bridges",
+	"gate",
 	"ufw",
 	"tailscale",
 	"open-webui",

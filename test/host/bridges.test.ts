@@ -375,3 +375,35 @@ t.test("the ways out that setup makes", booting(), async (t) => {
 		);
 	});
 });
+
+t.test(
+	"a first setup takes hosts that the configuration has already",
+	booting(),
+	async (t) => {
+		const host = await bootHost(t, { llamagate: "installed" });
+		await host.write(keyFile, `${key}\n`, 0o644);
+		const gone = {
+			...{ name: "minipc", url: `http://${minipc}:11434` },
+			keyFile: "minipc.key",
+		};
+		await configure(host, {
+			upstreams: [{ name: "here", url: "http://127.0.0.1:11434" }, gone],
+		});
+		const { code, report, stdout } = await runSetup(
+			host,
+			...["--yes", "--only", "account,ollama,bridges,gate"],
+		);
+		t.equal(code, 0, stdout);
+		const made = report.steps.find(({ id }) => id === "bridges");
+		t.match(made?.proofs.at(-1), { isPending: true, says: /of no use yet/ });
+		const found = await examine(host, ["gate.bridges", "gate.files"]);
+		for (const { id, state } of found.values()) t.equal(state, "ok", id);
+		t.match(
+			await host.sh(
+				`curl --silent --unix-socket /run/llamagate-local/gate.sock -H 'Authorization: Bearer ${report.key}' http://gate/api/tags`,
+			),
+			/"models":\[\{/,
+			"the one that is there answers",
+		);
+	},
+);
