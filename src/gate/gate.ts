@@ -275,7 +275,7 @@ function answerPreflight(exchange: Exchange, headers: readonly string[]): void {
 	const { req, res } = exchange;
 	res.writeHead(204, [...headers, ...exchange.connectionLines()]);
 	res.end();
-	lingerForBody(req);
+	lingerForBody(req, true);
 	exchange.status = 204;
 	exchange.end("ok");
 }

@@ -4,7 +4,7 @@ import { STATUS_CODES } from "../net/http.ts";
 import { errorBody } from "../ollama/errors.ts";
 import type { Family } from "../ollama/routes.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
-import { isLingering, linger } from "./linger.ts";
+import { isLingering, linger, readInBreaths } from "./linger.ts";
 import { sendPlain } from "./plainReply.ts";
 import { bodyLengthOf } from "./route.ts";
 
@@ -110,7 +110,7 @@ export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 		res.writeHead(refusal.status, headers);
 		res.write(text);
 		endReply(res);
-		lingerForBody(req);
+		lingerForBody(req, isStranger);
 	}
 	exchange.status = refusal.status;
 	exchange.bytesOut = req.method === "HEAD" ? 0 : sizeBytes;
@@ -179,15 +179,20 @@ function lingerAtEnd(exchange: Exchange): void {
 	};
 }
 
-/** Closes the connection of a request that has been answered and still goes on, after a while. */
-export function lingerForBody(req: IncomingMessage): void {
-	if (!req.complete) process.nextTick(closeUnlessComplete, req);
+/**
+ * Closes the connection of a request that has been answered and still goes on, after a while.
+ *
+ * @param isUnwanted nobody reads what is left of its body
+ */
+export function lingerForBody(req: IncomingMessage, isUnwanted = false): void {
+	if (!req.complete) process.nextTick(closeUnlessComplete, req, isUnwanted);
 }
 
 /** Without a body a request is complete by now. */
-function closeUnlessComplete(req: IncomingMessage): void {
+function closeUnlessComplete(req: IncomingMessage, isUnwanted: boolean): void {
 	if (req.complete || req.destroyed || isLingering(req.socket)) return;
 	const { socket } = req;
+	if (isUnwanted) readInBreaths(req);
 	const timer = setTimeout(() => {
 		if (!req.complete) socket.destroy();
 	}, lingerMs);

@@ -12,6 +12,7 @@ import {
 	honestStatus,
 	openRaw,
 	type RawClient,
+	shows,
 	within,
 } from "../support/raw.ts";
 import { requireTool } from "../support/tools.ts";
@@ -138,6 +139,51 @@ t.test(
 			}
 		}
 		t.equal(await honestStatus(gate), 200);
+	},
+);
+
+t.test(
+	"the rest of a short body is read in few turns, and the connection goes on",
+	async (t) => {
+		const gate = await startGate(t);
+		const sockets = gateSockets(t);
+		const slow = await openRaw(gate.port, "127.0.0.2");
+		t.teardown(() => slow.destroy());
+		slow.write(framed(["Content-Length: 60000"], ""));
+		t.equal((await slow.untilReplies(1))[0]?.status, 401);
+		const socket = sockets.find(
+			({ remotePort }) => remotePort === slow.socket.localPort,
+		);
+		let reads = 0;
+		let seen = socket?.bytesRead ?? 0;
+		drip(slow);
+		while (!slow.isClosed()) {
+			await nextTurn();
+			const bytesRead = socket?.bytesRead ?? 0;
+			if (bytesRead > seen) reads += 1;
+			seen = bytesRead;
+		}
+		t.ok(reads <= 3_000 / 25 + leeway, `${reads} reads`);
+
+		const client = await openRaw(gate.port, "127.0.0.3");
+		t.teardown(() => client.destroy());
+		client.write(framed(["Content-Length: 2000"], ""));
+		await client.untilReplies(1);
+		const half = "x".repeat(1_000);
+		const next = framed(["Content-Length: 1000"], half);
+		client.write(half);
+		await nextTurn();
+		// The next request comes with the end of this one.
+		client.write(half + next + next);
+		const replies = await client.untilReplies(3);
+		t.strictSame(
+			replies.map(({ status }) => status),
+			[401, 401, 401],
+		);
+		client.write(
+			head("GET /api/version HTTP/1.1", "Host: gate", shows(testKeys.user)),
+		);
+		t.equal((await client.untilReplies(4))[3]?.status, 200);
 	},
 );
 
