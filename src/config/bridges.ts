@@ -21,9 +21,22 @@ export function bridgeName({ host, port }: BridgeEnd): string {
 	return `${host}-${port}`;
 }
 
-/** The socket of the bridge to a place. */
+/** A socket's path has at most 107 bytes (sys/un.h), and a unit's name no other signs. */
+const fitting = /^[a-z0-9:._-]{1,79}$/;
+
+/** Whether there can be a bridge of that name. */
+export function isBridgeName(name: string): boolean {
+	return fitting.test(name);
+}
+
+/**
+ * The socket of the bridge to a place. Where there can be none it is one that
+ * nobody makes: Node fails at once for a path that is too long, and so early under
+ * TLS that the error is nobody's and ends the process.
+ */
 export function bridgeSocket(end: BridgeEnd, folder = bridgesFolder): string {
-	return path.join(folder, `${bridgeName(end)}.sock`);
+	const name = bridgeName(end);
+	return path.join(folder, `${isBridgeName(name) ? name : "none"}.sock`);
 }
 
 /**

@@ -110,6 +110,26 @@ t.test(
 	},
 );
 
+t.test("a name that no socket can have leads nowhere", async (t) => {
+	const host = `${"a".repeat(60)}.${"b".repeat(60)}.example`;
+	const gate = await startWithHosts(
+		t,
+		[{ ...minipc, url: `http://${host}:11434` }],
+		{
+			files: { ...files, "valkey.password": key },
+			bridges: await temporaryFolder(t),
+			config: {
+				state: { url: `valkeys://${host}`, passwordFile: "valkey.password" },
+			},
+		},
+		false,
+	);
+	await isState(gate, "minipc", "down");
+	t.match(await hostsOf(gate), [{ why: /no bridge leads there/ }]);
+	const { why } = await gate.logged(({ event }) => event === "state_away");
+	t.equal(why, "ENOENT");
+});
+
 t.test(
 	"a Valkey behind a bridge must have the certificate of the one that is named",
 	async (t) => {

@@ -4,6 +4,7 @@ import {
 	type BridgeEnd,
 	bridgeName,
 	bridgeSocket,
+	isBridgeName,
 } from "../../config/bridges.ts";
 import type { Settings } from "../../config/load.ts";
 import { formatState } from "../../config/state.ts";
@@ -21,8 +22,6 @@ import { lookUpUnits, type Properties } from "../../system/units.ts";
 const unitFolder = "/etc/systemd/system";
 /** A resolver that hangs must not hang setup. */
 const lookupMs = 5_000;
-/** A socket's path has at most 107 bytes (sys/un.h), and a unit's name no other signs. */
-const fitting = /^[a-z0-9:._-]{1,79}$/;
 
 /** A bridge that the configuration asks for. */
 export interface WantedBridge extends BridgeEnd {
@@ -86,7 +85,7 @@ export async function findAddress(
 	{ host, name, whose, isEncrypted }: WantedBridge,
 	resolve = systemsWay,
 ): Promise<Found> {
-	if (!fitting.test(name))
+	if (!isBridgeName(name))
 		return {
 			kind: "refused",
 			why: `${whose}: the name is too long for a socket, or has signs that a unit's cannot have; write that host's address in the configuration`,
