@@ -1,10 +1,17 @@
 import t, { type Test } from "tap";
 import {
+	commandsUpToStart,
+	commandsWith,
+	replaceSudo,
+	runContainersUnit,
+	servicesOf,
+	shownKey,
+} from "../support/composeFiles.ts";
+import {
 	type DockerEngine,
 	dockerEngineTools,
 	startDockerEngine,
 } from "../support/dockerEngine.ts";
-import { commandsInComment } from "../support/documentedCommands.ts";
 import {
 	addresses,
 	ask,
@@ -25,7 +32,6 @@ import { requireTool } from "../support/tools.ts";
 
 /** The tailnet addresses of the two gates. */
 const [one, other] = ["100.101.102.104", "100.101.102.106"] as const;
-const key = /lg_[0-9a-f]{64}/;
 
 const prompt = { model: "qwen3:8b", prompt: "a", stream: false };
 
@@ -45,35 +51,6 @@ async function manyTimes(
 		...Array(count).fill(["--output", "/dev/null", url]).flat(),
 	);
 	return stdout.trim().split("\n").map(Number);
-}
-
-/** The commands of a file up to the one that starts it, as a reader types them into one shell. */
-async function commandsUpToStart(file: string): Promise<string> {
-	const lines = await commandsInComment(file);
-	const start = lines.findIndex((line) => / up -d$| run -d /.test(line));
-	return lines
-		.slice(0, start + 1)
-		.map((line) =>
-			// What the reader pastes.
-			line.includes("tailscale.authkey")
-				? `echo tskey-auth-k1-2 | ${line}`
-				: line,
-		)
-		.join("\n");
-}
-
-/** The commands of a file that have a word in them. */
-async function commandsWith(file: string, word: string): Promise<string> {
-	const lines = await commandsInComment(file);
-	return lines.filter((line) => line.includes(word)).join("\n");
-}
-
-/** What is there of a Compose file's services, each with its state. */
-async function services(engine: DockerEngine, file: string) {
-	const said = await engine.type(
-		`docker compose -f ${file} ps --all --format '{{.Service}} {{.State}}{{.Ports}}'`,
-	);
-	return said.trim().split("\n").sort();
 }
 
 let links = 0;
@@ -119,11 +96,7 @@ t.test("with Debian's Docker and Compose", network(), async (t) => {
 	if (!requireTool(t, ...dockerEngineTools, ...publishedImageTools)) return;
 	const engine = await startDockerEngine(t);
 	await importPublishedImages(t, engine);
-	// Who is root already needs nothing of it.
-	await engine.type(`
-		printf '#!/bin/sh\\nexec "$@"\\n' >/usr/local/bin/sudo
-		chmod 755 /usr/local/bin/sudo
-		mkdir -p /etc/systemd/system`);
+	await replaceSudo(engine);
 
 	await t.test(
 		"two gates and three Ollamas are started by the commands of their file",
@@ -132,9 +105,8 @@ t.test("with Debian's Docker and Compose", network(), async (t) => {
 
 	await t.test("so are Tailscale, Ollama and the gate by theirs", async (t) => {
 		const file = "docker/compose.sidecar.yaml";
-		const [laptop = ""] =
-			key.exec(await engine.type(await commandsUpToStart(file))) ?? [];
-		t.strictSame(await services(engine, file), [
+		const laptop = shownKey(await engine.type(await commandsUpToStart(file)));
+		t.strictSame(await servicesOf(engine, file), [
 			...["llamagate running", "network running"],
 			...["ollama running", "tailscale running"],
 		]);
@@ -161,8 +133,9 @@ t.test("with Debian's Docker and Compose", network(), async (t) => {
 				["docker/compose.yaml", "docker compose -f docker/compose.yaml down"],
 				["Dockerfile", "docker rm --force llamagate"],
 			] as const) {
-				const [laptop = ""] =
-					key.exec(await engine.type(await commandsUpToStart(file))) ?? [];
+				const laptop = shownKey(
+					await engine.type(await commandsUpToStart(file)),
+				);
 				await becomes(
 					t,
 					async () => (await ask(peer, gateV4, { key: laptop })).status,
@@ -180,8 +153,7 @@ async function twoGates(t: Test, engine: DockerEngine): Promise<void> {
 	const project = "llamagate-two-gates";
 	const compose = (command: string) =>
 		engine.type(`docker compose -f ${file} ${command}`);
-	const [laptop = ""] =
-		key.exec(await engine.type(await commandsUpToStart(file))) ?? [];
+	const laptop = shownKey(await engine.type(await commandsUpToStart(file)));
 	const names = [
 		...["gate-one", "gate-other", "network-one", "network-other"],
 		...["ollama-one", "ollama-one-second", "ollama-other"],
@@ -189,7 +161,7 @@ async function twoGates(t: Test, engine: DockerEngine): Promise<void> {
 	];
 	// What is published would stand behind "running".
 	const running = names.map((name) => `${name} running`);
-	t.strictSame(await services(engine, file), running);
+	t.strictSame(await servicesOf(engine, file), running);
 	t.strictSame(await engine.network.listeners(), [], "nor is it on the host");
 
 	const peer = await makeTailnet(t);
@@ -215,15 +187,14 @@ async function twoGates(t: Test, engine: DockerEngine): Promise<void> {
 	await t.test(
 		"a key's limit holds once, whichever gate it is shown to",
 		async (t) => {
-			const [limited = ""] =
-				key.exec(
-					await engine.type(
-						(await commandsWith(file, "keys add")).replace(
-							"keys add laptop",
-							"keys add limited --requests-per-minute 60",
-						),
+			const limited = shownKey(
+				await engine.type(
+					(await commandsWith(file, "keys add")).replace(
+						"keys add laptop",
+						"keys add limited --requests-per-minute 60",
 					),
-				) ?? [];
+				),
+			);
 			await engine.type(await commandsWith(file, "kill -s HUP"));
 			for (const address of [one, other])
 				await becomes(
@@ -263,7 +234,7 @@ async function twoGates(t: Test, engine: DockerEngine): Promise<void> {
 		await restarted;
 		await serves(one, "the gate is back");
 		await engine.type(await commandsWith(file, "up -d"));
-		t.strictSame(await services(engine, file), running, "and so is Ollama");
+		t.strictSame(await servicesOf(engine, file), running, "and so is Ollama");
 	});
 
 	await t.test(
@@ -330,12 +301,8 @@ async function twoGates(t: Test, engine: DockerEngine): Promise<void> {
 		for (const line of (await commandsWith(file, ".service")).split("\n"))
 			if (!line.includes("systemctl")) await engine.type(line);
 		await engine.powerCut();
-		// As systemd does once Docker is up.
-		await engine.type(`
-			unit=/etc/systemd/system/llamagate-containers.service
-			cd "$(sed -n 's/^WorkingDirectory=//p' $unit)"
-			$(sed -n 's/^ExecStart=//p' $unit)`);
-		t.strictSame(await services(engine, file), running);
+		await runContainersUnit(engine);
+		t.strictSame(await servicesOf(engine, file), running);
 		await plug("one");
 		await serves(one, "the gate serves again");
 	});
