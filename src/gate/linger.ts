@@ -141,9 +141,12 @@ export function readInBreaths(req: IncomingMessage): void {
 		// Handed on, Node would have more of it read at once.
 		return false;
 	});
-	req.once("end", () => {
+	// A connection that breaks off gives its parser to another: nothing may stay on it.
+	const stop = () => {
+		socket.off("close", stop);
 		stopWatching();
 		if (breath !== undefined) goOn();
-	});
-	req.once("close", () => clearTimeout(breath));
+	};
+	req.once("end", stop);
+	socket.once("close", stop);
 }
