@@ -48,6 +48,16 @@ t.test(
 				evidence: [/is away: ECONNREFUSED/, /as one of 2/],
 			},
 		);
+		const far = settings({ url: "valkey://100.64.0.9", passwordFile: "p" });
+		t.match(
+			judgeState(far, {
+				state: {
+					...{ ...status, isConnected: false, why: "ENOENT" },
+					valkey: "valkey://100.64.0.9:6379",
+				},
+			}),
+			{ state: "finding", fix: /sudo llamagate setup --only bridges/ },
+		);
 		const at = (url: string) =>
 			judgeState(settings({ url, passwordFile: "p" }), {
 				state: { ...status, valkey: url },

@@ -72,7 +72,7 @@ export function judgeState(
 			],
 			target.kind === "tcp"
 				? {
-						fix: "look at Valkey there; under the shipped unit the gate has no network and reaches it by a Unix socket (docs/hosts.md)",
+						fix: "look at Valkey there, and at the way to it, which under the shipped unit is a bridge: sudo llamagate doctor --only gate.bridges; sudo llamagate setup --only bridges makes it",
 					}
 				: {},
 		);
