@@ -10,6 +10,7 @@ import {
 	changeableByOthers,
 	dropInOf,
 	findAddress,
+	hasOwnNetwork,
 	madeBridgeNames,
 	type Resolve,
 	type WantedBridge,
@@ -160,6 +161,21 @@ t.test("what is left of a bridge once setup has taken it away", async (t) => {
 		["minipc-11434", "vllm-80"],
 		"a drop-in of somebody's for its socket, which stays, is no bridge",
 	);
+});
+
+t.test("a gate's unit of one's own, with a network, takes none", async (t) => {
+	const has = (network: string, environment: string, load = "loaded") =>
+		hasOwnNetwork(
+			parseProperties(
+				`LoadState=${load}\nPrivateNetwork=${network}\nEnvironment=${environment}\n`,
+			),
+		);
+	const told = "A=b LLAMAGATE_BRIDGES=/run/llamagate-bridges";
+	t.equal(has("no", "A=b"), true);
+	t.equal(has("no", told), false, "it dials bridges alone");
+	t.equal(has("yes", ""), false, "that of an older version");
+	t.equal(has("no", "", "not-found"), false, "setup will write it");
+	t.equal(hasOwnNetwork(undefined), false);
 });
 
 t.test("doctor judges bridges by what is in force", async (t) => {

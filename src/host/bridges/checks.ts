@@ -19,6 +19,7 @@ import {
 	type Found,
 	findAddress,
 	groupNumber,
+	hasOwnNetwork,
 	lookAtBridges,
 	type MadeBridge,
 	madeBridgeNames,
@@ -66,6 +67,8 @@ async function examineBridges(patient: Patient): Promise<Outcome> {
 	const unit = await propertiesOf(gateService);
 	if (unit === undefined)
 		return absent("systemd does not answer here, and bridges are its own");
+	if (hasOwnNetwork(unit))
+		return absent(`${gateService} has a network of its own, and no bridges`);
 	const made = await lookAtBridges(wanted.map(({ name }) => name));
 	if (made === undefined) return unknown("systemd does not answer here");
 	const group = await groupNumber(patient.installation.user);
@@ -140,7 +143,9 @@ export function judgeBridges(
 	if (isTaken === false && looks.length > 0)
 		return finding(
 			["the running gate was started before it knew of bridges", ...seen],
-			{ fix: `${fix}; then: sudo systemctl restart llamagate` },
+			{
+				fix: `sudo llamagate setup --only bridges,gate; then: sudo systemctl restart llamagate`,
+			},
 		);
 	return ok(...seen);
 }

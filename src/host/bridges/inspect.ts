@@ -4,6 +4,7 @@ import {
 	type BridgeEnd,
 	bridgeName,
 	bridgeSocket,
+	bridgesVariable,
 	isBridgeName,
 } from "../../config/bridges.ts";
 import type { Settings } from "../../config/load.ts";
@@ -256,6 +257,20 @@ export async function changeableByOthers(
 		}),
 	);
 	return looks.flat();
+}
+
+/**
+ * Whether a gate's unit is one of somebody's own, with a network and no word of
+ * bridges: the gate dials by itself there, and needs none.
+ *
+ * @param unit what systemd has of it
+ */
+export function hasOwnNetwork(unit: Properties | undefined): boolean {
+	return (
+		unit?.get("LoadState") === "loaded" &&
+		unit.get("PrivateNetwork") === "no" &&
+		unit.get("Environment")?.includes(`${bridgesVariable}=`) !== true
+	);
 }
 
 /** Who may open a bridge's socket, besides root; what is wrong with that, or `undefined`. */

@@ -23,6 +23,7 @@ import {
 import { lookUpUnit } from "../../system/units.ts";
 import { becomesTrue } from "../../system/waiting.ts";
 import { tryOut } from "../../upstream/hosts/tryOut.ts";
+import { gateService, propertiesOf } from "../gate/inspect.ts";
 import {
 	changeableByOthers,
 	dropInFile,
@@ -30,6 +31,7 @@ import {
 	dropInOf,
 	findAddress,
 	groupNumber,
+	hasOwnNetwork,
 	lookAtBridges,
 	type MadeBridge,
 	madeBridgeNames,
@@ -72,6 +74,10 @@ export function bridges(installation: Installation): Step {
 				if (!(error instanceof BadFileError)) throw error;
 				return unsafe(`${configFile} does not load; see: llamagate check`);
 			}
+			if (names.length === 0 && hasOwnNetwork(await propertiesOf(gateService)))
+				return absent(
+					`${gateService} has a network of its own, and takes no bridges`,
+				);
 			return plan(installation, settings, names);
 		},
 		async prove() {
