@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { createServer, type Socket } from "node:net";
+import { connect, createServer, type Socket } from "node:net";
 import t from "tap";
 import { startGate, testKeys } from "../support/gate.ts";
 import { chunk, head, openRaw, post, shows } from "../support/raw.ts";
@@ -88,6 +88,43 @@ t.test(
 		client.write(ask());
 		const [, next] = await client.untilReplies(2);
 		t.equal(next?.body === whole, true);
+	},
+);
+
+t.test(
+	"small pieces that fill the way to a client which reads nothing go on once it reads",
+	async (t) => {
+		const line = `${"y".repeat(2_000)}\n`;
+		const count = 20_000;
+		let sent = 0;
+		const upstreamUrl = await openUpstream(t, async (socket) => {
+			socket.write(streamHead);
+			for (; sent < count; sent += 1) {
+				if (!socket.write(chunk(line))) await once(socket, "drain");
+				await new Promise(setImmediate);
+			}
+			socket.write(`${chunk(lastLine)}0\r\n\r\n`);
+		});
+		const gate = await startGate(t, { upstreamUrl, config: withoutQueue });
+		const client = connect(gate.port, "127.0.0.1");
+		t.teardown(() => client.destroy());
+		client.write(ask());
+		await once(client, "readable");
+		let before = -1;
+		// Until it stands still for half a second.
+		while (before !== sent) {
+			before = sent;
+			await new Promise((resolve) => setTimeout(resolve, 500));
+		}
+		t.ok(sent < count, `Ollama was held back after ${sent} lines`);
+		let [size, end] = [0, ""];
+		for await (const piece of client) {
+			size += piece.length;
+			end = (end + piece.toString("latin1")).slice(-40);
+			if (end.endsWith("\r\n0\r\n\r\n")) break;
+		}
+		t.ok(end.includes(lastLine));
+		t.ok(size > count * line.length);
 	},
 );
 
