@@ -1,5 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
+import type { Readable } from "node:stream";
 import { ActiveSet } from "../net/activeSet.ts";
 import { type Address, parseAddress, type Range } from "../net/ranges.ts";
 import type { Exchange } from "./exchange.ts";
@@ -298,7 +299,9 @@ interface Parser {
 }
 type ParsedSocket = Socket & { parser?: Parser | null };
 /** Node sets it when it makes a socket, for all of a server's alike. */
-type BoundedSocket = Socket & { _readableState?: { highWaterMark: number } };
+type BoundedReadable = Readable & {
+	_readableState?: { highWaterMark: number };
+};
 type OnBody = (this: Parser, piece: Buffer) => void;
 
 /** The one function that all of Node's parsers call for a piece of a body. */
@@ -388,11 +391,11 @@ export function readOn(socket: Socket): void {
 }
 
 /**
- * Has a paused socket read one piece more and not the 64 KiB that Node would hold;
- * the system keeps the rest, and the client has to wait.
+ * Has a paused socket, or the body of a request, take one piece more and not the
+ * 64 KiB that Node would hold; the system keeps the rest, and the client has to wait.
  */
-export function holdLittle(socket: Socket): void {
-	const state = (socket as BoundedSocket)._readableState;
+export function holdLittle(stream: Readable): void {
+	const state = (stream as BoundedReadable)._readableState;
 	if (state !== undefined) state.highWaterMark = 1;
 }
 

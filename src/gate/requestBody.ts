@@ -7,6 +7,7 @@ import {
 	readFacts,
 } from "./bodyFacts.ts";
 import { type BodyGuard, guardBody } from "./bodyGuard.ts";
+import { holdLittle } from "./connection.ts";
 import type { Exchange } from "./exchange.ts";
 import { bodyTooLarge } from "./rateLimit.ts";
 import type { Refusal } from "./refusal.ts";
@@ -123,6 +124,7 @@ export class RequestBody {
 	start(): void {
 		const { head, req } = this.#exchange;
 		const length = bodyLengthOf(head);
+		if (length > 0) holdLittle(req);
 		if (length === 0 && this.#guard === undefined) {
 			// Nothing follows the head, but the parser must reach the message's end for the next request.
 			req.resume();

@@ -5,6 +5,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import t, { type Test } from "tap";
 import { makeAuthority } from "../support/certificates.ts";
 import { eventually, startGate, testKeys } from "../support/gate.ts";
+import { send, waitUntil } from "../support/queue.ts";
 import {
 	attack,
 	framed,
@@ -187,6 +188,8 @@ t.test(
 	},
 );
 
+/** As much of a large body is read before its turn (src/gate/requestBody.ts). */
+const readAhead = 512 * 1024;
 /** Handshakes that one address may begin at once (src/gate/handshakes.ts). */
 const handshakesAtOnce = 128;
 
@@ -274,5 +277,47 @@ t.test(
 		t.equal(reply?.status, 401);
 		t.equal(reply?.headers.connection, "keep-alive");
 		client.destroy();
+	},
+);
+
+t.test(
+	"what comes of a large body that waits for its turn is left to the system",
+	async (t) => {
+		const gate = await startGate(t, {
+			config: { queue: { mode: "fair", parallel: 1 } },
+			standIn: {
+				misbehave: ({ target }) =>
+					target === "/api/chat" ? "hang" : undefined,
+			},
+		});
+		const running = send(gate, { path: "/api/chat" });
+		t.teardown(() => running.leave());
+		await waitUntil(gate, 0, 1);
+		const requests: IncomingMessage[] = [];
+		const see = (message: unknown) =>
+			void requests.push((message as { request: IncomingMessage }).request);
+		subscribe("http.server.request.start", see);
+		t.teardown(() => unsubscribe("http.server.request.start", see));
+		const client = await openRaw(gate.port);
+		t.teardown(() => client.destroy());
+		client.write(
+			head(
+				...["POST /api/chat HTTP/1.1", "Host: gate", shows(testKeys.user)],
+				"Content-Length: 1000000",
+			) + '{"model":"qwen3:8b","prompt":"'.padEnd(readAhead, "x"),
+		);
+		await waitUntil(gate, 1, 1);
+		const request = requests.find(
+			({ socket }) => socket.remotePort === client.socket.localPort,
+		);
+		await eventually(() => (request?.socket.bytesRead ?? 0) > readAhead);
+		client.socket.setNoDelay(true);
+		for (let n = 0; n < 1_000; n++) {
+			client.write("x");
+			await nextTurn();
+		}
+		const held = request?.readableLength ?? 0;
+		t.ok(request?.isPaused(), "it waits");
+		t.ok(held < 100, `${held} bytes are held`);
 	},
 );
