@@ -131,3 +131,12 @@ export function residentBytes(
 export function resetPeak(pids: readonly number[]): void {
 	for (const pid of pids) writeFileSync(`/proc/${pid}/clear_refs`, "5");
 }
+
+/**
+ * The memory that a process would give back if it ended now: what it shares with
+ * others counts for its part (Linux, `smaps_rollup`: Pss).
+ */
+export function proportionalBytes(pid: number): number {
+	const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, "latin1");
+	return 1024 * Number(/^Pss:\s+(\d+) kB$/m.exec(rollup)?.[1]);
+}

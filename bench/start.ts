@@ -1,5 +1,5 @@
 import { cpSync } from "node:fs";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -16,7 +16,14 @@ import {
 	runLoad,
 	type StreamTimes,
 } from "./native.ts";
-import { cpuSeconds, pinning, start, stop, stopAll } from "./processes.ts";
+import {
+	cpuSeconds,
+	pinning,
+	proportionalBytes,
+	start,
+	stop,
+	stopAll,
+} from "./processes.ts";
 import { fixed, median, renderSection, type Section } from "./report.ts";
 import {
 	key,
@@ -106,10 +113,9 @@ async function measureStart(tree: string) {
 	const wallMs = performance.now() - startedAt;
 	const cpuMs = cpuSeconds([pid]) * 1e3;
 	await delay(2_000);
-	const rollup = await readFile(`/proc/${pid}/smaps_rollup`, "latin1");
-	const pssKib = Number(/^Pss:\s+(\d+) kB$/m.exec(rollup)?.[1]);
+	const pssMib = proportionalBytes(pid) / 2 ** 20;
 	await stop(child);
-	return { wallMs, cpuMs, pssMib: pssKib / 1024 };
+	return { wallMs, cpuMs, pssMib };
 }
 
 const versionRuns = 10;

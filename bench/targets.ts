@@ -133,6 +133,8 @@ export interface GateOptions {
 	readonly modelRule?: boolean;
 	/** Two keys beside the one that is used, with rules about models and the limits as they come. */
 	readonly ruledKeys?: boolean;
+	/** The Node that runs it; by default the one of the bench, whose pages they share. */
+	readonly node?: string;
 	/** More requests run at once than `mostParallel`: no queue stands in their way. */
 	readonly withoutQueue?: boolean;
 }
@@ -263,7 +265,7 @@ async function openGate(
 	const child = start(
 		[
 			...pinning.measured,
-			process.execPath,
+			options.node ?? process.execPath,
 			...nodeOptions,
 			...(options.oldHeapMiB === undefined
 				? []

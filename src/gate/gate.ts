@@ -39,6 +39,7 @@ import {
 import type { Rules } from "./rules.ts";
 import { createGateServer } from "./server.ts";
 import { Shared } from "./shared/shared.ts";
+import { SpareMemory } from "./spareMemory.ts";
 import { GateState } from "./state.ts";
 
 /** How often running relays are looked at: for silence, and for keys that expire. */
@@ -75,7 +76,7 @@ export interface Gate {
 	createServer(isLocal?: () => boolean): Server;
 	/** What keys have used of their budgets. */
 	readonly budgets: Budgets;
-	/** Puts new rules in force; streams whose key is no longer good are cut. */
+	/** Puts new rules in force; streams whose key has lost its validity are cut. */
 	replaceRules(rules: Rules): void;
 	/**
 	 * Waits for what runs, and cuts what is left after the drain timeout.
@@ -89,7 +90,7 @@ export interface Gate {
 	stats(): GateStats;
 	/** Has new connections see this certificate; without one they are closed. */
 	useCertificate(certificate: Certificate | undefined): void;
-	/** Who is at work, who waits, and how it all stands. @param startedAt of the daemon */
+	/** Who is at work, who waits, and the state of it all. @param startedAt of the daemon */
 	live(startedAt: Date): Promise<GateLive>;
 }
 
@@ -127,7 +128,11 @@ export async function createGate(
 	if (shared !== undefined) state.share(shared);
 	const app = await createApp(state, (exchange) => relayTo(state, exchange));
 	const servers = new Set<Server>();
-	const sweeper = setInterval(() => sweep(state), sweepIntervalMs);
+	const spareMemory = new SpareMemory(performance.now());
+	const sweeper = setInterval(() => {
+		sweep(state);
+		spareMemory.sweep(performance.now(), state.relays.size > 0);
+	}, sweepIntervalMs);
 	sweeper.unref();
 
 	return {
