@@ -4,7 +4,7 @@ import { createServer, type Server } from "node:net";
 /**
  * Takes a lock of this host, known by a name. A socket in Linux's abstract
  * namespace is a lock that the kernel gives back when its holder dies, however
- * it dies: there is no stale lock to break.
+ * it dies: no stale lock is left to break.
  *
  * @returns the lock, which `releaseLock` gives back, or the system's code where
  *   another process holds it or none can be had

@@ -142,7 +142,7 @@ async function main([name, ...args]: string[]): Promise<number> {
 		const near =
 			otherWords.get(name) ?? nearest(name, [...Object.keys(commands), "help"]);
 		process.stderr.write(
-			`llamagate: there is no command ${JSON.stringify(name)}${near === undefined ? "" : `; did you mean "${near}"?`}\nSee: llamagate --help\n`,
+			`llamagate: unknown command ${JSON.stringify(name)}${near === undefined ? "" : `; did you mean "${near}"?`}\nSee: llamagate --help\n`,
 		);
 		return exitCodes.usage;
 	}

@@ -216,7 +216,7 @@ function findClient(name: string): Client {
 		name.length <= 20 ? ` ${JSON.stringify(name)}` : " of that name";
 	const near = name.length <= 20 ? nearest(name, names) : undefined;
 	throw new UsageError(
-		`there is no client${shown}${near === undefined ? "" : `; did you mean "${near}"?`}\nKnown: ${names.join(", ")}`,
+		`unknown client${shown}${near === undefined ? "" : `; did you mean "${near}"?`}\nKnown: ${names.join(", ")}`,
 	);
 }
 

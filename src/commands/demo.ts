@@ -117,7 +117,7 @@ Example: llamagate demo
 	},
 };
 
-/** A ledger whose file is in memory; `undefined` where there is no place for its socket. */
+/** A ledger whose file is in memory; `undefined` where its socket has no place. */
 async function openDemoLedger() {
 	const folder = await mkdtemp(path.join(tmpdir(), "llamagate-demo-")).catch(
 		() => undefined,

@@ -28,7 +28,7 @@ Usage: sudo llamagate logs [FILE] [--follow] [--since 24h] [--key NAME]
                            [--model PATTERN] [--outcome LIST] [--json]
 
 Reads the journal of llamagate.service, or a file (- is standard input) with the
-lines that "llamagate serve" writes. Times are UTC. Lines that are no request
+lines that "llamagate serve" writes. Times are UTC. Lines other than requests'
 are shown too, unless you ask for a key, a model or an outcome.
 
   -f, --follow       go on, and show what comes; Ctrl-C ends it
@@ -132,7 +132,7 @@ function readProgram(program: string, args: readonly string[]): Source {
 		child.once("error", (error: NodeJS.ErrnoException) =>
 			resolve(
 				error.code === "ENOENT"
-					? `there is no ${program} here; give the file that the log is written to: llamagate logs FILE`
+					? `found no ${program} here; give the file that the log is written to: llamagate logs FILE`
 					: error.message,
 			),
 		);

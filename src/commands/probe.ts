@@ -207,7 +207,7 @@ async function agreeToLockout(agreed: boolean): Promise<boolean> {
 	);
 	if (agreed) return true;
 	if (!process.stdin.isTTY || !process.stderr.isTTY) {
-		say("llamagate probe: there is no terminal to ask on; add --yes");
+		say("llamagate probe: found no terminal to ask on; add --yes");
 		return false;
 	}
 	return askYesNo("Lock this device out?", process.stderr);

@@ -157,7 +157,7 @@ function readSteps(option: string, names: readonly string[]): string[] {
 			if ((stepIds as readonly string[]).includes(name)) return name;
 			const near = nearest(name, [...stepIds]);
 			throw new UsageError(
-				`--${option} ${name}: there is no such step${near === undefined ? "" : `; did you mean ${near}?`} (${stepIds.join(", ")})`,
+				`--${option} ${name}: no such step${near === undefined ? "" : `; did you mean ${near}?`} (${stepIds.join(", ")})`,
 			);
 		});
 }

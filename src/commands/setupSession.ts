@@ -18,7 +18,7 @@ export async function agree(
 	// Through a pipe the question may never be seen, and sudo may never pass the answer on.
 	if (!process.stdin.isTTY || !process.stdout.isTTY) {
 		process.stderr.write(
-			"llamagate setup: there is no terminal to ask on; look with --dry-run, then add --yes\n",
+			"llamagate setup: found no terminal to ask on; look with --dry-run, then add --yes\n",
 		);
 		return false;
 	}

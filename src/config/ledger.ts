@@ -41,10 +41,7 @@ export function readLedger(
 	if (url !== undefined && fileIsGiven)
 		refuse(["ledger"], "has both a file and a url; keep one");
 	if (url === undefined && passwordFile !== undefined)
-		refuse(
-			["ledger", "passwordFile"],
-			"is for a database, and there is no url",
-		);
+		refuse(["ledger", "passwordFile"], "is for a database, and url is missing");
 	return {
 		file: path.resolve(folder, given.file),
 		socket: given.socket,

@@ -53,7 +53,7 @@ export function loginMistakes(
 	if (mode === "login" && rules.length === 0)
 		mistakes.push([
 			["mode"],
-			'is "login", and there are no identity.rules that say whom it lets in',
+			'is "login", and identity.rules, which say whom it lets in, are missing',
 		]);
 	for (const [index, { models = [] }] of rules.entries())
 		for (const [turn, pattern] of models.entries())

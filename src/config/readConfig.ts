@@ -58,7 +58,7 @@ export function unreadable(
 		error instanceof NoOrdinaryFile
 			? error.message
 			: code === "ENOENT"
-				? `there is no such file. ${advice}`
+				? `the file does not exist. ${advice}`
 				: code === "EACCES"
 					? `the user ${userName()} may not read it; use sudo`
 					: code === "ERR_ACCESS_DENIED"

@@ -68,7 +68,7 @@ export const configSchema = {
 				"x-expected": "a list of at least one address range",
 				default: ["100.64.0.0/10", "fd7a:115c:a1e0::/48"],
 				description:
-					"Address ranges that a client's own address must lie in. It is read from the socket, never from a header. 100.100.100.100 and 100.115.92.0/23, which are no Tailscale peers, are always refused.",
+					"Address ranges that a client's own address must lie in. It is read from the socket, never from a header. 100.100.100.100 and 100.115.92.0/23, which are not Tailscale peers, are always refused.",
 			},
 			onForeignSource: {
 				type: "string",

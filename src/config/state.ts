@@ -70,7 +70,7 @@ export function readState(
 	if (passwordFile === undefined && !isOfThisHost(target))
 		refuse(
 			["url"],
-			"is on a network and there is no password, so anyone who reaches it could lift limits and lockouts. Set one in Valkey (requirepass, or a user of its ACL), write it to a file, run chmod 600 on that, and name it with state.passwordFile; or use a loopback address or a unix: socket",
+			"is on a network and has no password, so anyone who reaches it could lift limits and lockouts. Set one in Valkey (requirepass, or a user of its ACL), write it to a file, run chmod 600 on that, and name it with state.passwordFile; or use a loopback address or a unix: socket",
 		);
 	const resolve = (file: string | undefined) =>
 		file === undefined ? undefined : path.resolve(folder, file);

@@ -182,7 +182,7 @@ function readTarget(
 		}
 	if (!isLocal && keyFile === undefined) {
 		refuse(
-			`${quote(url)} is on a network, and there is no keyFile: an Ollama that asks for no key is anybody's who reaches it. Set llamagate up on that host, make a key there (llamagate keys add ${quote("this-gate")}), and name a file that holds it in keyFile`,
+			`${quote(url)} is on a network, and keyFile is missing: an Ollama that asks for no key is anybody's who reaches it. Set llamagate up on that host, make a key there (llamagate keys add ${quote("this-gate")}), and name a file that holds it in keyFile`,
 		);
 		return undefined;
 	}
@@ -207,7 +207,7 @@ export function isGateItself(
 	);
 }
 
-/** Reads where a server is; `undefined` for what is no such URL. @param url `http://HOST:PORT` or `unix:/PATH` */
+/** Reads where a server is; `undefined` for anything but such a URL. @param url `http://HOST:PORT` or `unix:/PATH` */
 export function readUrl(url: string): Upstream | undefined {
 	if (url.startsWith("unix:")) {
 		const socketPath = url.slice("unix:".length).replace(/^\/\/(?=\/)/, "");

@@ -145,7 +145,7 @@ async function answer(
 		});
 		return send(req, res, fileOf("text/html", page), "no-store");
 	}
-	if (path !== "/events") return refuse(res, 404, "there is no such page");
+	if (path !== "/events") return refuse(res, 404, "no such page");
 	const headers = { ...safeHeaders, "cache-control": "no-store" };
 	if (req.method === "HEAD") res.writeHead(200, headers).end();
 	else if (!viewers.add(res, headers))

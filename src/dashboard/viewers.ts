@@ -91,7 +91,7 @@ export class Viewers {
 			this.#show(await this.#watch.look());
 		} catch {
 			// What was asked answers as none of this version's does. Browsers say that
-			// the page stands still, and come again.
+			// the page stops, and come again.
 			this.close();
 		} finally {
 			this.#isLooking = false;

@@ -124,7 +124,7 @@ function unlock({ gate, log }: Daemon, query: URLSearchParams): AdminReply {
 /** The gate cannot see what doctor keeps, which is for root alone. */
 function takeDoctorCounts(daemon: Daemon, query: URLSearchParams): AdminReply {
 	const counts = readDoctorCounts(query);
-	if (counts === undefined) return json(400, { error: "those are no counts" });
+	if (counts === undefined) return json(400, { error: "those are not counts" });
 	daemon.doctor = counts;
 	return json(200, {});
 }

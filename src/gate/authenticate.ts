@@ -226,7 +226,7 @@ function refused(
 	};
 }
 
-/** What is said where there is no key: one of a dozen sentences (`missingKey`), each made once. */
+/** What is said where the key is missing: one of a dozen sentences (`missingKey`), each made once. */
 const noKeys = new Map<string, Authentication>();
 
 function noKey(message: string): Authentication {

@@ -176,7 +176,7 @@ function accountTo(ledger: LedgerClient | undefined): Account {
 function warnOfNoKey({ keyring, settings }: Rules, log: Log): void {
 	if (keyring.names.length === 0)
 		log.warn(
-			`there is no key, so nobody is let in; make one with: ${typed("keys add NAME", settings.configFile)}`,
+			`no key exists, so nobody is let in; make one with: ${typed("keys add NAME", settings.configFile)}`,
 		);
 }
 

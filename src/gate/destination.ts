@@ -137,7 +137,7 @@ export class Destination {
 		host.counts.failed += 1;
 		const event = eventOf(fault);
 		if (event === undefined) return;
-		// What one prompt makes it say is no word of the host's on itself.
+		// What one prompt makes it say is not the host's word on itself.
 		host.note(
 			event.kind === "nonsense" ? { kind: "died", why: event.why } : event,
 		);

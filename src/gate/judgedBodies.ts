@@ -26,7 +26,7 @@ export class JudgedBodies {
 	 * @param sizeBytes of the body so far
 	 * @param heldBytes what has been taken for it already
 	 * @param roomBytes for all bodies together; one key's may have half of it
-	 * @returns what is held for it now, or `undefined` if there is no room
+	 * @returns what is held for it now, or `undefined` if room is lacking
 	 */
 	take(
 		key: string,

@@ -18,7 +18,7 @@ import type { Head } from "./requestHead.ts";
 import type { GateState } from "./state.ts";
 import type { Person } from "./user.ts";
 
-/** Stands for all logins where a key is named; no key can be called so. */
+/** The name for all logins where a key is named; no key can be called so. */
 export const loginLabel = "(login)";
 /** What begins the id of a credential that is not a key; no other id has a colon. */
 const idPrefix = "login:";
@@ -143,8 +143,8 @@ function ofPage(
 }
 
 /**
- * What stands for a device's owner in place of a key: all that the rules for
- * them have together. `undefined` where there is no rule, or no such mode.
+ * What a device's owner has in place of a key: all that the rules for
+ * them have together. `undefined` without a rule, or without that mode.
  */
 export function loginCredential(
 	identity: Settings["identity"],

@@ -200,7 +200,7 @@ function closeUnlessComplete(req: IncomingMessage, isUnwanted: boolean): void {
 	req.once("close", () => clearTimeout(timer));
 }
 
-/** Answers on a bare socket, where there is no request to answer: bytes that are not HTTP, CONNECT. */
+/** Answers on a bare socket, where no request has been read: bytes that are not HTTP, CONNECT. */
 export function refuseOnSocket(
 	socket: Socket,
 	owner: string,

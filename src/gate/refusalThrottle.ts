@@ -26,7 +26,7 @@ export class RefusalThrottle {
 	 * How long the next refusal waits; 0 for at once, `undefined` if so many wait
 	 * already that it is not to be answered at all.
 	 *
-	 * @param who an address, or what stands for a key
+	 * @param who an address, or a key's label
 	 * @param nowMs any clock that only moves forward
 	 */
 	take(who: string, nowMs: number): number | undefined {

@@ -25,7 +25,7 @@ import type { PeopleEntry } from "./people.ts";
 /** A key as the gate knows it, whichever of its digests was presented. */
 export interface Key {
 	readonly name: string;
-	/** What stands for it in the log and the counters, where its name is a person's. */
+	/** What the log and the counters call it, where its name is a person's. */
 	readonly label?: string;
 	readonly scopes: ReadonlySet<Scope>;
 	readonly limits: KeyLimits;

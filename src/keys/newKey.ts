@@ -5,7 +5,7 @@ export function generateKey(): string {
 	return `lg_${randomBytes(32).toString("hex")}`;
 }
 
-/** The digest that stands for a key in the keys file. */
+/** The digest by which the keys file knows a key. */
 export function digestOf(key: string): string {
 	return createHash("sha256").update(key, "latin1").digest("hex");
 }

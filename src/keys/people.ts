@@ -7,7 +7,7 @@ import type { Scope } from "../ollama/routes.ts";
 
 /** Which people of an app a rule is for, and what it leaves them of the key. */
 export interface PersonRule {
-	/** An e-mail address; `*` in it stands for any characters. */
+	/** An e-mail address; `*` in it matches any characters. */
 	readonly email?: string;
 	/** A role, as the app calls it. */
 	readonly role?: string;
@@ -119,7 +119,7 @@ export function rulesFor(
 	);
 }
 
-/** Whether a login or an e-mail is like a pattern, in which `*` stands for any characters. */
+/** Whether a login or an e-mail is like a pattern, in which `*` matches any characters. */
 export function isLike(name: string, pattern: string): boolean {
 	const parts = lower(pattern).split("*");
 	const [first = "", ...rest] = parts;

@@ -12,7 +12,7 @@ const saidAgainAfterMs = 60_000;
 
 /** Where a ledger's records go. */
 export interface BookPlace {
-	/** Absolute. It counts where there is no database. */
+	/** Absolute. It counts where no database is configured. */
 	readonly file: string;
 	readonly database?: DatabasePlace | undefined;
 	readonly retentionMs: number;

@@ -16,7 +16,7 @@ const dayMs = 86_400_000;
  * begins with the first moment of its date there, which is not midnight where
  * the clocks are put forward then.
  *
- * @throws {RangeError} if there is no such zone
+ * @throws {RangeError} if the zone is unknown
  */
 export function windowOf(
 	period: Period,

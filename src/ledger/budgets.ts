@@ -97,7 +97,7 @@ interface Account {
 
 /**
  * The budgets of keys and of groups of keys, each an account under a name, decided
- * in memory; "key" stands for either here. Requests reserve what the key's latest
+ * in memory; "key" means either here. Requests reserve what the key's latest
  * have cost, and are charged what they did when they end, in the window in which
  * they end: several at once go over by one request's cost each at the most.
  */

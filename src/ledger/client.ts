@@ -169,7 +169,7 @@ export class LedgerClient {
 		this.#lossToldAtMs = nowMs;
 		this.#log.error(
 			{ event: "usage_lost", requests: this.#lost },
-			"no ledger takes the usage of requests, and there is no room for more of it",
+			"no ledger takes the usage of requests, and room for more of it is lacking",
 		);
 	}
 

@@ -12,7 +12,7 @@ import { type Sums, sumNames } from "./sums.ts";
 export interface Dialect {
 	/** A table's full name. */
 	table(name: string): string;
-	/** Stands for the nth value, from 1. */
+	/** The mark for the nth value, from 1. */
 	value(n: number): string;
 	/** What cannot be told apart here. */
 	readonly unknown?: readonly Dimension[];

@@ -5,7 +5,7 @@ import { NameReader } from "./watchedNames.ts";
 const unfinished = 0;
 export const ended = 1;
 export const malformed = 2;
-/** It is no name that matters; the string goes on. */
+/** No name that matters is so long; the string goes on. */
 export const tooLong = 3;
 
 /** Reads a string of which its text is wanted: a key, or a value in a watched map. */

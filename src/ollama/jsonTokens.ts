@@ -79,7 +79,7 @@ const wordTrue = new Uint8Array(Buffer.from("true"));
 const wordFalse = new Uint8Array(Buffer.from("false"));
 const wordNull = new Uint8Array(Buffer.from("null"));
 
-/** What one letter behind a backslash stands for. */
+/** What one letter behind a backslash means. */
 export const unescaped = new Int16Array(256).fill(-1);
 for (const [from, to] of [
 	'""',

@@ -42,7 +42,7 @@ const state = {
 } as const;
 type State = (typeof state)[keyof typeof state];
 
-/** What a search stops at: the first two in a text, all outside of one, where there is no backslash. */
+/** What a search stops at: the first two in a text, all outside of one, where a backslash cannot be. */
 const marks = [
 	quote,
 	backslash,

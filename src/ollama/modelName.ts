@@ -101,7 +101,7 @@ export function formatModelName({
 export type ModelPattern = (name: ModelName) => boolean;
 
 /**
- * Reads a pattern of a key's `models`: a name in which `*` stands for any
+ * Reads a pattern of a key's `models`: a name in which `*` matches any
  * characters within its part. `*` alone is every model that runs here; a
  * pattern reaches cloud models only if it ends in `:cloud` or `-cloud` itself.
  * Without a tag it means `latest`, unless it ends in `*`.

@@ -11,7 +11,7 @@ export interface OptionRules {
 /**
  * The options by which one request can change what all others get: those that
  * load the model anew (api/types.go:Runner), how it decodes, and how long it
- * stays. The last three are no longer Ollama's; a keys file may name them.
+ * stays. Ollama has dropped the last three; a keys file may name them.
  */
 export const optionNames = [
 	"num_ctx",
@@ -170,7 +170,7 @@ function checkOption(
 	const amount = isTime ? keepAliveSeconds(value) : value;
 	if (typeof amount !== "number" || !Number.isFinite(amount))
 		return unclear(
-			`the body's ${shown} is no ${isTime ? "duration" : "number"}`,
+			`the body's ${shown} is not a ${isTime ? "duration" : "number"}`,
 		);
 	if (amount < 0)
 		return forbid(

@@ -345,7 +345,7 @@ export class ReplyScan {
 
 	/**
 	 * The model, the token counts and Ollama's times, as far as the reply names them. Ollama writes
-	 * placeholders at the start of some streams; they are no counts.
+	 * placeholders at the start of some streams; they do not count.
 	 */
 	usage(): Usage {
 		this.#finish();

@@ -62,7 +62,7 @@ export async function checkLockout(caller: Caller): Promise<Result> {
 					)
 				: unknown(
 						check,
-						`after ${shown} wrong keys there is no answer any more, which need not be a ban (${silence.code})`,
+						`after ${shown} wrong keys the gate stopped answering, which need not be a ban (${silence.code})`,
 					);
 		}
 		if (reply.status === 401) continue;

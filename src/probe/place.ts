@@ -85,7 +85,7 @@ function ownAddresses(): OwnAddress[] {
 /**
  * Whether Tailscale gave this device the address. Providers give out addresses
  * of 100.64.0.0/10 too (RFC 6598), so it also goes by the interface, and by the
- * netmask: a node's address stands for itself alone. By IPv6 some systems show
+ * netmask: a node's address means itself alone. By IPv6 some systems show
  * the whole network of Tailscale's, which is nobody else's.
  */
 function isTailscales({ name, address, cidr }: OwnAddress): boolean {

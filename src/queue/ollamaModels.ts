@@ -17,7 +17,7 @@ export type Whereabouts =
 	| { readonly kind: "here"; readonly key: string }
 	/** Ollama might read its name in a way of its own. */
 	| { readonly kind: "unclear" }
-	/** It takes no turn: there is no such model, or it runs elsewhere, and Ollama says so at once. */
+	/** It takes no turn: Ollama lacks the model, or it runs elsewhere, and Ollama says so at once. */
 	| { readonly kind: "nowhere" };
 
 const nowhere: Whereabouts = { kind: "nowhere" };

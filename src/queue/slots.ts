@@ -4,7 +4,7 @@
  * comes while all that ran before it still run, then it fits.
  */
 
-/** So many tries that failed say that there is no slot more. */
+/** So many tries that failed say that Ollama has no more slots. */
 const maxFailures = 3;
 /** Of requests that are answered whole, or beside one that ends at once, a late first byte says little. */
 const maxUnclear = 40;

@@ -263,7 +263,7 @@ export class Turns {
 
 	#fairnessOf(rank: number): Fairness {
 		const fairness = this.#fairness[rank];
-		if (fairness === undefined) throw new Error(`there is no class ${rank}`);
+		if (fairness === undefined) throw new Error(`class ${rank} does not exist`);
 		return fairness;
 	}
 
@@ -393,6 +393,6 @@ export class Turns {
 
 function laneOf({ model, rank }: Place): Lane {
 	const lane = model.lanes[rank];
-	if (lane === undefined) throw new Error(`there is no class ${rank}`);
+	if (lane === undefined) throw new Error(`class ${rank} does not exist`);
 	return lane;
 }

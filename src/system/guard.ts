@@ -94,7 +94,7 @@ function onlyWayTo(
 			),
 		),
 	);
-	// No interface has such a name, so it stands for all that no rule names.
+	// No interface has such a name, so it means all that no rule names.
 	if (baseChains.length === 0 || isOpenTo("/")) return undefined;
 	const [device, ...others] = [...named].filter(
 		(name) => name !== "lo" && isOpenTo(name),

@@ -81,7 +81,7 @@ export interface TailscaleStatus {
 	readonly keyExpiresAtMs: number | undefined;
 	/** Whether this host has tags, and so no owner who could renew its key. */
 	readonly isTagged: boolean;
-	/** Whether the tailnet gives its devices names; `undefined` while there is no tailnet. Its suffix is there whether or not it does. */
+	/** Whether the tailnet gives its devices names; `undefined` without a tailnet. Its suffix is there whether or not it does. */
 	readonly magicDns: boolean | undefined;
 	/** Names that `tailscale cert` can get a certificate for; none unless HTTPS is enabled. */
 	readonly certDomains: readonly string[];
@@ -214,7 +214,7 @@ function readCapabilities(
 	return capabilities;
 }
 
-/** Stands for values that are too long or too deep to be handed on: anyone who reads it finds nothing granted. */
+/** In place of values that are too long or too deep to be handed on: anyone who reads it finds nothing granted. */
 const tooLong: readonly unknown[] = [null];
 /** What one capability's values may be, written as JSON, and how deep. They stand in each request's log line. */
 const maxValuesLength = 4096;

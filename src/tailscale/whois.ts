@@ -252,7 +252,7 @@ function explain(
 ): string {
 	switch (code) {
 		case "ENOENT":
-			return `there is no socket ${socketPath}: is tailscaled running, and is that its socket?`;
+			return `found no socket ${socketPath}: is tailscaled running, and is that its socket?`;
 		case "ECONNREFUSED":
 			return `nobody listens on ${socketPath}: is tailscaled running?`;
 		case "EACCES":

@@ -151,7 +151,7 @@ export class CertificateKeeper {
 		this.#log.error(
 			{ event: "certificate_refused", ...facts, why: problem },
 			this.#current === undefined
-				? "there is no certificate, so every connection is closed; it is tried again"
+				? "the certificate is missing, so every connection is closed; it is tried again"
 				: "no new certificate; the one before stays in force, and it is tried again",
 		);
 	}

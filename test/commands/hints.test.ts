@@ -20,7 +20,7 @@ t.test("a slip in a command's name is seen through", async (t) => {
 	const { stderr } = await runCli(["xyzzy"]);
 	t.equal(
 		stderr,
-		'llamagate: there is no command "xyzzy"\nSee: llamagate --help\n',
+		'llamagate: unknown command "xyzzy"\nSee: llamagate --help\n',
 	);
 });
 

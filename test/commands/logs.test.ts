@@ -182,7 +182,7 @@ t.test("logs reads the journal, and says so where there is none", async (t) => {
 	t.match(read.out, /200 POST \/api\/chat: ok/);
 	const none = await run({ PATH: await temporaryFolder(t) });
 	t.equal(none.code, 1);
-	t.match(none.out, /there is no journalctl here; give the file/);
+	t.match(none.out, /found no journalctl here; give the file/);
 });
 
 t.test("logs shows what a real gate writes", async (t) => {

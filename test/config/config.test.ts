@@ -148,7 +148,7 @@ const mistakes: [string, unknown, RegExp][] = [
 	[
 		"a Valkey on a network without a password",
 		{ state: { url: "valkey://valkey:6379" } },
-		/line 1: state\.url: is on a network and there is no password.*chmod 600.*state\.passwordFile/,
+		/line 1: state\.url: is on a network and has no password.*chmod 600.*state\.passwordFile/,
 	],
 	[
 		"a section without Valkey's address",
@@ -311,12 +311,12 @@ const mistakes: [string, unknown, RegExp][] = [
 			[
 				"a bare Ollama in the tailnet",
 				[{ name: "a", url: "http://100.64.0.7:11434" }],
-				/upstreams\[0\]\.url: .*there is no keyFile.*keys add/,
+				/upstreams\[0\]\.url: .*keyFile is missing.*keys add/,
 			],
 			[
 				"a bare Ollama by its name",
 				[{ name: "a", url: "http://minipc:11434" }],
-				/upstreams\[0\]\.url: .*there is no keyFile/,
+				/upstreams\[0\]\.url: .*keyFile is missing/,
 			],
 			...["192.168.1.5", "203.0.113.7", "[fd00::1]", "[::ffff:10.0.0.1]"].map(
 				(host): [string, object[], RegExp] => [
@@ -531,7 +531,7 @@ t.test(
 				file.replace("config", "none"),
 			]);
 			t.equal(missing.code, 78);
-			t.match(missing.stderr, /there is no such file/);
+			t.match(missing.stderr, /the file does not exist/);
 			await writeFile(file, '{"lisen": {}, "drainTimeout": "1y"}');
 			const wrong = await runCli([command, "--config", file]);
 			t.equal(wrong.code, 78);
@@ -543,7 +543,7 @@ t.test(
 			t.equal(noKeys.code, 78);
 			t.match(
 				noKeys.stderr,
-				/keys\.json is not usable:\n {2}there is no such file\. Make the first key with: llamagate keys add/,
+				/keys\.json is not usable:\n {2}the file does not exist\. Make the first key with: llamagate keys add/,
 			);
 			const keys = path.join(folder, "keys.json");
 			await writeFile(keys, '{"keys":[]}');

@@ -58,7 +58,7 @@ t.test("the configuration has a file or a database", async (t) => {
 		database: { database: { user: "me" }, passwordFile: "/etc/x/secret" },
 	});
 	t.throws(() => parse({ url, file: "a" }), /has both a file and a url/);
-	t.throws(() => parse({ passwordFile: "a" }), /there is no url/);
+	t.throws(() => parse({ passwordFile: "a" }), /url is missing/);
 	t.throws(
 		() => parse({ url: "postgres://me:hush@db.example/usage" }),
 		/line 3: ledger\.url: has a password in it; (?!.*hush)/,

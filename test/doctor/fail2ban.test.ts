@@ -57,9 +57,9 @@ t.test("doctor looks at fail2ban", booting(), async (t) => {
 			{
 				jail: ["warn", /its jails are recidive, and llamagate is not/],
 				sshd: ["info", /none of its jails/],
-				action: ["unknown", /no such jail/],
-				filter: ["unknown", /no such jail/],
-				journal: ["unknown", /no such jail/],
+				action: ["unknown", /jail does not exist/],
+				filter: ["unknown", /jail does not exist/],
+				journal: ["unknown", /jail does not exist/],
 			},
 		);
 	});

@@ -238,7 +238,7 @@ t.test("a key is put into a group, listed, and taken out", async (t) => {
 		runCli(["keys", ...args, "--config", gate.configFile]);
 	t.match(await keys("add", "phone", "--group", "famly"), {
 		code: 1,
-		stderr: /there is no group "famly" in budgets\.groups of .*; known: family/,
+		stderr: /found no group "famly" in budgets\.groups of .*; known: family/,
 	});
 	t.match(await keys("edit", "user", "--group", "family"), {
 		code: 0,

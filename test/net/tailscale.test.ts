@@ -353,7 +353,7 @@ t.test("a socket that is not there is unreachable, and says so", async (t) => {
 	const ask = (socket: string) => createWhois({ socket }).lookup(peer, 1);
 	const missing = await ask(path.join(folder, "none.sock"));
 	t.equal(missing.kind, "unreachable");
-	t.match(reasonOf(missing), /there is no socket .*none\.sock/);
+	t.match(reasonOf(missing), /found no socket .*none\.sock/);
 
 	const file = path.join(folder, "file.sock");
 	await writeFile(file, "");

@@ -74,7 +74,7 @@ export function refuseKnownKey(keys: readonly KeyEntry[], id: string): void {
 export function noSuchKey(name: string, keys: readonly KeyEntry[]): never {
 	const known = keys.map((key) => key.name).join(", ");
 	throw new Finding(
-		`there is no key named ${name}${known === "" ? "" : `; known: ${known}`}`,
+		`found no key named ${name}${known === "" ? "" : `; known: ${known}`}`,
 	);
 }
 

@@ -58,7 +58,7 @@ Example: llamagate keys list --json
 		}
 		if (rows.length === 0) {
 			say(
-				`There is no key yet. Make one with: ${typed("keys add NAME", values.config)}`,
+				`No key exists yet. Make one with: ${typed("keys add NAME", values.config)}`,
 			);
 			return exitCodes.ok;
 		}

@@ -172,6 +172,6 @@ export function refuseUnknownGroup(
 		return;
 	const known = Object.keys(groups);
 	throw new Finding(
-		`there is no group ${JSON.stringify(group)} in budgets.groups of ${configFile}${known.length === 0 ? "; write its budget there first" : `; known: ${known.join(", ")}`}`,
+		`found no group ${JSON.stringify(group)} in budgets.groups of ${configFile}${known.length === 0 ? "; write its budget there first" : `; known: ${known.join(", ")}`}`,
 	);
 }

@@ -6,7 +6,7 @@ import type { Names } from "../../valkey/names.ts";
 const maxEntry = 500;
 /** Users whose service waits; of more nothing is told. */
 const maxWaiting = 10_000;
-/** More than that in one entry is nobody's service of a second. */
+/** More than that in one entry cannot be the service of one second. */
 const maxServiceMs = 3_600_000;
 
 /**

@@ -60,9 +60,9 @@ export const bootExaminations: readonly Examination[] = [
 			const units = await unitStates(patient, unitNames);
 			const there = units.filter(({ exists }) => exists);
 			if (there.length === 0)
-				return absent("there are no units of llamagate's here");
+				return absent("found no units of llamagate's here");
 			if (!(await hasProgram("systemd-analyze")))
-				return unknown("there is no systemd-analyze on this host");
+				return unknown("found no systemd-analyze on this host");
 			const { code, stderr } = await runProgram([
 				"systemd-analyze",
 				"verify",

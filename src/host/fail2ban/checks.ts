@@ -138,7 +138,7 @@ export const fail2banExaminations: readonly Examination[] = [
 		examine: () =>
 			whenRunning(async () => {
 				if (!(await hasProgram("sshd")))
-					return absent("there is no sshd on this host");
+					return absent("found no sshd on this host");
 				return parseJails(await told("status")).includes("sshd")
 					? ok("its jail sshd is active")
 					: finding(["none of its jails is for sshd"]);
@@ -192,7 +192,7 @@ function whenJailed(look: () => Promise<Outcome>): Promise<Outcome> {
 	return whenRunning(async () =>
 		parseJails(await told("status")).includes(jail)
 			? look()
-			: unknown("there is no such jail; see fail2ban.jail"),
+			: unknown("the jail does not exist; see fail2ban.jail"),
 	);
 }
 

@@ -23,7 +23,7 @@ function rulesReached({ rules, chains }: BaseChain): FilterRule[] {
 
 export function judgeForged(seen: Look): Outcome {
 	const { filter, sockets, hasTailnet, tailnet, gatePort } = seen;
-	if (!hasTailnet) return absent(`there is no ${tailnet}`);
+	if (!hasTailnet) return absent(`${tailnet} does not exist`);
 	const range = tailnetRange("ipv4");
 	const drop = filter.baseChains
 		.filter(({ hook }) => ["prerouting", "input"].includes(hook))

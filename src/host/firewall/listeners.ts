@@ -85,7 +85,7 @@ export function judgeListeners(seen: Look): Outcome {
 
 export function judgeTailnet(seen: Look): Outcome {
 	const { sockets, hasTailnet, tailnet, gatePort } = seen;
-	if (!hasTailnet) return absent(`there is no ${tailnet}`);
+	if (!hasTailnet) return absent(`${tailnet} does not exist`);
 	const reached = sockets
 		.filter(
 			(socket) =>

@@ -154,7 +154,7 @@ export async function judgeBoot(): Promise<Outcome> {
 	if (unit === undefined) return unknown("systemd does not answer here");
 	if (!/^ENABLED=["']?yes["']?\s*$/im.test(text))
 		return finding([`${file} has no ENABLED=yes`]);
-	if (!unit.exists) return finding(["there is no ufw.service"]);
+	if (!unit.exists) return finding(["ufw.service does not exist"]);
 	if (!unit.isEnabled)
 		return finding(["ufw.service is not enabled"], {
 			fix: "sudo systemctl enable ufw.service",

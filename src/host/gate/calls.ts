@@ -82,7 +82,7 @@ export async function examineRefusals(patient: Patient): Promise<Outcome> {
 		ways.push({ name: localSocket, caller: openLocalCaller() as Caller });
 	if (ways.length === 0)
 		return unknown(
-			`the gate is not to be reached: ${localSocket} is not there, and there is no Tailscale address`,
+			`the gate is not to be reached: ${localSocket} is not there, and no Tailscale address either`,
 		);
 	const outcomes = await Promise.all(
 		ways.map(async ({ name, caller }) => {

@@ -41,7 +41,7 @@ export function judgeCertificate(
 	const why = problem === null ? [] : [problem];
 	if (ends === null)
 		return finding([
-			"there is no certificate, so the gate closes every connection",
+			"the certificate is missing, so the gate closes every connection",
 			...why,
 		]);
 	const day = ends.slice(0, 10);

@@ -143,7 +143,7 @@ export const gateExaminations: readonly Examination[] = [
 		title:
 			"Nobody manages models without a key, and no whole domain needs none",
 		severity: "warn",
-		why: "Where identity.mode is login, every program on a device of whom a rule names is let in, and there is no key to revoke.",
+		why: "Where identity.mode is login, every program on a device of whom a rule names is let in, and no key can be revoked.",
 		fix: "name people in identity.rules, with the scopes read and infer, and make keys for the rest; then: sudo llamagate reload",
 		needsRoot: true,
 		examine: async ({ configFile }) =>

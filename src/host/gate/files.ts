@@ -53,7 +53,7 @@ export async function examineFiles(patient: Patient): Promise<Outcome> {
 		})),
 	);
 	if (found.every(({ stats }) => stats === "ENOENT"))
-		return absent(`there is no ${config}`);
+		return absent(`${config} does not exist`);
 	const hidden = found.filter(
 		({ stats }) => typeof stats === "string" && stats !== "ENOENT",
 	);

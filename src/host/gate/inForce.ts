@@ -15,7 +15,8 @@ import { judgeInForce } from "./keys.ts";
 /** Whether the running gate has read the keys and settings that are stored. */
 export async function examineInForce(patient: Patient): Promise<Outcome> {
 	const { configFile } = patient;
-	if (!(await exists(configFile))) return absent(`there is no ${configFile}`);
+	if (!(await exists(configFile)))
+		return absent(`${configFile} does not exist`);
 	const asked = await askGate(patient);
 	let names: readonly string[] = [];
 	let mistake: string | undefined;

@@ -120,13 +120,13 @@ export function isOpenedForGate(
 	return gate.opened.has(placeOf(address, port));
 }
 
-/** Why there is no unit to look at, or `undefined` if there is one. */
+/** Why the unit cannot be looked at, or `undefined` if it exists. */
 export async function noUnit(): Promise<Outcome | undefined> {
 	const properties = await propertiesOf(gateService);
 	if (properties === undefined) return unknown("systemd does not answer here");
 	return isLoaded(properties)
 		? undefined
-		: absent(`there is no ${gateService}`);
+		: absent(`${gateService} does not exist`);
 }
 
 /** The interface that the follower follows, its Tailscale addresses and the gate's port. */

@@ -35,7 +35,7 @@ export function judgeInForce({
 	const evidence = [
 		...(gone.length > 0
 			? [
-					`keys that are no longer in the keys file are still let in: ${gone.join(", ")}`,
+					`keys that were taken out of the keys file are still let in: ${gone.join(", ")}`,
 				]
 			: []),
 		...(waiting.length > 0
@@ -178,7 +178,7 @@ export function judgeCanaries(
 	uses: readonly CanaryUse[],
 ): Outcome {
 	const canaries = keys.filter(({ canary }) => canary === true);
-	if (canaries.length === 0) return absent("there is no canary key");
+	if (canaries.length === 0) return absent("found no canary key");
 	const shown = uses.filter(({ key, at }) =>
 		canaries.some(
 			({ name, created }) =>

@@ -34,7 +34,7 @@ export async function examineListening(patient: Patient): Promise<Outcome> {
 	)
 		return finding(
 			[
-				"no device of the tailnet meets the gate: there is no Tailscale interface for it to listen on",
+				"no device of the tailnet meets the gate: it has no Tailscale interface to listen on",
 				...around,
 				...own.map(formatSocket),
 			],

@@ -91,7 +91,7 @@ function listOf(names: readonly string[]): string {
 	return `${names.slice(0, mostNamed).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}`;
 }
 
-/** @param settings `undefined` where there is no configuration that could be read */
+/** @param settings `undefined` where no configuration could be read */
 export async function lookAtLogins(
 	settings: Pick<Settings, "identity" | "corsOrigins"> | undefined,
 	ask: (socket: string) => {
@@ -99,8 +99,7 @@ export async function lookAtLogins(
 		nodes(): Promise<NodesAnswer>;
 	},
 ): Promise<Outcome> {
-	if (settings === undefined)
-		return absent("there is no configuration to read");
+	if (settings === undefined) return absent("found no configuration to read");
 	const { identity, corsOrigins } = settings;
 	const off = { kind: "unreachable", reason: "not asked" } as const;
 	if (identity.mode !== "login") return judgeLogins(identity, off, off);

@@ -214,7 +214,7 @@ async function dropIn(
 	];
 }
 
-/** What a request over root's own socket is answered with; status 0 if there is no answer. */
+/** What a request over root's own socket is answered with; status 0 without an answer. */
 function askGate(method: string, path: string): Promise<number> {
 	return new Promise((resolve) => {
 		const req = request(

@@ -25,7 +25,8 @@ async function withKeys(
 	) => Outcome | Promise<Outcome>,
 ): Promise<Outcome> {
 	const files = await filesOf(patient);
-	if (!(await exists(files.keys))) return absent(`there is no ${files.keys}`);
+	if (!(await exists(files.keys)))
+		return absent(`${files.keys} does not exist`);
 	try {
 		return await judge(await loadKeys(files.keys));
 	} catch (error) {

@@ -115,7 +115,7 @@ export function planTls(
 	const { configFile } = installation;
 	if (seen.config === undefined)
 		return unsafe(
-			`there is no gate here yet, or ${configFile} is none of setup's; run first: sudo llamagate setup`,
+			`found no gate here yet, or ${configFile} is none of setup's; run first: sudo llamagate setup`,
 		);
 	if (!seen.isGateActive)
 		return unsafe(

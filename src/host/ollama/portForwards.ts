@@ -93,7 +93,7 @@ export async function exposedElsewhere(
 	return lines;
 }
 
-/** Ways that are no sockets of a program: of Docker's, and of rules that translate addresses. */
+/** Ways other than a program's own sockets: of Docker's, and of rules that translate addresses. */
 export async function ledPlaces(
 	patient: Patient,
 	running: readonly Container[],

@@ -66,7 +66,7 @@ export async function examineHost(patient: Patient): Promise<Outcome> {
 export async function examineRestart(): Promise<Outcome> {
 	const unit = await lookUpUnit("ollama.service");
 	if (unit === undefined) return unknown("systemd does not answer here");
-	if (!unit.exists) return absent("there is no ollama.service");
+	if (!unit.exists) return absent("ollama.service does not exist");
 	const loaded = await nextHost(unit);
 	const isStale =
 		(await propertiesOf("ollama.service"))?.get("NeedDaemonReload") === "yes";

@@ -73,7 +73,7 @@ export function ollama(installation: Installation, chosen: Chosen): Step {
 						`${open.map(formatSocket).join(" and ")} is open and not a service that setup could change; give that program OLLAMA_HOST=${host} (in a container: publish 127.0.0.1:${port}:${port})`,
 					);
 				return absent(
-					"there is no ollama.service; install Ollama and run this again",
+					"ollama.service does not exist; install Ollama and run this again",
 				);
 			}
 			const notes = notesOn(unit);

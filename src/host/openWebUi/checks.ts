@@ -122,7 +122,7 @@ function judgeSignup(found: readonly WebUi[], seen: Look): Outcome {
 	return (
 		silence(found, seen) ??
 		(told(found).every(({ config }) => !config.features.auth)
-			? absent("there are no accounts (see open-webui.auth)")
+			? absent("found no accounts (see open-webui.auth)")
 			: ok("/api/config has no features.enable_signup"))
 	);
 }
@@ -136,8 +136,7 @@ async function judgePredecessors(patient: Patient): Promise<Outcome> {
 	const old = all.filter((container) =>
 		nameOf(container).endsWith(oldName("")),
 	);
-	if (old.length === 0)
-		return absent("there is no container from before setup");
+	if (old.length === 0) return absent("found no container from before setup");
 	const returning = old.filter(
 		({ State, HostConfig: { RestartPolicy } }) =>
 			State.Running || !["", "no"].includes(RestartPolicy.Name),

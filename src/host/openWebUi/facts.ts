@@ -30,7 +30,7 @@ import { ports as usualPorts } from "./step.ts";
 /** What a running Open WebUI tells everybody (backend/open_webui/main.py, get_app_config). */
 export interface WebUiConfig {
 	readonly version?: string;
-	/** There is no account yet: anyone who comes first is made the administrator. */
+	/** No account exists yet: anyone who comes first is made the administrator. */
 	readonly onboarding?: boolean;
 	readonly features: {
 		readonly auth?: boolean;
@@ -263,7 +263,7 @@ export async function each(
 	return absent(
 		stopped.length > 0
 			? `the container ${stopped.map(nameOf).join(", ")} does not run`
-			: "there is no Open WebUI here",
+			: "found no Open WebUI here",
 	);
 }
 

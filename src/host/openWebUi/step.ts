@@ -95,7 +95,7 @@ export function openWebUi(): Step {
 						notes,
 					);
 				if (local === undefined || !(await isHealthy(local.port)))
-					return absent("there is no Open WebUI here", notes);
+					return absent("found no Open WebUI here", notes);
 				({ port } = local);
 			}
 			found = true;

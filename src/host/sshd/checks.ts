@@ -122,7 +122,7 @@ export const sshdExaminations: readonly Examination[] = [
 	},
 ];
 
-const notInstalled = () => absent("there is no sshd on this host");
+const notInstalled = () => absent("found no sshd on this host");
 
 async function withSettings(
 	patient: Patient,
@@ -289,7 +289,7 @@ export function judgeEmptyPasswords(all: readonly SettingsFor[]): Outcome {
 export function judgeRoot(all: readonly SettingsFor[]): Outcome {
 	const name = "PermitRootLogin";
 	const root = all.filter(({ user }) => user === "root");
-	if (root.length === 0) return unknown("there is no root in getent passwd");
+	if (root.length === 0) return unknown("found no root in getent passwd");
 	const wrong = root.filter(
 		({ settings }) => settings.get(name.toLowerCase()) === "yes",
 	);

@@ -44,7 +44,7 @@ export const everySetting = oncePerLook(async () => {
 		placesFor(matched.addresses),
 		await entrances(matched.isByEntrance),
 	);
-	// Where nothing is told apart by who comes, one stands for all.
+	// Where nothing is told apart by who comes, one answers for all.
 	const asked = matched.isThere ? users : users.slice(0, 1);
 	const questions = asked.flatMap((user) => ways.map((way) => ({ user, way })));
 	if (questions.length > mostAsked)

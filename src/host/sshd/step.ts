@@ -75,7 +75,7 @@ export function sshd(): Step {
 		why: "A password can be guessed from anywhere that reaches the SSH port; a key cannot.",
 		async inspect() {
 			if (!(await hasProgram("sshd")))
-				return absent("there is no sshd on this host");
+				return absent("found no sshd on this host");
 			const user = await loginUser();
 			const settings = await settingsFor(user);
 			if (settings === undefined)

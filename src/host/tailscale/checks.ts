@@ -69,7 +69,7 @@ export const tailscaleExaminations: readonly Examination[] = [
 		id: "tailscale.tunnel",
 		title: "tailscaled has a tunnel device",
 		severity: "high",
-		why: "Without one (userspace networking) there is no tailscale0 to bind the gate to, and peers get to what is on 127.0.0.1, Ollama too: see ollama.reachable.",
+		why: "Without one (userspace networking) the gate has no tailscale0 to listen on, and peers get to what is on 127.0.0.1, Ollama too: see ollama.reachable.",
 		fix: `${tunnelFix}, then:\nsudo systemctl restart tailscaled`,
 		async examine(patient) {
 			const { dialers, unclear } = await loopbackDialers();

@@ -145,7 +145,7 @@ export function tailscale(): Step {
 				);
 			if (status.userspace)
 				return unsafe(
-					`tailscaled runs without a tunnel device (userspace networking): there is no tailscale0 for the gate, and peers get to what is on 127.0.0.1, Ollama too. To mend it, ${tunnelFix}`,
+					`tailscaled runs without a tunnel device (userspace networking): the gate has no tailscale0, and peers get to what is on 127.0.0.1, Ollama too. To mend it, ${tunnelFix}`,
 					notes,
 				);
 			if (prefs.ShieldsUp === true)

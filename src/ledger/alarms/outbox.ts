@@ -44,7 +44,7 @@ export class AlarmOutbox {
 
 	/**
 	 * @param nowMs any clock that only moves forward
-	 * @returns it with its number, or `undefined` if it is not new, or there is no room
+	 * @returns it with its number, or `undefined` if it is not new, or room is lacking
 	 */
 	add(alarm: Alarm, nowMs: number): Numbered | undefined {
 		const topic = topicOf(alarm);

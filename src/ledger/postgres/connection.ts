@@ -38,7 +38,7 @@ export class Connection {
 		this.#prepare = prepare;
 	}
 
-	/** @throws what the action throws, `TooSlow`, or why there is no connection */
+	/** @throws what the action throws, `TooSlow`, or why it cannot connect */
 	run<T>(action: (client: Client) => Promise<T>): Promise<T> {
 		const result = this.#last.then(() => this.#attempt(action));
 		this.#last = result.catch(() => {});

@@ -32,8 +32,8 @@ const meanings: Readonly<Record<string, string>> = {
 	EPIPE: "the database closed the connection",
 	ENOTFOUND: "the database's host is not known",
 	EAI_AGAIN: "the database's host cannot be looked up",
-	EHOSTUNREACH: "there is no way to the database's host",
-	ENETUNREACH: "there is no way to the database's host",
+	EHOSTUNREACH: "the database's host cannot be reached",
+	ENETUNREACH: "the database's host cannot be reached",
 	EACCES: "this user may not open the database's socket",
 };
 

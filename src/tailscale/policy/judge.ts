@@ -201,7 +201,7 @@ function judgeFile(
 		findings.push({
 			kind: "no-tests",
 			severity: "low",
-			says: "there are no tests, so a later edit that opens the server would be saved without a word",
+			says: "it has no tests, so a later edit that opens the server would be saved without a word",
 			change,
 		});
 	else if (!testsNameServer(policy, selectors))

@@ -40,7 +40,7 @@ const none = pools.map(() => 0n);
 /** Inside 100.64.0.0/10, and no node's (ChromeOS's own; tailscale net/tsaddr). */
 const neverNodes = addressSetOf(["100.115.92.0/23"]);
 
-/** The public addresses, which `autogroup:internet` stands for. */
+/** The public addresses, which `autogroup:internet` means. */
 export const internet = subtract(
 	everything,
 	addressSetOf([

@@ -63,7 +63,7 @@ export function readParty(
 	if (name.startsWith("autogroup:"))
 		return isEveryone(name) || isRole(name)
 			? { party: { sort: "autogroup", name } }
-			: { wrong: `there is no ${name} that could be meant` };
+			: { wrong: `found no ${name} that could be meant` };
 	if (isEveryone(name)) return { unclear: `${name} is not one user` };
 	const set = selectors.addresses(name)?.set;
 	if (set !== undefined)
@@ -169,7 +169,7 @@ function membersOf(group: NameList): ReadonlySet<string> {
 	return members;
 }
 
-/** Whether the device at an address is one that a tag, a user or a group stands for. */
+/** Whether the device at an address is one that a tag, a user or a group means. */
 function holderIs(
 	selector: string,
 	{ isServer, isTailnet }: { isServer: boolean; isTailnet: boolean },

@@ -137,7 +137,7 @@ export function recommendPolicy(choices: PolicyChoices): string {
 	return `// A tailnet policy for one Ollama server behind llamagate.
 // Written by: llamagate policy print${control === "tailscale" ? "" : ` --for ${control}`}
 ${explain(choices)}
-// Grants only add to each other, and there is no deny: what no grant allows is
+// Grants only add to each other, and nothing denies: what no grant allows is
 // refused, and what one grant allows no other takes back. So the rule that every
 // new tailnet has, from "*" to "*", must go. Do not drop the whole section
 // instead: with neither "grants" nor "acls" ${control === "tailscale" ? "Tailscale" : "headscale"} lets everything through.

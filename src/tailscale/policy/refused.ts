@@ -56,7 +56,7 @@ export function findRefusals(
 			);
 	for (const grant of entries("grants")) refuseGrant(grant, refuse);
 	for (const acl of entries("acls")) {
-		// In acls * stands for all of whom some have devices of their own; in grants it does not.
+		// In acls * means all of whom some have devices of their own; in grants it does not.
 		refuseRule(
 			acl,
 			(text) => parseAclDestination(text, "any")?.host,
@@ -188,7 +188,7 @@ function refuseRule(
 		if (trimmed(item) === "autogroup:self")
 			refuse(
 				item,
-				"autogroup:self stands for the source's own devices, and cannot be a src",
+				"autogroup:self means the source's own devices, and cannot be a src",
 				"write autogroup:member, or name the users",
 			);
 	const strangers = sources.filter((item) => !hasSelf(trimmed(item)));
@@ -197,7 +197,7 @@ function refuseRule(
 		if (host === "autogroup:self" && strangers[0] !== undefined)
 			refuse(
 				item,
-				`autogroup:self stands for devices of the source's own user, and src has ${quoteItem(strangers[0])}, which is not a user`,
+				`autogroup:self means devices of the source's own user, and src has ${quoteItem(strangers[0])}, which is not a user`,
 				"write autogroup:member as src, or give the two rules of their own",
 			);
 		if (host === "autogroup:danger-all")

@@ -68,12 +68,12 @@ const wide = new Set([
 	"autogroup:tagged",
 ]);
 
-/** Whether a selector stands for more devices than anyone has listed. */
+/** Whether a selector means more devices than anyone has listed. */
 export function isEveryone(selector: string): boolean {
 	return wide.has(selector) || selector.startsWith("user:*@");
 }
 
-/** What a selector stands for. */
+/** What a selector means. */
 export interface Meaning extends Source {
 	readonly selector: string;
 	/**
@@ -102,7 +102,7 @@ export interface Selectors {
 	/** Whether a selector is the internet by way of exit nodes, or an IP set made from it. */
 	isInternet(selector: string): boolean;
 	/**
-	 * The addresses that a selector stands for: an address, a range, a name from
+	 * The addresses that a selector means: an address, a range, a name from
 	 * `hosts` or an `ipset:`. `undefined` if it is none of these, or not defined.
 	 */
 	addresses(selector: string): Addresses | undefined;

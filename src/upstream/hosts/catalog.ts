@@ -3,7 +3,7 @@ import { parseModelName } from "../../ollama/modelName.ts";
 
 /**
  * What a host says that it has, and what of that is loaded. It is read strictly:
- * what is no such list is not a reason to send anything there.
+ * anything but such a list is not a reason to send anything there.
  */
 
 /** More models than anybody has. */
@@ -25,7 +25,7 @@ export function modelKey(name: string): string {
 	return key;
 }
 
-/** Under which a catalog has a model. What is no Ollama knows its models by one spelling alone. */
+/** Under which a catalog has a model. A server other than Ollama knows its models by one spelling alone. */
 export function catalogKey(name: string, kind: HostKind): string {
 	return kind === "openai" ? name : modelKey(name);
 }
@@ -37,7 +37,7 @@ function makeKey(name: string): string {
 	return `${host}/${namespace}/${model}:${tag}${cloud ? "-cloud" : ""}`;
 }
 
-/** A model's file by its name; the name itself where there is no digest. */
+/** A model's file by its name; the name itself where it has no digest. */
 export type Catalog = ReadonlyMap<string, string>;
 
 interface List {

@@ -74,7 +74,7 @@ export class Hosts {
 		if (before !== undefined) before.#leaveAllBut(this.#probers);
 	}
 
-	/** Lets go of the hosts that are no longer there; what runs on them ends by itself. */
+	/** Lets go of the hosts that have left the configuration; what runs on them ends by itself. */
 	#leaveAllBut(kept: ReadonlyMap<Host, Prober>): void {
 		for (const [host, prober] of this.#probers) {
 			if (kept.has(host)) continue;
