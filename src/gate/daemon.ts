@@ -20,13 +20,12 @@ import { adminRoutes, metricsRoutes } from "./adminRoutes.ts";
 import { restoreBudgets } from "./budgetRestore.ts";
 import { localSource } from "./connection.ts";
 import { createGate, type Gate } from "./gate.ts";
+import { warnOfExpiry, watchExpiry } from "./keyExpiry.ts";
 import { Reloader, type ReloadResult } from "./reload.ts";
 import type { Rules } from "./rules.ts";
+import { takeOver } from "./takeOver.ts";
 import { usageRecordOf } from "./usageRecord.ts";
 
-/** How long before its end a key's expiry is told of. */
-const expiryNoticeMs = 7 * 86_400_000;
-const expiryWatchMs = 24 * 3_600_000;
 /** How long a gate that ends waits for the ledger to take what is left. */
 const ledgerPatienceMs = 2_000;
 
@@ -221,23 +220,6 @@ function followTls(
 	keeper.follow(settings.tls, certificate, settings.identity.socket);
 }
 
-/** What of new settings is not the gate's. */
-function takeOver(
-	next: Settings,
-	previous: Settings,
-	listener: Listener,
-	log: Log,
-): void {
-	const changed = (part: "listen" | "admin" | "ledger" | "state" | "alarms") =>
-		JSON.stringify(previous[part]) !== JSON.stringify(next[part]);
-	log.level = next.logLevel;
-	if (changed("listen")) listener.move(next.listen);
-	for (const part of ["admin", "ledger", "state"] as const)
-		if (changed(part)) log.warn(`${part} has changed; that takes a restart`);
-	if (changed("alarms"))
-		log.warn("alarms have changed; that takes a restart of the ledger");
-}
-
 /** Without a tunnel device tailscaled brings its peers from loopback, where no login counts. */
 async function warnOfUselessLogins(
 	{ identity }: Settings,
@@ -257,33 +239,6 @@ async function warnOfUselessLogins(
 		},
 		"identity.mode is login, and nobody is let in by it now; anyone who has a key is",
 	);
-}
-
-/** A key that is about to run out is told of at the start, at a reload, and every day. */
-function watchExpiry(reloader: Reloader, log: Log, raise: Raise): () => void {
-	const look = () => warnOfExpiry(reloader.rules, log, raise);
-	const timer = setInterval(look, expiryWatchMs);
-	timer.unref();
-	look();
-	return () => clearInterval(timer);
-}
-
-function warnOfExpiry({ keyring }: Rules, log: Log, raise: Raise): void {
-	const nowMs = Date.now();
-	for (const { name, expiresAtMs } of keyring.expiring(
-		nowMs + expiryNoticeMs,
-	)) {
-		const expires = new Date(expiresAtMs).toISOString();
-		log.warn(
-			{ event: "key_expires", key: name, expires },
-			expiresAtMs <= nowMs
-				? "a key has expired; rotate or revoke it"
-				: "a key expires within seven days; rotate it",
-		);
-		// One that has run out long ago was meant to.
-		if (expiresAtMs > nowMs - expiryWatchMs)
-			raise("key_expiring", `the key "${name}" expires at ${expires}`);
-	}
 }
 
 /** Sent from the event loop that serves: where it hangs, no sign of life comes, and systemd starts anew. */

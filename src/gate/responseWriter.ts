@@ -1,24 +1,12 @@
 import type { Socket } from "node:net";
-import {
-	errorIn,
-	type ReplyFormat,
-	replyFormatOf,
-	responsesError,
-	streamError,
-} from "../ollama/errors.ts";
+import { errorIn, type ReplyFormat, replyFormatOf } from "../ollama/errors.ts";
 import type { Route } from "../ollama/routes.ts";
 import { ReplyScan } from "../ollama/usage.ts";
+import { cutDelayMs, lastWords } from "./brokenStream.ts";
 import { localSource } from "./connection.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
 import { endReply, leaveBody, lingerForBody } from "./refusal.ts";
 import { firstOf, forwardedHeaders } from "./replyHead.ts";
-
-/**
- * How long after its error an event stream is cut. Some clients (those on Bun) drop
- * what they have not read yet once they see the cut. For NDJSON the cut itself is
- * the signal, and comes at once.
- */
-const cutDelayMs = 75;
 
 /** A piece of so many bytes is written as a string. */
 const smallBytes = 4096;
@@ -205,20 +193,22 @@ export class ResponseWriter {
 		const { res } = exchange;
 		if (this.#lastChunk !== "") res.write(this.#lastChunk, "latin1");
 		this.#lastChunk = "";
-		const mayTell =
-			graceMs > 0 && !this.#hasLength && exchange.req.method !== "HEAD";
-		const isResponses =
-			this.#format === "sse" && this.#route.path === "/v1/responses";
-		const text = mayTell ? this.#describeEnd(message, isResponses) : undefined;
+		const { text, ending } = lastWords(
+			exchange,
+			this.#route,
+			this.#format,
+			this.#scan,
+			message,
+			graceMs > 0 && !this.#hasLength && exchange.req.method !== "HEAD",
+		);
 		if (text !== undefined) {
 			const last = Buffer.from(text);
 			exchange.bytesOut += last.length;
 			this.#write(last, 0, last.length);
 		} else if (graceMs > 0) res.flushHeaders();
 		exchange.end(outcome);
-		if (text !== undefined && isResponses) this.#endCleanly(graceMs);
-		else if (text !== undefined && this.#format === "sse")
-			this.#closeLater(graceMs);
+		if (ending === "whole") this.#endCleanly(graceMs);
+		else if (ending === "later") this.#closeLater(graceMs);
 		else this.closeSoon(graceMs);
 	}
 
@@ -304,28 +294,6 @@ export class ResponseWriter {
 		if (this.#scan?.endsWithError !== true) return "ok";
 		exchange.reason = "upstream_stream_error";
 		return "upstream_error";
-	}
-
-	/** The error as the stream's own last words. */
-	#describeEnd(message: string, isResponses: boolean): string | undefined {
-		const scan = this.#scan;
-		if (!isResponses || scan === undefined)
-			return streamError(
-				this.#exchange.family,
-				this.#format,
-				message,
-				scan?.lastByte,
-			);
-		const { id, nextSequenceNumber } = scan.responseState;
-		return responsesError(
-			{
-				id: id ?? `resp_${this.#exchange.id}`,
-				model: scan.usage().model,
-				nextSequenceNumber,
-			},
-			message,
-			scan.lastByte,
-		);
 	}
 
 	/** The error has been told; a client that does not take it in time is cut off. */
