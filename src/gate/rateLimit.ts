@@ -2,10 +2,9 @@ import type { FastifyRateLimitStore } from "@fastify/rate-limit";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Settings } from "../config/load.ts";
 import type { Key } from "../keys/keyring.ts";
-import { smallBodyBytes } from "../ollama/routes.ts";
+import { checkBody } from "./bodyLimit.ts";
 import type { Exchange } from "./exchange.ts";
 import type { Refusal } from "./refusal.ts";
-import { bodyLengthOf, bodyLimitOf } from "./route.ts";
 
 export const minuteMs = 60_000;
 
@@ -169,33 +168,6 @@ function tooMany(
 		reason,
 		message,
 		headers: ["retry-after", String(Math.max(1, retryAfterSeconds))],
-	};
-}
-
-/** The refusal of a body whose length says that it is too large. */
-export function checkBody(
-	exchange: Exchange,
-	settings: Settings,
-): Refusal | undefined {
-	if (exchange.route === undefined) return undefined;
-	const limit = bodyLimitOf(
-		exchange.route,
-		settings.limits.bodyBytes,
-		smallBodyBytes,
-	);
-	const length = bodyLengthOf(exchange.head);
-	// A chunked body has no length yet; the relay counts it.
-	return Number.isFinite(length) && length > limit
-		? bodyTooLarge(limit)
-		: undefined;
-}
-
-/** The refusal of a body that is too large, found early or late. */
-export function bodyTooLarge(limitBytes: number): Refusal {
-	return {
-		status: 413,
-		reason: "body_too_large",
-		message: `the body may have at most ${count(limitBytes, "byte")}`,
 	};
 }
 

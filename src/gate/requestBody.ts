@@ -1,4 +1,4 @@
-import { type Route, smallBodyBytes } from "../ollama/routes.ts";
+import type { Route } from "../ollama/routes.ts";
 import type { UpstreamCall, UpstreamRequest } from "../upstream/client.ts";
 import {
 	type Facts,
@@ -7,11 +7,11 @@ import {
 	readFacts,
 } from "./bodyFacts.ts";
 import { type BodyGuard, guardBody } from "./bodyGuard.ts";
+import { bodyLimitOf, bodyTooLarge } from "./bodyLimit.ts";
 import { holdLittle } from "./connection.ts";
 import type { Exchange } from "./exchange.ts";
-import { bodyTooLarge } from "./rateLimit.ts";
 import type { Refusal } from "./refusal.ts";
-import { bodyLengthOf, bodyLimitOf } from "./route.ts";
+import { bodyLengthOf } from "./route.ts";
 import type { GateState } from "./state.ts";
 import type { Upload } from "./uploads.ts";
 import { WholeBody, wholeBodyBytes } from "./wholeBody.ts";
@@ -104,7 +104,7 @@ export class RequestBody {
 		this.#reader = reader;
 		this.#key = credential.key.name;
 		const { bodyBytes } = state.settings.limits;
-		this.#limitBytes = bodyLimitOf(route, bodyBytes, smallBodyBytes);
+		this.#limitBytes = bodyLimitOf(route, bodyBytes);
 		this.#roomBytes = 2 * bodyBytes;
 		this.#guard = guardBody(credential, route, exchange.head, state.uploads);
 		this.#isQueued =

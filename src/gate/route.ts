@@ -1,4 +1,4 @@
-import { type Match, type Route, whyRefused } from "../ollama/routes.ts";
+import { type Match, whyRefused } from "../ollama/routes.ts";
 import type { Refusal } from "./refusal.ts";
 import type { Head } from "./requestHead.ts";
 import { explainPath } from "./wrongPath.ts";
@@ -118,22 +118,4 @@ export function bodyLengthOf(head: Head): number {
 	if (head.transferEncoding.length > 0) return Number.POSITIVE_INFINITY;
 	const [length] = head.contentLength;
 	return length === undefined ? 0 : Number(length);
-}
-
-/** The largest body that a route takes. */
-export function bodyLimitOf(
-	route: Route,
-	inferenceBytes: number,
-	smallBytes: number,
-): number {
-	switch (route.body) {
-		case "none":
-			return 0;
-		case "small":
-			return smallBytes;
-		case "inference":
-			return inferenceBytes;
-		case "blob":
-			return Number.POSITIVE_INFINITY;
-	}
 }

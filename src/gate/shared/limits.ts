@@ -2,10 +2,10 @@ import type { Reservation } from "../../ledger/budgets.ts";
 import { pairedAddress } from "../../net/ranges.ts";
 import type { Answer } from "../../valkey/connection.ts";
 import { admit } from "../../valkey/scripts.ts";
+import { checkBody } from "../bodyLimit.ts";
 import { reserveAll } from "../budget.ts";
 import type { Exchange } from "../exchange.ts";
 import {
-	checkBody,
 	judgeRates,
 	minuteMs,
 	noSlot,

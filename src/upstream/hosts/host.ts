@@ -11,7 +11,7 @@ import {
 } from "../../ollama/modelName.ts";
 import { Upstream } from "../client.ts";
 import { type Catalog, catalogKey } from "./catalog.ts";
-import type { Candidate } from "./choice.ts";
+import type { Candidate } from "./chooseHost.ts";
 import {
 	type Health,
 	type HostEvent,

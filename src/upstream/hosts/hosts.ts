@@ -1,6 +1,6 @@
 import type { Settings } from "../../config/load.ts";
 import type { HostSettings } from "../../config/upstreams.ts";
-import { chooseHost, type Sticky } from "./choice.ts";
+import { chooseHost, type Sticky } from "./chooseHost.ts";
 import { Conversations } from "./conversation.ts";
 import type { Health } from "./health.ts";
 import { Host } from "./host.ts";

@@ -6,7 +6,7 @@ import {
 	chooseHost,
 	rankOf,
 	waitOf,
-} from "../../src/upstream/hosts/choice.ts";
+} from "../../src/upstream/hosts/chooseHost.ts";
 
 const idle: Candidate = {
 	state: "up",
