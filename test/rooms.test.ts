@@ -84,6 +84,20 @@ t.test("every file is in a room of the list", async (t) => {
 	);
 });
 
+t.test("no file has more than 400 lines", async (t) => {
+	const files = globSync("**/*.ts", { cwd: "src" });
+	const lines = await Promise.all(
+		files.map(async (file) => {
+			const text = await readFile(path.join("src", file), "utf8");
+			return text.split("\n").length - 1;
+		}),
+	);
+	t.same(
+		files.filter((_, index) => (lines[index] ?? 0) > 400),
+		[],
+	);
+});
+
 t.test("no import runs upwards, not even for a type", async (t) => {
 	const imports = await allImports();
 	t.ok(imports.length > 500);

@@ -19,7 +19,7 @@ export function isForServiceGroup({ uid, gid, mode }: Access): boolean {
 }
 
 /**
- * Why a file is no place for a secret. There is one rule for all of them: it is
+ * Why a file may not hold a secret. There is one rule for all of them: it is
  * root's or the reader's own, nobody else writes it, and nobody else reads it but
  * a group of the reader's, where root has given it to that one. Root itself looks
  * at files for daemons of other users and groups, so to it those are good.
@@ -61,7 +61,7 @@ function thisProcess(): Reader {
  * Reads a file that holds a secret.
  *
  * @param missing what to do where it cannot be read
- * @param repair what to do where it is no place for a secret (`exposureOf`)
+ * @param repair what to do where it may not hold a secret (`exposureOf`)
  * @returns its text, as it is
  * @throws {BadFileError} if it cannot be read, or if others may read or write it
  */

@@ -9,7 +9,7 @@ export type StateTarget =
 			readonly host: string;
 			readonly port: number;
 			readonly tls: boolean;
-			/** The socket that leads there, where there is no network; see bridges.ts. */
+			/** The socket that leads there, where the network is out of reach; see bridges.ts. */
 			readonly bridge?: string;
 	  }
 	| { readonly kind: "unix"; readonly socketPath: string };

@@ -16,7 +16,7 @@ export type Upstream =
 			readonly kind: "tcp";
 			readonly host: string;
 			readonly port: number;
-			/** The socket that leads there, where there is no network; see bridges.ts. */
+			/** The socket that leads there, where the network is out of reach; see bridges.ts. */
 			readonly bridge?: string;
 	  }
 	| { readonly kind: "unix"; readonly socketPath: string };

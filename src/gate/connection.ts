@@ -3,6 +3,7 @@ import type { Socket } from "node:net";
 import type { Readable } from "node:stream";
 import { ActiveSet } from "../net/activeSet.ts";
 import { type Address, parseAddress, type Range } from "../net/ranges.ts";
+import { Counts } from "./counts.ts";
 import type { Exchange } from "./exchange.ts";
 
 /** Where a connection over the Unix socket comes from: a program of this host that may open its file. */
@@ -268,25 +269,6 @@ export class ConnectionTable {
 		if (strangers?.delete(connection) !== true) return;
 		this.#strangerCount -= 1;
 		if (strangers.size === 0) this.#strangers.delete(connection.address);
-	}
-}
-
-/** How many there are of each; what there is none of takes no memory. */
-class Counts {
-	readonly #counts = new Map<string, number>();
-
-	of(name: string): number {
-		return this.#counts.get(name) ?? 0;
-	}
-
-	add(name: string): void {
-		this.#counts.set(name, this.of(name) + 1);
-	}
-
-	remove(name: string): void {
-		const left = this.of(name) - 1;
-		if (left > 0) this.#counts.set(name, left);
-		else this.#counts.delete(name);
 	}
 }
 

@@ -63,7 +63,7 @@ const otherNames: Readonly<Record<string, readonly string[]>> = {
 const answerCounts = ["n", "n_cmpl", "best_of"];
 /** A list of it asks for an answer to each: llama.cpp's and vLLM's way, where Ollama takes a text alone (openai/openai.go:CompletionRequest). */
 const prompts = "prompt";
-/** What `checkOptions` wants to know of a body's prompt: that it is no plain text. */
+/** What `checkOptions` wants to know of a body's prompt: that it is not plain text. */
 export const listsOfPrompts: readonly string[] = [prompts];
 /** Fields at the top of a body below /v1 that `checkOptions` looks at. */
 export const optionsBelowV1: readonly string[] = [
@@ -204,7 +204,7 @@ function checkAnswers(
 		const value = fields.get(field);
 		if (value === null || !fields.has(field)) continue;
 		if (typeof value !== "number")
-			return unclear(`the body's ${field} is no number`);
+			return unclear(`the body's ${field} is not a number`);
 		if (value > 1)
 			return forbidden(
 				keyName,

@@ -103,7 +103,7 @@ export interface Proof {
 	readonly ok: boolean;
 	/** What was seen. */
 	readonly says: string;
-	/** It shows later: another machine may be off now, which is no fault of this one. */
+	/** It shows later: another machine may be off now, and this one is not at fault. */
 	readonly isPending?: boolean;
 	/** What to do where it is not as it should be. */
 	readonly advice?: string;

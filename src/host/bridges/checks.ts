@@ -157,7 +157,7 @@ function troublesOf({
 	trouble,
 }: BridgeLook): readonly string[] {
 	if (found.kind === "refused") return [found.why];
-	if (made?.dropIn === undefined) return ["there is no bridge to it yet"];
+	if (made?.dropIn === undefined) return ["no bridge leads to it yet"];
 	const troubles: string[] = [];
 	const { name, port } = wanted;
 	const states = [

@@ -120,7 +120,7 @@ export async function findAddress(
 	if (odd !== undefined)
 		return {
 			kind: "refused",
-			why: `${whose}: the name leads to ${odd}, which is no address that a bridge can lead to; write that host's address in the configuration`,
+			why: `${whose}: the name leads to ${odd}, an address that no bridge can lead to; write that host's address in the configuration`,
 		};
 	const address =
 		addresses.find((one) => !one.includes(":")) ?? addresses[0] ?? "";
@@ -280,8 +280,8 @@ export async function socketTrouble(
 ): Promise<string | undefined> {
 	const file = bridgeSocket(end);
 	const stats = await lstat(file).catch(() => undefined);
-	if (stats === undefined) return `there is no socket ${file}`;
-	if (!stats.isSocket()) return `${file} is no socket`;
+	if (stats === undefined) return `found no socket ${file}`;
+	if (!stats.isSocket()) return `${file} is not a socket`;
 	const mode = stats.mode & 0o777;
 	return stats.uid === 0 && stats.gid === group && (mode & 0o007) === 0
 		? undefined

@@ -57,7 +57,7 @@ export function bridges(installation: Installation): Step {
 			const { snapshot } = await takeSnapshot(configFile);
 			const names = await madeBridgeNames();
 			if (snapshot.kind === "nothing" && names.length === 0)
-				return absent("there is no configuration yet that names other hosts");
+				return absent("no configuration names other hosts yet");
 			const open =
 				snapshot.kind === "nothing"
 					? []
@@ -281,7 +281,7 @@ async function proveBridges(
 	);
 }
 
-/** That each host answers over its bridge. One that is off now is no fault of this host. */
+/** That each host answers over its bridge. One may be off now, and this host is not at fault. */
 async function proveHosts(settings: Settings): Promise<Proof[]> {
 	const { hosts, upstream } = withBridges(settings, bridgesFolder);
 	if (hosts === undefined) return [];
