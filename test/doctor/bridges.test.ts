@@ -199,7 +199,9 @@ t.test("doctor judges bridges by what is in force", async (t) => {
 	});
 	t.match(judged({}, { isActive: false }).evidence, [/does not run$/]);
 	t.match(judged({}, { isEnabled: false }).evidence, [/not start at boot$/]);
-	t.match(judged({}, { dropIn: undefined }).evidence, [/no bridge to it yet/]);
+	t.match(judged({}, { dropIn: undefined }).evidence, [
+		/no bridge leads to it yet/,
+	]);
 	t.match(judged({}, { address: "" }).evidence, [/leads to no address, and/]);
 	t.match(judged({ found: { kind: "refused", why: "outside" } }).evidence, [
 		/outside/,
