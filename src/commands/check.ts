@@ -255,6 +255,14 @@ function describeSources({ listen, sources }: Settings): Line[] {
 	return lines;
 }
 
+/** What the commonest failures mean to whoever wrote the address. */
+const remedies: Readonly<Record<string, string>> = {
+	ECONNREFUSED:
+		"; nothing listens there: start it, or mend the port in its url",
+	ENOTFOUND:
+		"; the name is not known: is that host in the tailnet (tailscale status), and the name spelt so?",
+};
+
 /** Each of several hosts, asked once. */
 function describeHosts(
 	{ upstream }: Settings,
@@ -272,7 +280,7 @@ function describeHosts(
 					? `${name} at ${url} answers without a key: anyone who reaches it has all of it; on that host: sudo llamagate setup`
 					: why === undefined
 						? `${name} answers at ${url}, and has ${models} model(s)`
-						: `${name} at ${url} is of no use: ${why}`,
+						: `${name} at ${url} is of no use: ${why}${remedies[why] ?? ""}`,
 			};
 		}),
 	);

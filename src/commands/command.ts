@@ -9,6 +9,8 @@ export interface Command {
 	readonly help: string;
 	/** What it prints in place of that for one of the command's actions, if the arguments name one. */
 	helpFor?(args: readonly string[]): string | undefined;
+	/** The action that these arguments name, where it has a help of its own. */
+	actionOf?(args: readonly string[]): string | undefined;
 	/** @returns the exit code */
 	run(args: string[]): Promise<number>;
 }
@@ -74,8 +76,9 @@ export async function runCommand(
 		const { message, exitCode: code } = error;
 		if (args.includes("--json"))
 			process.stdout.write(`${JSON.stringify({ error: message, code })}\n`);
+		const of = command.actionOf?.(args);
 		process.stderr.write(
-			`llamagate ${name}: ${visible(message)}\n${code === exitCodes.usage ? `See: llamagate ${name} --help\n` : ""}`,
+			`llamagate ${name}: ${visible(message)}\n${code === exitCodes.usage ? `See: llamagate ${name}${of === undefined ? "" : ` ${of}`} --help\n` : ""}`,
 		);
 		return code;
 	}

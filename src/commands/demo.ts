@@ -5,6 +5,7 @@ import { styleText } from "node:util";
 import { parseConfig } from "../config/load.ts";
 import { exitCodes, Finding, UsageError } from "../errors.ts";
 import { startDaemon } from "../gate/daemon.ts";
+import { type KeyEntry, loadKeys } from "../keys/keyFile.ts";
 import { Keyring } from "../keys/keyring.ts";
 import { digestOf, generateKey } from "../keys/newKey.ts";
 import { openLedger } from "../ledger/server.ts";
@@ -27,8 +28,8 @@ Runs the real gate on loopback, in front of the Ollama on this machine if one
 answers at ${ollamaUrl}, else of a built-in stand-in. It makes a
 throw-away key, prints commands to try, and shows each request. It has a ledger
 too, in memory. All that it writes to disk is a folder in ${tmpdir()} with two
-sockets and a configuration that names them; Ctrl-C ends it and removes the
-folder.
+sockets, a configuration that names them and a keys file; Ctrl-C ends it and
+removes the folder.
 
   --port PORT  the gate's port (default: ${defaultPort}, or a free one if that is taken)
   --json       print what it started as one JSON line, then log lines
@@ -56,8 +57,8 @@ Example: llamagate demo
 				: undefined;
 		const upstreamUrl = standIn?.url ?? ollamaUrl;
 		const key = generateKey();
-		const keyring = new Keyring([{ name: "demo", sha256: digestOf(key) }]);
-		const book = await openDemoLedger();
+		const entry = { name: "demo", sha256: digestOf(key) };
+		const book = await openDemoLedger(entry);
 		const configFor = (port: number) =>
 			parseConfig(
 				JSON.stringify({
@@ -80,7 +81,9 @@ Example: llamagate demo
 			startDaemon(
 				async () => ({
 					settings: configFor(port),
-					keyring,
+					keyring: new Keyring(
+						book === undefined ? [entry] : await loadKeys(book.keysFile),
+					),
 					stateAccess: noStateAccess,
 					tokenJudges: new Map(),
 					hostKeys: new Map(),
@@ -104,6 +107,14 @@ Example: llamagate demo
 				`${JSON.stringify({ url, key, model, upstream: upstreamUrl, standIn: standIn !== undefined, config: book?.configFile ?? null })}\n`,
 			);
 		else introduce(url, key, model, found?.version, book?.configFile);
+		if (
+			!values.json &&
+			values.port === undefined &&
+			!url.endsWith(`:${defaultPort}`)
+		)
+			process.stdout.write(
+				`Port ${defaultPort} is taken, so it listens on a free one.\n\n`,
+			);
 		introduced = true;
 
 		const { promise: stopped, resolve: stop } = Promise.withResolvers<void>();
@@ -117,8 +128,8 @@ Example: llamagate demo
 	},
 };
 
-/** A ledger whose file is in memory; `undefined` where its socket has no place. */
-async function openDemoLedger() {
+/** A ledger whose file is in memory, beside a keys file that `keys add` can change; `undefined` where its socket has no place. */
+async function openDemoLedger(entry: KeyEntry) {
 	const folder = await mkdtemp(path.join(tmpdir(), "llamagate-demo-")).catch(
 		() => undefined,
 	);
@@ -126,6 +137,8 @@ async function openDemoLedger() {
 	const section = { socket: path.join(folder, "ledger.sock") };
 	const adminSocket = path.join(folder, "admin.sock");
 	const configFile = path.join(folder, "config.json");
+	const keysFile = path.join(folder, "keys.json");
+	await writeFile(keysFile, JSON.stringify({ keys: [entry] }), { mode: 0o600 });
 	await writeFile(
 		configFile,
 		JSON.stringify({ ledger: section, admin: { socket: adminSocket } }),
@@ -139,6 +152,7 @@ async function openDemoLedger() {
 		section,
 		adminSocket,
 		configFile,
+		keysFile,
 		async close() {
 			await ledger.close();
 			await rm(folder, { recursive: true, force: true });
@@ -179,6 +193,9 @@ function introduce(
 	configFile: string | undefined,
 ): void {
 	const bold = (text: string) => styleText("bold", text);
+	// npm does not put the program on the path; npx finds it in the checkout.
+	const program =
+		process.env.npm_command === undefined ? "llamagate" : "npx llamagate";
 	const upstream =
 		ollamaVersion === undefined
 			? `a built-in stand-in, because no Ollama answers at
@@ -206,10 +223,13 @@ ${
 		? ""
 		: `
   ${bold("4. who used what")}
-  llamagate usage --config ${configFile}
+  ${program} usage --config ${configFile}
 
   ${bold("5. a page that shows all of it, live")}
-  llamagate dashboard --config ${configFile}
+  ${program} dashboard --config ${configFile}
+
+  ${bold("6. a key more")}
+  ${program} keys add phone --config ${configFile}
 `
 }
 Requests show up here. Ctrl-C stops.

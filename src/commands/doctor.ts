@@ -345,7 +345,7 @@ function choose(ids: readonly string[]) {
 		const meant = known.filter((name) => name.endsWith(`.${id}`));
 		const near = meant.length > 0 ? meant.join(" or ") : nearest(id, known);
 		throw new UsageError(
-			`unknown check ${JSON.stringify(id)}${near === undefined ? "" : `; did you mean ${near}?`} All of them: llamagate doctor --list`,
+			`unknown check ${JSON.stringify(id)}${near === undefined ? "." : `; did you mean ${near}?`} All of them: llamagate doctor --list`,
 		);
 	}
 	return examinations.filter(

@@ -34,6 +34,7 @@ Exit codes: 0 done, 1 refused, 2 usage, 78 bad configuration or keys file
 
 Example: llamagate keys add laptop --expires 90d
 `,
+	actionOf: (args) => args.find((arg) => known.includes(arg)),
 	helpFor: (args) =>
 		actions[args.find((arg) => known.includes(arg)) ?? ""]?.help,
 	async run(given) {

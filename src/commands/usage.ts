@@ -141,7 +141,8 @@ function toTable(
 	by: readonly Dimension[],
 	since: string,
 ): string {
-	if (rows.length === 0) return `Nobody has used anything since ${since}.\n`;
+	if (rows.length === 0)
+		return `Nobody has used anything ${/^\d{4}-/.test(since) ? "since" : "in the last"} ${since}.\n`;
 	const mostMs = Math.max(...rows.map(({ gpuMs }) => gpuMs), 1);
 	const cells = rows.map((row) => [
 		...by.map((name) => visibleLine(row[name] ?? "-")),

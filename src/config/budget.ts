@@ -84,7 +84,7 @@ export function budgetMistakes(
  * @returns the budget, or what is wrong
  */
 export function parseBudget(text: string): BudgetEntry | string {
-	const entry: Record<string, string | number> = { per: "day" };
+	const given: Record<string, string | number> = {};
 	for (const part of text.split(",")) {
 		const [, name = "", value = ""] = /^\s*(\w+)=(\S+)\s*$/.exec(part) ?? [];
 		const property = Object.hasOwn(budgetSchema.properties, name)
@@ -92,10 +92,13 @@ export function parseBudget(text: string): BudgetEntry | string {
 			: undefined;
 		if (property === undefined)
 			return `${JSON.stringify(part)} is none of ${Object.keys(budgetSchema.properties).join("=, ")}=`;
-		entry[name] = property.type === "integer" ? Number(value) : value;
+		if (Object.hasOwn(given, name)) return `${name} is there twice`;
+		// What is no number stays as it was written, and is refused as that.
+		const isCount = property.type === "integer" && /^\d+$/.test(value);
+		given[name] = isCount ? Number(value) : value;
 	}
 	const { value, mistakes } = parseStrictJson(
-		JSON.stringify(entry),
+		JSON.stringify({ per: "day", ...given }),
 		budgetSchema,
 		true,
 	);

@@ -190,7 +190,7 @@ export function parseConfig(text: string, file: string): Settings {
 	} else if (target === undefined)
 		refuse(
 			["upstream", "url"],
-			`expected http:// on a loopback address, or unix:/path of a socket, got ${quote(config.upstream.url)}. Ollama must stay on loopback; the gate reaches it nowhere else`,
+			`expected http:// on a loopback address, or unix:/path of a socket, got ${quote(config.upstream.url)}. Ollama must stay on loopback; another machine's is reached through its own llamagate, as one of upstreams (docs/hosts.md)`,
 		);
 	else if (isGateItself(target, listen))
 		refuse(

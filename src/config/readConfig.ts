@@ -28,7 +28,7 @@ export async function readConfig(file: string): Promise<string> {
 		throw unreadable(
 			file,
 			error,
-			"Copy config.example.json there, or name another file with --config.",
+			"Make one with sudo llamagate setup, or copy config.example.json there, or name another file with --config.",
 		);
 	}
 }

@@ -77,7 +77,7 @@ t.test("of several hosts check says how each is", async (t) => {
 	);
 	t.match(
 		stdout,
-		/look {2}upstream: away at http:\/\/127\.0\.0\.1:1 is of no use: ECONNREFUSED/,
+		/look {2}upstream: away at http:\/\/127\.0\.0\.1:1 is of no use: ECONNREFUSED; nothing listens there/,
 	);
 });
 

@@ -104,6 +104,20 @@ t.test("the demo's commands do what it says they do", async (t) => {
 		const [row] = (JSON.parse(used.stdout) as { rows: object[] }).rows;
 		return row !== undefined && "key" in row && row.key === "demo";
 	});
+	const added = await runCli([
+		"keys",
+		"add",
+		"phone",
+		"--config",
+		started.config,
+	]);
+	t.match(added.stderr, /The running daemon has taken it over/);
+	for (const key of [added.stdout.trim(), started.key])
+		t.equal(
+			(await fetch(`${started.url}/api/tags`, { headers: bearer(key) })).status,
+			200,
+			"a key that was added is in force, and so is the first",
+		);
 	child.kill("SIGINT");
 	t.strictSame(await exited, [0, null]);
 	await t.rejects(access(started.config), "nothing of it is left");

@@ -63,7 +63,8 @@ ${sharedHelp}
                      class goes first (default: ${defaultPriority})
   --budget LIST      what it may use in a day, week or month:
                      gpu=2h,tokens=1000000,requests=500,per=day,then=batch
-                     (default: as much as it gets; docs/usage.md)
+                     (default: as much as it gets). Without per=: a day; without
+                     timezone=: of UTC; without then=: refuse (docs/usage.md)
   --group NAME       a group of budgets.groups in the configuration, whose
                      budget it shares with the group's other keys
   --bind LIST        devices, people and tags of the tailnet that it may be used
