@@ -38,14 +38,18 @@ export class BadFileError extends UserError {
 	readonly mistakes: readonly Mistake[];
 
 	constructor(file: string, mistakes: readonly Mistake[]) {
-		const lines = mistakes.map(
+		// In the file's order; what has no line stays at the end.
+		const inOrder = mistakes.toSorted(
+			(a, b) => (a.line ?? Infinity) - (b.line ?? Infinity) || 0,
+		);
+		const lines = inOrder.map(
 			({ path, message, line }) =>
 				`  ${line === undefined ? "" : `line ${line}: `}${path === "" ? "" : `${path}: `}${message}`,
 		);
 		super(`${file} is not usable:\n${lines.join("\n")}`);
 		this.name = "BadFileError";
 		this.file = file;
-		this.mistakes = mistakes;
+		this.mistakes = inOrder;
 	}
 }
 

@@ -93,7 +93,7 @@ export const upstreamsSchema = {
 			kind: {
 				type: "string",
 				enum: ["ollama", "openai"],
-				"x-expected": '"ollama" or "openai"',
+				"x-expected": '"ollama" or "openai" (vLLM, llama.cpp, LM Studio)',
 				examples: ["ollama"],
 			},
 		},

@@ -338,7 +338,7 @@ const mistakes: [string, unknown, RegExp][] = [
 			[
 				"a kind of host that is none",
 				[{ name: "a", url: "http://127.0.0.1:1", kind: "vllm" }],
-				/upstreams\[0\]\.kind: expected "ollama" or "openai", got "vllm"/,
+				/upstreams\[0\]\.kind: expected "ollama" or "openai" \(vLLM, .*\), got "vllm"/,
 			],
 			[
 				"a host of no weight",
@@ -442,28 +442,31 @@ for (const [name, value, message] of mistakes)
 		t.throws(() => parse(value), { name: "BadFileError", message });
 	});
 
-t.test("every mistake is listed at once, each with its line", async (t) => {
-	const text =
-		'{\n  "listen": { "port": "x" },\n  "limts": {},\n  "log": { "level": "loud" }\n}';
-	t.match(mistakesIn(text), [
-		{ path: "limts", line: 3, message: /did you mean "limits"/ },
-		{ path: "listen.port", line: 2 },
-		{ path: "log.level", line: 4 },
-	]);
-	t.throws(
-		() => parseConfig('{\n"sources": ["::/0"],\n"sources": []}', "c.json"),
-		{ message: /line 3: sources: is here twice/ },
-	);
-	t.throws(() => parseConfig('{\n"sources": [\n}', "c.json"), {
-		message: /line 3: a value is missing here/,
-	});
-	t.throws(() => parseConfig("", "c.json"), {
-		message: /c\.json is not usable/,
-	});
-	t.throws(() => parseConfig('{"__proto__": {"a": 1}}', "c.json"), {
-		message: /__proto__: unknown setting/,
-	});
-});
+t.test(
+	"every mistake is listed at once, each with its line, in their order",
+	async (t) => {
+		const text =
+			'{\n  "listen": { "port": "x" },\n  "limts": {},\n  "log": { "level": "loud" }\n}';
+		t.match(mistakesIn(text), [
+			{ path: "listen.port", line: 2 },
+			{ path: "limts", line: 3, message: /did you mean "limits"/ },
+			{ path: "log.level", line: 4 },
+		]);
+		t.throws(
+			() => parseConfig('{\n"sources": ["::/0"],\n"sources": []}', "c.json"),
+			{ message: /line 3: sources: is here twice/ },
+		);
+		t.throws(() => parseConfig('{\n"sources": [\n}', "c.json"), {
+			message: /line 3: a value is missing here/,
+		});
+		t.throws(() => parseConfig("", "c.json"), {
+			message: /c\.json is not usable/,
+		});
+		t.throws(() => parseConfig('{"__proto__": {"a": 1}}', "c.json"), {
+			message: /__proto__: unknown setting/,
+		});
+	},
+);
 
 t.test("a queue may be off, and as wide as Ollama is", async (t) => {
 	t.match(parse({ queue: { mode: "off", parallel: 4 } }).queue, {
