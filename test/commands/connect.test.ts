@@ -204,7 +204,7 @@ t.test(
 	async (t) => {
 		const { code, stderr } = await connect(["opnclaw"]);
 		t.equal(code, 2);
-		t.match(stderr, /no client "opnclaw"; did you mean "openclaw"\?/);
+		t.match(stderr, /unknown client "opnclaw"; did you mean "openclaw"\?/);
 		for (const { name } of clients) t.ok(stderr.includes(name));
 	},
 );
