@@ -352,7 +352,10 @@ t.test("the database's faults", postgres(), async (t) => {
 			writeFileSync(open, server.password);
 			chmodSync(open, 0o644);
 			await refused({ url, passwordFile: open }, /run chmod 600 on it/);
-			await refused({ url, passwordFile: "/no/such" }, /\/no\/such.*ENOENT/);
+			await refused(
+				{ url, passwordFile: "/no/such" },
+				/\/no\/such is not usable:\s+the file does not exist/,
+			);
 			writeFileSync(open, "two\nlines\n", { mode: 0o600 });
 			chmodSync(open, 0o600);
 			await refused({ url, passwordFile: open }, /one line, and nothing else/);

@@ -13,6 +13,7 @@ import {
 	testEntries,
 	testKeys,
 } from "../support/gate.ts";
+import { startHost, startWithHosts } from "../support/hosts.ts";
 import { ledgerPlace, spawnLedger } from "../support/ledger.ts";
 import { temporaryFolder } from "../support/temporaryFolder.ts";
 import { commonPair } from "../support/tlsRelay.ts";
@@ -82,6 +83,13 @@ async function tlsMetrics(t: Teardown): Promise<string> {
 	return metricsOf(gate);
 }
 
+/** What a gate says of several hosts besides. */
+async function hostMetrics(t: Teardown): Promise<string> {
+	const { name, url } = await startHost(t, "a");
+	const gate = await startWithHosts(t, [{ name, url }]);
+	return metricsOf(gate);
+}
+
 /** Labels of each metric. */
 function labelsIn(metrics: string): Map<string, Set<string>> {
 	const known = new Map<string, Set<string>>();
@@ -136,7 +144,7 @@ t.test(
 		const file = "monitoring/prometheus/llamagate.rules.yml";
 		const rules = (await readFile(file, "utf8")).replaceAll(/^\s*#.*$/gm, "");
 		const asked = `${rules}\n${expressions(await dashboard()).join("\n")}`;
-		const all = metrics + (await tlsMetrics(t));
+		const all = metrics + (await tlsMetrics(t)) + (await hostMetrics(t));
 		t.strictSame(unknownIn(asked, all), []);
 		t.strictSame(unknownIn('llamagate_streams{key="a"}', metrics), [
 			"llamagate_streams{key}",
