@@ -66,7 +66,8 @@ t.test("a Debian that is joined to a tailnet and set up", async (t) => {
 			t.strictSame(
 				stepsOf(again.report),
 				{
-					...{ account: "done", ollama: "done", gate: "done", ufw: "done" },
+					...{ account: "done", ollama: "done", bridges: "absent" },
+					...{ gate: "done", ufw: "done" },
 					...{ tailscale: "done", "open-webui": "absent" },
 					...{ sshd: "done", fail2ban: "done" },
 				},
@@ -112,6 +113,7 @@ t.test("a Debian that is joined to a tailnet and set up", async (t) => {
 				"gate.hosts-bare": "absent",
 				"gate.state": "absent",
 				"gate.valkey": "absent",
+				"gate.bridges": "absent",
 				"gate.certificate": "absent",
 				// A tagged device's does not expire with this control server.
 				"tailscale.key-expiry": "info",
