@@ -86,6 +86,8 @@ export class Exchange {
 	reservations = noReservations;
 	/** Its class is `batch`, whatever its key's is: the budget is used up, or not known. */
 	isDemoted = false;
+	/** Whether the client has had the last words of its reply, though the reply's end has not come. */
+	saidAll: (() => boolean) | undefined;
 	ended = false;
 	index = -1;
 	/** What must be given back or stopped at the end: a slot, an upstream request. */
@@ -150,8 +152,12 @@ export class Exchange {
 		return connection.key === undefined ? stays.stranger : stays.known;
 	}
 
-	/** The client's connection is gone. */
+	/** The client's connection is gone. Some close it as soon as they have a stream's last event (Codex). */
 	abandon(): void {
+		if (this.saidAll?.() === true) {
+			this.end("ok");
+			return;
+		}
 		// Nobody was sent this status; it is nginx's and Ollama's word for it in a log.
 		if (this.status === 0) this.status = 499;
 		this.end("client_gone");

@@ -156,6 +156,17 @@ export class ResponseWriter {
 		return this.#exchange.status >= 400 || this.#scan?.isComplete !== false;
 	}
 
+	/** Whether its last words, which are no error, have been given to the client's socket and taken from it. */
+	get saidAll(): boolean {
+		const { req, status } = this.#exchange;
+		return (
+			status < 400 &&
+			req.socket.writableLength === 0 &&
+			this.#scan?.saidAll === true &&
+			!this.#scan.endsWithError
+		);
+	}
+
 	/** Sends a list that is the gate's own, as Ollama sends its. */
 	sendWhole(body: Buffer): void {
 		const { req, res } = this.#exchange;

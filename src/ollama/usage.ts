@@ -358,13 +358,20 @@ export class ReplyScan {
 	 * failed. Replies without such a mark are always complete.
 	 */
 	get isComplete(): boolean {
+		return this.saidAll || !this.#hasMark;
+	}
+
+	/** Whether it has come to its mark of the end. */
+	get saidAll(): boolean {
 		this.#finish();
-		const hasMark =
-			this.#format === "ndjson"
-				? nativeStreams.has(this.#path)
-				: this.#format === "sse" &&
+		return this.#hasMark && this.#isEnd;
+	}
+
+	get #hasMark(): boolean {
+		return this.#format === "ndjson"
+			? nativeStreams.has(this.#path)
+			: this.#format === "sse" &&
 					(openaiStreams.has(this.#path) || lastEvents.has(this.#path));
-		return !hasMark || this.#isEnd;
 	}
 
 	/** Whether the reply's own last words are an error. */

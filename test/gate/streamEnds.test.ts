@@ -483,3 +483,45 @@ t.test(
 		t.equal(res.headers["keep-alive"], "timeout=300");
 	},
 );
+
+t.test(
+	"a client that leaves with the last event, before the reply's end, has had it whole",
+	async (t) => {
+		const replies: Record<string, [type: string, body: string]> = {
+			"/v1/responses": [sse, created + finished("completed")],
+			"/api/chat": [ndjson, line({ model: "m", done: true })],
+			"/v1/messages": [sse, event("message_stop", {})],
+		};
+		const middles: Record<string, [type: string, body: string]> = {
+			"/v1/responses": [sse, created],
+			"/api/chat": [ndjson, line({ model: "m", done: false })],
+			"/v1/embeddings": ["application/json", "{"],
+		};
+		for (const [outcome, all] of [
+			["ok", replies],
+			["client_gone", middles],
+		] as const)
+			for (const [path, [type, body]] of Object.entries(all)) {
+				const gate = await startBefore(t, (res) => {
+					res.writeHead(200, { "content-type": type });
+					// And no end.
+					res.write(body);
+				});
+				const leaving = new AbortController();
+				const { body: reply } = await fetch(`${gate.url}${path}`, {
+					method: "POST",
+					headers: bearer(testKeys.owner),
+					body: '{"model":"m","stream":true}',
+					signal: leaving.signal,
+				});
+				const reader = reply?.getReader();
+				let length = 0;
+				while (length < Buffer.byteLength(body))
+					length += (await reader?.read())?.value?.length ?? 0;
+				leaving.abort();
+				const found = await gate.logged(isRequest);
+				t.equal(found.outcome, outcome, path);
+				t.equal(found.status, 200);
+			}
+	},
+);
