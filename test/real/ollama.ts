@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { readdirSync, readFileSync } from "node:fs";
 import { cp, mkdir, readdir, symlink, utimes } from "node:fs/promises";
 import path from "node:path";
 import { freePort } from "../support/freePort.ts";
@@ -90,7 +91,15 @@ async function startAt(
 	const exited = once(child, "close");
 	const { log, logged } = collect(child, exited);
 	const stop = async (signal: NodeJS.Signals = "SIGTERM") => {
+		// Killed, it ends none of its runners.
+		const runners = signal === "SIGKILL" ? childrenOf(child.pid) : [];
 		child.kill(signal);
+		for (const runner of runners)
+			try {
+				process.kill(runner, signal);
+			} catch {
+				// It has ended by itself.
+			}
 		const timer = setTimeout(() => child.kill("SIGKILL"), 20_000);
 		await exited;
 		clearTimeout(timer);
@@ -108,6 +117,20 @@ async function startAt(
 		// It has a pid, as it has written something.
 		pid: child.pid as number,
 	};
+}
+
+/** What a process has started, by any of its threads. */
+function childrenOf(pid: number | undefined): number[] {
+	const threads = `/proc/${pid}/task`;
+	return readdirSync(threads).flatMap((thread) => {
+		try {
+			const text = readFileSync(`${threads}/${thread}/children`, "utf8");
+			return text.split(" ").filter(Boolean).map(Number);
+		} catch {
+			// The thread has just ended.
+			return [];
+		}
+	});
 }
 
 /** Where a store has what it knows of its models. */
