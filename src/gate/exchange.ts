@@ -86,8 +86,8 @@ export class Exchange {
 	reservations = noReservations;
 	/** Its class is `batch`, whatever its key's is: the budget is used up, or not known. */
 	isDemoted = false;
-	/** Whether the client has had the last words of its reply, though the reply's end has not come. */
-	saidAll: (() => boolean) | undefined;
+	/** What is relayed of Ollama's reply; `saidAll` once the client has had its last words, though its end has not come. */
+	reply: { readonly saidAll: boolean } | undefined;
 	ended = false;
 	index = -1;
 	/** What must be given back or stopped at the end: a slot, an upstream request. */
@@ -154,7 +154,7 @@ export class Exchange {
 
 	/** The client's connection is gone. Some close it as soon as they have a stream's last event (Codex). */
 	abandon(): void {
-		if (this.saidAll?.() === true) {
+		if (this.reply?.saidAll === true) {
 			this.end("ok");
 			return;
 		}

@@ -68,7 +68,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 		this.#filter = filterReply(exchange.knownCredential.key, route);
 		this.#body = new RequestBody(exchange, state, this);
 		this.errand = new Errand(exchange, state, this);
-		exchange.saidAll = () => this.#reply.saidAll;
+		exchange.reply = this.#reply;
 		// However the exchange ends, nothing goes on upstream.
 		exchange.atEnd((outcome) => {
 			this.#reply.release();
