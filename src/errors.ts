@@ -53,6 +53,16 @@ export class BadFileError extends UserError {
 	}
 }
 
+/** What was read of a file; `undefined` where that is not usable. */
+export async function ifUsable<T>(reading: Promise<T>): Promise<T | undefined> {
+	try {
+		return await reading;
+	} catch (error) {
+		if (error instanceof BadFileError) return undefined;
+		throw error;
+	}
+}
+
 /** Another command holds the keys file for too long. */
 export class FileBusyError extends UserError {
 	readonly exitCode = exitCodes.finding;

@@ -1,4 +1,5 @@
 import { chmod, chown, mkdir, rm } from "node:fs/promises";
+import { accountNumber } from "../system/accounts.ts";
 import {
 	type Ended,
 	formatCommand,
@@ -25,14 +26,12 @@ function pathsOf(action: Action): readonly string[] {
 	return action.kind === "command" ? (action.changes ?? []) : [action.path];
 }
 
-/** A line of `/etc/passwd` or `/etc/group` has the number in its third field. */
 async function numberOf(
 	database: "passwd" | "group",
 	name: string,
 ): Promise<number> {
-	const line = await outputOf("getent", database, name);
-	const number = Number(line?.split(":")[2] || Number.NaN);
-	if (!Number.isInteger(number))
+	const number = await accountNumber(database, name);
+	if (number === undefined)
 		throw new ActionError(`this host has no ${name} in its ${database} file`);
 	return number;
 }

@@ -11,14 +11,14 @@ import {
 	unique,
 	unknown,
 } from "../../doctor/check.ts";
-import { BadFileError } from "../../errors.ts";
+import { ifUsable } from "../../errors.ts";
 import { formatHostPort } from "../../net/ranges.ts";
+import { accountNumber } from "../../system/accounts.ts";
 import { formatCommand } from "../../system/run.ts";
 import { gateService, mainPidOf, propertiesOf } from "../gate/inspect.ts";
 import {
 	type Found,
 	findAddress,
-	groupNumber,
 	hasOwnNetwork,
 	lookAtBridges,
 	type MadeBridge,
@@ -49,12 +49,7 @@ export const bridgeExaminations: readonly Examination[] = [
 ];
 
 async function examineBridges(patient: Patient): Promise<Outcome> {
-	const settings = await loadConfig(patient.configFile).catch(
-		(error: unknown) => {
-			if (error instanceof BadFileError) return undefined;
-			throw error;
-		},
-	);
+	const settings = await ifUsable(loadConfig(patient.configFile));
 	if (settings === undefined)
 		return unknown("the configuration cannot be read");
 	const wanted = wantedBridges(settings);
@@ -71,7 +66,7 @@ async function examineBridges(patient: Patient): Promise<Outcome> {
 		return absent(`${gateService} has a network of its own, and no bridges`);
 	const made = await lookAtBridges(wanted.map(({ name }) => name));
 	if (made === undefined) return unknown("systemd does not answer here");
-	const group = await groupNumber(patient.installation.user);
+	const group = await accountNumber("group", patient.installation.user);
 	const looks = await Promise.all(
 		wanted.map(async (bridge, index) => ({
 			wanted: bridge,

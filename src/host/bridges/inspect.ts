@@ -17,7 +17,6 @@ import {
 	parseAddress,
 } from "../../net/ranges.ts";
 import { takeSnapshot } from "../../setup/snapshot.ts";
-import { outputOf } from "../../system/run.ts";
 import { lookUpUnits, type Properties } from "../../system/units.ts";
 
 const unitFolder = "/etc/systemd/system";
@@ -286,11 +285,4 @@ export async function socketTrouble(
 	return stats.uid === 0 && stats.gid === group && (mode & 0o007) === 0
 		? undefined
 		: `others than the gate may open ${file}: owner ${stats.uid}, group ${stats.gid}, mode ${mode.toString(8)}`;
-}
-
-/** The number of the daemon's group; `undefined` where there is none. */
-export async function groupNumber(name: string): Promise<number | undefined> {
-	const line = await outputOf("getent", "group", name);
-	const number = Number(line?.split(":")[2] || Number.NaN);
-	return Number.isInteger(number) ? number : undefined;
 }

@@ -15,6 +15,7 @@ import {
 	todo,
 	unsafe,
 } from "../../setup/step.ts";
+import { accountNumber } from "../../system/accounts.ts";
 import {
 	type Installation,
 	readPackaged,
@@ -30,7 +31,6 @@ import {
 	dropInFolder,
 	dropInOf,
 	findAddress,
-	groupNumber,
 	hasOwnNetwork,
 	lookAtBridges,
 	type MadeBridge,
@@ -109,7 +109,7 @@ async function plan(
 			"systemd does not answer here; without it the gate has a network and takes no bridges",
 		);
 	const byName = new Map(made.map((bridge) => [bridge.name, bridge]));
-	const group = await groupNumber(installation.user);
+	const group = await accountNumber("group", installation.user);
 	const obstacles: string[] = [];
 	const notes: string[] = [];
 	const actions: Action[] = [];
@@ -257,7 +257,7 @@ async function proveBridges(
 	wanted: readonly WantedBridge[],
 	user: string,
 ): Promise<Proof[]> {
-	const group = await groupNumber(user);
+	const group = await accountNumber("group", user);
 	const made = await lookAtBridges(wanted.map(({ name }) => name));
 	return Promise.all(
 		wanted.map(async (bridge, index) => {

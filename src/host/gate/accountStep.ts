@@ -8,6 +8,7 @@ import {
 	type Step,
 	todo,
 } from "../../setup/step.ts";
+import { accountNumber } from "../../system/accounts.ts";
 import type { Installation } from "../../system/installation.ts";
 import { outputOf } from "../../system/run.ts";
 import { parallelToCome, withParallel } from "../ollama/parallel.ts";
@@ -48,9 +49,7 @@ export function account(
 					undo: [["sh", "-c", '[ -e "$0" ] || userdel "$1"', folder, user]],
 				});
 			const owner = { user: "root", group: user };
-			const gid = Number(
-				(await outputOf("getent", "group", user))?.split(":")[2],
-			);
+			const gid = await accountNumber("group", user);
 			const { snapshot: directory } = await takeSnapshot(folder);
 			if (
 				directory.kind !== "directory" ||

@@ -7,7 +7,7 @@ import {
 	type Patient,
 	unknown,
 } from "../../doctor/check.ts";
-import { BadFileError } from "../../errors.ts";
+import { BadFileError, ifUsable } from "../../errors.ts";
 import {
 	type AlarmTarget,
 	loadAlarmTargets,
@@ -20,12 +20,8 @@ export const alarmsDropIn = `/etc/systemd/system/${ledgerUnit}.d/llamagate-way-o
 
 /** Whether a configuration has alarms; one that cannot be read has none. */
 export async function wantsAlarms(configFile: string): Promise<boolean> {
-	try {
-		return (await loadConfig(configFile)).alarms.length > 0;
-	} catch (error) {
-		if (!(error instanceof BadFileError)) throw error;
-		return false;
-	}
+	const settings = await ifUsable(loadConfig(configFile));
+	return settings !== undefined && settings.alarms.length > 0;
 }
 
 /** Whether alarms that are wanted can leave this host. */

@@ -10,8 +10,8 @@ import {
 	type Patient,
 	unknown,
 } from "../../doctor/check.ts";
-import { BadFileError } from "../../errors.ts";
-import { runProgram } from "../../system/run.ts";
+import { ifUsable } from "../../errors.ts";
+import { accountNumber } from "../../system/accounts.ts";
 import { secretsOf } from "../bridges/secrets.ts";
 
 /** Where the gate's files are; the keys file where the configuration says, if it can be read. */
@@ -21,10 +21,7 @@ export async function filesOf({ configFile, installation }: Patient): Promise<{
 	/** What opens other hosts and Valkey. */
 	readonly secrets: readonly string[];
 }> {
-	const settings = await loadConfig(configFile).catch((error: unknown) => {
-		if (error instanceof BadFileError) return undefined;
-		throw error;
-	});
+	const settings = await ifUsable(loadConfig(configFile));
 	return {
 		config: configFile,
 		secrets:
@@ -61,7 +58,7 @@ export async function examineFiles(patient: Patient): Promise<Outcome> {
 		return unknown(
 			`only root can see ${hidden.map(({ file }) => file).join(", ")}`,
 		);
-	const group = await groupOf(patient.installation.user);
+	const group = await accountNumber("group", patient.installation.user);
 	const open: string[] = [];
 	const shown: string[] = [];
 	const seen: string[] = [];
@@ -96,10 +93,4 @@ export async function examineFiles(patient: Patient): Promise<Outcome> {
 			severity: open.length > 0 ? "high" : "warn",
 		},
 	);
-}
-
-async function groupOf(name: string): Promise<number | undefined> {
-	const { code, stdout } = await runProgram(["getent", "group", name]);
-	const gid = Number(stdout.split(":")[2]);
-	return code === 0 && Number.isInteger(gid) ? gid : undefined;
 }

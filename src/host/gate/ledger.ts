@@ -8,7 +8,7 @@ import {
 	type Patient,
 	unknown,
 } from "../../doctor/check.ts";
-import { BadFileError } from "../../errors.ts";
+import { ifUsable } from "../../errors.ts";
 import { loadRules } from "../../gate/rules.ts";
 import { takeSnapshot } from "../../setup/snapshot.ts";
 import { askGate, isLoaded, propertiesOf } from "./inspect.ts";
@@ -21,10 +21,7 @@ import {
 
 /** Whether usage is kept where it is wanted, and budgets can be told. */
 export async function examineLedger(patient: Patient): Promise<Outcome> {
-	const rules = await loadRules(patient.configFile).catch((error: unknown) => {
-		if (error instanceof BadFileError) return undefined;
-		throw error;
-	});
+	const rules = await ifUsable(loadRules(patient.configFile));
 	if (rules === undefined)
 		return unknown("the configuration or the keys cannot be read");
 	const asked = await askGate(patient);

@@ -6,7 +6,7 @@ import {
 	passwordCredential,
 } from "../../config/ledger.ts";
 import { loadConfig } from "../../config/load.ts";
-import { BadFileError, Finding } from "../../errors.ts";
+import { Finding, ifUsable } from "../../errors.ts";
 import { readPassword } from "../../ledger/postgres/password.ts";
 
 export const ledgerUnit = "llamagate-ledger.service";
@@ -20,12 +20,7 @@ export const ledgerDropIn = `/etc/systemd/system/${ledgerUnit}.d/llamagate-datab
 export async function ledgerOf(
 	configFile: string,
 ): Promise<LedgerSettings | undefined> {
-	try {
-		return (await loadConfig(configFile)).ledger;
-	} catch (error) {
-		if (!(error instanceof BadFileError)) throw error;
-		return undefined;
-	}
+	return (await ifUsable(loadConfig(configFile)))?.ledger;
 }
 
 /**

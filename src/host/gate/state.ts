@@ -9,18 +9,13 @@ import {
 	type Patient,
 	unknown,
 } from "../../doctor/check.ts";
-import { BadFileError } from "../../errors.ts";
+import { ifUsable } from "../../errors.ts";
 import { isLoopbackAddress, isTailscaleAddress } from "../../net/ranges.ts";
 import { askGate } from "./inspect.ts";
 
 /** Whether limits are shared with other gates, where they are to be. */
 export async function examineState(patient: Patient): Promise<Outcome> {
-	const settings = await loadConfig(patient.configFile).catch(
-		(error: unknown) => {
-			if (error instanceof BadFileError) return undefined;
-			throw error;
-		},
-	);
+	const settings = await ifUsable(loadConfig(patient.configFile));
 	if (settings === undefined)
 		return unknown("the configuration cannot be read");
 	if (settings.state === undefined) return judgeState(undefined, "");
