@@ -1,5 +1,3 @@
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import {
 	chmod,
 	mkdir,
@@ -33,6 +31,7 @@ import { startStandIn } from "../../src/ollama/standIn.ts";
 import {
 	type RunResult,
 	runCli,
+	runProgram,
 	startGate,
 	temporaryFolder,
 	testKeys,
@@ -81,26 +80,6 @@ interface Report {
 
 async function reportOf(args: readonly string[], key = ""): Promise<Report> {
 	return JSON.parse((await connect([...args, "--json"], key)).stdout) as Report;
-}
-
-/** Runs a program that reads what it does from standard input. */
-async function pipeInto(
-	command: string,
-	args: readonly string[],
-	input: string,
-): Promise<RunResult> {
-	const child = spawn(command, args, { stdio: ["pipe", "pipe", "pipe"] });
-	let stdout = "";
-	let stderr = "";
-	child.stdout.setEncoding("utf8").on("data", (text: string) => {
-		stdout += text;
-	});
-	child.stderr.setEncoding("utf8").on("data", (text: string) => {
-		stderr += text;
-	});
-	child.stdin.end(input);
-	const [code] = (await once(child, "close")) as [number | null];
-	return { code, stdout, stderr };
 }
 
 /** A server that is no gate, on loopback. */
@@ -156,14 +135,16 @@ t.test("snippets are well-formed in their language", async (t) => {
 	t.ok(bySort.json.length >= 4);
 	for (const text of bySort.json) t.doesNotThrow(() => JSON.parse(text));
 	for (const text of bySort.sh)
-		t.match(await pipeInto("sh", ["-n"], text), { code: 0, stderr: "" });
+		t.match(await runProgram(["sh", "-n"], { input: text }), {
+			code: 0,
+			stderr: "",
+		});
 	if (!requireTool(t, "python3")) return;
 	for (const text of bySort.python)
 		t.match(
-			await pipeInto(
-				"python3",
-				["-c", "import ast, sys; ast.parse(sys.stdin.read())"],
-				text,
+			await runProgram(
+				["python3", "-c", "import ast, sys; ast.parse(sys.stdin.read())"],
+				{ input: text },
 			),
 			{ code: 0, stderr: "" },
 		);
@@ -327,13 +308,13 @@ t.test("the curl snippets stream and list, as they are printed", async (t) => {
 		testKeys.user,
 	);
 	const [stream, list] = snippets;
-	const streamed = await pipeInto("sh", [], stream?.text ?? "");
+	const streamed = await runProgram(["sh"], { input: stream?.text ?? "" });
 	t.equal(streamed.code, 0);
 	const lines = streamed.stdout.trim().split("\n");
 	t.ok(lines.length > 10);
 	t.match(JSON.parse(lines[0] ?? ""), { done: false });
 	t.match(JSON.parse(lines.at(-1) ?? ""), { done: true });
-	const listed = await pipeInto("sh", [], list?.text ?? "");
+	const listed = await runProgram(["sh"], { input: list?.text ?? "" });
 	t.match(JSON.parse(listed.stdout), { models: [{ name: "qwen3:8b" }] });
 	t.equal(gate.log.filter(({ key }) => key === "user").length, 2);
 });
@@ -345,10 +326,9 @@ for (const name of ["ollama-js", "openai-js"])
 			[name, "--server", gate.url, "--key-stdin"],
 			testKeys.user,
 		);
-		const { code, stdout, stderr } = await pipeInto(
-			process.execPath,
-			["--input-type=module", "-"],
-			snippets[0]?.text ?? "",
+		const { code, stdout, stderr } = await runProgram(
+			[process.execPath, "--input-type=module", "-"],
+			{ input: snippets[0]?.text ?? "" },
 		);
 		t.equal(code, 0, stderr);
 		t.match(stdout, /stand-in/);

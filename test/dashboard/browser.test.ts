@@ -9,7 +9,7 @@ import type { GateLive } from "../../src/admin/live.ts";
 import { keepResult } from "../../src/doctor/lastResult.ts";
 import { digestOf } from "../../src/keys/newKey.ts";
 import { toJson } from "../../src/report/json.ts";
-import { openBrowser } from "../support/browser.ts";
+import { openBrowser, overflow } from "../support/browser.ts";
 import {
 	idleLive,
 	runningRequest,
@@ -33,18 +33,7 @@ const views = [390, 1280].flatMap((width) =>
 );
 
 /** What sticks out to the side; what is in a table's own scrolled box does not. */
-const findOverflow = `(() => {
-	const width = document.documentElement.clientWidth;
-	const out = [...document.querySelectorAll("body *")]
-		.filter((element) => !element.closest(".unseen, .shapes, .scroll table"))
-		.filter((element) => {
-			const { left, right } = element.getBoundingClientRect();
-			return left < 0 || right > width + 0.5;
-		})
-		.map(({ tagName, className }) => tagName + " " + className);
-	const { scrollWidth } = document.documentElement;
-	return scrollWidth > width ? [scrollWidth + " > " + width, ...out] : out;
-})()`;
+const findOverflow = overflow(".unseen, .shapes, .scroll table");
 
 /** What axe-core finds wrong, its best practices too. */
 const findBarriers = `axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>

@@ -5,6 +5,7 @@ import path from "node:path";
 import t, { type Test } from "tap";
 import { eventually, node } from "../support/gate.ts";
 import { network } from "../support/namespaces.ts";
+import { childrenOf } from "../support/process.ts";
 import { within } from "../support/raw.ts";
 import { cgroupTrees } from "../support/reaper.ts";
 
@@ -51,13 +52,6 @@ function remains({ namespace, folder, pids }: Things): string[] {
 		readFileSync("/proc/self/mounts", "utf8").includes(folder) && "mount",
 		existsSync(folder) && "folder",
 	].filter((what) => what !== false);
-}
-
-function childrenOf(pid: number): number[] {
-	return readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8")
-		.split(" ")
-		.filter(Boolean)
-		.map(Number);
 }
 
 const everything = (things: Things) =>

@@ -1,9 +1,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync, readFileSync } from "node:fs";
 import { cp, mkdir, readdir, symlink, utimes } from "node:fs/promises";
 import path from "node:path";
 import { freePort } from "../support/freePort.ts";
+import { childrenOf } from "../support/process.ts";
 import { temporaryFolder } from "../support/temporaryFolder.ts";
 import { newestOllama, type OllamaVersion, realParts } from "./parts.ts";
 
@@ -117,20 +117,6 @@ async function startAt(
 		// It has a pid, as it has written something.
 		pid: child.pid as number,
 	};
-}
-
-/** What a process has started, by any of its threads. */
-function childrenOf(pid: number | undefined): number[] {
-	const threads = `/proc/${pid}/task`;
-	return readdirSync(threads).flatMap((thread) => {
-		try {
-			const text = readFileSync(`${threads}/${thread}/children`, "utf8");
-			return text.split(" ").filter(Boolean).map(Number);
-		} catch {
-			// The thread has just ended.
-			return [];
-		}
-	});
 }
 
 /** Where a store has what it knows of its models. */

@@ -8,7 +8,7 @@ import t from "tap";
 import { renderReport } from "../../src/report/html.ts";
 import type { Result } from "../../src/report/result.ts";
 import { visible } from "../../src/visible.ts";
-import { openBrowser } from "../support/browser.ts";
+import { openBrowser, overflow } from "../support/browser.ts";
 import {
 	chunkGaps,
 	hostileHost,
@@ -42,16 +42,7 @@ const views = [360, 1280].flatMap((width) =>
 /** Opens everything that can be opened, and tells what sticks out to the side. */
 const findOverflow = `(() => {
 	for (const details of document.querySelectorAll("details")) details.open = true;
-	const width = document.documentElement.clientWidth;
-	const out = [...document.querySelectorAll("body *")]
-		.filter((element) => !element.closest(".unseen, .shapes"))
-		.filter((element) => {
-			const { left, right } = element.getBoundingClientRect();
-			return left < 0 || right > width + 0.5;
-		})
-		.map(({ tagName, className }) => tagName + " " + className);
-	const { scrollWidth } = document.documentElement;
-	return scrollWidth > width ? [scrollWidth + " > " + width, ...out] : out;
+	return ${overflow(".unseen, .shapes")};
 })()`;
 
 /** Texts whose contrast with what is behind them is below WCAG's 4.5:1, by its formula of relative luminance. */

@@ -32,6 +32,7 @@ import {
 	namespaceNamed,
 	newNamespaceName,
 } from "./namespaces.ts";
+import { childrenOf } from "./process.ts";
 import { cgroupTrees, reap } from "./reaper.ts";
 
 /** What this module needs of tap. */
@@ -414,17 +415,13 @@ async function initOf(nspawn: ChildProcess): Promise<number> {
 		);
 	const own = await networkOf("self");
 	while (nspawn.exitCode === null && performance.now() < deadline) {
-		const children = await readFile(
-			`/proc/${pid}/task/${pid}/children`,
-			"utf8",
-		).catch(() => "");
-		for (const child of children.split(" ").filter(Boolean)) {
+		for (const child of childrenOf(pid)) {
 			const comm = await readFile(`/proc/${child}/comm`, "utf8").catch(
 				() => "",
 			);
 			const network = await networkOf(child);
 			if (comm.trim() === "systemd" && network !== undefined && network !== own)
-				return Number(child);
+				return child;
 		}
 		await delay(20);
 	}

@@ -44,6 +44,24 @@ export interface Tab {
 }
 
 /**
+ * An expression that tells what of a page sticks out to the side.
+ *
+ * @param except a selector of what may
+ */
+export const overflow = (except: string) => `(() => {
+	const width = document.documentElement.clientWidth;
+	const out = [...document.querySelectorAll("body *")]
+		.filter((element) => !element.closest("${except}"))
+		.filter((element) => {
+			const { left, right } = element.getBoundingClientRect();
+			return left < 0 || right > width + 0.5;
+		})
+		.map(({ tagName, className }) => tagName + " " + className);
+	const { scrollWidth } = document.documentElement;
+	return scrollWidth > width ? [scrollWidth + " > " + width, ...out] : out;
+})()`;
+
+/**
  * Starts Debian's Chromium with a profile of its own; it ends with the test.
  *
  * @param launcher a command that runs the command that follows it

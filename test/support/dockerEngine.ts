@@ -1,12 +1,13 @@
-import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import { sourceFiles } from "./builtPackages.ts";
 import { debianRootTools, pristineDockerRoot } from "./debianRoot.ts";
 import { makeNamespace, type Namespace } from "./namespaces.ts";
+import { childrenOf } from "./process.ts";
 import { reap } from "./reaper.ts";
 
 type Test = Parameters<typeof makeNamespace>[0];
@@ -155,7 +156,7 @@ async function switchOn(
 	};
 	const deadline = performance.now() + patienceMs;
 	while (child.exitCode === null && performance.now() < deadline) {
-		const init = await initOf(child);
+		const [init] = childrenOf(child.pid);
 		const answers = await execute("nsenter", [
 			...["-t", String(init), "-m", "-n", "docker", "info"],
 		]).then(
@@ -167,14 +168,6 @@ async function switchOn(
 	}
 	await kill();
 	throw new Error(`Docker did not start; it said: ${said}`);
-}
-
-async function initOf({ pid }: ChildProcess): Promise<number | undefined> {
-	const children = await readFile(
-		`/proc/${pid}/task/${pid}/children`,
-		"utf8",
-	).catch(() => "");
-	return Number(children.split(" ")[0]) || undefined;
 }
 
 /** Removes the cgroups that Docker has made, as soon as the kernel is done with what was killed in them. */

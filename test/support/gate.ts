@@ -282,16 +282,15 @@ export interface RunResult {
 	readonly stderr: string;
 }
 
-/** Runs the program to its end. */
-export async function runCli(
-	args: readonly string[],
-	input = "",
+/** Runs any program to its end, with `input` as what it reads. */
+export async function runProgram(
+	[program = "", ...args]: readonly string[],
+	{
+		input = "",
+		...options
+	}: { input?: string; cwd?: string; env?: NodeJS.ProcessEnv } = {},
 ): Promise<RunResult> {
-	const [file = "", ...before] = node;
-	const child = spawn(file, [...before, "src/main.ts", ...args], {
-		// A person who runs the tests may have files of clients in theirs.
-		env: { ...process.env, HOME: "/nonexistent" },
-	});
+	const child = spawn(program, args, { ...options, stdio: "pipe" });
 	let stdout = "";
 	let stderr = "";
 	child.stdout.setEncoding("utf8").on("data", (text: string) => {
@@ -304,6 +303,18 @@ export async function runCli(
 	child.stdin.end(input);
 	const [code] = (await once(child, "close")) as [number | null];
 	return { code, stdout, stderr };
+}
+
+/** Runs the program to its end. */
+export function runCli(
+	args: readonly string[],
+	input = "",
+): Promise<RunResult> {
+	return runProgram([...node, "src/main.ts", ...args], {
+		input,
+		// A person who runs the tests may have files of clients in theirs.
+		env: { ...process.env, HOME: "/nonexistent" },
+	});
 }
 
 /**

@@ -1,35 +1,16 @@
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
 import { makeAuthority } from "../../support/certificates.ts";
-import { type RunResult, spawnGate, testKeys } from "../../support/gate.ts";
+import {
+	type RunResult,
+	runProgram,
+	spawnGate,
+	testKeys,
+} from "../../support/gate.ts";
 import { startOllama } from "../ollama.ts";
 import { realParts } from "../parts.ts";
 import { clientFolder } from "./install.ts";
-
-async function runProgram(
-	[program = "", ...args]: readonly string[],
-	{
-		input = "",
-		...options
-	}: { input?: string; cwd?: string; env?: NodeJS.ProcessEnv } = {},
-): Promise<RunResult> {
-	const child = spawn(program, args, { ...options, stdio: "pipe" });
-	let stdout = "";
-	let stderr = "";
-	child.stdout.setEncoding("utf8").on("data", (text: string) => {
-		stdout += text;
-	});
-	child.stderr.setEncoding("utf8").on("data", (text: string) => {
-		stderr += text;
-	});
-	child.stdin.on("error", () => {});
-	child.stdin.end(input);
-	const [code] = (await once(child, "close")) as [number | null];
-	return { code, stdout, stderr };
-}
 
 /** A program of this folder, as a person runs it who has an authority of their own. */
 async function runClient(
