@@ -2,6 +2,7 @@ import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { Agent, type IncomingMessage, request } from "node:http";
 import { createInterface } from "node:readline";
+import { parseArgs } from "node:util";
 import { bearer, startGate, testKeys } from "../test/support/gate.ts";
 import { cpuSeconds, pinning, start } from "./processes.ts";
 
@@ -19,6 +20,22 @@ export const shortChat = JSON.stringify({
 });
 
 type GateOptions = Parameters<typeof startGate>[1];
+
+/** For how many seconds in how many processes they are asked: `--seconds 30 --rounds 3`. */
+export function readPairArgs() {
+	const { values, positionals } = parseArgs({
+		allowPositionals: true,
+		options: {
+			seconds: { type: "string", default: "30" },
+			rounds: { type: "string", default: "3" },
+		},
+	});
+	return {
+		seconds: Number(values.seconds),
+		rounds: Number(values.rounds),
+		positionals,
+	};
+}
 
 /** Runs both gates in this process, so that they run the same compiled code, until SIGTERM. */
 export async function runGatePair(

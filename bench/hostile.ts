@@ -6,7 +6,7 @@ import { parseArgs } from "node:util";
 import { writeDocuments } from "./document.ts";
 import { describeMachine } from "./machine.ts";
 import { compile } from "./native.ts";
-import { stopAll } from "./processes.ts";
+import { stopAll, stopAllOnSignals } from "./processes.ts";
 import { fixed } from "./report.ts";
 import type { Stage } from "./targets.ts";
 import { hostile } from "./workloads/hostile.ts";
@@ -38,8 +38,7 @@ if (values.help) {
 	process.stdout.write(help);
 	process.exit(0);
 }
-for (const signal of ["SIGINT", "SIGTERM"] as const)
-	process.once(signal, () => void stopAll().then(() => process.exit(1)));
+stopAllOnSignals();
 
 const folder = await mkdtemp(path.join(tmpdir(), "llamagate-hostile-"));
 try {

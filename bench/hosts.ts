@@ -1,6 +1,10 @@
-import { parseArgs } from "node:util";
 import { startStandIn } from "../src/ollama/standIn.ts";
-import { runGatePair, sliceRequests, startGatePair } from "./gatePair.ts";
+import {
+	readPairArgs,
+	runGatePair,
+	sliceRequests,
+	startGatePair,
+} from "./gatePair.ts";
 import { stop, stopAll } from "./processes.ts";
 import { fixed, median, quantile, ratio, renderSection } from "./report.ts";
 
@@ -10,17 +14,7 @@ import { fixed, median, quantile, ratio, renderSection } from "./report.ts";
  *
  *     node bench/hosts.ts [--seconds 30] [--rounds 3]
  */
-const { values: options, positionals } = parseArgs({
-	allowPositionals: true,
-	options: {
-		seconds: { type: "string", default: "30" },
-		rounds: { type: "string", default: "3" },
-	},
-});
-const [seconds, rounds] = [options.seconds, options.rounds].map(Number) as [
-	number,
-	number,
-];
+const { seconds, rounds, positionals } = readPairArgs();
 
 const closing: (() => unknown)[] = [];
 const bench = { teardown: (action: () => unknown) => closing.unshift(action) };

@@ -4,6 +4,15 @@ import { cpus, loadavg, release, totalmem } from "node:os";
 import { pinning, ticksPerSecond } from "./processes.ts";
 import type { Stage } from "./targets.ts";
 
+/** The most of it in one line. */
+export function describeBriefly(
+	machine: readonly (readonly [string, string])[],
+): string {
+	return ["date", "machine", "node"]
+		.map((wanted) => machine.find(([name]) => name === wanted)?.[1])
+		.join("; ");
+}
+
 /** What the figures depend on, as names and values. */
 export function describeMachine(stage: Stage): [string, string][] {
 	const gib = totalmem() / 2 ** 30;

@@ -13,7 +13,7 @@ import {
 	runLoad,
 	type StreamTimes,
 } from "./native.ts";
-import { cpuSeconds, stopAll } from "./processes.ts";
+import { cpuSeconds, stopAll, stopAllOnSignals } from "./processes.ts";
 import { fixed, median, ratio, type Section, whole } from "./report.ts";
 import { key, type Stage, type Target, withTargets } from "./targets.ts";
 
@@ -46,8 +46,7 @@ if (values.help || values.olla === undefined) {
 	process.exit(values.help ? 0 : 2);
 }
 const olla = path.resolve(values.olla);
-for (const signal of ["SIGINT", "SIGTERM"] as const)
-	process.once(signal, () => void stopAll().then(() => process.exit(1)));
+stopAllOnSignals();
 
 const starts = values.quick ? 1 : 3;
 const slices = values.quick ? 1 : 3;

@@ -74,6 +74,12 @@ export async function stopAll(): Promise<void> {
 	await Promise.all([...running].map(stop));
 }
 
+/** Has Ctrl-C, or SIGTERM, end all of it. */
+export function stopAllOnSignals(): void {
+	for (const signal of ["SIGINT", "SIGTERM"] as const)
+		process.once(signal, () => void stopAll().then(() => process.exit(1)));
+}
+
 /** A process and its children (nginx's workers) as they are now. */
 export function withChildren(pid: number): number[] {
 	const children = readdirSync("/proc").filter(

@@ -52,6 +52,31 @@ export function ratio(value: number, of: number | undefined): string {
 	return of === undefined ? "" : `${(value / of).toFixed(2)}×`;
 }
 
+/**
+ * A row of a table that has a tree's figure, a baseline's, their ratio, and what
+ * that may be at the most.
+ *
+ * @param other the baseline's, where one was measured
+ */
+export function comparedRow(
+	title: string,
+	own: number,
+	other: number | undefined,
+	digits: number,
+	most?: number,
+): string[] {
+	if (other === undefined) return [title, fixed(own, digits)];
+	return [
+		title,
+		fixed(own, digits),
+		fixed(other, digits),
+		fixed(own / other, 2),
+		...(most === undefined
+			? []
+			: [`≤ ${most}`, own / other <= most ? "met" : "**not met**"]),
+	];
+}
+
 export function mebibytes(bytes: number): string {
 	return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 }

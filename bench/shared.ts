@@ -5,9 +5,9 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { parseArgs } from "node:util";
 import { startStandIn } from "../src/ollama/standIn.ts";
 import {
+	readPairArgs,
 	runGatePair,
 	type Slice,
 	shortChat,
@@ -24,17 +24,7 @@ import { fixed, median, quantile, ratio, renderSection } from "./report.ts";
  *
  *     node bench/shared.ts [--seconds 30] [--rounds 3]
  */
-const { values: options, positionals } = parseArgs({
-	allowPositionals: true,
-	options: {
-		seconds: { type: "string", default: "30" },
-		rounds: { type: "string", default: "3" },
-	},
-});
-const [seconds, rounds] = [options.seconds, options.rounds].map(Number) as [
-	number,
-	number,
-];
+const { seconds, rounds, positionals } = readPairArgs();
 const closing: (() => unknown)[] = [];
 const bench = { teardown: (action: () => unknown) => closing.unshift(action) };
 const folder = mkdtempSync(path.join(tmpdir(), "llamagate-shared-bench-"));

@@ -6,10 +6,16 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { writeDocuments } from "./document.ts";
-import { describeMachine } from "./machine.ts";
+import { describeBriefly, describeMachine } from "./machine.ts";
 import { compile, runLoad, type StreamTimes } from "./native.ts";
-import { proportionalBytes, stopAll } from "./processes.ts";
-import { fixed, renderSection, type Section, whole } from "./report.ts";
+import { proportionalBytes, stopAll, stopAllOnSignals } from "./processes.ts";
+import {
+	comparedRow,
+	fixed,
+	renderSection,
+	type Section,
+	whole,
+} from "./report.ts";
 import { key, type Stage, withTargets } from "./targets.ts";
 
 const help = `
@@ -36,8 +42,7 @@ if (values.help) {
 	process.stdout.write(help);
 	process.exit(0);
 }
-for (const signal of ["SIGINT", "SIGTERM"] as const)
-	process.once(signal, () => void stopAll().then(() => process.exit(1)));
+stopAllOnSignals();
 
 /** How much of the baseline's memory it may be. */
 const most = 0.7;
@@ -117,27 +122,18 @@ try {
 			names.map(async (name) => [name, await soak(name)] as const),
 		),
 	);
-	const of = (name: string) => soaked.get(name);
-	const row = (title: string, pick: (one: Soaked) => number, goal = false) => {
-		const own = of("gate");
-		const other = of("against");
-		if (own === undefined) return [title];
-		if (other === undefined) return [title, fixed(pick(own), 1)];
-		const ratio = pick(own) / pick(other);
-		return [
-			title,
-			fixed(pick(own), 1),
-			fixed(pick(other), 1),
-			fixed(ratio, 2),
-			...(goal ? [`≤ ${most}`, ratio <= most ? "met" : "**not met**"] : []),
-		];
-	};
+	const own = soaked.get("gate");
+	const other = soaked.get("against");
+	const row = (title: string, pick: (one: Soaked) => number, goal?: number) =>
+		own === undefined
+			? [title]
+			: comparedRow(title, pick(own), other && pick(other), 1, goal);
 	const section: Section = {
 		name: "soak, installed",
 		title: `The published program: memory after ${whole(wanted)} streams`,
 		notes: [
 			`PSS of the process, from a copy of Node that no other process shares; streams of ${tokens} tokens, ${atOnce} at a time, and then ${idleMs / 1_000} s of nothing`,
-			`${["date", "machine", "node"].map((wanted) => machine.find(([name]) => name === wanted)?.[1]).join("; ")}`,
+			describeBriefly(machine),
 			...(baseline === undefined
 				? []
 				: [`beside it, at the same time, ${path.basename(baseline)}`]),
@@ -146,7 +142,7 @@ try {
 		rows: [
 			row("before the first stream", ({ freshMib }) => freshMib),
 			row("after the last", ({ lastMib }) => lastMib),
-			row("idle again", ({ idleMib }) => idleMib, true),
+			row("idle again", ({ idleMib }) => idleMib, most),
 		],
 		figures: {},
 		data: Object.fromEntries(soaked),

@@ -9,7 +9,12 @@ import { digestOf } from "../src/keys/newKey.ts";
 import { freePort } from "../test/support/freePort.ts";
 import { writeDocuments } from "./document.ts";
 import { installedProgram, scriptOf } from "./installed.ts";
-import { describeMachine, foreignCpuShare, readCpuTimes } from "./machine.ts";
+import {
+	describeBriefly,
+	describeMachine,
+	foreignCpuShare,
+	readCpuTimes,
+} from "./machine.ts";
 import {
 	compile,
 	type RequestCounts,
@@ -23,8 +28,9 @@ import {
 	start,
 	stop,
 	stopAll,
+	stopAllOnSignals,
 } from "./processes.ts";
-import { fixed, median, renderSection, type Section } from "./report.ts";
+import { comparedRow, median, renderSection, type Section } from "./report.ts";
 import {
 	key,
 	nodeOptions,
@@ -57,8 +63,7 @@ if (values.help) {
 	process.stdout.write(help);
 	process.exit(0);
 }
-for (const signal of ["SIGINT", "SIGTERM"] as const)
-	process.once(signal, () => void stopAll().then(() => process.exit(1)));
+stopAllOnSignals();
 
 /** What is measured, how it is written, and how much of the baseline's it may be. */
 const measures = [
@@ -269,29 +274,22 @@ try {
 		title: "The published program: start, memory, and what a request costs it",
 		notes: [
 			`median of ${rounds} rounds; as its unit starts it, from a copy of Node that no other process shares`,
-			`${["date", "machine", "node"].map((wanted) => machine.find(([name]) => name === wanted)?.[1]).join("; ")}`,
+			describeBriefly(machine),
 			`load average at the start ${machine.find(([name]) => name.startsWith("load"))?.[1]}; CPU used by others meanwhile: ${foreignCpuShare(cpuBefore)}`,
 			...(baseline === undefined
 				? []
 				: [`beside it, in the same rounds, ${path.basename(baseline)}`]),
 		],
 		head: ["", ...Object.keys(trees), "ratio", "goal", ""],
-		rows: measures.map((measure) => {
-			const own = middle("gate", measure.name);
-			if (baseline === undefined)
-				return [measure.name, fixed(own, measure.digits)];
-			const other = middle("against", measure.name);
-			const most = "most" in measure ? measure.most : undefined;
-			return [
+		rows: measures.map((measure) =>
+			comparedRow(
 				measure.name,
-				fixed(own, measure.digits),
-				fixed(other, measure.digits),
-				fixed(own / other, 2),
-				...(most === undefined
-					? []
-					: [`≤ ${most}`, own / other <= most ? "met" : "**not met**"]),
-			];
-		}),
+				middle("gate", measure.name),
+				baseline === undefined ? undefined : middle("against", measure.name),
+				measure.digits,
+				"most" in measure ? measure.most : undefined,
+			),
+		),
 		figures: Object.fromEntries(
 			Object.keys(trees).map((tree) => [
 				tree,

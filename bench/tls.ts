@@ -9,7 +9,13 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { describeMachine } from "./machine.ts";
 import { compile } from "./native.ts";
-import { cpuSeconds, start, stop, stopAll } from "./processes.ts";
+import {
+	cpuSeconds,
+	start,
+	stop,
+	stopAll,
+	stopAllOnSignals,
+} from "./processes.ts";
 import { fixed, median } from "./report.ts";
 import { key, type Stage, type Target, withTargets } from "./targets.ts";
 
@@ -33,8 +39,7 @@ if (values.help) {
 	process.stdout.write(help);
 	process.exit(0);
 }
-for (const signal of ["SIGINT", "SIGTERM"] as const)
-	process.once(signal, () => void stopAll().then(() => process.exit(1)));
+stopAllOnSignals();
 
 const streams = 64;
 const rounds = values.quick ? 1 : 5;
