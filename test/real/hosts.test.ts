@@ -51,7 +51,8 @@ t.test(
 
 		const ask = async (model: string) => {
 			const reply = await send(gate, { body: { model, messages, options } });
-			const text = await reply.text();
+			// One that is broken off is not whole.
+			const text = await reply.text().catch(() => "");
 			return reply.status === 200 && /"done":true/.test(text);
 		};
 		t.ok(await ask("smol"));
