@@ -3,6 +3,7 @@ import { type Priority, priorities } from "../priority.ts";
 import type { Account, Charge } from "./fairness.ts";
 import { Heap, type Heaped } from "./heap.ts";
 import { Slots } from "./slots.ts";
+import { SpareSlot } from "./spareSlot.ts";
 
 /** The key of whatever a body names that cannot be read for sure; it is never known to be loaded. */
 export const unclearModel = "";
@@ -84,6 +85,25 @@ export class Lane {
 	readonly passedOver = new Set<Line>();
 	/** In the order of arrival. */
 	readonly arrivals = new Set<Place>();
+
+	/** A user's line, which begins now if there is none. */
+	lineOf(user: string, account: Account, nowMs: number): Line {
+		let line = this.byUser.get(user);
+		if (line !== undefined) return line;
+		line = new Line(account, this, nowMs);
+		this.passedOver.add(line);
+		this.byUser.set(user, line);
+		account.standings ??= new Set();
+		account.standings.add(line);
+		return line;
+	}
+}
+
+/** Where a request waits. */
+export function laneOf({ model, rank }: Place): Lane {
+	const lane = model.lanes[rank];
+	if (lane === undefined) throw new Error(`class ${rank} does not exist`);
+	return lane;
 }
 
 /** Whether one user's turn comes before another's. */
@@ -110,6 +130,7 @@ export class Model {
 	/** Models that had to go when it was loaded, or for which it had to. */
 	readonly clashesWith = new Set<Model>();
 	slots = new Slots(1);
+	readonly spareSlot = new SpareSlot();
 
 	constructor(key: string, parallel: number | "auto") {
 		this.key = key;
@@ -124,6 +145,11 @@ export class Model {
 
 	get waiting(): number {
 		return this.lanes.reduce((sum, { arrivals }) => sum + arrivals.size, 0);
+	}
+
+	/** From when on a class may have one of its free slots. */
+	hasSlotFromMs(rank: number): number {
+		return this.spareSlot.freeAtMs(rank, this.slots.known);
 	}
 
 	get isIdle(): boolean {

@@ -2,7 +2,7 @@ import { type Priority, priorities } from "../priority.ts";
 import { CommonQueue } from "./common.ts";
 import type { Fairness } from "./fairness.ts";
 import { Loads } from "./loads.ts";
-import { type Asked, type Lane, Line, Model, Place } from "./model.ts";
+import { type Asked, type Line, laneOf, Model, Place } from "./model.ts";
 import {
 	bestOf,
 	better,
@@ -32,12 +32,12 @@ const arrivalMs = 50;
  *
  * Of what waits, one that has got nothing for longer than its class may be passed
  * over goes first, then the higher class, then the least served user. That is
- * counted from a user's last turn: its own backlog passes over nobody, and one
- * that is long gives it no more than its part. Ollama itself lets
- * requests for a loaded model pass one that needs a load, and evicts a model only
- * when that falls idle. So a loaded model keeps its turn for a while; then one
- * request is sent that makes Ollama load the other, and nothing more for a model
- * that might have to go, until it is loaded.
+ * counted from a user's last turn: its own backlog passes over nobody, and a long
+ * one gives it no more than its part. Ollama itself lets requests for a loaded
+ * model pass one that needs a load, and evicts a model only when that falls idle.
+ * So a loaded model keeps its turn for a while; then one request is sent that makes
+ * Ollama load the other, and nothing more for a model that might have to go, until
+ * it is loaded.
  */
 export class Turns {
 	#settings: TurnSettings;
@@ -87,18 +87,12 @@ export class Turns {
 		const place = new Place(asked, this.#modelOf(asked.model));
 		const account = this.#fairnessOf(place.rank).enter(asked.user, asked.share);
 		const lane = laneOf(place);
-		let line = lane.byUser.get(asked.user);
-		if (line === undefined) {
-			line = new Line(account, lane, nowMs);
-			lane.passedOver.add(line);
-			lane.byUser.set(asked.user, line);
-			account.standings ??= new Set();
-			account.standings.add(line);
-		}
+		const line = lane.lineOf(asked.user, account, nowMs);
 		line.places.add(place);
 		lane.lines.add(line);
 		lane.arrivals.add(place);
 		place.line = line;
+		place.model.spareSlot.came(place.rank, nowMs);
 		this.#waiting += 1;
 		return place;
 	}
@@ -118,6 +112,7 @@ export class Turns {
 		)
 			return undefined;
 		const place = new Place(asked, model);
+		if (this.#leavesSlot(place, nowMs)) return undefined;
 		place.charge = this.#fairnessOf(place.rank).pass(asked.user, asked.share);
 		return this.#run(place, nowMs);
 	}
@@ -149,7 +144,7 @@ export class Turns {
 				continue;
 			}
 			wanted.set(model, best);
-			if (this.#hasRoom(model, nowMs)) hot = better(hot, best);
+			if (this.#hasRoom(best, nowMs)) hot = better(hot, best);
 		}
 		if (cold !== undefined && this.#mayLoad(cold, wanted, nowMs)) {
 			this.#loads.begin(cold.place);
@@ -187,6 +182,7 @@ export class Turns {
 		const { model, charge } = place;
 		place.state = "over";
 		model.running.delete(place);
+		model.spareSlot.ended(place.rank, nowMs);
 		model.idleSinceMs = nowMs;
 		this.#running -= 1;
 		this.#loads.fellIdle(model, nowMs);
@@ -278,12 +274,18 @@ export class Turns {
 		return model;
 	}
 
-	/** Whether one more may be sent to a loaded model. */
-	#hasRoom(model: Model, nowMs: number): boolean {
+	/** Whether a request may be sent to its model, which is loaded. */
+	#hasRoom({ place, rank }: Candidate, nowMs: number): boolean {
+		const { slots, running } = place.model;
 		if (this.#loads.holdsBack(nowMs)) return false;
-		const { slots, running } = model;
-		if (running.size < slots.known) return true;
-		return running.size === slots.known && slots.mayTry(nowMs);
+		if (rank !== 0 && this.#leavesSlot(place, nowMs)) return false;
+		const beyond = running.size - slots.known;
+		return beyond < 0 || (beyond === 0 && slots.mayTry(nowMs));
+	}
+
+	/** Whether the last slot is left to a higher class. */
+	#leavesSlot({ rank, model }: Place, nowMs: number): boolean {
+		return !this.#isPast(model.hasSlotFromMs(rank), nowMs);
 	}
 
 	/** Whether a model may be loaded although others that might have to go are wanted too. */
@@ -358,6 +360,7 @@ export class Turns {
 		place.startedMs = nowMs;
 		place.servedFromMs = nowMs;
 		place.model.running.add(place);
+		place.model.spareSlot.started(place.rank, nowMs);
 		this.#running += 1;
 		return place;
 	}
@@ -389,10 +392,4 @@ export class Turns {
 		place.rivals = undefined;
 		place.model.slots.end(tried, nowMs);
 	}
-}
-
-function laneOf({ model, rank }: Place): Lane {
-	const lane = model.lanes[rank];
-	if (lane === undefined) throw new Error(`class ${rank} does not exist`);
-	return lane;
 }

@@ -360,9 +360,28 @@ export class Simulation {
 				isLoading ||
 					!model.isLoaded ||
 					model.waiting === 0 ||
-					model.running.size >= model.slots.known,
+					model.running.size >= model.slots.known ||
+					this.#isLeftFree(model),
 				"something waits for a slot that is free",
 			);
+	}
+
+	/** Only batch waits, all slots but one are its own, and somebody of a higher class was about in the last minute. */
+	#isLeftFree(model: Model): boolean {
+		const isBatch = ({ place }: Trip) => place.asked.priority === "batch";
+		const ofModel = ({ place }: Trip) => place.model === model;
+		const { known } = model.slots;
+		return (
+			known >= 4 &&
+			[...this.#running].filter(ofModel).filter(isBatch).length === known - 1 &&
+			[...this.#waiting].filter(ofModel).every(isBatch) &&
+			this.trips.some(
+				(trip) =>
+					ofModel(trip) &&
+					!isBatch(trip) &&
+					this.nowMs <= 60_000 + (trip.endedMs ?? trip.arrivedMs),
+			)
+		);
 	}
 }
 

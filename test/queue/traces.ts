@@ -44,7 +44,7 @@ const request = fc
 export const trace: fc.Arbitrary<Trace> = fc.record({
 	room: fc.integer({ min: 1, max: 3 }),
 	parallel: fc.constantFrom(1, 2, 4),
-	known: fc.constantFrom<("auto" | number)[]>("auto", "auto", 1, 2),
+	known: fc.constantFrom<("auto" | number)[]>("auto", "auto", 1, 2, 4),
 	loadMs: fc.integer({ min: 1, max: 1500 }),
 	psMs: fc.constantFrom(0, 2, 300, never),
 	maxWaitMs: fc.constantFrom(500, 5000, 600_000),

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import t from "tap";
 import { type Priority, priorities } from "../../src/priority.ts";
 import { aheadOf } from "../../src/queue/inOrder.ts";
-import type { Asked } from "../../src/queue/model.ts";
+import type { Asked, Place } from "../../src/queue/model.ts";
 import { Turns } from "../../src/queue/turns.ts";
 import { defaultSettings, type Request, Simulation } from "./simulation.ts";
 
@@ -73,6 +73,72 @@ t.test(
 		t.equal(turns.next(21_600_000), low);
 	},
 );
+
+t.test("batch leaves one of four slots to whoever is about", async (t) => {
+	const turns = new Turns({ ...defaultSettings, parallel: 4 });
+	turns.loaded(new Set(["m"]), 0);
+	const batch = asked("night", { priority: "batch" });
+	/** How many of a batch that waits may go. */
+	const go = (nowMs: number) => {
+		const places: Place[] = [];
+		for (;;) {
+			const place = turns.next(nowMs);
+			if (place === undefined) return places;
+			places.push(place);
+		}
+	};
+	for (let count = 0; count < 12; count += 1) turns.arrived(batch, 0);
+	const first = go(0);
+	t.equal(first.length, 4, "by itself it has all of them");
+	const ann = turns.arrived(asked("ann"), 1_000);
+	t.same(go(1_000), []);
+	for (const place of first) turns.finished(place, 2_000);
+	const second = go(2_000);
+	t.equal(second[0], ann);
+	t.equal(second.length, 4, "ann has one, batch the others");
+	turns.finished(ann, 3_000);
+	t.same(go(3_000), [], "who comes next finds one free");
+	t.equal(turns.pass(batch, 3_000), undefined);
+	t.equal(turns.wakeMs, 63_000);
+	const bob = turns.arrived(asked("bob", { priority: "interactive" }), 9_000);
+	t.same(go(9_000), [bob]);
+	turns.finished(bob, 10_000);
+	t.same(go(69_999), []);
+	const [, later] = second;
+	assert.ok(later !== undefined);
+	turns.finished(later, 69_999);
+	t.equal(go(69_999).length, 1, "of its own three");
+	t.equal(go(70_000).length, 1, "nobody has been there for a minute");
+});
+
+t.test("batch that has waited for too long takes the last slot", async (t) => {
+	const turns = new Turns({ ...defaultSettings, parallel: 4 });
+	turns.loaded(new Set(["m"]), 0);
+	turns.arrived(asked("ann"), 0);
+	for (const user of ["a", "b", "c", "d"])
+		turns.arrived(asked(user, { priority: "batch" }), 0);
+	for (let count = 0; count < 4; count += 1) turns.next(0);
+	const [ann] = [...turns.models].flatMap(({ running }) => [...running]);
+	assert.ok(ann !== undefined);
+	t.equal(turns.next(1_000), undefined);
+	turns.finished(ann, 21_599_000);
+	t.equal(turns.next(21_599_000), undefined);
+	t.equal(turns.next(21_600_000)?.asked.user, "d");
+});
+
+for (const parallel of [1, 2, 3])
+	t.test(`of ${parallel} slots batch leaves none`, async (t) => {
+		const turns = new Turns({ ...defaultSettings, parallel });
+		turns.loaded(new Set(["m"]), 0);
+		const ann = turns.arrived(asked("ann"), 0);
+		for (let count = 0; count < 4; count += 1)
+			turns.arrived(asked("night", { priority: "batch" }), 0);
+		t.equal(turns.next(0), ann);
+		turns.finished(ann, 1);
+		for (let count = 0; count < parallel; count += 1)
+			t.not(turns.next(2), undefined);
+		t.equal(turns.next(2), undefined);
+	});
 
 t.test("a long backlog of one's own is not being passed over", async (t) => {
 	const turns = loaded();
