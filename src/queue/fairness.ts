@@ -20,6 +20,8 @@ import { Heap, type Heaped } from "./heap.ts";
 const firstGuessMs = 1000;
 /** How fast the longest request is forgotten: by so much with each that ends. */
 const forget = 0.98;
+/** How much the request that ended last counts for what is usual. */
+const newest = 0.2;
 const leastSweep = 64;
 /** With so many accounts nobody is remembered for what others have rendered. */
 const maxHeard = 10_000;
@@ -41,6 +43,8 @@ export class Account implements Heaped {
 	running = 0;
 	/** When it was last served or came, as a number that grows. */
 	lastTurn = 0;
+	/** How long its requests take of late; 0 until one has ended. */
+	usualMs = 0;
 
 	constructor(user: string) {
 		this.user = user;
@@ -186,6 +190,8 @@ export class Fairness {
 		account.pendingMs =
 			account.running === 0 ? 0 : Math.max(0, account.pendingMs - charge.ms);
 		account.settledMs += serviceMs / charge.share;
+		account.usualMs +=
+			(serviceMs - account.usualMs) * (account.usualMs === 0 ? 1 : newest);
 		this.#waiting.moved(account);
 		account.changed();
 		this.#expectedMs = Math.max(serviceMs, this.#expectedMs * forget, 1);

@@ -2,8 +2,8 @@ import { ActiveSet } from "../net/activeSet.ts";
 import { type Priority, priorities } from "../priority.ts";
 import type { Account, Charge } from "./fairness.ts";
 import { Heap, type Heaped } from "./heap.ts";
+import { Visitors } from "./lastSlot.ts";
 import { Slots } from "./slots.ts";
-import { SpareSlot } from "./spareSlot.ts";
 
 /** The key of whatever a body names that cannot be read for sure; it is never known to be loaded. */
 export const unclearModel = "";
@@ -130,7 +130,7 @@ export class Model {
 	/** Models that had to go when it was loaded, or for which it had to. */
 	readonly clashesWith = new Set<Model>();
 	slots = new Slots(1);
-	readonly spareSlot = new SpareSlot();
+	readonly visitors = new Visitors();
 
 	constructor(key: string, parallel: number | "auto") {
 		this.key = key;
@@ -145,11 +145,6 @@ export class Model {
 
 	get waiting(): number {
 		return this.lanes.reduce((sum, { arrivals }) => sum + arrivals.size, 0);
-	}
-
-	/** From when on a class may have one of its free slots. */
-	hasSlotFromMs(rank: number): number {
-		return this.spareSlot.freeAtMs(rank, this.slots.known);
 	}
 
 	get isIdle(): boolean {

@@ -1,6 +1,7 @@
 import { type Priority, priorities } from "../priority.ts";
 import { CommonQueue } from "./common.ts";
 import type { Fairness } from "./fairness.ts";
+import { mayHaveLastFromMs } from "./lastSlot.ts";
 import { Loads } from "./loads.ts";
 import { type Asked, type Line, laneOf, Model, Place } from "./model.ts";
 import {
@@ -92,7 +93,7 @@ export class Turns {
 		lane.lines.add(line);
 		lane.arrivals.add(place);
 		place.line = line;
-		place.model.spareSlot.came(place.rank, nowMs);
+		place.model.visitors.note(place, nowMs);
 		this.#waiting += 1;
 		return place;
 	}
@@ -112,7 +113,7 @@ export class Turns {
 		)
 			return undefined;
 		const place = new Place(asked, model);
-		if (this.#leavesSlot(place, nowMs)) return undefined;
+		if (!this.#isPast(mayHaveLastFromMs(place), nowMs)) return undefined;
 		place.charge = this.#fairnessOf(place.rank).pass(asked.user, asked.share);
 		return this.#run(place, nowMs);
 	}
@@ -182,7 +183,7 @@ export class Turns {
 		const { model, charge } = place;
 		place.state = "over";
 		model.running.delete(place);
-		model.spareSlot.ended(place.rank, nowMs);
+		model.visitors.note(place, nowMs);
 		model.idleSinceMs = nowMs;
 		this.#running -= 1;
 		this.#loads.fellIdle(model, nowMs);
@@ -278,14 +279,10 @@ export class Turns {
 	#hasRoom({ place, rank }: Candidate, nowMs: number): boolean {
 		const { slots, running } = place.model;
 		if (this.#loads.holdsBack(nowMs)) return false;
-		if (rank !== 0 && this.#leavesSlot(place, nowMs)) return false;
+		if (rank !== 0 && !this.#isPast(mayHaveLastFromMs(place), nowMs))
+			return false;
 		const beyond = running.size - slots.known;
 		return beyond < 0 || (beyond === 0 && slots.mayTry(nowMs));
-	}
-
-	/** Whether the last slot is left to a higher class. */
-	#leavesSlot({ rank, model }: Place, nowMs: number): boolean {
-		return !this.#isPast(model.hasSlotFromMs(rank), nowMs);
 	}
 
 	/** Whether a model may be loaded although others that might have to go are wanted too. */
@@ -360,7 +357,7 @@ export class Turns {
 		place.startedMs = nowMs;
 		place.servedFromMs = nowMs;
 		place.model.running.add(place);
-		place.model.spareSlot.started(place.rank, nowMs);
+		place.model.visitors.note(place, nowMs);
 		this.#running += 1;
 		return place;
 	}

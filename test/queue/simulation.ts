@@ -366,21 +366,51 @@ export class Simulation {
 			);
 	}
 
-	/** Only batch waits, all slots but one are its own, and somebody of a higher class was about in the last minute. */
+	/**
+	 * The last of four slots or more, while all others are one user's (or batch's),
+	 * nobody else waits for it, and somebody was about in the last minute who would
+	 * go first; and no longer than that user's requests take.
+	 */
 	#isLeftFree(model: Model): boolean {
-		const isBatch = ({ place }: Trip) => place.asked.priority === "batch";
-		const ofModel = ({ place }: Trip) => place.model === model;
 		const { known } = model.slots;
+		const running = [...this.#running].filter(
+			({ place }) => place.model === model,
+		);
+		const waiting = [...this.#waiting].filter(
+			({ place }) => place.model === model,
+		);
+		const rank = Math.min(...waiting.map(({ place }) => place.rank));
+		const first = waiting.filter(({ place }) => place.rank === rank);
+		const users = new Set(
+			[...first, ...running].map(({ request }) => request.user),
+		);
+		const isBatch = [...first, ...running].every(
+			({ request }) => request.priority === "batch",
+		);
+		const isAbout = (trip: Trip) =>
+			trip.place.model === model &&
+			this.nowMs <=
+				60_000 + Math.max(trip.arrivedMs, trip.startedMs, trip.endedMs) &&
+			(trip.place.rank < rank
+				? isBatch || users.size === 1
+				: trip.place.rank === rank &&
+					users.size === 1 &&
+					!users.has(trip.request.user));
+		const [oldest] = running.sort((a, b) => a.startedMs - b.startedMs);
+		const longestMs = Math.max(
+			...this.trips
+				.filter(
+					({ end, request }) =>
+						end !== "" && request.user === oldest?.request.user,
+				)
+				.map(({ startedMs, endedMs }) => endedMs - startedMs),
+		);
 		return (
 			known >= 4 &&
-			[...this.#running].filter(ofModel).filter(isBatch).length === known - 1 &&
-			[...this.#waiting].filter(ofModel).every(isBatch) &&
-			this.trips.some(
-				(trip) =>
-					ofModel(trip) &&
-					!isBatch(trip) &&
-					this.nowMs <= 60_000 + (trip.endedMs ?? trip.arrivedMs),
-			)
+			running.length === known - 1 &&
+			oldest !== undefined &&
+			this.nowMs - oldest.startedMs <= longestMs &&
+			this.trips.some(isAbout)
 		);
 	}
 }

@@ -74,70 +74,121 @@ t.test(
 	},
 );
 
-t.test("batch leaves one of four slots to whoever is about", async (t) => {
-	const turns = new Turns({ ...defaultSettings, parallel: 4 });
+/** Everything that may go. */
+function go(turns: Turns, nowMs: number): Place[] {
+	const places: Place[] = [];
+	for (;;) {
+		const place = turns.next(nowMs);
+		if (place === undefined) return places;
+		places.push(place);
+	}
+}
+
+/** A model with these slots, of which all are in use by one user, and what that user has waiting. */
+function busy(parallel: number, priority: Priority, minds: number) {
+	const turns = new Turns({ ...defaultSettings, parallel });
 	turns.loaded(new Set(["m"]), 0);
-	const batch = asked("night", { priority: "batch" });
-	/** How many of a batch that waits may go. */
-	const go = (nowMs: number) => {
-		const places: Place[] = [];
-		for (;;) {
-			const place = turns.next(nowMs);
-			if (place === undefined) return places;
-			places.push(place);
-		}
-	};
-	for (let count = 0; count < 12; count += 1) turns.arrived(batch, 0);
-	const first = go(0);
-	t.equal(first.length, 4, "by itself it has all of them");
-	const ann = turns.arrived(asked("ann"), 1_000);
-	t.same(go(1_000), []);
-	for (const place of first) turns.finished(place, 2_000);
-	const second = go(2_000);
-	t.equal(second[0], ann);
-	t.equal(second.length, 4, "ann has one, batch the others");
-	turns.finished(ann, 3_000);
-	t.same(go(3_000), [], "who comes next finds one free");
-	t.equal(turns.pass(batch, 3_000), undefined);
-	t.equal(turns.wakeMs, 63_000);
-	const bob = turns.arrived(asked("bob", { priority: "interactive" }), 9_000);
-	t.same(go(9_000), [bob]);
-	turns.finished(bob, 10_000);
-	t.same(go(69_999), []);
-	const [, later] = second;
-	assert.ok(later !== undefined);
-	turns.finished(later, 69_999);
-	t.equal(go(69_999).length, 1, "of its own three");
-	t.equal(go(70_000).length, 1, "nobody has been there for a minute");
+	const own = asked("night", { priority });
+	for (let count = 0; count < 12; count += 1) turns.arrived(own, 0);
+	const first = go(turns, 0);
+	for (const place of first) turns.finished(place, minds);
+	return { turns, own, first };
+}
+
+for (const priority of ["normal", "batch"] as const)
+	t.test(
+		`who has all other slots takes the last when one is about to fall free, of class ${priority}`,
+		async (t) => {
+			const { turns, own, first } = busy(4, priority, 8_000);
+			t.equal(first.length, 4, "by itself it has all of them");
+			const ann = turns.arrived(asked("ann"), 8_000);
+			const second = go(turns, 8_000);
+			t.equal(second.length, 4);
+			t.ok(second.includes(ann));
+			turns.finished(ann, 9_000);
+			t.same(go(turns, 9_000), [], "who comes next finds one free");
+			t.equal(turns.pass(own, 9_000), undefined);
+			t.equal(turns.wakeMs, 13_000, "when one of the others has 3 s left of 8");
+			const bob = turns.arrived(asked("bob"), 10_000);
+			t.same(go(turns, 10_000), [bob]);
+			turns.finished(bob, 12_000);
+			t.same(go(turns, 12_999), []);
+			t.equal(go(turns, 13_000).length, 1);
+			for (const place of second)
+				if (place !== ann) turns.finished(place, 16_000);
+			t.equal(go(turns, 16_000).length, 2, "three of its own again");
+			t.equal(turns.wakeMs, 18_000, "and then one ends after the other");
+		},
+	);
+
+t.test("what has the last slot to itself is not held back", async (t) => {
+	const { turns, own } = busy(4, "normal", 8_000);
+	t.equal(go(turns, 8_000).length, 4, "nobody else has been here");
+	const held = busy(4, "normal", 8_000).turns;
+	held.arrived(asked("ann"), 8_000);
+	const running = go(held, 8_000);
+	held.arrived(asked("bob"), 8_500);
+	held.arrived(asked("cyd"), 8_500);
+	const [ann] = running;
+	assert.ok(ann !== undefined);
+	held.finished(ann, 9_000);
+	t.equal(go(held, 9_000).length, 1, "others wait, and one of them goes");
+	const later = busy(4, "normal", 200_000).turns;
+	const [one] = go(later, 200_000);
+	assert.ok(one !== undefined);
+	later.arrived(asked("ann"), 200_000);
+	later.finished(one, 200_001);
+	const [guest] = go(later, 200_001);
+	assert.ok(guest !== undefined);
+	later.finished(guest, 200_002);
+	t.same(go(later, 260_001), []);
+	t.equal(go(later, 260_002).length, 1, "nobody has been there for a minute");
+	t.equal(own.user, "night");
 });
 
-t.test("batch that has waited for too long takes the last slot", async (t) => {
+t.test("a user of a lower class is nobody to be quick for", async (t) => {
+	const { turns } = busy(4, "normal", 8_000);
+	const low = turns.arrived(asked("dan", { priority: "batch" }), 8_000);
+	const running = go(turns, 8_000);
+	t.equal(running.length, 4);
+	t.notOk(running.includes(low));
+});
+
+t.test("batch of several users leaves the last slot too", async (t) => {
 	const turns = new Turns({ ...defaultSettings, parallel: 4 });
 	turns.loaded(new Set(["m"]), 0);
-	turns.arrived(asked("ann"), 0);
-	for (const user of ["a", "b", "c", "d"])
+	const batch = (user: string) =>
 		turns.arrived(asked(user, { priority: "batch" }), 0);
-	for (let count = 0; count < 4; count += 1) turns.next(0);
-	const [ann] = [...turns.models].flatMap(({ running }) => [...running]);
-	assert.ok(ann !== undefined);
-	t.equal(turns.next(1_000), undefined);
-	turns.finished(ann, 21_599_000);
-	t.equal(turns.next(21_599_000), undefined);
-	t.equal(turns.next(21_600_000)?.asked.user, "d");
+	for (const user of ["a", "b", "c", "d", "a", "b", "c", "d"]) batch(user);
+	for (const place of go(turns, 0)) turns.finished(place, 8_000);
+	const ann = turns.arrived(asked("ann"), 8_000);
+	const running = go(turns, 8_000);
+	t.equal(running.length, 4);
+	turns.finished(ann, 9_000);
+	t.same(go(turns, 9_000), []);
+});
+
+t.test("who has waited for too long takes the last slot", async (t) => {
+	const { turns } = busy(4, "batch", 8_000);
+	const ann = turns.arrived(asked("ann"), 8_000);
+	t.equal(go(turns, 8_000)[0], ann);
+	turns.use({
+		...{ ...defaultSettings, parallel: 4 },
+		maxWaitMs: { ...defaultSettings.maxWaitMs, batch: 3_000 },
+	});
+	turns.finished(ann, 9_000);
+	t.same(go(turns, 9_000), []);
+	t.same(go(turns, 10_999), []);
+	t.equal(go(turns, 11_000).length, 1);
 });
 
 for (const parallel of [1, 2, 3])
-	t.test(`of ${parallel} slots batch leaves none`, async (t) => {
-		const turns = new Turns({ ...defaultSettings, parallel });
-		turns.loaded(new Set(["m"]), 0);
-		const ann = turns.arrived(asked("ann"), 0);
-		for (let count = 0; count < 4; count += 1)
-			turns.arrived(asked("night", { priority: "batch" }), 0);
-		t.equal(turns.next(0), ann);
-		turns.finished(ann, 1);
-		for (let count = 0; count < parallel; count += 1)
-			t.not(turns.next(2), undefined);
-		t.equal(turns.next(2), undefined);
+	t.test(`of ${parallel} slots none is left`, async (t) => {
+		const { turns } = busy(parallel, "batch", 8_000);
+		const ann = turns.arrived(asked("ann"), 8_000);
+		t.equal(go(turns, 8_000).length, parallel);
+		turns.finished(ann, 9_000);
+		t.equal(go(turns, 9_000).length, 1);
 	});
 
 t.test("a long backlog of one's own is not being passed over", async (t) => {
