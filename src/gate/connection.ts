@@ -2,6 +2,7 @@ import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import type { Readable } from "node:stream";
 import { ActiveSet } from "../net/activeSet.ts";
+import { dropPiece } from "../net/memory.ts";
 import { type Address, parseAddress, type Range } from "../net/ranges.ts";
 import { Counts } from "./counts.ts";
 import type { Exchange } from "./exchange.ts";
@@ -361,7 +362,12 @@ export function stopParsing(
 	// Where the request was held back, only Node's listener for this makes the system read again.
 	socket.emit("resume");
 	const push = socket.push.bind(socket);
-	socket.push = (piece) => (piece === null ? push(null) : take(piece));
+	socket.push = (piece: Buffer | null) => {
+		if (piece === null) return push(null);
+		const wantsMore = take(piece);
+		dropPiece(piece);
+		return wantsMore;
+	};
 	// Node takes the socket away from the parser once its data is listened for.
 	socket.on("data", () => {});
 	socket.resume();

@@ -201,6 +201,7 @@ export class RequestBody {
 				return;
 			}
 			this.upload?.push(piece);
+			whole.letGo(piece);
 		});
 		req.on("end", () => {
 			if (exchange.ended) return;
@@ -241,7 +242,7 @@ export class RequestBody {
 		const exchange = this.#exchange;
 		const { req, head } = exchange;
 		const facts = readFacts(exchange.routeMatch.route, head);
-		const whole = new WholeBody(Math.min(length, aheadBytes), this.#limitBytes);
+		const whole = new WholeBody(length, this.#limitBytes);
 		this.#whole = whole;
 		this.#continue();
 		const announce = (found: Facts) => {
@@ -258,6 +259,7 @@ export class RequestBody {
 			const hasRoom = this.#takeRoom();
 			if (this.#isAnnounced || facts.early !== undefined) whole.push(piece);
 			else this.#inTurn(piece, whole, [facts]);
+			whole.letGo(piece);
 			// Of a packed body nothing is known before its end.
 			const { soFar } = facts;
 			const isFull = !hasRoom || whole.length >= aheadBytes;

@@ -1,6 +1,7 @@
 import { connect, type Socket } from "node:net";
 import type { Settings } from "../config/load.ts";
 import { codeOf } from "../net/errorCode.ts";
+import { dropPiece } from "../net/memory.ts";
 import { parseAddress } from "../net/ranges.ts";
 import { tailnetLookup } from "../net/tailnetLookup.ts";
 import type { UpstreamCall, UpstreamFault, UpstreamSink } from "./call.ts";
@@ -46,19 +47,21 @@ export class UpstreamRequest {
 	}
 
 	/**
-	 * Writes a piece of the body.
+	 * Writes a piece of the body, which is given up with that: its memory may be gone
+	 * once it has been written.
 	 *
 	 * @returns whether more may come now; else `ready` says when
 	 */
 	write(piece: Buffer): boolean {
 		if (this.connection === undefined) return true;
 		const { socket } = this.connection;
-		if (!this.#chunked) return socket.write(piece);
+		const written = () => dropPiece(piece);
+		if (!this.#chunked) return socket.write(piece, written);
 		// A chunk without data would be the body's end.
 		if (piece.length === 0) return true;
 		socket.cork();
 		socket.write(`${piece.length.toString(16)}\r\n`, "latin1");
-		socket.write(piece);
+		socket.write(piece, written);
 		const room = socket.write("\r\n", "latin1");
 		socket.uncork();
 		return room;

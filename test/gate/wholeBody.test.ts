@@ -1,0 +1,83 @@
+import { randomBytes } from "node:crypto";
+import { setImmediate as turn } from "node:timers/promises";
+import t from "tap";
+import { WholeBody, wholeBodyBytes } from "../../src/gate/wholeBody.ts";
+
+const mebibyte = 2 ** 20;
+
+/** Pieces of a body of its own memory each, as Node's parser makes them. */
+function* piecesOf(body: Buffer, sizeBytes: number): Generator<Buffer> {
+	for (let at = 0; at < body.length; at += sizeBytes) {
+		const part = body.subarray(at, at + sizeBytes);
+		const piece = Buffer.allocUnsafeSlow(part.length);
+		part.copy(piece);
+		yield piece;
+	}
+}
+
+t.test("a body is what its pieces were, whatever their sizes", async (t) => {
+	for (const size of [1, 1000, wholeBodyBytes - 1, wholeBodyBytes, 200_000])
+		for (const pieceSize of [1, 999, 16 * 1024, 64 * 1024])
+			for (const announced of [size, Number.POSITIVE_INFINITY]) {
+				if (pieceSize === 1 && size > 1000) continue;
+				const body = randomBytes(size);
+				const whole = new WholeBody(announced, 64 * mebibyte);
+				for (const piece of piecesOf(body, pieceSize)) {
+					whole.push(piece);
+					whole.letGo(piece);
+				}
+				t.equal(whole.length, size);
+				t.ok(
+					whole.bytes.equals(body),
+					`${size} bytes in pieces of ${pieceSize}, ${announced} announced`,
+				);
+			}
+});
+
+t.test(
+	"a body takes no more than has come of it, and gives it back",
+	async (t) => {
+		const source = Buffer.alloc(20 * mebibyte, "a");
+		const whole = new WholeBody(60 * mebibyte, 64 * mebibyte);
+		const pieces: Buffer[] = [];
+		for (const piece of piecesOf(source, 64 * 1024)) {
+			whole.push(piece);
+			whole.letGo(piece);
+			pieces.push(piece);
+		}
+		await turn();
+		t.ok(
+			pieces.every(({ length }) => length === 0),
+			"the pieces' memory is gone, though they are still known",
+		);
+		const { bytes } = whole;
+		t.equal(bytes.length, 20 * mebibyte);
+		t.ok(bytes.buffer.byteLength <= 21 * mebibyte, "of 60 that were announced");
+		whole.release();
+		t.equal(whole.length, 0);
+		for (let n = 0; n < 10; n++) await turn();
+		t.equal(bytes.length, 0, "nothing of it is left");
+	},
+);
+
+t.test(
+	"a piece that is the body, or part of other memory, is left alone",
+	async (t) => {
+		const only = randomBytes(32 * 1024);
+		const whole = new WholeBody(only.length, mebibyte);
+		whole.push(only);
+		whole.letGo(only);
+		await turn();
+		t.equal(whole.bytes.length, 32 * 1024);
+		const memory = Buffer.allocUnsafeSlow(128 * 1024);
+		const long = new WholeBody(128 * 1024, mebibyte);
+		for (const at of [0, 64 * 1024]) {
+			const piece = memory.subarray(at, at + 64 * 1024);
+			long.push(piece);
+			long.letGo(piece);
+			await turn();
+			t.equal(piece.length, 64 * 1024);
+		}
+		t.ok(long.bytes.equals(memory));
+	},
+);
