@@ -22,7 +22,7 @@ function get(...lines: readonly string[]): string {
 	return head("GET /api/tags HTTP/1.1", "Host: gate", ...lines);
 }
 
-/** The statuses of many requests, fifty to a connection: after a hundred refusals the gate closes it. */
+/** The statuses of many requests, fifty to a connection. */
 async function statusesOf(
 	gate: TestGate,
 	requests: readonly string[],
