@@ -163,19 +163,22 @@ export class Exchange {
 		this.end("client_gone");
 	}
 
-	/** Closes the account, once: gives everything back, counts and logs. */
+	/**
+	 * Closes the account, once: gives everything back, counts and logs. What fails of
+	 * that must not keep the rest from being given back, nor end the process.
+	 */
 	end(outcome: Outcome): void {
 		if (this.ended) return;
 		this.ended = true;
 		this.connection.exchanges.delete(this);
-		for (const action of this.#atEnd) this.#do(() => action(outcome));
-		this.#do(() => this.#log.enter(this, outcome));
-	}
-
-	/** What fails here must not keep the rest from being given back, nor end the process. */
-	#do(action: () => void): void {
+		for (const action of this.#atEnd)
+			try {
+				action(outcome);
+			} catch (error) {
+				this.#log.enterFault(error, this.id);
+			}
 		try {
-			action();
+			this.#log.enter(this, outcome);
 		} catch (error) {
 			this.#log.enterFault(error, this.id);
 		}

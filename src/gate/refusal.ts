@@ -52,6 +52,9 @@ interface Body {
 	readonly code: string | undefined;
 	readonly text: string;
 	readonly sizeBytes: number;
+	/** The refusal's own, and all of them. */
+	readonly own: Refusal["headers"];
+	readonly headers: readonly string[];
 }
 
 /** Bodies by their messages: most are said again and again, and what a client wrote is in few of them. */
@@ -64,12 +67,19 @@ const maxBodies = 100;
 const longestKept = 200;
 
 function bodyOf(family: Family, refusal: Refusal): Body {
-	const { status, message, code } = refusal;
+	const { status, message, code, headers: own } = refusal;
 	const known = bodies[family];
 	const found = known.get(message);
-	if (found?.status === status && found.code === code) return found;
+	if (found?.status === status && found.code === code && found.own === own)
+		return found;
 	const text = errorBody(family, status, message, code);
-	const made = { status, code, text, sizeBytes: Buffer.byteLength(text) };
+	const sizeBytes = Buffer.byteLength(text);
+	const headers = [
+		...["content-type", "application/json"],
+		...["content-length", String(sizeBytes)],
+		...headersOf(refusal),
+	];
+	const made = { status, code, text, sizeBytes, own, headers };
 	if (message.length <= longestKept) {
 		if (known.size >= maxBodies) known.clear();
 		known.set(message, made);
@@ -88,15 +98,8 @@ export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 		req.socket.destroy();
 		return;
 	}
-	const { text, sizeBytes } = bodyOf(exchange.family, refusal);
-	const headers = [
-		"content-type",
-		"application/json",
-		"content-length",
-		String(sizeBytes),
-		...exchange.replyHeaders,
-		...headersOf(refusal),
-	];
+	const body = bodyOf(exchange.family, refusal);
+	const { text, sizeBytes } = body;
 	const { connection } = exchange;
 	const isStranger = connection.key === undefined;
 	if (isStranger && ++connection.refusals >= maxRefusals)
@@ -104,7 +107,10 @@ export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 	// Anyone who expects leave to send a body may send the next request where it was due.
 	if (exchange.head.expect.length > 0) exchange.closing = true;
 	if (leaveBody(exchange)) exchange.closing = true;
-	headers.push(...exchange.connectionLines());
+	const headers = body.headers.concat(
+		exchange.replyHeaders,
+		exchange.connectionLines(),
+	);
 	const isPlain =
 		!exchange.closing &&
 		sizeBytes === text.length &&

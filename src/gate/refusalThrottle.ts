@@ -12,6 +12,7 @@ const perSecond = 200;
  * one address may have (connection.ts) has its turn by then.
  */
 const longestWaitMs = 6_000;
+const pace = { burst, perSecond, longestWaitMs };
 
 /**
  * Holds back the refusals of an address that collects very many, and of a key,
@@ -20,7 +21,7 @@ const longestWaitMs = 6_000;
  * allowed never waits.
  */
 export class RefusalThrottle {
-	readonly #pacer = new Pacer(() => ({ burst, perSecond, longestWaitMs }));
+	readonly #pacer = new Pacer(() => pace);
 
 	/**
 	 * How long the next refusal waits; 0 for at once, `undefined` if so many wait

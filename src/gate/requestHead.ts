@@ -30,6 +30,8 @@ type Single = Exclude<
 	"otherKeyHeader" | "connectionOptions" | "forwarded"
 >;
 
+type Writable<T> = { -readonly [K in keyof T]: T[K] };
+
 const singles = new Map<string, Single>([
 	["host", "host"],
 	["authorization", "authorization"],
@@ -71,12 +73,13 @@ const forwardable = new Set([
 	"anthropic-beta",
 ]);
 
-const none: readonly string[] = [];
+/** Where a header is absent. Nothing is ever put into it. */
+const none: string[] = [];
 const noOptions: ReadonlySet<string> = new Set();
 
 /** Reads the header lines once, in order, as they came (`IncomingMessage.rawHeaders`). */
 export function readHead(rawHeaders: readonly string[]): Head {
-	const head: { -readonly [K in keyof Head]: Head[K] } = {
+	const head: Writable<Head> & Record<Single, string[]> = {
 		host: none,
 		authorization: none,
 		apiKey: none,
@@ -94,8 +97,6 @@ export function readHead(rawHeaders: readonly string[]): Head {
 		connectionOptions: noOptions,
 		forwarded: none,
 	};
-	// A thousand lines fit into a head: each may cost no more than a constant.
-	const values = new Map<Single, string[]>();
 	let options: Set<string> | undefined;
 	let forwarded: string[] = [];
 	for (let i = 0; i < rawHeaders.length; i += 2) {
@@ -103,9 +104,10 @@ export function readHead(rawHeaders: readonly string[]): Head {
 		const value = rawHeaders[i + 1] ?? "";
 		const single = singles.get(name);
 		if (single !== undefined) {
-			const known = values.get(single);
-			if (known !== undefined) known.push(value);
-			else values.set(single, [value]);
+			// A thousand lines fit into a head: each may cost no more than a constant.
+			const known = head[single];
+			if (known === none) head[single] = [value];
+			else known.push(value);
 		}
 		if (name === "connection") {
 			options ??= new Set();
@@ -115,7 +117,6 @@ export function readHead(rawHeaders: readonly string[]): Head {
 		else if (single === undefined && otherKeyHeaders.has(name))
 			head.otherKeyHeader ??= name;
 	}
-	for (const [single, found] of values) head[single] = found;
 	if (options !== undefined) {
 		const connectionOptions = options;
 		head.connectionOptions = options;
