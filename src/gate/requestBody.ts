@@ -194,7 +194,7 @@ export class RequestBody {
 			this.#reader.moved();
 			if (exchange.ended || !this.#count(piece)) return;
 			if (!isLarge) whole.push(piece);
-			else if (this.#takeRoom())
+			else if (this.#takeRoom() && whole.makeRoom(exchange.bytesIn))
 				this.#inTurn(piece, whole, [this.#guard, facts]);
 			else {
 				this.#reader.refuse(tooManyLargeBodies);
@@ -257,6 +257,10 @@ export class RequestBody {
 			this.#reader.moved();
 			if (exchange.ended || !this.#count(piece)) return;
 			const hasRoom = this.#takeRoom();
+			if (!whole.makeRoom(exchange.bytesIn)) {
+				this.#reader.refuse(tooManyLargeBodies);
+				return;
+			}
 			if (this.#isAnnounced || facts.early !== undefined) whole.push(piece);
 			else this.#inTurn(piece, whole, [facts]);
 			whole.letGo(piece);

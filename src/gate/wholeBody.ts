@@ -4,6 +4,8 @@ import { dropMemory, dropPiece } from "../net/memory.ts";
 export const wholeBodyBytes = 64 * 1024;
 /** By how much the memory of a larger one grows at a time. */
 const growthBytes = 2 ** 20;
+/** The addresses that are taken for one of which nobody knows how long it gets: there are not endlessly many. */
+const mostBytes = 4 * 2 ** 30;
 
 /**
  * A body that is read whole. Its pieces are copied together as they come: kept
@@ -28,10 +30,31 @@ export class WholeBody {
 	 * @param limit its length at the most
 	 */
 	constructor(announced: number, limit: number) {
-		this.#most = Math.min(announced, limit);
+		this.#most = Math.min(announced, limit, mostBytes);
 	}
 
-	/** Adds a piece; there may be no more than the limit in all. */
+	/**
+	 * Makes room for so many bytes in all.
+	 *
+	 * @returns false where the system has none
+	 */
+	makeRoom(length: number): boolean {
+		const isInOnePiece = this.length === 0 && length >= this.#most;
+		if (length <= wholeBodyBytes || isInOnePiece) return true;
+		try {
+			this.#longOf(length);
+			return true;
+		} catch (error) {
+			if (error instanceof RangeError) return false;
+			throw error;
+		}
+	}
+
+	/**
+	 * Adds a piece; there may be no more than the limit in all.
+	 *
+	 * @throws RangeError where `makeRoom` has not been asked, and there is none
+	 */
 	push(piece: Buffer): void {
 		const length = this.length + piece.length;
 		// The usual body comes in one piece.

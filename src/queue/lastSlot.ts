@@ -76,11 +76,12 @@ export function mayHaveLastFromMs(place: Place): number {
 	const slots = model.slots.known;
 	if (slots < leastSlots || slots > mostSlots || running.size < slots - 1)
 		return never;
-	let oldest: Place | undefined;
+	let nextMs = Number.POSITIVE_INFINITY;
 	let own = 0;
 	let batch = 0;
 	for (const one of running) {
-		if (oldest === undefined || one.startedMs < oldest.startedMs) oldest = one;
+		const usualMs = one.charge?.account.usualMs ?? 0;
+		nextMs = Math.min(nextMs, one.startedMs + (1 - soon / slots) * usualMs);
 		if (one.asked.user === asked.user) own += 1;
 		if (one.rank === batchRank) batch += 1;
 	}
@@ -90,9 +91,7 @@ export function mayHaveLastFromMs(place: Place): number {
 		hasAllOthers ? visitors.othersUntilMs(place) : never,
 		isBatch ? visitors.higherUntilMs(place) : never,
 	);
-	if (oldest === undefined || untilMs === never) return never;
-	const usualMs = oldest.charge?.account.usualMs ?? 0;
-	return Math.min(untilMs, oldest.startedMs + (1 - soon / slots) * usualMs);
+	return Math.min(untilMs, nextMs);
 }
 
 /** Whether another user waits for the same, in the same class. */

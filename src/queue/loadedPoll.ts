@@ -58,15 +58,19 @@ export class LoadedPoll {
 			});
 	}
 
-	/** Asks if it is time to, and sets the timer for the next time. */
-	watch({ wantsLoad, waiting, wakeMs }: Turns): void {
+	/**
+	 * Asks if it is time to, and sets the timer for the next time.
+	 *
+	 * @param maySend whether anything could be sent then; if not, something else says when
+	 */
+	watch({ wantsLoad, waiting, wakeMs }: Turns, maySend: boolean): void {
 		this.stop();
 		if (!wantsLoad && waiting === 0) return;
 		const nowMs = performance.now();
 		const askAtMs = this.#askedAtMs + (wantsLoad ? loadPollMs : waitPollMs);
 		if (!this.#isAsking && nowMs >= askAtMs) this.ask();
 		const nextMs = Math.min(
-			wakeMs,
+			maySend ? wakeMs : Number.POSITIVE_INFINITY,
 			this.#isAsking ? Number.POSITIVE_INFINITY : askAtMs,
 		);
 		if (nextMs === Number.POSITIVE_INFINITY) return;

@@ -346,7 +346,8 @@ export class FairQueue {
 		} finally {
 			this.#isPumping = false;
 		}
-		if (!this.#isClosed && !this.#isDown) this.#poll.watch(this.#turns);
+		if (!this.#isClosed && !this.#isDown)
+			this.#poll.watch(this.#turns, this.#maySend);
 		else this.#poll.stop();
 	}
 

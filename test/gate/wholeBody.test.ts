@@ -1,5 +1,7 @@
+import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { setImmediate as turn } from "node:timers/promises";
+import { promisify } from "node:util";
 import t from "tap";
 import { WholeBody, wholeBodyBytes } from "../../src/gate/wholeBody.ts";
 
@@ -81,3 +83,25 @@ t.test(
 		t.ok(long.bytes.equals(memory));
 	},
 );
+
+t.test("where there are no addresses left, there is no room", async (t) => {
+	const wholeBody = new URL("../../src/gate/wholeBody.ts", import.meta.url);
+	const script = `
+		const { WholeBody, wholeBodyBytes } = await import("${wholeBody.href}");
+		const open = () => new WholeBody(Infinity, Number.MAX_VALUE);
+		const bodies = [open()];
+		while (bodies.length < 100 && bodies.at(-1).makeRoom(wholeBodyBytes + 1))
+			bodies.push(open());
+		const isRoomForShort = bodies.at(-1).makeRoom(wholeBodyBytes);
+		for (const whole of bodies) whole.release();
+		const isRoomAgain = open().makeRoom(wholeBodyBytes + 1);
+		console.log(JSON.stringify([bodies.length, isRoomForShort, isRoomAgain]));
+	`;
+	const { stdout } = await promisify(execFile)("sh", [
+		...["-c", 'ulimit -v 40000000 && exec "$0" --input-type=module -e "$1"'],
+		...[process.execPath, script],
+	]);
+	const [count, ...isRoom] = JSON.parse(stdout) as [number, boolean, boolean];
+	t.ok(count > 1 && count < 11, `of 40 GB, body ${count} of 4 GiB has none`);
+	t.strictSame(isRoom, [true, true]);
+});

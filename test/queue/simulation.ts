@@ -396,20 +396,19 @@ export class Simulation {
 				: trip.place.rank === rank &&
 					users.size === 1 &&
 					!users.has(trip.request.user));
-		const [oldest] = running.sort((a, b) => a.startedMs - b.startedMs);
-		const longestMs = Math.max(
-			...this.trips
-				.filter(
-					({ end, request }) =>
-						end !== "" && request.user === oldest?.request.user,
-				)
-				.map(({ startedMs, endedMs }) => endedMs - startedMs),
-		);
+		const longestMs = (user: string) =>
+			Math.max(
+				...this.trips
+					.filter(({ end, request }) => end !== "" && request.user === user)
+					.map(({ startedMs, endedMs }) => endedMs - startedMs),
+			);
 		return (
 			known >= 4 &&
 			running.length === known - 1 &&
-			oldest !== undefined &&
-			this.nowMs - oldest.startedMs <= longestMs &&
+			running.every(
+				({ startedMs, request }) =>
+					this.nowMs - startedMs <= longestMs(request.user),
+			) &&
 			this.trips.some(isAbout)
 		);
 	}

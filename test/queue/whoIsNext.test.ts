@@ -168,6 +168,32 @@ t.test("batch of several users leaves the last slot too", async (t) => {
 	t.same(go(turns, 9_000), []);
 });
 
+t.test(
+	"a long request keeps the last slot free no longer than short ones beside it",
+	async (t) => {
+		const turns = new Turns({ ...defaultSettings, parallel: 4 });
+		turns.loaded(new Set(["m"]), 0);
+		const batch = (user: string, nowMs: number) =>
+			turns.arrived(asked(user, { priority: "batch" }), nowMs);
+		for (const user of ["long", "short", "short", "short"]) batch(user, 0);
+		const first = go(turns, 0);
+		batch("long", 0);
+		for (let count = 0; count < 12; count += 1) batch("short", 0);
+		for (const place of first)
+			turns.finished(place, place.asked.user === "long" ? 600_000 : 2_000);
+		turns.arrived(asked("ann"), 600_000);
+		const second = go(turns, 600_000);
+		t.equal(second.length, 4);
+		const ann = second.find(({ asked: { user } }) => user === "ann");
+		const long = second.find(({ asked: { user } }) => user === "long");
+		assert.ok(ann !== undefined && long !== undefined);
+		turns.finished(ann, 600_100);
+		t.same(go(turns, 600_100), []);
+		t.ok(turns.wakeMs < 602_000, "one of the short ones is about to end");
+		t.equal(go(turns, turns.wakeMs).length, 1);
+	},
+);
+
 t.test("who has waited for too long takes the last slot", async (t) => {
 	const { turns } = busy(4, "batch", 8_000);
 	const ann = turns.arrived(asked("ann"), 8_000);
