@@ -89,10 +89,11 @@ export function readFacts(route: Route, head: Head): FactsReader {
 }
 
 function factsOf(fields: Fields, { path }: Route): Facts {
-	const model = fields.has("model") ? fields.get("model") : "";
+	const model = fields.get("model");
 	const stream = fields.get("stream");
 	return {
-		model: typeof model === "string" ? model : undefined,
+		model:
+			typeof model === "string" ? model : fields.has("model") ? undefined : "",
 		isStream: typeof stream === "boolean" ? stream : streamUnasked.has(path),
 	};
 }

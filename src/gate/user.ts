@@ -1,5 +1,6 @@
 import { createHmac, randomBytes } from "node:crypto";
 import type { Settings } from "../config/load.ts";
+import type { Key } from "../keys/keyring.ts";
 import type { Exchange } from "./exchange.ts";
 
 type ShownPeople = Settings["logPeople"];
@@ -38,14 +39,28 @@ export interface User {
 	readonly share: number;
 }
 
+/** Keys as users, by their names: most requests are those of a key that asked before. */
+const keyUsers = new Map<string, User>();
+const maxKeyUsers = 1_000;
+
+function keyUser({ name, share }: Key): User {
+	const known = keyUsers.get(name);
+	if (known?.share === share) return known;
+	if (keyUsers.size >= maxKeyUsers) keyUsers.clear();
+	const user: User = { id: `key:${name}`, by: "key", share };
+	keyUsers.set(name, user);
+	return user;
+}
+
 /**
  * The person behind a request where one is proved, else the key.
  *
  * @throws {Error} before the step that looks at the key has let it through
  */
 export function userOf({ person, knownCredential }: Exchange): User {
-	const { name, share } = knownCredential.key;
-	if (person === undefined) return { id: `key:${name}`, by: "key", share };
+	const { key } = knownCredential;
+	if (person === undefined) return keyUser(key);
+	const { name, share } = key;
 	const { by, id } = person;
 	return {
 		// A device's owner is the same person whichever key is shown.

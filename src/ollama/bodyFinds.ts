@@ -20,6 +20,8 @@ export interface Found {
 }
 
 const maxScalarBytes = 4096;
+/** A text of so many bytes is remembered: the next body mostly names the same model. */
+const maxKnownBytes = 128;
 /** Values that the watched maps may have together. */
 const maxMapped = 1024;
 
@@ -66,9 +68,16 @@ export class BodyFinds {
 	wanted = unwanted;
 	/** The field whose value comes next, if it is a watched one. */
 	#field: WatchedName | undefined;
-	/** The bytes of a watched value, as they stand in the body. */
+	/** The bytes of a watched value, as they stand in the body; they begin at `#rawStart`. */
 	#raw: Buffer | undefined;
+	#rawStart = 0;
 	#rawBytes = 0;
+	/** For values that do not stand whole in one piece. */
+	#gathered: Buffer | undefined;
+	/** The last text of a field that was plain, and its bytes. */
+	#knownText = "";
+	readonly #known = new Uint8Array(maxKnownBytes);
+	#knownBytes = -1;
 
 	constructor(watched: WatchList) {
 		this.#watched = watched;
@@ -208,8 +217,10 @@ export class BodyFinds {
 	/** The first byte of a number or a literal has been read: it says which it is. */
 	beginRaw(byte: number): void {
 		if (this.wanted !== asField) return;
-		this.#raw ??= Buffer.allocUnsafe(256);
-		this.#raw[0] = byte;
+		this.#gathered ??= Buffer.allocUnsafe(256);
+		this.#gathered[0] = byte;
+		this.#raw = this.#gathered;
+		this.#rawStart = 0;
 		this.#rawBytes = 1;
 	}
 
@@ -220,12 +231,29 @@ export class BodyFinds {
 		this.#rawBytes += end - start;
 		// Too long to be a value that matters; its end is still looked for.
 		if (this.#rawBytes > maxScalarBytes) return;
-		if (this.#raw === undefined || this.#raw.length < this.#rawBytes) {
+		if (
+			this.#gathered === undefined ||
+			this.#gathered.length < this.#rawBytes
+		) {
 			const grown = Buffer.allocUnsafe(Math.max(256, 2 * this.#rawBytes));
-			this.#raw?.copy(grown, 0, 0, before);
-			this.#raw = grown;
+			this.#gathered?.copy(grown, 0, 0, before);
+			this.#gathered = grown;
 		}
-		piece.copy(this.#raw, before, start, end);
+		piece.copy(this.#gathered, before, start, end);
+		this.#raw = this.#gathered;
+		this.#rawStart = 0;
+	}
+
+	/** The last bytes of a string; `endValue` follows, so that one that stands in one piece need not be copied. */
+	keepLast(piece: Buffer, start: number, end: number): void {
+		if (this.wanted !== asField) return;
+		if (this.#rawBytes > 0) {
+			this.keep(piece, start, end);
+			return;
+		}
+		this.#raw = piece;
+		this.#rawStart = start;
+		this.#rawBytes = end - start;
 	}
 
 	/** A value that is wanted has come to its end; what was kept of it is between these marks. */
@@ -240,16 +268,40 @@ export class BodyFinds {
 	}
 
 	#noteField({ field }: WatchedName, mark: "" | '"'): Problem {
-		const text = this.#raw?.toString("utf8", 0, this.#rawBytes) ?? "";
 		const scalar =
-			this.#rawBytes > maxScalarBytes
-				? undefined
-				: mark === '"' && !escapedOrControl.test(text)
-					? text
-					: parseScalar(mark + text + mark);
+			this.#rawBytes > maxScalarBytes ? undefined : this.#scalarOf(mark);
+		// It may be a piece of somebody's body.
+		this.#raw = undefined;
 		if (scalar === undefined) return `the body's "${field}" cannot be read`;
 		this.fields.set(field, scalar);
 		return undefined;
+	}
+
+	#scalarOf(mark: "" | '"'): Scalar | undefined {
+		if (mark === '"' && this.#isKnown()) return this.#knownText;
+		const text =
+			this.#raw?.toString(
+				"utf8",
+				this.#rawStart,
+				this.#rawStart + this.#rawBytes,
+			) ?? "";
+		if (mark !== '"' || escapedOrControl.test(text))
+			return parseScalar(mark + text + mark);
+		if (this.#raw !== undefined && this.#rawBytes <= maxKnownBytes) {
+			this.#knownText = text;
+			this.#knownBytes = this.#rawBytes;
+			for (let at = 0; at < this.#rawBytes; at++)
+				this.#known[at] = this.#raw[this.#rawStart + at] ?? 0;
+		}
+		return text;
+	}
+
+	/** Whether it is the text that was read before it, byte for byte. */
+	#isKnown(): boolean {
+		if (this.#rawBytes !== this.#knownBytes) return false;
+		for (let at = 0; at < this.#knownBytes; at++)
+			if (this.#known[at] !== this.#raw?.[this.#rawStart + at]) return false;
+		return true;
 	}
 
 	#noteMapped(text: string): Problem {

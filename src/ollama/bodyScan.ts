@@ -277,7 +277,7 @@ export class BodyScan {
 			for (; at < near; at++) {
 				const byte = piece[at];
 				if (byte === quote) {
-					this.#finds.keep(piece, start, at);
+					this.#finds.keepLast(piece, start, at);
 					this.#endString();
 					return at + 1;
 				}
