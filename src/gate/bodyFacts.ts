@@ -1,4 +1,4 @@
-import type { Scalar } from "../ollama/bodyFinds.ts";
+import type { Fields, Scalar } from "../ollama/bodyFinds.ts";
 import { BodyScan, type ScanResult } from "../ollama/bodyScan.ts";
 import { FormScan } from "../ollama/formScan.ts";
 import { multipartRoute, type Route } from "../ollama/routes.ts";
@@ -28,15 +28,13 @@ export interface FactsReader {
 	finish(body: Buffer): Facts | Promise<Facts>;
 }
 
-type Fields = ReadonlyMap<string, Scalar | undefined>;
-
 const watched = new WatchList({ fields: ["model", "stream"] });
 const unclear: Facts = { model: undefined, isStream: false };
 /** Their replies are streams unless the body says otherwise; all others are if it says so. */
 const streamUnasked = new Set(["/api/generate", "/api/chat"]);
 
 /** For bodies that are there whole: one is judged before the next is read. */
-const wholeScan = new BodyScan(watched);
+const wholeScan = new BodyScan(watched, false);
 
 /** The facts of a body that is there whole. One that is packed takes its time. */
 export function factsOfWhole(
@@ -62,7 +60,7 @@ function judge(result: ScanResult, route: Route): Facts {
 /** Reads the facts of a body that comes in pieces. */
 export function readFacts(route: Route, head: Head): FactsReader {
 	if (route.path === multipartRoute) return readForm(head.contentType[0]);
-	const scan = new BodyScan(watched);
+	const scan = new BodyScan(watched, false);
 	const packed = isPacked(route, head);
 	const judged = () => judge(scan.finish(), route);
 	return {
@@ -88,12 +86,16 @@ export function readFacts(route: Route, head: Head): FactsReader {
 	};
 }
 
+/** Where not all of its bytes are characters, Ollama might read another. */
+function isName(model: Scalar | undefined): model is string {
+	return typeof model === "string" && !model.includes("\ufffd");
+}
+
 function factsOf(fields: Fields, { path }: Route): Facts {
 	const model = fields.get("model");
 	const stream = fields.get("stream");
 	return {
-		model:
-			typeof model === "string" ? model : fields.has("model") ? undefined : "",
+		model: isName(model) ? model : fields.has("model") ? undefined : "",
 		isStream: typeof stream === "boolean" ? stream : streamUnasked.has(path),
 	};
 }

@@ -1,5 +1,5 @@
 import type { Key } from "../keys/keyring.ts";
-import type { Scalar } from "../ollama/bodyFinds.ts";
+import type { Fields } from "../ollama/bodyFinds.ts";
 import {
 	type ModelName,
 	type ModelPattern,
@@ -26,10 +26,7 @@ export function checkModelInPath(
 }
 
 /** Whether every model that a body names is one of the key's. */
-export function checkNames(
-	key: Key,
-	fields: ReadonlyMap<string, Scalar | undefined>,
-): Refusal | undefined {
+export function checkNames(key: Key, fields: Fields): Refusal | undefined {
 	if (key.models === undefined) return undefined;
 	// Ollama makes a model that runs there, whatever its name (server/create.go).
 	const isRemote = isSet(fields, "remote_host");
@@ -52,10 +49,7 @@ export function checkNames(
 }
 
 /** Go reads null as an empty string, and Ollama then looks at the next field. */
-function isSet(
-	fields: ReadonlyMap<string, Scalar | undefined>,
-	field: string,
-): boolean {
+function isSet(fields: Fields, field: string): boolean {
 	const value = fields.get(field);
 	return fields.has(field) && value !== "" && value !== null;
 }

@@ -9,10 +9,49 @@ import {
 /** A value that is at the top of a body, or in its `options`. */
 export type Scalar = string | number | boolean | null;
 
+/** What was found by name. There are few, so that a map would cost more: it makes its table anew for each body. */
+export class Fields {
+	readonly #names: string[] = [];
+	readonly #values: (Scalar | undefined)[] = [];
+	#size = 0;
+
+	has(name: string): boolean {
+		return this.#indexOf(name) !== -1;
+	}
+
+	/** A value; `undefined` for an object or a list, and where there is none. */
+	get(name: string): Scalar | undefined {
+		const at = this.#indexOf(name);
+		return at === -1 ? undefined : this.#values[at];
+	}
+
+	set(name: string, value: Scalar | undefined): void {
+		let at = this.#indexOf(name);
+		if (at === -1) at = this.#size++;
+		this.#names[at] = name;
+		this.#values[at] = value;
+	}
+
+	clear(): void {
+		this.#size = 0;
+	}
+
+	*[Symbol.iterator](): Generator<[string, Scalar | undefined]> {
+		for (let at = 0; at < this.#size; at++)
+			yield [this.#names[at] ?? "", this.#values[at]];
+	}
+
+	#indexOf(name: string): number {
+		for (let at = 0; at < this.#size; at++)
+			if (this.#names[at] === name) return at;
+		return -1;
+	}
+}
+
 /** What a scan found in a body that can be judged. */
 export interface Found {
 	/** `model`, `options.num_ctx`; an object or a list is `undefined` here. */
-	readonly fields: ReadonlyMap<string, Scalar | undefined>;
+	readonly fields: Fields;
 	/** The values in the watched maps; what is not a string, or too long, is empty here. */
 	readonly mapped: readonly string[];
 	/** The first tool whose type begins with a watched one. */
@@ -55,7 +94,7 @@ type Problem = string | undefined;
  */
 export class BodyFinds {
 	readonly #watched: WatchList;
-	readonly fields = new Map<string, Scalar | undefined>();
+	readonly fields = new Fields();
 	readonly mapped: string[] = [];
 	toolType: string | undefined;
 

@@ -1,4 +1,4 @@
-import { BodyFinds, type Found, type Scalar, unwanted } from "./bodyFinds.ts";
+import { BodyFinds, Fields, type Found, unwanted } from "./bodyFinds.ts";
 import { EscapedText, ended, malformed, tooLong } from "./escapedText.ts";
 import {
 	backslash,
@@ -41,7 +41,7 @@ export type ScanResult =
 	| ({ readonly kind: "fields" } & Found)
 	| { readonly kind: "unclear"; readonly message: string };
 
-const noFields: ReadonlyMap<string, Scalar | undefined> = new Map();
+const noFields = new Fields();
 const notUtf8 = "the body is not valid UTF-8";
 
 // What is being read.
@@ -63,7 +63,7 @@ const inLiteral = 4;
  */
 export class BodyScan {
 	readonly #finds: BodyFinds;
-	readonly #utf8 = new Utf8Check();
+	readonly #utf8: Utf8Check | undefined;
 	#problem: string | undefined;
 
 	#mode = between;
@@ -82,14 +82,16 @@ export class BodyScan {
 	#nextQuote = -1;
 	#nextBackslash = -1;
 
-	constructor(watched: WatchList) {
+	/** @param isStrict whether bytes that are not UTF-8 are a fault; Go reads each of them as U+FFFD */
+	constructor(watched: WatchList, isStrict = true) {
 		this.#finds = new BodyFinds(watched);
+		this.#utf8 = isStrict ? new Utf8Check() : undefined;
 	}
 
 	/** Reads the next piece. Returns false once the body is known to be refused. */
 	push(piece: Buffer): boolean {
 		if (this.#problem !== undefined) return false;
-		if (!this.#utf8.accepts(piece)) this.#refuse(notUtf8);
+		if (this.#utf8?.accepts(piece) === false) this.#refuse(notUtf8);
 		this.#nextQuote = -1;
 		this.#nextBackslash = -1;
 		let at = 0;
@@ -115,13 +117,13 @@ export class BodyScan {
 	}
 
 	/** The watched fields whose values have begun; nothing of a body that cannot be judged. */
-	get fields(): ReadonlyMap<string, Scalar | undefined> {
+	get fields(): Fields {
 		return this.#problem === undefined ? this.#finds.fields : noFields;
 	}
 
 	/** Ends the body. */
 	finish(): ScanResult {
-		if (!this.#utf8.isWhole) this.#refuse(notUtf8);
+		if (this.#utf8?.isWhole === false) this.#refuse(notUtf8);
 		if (this.#problem === undefined && this.#nesting.expecting !== nothing)
 			this.#refuse("the body's JSON is not complete");
 		if (this.#problem !== undefined)
@@ -142,7 +144,7 @@ export class BodyScan {
 
 	#reset(): void {
 		this.#finds.reset();
-		this.#utf8.reset();
+		this.#utf8?.reset();
 		this.#problem = undefined;
 		this.#mode = between;
 		this.#nesting.reset();

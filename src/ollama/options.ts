@@ -1,5 +1,5 @@
 import { parseDuration } from "../duration.ts";
-import type { Scalar } from "./bodyFinds.ts";
+import type { Fields, Scalar } from "./bodyFinds.ts";
 
 /** What a key may set in a body's `options`, and as `keep_alive`. */
 export interface OptionRules {
@@ -121,7 +121,7 @@ export function readOptionRules(
 export function checkOptions(
 	keyName: string,
 	rules: OptionRules | undefined,
-	fields: ReadonlyMap<string, Scalar | undefined>,
+	fields: Fields,
 ): Breach | undefined {
 	if (rules === undefined) return undefined;
 	for (const option of optionNames) {
@@ -197,7 +197,7 @@ function checkOption(
 function checkAnswers(
 	keyName: string,
 	{ deny, max }: OptionRules,
-	fields: ReadonlyMap<string, Scalar | undefined>,
+	fields: Fields,
 ): Breach | undefined {
 	if (!max.has("num_predict") && !deny.has("num_predict")) return undefined;
 	for (const field of answerCounts) {
