@@ -70,9 +70,9 @@ function bodyOf(family: Family, refusal: Refusal): Body {
 	const { status, message, code, headers: own } = refusal;
 	const known = bodies[family];
 	const found = known.get(message);
-	if (found?.status === status && found.code === code && found.own === own)
-		return found;
-	const text = errorBody(family, status, message, code);
+	const isSame = found?.status === status && found.code === code;
+	if (isSame && found.own === own) return found;
+	const text = isSame ? found.text : errorBody(family, status, message, code);
 	const sizeBytes = Buffer.byteLength(text);
 	const headers = [
 		...["content-type", "application/json"],
