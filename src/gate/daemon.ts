@@ -90,7 +90,7 @@ export async function startDaemon(
 		(next, previous) => {
 			gate.replaceRules(next);
 			takeOver(next.settings, previous.settings, listener, log);
-			followTls(keeper, next);
+			followTls(keeper, next, previous);
 			warnOfExpiry(next, log, raise);
 			void warnOfUselessLogins(next.settings, log);
 			budgets.look();
@@ -216,7 +216,11 @@ function describe(listener: Listener): string {
 function followTls(
 	keeper: CertificateKeeper,
 	{ settings, certificate }: Rules,
+	previous?: Rules,
 ): void {
+	// Where the keys alone were read, these rules have the certificate of an
+	// earlier reload, and the keeper may have taken a newer one since.
+	if (settings === previous?.settings) return;
 	keeper.follow(settings.tls, certificate, settings.identity.socket);
 }
 

@@ -22,7 +22,7 @@ export interface Rules {
 	readonly stateAccess: StateAccess;
 	/** What other hosts have given this gate, by the hosts' names. */
 	readonly hostKeys: ReadonlyMap<string, string>;
-	/** What the files of `listen.tls` hold; absent where it names none. */
+	/** What the files of `listen.tls` held when the settings were read; absent where it names none. */
 	readonly certificate: Certificate | undefined;
 }
 
@@ -51,7 +51,7 @@ export async function loadRules(
 }
 
 /**
- * The same settings with the keys as they are in their file now.
+ * The same settings, the very object, with the keys as they are in their file now.
  *
  * @throws {BadFileError} if they would not load, or do not go with the settings
  */

@@ -15,6 +15,7 @@ import {
 	type StandInOptions,
 	startStandIn,
 } from "../../src/ollama/standIn.ts";
+import type { Clock } from "../../src/tls/clock.ts";
 import { temporaryFolder } from "./temporaryFolder.ts";
 import { commonPair, startTlsRelay, tlsVariable } from "./tlsRelay.ts";
 
@@ -75,6 +76,8 @@ export interface GateOptions {
 	readonly launcher?: readonly string[];
 	/** The folder of the bridges by which it reaches what its configuration names, of `startGate`; by default it has a network. */
 	readonly bridges?: string;
+	/** By which `startGate`'s looks at certificates; by default real time. */
+	readonly clock?: Clock;
 	/** Put this upstream behind the gate instead of a stand-in of its own. */
 	readonly upstreamUrl?: string;
 }
@@ -192,6 +195,7 @@ export async function startGate(
 	const daemon = await startDaemon(
 		() => loadRules(files.configFile, options.bridges),
 		{ write },
+		options.clock,
 	);
 	t.teardown(() => daemon.stop());
 	const [address = ""] = daemon.bound();

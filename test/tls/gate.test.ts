@@ -20,6 +20,7 @@ import {
 	type TestGate,
 	testKeys,
 } from "../support/gate.ts";
+import { testClock } from "../support/testClock.ts";
 import { requireTool } from "../support/tools.ts";
 
 const tls = { certFile: "gate.crt", keyFile: "gate.key" };
@@ -236,6 +237,31 @@ if (requireTool(t, "openssl")) {
 			t.equal(await serialOf(gate, authority), before);
 		},
 	);
+
+	const breakages: [string, (gate: TestGate) => string][] = [
+		["a misspelt configuration", ({ configFile }) => configFile],
+		["a damaged certificate", ({ folder }) => path.join(folder, "gate.crt")],
+	];
+	for (const [what, fileOf] of breakages)
+		t.test(
+			`${what}: keys that are taken over all the same bring no old certificate back`,
+			async (t) => {
+				const clock = testClock();
+				const gate = await startTlsGate(t, pair, { clock });
+				const first = await serialOf(gate, authority);
+				await replacePair(gate, await authority.issue());
+				await eventually(async () => {
+					if (clock.nextMs() !== undefined) clock.next();
+					return (await serialOf(gate, authority)) !== first;
+				});
+				const second = await serialOf(gate, authority);
+				await writeFile(fileOf(gate), "{rubbish", { mode: 0o600 });
+				const admin = path.join(gate.folder, "admin.sock");
+				const { body } = await askDaemon(admin, "POST /reload/keys");
+				t.match(JSON.parse(body), { ok: false, keys: Number });
+				t.equal(await serialOf(gate, authority), second);
+			},
+		);
 
 	t.test("a reload turns HTTPS off and on for new connections", async (t) => {
 		const gate = await startTlsGate(t, pair);
