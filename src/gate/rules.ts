@@ -7,7 +7,7 @@ import { Keyring } from "../keys/keyring.ts";
 import { openWebUiToken } from "../keys/people.ts";
 import { loadPeopleSecret } from "../keys/peopleSecret.ts";
 import type { Certificate } from "../tls/certificate.ts";
-import { loadPair } from "../tls/files.ts";
+import { loadPair, namesFor, noNames } from "../tls/files.ts";
 import { loadStateAccess, type StateAccess } from "../valkey/access.ts";
 import { loadHostKeys } from "./hostRules.ts";
 import { createTokenJudge, type TokenJudge } from "./token.ts";
@@ -41,7 +41,11 @@ export async function loadRules(
 	const { tls, identity } = settings;
 	const certificate =
 		tls?.kind === "files"
-			? await loadPair(tls, identity.socket, Date.now())
+			? await loadPair(
+					tls,
+					await namesFor(tls, identity.socket, noNames),
+					Date.now(),
+				)
 			: undefined;
 	return withKeysAnew({
 		settings,

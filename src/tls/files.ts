@@ -10,23 +10,23 @@ import { type Certificate, type Names, readPair } from "./certificate.ts";
 /** Where a certificate and its key lie. */
 export type PairFiles = Extract<TlsSettings, { kind: "files" }>;
 
+/** Of a node that nobody knows a name of. */
+export const noNames: Names = { dnsNames: [], addresses: [] };
+
 /**
  * Reads a certificate and its key from files. Nobody but its owner may read the
  * key; one of root's may be shown to the daemon's group.
  *
- * @param socket tailscaled's, which knows what the node is called; where it does
- *   not answer, and no name is set, names are not looked at
+ * @param names what clients call the node, as `namesFor` has it
  * @throws {BadFileError} that names the file, its line and what to do
  */
 export async function loadPair(
-	files: PairFiles,
-	socket: string,
+	{ certFile, keyFile }: PairFiles,
+	names: Names,
 	nowMs: number,
 ): Promise<Certificate> {
-	const { certFile, keyFile } = files;
 	const certText = await read(certFile, "certFile");
 	const keyText = await read(keyFile, "keyFile");
-	const names = await namesFor(files, socket);
 	const pair = readPair(certText, keyText, names, nowMs);
 	if (!("of" in pair)) return pair;
 	const { of, message, line } = pair;
@@ -47,12 +47,21 @@ async function read(
 	return text;
 }
 
-async function namesFor(files: PairFiles, socket: string): Promise<Names> {
-	if (files.name !== undefined)
-		return { dnsNames: [files.name], addresses: [] };
+/**
+ * What clients call the node: the name that is set, or else what tailscaled says.
+ *
+ * @param socket tailscaled's
+ * @param otherwise where it does not answer, or knows none
+ */
+export async function namesFor(
+	{ name }: PairFiles,
+	socket: string,
+	otherwise: Names,
+): Promise<Names> {
+	if (name !== undefined) return { dnsNames: [name], addresses: [] };
 	const answer = await createWhois({ socket }).status();
 	if (answer.kind !== "status" || answer.status.dnsName === "")
-		return { dnsNames: [], addresses: [] };
+		return otherwise;
 	const { dnsName, addresses } = answer.status;
 	return { dnsNames: [dnsName], addresses };
 }

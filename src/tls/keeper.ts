@@ -3,9 +3,15 @@ import { BadFileError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { askForPair } from "../tailscale/certificate.ts";
 import { createWhois } from "../tailscale/whois.ts";
-import { type Certificate, readPair } from "./certificate.ts";
+import { type Certificate, type Names, readPair } from "./certificate.ts";
 import type { Clock } from "./clock.ts";
-import { loadPair, type PairFiles, stateOf } from "./files.ts";
+import {
+	loadPair,
+	namesFor,
+	noNames,
+	type PairFiles,
+	stateOf,
+} from "./files.ts";
 
 const minuteMs = 60_000;
 const hourMs = 60 * minuteMs;
@@ -62,9 +68,11 @@ export class CertificateKeeper {
 	#renewAtMs = 0;
 	#failures = 0;
 	#toldAtMs = Number.NEGATIVE_INFINITY;
-	/** Of the files: at the last look, and when they were last read. */
+	/** Of the files: at the last look, and when they were found good, unless any were refused since. */
 	#seen = "";
-	#read = "";
+	#good = "";
+	/** By which files were judged last. */
+	#names: Names = noNames;
 	#cancel = () => {};
 	/** What was begun under other settings has no say any more. */
 	#turn = 0;
@@ -96,7 +104,8 @@ export class CertificateKeeper {
 		this.#problem = null;
 		if (!goesOn) this.#current = undefined;
 		if (settings?.kind === "files") {
-			this.#read = this.#seen = "";
+			this.#good = this.#seen = "";
+			this.#names = noNames;
 			if (loaded !== undefined) this.#take(loaded);
 			this.#later(filePollMs, () => this.#lookAtFiles(settings));
 		} else if (settings?.kind === "tailscale")
@@ -184,23 +193,36 @@ export class CertificateKeeper {
 		// Of two files that are replaced one after the other, neither fits the other's past.
 		const isStill = state === this.#seen;
 		this.#seen = state;
-		if (isStill && state !== this.#read) {
-			this.#read = state;
-			await this.#readFiles(files, turn);
-		}
+		// Those that were refused are read again, as they are: the time for which they
+		// are good may come, the node be renamed, or the disk be back.
+		if (isStill && state !== this.#good)
+			await this.#readFiles(files, state, turn);
 		if (turn !== this.#turn) return;
 		this.#warnOfEnd();
 		this.#later(filePollMs, () => this.#lookAtFiles(files));
 	}
 
-	async #readFiles(files: PairFiles, turn: number): Promise<void> {
+	async #readFiles(
+		files: PairFiles,
+		state: string,
+		turn: number,
+	): Promise<void> {
+		// What was refused for its name is not let in because tailscaled is away.
+		const names = await namesFor(files, this.#socket, this.#names);
+		if (turn !== this.#turn) return;
+		this.#names = names;
 		try {
-			const pair = await loadPair(files, this.#socket, this.#clock.nowMs());
-			if (turn === this.#turn) this.#take(pair);
+			const pair = await loadPair(files, names, this.#clock.nowMs());
+			if (turn !== this.#turn) return;
+			this.#good = state;
+			this.#take(pair);
 		} catch (error) {
 			if (!(error instanceof BadFileError)) throw error;
+			if (turn !== this.#turn) return;
+			// They may be back with nothing changed, as where a disk was away.
+			this.#good = "";
 			const { file, mistakes } = error;
-			if (turn === this.#turn) this.#fail(error.message, { file, mistakes });
+			this.#fail(error.message, { file, mistakes });
 		}
 	}
 

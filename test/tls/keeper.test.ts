@@ -235,6 +235,82 @@ if (requireTool(t, "openssl")) {
 		},
 	);
 
+	t.test(
+		"a pair that is put there too early is in force once it is valid, and said once until then",
+		async (t) => {
+			const { files, put } = await startFiles(t);
+			const first = await issue(90);
+			await put(files.certFile, first.cert);
+			await put(files.keyFile, first.key);
+			const { keeper, clock, current, look, log } = startKeeper(t);
+			keeper.follow(files, undefined, "");
+			for (let turn = 0; turn < 2; turn++) await look();
+			const second = await authority.issue({
+				from: new Date(Date.now() + dayMs),
+				to: new Date(Date.now() + 90 * dayMs),
+			});
+			await put(files.certFile, second.cert);
+			await put(files.keyFile, second.key);
+			for (let turn = 0; turn < 5; turn++) await look();
+			t.equal(current()?.cert, first.cert);
+			t.match(keeper.status()?.problem, /is not valid before/);
+			t.equal(
+				log.filter(({ event }) => event === "certificate_refused").length,
+				1,
+			);
+			clock.skip(dayMs);
+			await look();
+			t.equal(current()?.cert, second.cert);
+			t.equal(keeper.status()?.problem, null);
+		},
+	);
+
+	t.test("files that were away and are back are good again", async (t) => {
+		const { files, put } = await startFiles(t);
+		const pair = await issue(90);
+		await put(files.certFile, pair.cert);
+		await put(files.keyFile, pair.key);
+		const { keeper, current, look } = startKeeper(t);
+		keeper.follow(files, undefined, "");
+		for (let turn = 0; turn < 2; turn++) await look();
+		const folder = path.dirname(files.certFile);
+		await rename(folder, `${folder}-away`);
+		for (let turn = 0; turn < 2; turn++) await look();
+		t.match(keeper.status()?.problem, /gate\.crt.*\n.*does not exist/);
+		await rename(`${folder}-away`, folder);
+		for (let turn = 0; turn < 2; turn++) await look();
+		t.equal(keeper.status()?.problem, null);
+		t.equal(current()?.cert, pair.cert);
+	});
+
+	t.test(
+		"a pair of another name is in force once the node has that name, and not because tailscaled is away",
+		async (t) => {
+			const { files, put } = await startFiles(t);
+			const unnamed = { ...files, name: undefined };
+			const renamed = "gpu.tail1234.ts.net";
+			const next = await authority.issue({ names: [renamed] });
+			await put(files.certFile, next.cert);
+			await put(files.keyFile, next.key);
+			const api = await startLocalApi(t);
+			const { keeper, current, look } = startKeeper(t);
+			keeper.follow(unnamed, undefined, api.socket);
+			for (let turn = 0; turn < 3; turn++) await look();
+			api.misbehave = () => "no-backend";
+			await look();
+			t.equal(current(), undefined);
+			t.match(keeper.status()?.problem, /clients call this node server\./);
+			api.misbehave = () => undefined;
+			const status = runningStatus();
+			api.status = {
+				...status,
+				Self: { ...(status.Self as object), DNSName: `${renamed}.` },
+			};
+			await look();
+			t.equal(current()?.cert, next.cert);
+		},
+	);
+
 	t.test("a file that is about to end is told of every day", async (t) => {
 		const { files, put } = await startFiles(t);
 		const short = await issue(10);
