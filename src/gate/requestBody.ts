@@ -196,10 +196,7 @@ export class RequestBody {
 			if (!isLarge) whole.push(piece);
 			else if (this.#takeRoom() && whole.makeRoom(exchange.bytesIn))
 				this.#inTurn(piece, whole, [this.#guard, facts]);
-			else {
-				this.#reader.refuse(tooManyLargeBodies);
-				return;
-			}
+			else return void this.#reader.refuse(tooManyLargeBodies);
 			this.upload?.push(piece);
 			whole.letGo(piece);
 		});
@@ -257,10 +254,8 @@ export class RequestBody {
 			this.#reader.moved();
 			if (exchange.ended || !this.#count(piece)) return;
 			const hasRoom = this.#takeRoom();
-			if (!whole.makeRoom(exchange.bytesIn)) {
-				this.#reader.refuse(tooManyLargeBodies);
-				return;
-			}
+			if (!whole.makeRoom(exchange.bytesIn))
+				return void this.#reader.refuse(tooManyLargeBodies);
 			if (this.#isAnnounced || facts.early !== undefined) whole.push(piece);
 			else this.#inTurn(piece, whole, [facts]);
 			whole.letGo(piece);
