@@ -20,7 +20,7 @@ const dayMs = 24 * hourMs;
 const filePollMs = 10_000;
 /** How often tailscaled is asked what this node is called: a node that is renamed needs another certificate. */
 const namePollMs = hourMs;
-/** Between two attempts to get a certificate: the first, and the longest; each is twice the one before. */
+/** Between two attempts to get a certificate, without one that clients take and with it: the first, and the longest; each is twice the one before. */
 const backOff = {
 	without: { firstMs: 2_000, mostMs: 5 * minuteMs },
 	with: { firstMs: 10 * minuteMs, mostMs: 6 * hourMs },
@@ -283,9 +283,11 @@ export class CertificateKeeper {
 		const nowMs = this.#clock.nowMs();
 		if (this.#failures === 0)
 			return Math.min(namePollMs, Math.max(this.#renewAtMs - nowMs, 1_000));
-		const { firstMs, mostMs } =
-			backOff[this.#current === undefined ? "without" : "with"];
+		const leftMs = (this.#current?.notAfterMs ?? nowMs) - nowMs;
+		const { firstMs, mostMs } = backOff[leftMs > 0 ? "with" : "without"];
 		const fullMs = Math.min(firstMs * 2 ** (this.#failures - 1), mostMs);
-		return fullMs * (0.5 + this.#clock.random() / 2);
+		const delayMs = fullMs * (0.5 + this.#clock.random() / 2);
+		// Nobody gets in with one that has ended, so its end is not slept through.
+		return leftMs > 0 ? Math.min(delayMs, leftMs) : delayMs;
 	}
 }

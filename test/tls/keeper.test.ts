@@ -174,6 +174,45 @@ if (requireTool(t, "openssl")) {
 		},
 	);
 
+	t.test(
+		"once the certificate has ended, tailscaled is asked again within minutes",
+		async (t) => {
+			const api = await startLocalApi(t);
+			api.certs.set(ownName, pem(await issue(90)));
+			const { keeper, clock, current, look, log } = startKeeper(t);
+			keeper.follow(tailscale, undefined, api.socket);
+			await look();
+			const endMs = current()?.notAfterMs ?? 0;
+			api.certs.set(ownName, { status: 500, text: "no way out" });
+			clock.skip(85 * dayMs);
+			while (clock.nowMs() < endMs) {
+				await look();
+				t.ok(
+					clock.nowMs() >= endMs ||
+						clock.nowMs() + (clock.nextMs() ?? 0) <= endMs,
+					"it is not slept through",
+				);
+			}
+			t.equal(clock.nowMs(), endMs);
+			for (let turn = 0; turn < 5; turn++) {
+				const waitMs = clock.nextMs() ?? 0;
+				t.ok(waitMs >= 60_000 && waitMs <= 300_000, `${waitMs} ms`);
+				await look();
+			}
+			t.equal(
+				log.filter(({ event }) => event === "certificate_refused").length,
+				1,
+			);
+			const next = await authority.issue({
+				from: new Date(Date.now() - hourMs),
+				to: new Date(Date.now() + 180 * dayMs),
+			});
+			api.certs.set(ownName, pem(next));
+			await look();
+			t.equal(current()?.cert, pem(next));
+		},
+	);
+
 	async function startFiles(t: { teardown(action: () => unknown): unknown }) {
 		const folder = await temporaryFolder(t);
 		const files = {
