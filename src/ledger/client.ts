@@ -3,7 +3,7 @@ import { connect, type Socket } from "node:net";
 import type { Log } from "../log.ts";
 import { Aggregates } from "./aggregate.ts";
 import type { Alarm } from "./alarms/alarm.ts";
-import { AlarmOutbox, type Numbered } from "./alarms/outbox.ts";
+import { AlarmSender } from "./alarms/sender.ts";
 import {
 	type Answer,
 	maxAnswerLength,
@@ -59,7 +59,7 @@ export class LedgerClient {
 	readonly #log: Log;
 	/** Names this run of the gate. */
 	readonly #source = randomBytes(12).toString("hex");
-	readonly #alarms = new AlarmOutbox();
+	readonly #alarms: AlarmSender;
 	#pending: UsageRecord[] = [];
 	#older = new Aggregates(maxAggregates);
 	/** Sent, or to be sent again; nobody knows which of them are in the file. */
@@ -83,6 +83,7 @@ export class LedgerClient {
 	constructor(socketPath: string, log: Log) {
 		this.#socketPath = socketPath;
 		this.#log = log;
+		this.#alarms = new AlarmSender(socketPath);
 		this.#connect();
 	}
 
@@ -98,14 +99,9 @@ export class LedgerClient {
 			}, batchMs).unref();
 	}
 
-	/** Has the ledger tell its people, now or once it is there. */
+	/** Has the ledger tell its people, now or once it is there, whatever becomes of records. */
 	alarm(alarm: Alarm): void {
-		const numbered = this.#alarms.add(alarm, performance.now());
-		if (numbered !== undefined && this.#isReady) this.#sendAlarm(numbered);
-	}
-
-	#sendAlarm(alarm: Numbered): void {
-		this.#socket?.write(`${JSON.stringify({ alarm })}\n`);
+		this.#alarms.alarm(alarm);
 	}
 
 	get counts(): LedgerCounts {
@@ -140,6 +136,7 @@ export class LedgerClient {
 		this.#isClosed = true;
 		const { waiting } = this.counts;
 		this.#socket?.destroy();
+		this.#alarms.close();
 		if (waiting > 0)
 			this.#log.error(
 				{ event: "usage_lost", requests: waiting },
@@ -226,10 +223,7 @@ export class LedgerClient {
 		}
 		if ("last" in answer) this.#begin(answer.last);
 		else if ("done" in answer) this.#finish(answer.done);
-		else if ("seen" in answer) {
-			const alarm = this.#alarms.done(answer.seen);
-			if (alarm !== undefined) this.#sendAlarm(alarm);
-		} else if ("failed" in answer || "error" in answer) {
+		else if ("failed" in answer || "error" in answer) {
 			socket?.destroy();
 			return "why" in answer ? answer.why : answer.error;
 		}
@@ -241,7 +235,6 @@ export class LedgerClient {
 		this.#finish(last);
 		this.#isReady = true;
 		for (const { line } of this.#inFlight) this.#socket?.write(line);
-		for (const alarm of this.#alarms.waiting) this.#sendAlarm(alarm);
 		this.#send();
 	}
 

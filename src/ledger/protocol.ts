@@ -13,7 +13,8 @@ import type { UsageQuery, UsageRow } from "./store.ts";
  * cannot be written is answered `failed`, and the connection closes: its gate
  * keeps it, and what follows it, and comes again.
  *
- * Its alarms have numbers of their own, and are answered once a person was told
+ * Its alarms go by a connection of their own, which has no greeting and which
+ * nothing that befalls records ends. They have numbers of their own, and are answered once a person was told
  * or nobody can be, which may take an hour; a gate that comes again sends those
  * that were not answered.
  */

@@ -18,7 +18,7 @@ import {
 import { readRecord } from "./record.ts";
 import { dimensions, type UsageQuery } from "./store.ts";
 
-/** Connections at once; each gate has one. */
+/** Connections at once; each gate has one, and another from its first alarm on. */
 const maxConnections = 64;
 /** How often what is too old is looked for. */
 const forgetEveryMs = 3_600_000;
