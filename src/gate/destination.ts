@@ -91,6 +91,14 @@ export class Destination {
 			: this.#nobody();
 	}
 
+	/** A reload has left its model to others since it was chosen. */
+	get isMisplaced(): boolean {
+		const { host } = this;
+		return (
+			this.#wanted !== undefined && host?.mayGet(this.#wanted.model) === false
+		);
+	}
+
 	/** Another host than those that have been tried; false if there is none. */
 	chooseAnother(): boolean {
 		const { host } = this;

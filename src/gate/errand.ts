@@ -66,6 +66,11 @@ export class Errand implements Turn {
 		return this.#destination?.host;
 	}
 
+	/** It waits where a reload leaves its model no more. */
+	get isMisplaced(): boolean {
+		return this.isWaiting && this.#destination?.isMisplaced === true;
+	}
+
 	/** Where it is to be sent now: a reload may have changed it until it is its turn. */
 	get upstream(): Upstream {
 		return (this.#destination ?? this.#state).upstream;

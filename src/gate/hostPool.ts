@@ -160,6 +160,8 @@ export class HostPool implements HostsOwner {
 					relay.errand.moveOn();
 			queue.open();
 		}
+		for (const relay of this.#relays)
+			if (relay.errand.isMisplaced) relay.errand.moveOn();
 		if (isAll) this.hosts.retire();
 	}
 

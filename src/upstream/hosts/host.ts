@@ -48,15 +48,18 @@ export interface HostCounts {
 export class Host {
 	readonly name: string;
 	readonly kind: HostKind;
-	readonly settings: HostSettings;
+	settings: HostSettings;
 	/** On this machine, rather than behind the gate of another. */
 	readonly isLocal: boolean;
 	readonly hasKey: boolean;
 	/** There is another gate in front of it. */
 	readonly isBehindGate: boolean;
-	readonly upstream: Upstream;
+	upstream: Upstream;
 	/** For the gate's own questions, which wait for no place. */
-	readonly asking: Upstream;
+	asking: Upstream;
+	/** What those two were made with. */
+	#key: string | undefined;
+	#limits: Settings["upstream"];
 	health: Health;
 	/** What its owner was told of that. */
 	readonly outage = new Outage();
@@ -71,7 +74,7 @@ export class Host {
 	outstanding = 0;
 	readonly counts: HostCounts = { requests: 0, failed: 0, moved: 0 };
 	#meanMs = firstGuessMs;
-	readonly #patterns: readonly ModelPattern[] | undefined;
+	#patterns: readonly ModelPattern[] | undefined;
 	readonly #changed: (host: Host, before: Health) => void;
 
 	/** @param changed is called when its state has changed */
@@ -90,18 +93,53 @@ export class Host {
 		this.isLocal =
 			isOnThisMachine(target) && !(target.kind === "unix" && this.hasKey);
 		this.isBehindGate = this.hasKey && (kind === "ollama" || !this.isLocal);
-		const own =
-			key === undefined
-				? []
-				: ["authorization", `Bearer ${key}`, hopHeader, "1"];
-		this.upstream = new Upstream({ ...limits, target }, own);
-		const connectTimeoutMs = Math.min(limits.connectTimeoutMs, 2_000);
-		this.asking = new Upstream({ ...limits, target, connectTimeoutMs }, own);
+		this.#key = key;
+		this.#limits = limits;
+		[this.upstream, this.asking] = connect(target, limits, key);
 		this.health = unknownHealth(performance.now());
-		this.#patterns = models?.map(
-			(text) => parseModelPattern(text) ?? (() => false),
-		);
+		this.#patterns = patternsOf(models);
 		this.#changed = changed;
+	}
+
+	/** Whether an entry means this host, with whichever of its keys and whatever is to go there. */
+	isSame(
+		{ name, kind, target }: HostSettings,
+		key: string | undefined,
+	): boolean {
+		return (
+			name === this.name &&
+			kind === this.kind &&
+			JSON.stringify(target) === JSON.stringify(this.settings.target) &&
+			// Without one it is reached otherwise, and another kind of host.
+			(key !== undefined) === this.hasKey
+		);
+	}
+
+	/**
+	 * Puts another entry of the same host in force. What is known of it stays, what
+	 * runs goes on, and what waits keeps its place.
+	 *
+	 * @returns whether it is reached anew, so that it is to be asked
+	 */
+	use(
+		settings: HostSettings,
+		limits: Settings["upstream"],
+		key: string | undefined,
+	): boolean {
+		this.settings = settings;
+		this.#patterns = patternsOf(settings.models);
+		const { connectTimeoutMs, maxConnections } = this.#limits;
+		if (
+			key === this.#key &&
+			limits.connectTimeoutMs === connectTimeoutMs &&
+			limits.maxConnections === maxConnections
+		)
+			return false;
+		this.#key = key;
+		this.#limits = limits;
+		for (const former of [this.upstream, this.asking]) former.retire();
+		[this.upstream, this.asking] = connect(settings.target, limits, key);
+		return true;
 	}
 
 	/** Something has happened that says how it is. */
@@ -233,6 +271,27 @@ export class Host {
 		this.upstream.sweep(nowMs);
 		this.asking.sweep(nowMs);
 	}
+}
+
+/** The ways to a host: for requests, and for the gate's own questions. */
+function connect(
+	target: HostSettings["target"],
+	limits: Settings["upstream"],
+	key: string | undefined,
+): [upstream: Upstream, asking: Upstream] {
+	const own =
+		key === undefined ? [] : ["authorization", `Bearer ${key}`, hopHeader, "1"];
+	const connectTimeoutMs = Math.min(limits.connectTimeoutMs, 2_000);
+	return [
+		new Upstream({ ...limits, target }, own),
+		new Upstream({ ...limits, target, connectTimeoutMs }, own),
+	];
+}
+
+function patternsOf(
+	models: HostSettings["models"],
+): readonly ModelPattern[] | undefined {
+	return models?.map((text) => parseModelPattern(text) ?? (() => false));
 }
 
 function callOf(route: string, model = ""): string {

@@ -31,12 +31,10 @@ export class Hosts {
 	readonly all: readonly Host[];
 	readonly #probers = new Map<Host, Prober>();
 	readonly #conversations: Conversations;
-	readonly #limits: string;
-	readonly #keys: ReadonlyMap<string, string>;
 	/** Whom hosts tell: always the newest, also those that were there before it. */
 	readonly #told: { owner: HostsOwner };
 
-	/** @param before those in force until now; one whose entry is the same stays what it is */
+	/** @param before those in force until now; what is known of one that is still there stays */
 	constructor(
 		settings: readonly HostSettings[],
 		limits: Settings["upstream"],
@@ -44,23 +42,19 @@ export class Hosts {
 		owner: HostsOwner,
 		before?: Hosts,
 	) {
-		this.#limits = JSON.stringify({ ...limits, target: undefined });
-		this.#keys = keys;
 		this.#told = before === undefined ? { owner } : before.#told;
 		this.#told.owner = owner;
 		const told = this.#told;
 		this.#conversations =
 			before === undefined ? new Conversations() : before.#conversations;
+		const anew = new Set<Host>();
 		this.all = settings.map((entry) => {
-			const same = before?.all.find(
-				(host) =>
-					isSame(host.settings, entry) &&
-					before.#limits === this.#limits &&
-					before.#keys.get(entry.name) === keys.get(entry.name),
-			);
+			const key = keys.get(entry.name);
+			const same = before?.all.find((host) => host.isSame(entry, key));
+			if (same?.use(entry, limits, key) === true) anew.add(same);
 			return (
 				same ??
-				new Host(entry, limits, keys.get(entry.name), (host, was) =>
+				new Host(entry, limits, key, (host, was) =>
 					told.owner.changed(host, was),
 				)
 			);
@@ -69,7 +63,7 @@ export class Hosts {
 			const kept = before === undefined ? undefined : before.#probers.get(host);
 			const prober = kept ?? new Prober(host, () => told.owner.isHeard(host));
 			this.#probers.set(host, prober);
-			if (kept === undefined) prober.soon();
+			if (kept === undefined || anew.has(host)) prober.soon(true);
 		}
 		if (before !== undefined) before.#leaveAllBut(this.#probers);
 	}
@@ -128,10 +122,4 @@ export class Hosts {
 		this.retire();
 		for (const { upstream } of this.all) upstream.destroy();
 	}
-}
-
-/** Whether two entries mean the same host, wherever they stand. */
-function isSame(a: HostSettings, b: HostSettings): boolean {
-	const without = ({ line: _, ...rest }: HostSettings) => JSON.stringify(rest);
-	return without(a) === without(b);
 }

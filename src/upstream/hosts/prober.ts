@@ -52,14 +52,17 @@ export class Prober {
 		const isDue =
 			this.#host.health.state !== "up" ||
 			performance.now() - this.#catalogAtMs > catalogMs;
+		const { asking } = this.#host;
 		const event = await lookAt(this.#host, isDue);
-		if (isDue && event.kind === "answered")
+		// What is said to a key that a reload has replaced says nothing of the new one.
+		const isStale = asking !== this.#host.asking;
+		if (isDue && !isStale && event.kind === "answered")
 			this.#catalogAtMs = performance.now();
 		this.#isAsking = false;
 		// It may have been taken out of the configuration meanwhile.
 		if (this.#isStopped) return;
 		const isUnheard = event.kind !== "silent" || !this.#isHeard();
-		if (isUnheard) this.#host.note(event);
+		if (isUnheard && !isStale) this.#host.note(event);
 		const restMs = this.#again ? 0 : this.#restMs();
 		this.#timer = setTimeout(() => void this.#round(), restMs);
 		this.#timer.unref();

@@ -1,0 +1,126 @@
+import { writeFile } from "node:fs/promises";
+import path from "node:path";
+import t from "tap";
+import { eventually } from "../support/gate.ts";
+import { send, startWithHosts, statusOf } from "../support/hosts.ts";
+import { startPlainHost } from "../support/plainHost.ts";
+
+const keys = { own: `lg_${"ab".repeat(32)}`, next: `lg_${"cd".repeat(32)}` };
+const body = { model: "m:1", messages: [], stream: false };
+
+interface Teardown {
+	teardown(action: () => unknown): unknown;
+}
+
+/** A host that answers a prompt when it is told to, and from some moment on none of the gate's questions. */
+async function startHeld(t: Teardown) {
+	const held: (() => void)[] = [];
+	let most = 0;
+	let isMute = false;
+	const { url, prompts } = await startPlainHost(
+		t,
+		["m:1"],
+		async () => {
+			await new Promise<void>((resolve) => {
+				most = Math.max(most, held.push(resolve));
+			});
+			return { body: { done: true } };
+		},
+		() => (isMute ? new Promise(() => {}) : undefined),
+	);
+	return {
+		url,
+		prompts,
+		get most() {
+			return most;
+		},
+		mute() {
+			isMute = true;
+		},
+		/** Answers the prompt that is there, once one is. */
+		async answer() {
+			await eventually(() => held.length > 0);
+			held.shift()?.();
+		},
+	};
+}
+
+for (const [what, change] of [
+	["weight", { entry: { weight: 2 } }],
+	["models", { entry: { models: ["m:*"] } }],
+	["key", { key: keys.next }],
+	["limits", { upstream: { connectTimeout: "7s", maxConnections: 50 } }],
+] as const)
+	t.test(
+		`a reload that changes a host's ${what} keeps what waits in its place, and serves what comes`,
+		async (t) => {
+			const { entry, key, upstream } = {
+				entry: {},
+				key: keys.own,
+				upstream: {},
+				...change,
+			};
+			const a = await startHeld(t);
+			const first = { name: "a", url: a.url, keyFile: "k" };
+			const queue = { mode: "fair", parallel: 1 };
+			const gate = await startWithHosts(t, [first], {
+				config: { queue },
+				files: { k: `${keys.own}\n` },
+			});
+			const waits = (count: number) =>
+				eventually(
+					async () => (await statusOf(gate)).queue?.waiting.normal === count,
+				);
+			const asked = [send(gate, { body })];
+			await eventually(() => a.prompts.length === 1);
+			for (let count = 1; count <= 5; count += 1) {
+				asked.push(send(gate, { body }));
+				await waits(count);
+			}
+			a.mute();
+			await writeFile(path.join(gate.folder, "k"), `${key}\n`);
+			await gate.writeConfig({
+				upstreams: [{ ...first, ...entry }],
+				upstream,
+				queue,
+			});
+			t.match(await gate.daemon.reload(), { ok: true });
+			asked.push(send(gate, { body }));
+			await waits(6);
+			t.equal(a.prompts.length, 1);
+			for (const _ of asked) await a.answer();
+			for (const reply of asked) t.equal((await reply).status, 200);
+			t.equal(a.most, 1);
+		},
+	);
+
+t.test(
+	"what waits where a reload leaves its model no more goes to another host",
+	async (t) => {
+		const a = await startHeld(t);
+		const b = await startPlainHost(t, ["m:1"], () => ({
+			body: { by: "b", done: true },
+		}));
+		const queue = { mode: "fair", parallel: 1 };
+		const first = { name: "a", url: a.url };
+		const second = { name: "b", url: b.url };
+		const gate = await startWithHosts(
+			t,
+			[first, { ...second, models: ["other:*"] }],
+			{ config: { queue } },
+		);
+		const running = send(gate, { body });
+		await eventually(() => a.prompts.length === 1);
+		const waiting = send(gate, { body });
+		await eventually(
+			async () => (await statusOf(gate)).queue?.waiting.normal === 1,
+		);
+		const left = { ...first, models: ["other:*"] };
+		await gate.writeConfig({ upstreams: [left, second], queue });
+		t.match(await gate.daemon.reload(), { ok: true });
+		t.match(await (await waiting).json(), { by: "b" });
+		await a.answer();
+		t.equal((await running).status, 200);
+		t.equal(a.prompts.length, 1);
+	},
+);
