@@ -18,6 +18,7 @@ import {
 	startPair,
 	whileShared,
 } from "../support/gatePair.ts";
+import { requireRoot, requireTool } from "../support/tools.ts";
 import { requireValkey, startValkey } from "../support/valkey.ts";
 
 const get = (gate: Pick<TestGate, "url">, key: string) =>
@@ -239,6 +240,33 @@ t.test(
 		);
 	},
 );
+
+/** Has a gate run as if on a machine of another name. */
+const elsewhere = [
+	...["unshare", "--uts", "sh", "-c"],
+	'echo elsewhere > /proc/sys/kernel/hostname && exec "$@"',
+	"sh",
+];
+
+for (const [what, limits, key] of [
+	["wrong keys", { authFailures: { max: 1 } }, testKeys.wrong],
+	["requests", { perSource: { requestsPerMinute: 1 } }, testKeys.owner],
+] as const)
+	t.test(
+		`${what} from loopback of one machine are none from loopback of another`,
+		async (t) => {
+			if (!requireValkey(t) || !requireRoot(t)) return;
+			if (!requireTool(t, "unshare")) return;
+			const valkey = await startValkey(t);
+			const config = { limits, state: { url: valkey.url } };
+			const one = await startGate(t, { config });
+			const other = await spawnGate(t, { config, launcher: elsewhere });
+			await Promise.all([sharesWith(one, 2), sharesWith(other, 2)]);
+			await get(one, key);
+			t.equal((await get(one, testKeys.user)).status, 429);
+			t.equal((await get(other, testKeys.user)).status, 200);
+		},
+	);
 
 t.test("the gates are counted, and one that ends is taken off", async (t) => {
 	if (!requireValkey(t)) return;

@@ -14,6 +14,7 @@ import {
 } from "../rateLimit.ts";
 import type { Refusal } from "../refusal.ts";
 import type { GateState } from "../state.ts";
+import { placeAmongGates } from "./places.ts";
 import { countOf } from "./rates.ts";
 import type { Shared } from "./shared.ts";
 import { slotsKeptMs } from "./slots.ts";
@@ -56,7 +57,7 @@ export function createSharedLimits(
 			const wantsSlot = tooLarge === undefined && !isFull;
 			const wish: Wish = {
 				key: exchange.knownCredential.key.name,
-				source: pairedAddress(exchange.connection.address),
+				source: placeAmongGates(pairedAddress(exchange.connection.address)),
 				rates: ratesOf(exchange, settings),
 				slots,
 				max,

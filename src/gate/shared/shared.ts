@@ -26,6 +26,7 @@ import type { Lockout } from "../lockout.ts";
 import type { Rules } from "../rules.ts";
 import { SharedBudgets } from "./budgets.ts";
 import { SharedLocks } from "./locks.ts";
+import { placeAmongGates } from "./places.ts";
 import { Rates } from "./rates.ts";
 import { SharedService } from "./service.ts";
 import { Slots, slotsKeptMs } from "./slots.ts";
@@ -109,8 +110,9 @@ export class Shared implements Beat {
 			),
 		);
 		this.locks = new SharedLocks(lockout, {
-			hash: (place) => this.names.hash(place),
-			failed: async (place, fresh, { max, windowMs, lockoutMs }) => {
+			hash: (address) => this.names.hash(placeAmongGates(address)),
+			failed: async (address, fresh, { max, windowMs, lockoutMs }) => {
+				const place = placeAmongGates(address);
 				const answer = await this.ask(
 					fail,
 					[this.names.of("wrong", place), this.names.one("locks")],
