@@ -5,6 +5,7 @@ import type { AlarmBook } from "../../src/ledger/alarms/book.ts";
 import { AlarmDispatcher } from "../../src/ledger/alarms/dispatcher.ts";
 import { AlarmOutbox } from "../../src/ledger/alarms/outbox.ts";
 import type { AlarmTarget } from "../../src/ledger/alarms/targets.ts";
+import { eventually } from "../support/gate.ts";
 import { collectedLog } from "../support/ledger.ts";
 import {
 	type Receiver,
@@ -260,6 +261,54 @@ t.test("the hour is kept over a restart of the ledger", async (t) => {
 	await taken;
 	t.equal(receiver.received.length, 2);
 });
+
+t.test(
+	"an alarm that is being tried again when the ledger ends does not wait with the next",
+	async (t) => {
+		const receiver = await startReceiver(t);
+		receiver.behave({ status: 503 }, { status: 200 });
+		const book = memoryBook();
+		const first = dispatch(t, receiver, ["canary"], book);
+		void first.alarms.take({ subject: "canary", text: "a" });
+		await eventually(() => first.clock.waiting.includes(5_000));
+		first.alarms.close();
+		const { alarms, clock } = dispatch(t, receiver, ["canary"], book);
+		const taken = alarms.take({ subject: "canary", text: "a" });
+		t.notOk(clock.waiting.includes(hourMs), "it waits for no hour");
+		await taken;
+		t.equal(receiver.received.length, 2);
+	},
+);
+
+t.test(
+	"a subject that one receiver has heard of keeps its hour while another is tried again",
+	async (t) => {
+		const here = await startReceiver(t);
+		const there = await startReceiver(t);
+		there.behave({ status: 503 });
+		const book = memoryBook();
+		const clock = new TestClock();
+		const targets = [here, there].map(
+			({ url }): AlarmTarget => ({
+				...{ name: "ntfy at here", form: "ntfy" },
+				...{ url: new URL(`${url}/${topic}`), on: new Set(["canary"]) },
+			}),
+		);
+		const { log } = collectedLog();
+		const first = new AlarmDispatcher(targets, book, log, clock);
+		void first.take({ subject: "canary", text: "a" });
+		await eventually(
+			() =>
+				clock.waiting.includes(5_000) &&
+				book.toldAtMs("canary") === clock.now(),
+		);
+		first.close();
+		const second = new AlarmDispatcher(targets, book, log, clock);
+		t.teardown(() => second.close());
+		void second.take({ subject: "canary", text: "a" });
+		t.strictSame(clock.waiting, [hourMs]);
+	},
+);
 
 t.test("trials are not sent in a row", async (t) => {
 	const receiver = await startReceiver(t);

@@ -155,40 +155,41 @@ export class AlarmDispatcher {
 		// What comes from now on is the next message.
 		const next = this.#heldOf(about);
 		next.isBusy = true;
-		const before = this.#book.toldAtMs(topic);
-		this.#book.setToldAtMs(topic, this.#clock.now());
-		const arrived = await Promise.all(
+		await Promise.all(
 			this.#targets
 				.filter(({ on }) => on.has(subject))
-				.map((target) => this.#send(target, message)),
+				.map((target) => this.#send(target, message, topic)),
 		);
 		if (this.#isClosed) return;
-		// Nobody was told, so the next need not wait.
-		if (!arrived.includes(true)) this.#book.setToldAtMs(topic, before);
 		for (const resolve of done) resolve();
 		next.isBusy = false;
 		if (next.texts.size > 0) this.#tellInTime(next);
 	}
 
-	async #send(target: AlarmTarget, message: Message): Promise<boolean> {
+	/** Only what has arrived is written down: where nobody was told, the next need not wait. */
+	async #send(
+		target: AlarmTarget,
+		message: Message,
+		topic: string,
+	): Promise<void> {
 		let result: PostResult = { kind: "failed", why: "" };
 		for (const delayMs of [0, ...retriesMs]) {
 			if (delayMs > 0) await this.#wait(delayMs);
-			if (this.#isClosed) return false;
+			if (this.#isClosed) return;
 			result = await this.#post(target, message);
 			if (result.kind !== "failed") break;
 		}
 		const { subject, host } = message;
 		const facts = { subject, ...(host && { host }), to: target.name };
 		if (result.kind === "arrived") {
+			this.#book.setToldAtMs(topic, this.#clock.now());
 			this.#log.info({ event: "alarm_sent", ...facts }, "an alarm was sent");
-			return true;
+			return;
 		}
 		this.#log.error(
 			{ event: "alarm_undelivered", ...facts, why: result.why },
 			"an alarm did not arrive, and is given up",
 		);
-		return false;
 	}
 
 	/** Never rejects. */
