@@ -19,8 +19,8 @@ import { badGateway, busy } from "./upstreamFault.ts";
 const mergedPaths = new Set(["/api/tags", "/api/ps", "/v1/models"]);
 /** Of what is below /v1 in the table: Ollama's own alone. */
 const onlyOllama = new Set(["/v1/responses/compact"]);
-/** Replies that another host may have a better answer to. */
-const tooBusy = new Set([429, 503]);
+/** Replies that another host may have a better answer to: it has too much to do, or nobody is signed in there. */
+const notThere = new Set([401, 429, 503]);
 const behindIsAway = new Set([502, 504]);
 const unknownRoute = new Set([404, 405, 501]);
 
@@ -152,6 +152,15 @@ export class Destination {
 		this.#pool.hosts.look(host);
 	}
 
+	/** It has not answered in time, and may yet be well for others. */
+	wentSilent(why: string): void {
+		const { host } = this;
+		if (host === undefined) return;
+		host.counts.failed += 1;
+		host.note({ kind: "died", why });
+		this.#pool.hosts.look(host);
+	}
+
 	/**
 	 * What to make of a reply's status: pass it on, or ask another host; where none
 	 * can be asked, it is passed on after all, or what is returned is said in its place.
@@ -175,7 +184,7 @@ export class Destination {
 			this.#pool.hosts.look(host);
 			return "elsewhere";
 		}
-		if (tooBusy.has(status)) return "elsewhere";
+		if (notThere.has(status)) return "elsewhere";
 		host.note({ kind: "served" });
 		const { model } = this.#wanted ?? {};
 		if (host.kind === "openai") {

@@ -210,6 +210,13 @@ export class Errand implements Turn {
 		);
 	}
 
+	/** Nothing has come for too long. Returns whether it goes on elsewhere. @param why in words */
+	wentSilent(why: string): boolean {
+		const { host } = this;
+		this.#destination?.wentSilent(why);
+		return this.host !== host || this.moveOn();
+	}
+
 	/** It has ended, as far as the queue is concerned. */
 	end(): void {
 		this.ticket?.end(faultOf(this.#fault));

@@ -349,7 +349,8 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 		} else {
 			const message = `Ollama sent nothing for ${Math.round(quietMs / 1000)} s`;
 			this.#state.noteUpstreamFailure();
-			this.#fail({ status: 504, reason: "upstream_timeout", message });
+			if (!this.errand.wentSilent(message))
+				this.#fail({ status: 504, reason: "upstream_timeout", message });
 		}
 	}
 

@@ -339,6 +339,7 @@ for (const [status, isBehindGate] of [
 	[503, false],
 	[429, false],
 	[404, false],
+	[401, false],
 	[401, true],
 	[403, true],
 	[502, true],
@@ -385,14 +386,18 @@ t.test(
 	},
 );
 
-t.test("what no host can answer better is passed on as it came", async (t) => {
-	const answer = () => ({ status: 503, body: { error: "busy" } });
-	const { a, b, ask } = await startPlain(t, answer, answer);
-	const reply = await ask();
-	t.equal(reply.status, 503);
-	t.equal(await errorOf(reply), "busy");
-	t.strictSame([a.prompts.length, b.prompts.length], [1, 1]);
-});
+for (const status of [503, 401])
+	t.test(
+		`a ${status} that no host has a better answer for is passed on as it came`,
+		async (t) => {
+			const answer = () => ({ status, body: { error: "not now" } });
+			const { a, b, ask } = await startPlain(t, answer, answer);
+			const reply = await ask();
+			t.equal(reply.status, status);
+			t.equal(await errorOf(reply), "not now");
+			t.strictSame([a.prompts.length, b.prompts.length], [1, 1]);
+		},
+	);
 
 t.test("what one prompt makes a host say takes it from nobody", async (t) => {
 	const odd = "odd:1";

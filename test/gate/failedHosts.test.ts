@@ -29,10 +29,10 @@ function clockOf(t: Teardown) {
 	};
 }
 
-const prompt = (gate: TestGate) =>
+const prompt = (gate: TestGate, padding = "") =>
 	send(gate, {
 		key: testKeys.user,
-		body: { model: "qwen3:8b", messages: [], stream: false },
+		body: { model: "qwen3:8b", messages: [], stream: false, padding },
 	});
 
 /** Seconds of the GPU that the key was charged. */
@@ -43,19 +43,75 @@ async function charged(gate: TestGate): Promise<number> {
 	return (budget.used.gpuMs ?? 0) / 1_000;
 }
 
-/** Two hosts, of which the first takes prompts and does so with them, and the second answers. */
-async function startTwo(t: Teardown, first: Misbehaviour) {
+/** Two hosts, of which the first takes prompts and does so with them, and the second answers unless it does so, too. */
+async function startTwo(
+	t: Teardown,
+	first: Misbehaviour,
+	config: Record<string, unknown> = {},
+	second?: Misbehaviour,
+) {
 	const a = await startHost(t, "a", {
 		misbehave: ({ method }) => (method === "POST" ? first : undefined),
 	});
-	const b = await startHost(t, "b");
+	const b = await startHost(t, "b", {
+		misbehave: ({ method }) => (method === "POST" ? second : undefined),
+	});
 	const upstreams = [
 		{ name: "a", url: a.url, weight: 10 },
 		{ name: "b", url: b.url },
 	];
-	const gate = await startWithHosts(t, upstreams, { keys: [key] });
+	const gate = await startWithHosts(t, upstreams, { keys: [key], config });
 	return { a, b, gate };
 }
+
+const impatient = { upstream: { firstByteTimeout: "500ms" } };
+
+t.test(
+	"a request that a host is silent to goes on at another, and its time is charged",
+	async (t) => {
+		const pass = clockOf(t);
+		const { a, b, gate } = await startTwo(t, "hang", impatient);
+		const asked = prompt(gate);
+		await eventually(() => a.prompts() === 1);
+		pass(40_000);
+		t.equal((await asked).status, 200);
+		t.equal(b.prompts(), 1);
+		await eventually(() => a.standIn.activeCalls() === 0);
+		await eventually(async () => (await charged(gate)) >= 40);
+		t.ok((await charged(gate)) < 60);
+		const { hosts = [] } = await statusOf(gate);
+		t.match(
+			hosts.map(({ state, failed, moved }) => ({ state, failed, moved })),
+			[
+				{ failed: 1, moved: 1 },
+				{ state: "up", failed: 0, moved: 0 },
+			],
+		);
+		t.not(hosts[0]?.state, "down", "it answers the gate's own questions");
+	},
+);
+
+t.test(
+	"a request that every host is silent to is asked once of each",
+	async (t) => {
+		const { a, b, gate } = await startTwo(t, "hang", impatient, "hang");
+		const reply = await prompt(gate);
+		t.equal(reply.status, 504);
+		t.strictSame([a.prompts(), b.prompts()], [1, 1]);
+		for (const { state } of (await statusOf(gate)).hosts ?? [])
+			t.not(state, "down");
+	},
+);
+
+t.test(
+	"what is too large to be kept for another host stays with a silent one",
+	async (t) => {
+		const { a, b, gate } = await startTwo(t, "hang", impatient);
+		const reply = await prompt(gate, "x".repeat(80 * 1024));
+		t.equal(reply.status, 504);
+		t.strictSame([a.prompts(), b.prompts()], [1, 0]);
+	},
+);
 
 t.test("the time at a host that then failed is charged", async (t) => {
 	const pass = clockOf(t);
