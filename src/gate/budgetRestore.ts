@@ -4,7 +4,9 @@ import {
 	type Cost,
 	costOf,
 	measures,
+	type Span,
 } from "../ledger/budgets.ts";
+import type { LedgerClient } from "../ledger/client.ts";
 import type { Log } from "../log.ts";
 import type { Rules } from "./rules.ts";
 
@@ -13,7 +15,7 @@ const retryMs = 2_000;
 /** How long a gate's start waits for the ledger. */
 const startPatienceMs = 1_000;
 
-/** Has budgets know what was used before this process. */
+/** Has budgets know what was used before they were counted here: before this process, or an edit of theirs. */
 export interface Restoring {
 	/** Asks for what is not known yet: of new keys, say. */
 	look(): void;
@@ -24,22 +26,30 @@ export interface Restoring {
  * Asks the ledger what the keys with a budget have used already, and goes on to
  * ask until it has told.
  *
+ * @param ledger by which this gate's records get there
  * @returns once it has told, or after a second
  */
 export async function restoreBudgets(
 	budgets: Budgets,
 	rulesNow: () => Rules,
 	log: Log,
+	ledger: LedgerClient | undefined,
 ): Promise<Restoring> {
 	let timer: NodeJS.Timeout | undefined;
 	let isStopped = false;
 	let isLooking = false;
+	let isWantedAgain = false;
 	let hasTold = false;
 	const look = async (): Promise<void> => {
+		isWantedAgain = isLooking;
 		if (isLooking || isStopped) return;
 		isLooking = true;
 		clearTimeout(timer);
-		const why = await ask(budgets, rulesNow());
+		let why: string | undefined;
+		do {
+			isWantedAgain = false;
+			why = await ask(budgets, rulesNow(), ledger);
+		} while (isWantedAgain && !isStopped);
 		isLooking = false;
 		if (why === undefined || isStopped) return;
 		if (!hasTold)
@@ -50,6 +60,8 @@ export async function restoreBudgets(
 		hasTold = true;
 		timer = setTimeout(() => void look(), retryMs).unref();
 	};
+	// Later: what has found it is in the middle of something.
+	budgets.onUnknown = () => setImmediate(() => void look()).unref();
 	await Promise.race([
 		look(),
 		new Promise((resolve) => setTimeout(resolve, startPatienceMs).unref()),
@@ -67,29 +79,33 @@ export async function restoreBudgets(
 async function ask(
 	budgets: Budgets,
 	{ keyring, settings }: Rules,
+	ledger: LedgerClient | undefined,
 ): Promise<string | undefined> {
-	const wanted = budgets.unrestored(keyring.budgets, Date.now());
-	if (wanted.size === 0) return undefined;
-	if (settings.ledger === undefined)
+	const wanted = [...budgets.unrestored(keyring.budgets, Date.now())];
+	if (wanted.length === 0) return undefined;
+	if (settings.ledger === undefined || ledger === undefined)
 		return 'the configuration has no section "ledger"';
-	for (const sinceMs of new Set(wanted.values())) {
+	const bySpan = Map.groupBy(wanted, ([, one]) => JSON.stringify(one));
+	for (const asked of bySpan.values()) {
+		const span = asked[0]?.[1] as Span;
+		// Records get there a little later than they are counted.
+		if (!(await ledger.delivered(span.untilMs, retryMs)))
+			return "the ledger has not taken all that was used before";
 		const rows = await askLedger(settings.ledger.socket, {
-			sinceMs,
-			untilMs: budgets.startedAtMs,
+			...span,
 			by: ["key"],
 			// What runs at other gates is charged there.
 			own: true,
 		});
 		if (typeof rows === "string") return rows;
 		const costs = new Map(rows.map((row) => [row.key, costOf(row)]));
-		for (const [account, since] of wanted)
-			if (since === sinceMs)
-				budgets.restore(
-					account,
-					since,
-					sumOf(keyring.budgets.get(account)?.keys ?? [], costs),
-					Date.now(),
-				);
+		for (const [account] of asked)
+			budgets.restore(
+				account,
+				span,
+				sumOf(keyring.budgets.get(account)?.keys ?? [], costs),
+				Date.now(),
+			);
 	}
 	return undefined;
 }

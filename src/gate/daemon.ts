@@ -1,7 +1,8 @@
 import { openAdminServer } from "../admin/server.ts";
 import { type Settings, typed } from "../config/load.ts";
+import type { Keyring } from "../keys/keyring.ts";
 import type { Raise } from "../ledger/alarms/alarm.ts";
-import { costOf } from "../ledger/budgets.ts";
+import { type Budgets, costOf } from "../ledger/budgets.ts";
 import { LedgerClient } from "../ledger/client.ts";
 import { createLog, flushLog, type Log, type LogSink } from "../log.ts";
 import {
@@ -62,16 +63,14 @@ export async function startDaemon(
 	const rules = await load();
 	const log = createLog(rules.settings.logLevel, sink);
 	const ledger = openLedgerClient(rules.settings, log);
-	const accessLog = new AccessLog(log, sink, accountTo(ledger));
 	let rulesNow = () => rules;
-	const raise: Raise = (subject, text, about) => {
-		const { alarms } = rulesNow().settings;
-		if (alarms.some(({ on }) => on?.includes(subject) ?? true))
-			ledger?.alarm({ subject, text, ...about });
-	};
+	const account = accountTo(ledger, () => [gate.budgets, rulesNow().keyring]);
+	const accessLog = new AccessLog(log, sink, account);
+	const inForce = () => rulesNow();
+	const raise = raiseThrough(ledger, inForce);
 	const gate = await createGate(rules, accessLog, log, raise);
 	// Before anybody is let in.
-	const budgets = await restoreBudgets(gate.budgets, () => rulesNow(), log);
+	const budgets = await restoreBudgets(gate.budgets, inForce, log, ledger);
 	const keeper = new CertificateKeeper({
 		log,
 		clock,
@@ -139,10 +138,7 @@ export async function startDaemon(
 			await gate.drain(holdMs);
 			await ledger?.close(ledgerPatienceMs);
 			stopWatchdog();
-			for (const server of adminServers) {
-				server?.close();
-				server?.closeAllConnections();
-			}
+			closeAdminServers(adminServers);
 			await stopNotifier();
 			log.info("stopped");
 			await flushLog(sink);
@@ -159,15 +155,38 @@ function openLedgerClient(
 		: new LedgerClient(ledger.socket, log);
 }
 
-function accountTo(ledger: LedgerClient | undefined): Account {
+/** What is told at once goes by the ledger, which may reach the network. */
+function raiseThrough(
+	ledger: LedgerClient | undefined,
+	rulesNow: () => Rules,
+): Raise {
+	return (subject, text, about) => {
+		const { alarms } = rulesNow().settings;
+		if (alarms.some(({ on }) => on?.includes(subject) ?? true))
+			ledger?.alarm({ subject, text, ...about });
+	};
+}
+
+function accountTo(
+	ledger: LedgerClient | undefined,
+	now: () => readonly [Budgets, Keyring],
+): Account {
 	return (exchange, outcome) => {
-		if (ledger === undefined && exchange.reservations.length === 0) return;
+		const { reservations, credential } = exchange;
+		const [budgets, keyring] = now();
+		const charges = keyring.chargesOf(credential?.key.name ?? "");
+		if (ledger === undefined && reservations.length + charges.length === 0)
+			return;
 		const record = usageRecordOf(exchange, outcome);
 		if (record === undefined) return;
 		const refused = outcome === "refused" ? 1 : 0;
 		const cost = costOf({ ...record, refused });
-		for (const reservation of exchange.reservations)
+		for (const reservation of reservations)
 			reservation.settle(cost, record.time);
+		// A reload may have given its key a budget while it ran.
+		for (const { account, budget } of charges)
+			if (!reservations.some((one) => one.account === account))
+				budgets.charge(account, budget, cost, record.time);
 		ledger?.record(record);
 	};
 }
@@ -192,6 +211,15 @@ async function openAdminServers(
 			? undefined
 			: await openAdminServer(metrics, metricsRoutes(daemon), log),
 	];
+}
+
+function closeAdminServers(
+	servers: Awaited<ReturnType<typeof openAdminServers>>,
+): void {
+	for (const server of servers) {
+		server?.close();
+		server?.closeAllConnections();
+	}
 }
 
 /** @param moved is called when the bound addresses have changed */

@@ -49,7 +49,7 @@ export class GateState {
 	readonly pieces = new PieceBudget();
 	readonly judgedBodies = new JudgedBodies();
 	readonly uploads = new Uploads();
-	readonly budgets = new Budgets(Date.now());
+	readonly budgets = new Budgets();
 	readonly loadedModels = new LoadedModels(async () =>
 		this.#pool === undefined
 			? (await askForModels(this.#upstream, "/api/ps"))?.map((entry) => ({

@@ -100,6 +100,8 @@ export class Keyring {
 	readonly #ends: { name: string; expiresAtMs: number }[] = [];
 	readonly #names: string[] = [];
 	readonly #accounts = new Map<string, Account>();
+	/** By the names of keys that have any. */
+	readonly #charges = new Map<string, readonly Charge[]>();
 	readonly #groups: Readonly<Record<string, BudgetEntry>>;
 
 	/** @param groups the budgets of groups, by their names */
@@ -136,7 +138,12 @@ export class Keyring {
 		return this.#accounts;
 	}
 
-	#chargesOf({ name, budget, group }: KeyEntry): Charge[] {
+	/** The budgets that the requests of a key of that name are charged to. */
+	chargesOf(name: string): readonly Charge[] {
+		return this.#charges.get(name) ?? [];
+	}
+
+	#gatherCharges({ name, budget, group }: KeyEntry): Charge[] {
 		const charges: Charge[] = [];
 		if (budget !== undefined)
 			charges.push({
@@ -158,6 +165,7 @@ export class Keyring {
 				this.#accounts.set(charge.account, { ...charge, keys: [name] });
 			else account.keys.push(name);
 		}
+		if (charges.length > 0) this.#charges.set(name, charges);
 		return charges;
 	}
 
@@ -178,7 +186,7 @@ export class Keyring {
 			options: readOptionRules(entry, entry.models !== undefined),
 			bind: entry.bind,
 			people: entry.people,
-			charges: this.#chargesOf(entry),
+			charges: this.#gatherCharges(entry),
 			canary: entry.canary ?? false,
 			entry: JSON.stringify(entry),
 		};

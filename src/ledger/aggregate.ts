@@ -18,6 +18,11 @@ export class Aggregates {
 		return this.#sums.size;
 	}
 
+	/** When the first of them ended that are left; `undefined` where there are none. */
+	get oldestMs(): number | undefined {
+		return this.#sums.values().next().value?.time;
+	}
+
 	/** Requests in all of them. */
 	get requests(): number {
 		let requests = 0;

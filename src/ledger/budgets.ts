@@ -45,7 +45,7 @@ export interface Standing {
 /** What a budget says of a request, and what is to be told of it. */
 export interface Decision {
 	readonly kind: "granted" | "exhausted";
-	/** What of the key's earlier use is not known, as no ledger has told. */
+	/** The key's earlier use is not known, as no ledger has told. */
 	readonly isBlind: boolean;
 	readonly standing: Standing;
 	/** Whether so much is used that the client is told. */
@@ -70,8 +70,15 @@ export interface Reservation {
 	readonly own: OwnUse;
 	/** What other gates had used before it, where it was told with it. */
 	others?: Cost;
-	/** Charges what it cost in place of the estimate; once, when it has ended. */
+	/** Charges what it cost in place of the estimate, as the budget is then; once, when it has ended. */
 	settle(cost: Cost, nowMs: number): void;
+}
+
+/** A time of which the ledger is asked; epoch milliseconds. */
+export interface Span {
+	readonly sinceMs: number;
+	/** The first moment that is not wanted. */
+	readonly untilMs: number;
 }
 
 type Sum = { -readonly [K in keyof Cost]: number };
@@ -80,9 +87,11 @@ const nothing = (): Sum => ({ gpuMs: 0, tokens: 0, requests: 0 });
 interface Account {
 	budget: Budget;
 	window: BudgetWindow;
-	/** What ended in this window, in this process. */
+	/** From when on it counts by itself; epoch milliseconds. */
+	countsFromMs: number;
+	/** What ended in this window since it counts. */
 	readonly used: Sum;
-	/** What was used before this process, as the ledger told it. */
+	/** What was used before that, as the ledger told it. */
 	restored: Cost;
 	/** What other gates have used, those before this process among them, as far as is known. */
 	others: Cost;
@@ -103,15 +112,10 @@ interface Account {
  */
 export class Budgets {
 	readonly #accounts = new Map<string, Account>();
-	/** From when on it hears of every request; epoch milliseconds. */
-	readonly startedAtMs: number;
 	/** Told of a key whose own use has changed by the end of a request. */
 	onSettled: ((key: string) => void) | undefined;
-
-	/** @param startedAtMs see there */
-	constructor(startedAtMs: number) {
-		this.startedAtMs = startedAtMs;
-	}
+	/** Called when the ledger is to be asked for something that was not wanted before. */
+	onUnknown: (() => void) | undefined;
 
 	/**
 	 * What a key has used, before a request of it.
@@ -169,14 +173,25 @@ export class Budgets {
 				if (isSettled) return;
 				isSettled = true;
 				add(account.reserved, estimate, -1);
-				this.#roll(account, endedAtMs);
-				add(account.used, cost, 1);
-				if (cost.requests > 0)
-					for (const name of measures)
-						account.mean[name] += recency * (cost[name] - account.mean[name]);
-				this.onSettled?.(key);
+				// An edit of the budget may have put another in its place.
+				this.#settle(key, this.#accounts.get(key) ?? account, cost, endedAtMs);
 			},
 		};
+	}
+
+	/** Charges what a request cost that has reserved nothing, as its key had no such budget when it began. */
+	charge(key: string, budget: Budget, cost: Cost, endedAtMs: number): void {
+		const account = this.#accountOf(key, budget, endedAtMs);
+		this.#settle(key, account, cost, endedAtMs);
+	}
+
+	#settle(key: string, account: Account, cost: Cost, endedAtMs: number): void {
+		this.#roll(account, endedAtMs);
+		add(account.used, cost, 1);
+		if (cost.requests > 0)
+			for (const name of measures)
+				account.mean[name] += recency * (cost[name] - account.mean[name]);
+		this.onSettled?.(key);
 	}
 
 	/** What this process has used of a key's budget; `undefined` for a key that has asked for nothing. */
@@ -193,34 +208,41 @@ export class Budgets {
 	}
 
 	/** Takes over what other gates have used in a window. What was told of an older one is dropped. */
-	hear(key: string, { startMs }: BudgetWindow, others: Cost): void {
+	hear(key: string, { startMs, endMs }: BudgetWindow, others: Cost): void {
 		const account = this.#accounts.get(key);
-		if (account?.window.startMs === startMs) account.others = others;
+		if (account?.window.startMs === startMs && account.window.endMs === endMs)
+			account.others = others;
 	}
 
-	/** Keys of which use from before this process is wanted, and since when; epoch milliseconds. */
+	/** Keys of which the ledger has to tell what was used, and when: before they were counted here. */
 	unrestored(
 		budgets: ReadonlyMap<string, { readonly budget: Budget }>,
 		nowMs: number,
-	): Map<string, number> {
-		const wanted = new Map<string, number>();
+	): Map<string, Span> {
+		const wanted = new Map<string, Span>();
 		for (const [key, { budget }] of budgets) {
-			const { isRestored, window } = this.#accountOf(key, budget, nowMs);
-			if (!isRestored) wanted.set(key, window.startMs);
+			const account = this.#accountOf(key, budget, nowMs);
+			if (!account.isRestored)
+				wanted.set(key, {
+					sinceMs: account.window.startMs,
+					untilMs: account.countsFromMs,
+				});
 		}
 		return wanted;
 	}
 
 	/**
-	 * Adds what a key used before this process, as the ledger told it.
+	 * Adds what a key used before it was counted here, as the ledger told it.
 	 *
-	 * @param sinceMs as `unrestored` said; what was told of an older window is dropped
+	 * @param span as `unrestored` said; what was told of another is dropped
 	 */
-	restore(key: string, sinceMs: number, cost: Cost, nowMs: number): void {
+	restore(key: string, span: Span, cost: Cost, nowMs: number): void {
 		const account = this.#accounts.get(key);
 		if (account === undefined) return;
 		this.#roll(account, nowMs);
-		if (account.isRestored || account.window.startMs !== sinceMs) return;
+		const { isRestored, window, countsFromMs } = account;
+		if (isRestored || window.startMs !== span.sinceMs) return;
+		if (countsFromMs !== span.untilMs) return;
 		account.restored = cost;
 		account.isRestored = true;
 	}
@@ -231,6 +253,7 @@ export class Budgets {
 			account = {
 				budget,
 				window: { startMs: 0, endMs: Number.NEGATIVE_INFINITY },
+				countsFromMs: nowMs,
 				used: nothing(),
 				restored: nothing(),
 				others: nothing(),
@@ -256,7 +279,8 @@ export class Budgets {
 		account.restored = nothing();
 		account.others = nothing();
 		account.told = "nothing";
-		account.isRestored = account.window.startMs >= this.startedAtMs;
+		account.isRestored = account.window.startMs >= account.countsFromMs;
+		if (!account.isRestored) this.onUnknown?.();
 	}
 }
 

@@ -30,6 +30,8 @@ const lossToldEveryMs = 60_000;
 interface Sent {
 	readonly batch: number;
 	readonly requests: number;
+	/** When the first of them ended; epoch milliseconds. */
+	readonly oldestMs: number;
 	/** The question's line. */
 	readonly line: string;
 }
@@ -78,6 +80,8 @@ export class LedgerClient {
 	#timer: NodeJS.Timeout | undefined;
 	#retryTimer: NodeJS.Timeout | undefined;
 	#closing: (() => void) | undefined;
+	/** Called whenever the ledger has written something. */
+	readonly #onWritten = new Set<() => void>();
 	#isClosed = false;
 
 	constructor(socketPath: string, log: Log) {
@@ -142,6 +146,41 @@ export class LedgerClient {
 				{ event: "usage_lost", requests: waiting },
 				"the gate ends and the ledger has not taken the usage of these requests",
 			);
+	}
+
+	/**
+	 * Sends what is left, and waits for the ledger to have everything from before a
+	 * moment; epoch milliseconds.
+	 *
+	 * @returns whether it has, within so long
+	 */
+	async delivered(beforeMs: number, withinMs: number): Promise<boolean> {
+		const isThere = () => this.#oldestWaitingMs() >= beforeMs;
+		if (isThere()) return true;
+		let check = () => {};
+		const done = new Promise<boolean>((resolve) => {
+			const timer = setTimeout(() => resolve(false), withinMs).unref();
+			check = () => {
+				if (!isThere()) return;
+				clearTimeout(timer);
+				resolve(true);
+			};
+		});
+		this.#onWritten.add(check);
+		this.#send();
+		const has = await done;
+		this.#onWritten.delete(check);
+		return has;
+	}
+
+	/** When the first of those ended that no ledger has acknowledged; Infinity where there is none. */
+	#oldestWaitingMs(): number {
+		return Math.min(
+			...[this.#inFlight[0], this.#older].map(
+				(one) => one?.oldestMs ?? Number.POSITIVE_INFINITY,
+			),
+			this.#pending[0]?.time ?? Number.POSITIVE_INFINITY,
+		);
 	}
 
 	#endIfDone(): void {
@@ -245,6 +284,7 @@ export class LedgerClient {
 		}
 		this.#send();
 		this.#endIfDone();
+		for (const check of this.#onWritten) check();
 	}
 
 	/** It has written something: to be connected is not enough, where its disk is full. */
@@ -272,7 +312,8 @@ export class LedgerClient {
 			const batch = this.#batches;
 			const line = `${JSON.stringify({ source: this.#source, batch, records })}\n`;
 			const requests = records.reduce((sum, one) => sum + one.requests, 0);
-			this.#inFlight.push({ batch, requests, line });
+			const oldestMs = records[0]?.time ?? Number.POSITIVE_INFINITY;
+			this.#inFlight.push({ batch, requests, oldestMs, line });
 			this.#socket?.write(line);
 		}
 	}

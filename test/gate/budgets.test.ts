@@ -257,6 +257,81 @@ t.test("a budget that a reload brings is restored too", async (t) => {
 	await eventually(async () => (await post(gate)).status === 429);
 });
 
+/** What requests are answered with until the budget is used up, once the ledger has told of it. */
+async function statusesOf(gate: TestGate): Promise<number[]> {
+	const statuses: number[] = [];
+	await eventually(async () => {
+		const { status } = await post(gate);
+		if (status !== 503) statuses.push(status);
+		return status === 429;
+	});
+	return statuses;
+}
+
+const before = { requests: 4, per: "day" } as const;
+const edits: [string, KeyEntry["budget"], NonNullable<KeyEntry["budget"]>][] = [
+	["another period", before, { requests: 4, per: "month" }],
+	["another time zone", before, { ...before, timezone: "Pacific/Apia" }],
+	["its first budget", undefined, { requests: 4, per: "month" }],
+];
+for (const [what, had, has] of edits)
+	t.test(
+		`a key that an edit gives ${what} has used what it had, and what ran meanwhile`,
+		async (t) => {
+			const place = await ledgerPlace(t);
+			await spawnLedger(t, place);
+			const gate = await startGate(t, {
+				config: {
+					ledger: place.section,
+					budgets: { withoutLedger: "refuse" },
+				},
+				keys: had === undefined ? [user] : withBudget(had),
+				standIn: { firstTokenMs: 300 },
+			});
+			for (let n = 0; n < 2; n += 1) t.equal((await post(gate)).status, 200);
+			const across = post(gate);
+			await eventually(() => gate.standIn.calls.length === 3);
+			await gate.writeKeys(withBudget(has));
+			await gate.daemon.reload();
+			t.equal((await across).status, 200);
+			t.strictSame(await statusesOf(gate), [200, 429]);
+		},
+	);
+
+t.test(
+	"a budget that a reload brings while the ledger is asked is asked for too",
+	async (t) => {
+		const place = await ledgerPlace(t);
+		const held: (() => void)[] = [];
+		let isHeld = true;
+		const ledger = createServer((socket) => {
+			socket.on("error", () => {});
+			onLines(socket, 1_000_000, (line) => {
+				const isQuestion = line.includes("query");
+				const answer = () =>
+					socket.write(
+						`${JSON.stringify(isQuestion ? { rows: [] } : { last: 0 })}\n`,
+					);
+				if (isQuestion && isHeld) held.push(answer);
+				else answer();
+			});
+		});
+		await once(ledger.listen(place.socket), "listening");
+		t.teardown(() => ledger.close());
+		const gate = await startGate(t, {
+			config: { budgets: { withoutLedger: "refuse" }, ledger: place.section },
+			keys: [user, { name: "lab", sha256: "0".repeat(64), budget: before }],
+		});
+		await eventually(() => held.length === 1);
+		await gate.writeKeys(withBudget(before));
+		await gate.daemon.reload();
+		t.equal((await post(gate)).status, 503);
+		isHeld = false;
+		held[0]?.();
+		await eventually(async () => (await post(gate)).status === 200);
+	},
+);
+
 t.test("a budget that cannot be meant is refused with its line", async (t) => {
 	const mistakesOf = (budget: string) => {
 		try {

@@ -106,8 +106,7 @@ const daily = (limits: Budget["limits"]): Budget => ({
 	then: "refuse",
 });
 
-/** Budgets of a process that has run since before its window. */
-const known = () => new Budgets(0);
+const known = () => new Budgets();
 
 t.test(
 	"however many run at once, a budget is passed by one request's cost each at the most",
@@ -213,23 +212,23 @@ t.test("a new window begins with nothing used", async (t) => {
 t.test(
 	"what was used before this process counts once it is told, and once",
 	async (t) => {
-		const budgets = new Budgets(startMs);
+		const budgets = new Budgets();
 		const budget = daily({ tokens: 100 });
-		const windowMs = at("2030-05-15T00:00:00Z");
+		const span = { sinceMs: at("2030-05-15T00:00:00Z"), untilMs: startMs };
 		t.equal(budgets.decide("k", budget, startMs).isBlind, true);
 		t.strictSame(
 			budgets.unrestored(new Map([["k", { budget }]]), startMs),
-			new Map([["k", windowMs]]),
+			new Map([["k", span]]),
 		);
 		const told = { gpuMs: 0, tokens: 90, requests: 4 };
-		budgets.restore("k", windowMs - 86_400_000, told, startMs);
-		t.equal(
-			budgets.decide("k", budget, startMs).isBlind,
-			true,
-			"of another day",
-		);
-		for (let n = 0; n < 2; n += 1)
-			budgets.restore("k", windowMs, told, startMs);
+		for (const [other, what] of [
+			[{ ...span, sinceMs: span.sinceMs - 86_400_000 }, "of another day"],
+			[{ ...span, untilMs: span.untilMs - 1 }, "of before another edit"],
+		] as const) {
+			budgets.restore("k", other, told, startMs);
+			t.equal(budgets.decide("k", budget, startMs).isBlind, true, what);
+		}
+		for (let n = 0; n < 2; n += 1) budgets.restore("k", span, told, startMs);
 		t.match(budgets.decide("k", budget, startMs), {
 			isBlind: false,
 			isLow: true,
@@ -242,3 +241,46 @@ t.test(
 		);
 	},
 );
+
+for (const [what, edited] of [
+	["period", { per: "week" }],
+	["time zone", { timezone: "Europe/Berlin" }],
+] as const)
+	t.test(
+		`an edit of the ${what} counts what ends from then on, and asks for the rest`,
+		async (t) => {
+			const budgets = new Budgets();
+			let questions = 0;
+			budgets.onUnknown = () => {
+				questions += 1;
+			};
+			const first = daily({ requests: 5 });
+			const begunMs = at("2030-05-10T10:00:00Z");
+			budgets.decide("k", first, begunMs);
+			const spend = (budget: Budget, nowMs: number) =>
+				budgets.reserve("k", budget, nowMs);
+			const cost = { gpuMs: 0, tokens: 0, requests: 1 };
+			spend(first, startMs).settle(cost, startMs);
+			const across = spend(first, startMs);
+			t.equal(questions, 1, "of the day in which it began");
+
+			const second = { ...first, ...edited };
+			const editedMs = startMs + 5;
+			const { sinceMs, untilMs } = budgets
+				.unrestored(new Map([["k", { budget: second }]]), editedMs)
+				.get("k") ?? { sinceMs: 0, untilMs: 0 };
+			t.equal(sinceMs, windowOf(second.per, second.timezone, editedMs).startMs);
+			t.equal(untilMs, editedMs);
+			t.equal(questions, 2);
+			across.settle(cost, editedMs + 1);
+			t.match(budgets.decide("k", second, editedMs + 2), {
+				isBlind: true,
+				standing: { used: { requests: 1 } },
+			});
+			budgets.restore("k", { sinceMs, untilMs }, cost, editedMs + 3);
+			t.match(budgets.decide("k", second, editedMs + 4), {
+				isBlind: false,
+				standing: { used: { requests: 2 } },
+			});
+		},
+	);

@@ -188,3 +188,26 @@ t.test("what answers in the ledger's place changes nothing", async (t) => {
 	await eventually(async () => client.counts.waiting === 0);
 	t.equal(await requestsIn(place), 1);
 });
+
+t.test(
+	"it says whether all from before a moment is in the ledger",
+	async (t) => {
+		const place = await ledgerPlace(t);
+		const { client } = startClient(t, place);
+		// Neither the client nor what it waits for keeps a process alive.
+		const alive = setInterval(() => {}, 60_000);
+		t.teardown(() => clearInterval(alive));
+		t.equal(await client.delivered(1_000, 60_000), true, "there is nothing");
+		client.record(recordOf({ time: 1_000 }));
+		t.equal(
+			await client.delivered(1_000, 60_000),
+			true,
+			"it is not from before",
+		);
+		t.equal(await client.delivered(1_001, 1), false, "no ledger has it");
+		const delivered = client.delivered(1_001, 60_000);
+		await spawnLedger(t, place);
+		t.equal(await delivered, true);
+		t.equal(client.counts.waiting, 0);
+	},
+);
