@@ -39,8 +39,8 @@ export type Answer =
 	| { readonly done: number }
 	| { readonly failed: number; readonly why: string }
 	| { readonly rows: readonly UsageRow[] }
-	/** That alarm was sent, or given up, or nobody wants it. */
-	| { readonly seen: number }
+	/** That alarm was sent, or given up (which an older ledger does not say), or nobody wants it. */
+	| { readonly seen: number; readonly isGivenUp?: true }
 	| { readonly trials: readonly Trial[] }
 	| { readonly error: string };
 

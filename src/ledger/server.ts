@@ -179,7 +179,10 @@ function alarmAnswer(
 	const { number } = Object(alarm) as { number?: unknown };
 	if (read === undefined || !Number.isSafeInteger(number))
 		return { error: "this is not an alarm" };
-	return alarms.take(read).then(() => ({ seen: Number(number) }));
+	return alarms.take(read).then((isTold) => ({
+		seen: Number(number),
+		...(!isTold && { isGivenUp: true as const }),
+	}));
 }
 
 async function answerTo(asked: Asked | undefined, book: Book): Promise<Answer> {

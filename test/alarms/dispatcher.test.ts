@@ -343,6 +343,35 @@ t.test(
 	},
 );
 
+t.test(
+	"what was given up is news again a minute after it was raised",
+	async (t) => {
+		const outbox = new AlarmOutbox();
+		const text = "x".repeat(10_000);
+		const add = (nowMs: number) =>
+			outbox.add({ subject: "canary", text }, nowMs);
+		t.match(add(0), { number: 1 });
+		outbox.done(1, true);
+		t.equal(
+			add(59_999),
+			undefined,
+			"or a receiver that says no is asked at will",
+		);
+		t.match(add(60_000), { number: 2 });
+		outbox.done(2);
+		t.equal(add(60_000 + hourMs - 1), undefined);
+	},
+);
+
+t.test("it is known whether an alarm was given up", async (t) => {
+	const receiver = await startReceiver(t);
+	receiver.behave({ status: 403 }, { status: 200 });
+	const { alarms } = dispatch(t, receiver);
+	t.equal(await alarms.take({ subject: "canary", text: "a" }), false);
+	t.equal(await alarms.take({ subject: "canary", text: "a" }), true);
+	t.equal(await alarms.take({ subject: "lockout", text: "unwanted" }), true);
+});
+
 t.test("alarms of one subject take no other's place", async (t) => {
 	const outbox = new AlarmOutbox();
 	const add = (subject: AlarmSubject, text: string) =>

@@ -23,7 +23,7 @@ interface Held {
 	readonly texts: Set<string>;
 	/** Texts for which there was no room. */
 	more: number;
-	readonly done: (() => void)[];
+	readonly done: ((isTold: boolean) => void)[];
 	/** It is on its way, or waits for its time. */
 	isBusy: boolean;
 }
@@ -63,18 +63,18 @@ export class AlarmDispatcher {
 	 * Takes an alarm. It is told of now, or with others of its topic an hour
 	 * after the last that was.
 	 *
-	 * @returns once it was sent, or given up, or it is known that nobody wants it
+	 * @returns `false` where it was given up; `true` once it was sent, or where nobody wants it
 	 */
-	take({ text, ...about }: Alarm): Promise<void> {
+	take({ text, ...about }: Alarm): Promise<boolean> {
 		if (!this.#targets.some(({ on }) => on.has(about.subject)))
-			return Promise.resolve();
+			return Promise.resolve(true);
 		const held = this.#heldOf(about);
 		if (held.texts.has(text) || held.texts.size < maxTexts)
 			held.texts.add(text);
 		else held.more += 1;
-		const { promise, resolve } = Promise.withResolvers<void>();
+		const { promise, resolve } = Promise.withResolvers<boolean>();
 		if (held.done.length < maxWaiting) held.done.push(resolve);
-		else resolve();
+		else resolve(true);
 		if (!held.isBusy) this.#tellInTime(held);
 		return promise;
 	}
@@ -155,13 +155,13 @@ export class AlarmDispatcher {
 		// What comes from now on is the next message.
 		const next = this.#heldOf(about);
 		next.isBusy = true;
-		await Promise.all(
+		const arrived = await Promise.all(
 			this.#targets
 				.filter(({ on }) => on.has(subject))
 				.map((target) => this.#send(target, message, topic)),
 		);
 		if (this.#isClosed) return;
-		for (const resolve of done) resolve();
+		for (const resolve of done) resolve(arrived.includes(true));
 		next.isBusy = false;
 		if (next.texts.size > 0) this.#tellInTime(next);
 	}
@@ -171,11 +171,11 @@ export class AlarmDispatcher {
 		target: AlarmTarget,
 		message: Message,
 		topic: string,
-	): Promise<void> {
+	): Promise<boolean> {
 		let result: PostResult = { kind: "failed", why: "" };
 		for (const delayMs of [0, ...retriesMs]) {
 			if (delayMs > 0) await this.#wait(delayMs);
-			if (this.#isClosed) return;
+			if (this.#isClosed) return false;
 			result = await this.#post(target, message);
 			if (result.kind !== "failed") break;
 		}
@@ -184,12 +184,13 @@ export class AlarmDispatcher {
 		if (result.kind === "arrived") {
 			this.#book.setToldAtMs(topic, this.#clock.now());
 			this.#log.info({ event: "alarm_sent", ...facts }, "an alarm was sent");
-			return;
+			return true;
 		}
 		this.#log.error(
 			{ event: "alarm_undelivered", ...facts, why: result.why },
 			"an alarm did not arrive, and is given up",
 		);
+		return false;
 	}
 
 	/** Never rejects. */

@@ -4,6 +4,8 @@ import { type Alarm, maxTextLength, topicOf } from "./alarm.ts";
 const maxWaiting = 10;
 /** The same again within so long is not new. */
 const quietMs = 3_600_000;
+/** Nor is what was given up, within so long: who causes it would have a receiver that says no asked at will. */
+const givenUpQuietMs = 60_000;
 /** So many are known not to be news; beyond that the oldest is. */
 const maxKnown = 256;
 
@@ -27,7 +29,8 @@ interface Line {
  */
 export class AlarmOutbox {
 	readonly #waiting = new Map<number, Numbered>();
-	readonly #toldAtMs = new Map<string, number>();
+	/** From when on each, by `idOf`, is new again. */
+	readonly #newAtMs = new Map<string, number>();
 	readonly #lines = new Map<string, Line>();
 	#numbers = 0;
 	#dropped = 0;
@@ -47,31 +50,30 @@ export class AlarmOutbox {
 	 * @returns it with its number, or `undefined` if it is not new, or room is lacking
 	 */
 	add(alarm: Alarm, nowMs: number): Numbered | undefined {
-		const topic = topicOf(alarm);
-		const id = `${topic} ${alarm.text}`;
-		const toldAtMs = this.#toldAtMs.get(id);
-		if (toldAtMs !== undefined && nowMs - toldAtMs < quietMs) return undefined;
-		const line = this.#lineOf(topic);
+		const id = idOf(alarm);
+		if (nowMs < (this.#newAtMs.get(id) ?? nowMs)) return undefined;
+		const line = this.#lineOf(topicOf(alarm));
 		if (line.waiting >= maxWaiting) {
 			this.#dropped += 1;
 			line.untold += 1;
 			return undefined;
 		}
-		this.#toldAtMs.delete(id);
-		for (const oldest of this.#toldAtMs.keys()) {
-			if (this.#toldAtMs.size < maxKnown) break;
-			this.#toldAtMs.delete(oldest);
+		this.#newAtMs.delete(id);
+		for (const oldest of this.#newAtMs.keys()) {
+			if (this.#newAtMs.size < maxKnown) break;
+			this.#newAtMs.delete(oldest);
 		}
-		this.#toldAtMs.set(id, nowMs);
+		this.#newAtMs.set(id, nowMs + quietMs);
 		return this.#put(line, alarm);
 	}
 
 	/**
 	 * A ledger has seen to it: it was sent, or nobody could be reached.
 	 *
+	 * @param isGivenUp nobody could, so that the same is news again
 	 * @returns an alarm that tells how many were dropped, if any were, now that there is room for it
 	 */
-	done(number: number): Numbered | undefined {
+	done(number: number, isGivenUp = false): Numbered | undefined {
 		const alarm = this.#waiting.get(number);
 		if (alarm === undefined) return undefined;
 		const topic = topicOf(alarm);
@@ -79,6 +81,10 @@ export class AlarmOutbox {
 		this.#waiting.delete(number);
 		line.waiting -= 1;
 		if (line.sum === number) line.sum = undefined;
+		const id = idOf(alarm);
+		const newAtMs = this.#newAtMs.get(id);
+		if (isGivenUp && newAtMs !== undefined)
+			this.#newAtMs.set(id, newAtMs - quietMs + givenUpQuietMs);
 		if (line.untold === 0 || line.sum !== undefined) {
 			// Of hosts that are gone nothing stays.
 			if (line.waiting === 0) this.#lines.delete(topic);
@@ -109,4 +115,9 @@ export class AlarmOutbox {
 		line.waiting += 1;
 		return numbered;
 	}
+}
+
+/** Names what it says, as far as it is sent. */
+function idOf(alarm: Alarm): string {
+	return `${topicOf(alarm)} ${alarm.text.slice(0, maxTextLength)}`;
 }

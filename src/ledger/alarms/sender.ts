@@ -75,7 +75,7 @@ export class AlarmSender {
 			return;
 		}
 		this.#retryMs = firstRetryMs;
-		const sum = this.#outbox.done(answer.seen);
+		const sum = this.#outbox.done(answer.seen, answer.isGivenUp === true);
 		if (sum !== undefined) this.#send(sum);
 	}
 }

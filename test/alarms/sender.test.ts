@@ -10,7 +10,7 @@ import {
 	recordOf,
 	spawnLedger,
 } from "../support/ledger.ts";
-import { startReceiver } from "../support/receiver.ts";
+import { type Receiver, startReceiver } from "../support/receiver.ts";
 
 interface Teardown {
 	teardown(action: () => unknown): unknown;
@@ -25,15 +25,19 @@ function startClient(t: Teardown, { socket }: LedgerPlace) {
 	return { client, isAway };
 }
 
-t.test("an alarm leaves while the ledger's disk is full", async (t) => {
-	const receiver = await startReceiver(t);
-	const place = await ledgerPlace(t);
-	const { log } = collectedLog();
+/** A ledger that tells of canaries. */
+async function startLedger(
+	t: Teardown,
+	place: LedgerPlace,
+	receiver: Receiver,
+	maxPages?: number,
+) {
+	const { log, lines } = collectedLog();
 	const ledger = await openLedger(
 		{
 			...place,
 			retentionMs: 90 * 86_400_000,
-			maxPages: 24,
+			...(maxPages !== undefined && { maxPages }),
 			alarms: [
 				{
 					name: "ntfy at here",
@@ -46,6 +50,13 @@ t.test("an alarm leaves while the ledger's disk is full", async (t) => {
 		log,
 	);
 	t.teardown(() => ledger.close());
+	return lines;
+}
+
+t.test("an alarm leaves while the ledger's disk is full", async (t) => {
+	const receiver = await startReceiver(t);
+	const place = await ledgerPlace(t);
+	await startLedger(t, place, receiver, 24);
 	const { client, isAway } = startClient(t, place);
 	for (let n = 0; n < 4_000; n += 1)
 		client.record(recordOf({ user: `key:${n}` }));
@@ -76,3 +87,32 @@ t.test("an alarm leaves while the ledger's database is away", async (t) => {
 	t.match(receiver.received, [{ body: { message: "bait was used" } }]);
 	t.match(client.counts, { waiting: 1, isConnected: false });
 });
+
+t.test(
+	"an alarm that was given up is told when it is raised again",
+	async (t) => {
+		const receiver = await startReceiver(t);
+		receiver.behave({ status: 403 }, { status: 200 });
+		const place = await ledgerPlace(t);
+		const lines = await startLedger(t, place, receiver);
+		const { client } = startClient(t, place);
+		const raise = () =>
+			client.alarm({ subject: "canary", text: "bait was used" });
+		raise();
+		await eventually(() =>
+			lines.some(({ event }) => event === "alarm_undelivered"),
+		);
+		const now = performance.now.bind(performance);
+		t.teardown(() => {
+			performance.now = now;
+		});
+		performance.now = () => now() + 60_000;
+		// The gate hears of it a moment later than the log.
+		await eventually(() => {
+			raise();
+			return receiver.received.length > 1;
+		});
+		await eventually(() => lines.some(({ event }) => event === "alarm_sent"));
+		t.equal(receiver.received.length, 2);
+	},
+);
