@@ -24,6 +24,9 @@ export class HostPool implements HostsOwner {
 	readonly #raise: Raise;
 	readonly #common: CommonQueue;
 	readonly #queues = new Map<Host, FairQueue>();
+	/** Of hosts that a reload has taken out, while something waits there that no other can have yet. */
+	readonly #leaving = new Map<Host, FairQueue>();
+	readonly #queueSettings: Rules["settings"]["queue"];
 
 	/** @param before the hosts until now; those that are still there stay what they are */
 	constructor(
@@ -45,6 +48,7 @@ export class HostPool implements HostsOwner {
 			before?.hosts,
 		);
 		const { queue } = settings;
+		this.#queueSettings = queue;
 		for (const host of this.hosts.all) {
 			const kept = before === undefined ? undefined : before.#queues.get(host);
 			if (before !== undefined) before.#queues.delete(host);
@@ -67,7 +71,11 @@ export class HostPool implements HostsOwner {
 	}
 
 	get queues(): Iterable<FairQueue> {
-		return this.#queues.values();
+		return this.#entries.map(([, queue]) => queue);
+	}
+
+	get #entries(): [Host, FairQueue][] {
+		return [...this.#queues, ...this.#leaving];
 	}
 
 	/** Counts what other gates serve, and tells them of what is served here. */
@@ -80,13 +88,14 @@ export class HostPool implements HostsOwner {
 	get waiting(): number {
 		let count = 0;
 		for (const queue of this.#queues.values()) count += queue.waiting;
+		for (const queue of this.#leaving.values()) count += queue.waiting;
 		return count;
 	}
 
 	/** What waits, on all hosts together; `undefined` if nothing has to. */
 	stats(): QueueStats | undefined {
 		return addUp(
-			[...this.#queues].map(([{ name }, queue]) => {
+			this.#entries.map(([{ name }, queue]) => {
 				const stats = queue.stats();
 				const models = stats.models.map((model) => ({ ...model, host: name }));
 				return { ...stats, models };
@@ -149,25 +158,48 @@ export class HostPool implements HostsOwner {
 		this.hosts.sweep(nowMs);
 		for (const host of this.hosts.all) this.#tellOf(host, nowMs);
 		for (const queue of this.#queues.values()) queue.sweep(nowMs);
+		for (const [host, queue] of this.#leaving) {
+			this.#moveWaiting(host);
+			queue.sweep(nowMs);
+			if (queue.waiting > 0) continue;
+			this.#leaving.delete(host);
+			queue.open();
+		}
 	}
 
-	/** Another pool, or one Ollama, has taken its place: what waits for a host that is gone goes on elsewhere. */
-	replaced(isAll: boolean): void {
-		for (const [host, queue] of this.#queues) {
+	/**
+	 * Another pool has taken its place, or one Ollama: what waits for a host that is
+	 * gone goes on elsewhere, and where it cannot, it keeps its turn.
+	 */
+	replaced(next: HostPool | undefined): void {
+		for (const [host, queue] of this.#entries) {
 			// What runs there goes on.
-			for (const relay of this.#relays)
-				if (relay.errand.host === host && relay.errand.isWaiting)
-					relay.errand.moveOn();
-			queue.open();
+			this.#moveWaiting(host);
+			if (
+				next === undefined ||
+				next.#queueSettings.mode === "off" ||
+				queue.waiting === 0
+			) {
+				queue.open();
+				continue;
+			}
+			queue.use(next.#queueSettings);
+			next.#leaving.set(host, queue);
 		}
 		for (const relay of this.#relays)
 			if (relay.errand.isMisplaced) relay.errand.moveOn();
-		if (isAll) this.hosts.retire();
+		if (next === undefined) this.hosts.retire();
+	}
+
+	#moveWaiting(host: Host): void {
+		for (const relay of this.#relays)
+			if (relay.errand.host === host && relay.errand.isWaiting)
+				relay.errand.moveOn();
 	}
 
 	/** At the end: whatever waits goes. */
 	close(): void {
-		for (const queue of this.#queues.values()) queue.open();
+		for (const [, queue] of this.#entries) queue.open();
 		this.hosts.destroy();
 	}
 }

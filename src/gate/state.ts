@@ -147,7 +147,7 @@ export class GateState {
 		} else this.#queue?.use(queue);
 		const pool = this.#pool;
 		this.#pool = this.#openPool(pool);
-		pool?.replaced(this.#pool === undefined);
+		pool?.replaced(this.#pool);
 	}
 
 	/** At the end: whatever waits goes, and all connections end. */

@@ -16,7 +16,8 @@ interface Teardown {
 async function startHeld(t: Teardown) {
 	const held: (() => void)[] = [];
 	let most = 0;
-	let isMute = false;
+	let muted: Promise<void> | undefined;
+	let unmute = () => {};
 	const { url, prompts } = await startPlainHost(
 		t,
 		["m:1"],
@@ -26,7 +27,7 @@ async function startHeld(t: Teardown) {
 			});
 			return { body: { done: true } };
 		},
-		() => (isMute ? new Promise(() => {}) : undefined),
+		() => muted,
 	);
 	return {
 		url,
@@ -35,7 +36,13 @@ async function startHeld(t: Teardown) {
 			return most;
 		},
 		mute() {
-			isMute = true;
+			muted = new Promise((resolve) => {
+				unmute = resolve;
+			});
+		},
+		unmute() {
+			muted = undefined;
+			unmute();
 		},
 		/** Answers the prompt that is there, once one is. */
 		async answer() {
@@ -124,3 +131,45 @@ t.test(
 		t.equal(a.prompts.length, 1);
 	},
 );
+
+for (const speaks of [true, false])
+	t.test(
+		`what waits for a host that a reload has moved ${speaks ? "goes to the new place once that has said what it has" : "keeps its turn while the new place says nothing"}`,
+		async (t) => {
+			const a = await startHeld(t);
+			const b = await startHeld(t);
+			b.mute();
+			const queue = { mode: "fair", parallel: 1 };
+			const host = { name: "a", keyFile: "k" };
+			const gate = await startWithHosts(t, [{ ...host, url: a.url }], {
+				config: { queue },
+				files: { k: `${keys.own}\n` },
+			});
+			const asked = [send(gate, { body })];
+			await eventually(() => a.prompts.length === 1);
+			const waiting = async () =>
+				(await statusOf(gate)).queue?.waiting.normal ?? 0;
+			for (let count = 1; count <= 2; count += 1) {
+				asked.push(send(gate, { body }));
+				await eventually(async () => (await waiting()) === count);
+			}
+			await gate.writeConfig({ upstreams: [{ ...host, url: b.url }], queue });
+			t.match(await gate.daemon.reload(), { ok: true });
+			t.equal(await waiting(), 2);
+			if (speaks) {
+				b.unmute();
+				await b.answer();
+				await b.answer();
+			} else {
+				await a.answer();
+				await a.answer();
+			}
+			await a.answer();
+			for (const reply of asked) t.equal((await reply).status, 200);
+			t.strictSame(
+				[a.prompts.length, b.prompts.length],
+				speaks ? [1, 2] : [3, 0],
+			);
+			t.equal(a.most, 1);
+		},
+	);
