@@ -1,6 +1,9 @@
+import type { Socket } from "node:net";
 import t from "tap";
 import type { HostSettings } from "../../src/config/upstreams.ts";
 import { Hosts, type HostsOwner } from "../../src/upstream/hosts/hosts.ts";
+import { eventually } from "../support/gate.ts";
+import { startRawServer } from "../support/rawServer.ts";
 
 const limits = {
 	target: { kind: "tcp", host: "127.0.0.1", port: 9 } as const,
@@ -34,3 +37,31 @@ t.test("a host that a reload has kept tells its new owner", async (t) => {
 	host?.note({ kind: "nonsense", why: "no version" });
 	t.strictSame(told, ["new"]);
 });
+
+t.test(
+	"what a host says to a key that a reload has replaced does not count",
+	async (t) => {
+		const asked: { readonly socket: Socket; readonly head: string }[] = [];
+		const { port } = await startRawServer(t, (socket) => {
+			socket.on("data", (piece) => {
+				asked.push({ socket, head: piece.toString("latin1") });
+			});
+		});
+		const owner: HostsOwner = { changed: () => {}, isHeard: () => false };
+		const own: HostSettings = {
+			...entry,
+			target: { kind: "tcp", host: "127.0.0.1", port },
+			keyFile: "/k",
+		};
+		const keyed = (key: string) => new Map([["a", key]]);
+		const first = new Hosts([own], limits, keyed("former"), owner);
+		await eventually(() => asked.length === 1);
+		const next = new Hosts([own], limits, keyed("new"), owner, first);
+		t.teardown(() => next.destroy());
+		t.equal(next.all[0], first.all[0]);
+		asked[0]?.socket.write("HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n");
+		await eventually(() => asked.length === 2);
+		t.match(asked[1]?.head, /bearer new/i);
+		t.equal(next.all[0]?.health.state, "suspect");
+	},
+);
