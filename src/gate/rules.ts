@@ -6,6 +6,7 @@ import { type KeyEntry, loadKeys } from "../keys/keyFile.ts";
 import { Keyring } from "../keys/keyring.ts";
 import { openWebUiToken } from "../keys/people.ts";
 import { loadPeopleSecret } from "../keys/peopleSecret.ts";
+import { dayMs } from "../ledger/store.ts";
 import type { Certificate } from "../tls/certificate.ts";
 import { loadPair, namesFor, noNames } from "../tls/files.ts";
 import { loadStateAccess, type StateAccess } from "../valkey/access.ts";
@@ -79,15 +80,45 @@ export async function withKeysAnew({
 				message: `is "off", and the key "${bound.name}" is bound to devices; set "log" or "require"`,
 			},
 		]);
+	const keyring = await Keyring.gather(keys, groups);
+	refuseShortRetention(settings, keyring);
 	return {
 		settings,
 		hostKeys,
 		certificate,
-		keyring: await Keyring.gather(keys, groups),
+		keyring,
 		stateAccess: await loadStateAccess(settings.state),
 		tokenJudges: await openTokenJudges(keys, path.dirname(settings.keysFile)),
 	};
 }
+
+/**
+ * What is older than the ledger's records is told by whole days of UTC: the first
+ * day, week or month of another zone would have hours of the one before in it.
+ *
+ * @throws {BadFileError} if a budget's time is longer than records are kept
+ */
+function refuseShortRetention(
+	{ configFile, ledger }: Settings,
+	keyring: Keyring,
+): void {
+	if (ledger === undefined) return;
+	for (const { account, group, budget } of keyring.budgets.values()) {
+		const { per, timezone } = budget;
+		const days = longestDays[per];
+		if (timezone === "UTC" || ledger.retentionMs >= days * dayMs) continue;
+		const whose = group === undefined ? `key "${account}"` : `group "${group}"`;
+		throw new BadFileError(configFile, [
+			{
+				path: "ledger.retention",
+				message: `is too short for the ${per} in ${timezone} that the budget of the ${whose} counts; set at least "${days}d", or have the budget count in UTC`,
+			},
+		]);
+	}
+}
+
+/** In whole days: clocks may be put back in it. */
+const longestDays = { day: 2, week: 8, month: 32 } as const;
 
 /** @throws {BadFileError} if a secret cannot be had, or is too weak */
 async function openTokenJudges(

@@ -332,6 +332,41 @@ t.test(
 	},
 );
 
+t.test(
+	"a ledger that forgets within a budget's time of another zone than UTC is refused",
+	async (t) => {
+		const zoned = { requests: 3, timezone: "Europe/Berlin" };
+		const gate = await startGate(t, { keys: [user] });
+		const reload = async (
+			retention: string,
+			budget: NonNullable<KeyEntry["budget"]>,
+		) => {
+			await gate.writeConfig({ ledger: { retention } });
+			await gate.writeKeys(withBudget(budget));
+			return gate.daemon.reload();
+		};
+		for (const [per, short, enough] of [
+			["day", "1d", "2d"],
+			["week", "7d", "8d"],
+			["month", "31d", "32d"],
+		] as const) {
+			t.match(await reload(short, { ...zoned, per }), {
+				ok: false,
+				mistakes: [
+					{
+						path: "ledger.retention",
+						message: new RegExp(
+							`${per} in Europe/Berlin .*"user".*"${enough}"`,
+						),
+					},
+				],
+			});
+			t.match(await reload(enough, { ...zoned, per }), { ok: true });
+			t.match(await reload(short, { requests: 3, per }), { ok: true });
+		}
+	},
+);
+
 t.test("a budget that cannot be meant is refused with its line", async (t) => {
 	const mistakesOf = (budget: string) => {
 		try {
