@@ -21,7 +21,7 @@ import { adminRoutes, metricsRoutes } from "./adminRoutes.ts";
 import { restoreBudgets } from "./budgetRestore.ts";
 import { localSource } from "./connection.ts";
 import { createGate, type Gate } from "./gate.ts";
-import { warnOfExpiry, watchExpiry } from "./keyExpiry.ts";
+import { ExpiryWatch } from "./keyExpiry.ts";
 import { Reloader, type ReloadResult } from "./reload.ts";
 import type { Rules } from "./rules.ts";
 import { takeOver } from "./takeOver.ts";
@@ -82,6 +82,7 @@ export async function startDaemon(
 		if (isStarted) notifySystemd(`STATUS=${describe(listener)}`);
 	});
 	warnOfNoKey(rules, log);
+	const expiry = new ExpiryWatch(log, raise);
 	const reloader = new Reloader(
 		rules,
 		startedAt,
@@ -90,7 +91,7 @@ export async function startDaemon(
 			gate.replaceRules(next);
 			takeOver(next.settings, previous.settings, listener, log);
 			followTls(keeper, next, previous);
-			warnOfExpiry(next, log, raise);
+			expiry.look(next);
 			void warnOfUselessLogins(next.settings, log);
 			budgets.look();
 		},
@@ -98,7 +99,7 @@ export async function startDaemon(
 	);
 	rulesNow = () => reloader.rules;
 	void warnOfUselessLogins(rules.settings, log);
-	const stopWatch = watchExpiry(reloader, log, raise);
+	const stopWatch = expiry.start(rulesNow);
 
 	const daemon = {
 		startedAt,
