@@ -274,6 +274,8 @@ export class Budgets {
 	#roll(account: Account, nowMs: number): void {
 		const { window, budget } = account;
 		if (nowMs < window.endMs && nowMs >= window.startMs) return;
+		// The clock was put back: what was used in that window is not here any more.
+		if (nowMs < window.startMs) account.countsFromMs = nowMs;
 		account.window = windowOf(budget.per, budget.timezone, nowMs);
 		Object.assign(account.used, nothing());
 		account.restored = nothing();

@@ -284,3 +284,34 @@ for (const [what, edited] of [
 			});
 		},
 	);
+
+t.test(
+	"a clock that is put back into an earlier window has the ledger asked of it",
+	async (t) => {
+		const budgets = new Budgets();
+		const budget = daily({ requests: 1 });
+		const midnightMs = at("2030-05-16T00:00:00Z");
+		const cost = { gpuMs: 0, tokens: 0, requests: 1 };
+		budgets.decide("k", budget, at("2030-05-10T10:00:00Z"));
+		const spend = (nowMs: number) =>
+			budgets.reserve("k", budget, nowMs).settle(cost, nowMs);
+		spend(midnightMs - 1_000);
+		t.equal(budgets.decide("k", budget, midnightMs - 500).kind, "exhausted");
+		t.equal(budgets.decide("k", budget, midnightMs).kind, "granted");
+		let questions = 0;
+		budgets.onUnknown = () => {
+			questions += 1;
+		};
+		const backMs = midnightMs - 100;
+		t.equal(budgets.decide("k", budget, backMs).isBlind, true);
+		t.equal(questions, 1);
+		const wanted = budgets.unrestored(new Map([["k", { budget }]]), backMs);
+		const span = { sinceMs: midnightMs - 86_400_000, untilMs: backMs };
+		t.strictSame(wanted, new Map([["k", span]]));
+		budgets.restore("k", span, cost, backMs);
+		t.match(budgets.decide("k", budget, backMs), {
+			kind: "exhausted",
+			isBlind: false,
+		});
+	},
+);

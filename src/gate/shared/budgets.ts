@@ -107,8 +107,8 @@ export class SharedBudgets {
 	async #writeNow(): Promise<void> {
 		const keys = [...this.#changed];
 		this.#changed.clear();
-		const nowMs = Date.now();
 		for (let from = 0; from < keys.length; from += maxAtOnce) {
+			const nowMs = Date.now();
 			const some = keys.slice(from, from + maxAtOnce);
 			const entries = some.flatMap((key) => {
 				const own = this.#budgets.own(key, nowMs);
