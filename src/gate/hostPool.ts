@@ -87,8 +87,7 @@ export class HostPool implements HostsOwner {
 	/** Requests that wait for their turn. */
 	get waiting(): number {
 		let count = 0;
-		for (const queue of this.#queues.values()) count += queue.waiting;
-		for (const queue of this.#leaving.values()) count += queue.waiting;
+		for (const queue of this.queues) count += queue.waiting;
 		return count;
 	}
 
@@ -199,7 +198,7 @@ export class HostPool implements HostsOwner {
 
 	/** At the end: whatever waits goes. */
 	close(): void {
-		for (const [, queue] of this.#entries) queue.open();
+		for (const queue of this.queues) queue.open();
 		this.hosts.destroy();
 	}
 }

@@ -5,11 +5,12 @@ import {
 	maxAnswerLength,
 	onLines,
 	type Question,
+	readAnswer,
+	strange,
 } from "./protocol.ts";
 import { amountNames } from "./record.ts";
 import { dimensions, type UsageQuery, type UsageRow } from "./store.ts";
 
-const strange = "what answers is not a ledger";
 /** A ledger that is asked for much says nothing else meanwhile. */
 const answerMs = 60_000;
 
@@ -88,12 +89,4 @@ function ask<T>(
 		});
 		socket.write(`${JSON.stringify(question)}\n`);
 	});
-}
-
-function readAnswer(line: string): Answer {
-	try {
-		return Object(JSON.parse(line)) as Answer;
-	} catch {
-		return { error: strange };
-	}
 }

@@ -5,10 +5,12 @@ import { Aggregates } from "./aggregate.ts";
 import type { Alarm } from "./alarms/alarm.ts";
 import { AlarmSender } from "./alarms/sender.ts";
 import {
-	type Answer,
+	firstRetryMs,
 	maxAnswerLength,
 	maxBatchRecords,
+	maxRetryMs,
 	onLines,
+	readAnswer,
 } from "./protocol.ts";
 import type { UsageRecord } from "./record.ts";
 
@@ -19,9 +21,6 @@ const maxInFlight = 8;
 /** So many records wait for a ledger; then the oldest are put together. */
 const maxWaiting = 20_000;
 const maxAggregates = 5_000;
-/** How long after a connection has failed the next is tried: at first, and at most. */
-const firstRetryMs = 200;
-const maxRetryMs = 2_000;
 /** How long a ledger may take to answer. It does nothing else while it sums up. */
 const answerMs = 60_000;
 /** What is lost is told of once in so long. */
@@ -253,13 +252,7 @@ export class LedgerClient {
 	/** Takes an answer. @returns what is wrong, where it is not as it should be */
 	#take(line: string): string | undefined {
 		const socket = this.#socket;
-		let answer: Answer;
-		try {
-			answer = Object(JSON.parse(line)) as Answer;
-		} catch {
-			socket?.destroy();
-			return "what answers is not a ledger";
-		}
+		const answer = readAnswer(line);
 		if ("last" in answer) this.#begin(answer.last);
 		else if ("done" in answer) this.#finish(answer.done);
 		else if ("failed" in answer || "error" in answer) {

@@ -51,6 +51,22 @@ export const maxQuestionLength = 4 * 2 ** 20;
 /** The longest line that a ledger writes. */
 export const maxAnswerLength = 64 * 2 ** 20;
 
+/** How long after a gate's connection has ended it tries the next: at first, and at most. */
+export const firstRetryMs = 200;
+export const maxRetryMs = 2_000;
+
+/** What is said of an answer that is none. */
+export const strange = "what answers is not a ledger";
+
+/** Reads a ledger's line; the error `strange` for what is not JSON. */
+export function readAnswer(line: string): Answer {
+	try {
+		return Object(JSON.parse(line)) as Answer;
+	} catch {
+		return { error: strange };
+	}
+}
+
 /**
  * Hands on a socket's lines, whole ones alone.
  *

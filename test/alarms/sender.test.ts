@@ -1,6 +1,5 @@
 import { chmod, writeFile } from "node:fs/promises";
 import t from "tap";
-import { LedgerClient } from "../../src/ledger/client.ts";
 import { openLedger } from "../../src/ledger/server.ts";
 import { eventually } from "../support/gate.ts";
 import {
@@ -9,6 +8,7 @@ import {
 	ledgerPlace,
 	recordOf,
 	spawnLedger,
+	startLedgerClient,
 } from "../support/ledger.ts";
 import { type Receiver, startReceiver } from "../support/receiver.ts";
 
@@ -16,10 +16,8 @@ interface Teardown {
 	teardown(action: () => unknown): unknown;
 }
 
-function startClient(t: Teardown, { socket }: LedgerPlace) {
-	const { log, lines } = collectedLog();
-	const client = new LedgerClient(socket, log);
-	t.teardown(() => client.close(0));
+function startClient(t: Teardown, place: LedgerPlace) {
+	const { client, lines } = startLedgerClient(t, place);
 	const isAway = () =>
 		eventually(() => lines.some(({ event }) => event === "ledger_away"));
 	return { client, isAway };

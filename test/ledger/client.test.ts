@@ -1,37 +1,25 @@
 import { createServer } from "node:net";
 import path from "node:path";
 import t from "tap";
-import { LedgerClient } from "../../src/ledger/client.ts";
 import { openLedger } from "../../src/ledger/server.ts";
 import { eventually, type LogLine } from "../support/gate.ts";
 import {
 	collectedLog,
 	killLedger,
-	type LedgerPlace,
 	ledgerPlace,
 	recordOf,
 	requestsIn,
 	spawnLedger,
+	startLedgerClient,
 	sumsOf,
 } from "../support/ledger.ts";
 import { tinyDisk } from "../support/tinyDisk.ts";
-
-interface Teardown {
-	teardown(action: () => unknown): unknown;
-}
-
-function startClient(t: Teardown, { socket }: LedgerPlace) {
-	const { log, lines } = collectedLog();
-	const client = new LedgerClient(socket, log);
-	t.teardown(() => client.close(0));
-	return { client, lines };
-}
 
 t.test(
 	"kill -9 of the ledger, again and again, loses nothing and counts nothing twice",
 	async (t) => {
 		const place = await ledgerPlace(t);
-		const { client } = startClient(t, place);
+		const { client } = startLedgerClient(t, place);
 		let sent = 0;
 		const send = (count: number) => {
 			for (let n = 0; n < count; n += 1) {
@@ -61,7 +49,7 @@ t.test(
 	"while no ledger is there, memory is bounded, and what it costs is told",
 	async (t) => {
 		const place = await ledgerPlace(t);
-		const { client, lines } = startClient(t, place);
+		const { client, lines } = startLedgerClient(t, place);
 		const time = Date.now();
 		for (let n = 0; n < 30_000; n += 1)
 			client.record(recordOf({ time, user: `key:${n % 3}` }));
@@ -97,7 +85,7 @@ t.test(
 			{ ...place, retentionMs, maxPages: 24 },
 			full.log,
 		);
-		const { client, lines } = startClient(t, place);
+		const { client, lines } = startLedgerClient(t, place);
 		for (let n = 0; n < 4_000; n += 1)
 			client.record(recordOf({ user: `key:${n}` }));
 		await eventually(() => lines.some(({ event }) => event === "ledger_away"));
@@ -128,7 +116,7 @@ t.test(
 			file: path.join(disk.folder, "ledger.sqlite"),
 		});
 		const ledger = await spawnLedger(t, place);
-		const { client, lines } = startClient(t, place);
+		const { client, lines } = startLedgerClient(t, place);
 		for (let n = 0; n < 8_000; n += 1)
 			client.record(recordOf({ user: `key:${n}` }));
 		const says = (log: readonly LogLine[], event: string) =>
@@ -154,7 +142,7 @@ t.test(
 t.test("a gate that ends hands over what is left", async (t) => {
 	const place = await ledgerPlace(t);
 	await spawnLedger(t, place);
-	const { client } = startClient(t, place);
+	const { client } = startLedgerClient(t, place);
 	await eventually(() => client.counts.isConnected);
 	for (let n = 0; n < 3_000; n += 1) client.record(recordOf());
 	await client.close(60_000);
@@ -163,7 +151,7 @@ t.test("a gate that ends hands over what is left", async (t) => {
 
 t.test("a gate that ends without a ledger says what it loses", async (t) => {
 	const place = await ledgerPlace(t);
-	const { client, lines } = startClient(t, place);
+	const { client, lines } = startLedgerClient(t, place);
 	client.record(recordOf({ requests: 7 }));
 	await client.close(1);
 	t.match(lines.at(-1), { event: "usage_lost", requests: 7 });
@@ -179,7 +167,7 @@ t.test("what answers in the ledger's place changes nothing", async (t) => {
 		socket.end(`${answers[asked++ % answers.length]}\n`);
 	});
 	await new Promise<void>((resolve) => server.listen(place.socket, resolve));
-	const { client } = startClient(t, place);
+	const { client } = startLedgerClient(t, place);
 	client.record(recordOf());
 	await eventually(() => asked >= answers.length);
 	t.match(client.counts, { waiting: 1, written: 0 });
@@ -193,7 +181,7 @@ t.test(
 	"it says whether all from before a moment is in the ledger",
 	async (t) => {
 		const place = await ledgerPlace(t);
-		const { client } = startClient(t, place);
+		const { client } = startLedgerClient(t, place);
 		// Neither the client nor what it waits for keeps a process alive.
 		const alive = setInterval(() => {}, 60_000);
 		t.teardown(() => clearInterval(alive));

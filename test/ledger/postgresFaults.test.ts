@@ -6,18 +6,16 @@ import { Client } from "pg";
 import t, { type Test } from "tap";
 import { readDatabaseUrl } from "../../src/config/databaseUrl.ts";
 import { askLedger } from "../../src/ledger/ask.ts";
-import { LedgerClient } from "../../src/ledger/client.ts";
 import { PostgresStore } from "../../src/ledger/postgres/store.ts";
 import { dayMs } from "../../src/ledger/store.ts";
 import { eventually, runCli } from "../support/gate.ts";
 import {
-	collectedLog,
 	killLedger,
-	type LedgerPlace,
 	ledgerPlace,
 	recordOf,
 	requestsIn,
 	spawnLedger,
+	startLedgerClient,
 	sumsOf,
 } from "../support/ledger.ts";
 import {
@@ -28,13 +26,6 @@ import {
 	type TestPostgres,
 } from "../support/postgres.ts";
 import { tinyDisk } from "../support/tinyDisk.ts";
-
-function startClient(t: Test, { socket }: LedgerPlace) {
-	const { log, lines } = collectedLog();
-	const client = new LedgerClient(socket, log);
-	t.teardown(() => client.close(0));
-	return { client, lines };
-}
 
 const sectionOf = (
 	{ url }: TestDatabase,
@@ -73,7 +64,7 @@ t.test("the database's faults", postgres(), async (t) => {
 				["north", "south"].map(async (gate) => {
 					const place = await ledgerPlace(t, sectionOf(base, server, gate));
 					await spawnLedger(t, place);
-					return { gate, place, client: startClient(t, place).client };
+					return { gate, place, client: startLedgerClient(t, place).client };
 				}),
 			);
 			for (const [index, { client }] of gates.entries())
@@ -112,7 +103,7 @@ t.test("the database's faults", postgres(), async (t) => {
 				t,
 				sectionOf(await server.createDatabase(), server),
 			);
-			const { client } = startClient(t, place);
+			const { client } = startLedgerClient(t, place);
 			let sent = 0;
 			const send = (count: number) => {
 				for (let n = 0; n < count; n += 1) client.record(recordOf());
@@ -147,7 +138,7 @@ t.test("the database's faults", postgres(), async (t) => {
 				{ why: /no database answers there/ },
 				"it starts without it",
 			);
-			const { client, lines } = startClient(t, place);
+			const { client, lines } = startLedgerClient(t, place);
 			for (let n = 0; n < 600; n += 1) client.record(recordOf());
 			await eventually(() =>
 				lines.some(({ event }) => event === "ledger_away"),
@@ -374,7 +365,7 @@ t.test("the database's faults", postgres(), async (t) => {
 				ledger.log.find(({ event }) => event === "ledger_unwritable"),
 				{ why: /refuses the password/ },
 			);
-			const { client } = startClient(t, place);
+			const { client } = startLedgerClient(t, place);
 			client.record(recordOf());
 			writeFileSync(passwordFile, server.password);
 			await eventually(() => client.counts.waiting === 0);

@@ -4,6 +4,7 @@ import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { askLedger } from "../../src/ledger/ask.ts";
+import { LedgerClient } from "../../src/ledger/client.ts";
 import type { UsageRecord } from "../../src/ledger/record.ts";
 import type { Dimension, UsageRow } from "../../src/ledger/store.ts";
 import { createLog } from "../../src/log.ts";
@@ -81,6 +82,14 @@ export async function spawnLedger(
 		}),
 	]);
 	return { child, exited, log };
+}
+
+/** A gate's client of a ledger, with what it logs. */
+export function startLedgerClient(t: Teardown, { socket }: LedgerPlace) {
+	const { log, lines } = collectedLog();
+	const client = new LedgerClient(socket, log);
+	t.teardown(() => client.close(0));
+	return { client, lines };
 }
 
 /** Kills a ledger so that it can do nothing any more. */

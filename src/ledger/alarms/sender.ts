@@ -1,11 +1,13 @@
 import { connect, type Socket } from "node:net";
-import { type Answer, maxAnswerLength, onLines } from "../protocol.ts";
+import {
+	firstRetryMs,
+	maxAnswerLength,
+	maxRetryMs,
+	onLines,
+	readAnswer,
+} from "../protocol.ts";
 import type { Alarm } from "./alarm.ts";
 import { AlarmOutbox, type Numbered } from "./outbox.ts";
-
-/** How long after a connection has ended the next is tried: at first, and at most. */
-const firstRetryMs = 200;
-const maxRetryMs = 2_000;
 
 /**
  * Hands a gate's alarms to the ledger. It has a connection of its own, from the
@@ -62,15 +64,9 @@ export class AlarmSender {
 	}
 
 	#take(line: string): void {
-		let answer: Answer;
-		try {
-			answer = Object(JSON.parse(line)) as Answer;
-		} catch {
-			this.#socket?.destroy();
-			return;
-		}
+		const answer = readAnswer(line);
 		if (!("seen" in answer)) {
-			// A ledger that does not understand has closed, and says nothing of the rest.
+			// What is no ledger; one that does not understand has closed, and says nothing of the rest.
 			this.#socket?.destroy();
 			return;
 		}
