@@ -36,9 +36,10 @@ export class WholeBody {
 	/**
 	 * Makes room for so many bytes in all.
 	 *
-	 * @returns false where the system has none
+	 * @returns false where the system has none, or a body may not be so long
 	 */
 	makeRoom(length: number): boolean {
+		if (length > this.#most) return false;
 		const isInOnePiece = this.length === 0 && length >= this.#most;
 		if (length <= wholeBodyBytes || isInOnePiece) return true;
 		try {

@@ -84,6 +84,18 @@ t.test(
 	},
 );
 
+t.test("beyond its length at the most a body has no room", async (t) => {
+	for (const announced of [100_000, Number.POSITIVE_INFINITY]) {
+		const whole = new WholeBody(announced, 100_000);
+		t.equal(whole.makeRoom(70_000), true);
+		whole.push(Buffer.alloc(70_000));
+		t.equal(whole.makeRoom(100_001), false);
+		t.equal(whole.makeRoom(100_000), true);
+		whole.push(Buffer.alloc(30_000));
+		t.equal(whole.bytes.length, 100_000);
+	}
+});
+
 t.test("where there are no addresses left, there is no room", async (t) => {
 	const wholeBody = new URL("../../src/gate/wholeBody.ts", import.meta.url);
 	const script = `
