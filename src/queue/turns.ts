@@ -279,10 +279,9 @@ export class Turns {
 	#hasRoom({ place, rank }: Candidate, nowMs: number): boolean {
 		const { slots, running } = place.model;
 		if (this.#loads.holdsBack(nowMs)) return false;
-		if (rank !== 0 && !this.#isPast(mayHaveLastFromMs(place), nowMs))
-			return false;
 		const beyond = running.size - slots.known;
-		return beyond < 0 || (beyond === 0 && slots.mayTry(nowMs));
+		if (beyond > 0 || (beyond === 0 && !slots.mayTry(nowMs))) return false;
+		return rank === 0 || this.#isPast(mayHaveLastFromMs(place), nowMs);
 	}
 
 	/** Whether a model may be loaded although others that might have to go are wanted too. */
