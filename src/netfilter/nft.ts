@@ -113,18 +113,16 @@ function writtenRules(written: string): ReadonlyMap<string, string> {
 	return texts;
 }
 
-/** Whether a rule is written in what only iptables reads (`xt` of libnftables-json(5)). */
-export function tablesOfXt(output: string): string[] {
+/** The chains, by family, table and name, that have a rule in what only iptables reads (`xt` of libnftables-json(5)). */
+export function chainsOfXt(output: string): ReadonlySet<string> {
 	const { nftables = [] } = JSON.parse(output) as Ruleset;
-	return [
-		...new Set(
-			nftables.flatMap(({ rule }) =>
-				rule?.expr.some((statement) => "xt" in statement)
-					? `${rule.family} ${rule.table}`
-					: [],
-			),
+	return new Set(
+		nftables.flatMap(({ rule }) =>
+			rule?.expr.some((statement) => "xt" in statement)
+				? `${rule.family} ${rule.table} ${rule.chain}`
+				: [],
 		),
-	];
+	);
 }
 
 /** One rule, or for a map of verdicts one for each of its entries. */

@@ -1,6 +1,6 @@
 import { access, readFile } from "node:fs/promises";
 import { parseIptables } from "../netfilter/iptables.ts";
-import { parseNftables, tablesOfXt } from "../netfilter/nft.ts";
+import { chainsOfXt, parseNftables } from "../netfilter/nft.ts";
 import type {
 	BaseChain,
 	Family,
@@ -30,70 +30,39 @@ export interface KernelFilter extends PacketFilter {
 export async function kernelFilter(
 	ownTailnet = tailnet,
 ): Promise<KernelFilter> {
-	const baseChains: BaseChain[] = [];
-	const unread: string[] = [];
 	const hasIpv6 = await access("/proc/net/if_inet6").then(
 		() => true,
 		() => false,
 	);
 	const families: Family[] = hasIpv6 ? ["ipv4", "ipv6"] : ["ipv4"];
-	const byIptables = new Set<string>();
-	for (const family of families) {
-		const command = family === "ipv4" ? "iptables" : "ip6tables";
-		const nftFamily = family === "ipv4" ? "ip" : "ip6";
-		for (const table of tables) {
-			const rules = await rulesOf(command, table);
-			if (rules === undefined) continue;
-			byIptables.add(`${nftFamily} ${table}`);
-			baseChains.push(...parseIptables(rules, command, table, family));
-		}
-		// Where both kinds of iptables are in use, `iptables` shows the one.
-		const legacy = await readFile(
-			`/proc/net/${family === "ipv4" ? "ip" : "ip6"}_tables_names`,
-			"utf8",
-		).catch(() => "");
-		const version = (await runProgram([command, "-V"])).stdout;
-		if (!version.includes("nf_tables")) continue;
-		for (const table of legacy.split("\n").filter(Boolean)) {
-			const rules = await rulesOf(`${command}-legacy`, table);
-			if (rules === undefined)
-				throw new Error(
-					`there are rules of ${command}-legacy, which does not run here`,
-				);
-			baseChains.push(
-				...parseIptables(rules, `${command}-legacy`, table, family),
-			);
-		}
-	}
+	const listings: IptablesListing[] = [];
+	for (const family of families) listings.push(...(await iptablesOf(family)));
 	const nft = await runProgram(["nft", "-j", "list", "ruleset"]);
-	if (nft.code === 0) {
-		const [opaque] = tablesOfXt(nft.stdout).filter(
-			(table) => !byIptables.has(table),
-		);
-		if (opaque !== undefined)
+	const baseChains =
+		nft.code === 0
+			? await withNftables(listings, nft.stdout)
+			: listings.flatMap((listing) => listing.baseChains);
+	const unread: string[] = [];
+	if (nft.code !== 0) {
+		const why =
+			nft.code === 127 ? missingProgram("nft") : `nft: ${nft.stderr.trim()}`;
+		const partial = listings.find(({ isWhole }) => !isWhole);
+		if (partial !== undefined)
 			throw new Error(
-				`the rules of nftables' table ${opaque} are iptables' and only that reads them: install iptables`,
+				`the table ${partial.table} has chains that only nft shows, and ${why}`,
 			);
-		const written = await runProgram(["nft", "-a", "list", "ruleset"]);
-		baseChains.push(
-			...parseNftables(nft.stdout, written.stdout).filter(
-				({ family, table }) =>
-					family === "both" ||
-					!byIptables.has(`${family === "ipv4" ? "ip" : "ip6"} ${table}`),
-			),
-		);
-	} else if (byIptables.size === 0)
-		throw new Error(
-			nft.code === 127
-				? missingProgram("nft")
-				: `neither iptables nor nft tells the rules in force: ${nft.stderr.trim()}`,
-		);
-	else
+		if (listings.length === 0)
+			throw new Error(
+				nft.code === 127
+					? why
+					: `neither iptables nor nft tells the rules in force: ${nft.stderr.trim()}`,
+			);
 		unread.push(
 			nft.code === 127
-				? missingProgram("nft")
+				? why
 				: "nft does not run here: rules of its own are not seen",
 		);
+	}
 	for (const family of families)
 		if (
 			!baseChains.some(
@@ -125,6 +94,109 @@ const noFirewall = (family: Family): BaseChain => ({
 	chains: new Map(),
 });
 
+/** What one kind of iptables shows of a table. */
+interface IptablesListing {
+	/** Whether its rules are nftables' to the kernel. */
+	readonly isNft: boolean;
+	/** Family and name, as nft has them. */
+	readonly table: string;
+	readonly baseChains: readonly BaseChain[];
+	/** Whether iptables says that there is nothing else in the table. */
+	readonly isWhole: boolean;
+}
+
+const nftFamily = { ipv4: "ip", ipv6: "ip6", both: "inet" } as const;
+
+/**
+ * What both kinds of iptables show: the kernel asks the rules of both,
+ * whichever is the one that is called iptables. None where it is not installed.
+ */
+async function iptablesOf(family: Family): Promise<IptablesListing[]> {
+	const command = family === "ipv4" ? "iptables" : "ip6tables";
+	const version = await runProgram([command, "-V"]);
+	if (version.code === 127) return [];
+	const isUsual = version.stdout.includes("nf_tables");
+	const listings: IptablesListing[] = [];
+	const read = async (name: string, table: string, isNft: boolean) => {
+		const rules = await rulesOf(name, table);
+		if (rules !== undefined)
+			listings.push({
+				isNft,
+				table: `${nftFamily[family]} ${table}`,
+				baseChains: parseIptables(
+					rules.replace(/^#.*$/gm, ""),
+					name,
+					table,
+					family,
+				),
+				isWhole: !/^#.*incompatible/m.test(rules),
+			});
+		return rules !== undefined;
+	};
+	for (const table of tables)
+		await read(isUsual ? command : `${command}-nft`, table, true);
+	const legacy = await readFile(
+		`/proc/net/${nftFamily[family]}_tables_names`,
+		"utf8",
+	).catch(() => "");
+	const older = isUsual ? `${command}-legacy` : command;
+	for (const table of legacy.split("\n").filter(Boolean))
+		if (!(await read(older, table, false)))
+			throw new Error(`there are rules of ${older}, which does not run here`);
+	return listings;
+}
+
+/**
+ * Puts what iptables and nft show together. Of the rules that both show,
+ * iptables' words count, in which nft cannot write them; and for a table of the
+ * names that iptables uses it makes chains up that are not there.
+ */
+async function withNftables(
+	listings: readonly IptablesListing[],
+	ruleset: string,
+): Promise<BaseChain[]> {
+	const written = await runProgram(["nft", "-a", "list", "ruleset"]);
+	const shown = parseNftables(ruleset, written.stdout);
+	const same = (one: BaseChain) => (other: BaseChain) =>
+		one.family === other.family &&
+		one.table === other.table &&
+		one.name === other.name &&
+		one.type === other.type &&
+		one.hook === other.hook &&
+		one.priority === other.priority;
+	const byIptables = listings.flatMap(({ baseChains, isNft }) =>
+		isNft ? baseChains.filter((chain) => shown.some(same(chain))) : baseChains,
+	);
+	const nfts = listings.flatMap(({ baseChains, isNft }) =>
+		isNft ? baseChains : [],
+	);
+	const own = shown.filter((chain) => !nfts.some(same(chain)));
+	const opaque = chainsOfXt(ruleset);
+	for (const { family, table, name, chains } of own) {
+		const key = `${nftFamily[family]} ${table}`;
+		if (reached(name, chains).some((one) => opaque.has(`${key} ${one}`)))
+			throw new Error(
+				listings.some((listing) => listing.table === key)
+					? `nftables' chain ${key} ${name} leads to rules of iptables', which nft does not show: move them to a table of their own`
+					: `the rules of nftables' table ${key} are iptables' and only that reads them: install iptables`,
+			);
+	}
+	return [...byIptables, ...own];
+}
+
+/** A chain, and those that its rules lead to. */
+function reached(name: string, chains: BaseChain["chains"]): string[] {
+	const names = [name];
+	for (const one of names)
+		for (const { verdict } of chains.get(one) ?? [])
+			if (
+				(verdict.kind === "jump" || verdict.kind === "goto") &&
+				!names.includes(verdict.chain)
+			)
+				names.push(verdict.chain);
+	return names;
+}
+
 /** What `-S` prints; `undefined` where the command or the table does not exist. */
 async function rulesOf(
 	command: string,
@@ -142,7 +214,9 @@ async function rulesOf(
 	// nft shows a table that iptables cannot.
 	if (
 		code === 127 ||
-		/does not exist|incompatible, use 'nft' tool|can't initialize/i.test(stderr)
+		/does not exist|incompatible, use 'nft' tool|can't initialize|initialize nft: protocol not supported/i.test(
+			stderr,
+		)
 	)
 		return undefined;
 	throw new Error(`${command} -t ${table} -S: ${stderr.trim()}`);

@@ -410,10 +410,39 @@ t.test("Ollama on a booted host", booting(), async (t) => {
 		t.strictSame(statesOf(translated), { "ollama.listening": "critical" });
 		t.match(evidenceOf(translated, "ollama.listening"), /--dport 12345/);
 		await host.sh(commandOf(translated, "ollama.listening"));
-		t.strictSame(
-			statesOf(await examine(host, ids)),
-			Object.fromEntries(ids.map((id) => [id, "ok"])),
-		);
+		const isMended = async (message: string) =>
+			t.strictSame(
+				statesOf(await examine(host, ids)),
+				Object.fromEntries(ids.map((id) => [id, "ok"])),
+				message,
+			);
+		await isMended("iptables' rule is out");
+
+		await host.sh(`nft -f - <<'end'
+			table ip nat {
+				chain own {
+					type nat hook prerouting priority dstnat
+					tcp dport 12345 dnat to 127.0.0.1:11434
+				}
+			}
+end`);
+		const byNft = await examine(host, ids);
+		t.match(statesOf(byNft), { "ollama.listening": "critical" });
+		t.match(evidenceOf(byNft, "ollama.listening"), /nft ip nat own: tcp dport/);
+		await host.sh(commandOf(byNft, "ollama.listening"));
+		await host.sh("nft delete chain ip nat own");
+		await isMended("nftables' rule is out");
+	});
+
+	await t.test("rules that cannot be read are no pass", async (t) => {
+		const ids = ["ollama.listening", "ollama.reachable"];
+		await host.sh("mv /usr/sbin/nft /usr/sbin/nft.away");
+		const found = await examine(host, ids);
+		await host.sh("mv /usr/sbin/nft.away /usr/sbin/nft");
+		for (const id of ids) {
+			t.equal(statesOf(found)[id], "unknown");
+			t.match(evidenceOf(found, id), /nftables is not installed/);
+		}
 	});
 
 	await t.test("where the gate's upstream is on another port", async (t) => {

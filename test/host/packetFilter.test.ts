@@ -1,7 +1,7 @@
 import t from "tap";
 import { translations, wayIn } from "../../src/netfilter/evaluate.ts";
 import { parseIptables } from "../../src/netfilter/iptables.ts";
-import { parseNftables, tablesOfXt } from "../../src/netfilter/nft.ts";
+import { chainsOfXt, parseNftables } from "../../src/netfilter/nft.ts";
 import type { BaseChain, Packets } from "../../src/netfilter/packetFilter.ts";
 import { rangeOf } from "../../src/netfilter/ufwPackets.ts";
 import {
@@ -215,12 +215,14 @@ t.test("nftables' rules decide alike", async (t) => {
 		"sudo nft delete rule inet own in handle 7",
 	);
 	t.strictSame(
-		tablesOfXt(
-			JSON.stringify({
-				nftables: [rule({ xt: { type: "match", name: "set" } })],
-			}),
-		),
-		["inet own"],
+		[
+			...chainsOfXt(
+				JSON.stringify({
+					nftables: [rule({ xt: { type: "match", name: "set" } })],
+				}),
+			),
+		],
+		["inet own in"],
 	);
 });
 

@@ -127,8 +127,8 @@ export function otherAddresses(
 }
 
 export async function examineReachable(patient: Patient): Promise<Outcome> {
-	const { sockets, led, exposed, ports } = await lookForOllama(patient);
-	const { dialers, unclear } = await loopbackDialers();
+	const { sockets, led, exposed, ports, missed } = await lookForOllama(patient);
+	const { dialers } = await loopbackDialers();
 	const addresses = otherAddresses(networkInterfaces());
 	const asked = new Set([
 		...ports,
@@ -154,7 +154,7 @@ export async function examineReachable(patient: Patient): Promise<Outcome> {
 		exposed,
 	);
 	if (byDialer === undefined) {
-		if (local.state === "ok" && unclear.length > 0) return unknown(...unclear);
+		if (local.state === "ok" && missed.length > 0) return unknown(...missed);
 		return addresses.length === 0
 			? ok("this host has no address but loopback's")
 			: local;

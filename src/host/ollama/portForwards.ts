@@ -93,20 +93,36 @@ export async function exposedElsewhere(
 	return lines;
 }
 
-/** Ways other than a program's own sockets: of Docker's, and of rules that translate addresses. */
+/**
+ * Ways other than a program's own sockets: of Docker's, and of rules that
+ * translate addresses.
+ *
+ * @param ports those that may be Ollama's, which a rule for all ports leads to
+ */
 export async function ledPlaces(
 	patient: Patient,
 	running: readonly Container[],
-): Promise<LedPlace[]> {
-	const ways = [
-		...running.flatMap(publishedWays),
-		...(patient.isRoot ? await translatedWays() : []),
-	];
+	ports: readonly number[],
+): Promise<{ led: LedPlace[]; missed: string[] }> {
+	const translated = patient.isRoot
+		? await translatedWays(ports)
+		: { ways: [], missed: [] };
+	const ways = [...running.flatMap(publishedWays), ...translated.ways];
 	const asked = ways.slice(0, mostAsked);
 	const answers = await askEach(asked, ({ address, port }) =>
 		answersAsOllama(address, port),
 	);
-	return asked.filter((_, index) => answers[index]);
+	return {
+		led: asked.filter((_, index) => answers[index]),
+		missed: [
+			...translated.missed,
+			...(ways.length > mostAsked
+				? [
+						`${ways.length} published ports and rules may lead to Ollama, and ${mostAsked} of them were asked`,
+					]
+				: []),
+		],
+	};
 }
 
 function publishedWays(container: Container): LedPlace[] {
@@ -136,25 +152,38 @@ function ownAddress(family: "IPv4" | "IPv6"): string | undefined {
 		)?.address;
 }
 
-/** Where the kernel sends what comes in for other addresses or ports (DNAT); none where its rules are not to be read, which the firewall's checks say. */
-async function translatedWays(): Promise<LedPlace[]> {
-	const filter = await kernelFilter().catch(() => undefined);
-	if (filter === undefined) return [];
+/**
+ * Where the kernel sends what comes in for other addresses or ports (DNAT), and
+ * why not all of that is known.
+ *
+ * @param ports see ledPlaces
+ */
+export async function translatedWays(
+	ports: readonly number[],
+): Promise<{ ways: LedPlace[]; missed: string[] }> {
+	const filter = await kernelFilter().catch((error: Error) => error);
+	if (filter instanceof Error)
+		return {
+			ways: [],
+			missed: [
+				`whether a rule leads others to Ollama is not known: ${filter.message}`,
+			],
+		};
+	const { families, outside, unread } = filter;
 	const own = new Set(
 		Object.values(networkInterfaces())
 			.flat()
 			.flatMap((entry) => entry?.address ?? []),
 	);
 	const isOwn = (address: Address) => own.has(address.toString());
-	const comingIn = filter.families.flatMap((family) =>
-		[...filter.outside, tailnet].map(
-			(interfaceIn): Packets => ({
-				family,
-				interfaceIn,
-				protocol: "tcp",
-				port: undefined,
-				from: rangeOf(anywhere[family]),
-			}),
+	const comingIn = families.flatMap((family) =>
+		[...outside, tailnet].flatMap((interfaceIn) =>
+			[undefined, ...ports].map(
+				(port): Packets => ({
+					...{ family, interfaceIn, protocol: "tcp", port },
+					from: rangeOf(anywhere[family]),
+				}),
+			),
 		),
 	);
 	const ways = comingIn
@@ -184,5 +213,8 @@ async function translatedWays(): Promise<LedPlace[]> {
 						},
 					];
 		});
-	return [...new Map(ways.map((way) => [way.says, way])).values()];
+	return {
+		ways: [...new Map(ways.map((way) => [way.says, way])).values()],
+		missed: [...unread],
+	};
 }

@@ -119,8 +119,10 @@ async function lookAnew(patient: Patient): Promise<OllamaLook> {
 	const sockets = others.filter(
 		(socket) => named.has(socket) || answering.has(socket),
 	);
-	const [led, dialed, servers, unit] = await Promise.all([
-		ledPlaces(patient, running),
+	const [{ led, missed }, dialed, servers, unit] = await Promise.all([
+		ledPlaces(patient, running, [
+			...new Set([...ports, ...sockets.map(({ port }) => port)]),
+		]),
 		dialedPlaces(dialers, sockets, ports),
 		findServers(others),
 		propertiesOf("ollama.service"),
@@ -174,6 +176,7 @@ async function lookAnew(patient: Patient): Promise<OllamaLook> {
 						`${candidates.length} sockets may be Ollama's, and ${mostAsked} of them were asked`,
 					]
 				: []),
+			...missed,
 			...unclear,
 		],
 	};

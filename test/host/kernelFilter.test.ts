@@ -1,0 +1,154 @@
+import t from "tap";
+import {
+	makeNamespace,
+	type Namespace,
+	network,
+} from "../support/namespaces.ts";
+
+/** Chooses the older kind of iptables, in this mount namespace alone. */
+const legacy = `mount -t tmpfs none /usr/local/sbin
+	for name in iptables ip6tables; do ln -s "/usr/sbin/$name-legacy" "/usr/local/sbin/$name"; done`;
+
+const nft = (rules: string) => `nft -f - <<'end'\n${rules}\nend`;
+
+const ownDnat = nft(`table ip nat {
+	chain prerouting {
+		type nat hook prerouting priority dstnat;
+		tcp dport 8081 dnat to 127.0.0.1:11434
+	}
+}`);
+const ownInput = (policy: string, rule = "") =>
+	nft(`table ip filter {
+	chain input {
+		type filter hook input priority filter; policy ${policy};
+		${rule}
+	}
+}`);
+
+/** What doctor reads where a script has run before: how far packets for a port get, by what, and where others are led. */
+async function read(
+	namespace: Namespace,
+	script: string,
+): Promise<{
+	failed?: string;
+	ssh?: string;
+	by?: string[];
+	led?: string[];
+	missed?: string[];
+	unread?: string[];
+}> {
+	const { code, stdout, stderr } = await namespace.run(
+		...["sh", "-euc", `${script}\nexec "$0" "$@"`, process.execPath],
+		...["--input-type=module", "--eval"],
+		`import { translatedWays } from "./src/host/ollama/portForwards.ts";
+		import { wayIn } from "./src/netfilter/evaluate.ts";
+		import { rangeOf } from "./src/netfilter/ufwPackets.ts";
+		import { kernelFilter } from "./src/system/kernelFilter.ts";
+		const { ways, missed } = await translatedWays([11434]);
+		const led = ways.map(({ says }) => says);
+		const filter = await kernelFilter().catch(({ message }) => message);
+		const packets = { family: "ipv4", interfaceIn: "eth0", protocol: "tcp", port: 22, from: rangeOf("0.0.0.0/0") };
+		const { share: ssh, by } = typeof filter === "string" ? {} : wayIn(filter, packets);
+		console.log(JSON.stringify(typeof filter === "string" ? { failed: filter, led, missed } : {
+			ssh, led, missed, unread: filter.unread,
+			by: by.map(({ rule, chain }) => rule?.text ?? chain.table + " " + chain.name),
+		}));`,
+	);
+	if (code !== 0) throw new Error(`${script}: ${stderr}`);
+	return JSON.parse(stdout);
+}
+
+t.test(
+	"rules of nftables' own in a table of iptables' name",
+	network(),
+	async (t) => {
+		const text =
+			"nft ip nat prerouting: tcp dport 8081 dnat to 127.0.0.1:11434";
+		const led = [`a rule leads from port 8081 to 127.0.0.1:11434: ${text}`];
+		for (const [kind, choose] of [
+			["nf_tables", ":"],
+			["legacy", legacy],
+		] as const) {
+			t.match(
+				await read(await makeNamespace(t), `${choose}\n${ownDnat}`),
+				{ led, missed: [] },
+				`${kind}: a translation`,
+			);
+			t.strictSame(
+				(
+					await read(
+						await makeNamespace(t),
+						`${choose}\n${ownInput("drop", "tcp dport 22 accept")}`,
+					)
+				).by,
+				["nft ip filter input: tcp dport 22 accept"],
+				`${kind}: what lets in is named, and not an INPUT that is not there`,
+			);
+			t.match(
+				await read(await makeNamespace(t), `${choose}\n${ownInput("drop")}`),
+				{ ssh: "none" },
+				`${kind}: a policy`,
+			);
+			const beside = await read(
+				await makeNamespace(t),
+				`iptables-nft -P INPUT DROP
+			iptables-nft -A INPUT -p tcp --dport 22 -m addrtype --dst-type LOCAL -j ACCEPT
+			iptables-nft -t nat -A PREROUTING -p tcp --dport 8082 -j DNAT --to-destination 127.0.0.1:11434
+			${choose}\n${ownDnat}\n${ownInput("accept")}`,
+			);
+			t.equal(beside.led?.length, 2, `${kind}: both tools' rules in one table`);
+			t.match(beside.by, [/^iptables(-nft)? -A INPUT -p tcp .*ACCEPT$/]);
+		}
+	},
+);
+
+t.test(
+	"both kinds of iptables are read, whichever is the usual one",
+	network(),
+	async (t) => {
+		for (const choose of [":", legacy]) {
+			const { led } = await read(
+				await makeNamespace(t),
+				`for kind in nft legacy; do
+				iptables-$kind -t nat -A PREROUTING -p tcp --dport 8081 -m addrtype --dst-type LOCAL -j DNAT --to-destination 127.0.0.1:11434
+			done
+			${choose}`,
+			);
+			t.equal(led?.length, 2, choose);
+		}
+	},
+);
+
+t.test(
+	"rules that cannot be read are no pass for Ollama",
+	network(),
+	async (t) => {
+		const mixed = `iptables-nft -N theirs
+		iptables-nft -A theirs -p tcp -m addrtype --dst-type LOCAL -j ACCEPT
+		${ownInput("drop", "jump theirs")}`;
+		const { failed, missed } = await read(await makeNamespace(t), mixed);
+		t.match(failed, /ip filter/, "a chain that neither tool shows in whole");
+		t.match(missed, [failed]);
+		const without = await read(
+			await makeNamespace(t),
+			`${ownDnat}
+		mount -t tmpfs none /usr/local/sbin
+		printf '#!/bin/sh\\nexit 127\\n' >/usr/local/sbin/nft
+		chmod +x /usr/local/sbin/nft`,
+		);
+		t.match(
+			without.failed,
+			/nat.*install nftables/,
+			"only nft would show those",
+		);
+		t.match(without.missed, [without.failed]);
+		const unseen = await read(
+			await makeNamespace(t),
+			`mount -t tmpfs none /usr/local/sbin
+		printf '#!/bin/sh\\nexit 127\\n' >/usr/local/sbin/nft
+		chmod +x /usr/local/sbin/nft`,
+		);
+		t.match(unseen.missed, unseen.unread);
+		t.equal(unseen.missed?.length, 1);
+	},
+);
