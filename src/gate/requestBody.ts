@@ -193,10 +193,11 @@ export class RequestBody {
 		req.on("data", (piece: Buffer) => {
 			this.#reader.moved();
 			if (exchange.ended || !this.#count(piece)) return;
-			if (!isLarge) whole.push(piece);
-			else if (this.#takeRoom() && whole.makeRoom(exchange.bytesIn))
-				this.#inTurn(piece, whole, [this.#guard, facts]);
-			else return void this.#reader.refuse(tooManyLargeBodies);
+			const hasRoom = !isLarge || this.#takeRoom();
+			if (!hasRoom || !whole.makeRoom(exchange.bytesIn))
+				return void this.#reader.refuse(tooManyLargeBodies);
+			if (isLarge) this.#inTurn(piece, whole, [this.#guard, facts]);
+			else whole.push(piece);
 			this.upload?.push(piece);
 			whole.letGo(piece);
 		});

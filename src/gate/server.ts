@@ -59,6 +59,9 @@ export function createGateServer(
 		keepAliveInitialDelay: tcpKeepAliveDelayMs,
 		noDelay: true,
 	});
+	// Beyond a number of lines older Nodes leave the rest out, and yet go by what they say
+	// of the body. All there can be are seen; maxHeaderSize bounds them.
+	server.maxHeadersCount = 0;
 	const take =
 		(expectsContinue: boolean) =>
 		(req: IncomingMessage, res: ServerResponse) => {

@@ -1,5 +1,7 @@
+import type { ReplyFormat } from "./errors.ts";
+
 /** Streams that have a mark of their own at their end. */
-export const nativeStreams = new Set(["/api/generate", "/api/chat"]);
+const nativeStreams = new Set(["/api/generate", "/api/chat"]);
 export const openaiStreams = new Set([
 	"/v1/chat/completions",
 	"/v1/completions",
@@ -23,3 +25,20 @@ export const lastEvents = new Map([
 		]),
 	],
 ]);
+
+/** Whether a reply of a call in this format says when it has come to its end. */
+export function hasMark(path: string, format: ReplyFormat): boolean {
+	if (format === "ndjson") return nativeStreams.has(path);
+	return format === "sse" && (openaiStreams.has(path) || lastEvents.has(path));
+}
+
+/** Whether a line is the last of OpenAI's streams. */
+export function isDoneLine(line: string): boolean {
+	return /^data: ?\[DONE\]\r?$/.test(line);
+}
+
+/** Whether there is an event of a stream in this text, which comments and a mark of another's are not. */
+export function hasEvent(path: string, text: string): boolean {
+	const lines = text.match(/^data:.*/gm) ?? [];
+	return openaiStreams.has(path) ? lines.length > 0 : !lines.every(isDoneLine);
+}

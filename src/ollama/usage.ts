@@ -6,7 +6,13 @@ import {
 	readCounts,
 	type Usage,
 } from "./replyCounts.ts";
-import { lastEvents, nativeStreams, openaiStreams } from "./replyEnds.ts";
+import {
+	hasEvent,
+	hasMark,
+	isDoneLine,
+	lastEvents,
+	openaiStreams,
+} from "./replyEnds.ts";
 import type { Route } from "./routes.ts";
 import { place, wantedOf } from "./usageFields.ts";
 
@@ -178,7 +184,8 @@ export class ReplyScan {
 			let events = 0;
 			let eventEnd = textEnd;
 			while (beginsAt !== undefined) {
-				if (isEvent(kept.toString("latin1", beginsAt, eventEnd))) events += 1;
+				const event = kept.toString("latin1", beginsAt, eventEnd);
+				if (hasEvent(this.#path, event)) events += 1;
 				if (events === 2) break;
 				eventEnd = beginsAt - 1;
 				beginsAt = this.#lastBeginning(kept, at, eventEnd);
@@ -248,12 +255,11 @@ export class ReplyScan {
 			// Ollama writes zeros into every event of a completion but the one that counts.
 			if ((counts.tokensIn ?? 0) + (counts.tokensOut ?? 0) > 0)
 				this.#setCounts(counts);
-			this.#setEnd(
-				isError || /^data: ?\[DONE\]\r?$/.test(this.#field),
-				isError,
-			);
+			this.#setEnd(isError || isDoneLine(this.#field), isError);
 			return;
 		}
+		// Some servers write it behind the event that has the last word; it tells nothing.
+		if (isDoneLine(this.#field)) return;
 		const type = this.#event || this.#members.value(place.type);
 		const fails = isWhole
 			? lastEvents.get(this.#path)?.get(String(type))
@@ -368,10 +374,7 @@ export class ReplyScan {
 	}
 
 	get #hasMark(): boolean {
-		return this.#format === "ndjson"
-			? nativeStreams.has(this.#path)
-			: this.#format === "sse" &&
-					(openaiStreams.has(this.#path) || lastEvents.has(this.#path));
+		return hasMark(this.#path, this.#format);
 	}
 
 	/** Whether the reply's own last words are an error. */
@@ -388,11 +391,6 @@ export class ReplyScan {
 			nextSequenceNumber: this.#sequenceNumber + 1,
 		};
 	}
-}
-
-/** Comments keep a stream alive, and tell nothing. */
-function isEvent(text: string): boolean {
-	return /^data:/m.test(text);
 }
 
 function isBlank(byte: number | undefined): boolean {

@@ -175,6 +175,22 @@ const wholeReplies: [
 			event("message_stop", {}),
 		{ outcome: "ok", model: "m", ...counts },
 	],
+	[
+		"messages of a server that writes [DONE] behind them",
+		"/v1/messages",
+		sse,
+		event("message_start", { message: { model: "m" } }) +
+			event("message_delta", {
+				usage: {
+					input_tokens: 1,
+					cache_read_input_tokens: 10,
+					output_tokens: 22,
+				},
+			}) +
+			event("message_stop", {}) +
+			"data: [DONE]\n\n",
+		{ outcome: "ok", model: "m", ...counts },
+	],
 ];
 
 for (const [what, path, type, text, logged] of wholeReplies)

@@ -206,6 +206,27 @@ const cases: readonly Case[] = [
 			event("message_delta", { x: prose(size), usage: messagesUsage }) +
 			event("message_stop", {}),
 	},
+	{
+		what: "the end of messages, and behind it the mark that others have",
+		path: "/v1/messages",
+		format: "sse",
+		text: (size) =>
+			event("message_start", { message: { model: "m" } }) +
+			event("message_delta", { x: prose(size), usage: messagesUsage }) +
+			event("message_stop", {}) +
+			"data: [DONE]\n\n",
+	},
+	{
+		what: "the mark that others have, and no end of messages",
+		path: "/v1/messages",
+		format: "sse",
+		text: (size) =>
+			event("message_start", { message: { model: "m" } }) +
+			event("content_block_delta", { delta: { text: prose(size) } }) +
+			"data: [DONE]\n\n",
+		complete: false,
+		counts: false,
+	},
 	...(["completed", "incomplete", "failed"] as const).map(
 		(status): Case => ({
 			what: `response.${status}, which carries the whole text`,
@@ -459,8 +480,13 @@ const nativeEnd = fc.oneof(
 const eventEnd = fc.oneof(
 	fc.constant(""),
 	members.map((object) => `${data(object)}data: [DONE]\n\n`),
-	members.map((object) => event("message_stop", object)),
-	members.map((object) => event("response.completed", object)),
+	fc
+		.tuple(
+			members,
+			fc.constantFrom("message_stop", "response.completed", "error"),
+			fc.constantFrom("", "", "data: [DONE]\n\n", "data: [DONE]\r\n\r\n"),
+		)
+		.map(([object, name, mark]) => event(name, object) + mark),
 	members.map((object) => data({ ...object, error: "x" })),
 );
 const reply = fc.oneof(

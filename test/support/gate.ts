@@ -68,6 +68,8 @@ export interface GateOptions {
 	readonly standIn?: StandInOptions;
 	/** Of `spawnGate`: the file that is run; by default the sources'. */
 	readonly program?: string;
+	/** Of `spawnGate`: another Node than the one that runs the tests. */
+	readonly node?: string;
 	/** Given to Node when the daemon runs in a process of its own. */
 	readonly nodeArgs?: readonly string[];
 	/** Where its log goes when it runs in a process of its own: a file, in place of a pipe. */
@@ -222,7 +224,11 @@ async function placeOf(
 }
 
 /** Runs Node without what tap puts into every child, which is a third of a short run. */
-export const node = ["env", "--unset=NODE_OPTIONS", process.execPath];
+export const node = bare(process.execPath);
+
+function bare(program: string): string[] {
+	return ["env", "--unset=NODE_OPTIONS", program];
+}
 
 /** The real program in a process of its own, for what concerns signals and exit codes. */
 export async function spawnGate(
@@ -234,7 +240,7 @@ export async function spawnGate(
 	const { logFile } = options;
 	const [program = "", ...args] = [
 		...(options.launcher ?? []),
-		...node,
+		...(options.node === undefined ? node : bare(options.node)),
 		...(options.nodeArgs ?? []),
 		options.program ?? "src/main.ts",
 		...["serve", "--config", files.configFile],

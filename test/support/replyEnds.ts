@@ -210,18 +210,23 @@ const endings: Record<string, { good: string[]; bad: string[] }> = {
 };
 
 function readEventsSlowly(path: string, text: string): ReplyEnd {
+	const ending = endings[path];
+	const isMark = (data: string) => /^ ?\[DONE\]\r?$/.test(data);
 	const events: { name: string; data: string; behind: number }[] = [];
 	let name = "";
 	for (const { line, behind } of linesOf(text)) {
 		if (line.trim() === "") name = "";
 		else if (line.startsWith("event:")) name = line.slice(6).trim();
-		else if (line.startsWith("data:"))
-			events.push({ name, data: line.slice(5), behind });
+		else if (line.startsWith("data:")) {
+			const data = line.slice(5);
+			// Where an event has the last word, some servers write it behind that.
+			if (ending === undefined || !isMark(data))
+				events.push({ name, data, behind });
+		}
 	}
 	const parsed = events.map(({ data }) => parse(data));
 	let counts = noCounts;
 	let [isEnd, isError] = [false, false];
-	const ending = endings[path];
 	for (const [index, event] of events.entries()) {
 		const whole = parsed[index];
 		const isLast = index === events.length - 1;
@@ -231,7 +236,7 @@ function readEventsSlowly(path: string, text: string): ReplyEnd {
 			if ((found.tokensIn ?? 0) + (found.tokensOut ?? 0) > 0) counts = found;
 			isError =
 				whole !== undefined && (hasError(whole) || event.name === "error");
-			isEnd = isError || /^ ?\[DONE\]\r?$/.test(event.data);
+			isEnd = isError || isMark(event.data);
 		} else {
 			const type =
 				event.name || (typeof whole?.type === "string" ? whole.type : "");
