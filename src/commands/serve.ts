@@ -54,7 +54,10 @@ Example: llamagate serve --config /etc/llamagate/config.json
 		};
 		process.on("SIGTERM", onStop);
 		process.on("SIGINT", onStop);
-		let reload = () => {};
+		let isToldEarly = false;
+		let reload = () => {
+			isToldEarly = true;
+		};
 		process.on("SIGHUP", () => reload());
 
 		const daemon = await startDaemon(
@@ -68,6 +71,7 @@ Example: llamagate serve --config /etc/llamagate/config.json
 		// The admin socket is made; what comes now is read.
 		giveUp("fs.write");
 		reload = () => void daemon.reload();
+		if (isToldEarly) reload();
 		await stopped;
 		await daemon.stop(partingMs);
 		// Nothing is left to do; whatever a client still holds open does not keep the process.

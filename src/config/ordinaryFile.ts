@@ -1,5 +1,6 @@
+import { AsyncLocalStorage } from "node:async_hooks";
 import { constants, type Stats } from "node:fs";
-import { open } from "node:fs/promises";
+import { open, stat } from "node:fs/promises";
 
 /** No file of settings or keys is larger: a hundred thousand keys take some 30 MiB. */
 const maxBytes = 64 * 2 ** 20;
@@ -25,8 +26,46 @@ export async function readOrdinaryFile(
 		if (!stats.isFile()) throw new NoOrdinaryFile("is not an ordinary file");
 		if (stats.size > maxBytes)
 			throw new NoOrdinaryFile(`has more than ${maxBytes / 2 ** 20} MiB`);
+		const states = noted.getStore();
+		// Of a file that is read twice the first reading counts: its state is the older.
+		if (states?.has(file) === false) states.set(file, stateOf(stats));
 		return { text: await handle.readFile("utf8"), stats };
 	} finally {
 		await handle.close();
 	}
+}
+
+/** The states, by the files' paths, in which a `noteFiles` has read them. */
+const noted = new AsyncLocalStorage<Map<string, string>>();
+
+/**
+ * Notes every file that `read` reads by `readOrdinaryFile`, and how it was then.
+ *
+ * @returns what `read` did, and what tells whether any of these files is another
+ *   now: written to, replaced, or led to elsewhere by a symbolic link
+ */
+export async function noteFiles<T>(
+	read: () => Promise<T>,
+): Promise<{ value: T; haveChanged: () => Promise<boolean> }> {
+	const states = new Map<string, string>();
+	const value = await noted.run(states, read);
+	return {
+		value,
+		async haveChanged() {
+			const now = await Promise.all([...states.keys()].map(stateNow));
+			return [...states.values()].some((state, index) => state !== now[index]);
+		},
+	};
+}
+
+/** What tells one state of a file from another, or why it cannot be told. */
+export function stateNow(file: string): Promise<string> {
+	return stat(file).then(
+		stateOf,
+		(error: NodeJS.ErrnoException) => error.code ?? "unreadable",
+	);
+}
+
+function stateOf({ dev, ino, size, mtimeMs, ctimeMs }: Stats): string {
+	return `${dev} ${ino} ${size} ${mtimeMs} ${ctimeMs}`;
 }

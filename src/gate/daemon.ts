@@ -1,5 +1,6 @@
 import { openAdminServer } from "../admin/server.ts";
 import { type Settings, typed } from "../config/load.ts";
+import { noteFiles } from "../config/ordinaryFile.ts";
 import type { Keyring } from "../keys/keyring.ts";
 import type { Raise } from "../ledger/alarms/alarm.ts";
 import { type Budgets, costOf } from "../ledger/budgets.ts";
@@ -60,7 +61,7 @@ export async function startDaemon(
 	clock = realClock,
 ): Promise<Daemon> {
 	const startedAt = new Date();
-	const rules = await load();
+	const { value: rules, haveChanged } = await noteFiles(load);
 	const log = createLog(rules.settings.logLevel, sink);
 	const ledger = openLedgerClient(rules.settings, log);
 	let rulesNow = () => rules;
@@ -113,11 +114,12 @@ export async function startDaemon(
 		log,
 	};
 	const adminServers = await openAdminServers(daemon, rules.settings);
+	await catchUp(haveChanged, reloader, log);
 	log.info(
 		{
 			version,
 			pid: process.pid,
-			keys: rules.keyring.names.length,
+			keys: reloader.rules.keyring.names.length,
 			listening: listener.bound(),
 		},
 		"started",
@@ -145,6 +147,20 @@ export async function startDaemon(
 			await flushLog(sink);
 		},
 	};
+}
+
+/**
+ * Who changed the keys while there was nobody to tell was told that no daemon is
+ * running: what has changed since it was read is read anew, the keys at least.
+ */
+async function catchUp(
+	haveChanged: () => Promise<boolean>,
+	reloader: Reloader,
+	log: Log,
+): Promise<void> {
+	if (!(await haveChanged())) return;
+	log.info("a file has changed while the gate started; all are read anew");
+	await reloader.reload(true);
 }
 
 function openLedgerClient(

@@ -1,5 +1,4 @@
-import { stat } from "node:fs/promises";
-import { readOrdinaryFile } from "../config/ordinaryFile.ts";
+import { readOrdinaryFile, stateNow } from "../config/ordinaryFile.ts";
 import { unreadable } from "../config/readConfig.ts";
 import { readSecretFile } from "../config/secretFile.ts";
 import type { TlsSettings } from "../config/tls.ts";
@@ -71,14 +70,5 @@ export async function stateOf({
 	certFile,
 	keyFile,
 }: PairFiles): Promise<string> {
-	const states = await Promise.all(
-		[certFile, keyFile].map((file) =>
-			stat(file).then(
-				({ ino, size, mtimeMs, ctimeMs }) =>
-					`${ino} ${size} ${mtimeMs} ${ctimeMs}`,
-				(error: NodeJS.ErrnoException) => error.code ?? "unreadable",
-			),
-		),
-	);
-	return states.join(", ");
+	return (await Promise.all([certFile, keyFile].map(stateNow))).join(", ");
 }

@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readOrdinaryFile } from "../config/ordinaryFile.ts";
 import { unreadable } from "../config/readConfig.ts";
 import { readSecretFile } from "../config/secretFile.ts";
 import type { StateSettings } from "../config/state.ts";
@@ -51,7 +51,7 @@ async function loadPassword(file: string): Promise<string> {
 }
 
 async function loadCa(file: string): Promise<string> {
-	const text = await readFile(file, "utf8").catch((error: unknown) => {
+	const { text } = await readOrdinaryFile(file).catch((error: unknown) => {
 		throw unreadable(
 			file,
 			error,
