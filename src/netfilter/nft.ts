@@ -9,6 +9,7 @@ import type {
 /** What `nft -j list ruleset` prints, as far as it is read here (libnftables-json(5)). */
 interface Ruleset {
 	readonly nftables?: readonly {
+		readonly table?: { readonly family: string; readonly name: string };
 		readonly chain?: {
 			readonly family: string;
 			readonly table: string;
@@ -49,16 +50,26 @@ const passing = [
 	"tcp option",
 ];
 
+/** That the two listings of a ruleset do not go together: one of them broke off, or the rules changed in between. */
+export class TornListingError extends Error {}
+
 /**
- * Reads what `nft -j list ruleset` prints.
+ * Reads what `nft -j list ruleset` prints: the base chains that packets meet,
+ * so none of a table that is dormant.
  *
  * @param written the same as `nft -a list ruleset` prints it, for people
+ * @throws TornListingError if a table is not in both
  * @throws if it is something else
  */
-export function parseNftables(output: string, written = ""): BaseChain[] {
+export function parseNftables(output: string, written: string): BaseChain[] {
 	const { nftables } = JSON.parse(output) as Ruleset;
 	if (nftables === undefined) throw new Error("nft printed no ruleset");
-	const texts = writtenRules(written);
+	const { texts, flags } = readWritten(written);
+	for (const { table } of nftables)
+		if (table !== undefined && !flags.has(`${table.family} ${table.name}`))
+			throw new TornListingError(
+				`nft lists the table ${table.family} ${table.name} once and once not: ask again`,
+			);
 	const chains = new Map<string, Map<string, FilterRule[]>>();
 	const tableOf = ({ family, table }: { family: string; table: string }) => {
 		const key = `${family} ${table}`;
@@ -86,6 +97,8 @@ export function parseNftables(output: string, written = ""): BaseChain[] {
 		if (chain?.hook === undefined || !(chain.family in families)) return [];
 		const { table, name, hook, policy, prio = 0 } = chain;
 		if (chain.type !== "filter" && chain.type !== "nat") return [];
+		// The kernel asks none of its chains.
+		if (flags.get(`${chain.family} ${table}`)?.includes("dormant")) return [];
 		const own = tableOf(chain);
 		return {
 			table,
@@ -101,16 +114,25 @@ export function parseNftables(output: string, written = ""): BaseChain[] {
 	});
 }
 
-/** The rules by their family, table and handle. */
-function writtenRules(written: string): ReadonlyMap<string, string> {
+/** Of a listing for people, what its JSON lacks or, as the flags in nft 1.0.6, garbles. */
+function readWritten(written: string) {
+	/** The rules, by family, table and handle. */
 	const texts = new Map<string, string>();
+	/** The flags of each table, by family and name. */
+	const flags = new Map<string, readonly string[]>();
 	let table = "";
 	for (const line of written.split("\n")) {
-		table = /^table (\S+ \S+) \{/.exec(line)?.[1] ?? table;
+		const name = /^table (\S+ \S+) \{/.exec(line)?.[1];
+		if (name !== undefined) {
+			table = name;
+			flags.set(table, []);
+		}
+		const ofTable = /^\tflags (.+)$/.exec(line)?.[1];
+		if (ofTable !== undefined) flags.set(table, ofTable.split(/, */));
 		const [, text, handle] = /^\t\t(.*) # handle (\d+)$/.exec(line) ?? [];
 		if (text !== undefined) texts.set(`${table} ${handle}`, text);
 	}
-	return texts;
+	return { texts, flags };
 }
 
 /** The chains, by family, table and name, that have a rule in what only iptables reads (`xt` of libnftables-json(5)). */

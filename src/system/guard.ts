@@ -1,9 +1,9 @@
 import { isTailscaleAddress, parseAddress } from "../net/ranges.ts";
 import { wayIn } from "../netfilter/evaluate.ts";
-import { parseNftables } from "../netfilter/nft.ts";
+import { parseNftables, TornListingError } from "../netfilter/nft.ts";
 import type { BaseChain } from "../netfilter/packetFilter.ts";
 import { rangeOf } from "../netfilter/ufwPackets.ts";
-import { runProgram } from "./run.ts";
+import { type Ended, runProgram } from "./run.ts";
 
 /**
  * The tables by which `follow-tailscale` keeps others than the tailnet from the
@@ -29,15 +29,10 @@ export interface Guard {
 export async function readGuard(): Promise<Guard> {
 	const tables = await Promise.all(
 		guardTables.map(async (table) => {
-			const listed = await runProgram([
-				"nft",
-				"-j",
-				"list",
-				"table",
-				"inet",
-				table,
-			]);
-			return { table, baseChains: chainsOf(listed) };
+			const list = ["list", "table", "inet", table];
+			const listed = await runProgram(["nft", "-j", ...list]);
+			const written = await runProgram(["nft", ...list]);
+			return { table, baseChains: chainsOf(listed, written) };
 		}),
 	);
 	return {
@@ -49,20 +44,20 @@ export async function readGuard(): Promise<Guard> {
 	};
 }
 
-/** The chains of a table that nft was asked for; none of one that is not there. */
-export function chainsOf({
-	code,
-	stdout,
-}: {
-	readonly code: number | null;
-	readonly stdout: string;
-}): BaseChain[] {
-	if (code !== 0) return [];
+type Listing = Pick<Ended, "code" | "stdout">;
+
+/**
+ * The chains of a table that nft was asked for, in JSON and in words; none of
+ * one that is not there, or is dormant.
+ */
+export function chainsOf(listed: Listing, written: Listing): BaseChain[] {
+	if (listed.code !== 0 || written.code !== 0) return [];
 	try {
-		return parseNftables(stdout);
+		return parseNftables(listed.stdout, written.stdout);
 	} catch (error) {
 		// Of a table that goes meanwhile nft prints the half, or nothing, and calls that a success.
-		if (error instanceof SyntaxError) return [];
+		if (error instanceof SyntaxError || error instanceof TornListingError)
+			return [];
 		throw error;
 	}
 }

@@ -156,6 +156,8 @@ async function withNftables(
 	ruleset: string,
 ): Promise<BaseChain[]> {
 	const written = await runProgram(["nft", "-a", "list", "ruleset"]);
+	if (written.code !== 0)
+		throw new Error(`nft -a list ruleset: ${written.stderr.trim()}`);
 	const shown = parseNftables(ruleset, written.stdout);
 	const same = (one: BaseChain) => (other: BaseChain) =>
 		one.family === other.family &&

@@ -1,13 +1,30 @@
 import t from "tap";
 import { chainsOf } from "../../src/system/guard.ts";
 
+const chain =
+	'{"chain":{"family":"inet","table":"llamagate","name":"input","type":"filter","hook":"input","prio":-10,"policy":"accept"}}';
+const table = '{"table":{"family":"inet","name":"llamagate","handle":1}}';
+const listed = { code: 0, stdout: `{"nftables":[${table},${chain}]}` };
+const written = (lines = "") => ({
+	code: 0,
+	stdout: `table inet llamagate {\n${lines}\tchain input {\n\t}\n}\n`,
+});
+
 t.test("a table that goes while nft lists it holds nothing", (t) => {
-	t.strictSame(chainsOf({ code: 0, stdout: "" }), []);
-	t.strictSame(chainsOf({ code: 0, stdout: '{"nftables": [' }), []);
-	t.strictSame(chainsOf({ code: 1, stdout: "" }), []);
-	const chain =
-		'{"chain":{"family":"inet","table":"llamagate","name":"input","type":"filter","hook":"input","prio":-10,"policy":"accept"}}';
-	const there = chainsOf({ code: 0, stdout: `{"nftables":[${chain}]}` });
-	t.equal(there.length, 1);
+	const gone = { code: 1, stdout: "" };
+	const nothing = { code: 0, stdout: "" };
+	t.strictSame(chainsOf(nothing, written()), []);
+	t.strictSame(chainsOf({ code: 0, stdout: '{"nftables": [' }, written()), []);
+	t.strictSame(chainsOf(gone, gone), []);
+	t.strictSame(chainsOf(listed, gone), []);
+	t.strictSame(chainsOf(listed, nothing), []);
+	t.equal(chainsOf(listed, written()).length, 1);
+	t.end();
+});
+
+t.test("a table that sleeps holds nothing", (t) => {
+	t.strictSame(chainsOf(listed, written("\tflags dormant\n")), []);
+	t.strictSame(chainsOf(listed, written("\tflags owner,dormant\n")), []);
+	t.equal(chainsOf(listed, written("\tflags owner\n")).length, 1);
 	t.end();
 });

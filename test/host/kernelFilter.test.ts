@@ -152,3 +152,32 @@ t.test(
 		t.equal(unseen.missed?.length, 1);
 	},
 );
+
+t.test("a table that is dormant is no firewall", network(), async (t) => {
+	const fw = `nft add table inet fw
+		nft add chain inet fw input '{ type filter hook input priority 0; policy drop; }'`;
+	t.match(await read(await makeNamespace(t), fw), { ssh: "none" });
+	for (const [script, by] of [
+		[`${fw}\nnft add table inet fw '{ flags dormant; }'`, "filter INPUT"],
+		[
+			`iptables -P INPUT DROP\nnft add table ip filter '{ flags dormant; }'`,
+			"filter INPUT",
+		],
+	] as const)
+		t.match(await read(await makeNamespace(t), script), {
+			ssh: "all",
+			by: [by],
+		});
+	const { failed } = await read(
+		await makeNamespace(t),
+		`${fw}
+		mount -t tmpfs none /usr/local/sbin
+		cat >/usr/local/sbin/nft <<'end'
+#!/bin/sh
+[ "$1" = -j ] || { echo "no memory" >&2; exit 1; }
+exec /usr/sbin/nft "$@"
+end
+		chmod +x /usr/local/sbin/nft`,
+	);
+	t.match(failed, /no memory/, "where the one listing fails nothing is known");
+});
