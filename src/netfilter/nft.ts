@@ -1,4 +1,5 @@
-import { parseAddress, parseRange, type Range } from "../net/ranges.ts";
+import { parseAddress } from "../net/ranges.ts";
+import { type Match, parseMatch } from "./nftMatch.ts";
 import type {
 	BaseChain,
 	Condition,
@@ -158,9 +159,7 @@ function parseStatements(
 		const [name = ""] = Object.keys(statement);
 		const value = statement[name];
 		if (name === "match") {
-			conditions.push(
-				...parseMatch(value as { op: string; left: unknown; right: unknown }),
-			);
+			conditions.push(...parseMatch(value as Match));
 			continue;
 		}
 		if (name === "vmap") {
@@ -242,118 +241,4 @@ function destination(addr: unknown, port: unknown): Verdict {
 				: ((isPlain ? parseAddress(String(addr)) : undefined) ?? "unknown"),
 		port: typeof port === "number" ? port : undefined,
 	};
-}
-
-function parseMatch({
-	op,
-	left,
-	right,
-}: {
-	op: string;
-	left: unknown;
-	right: unknown;
-}): Condition[] {
-	const unknown: Condition[] = [{ on: "other" }];
-	const negated = op === "!=";
-	if (!["==", "in", "!="].includes(op)) return unknown;
-	const [masked, mask] = (left as { "&"?: [unknown, unknown] })["&"] ?? [left];
-	if (mask !== undefined && typeof mask !== "number") return unknown;
-	const { meta, payload, ct, fib } = masked as {
-		meta?: { key: string };
-		payload?: { protocol?: string; field?: string };
-		ct?: { key: string };
-		fib?: { result: string; flags: string | readonly string[] };
-	};
-	const values = valuesOf(right);
-	if (values === undefined) return unknown;
-	if (mask !== undefined && meta?.key !== "mark") return unknown;
-	const texts = values.map(String);
-	if (ct?.key === "state") return [{ on: "state", states: texts, negated }];
-	if (ct?.key === "status")
-		return texts.includes("dnat")
-			? [{ on: "state", states: ["dnat"], negated }]
-			: unknown;
-	if (fib?.result === "type" && [fib.flags].flat().includes("daddr"))
-		return [{ on: "toType", types: texts, negated }];
-	switch (meta?.key) {
-		case "iifname":
-		case "iif":
-			return [{ on: "interfaceIn", names: texts, negated }];
-		case "l4proto":
-			return [{ on: "protocol", names: texts, negated }];
-		case "nfproto":
-			return [
-				{
-					on: "family",
-					family: texts.includes("ipv6") ? "ipv6" : "ipv4",
-					negated,
-				},
-			];
-		case "mark": {
-			const [value, ...others] = values;
-			return typeof value === "number" && others.length === 0
-				? [{ on: "mark", value, mask: mask ?? 0xffff_ffff, negated }]
-				: unknown;
-		}
-	}
-	const { protocol = "", field = "" } = payload ?? {};
-	if (protocol === "ip" || protocol === "ip6") {
-		const ofFamily: Condition = {
-			on: "family",
-			family: protocol === "ip" ? "ipv4" : "ipv6",
-		};
-		if (field === "protocol" || field === "nexthdr")
-			return [ofFamily, { on: "protocol", names: texts, negated }];
-		const ranges = values.map(rangeOfValue);
-		if (
-			(field !== "saddr" && field !== "daddr") ||
-			!ranges.every((range) => range !== undefined)
-		)
-			return [ofFamily, ...unknown];
-		return [
-			ofFamily,
-			{ on: field === "saddr" ? "from" : "to", ranges, negated },
-		];
-	}
-	if (["tcp", "udp", "th"].includes(protocol)) {
-		const ofProtocol: Condition[] =
-			protocol === "th" ? [] : [{ on: "protocol", names: [protocol] }];
-		const ranges = values.map(portsOfValue);
-		return [
-			...ofProtocol,
-			...(field === "dport" && ranges.every((range) => range !== undefined)
-				? [{ on: "port" as const, ranges, negated }]
-				: unknown),
-		];
-	}
-	if (protocol === "icmp" || protocol === "icmpv6")
-		return [{ on: "protocol", names: [protocol] }];
-	return unknown;
-}
-
-/** A value, or those of a set; `undefined` for a named set. */
-function valuesOf(right: unknown): readonly unknown[] | undefined {
-	if (Array.isArray(right)) return right;
-	if (typeof right === "object" && right !== null && "set" in right) {
-		const { set } = right as { set: unknown };
-		return Array.isArray(set) ? set : [set];
-	}
-	if (typeof right === "string" && right.startsWith("@")) return undefined;
-	return [right];
-}
-
-function rangeOfValue(value: unknown): Range | undefined {
-	if (typeof value === "string") return parseRange(value);
-	const { prefix } = (value ?? {}) as {
-		prefix?: { addr: string; len: number };
-	};
-	return prefix && parseRange(`${prefix.addr}/${prefix.len}`);
-}
-
-function portsOfValue(value: unknown): [number, number] | undefined {
-	if (typeof value === "number") return [value, value];
-	const { range } = (value ?? {}) as { range?: [number, number] };
-	return Array.isArray(range)
-		? [Number(range[0]), Number(range[1])]
-		: undefined;
 }

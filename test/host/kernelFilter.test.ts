@@ -181,3 +181,81 @@ end
 	);
 	t.match(failed, /no memory/, "where the one listing fails nothing is known");
 });
+
+/** A table of its own, with these rules in a chain that drops what is left, and what else it has. */
+const own = (rules: string, more = "") =>
+	nft(`table inet own {
+	${more}
+	chain other {
+		accept
+	}
+	chain in {
+		type filter hook input priority 0; policy drop;
+		${rules}
+	}
+}`);
+
+/** How far packets for port 22 get by each of these rules, read all with the one set-up. */
+async function sharesOf(
+	namespace: Namespace,
+	rules: readonly string[],
+	{ more = "", setUp = ":" } = {},
+): Promise<(string | undefined)[]> {
+	const shares: (string | undefined)[] = [];
+	for (const rule of rules) {
+		const seen = await read(
+			namespace,
+			`${setUp}\nnft flush ruleset\n${own(rule, more)}`,
+		);
+		shares.push(seen.failed ?? seen.ssh);
+	}
+	return shares;
+}
+
+t.test(
+	"what nft writes beside an element does not hide it",
+	network(),
+	async (t) => {
+		const namespace = await makeNamespace(t);
+		const rules = [
+			'iifname { "eth0" comment "lan", "eth1" } accept',
+			'iifname { "eth0" counter, "eth1" } accept',
+			'meta l4proto { tcp comment "x", udp } accept',
+			'ip protocol { tcp comment "x", udp } accept',
+			'ct state { new comment "x", established } accept',
+			'fib daddr type { local comment "x", unicast } accept',
+			'tcp dport { 22 comment "x", 80-90 } accept',
+			'tcp dport vmap { 22 comment "x" : accept, 80 : drop }',
+		];
+		t.strictSame(
+			await sharesOf(namespace, rules),
+			rules.map(() => "all"),
+		);
+		t.strictSame(
+			await sharesOf(namespace, [
+				"meta nfproto { ipv4, ipv6 } tcp dport 22 accept",
+				"meta nfproto ipv6 tcp dport 22 accept",
+				"meta nfproto ipv4 tcp dport 22 accept",
+			]),
+			["some", "none", "all"],
+		);
+	},
+);
+
+t.test(
+	"protocols are known where /etc/protocols names none",
+	network(),
+	async (t) => {
+		const rules = [
+			"meta l4proto { 6, 17 } accept",
+			"meta l4proto 6 accept",
+			"ip protocol 6 accept",
+		];
+		t.strictSame(
+			await sharesOf(await makeNamespace(t), rules, {
+				setUp: "mount --bind /dev/null /etc/protocols",
+			}),
+			rules.map(() => "all"),
+		);
+	},
+);
