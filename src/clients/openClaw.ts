@@ -39,7 +39,7 @@ export const openClaw: Client = {
 			notes: [
 				"No /v1 in the URL: it breaks tool calls. Check the file with: openclaw config validate",
 				"OpenClaw sets shift in every request, which changes how the server's model runs for everybody: a key that is held to some models refuses it with a 403, unless its denyOptions in the keys file leave out shift.",
-				"If agents.defaults.models is there, it is the list of models that are allowed: add the model to it, too.",
+				`If agents.defaults.modelPolicy.allow has entries, only those models may be chosen: add "ollama/${model}" to it. Before OpenClaw 2026.8.1 that list was agents.defaults.models, where it had entries.`,
 			],
 		};
 	},

@@ -123,14 +123,7 @@ export function mergeProvider(
 		document.set([...provider, "models", models.length], entry);
 
 	const reference = `ollama/${model}`;
-	// Where this list is, OpenClaw refuses every model that is not in it.
-	const allowed = document.get(["agents", "defaults", "models"]);
-	if (
-		isObject(allowed) &&
-		!Object.hasOwn(allowed, reference) &&
-		!Object.hasOwn(allowed, "ollama/*")
-	)
-		document.set(["agents", "defaults", "models", reference], {});
+	allow(document, reference);
 
 	// Either an object or the primary model itself (docs.openclaw.ai/concepts/models).
 	const chosen = document.get(["agents", "defaults", "model"]);
@@ -141,6 +134,47 @@ export function mergeProvider(
 	return typeof primary === "string" && primary !== reference
 		? { ...merged, keptPrimary: primary }
 		: merged;
+}
+
+/**
+ * Puts a model on the list of those that OpenClaw lets be chosen, where there is
+ * one: since 2026.8.1 `modelPolicy.allow`, of which an empty one allows any
+ * (docs.openclaw.ai/concepts/models). Before, and until `openclaw doctor --fix`
+ * has moved it there, the names in `models`, where it has any.
+ */
+function allow(document: Document, reference: string): void {
+	const defaults: JSONPath = ["agents", "defaults"];
+	const policy = document.get([...defaults, "modelPolicy"]);
+	if (isObject(policy)) {
+		const { allow } = policy;
+		if (isRestricting(allow, reference))
+			document.set(
+				[...defaults, "modelPolicy", "allow", allow.length],
+				reference,
+			);
+		return;
+	}
+	const isMoved = document.get(["meta", "migrations", "modelPolicyAllowlist"]);
+	const models = document.get([...defaults, "models"]);
+	if (
+		isMoved !== true &&
+		isObject(models) &&
+		isRestricting(Object.keys(models), reference)
+	)
+		document.set([...defaults, "models", reference], {});
+}
+
+/** Whether a list of what is allowed leaves a model out: it has entries, and neither the model nor `ollama/*` or a longer part of its name with a star. */
+function isRestricting(list: unknown, reference: string): list is unknown[] {
+	if (!Array.isArray(list) || list.length === 0) return false;
+	return !list.some((entry) => {
+		if (typeof entry !== "string") return false;
+		const text = entry.trim();
+		return (
+			text === reference ||
+			(text.endsWith("/*") && reference.startsWith(text.slice(0, -1)))
+		);
+	});
 }
 
 /** JSON with comments and trailing commas, edited in place: nothing is formatted anew. */

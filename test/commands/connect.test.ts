@@ -742,6 +742,58 @@ t.test(
 	},
 );
 
+t.test(
+	"--write puts the model on OpenClaw's list of allowed ones, where there is one",
+	async (t) => {
+		const connection = {
+			server: "http://box:11434",
+			key: "lg_1",
+			model: "qwen3:8b",
+		};
+		const model = "ollama/qwen3:8b";
+		const defaultsOf = (defaults: object, more: object = {}) => {
+			const before = JSON.stringify({ ...more, agents: { defaults } });
+			const { text } = mergeProvider(before, connection, "x");
+			const written = JSON.parse(text) as {
+				agents: { defaults: Record<string, unknown> };
+			};
+			const { model: _chosen, ...rest } = written.agents.defaults;
+			return rest;
+		};
+		const list = (...allow: string[]) => ({ modelPolicy: { allow } });
+		t.strictSame(
+			defaultsOf(list("anthropic/*")),
+			list("anthropic/*", model),
+			"an entry is added",
+		);
+		for (const fits of [model, "ollama/*"])
+			t.strictSame(defaultsOf(list(fits)), list(fits), fits);
+		t.strictSame(
+			defaultsOf(list("ollama/hf.co/*")),
+			list("ollama/hf.co/*", model),
+		);
+		for (const anyModel of [list(), { modelPolicy: {} }, { models: {} }])
+			t.strictSame(defaultsOf(anyModel), anyModel, "any model is allowed");
+		const models = { "anthropic/claude-sonnet-5": { alias: "S" } };
+		t.strictSame(
+			defaultsOf({ models, ...list("anthropic/*") }),
+			{ models, ...list("anthropic/*", model) },
+			"names beside a policy restrict nothing",
+		);
+		t.strictSame(defaultsOf({ models, modelPolicy: {} }), {
+			models,
+			modelPolicy: {},
+		});
+		t.strictSame(
+			defaultsOf({ models }),
+			{ models: { ...models, [model]: {} } },
+			"names alone are the list of an OpenClaw before 2026.8.1",
+		);
+		const moved = { meta: { migrations: { modelPolicyAllowlist: true } } };
+		t.strictSame(defaultsOf({ models }, moved), { models });
+	},
+);
+
 t.test("--try with --write writes only if the call works", async (t) => {
 	const gate = await startGate(t);
 	const { file, folder, config } = await freshOpenClaw(t);
