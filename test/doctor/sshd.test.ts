@@ -2,8 +2,6 @@ import t, { type Test } from "tap";
 import {
 	isPasswordEnough,
 	judgeLoaded,
-	judgeWayIn,
-	mayLogIn,
 	parseLastRead,
 } from "../../src/host/sshd/checks.ts";
 import {
@@ -12,6 +10,7 @@ import {
 	readMatches,
 } from "../../src/host/sshd/settings.ts";
 import { parseSettings } from "../../src/host/sshd/step.ts";
+import { judgeWayIn, mayLogIn } from "../../src/host/sshd/waysIn.ts";
 import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
 import { follow, lookAt, runDoctor, stateOf } from "../support/doctor.ts";
 
@@ -199,6 +198,22 @@ t.test("doctor looks at sshd", booting(), async (t) => {
 		await host.sh(`rm ${folder}/01-who.conf`);
 	});
 
+		await host.write(
+			`${folder}/01-kinds.conf`,
+			"PubkeyAcceptedAlgorithms rsa-sha2-512\n",
+		);
+		t.match(await lookAt(host, "sshd.way-in"), {
+			state: "high",
+			evidence:
+				/bob has one that it refuses: ED25519 of 256 bits in \/home\/bob/,
+		});
+		// One place where sshd takes it is a way in.
+		await host.write(
+			`${folder}/01-kinds.conf`,
+			"Match Address 100.64.0.0/10\n\tPubkeyAcceptedAlgorithms ssh-ed25519\nMatch all\n\tPubkeyAcceptedAlgorithms rsa-sha2-512\n",
+		);
+		t.equal((await lookAt(host, "sshd.way-in")).state, "ok");
+		await host.sh(`rm ${folder}/01-kinds.conf`);
 	await t.test("what it cannot see", async (t) => {
 		await host.write(
 			`${folder}/01-wrong.conf`,

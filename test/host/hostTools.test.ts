@@ -1,7 +1,11 @@
 import { copyFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
-import { plainKeys } from "../../src/host/sshd/authorizedKeys.ts";
+import {
+	isAccepted,
+	plainKeys,
+	readListing,
+} from "../../src/host/sshd/authorizedKeys.ts";
 import {
 	isKeyEnough,
 	parseSettings,
@@ -270,6 +274,56 @@ t.test(
 		);
 	},
 );
+
+t.test("a key that sshd refuses is none to rely on", async (t) => {
+	// As ssh-keygen of OpenSSH 9.2 lists them; the one for a hardware key has a comment to mislead.
+	const keys =
+		readListing(`1024 SHA256:6ltGFQjvUuddGprtKfPFsdPZLlqQYCwHsjG06UuCfrQ root@vm (DSA)
+256 SHA256:o8KsnS+lzDvNU3SBJC6vTbS+Mk67TEeqxzWf52iOh8c no comment (ECDSA)
+521 SHA256:UYWoOGIwh/6mjSG6TdLU9bs2z4bdvHYDhWDEzxQkj6w root@vm (ECDSA)
+256 SHA256:JLGuPqQjGhA0qLmiGczGri6jvAu66Ad4fIFlQqqEBdc root@vm (ED25519)
+1024 SHA256:3yZukFJnRBwJr0sMp/c7yKA7XkacMblE8E+IVnF0UgA root@vm (RSA)
+3072 SHA256:QcAoJR9/EZcjod9IlnmcGh5H4JWL4tq8dwVOTNViOxQ root@vm (RSA)
+2048 SHA256:QcAoJR9/EZcjod9IlnmcGh5H4JWL4tq8dwVOTNViOxQ root@vm (RSA-CERT)
+256 SHA256:IHA+dUnPki2bvNFmXubmOxIwsqb8z/mMTiZjOO+JK/s sk (RSA) (ED25519-SK)
+256 SHA256:wIb9AdGOxkR+WBC07Z4aI5dbzCpfhctu7BDl6CbeF30 sk2 (ECDSA-SK)
+(stdin) is not a public key file.
+`);
+	const all = keys.map(({ kind, bits }) => `${kind} ${bits}`);
+	t.strictSame(all, [
+		...["DSA 1024", "ECDSA 256", "ECDSA 521", "ED25519 256", "RSA 1024"],
+		...["RSA 3072", "RSA-CERT 2048", "ED25519-SK 256", "ECDSA-SK 256"],
+	]);
+	const taken = (settings: string) =>
+		keys
+			.filter((key) => isAccepted(key, parseSettings(settings)))
+			.map(({ kind, bits }) => `${kind} ${bits}`);
+	const usual =
+		"ssh-ed25519-cert-v01@openssh.com,rsa-sha2-512-cert-v01@openssh.com,ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,sk-ssh-ed25519@openssh.com,sk-ecdsa-sha2-nistp256@openssh.com,rsa-sha2-512,rsa-sha2-256";
+	const usualKeys = all.filter((key) => !/^DSA|CERT/.test(key));
+	t.strictSame(taken(`pubkeyacceptedalgorithms ${usual}`), usualKeys);
+	t.strictSame(
+		taken(`pubkeyacceptedkeytypes ${usual},ssh-dss`),
+		all.filter((key) => !/CERT/.test(key)),
+		"the setting's name before OpenSSH 8.5",
+	);
+	t.strictSame(
+		taken(`pubkeyacceptedalgorithms ${usual}\nrequiredrsasize 2048`),
+		usualKeys.filter((key) => key !== "RSA 1024"),
+	);
+	t.strictSame(taken("pubkeyacceptedalgorithms ssh-ed25519"), ["ED25519 256"]);
+	t.strictSame(
+		taken("pubkeyacceptedalgorithms ecdsa-sha2-nistp521,ssh-rsa"),
+		["ECDSA 521"],
+		"a client signs nothing by SHA-1",
+	);
+	t.strictSame(
+		taken(`pubkeyacceptedalgorithms ${usual}\nrequiredrsasize many`),
+		usualKeys.filter((key) => !/^RSA/.test(key)),
+		"what cannot be read is not taken for good",
+	);
+	t.strictSame(taken("port 22"), [], "nor what is not told");
+});
 
 t.test("sshd may ask for more than a key", async (t) => {
 	t.ok(isKeyEnough("any"));

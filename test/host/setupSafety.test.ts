@@ -152,6 +152,12 @@ t.test(
 		t.equal((await look())?.state, "unsafe", "one that sshd refuses");
 		await put('command="true",restrict ', "alice");
 		t.equal((await look())?.state, "unsafe", "one for a command alone");
+		// One that sshd knows, and takes from nobody.
+		await host.sh(`ssh-keygen -q -t dsa -N '' -f /root/dsa
+			install -o alice -m 0600 /root/dsa.pub ${authorized}`);
+		const old = await look();
+		t.equal(old?.state, "unsafe");
+		t.match(old?.says, `sshd refuses DSA of 1024 bits in ${authorized}`);
 		await put("", "alice");
 		await host.write(
 			"/etc/ssh/sshd_config.d/20-two.conf",

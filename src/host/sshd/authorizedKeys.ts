@@ -26,34 +26,117 @@ export function plainKeys(text: string): string[] {
 	});
 }
 
-/** The file of a user's that holds a key that sshd would take. */
-export async function installedKey(
+/** The settings that say where keys lie and which are taken. */
+export const settingsOfKeys = [
+	"authorizedkeysfile",
+	"strictmodes",
+	"pubkeyacceptedalgorithms",
+	"pubkeyacceptedkeytypes",
+	"requiredrsasize",
+] as const;
+
+/** What sshd would do with the keys of a user. */
+export interface InstalledKeys {
+	/** The file that holds one that it would take. */
+	readonly file: string | undefined;
+	/** Some of those that it would not, where it would take none: `DSA of 1024 bits in FILE`. */
+	readonly refused: readonly string[];
+}
+
+/** The keys of a user that let in anyone who has them, as sshd judges them by these settings. */
+export async function installedKeys(
 	user: string,
 	settings: ReadonlyMap<string, string>,
-): Promise<string | undefined> {
+): Promise<InstalledKeys> {
 	const [, , uid, gid, , home] =
 		(await outputOf("getent", "passwd", user))?.split(":") ?? [];
-	if (home === undefined) return undefined;
+	if (home === undefined) return { file: undefined, refused: [] };
 	const account = { uid: Number(uid), gid: Number(gid), home };
 	const isStrict = settings.get("strictmodes") !== "no";
 	const patterns = settings.get("authorizedkeysfile")?.split(" ") ?? [];
+	const refused: string[] = [];
 	for (const pattern of patterns) {
 		const expanded = pattern
 			.replaceAll("%h", home)
 			.replaceAll("%u", user)
 			.replaceAll("%%", "%");
 		const file = path.resolve(home, expanded);
-		const keys = plainKeys(await readAs(account, file, isStrict));
-		if (keys.length > 0 && (await isTaken(keys))) return file;
+		const lines = plainKeys(await readAs(account, file, isStrict));
+		if (lines.length === 0) continue;
+		const keys = readListing(await listingOf(lines));
+		if (keys.some((key) => isAccepted(key, settings)))
+			return { file, refused: [] };
+		refused.push(
+			...keys.map(({ kind, bits }) => `${kind} of ${bits} bits in ${file}`),
+		);
 	}
-	return undefined;
+	return { file: undefined, refused: [...new Set(refused)].slice(0, 5) };
 }
 
-/** Whether one of some lines is a key, and not only looks like one. */
-async function isTaken(keys: readonly string[]): Promise<boolean> {
+/** Has ssh-keygen say what some lines hold; of what only looks like a key it says nothing. */
+async function listingOf(lines: readonly string[]): Promise<string> {
 	const command = ["ssh-keygen", "-l", "-f", "-"];
-	const { code } = await runProgram(command, { input: `${keys.join("\n")}\n` });
-	return code === 0;
+	const input = `${lines.join("\n")}\n`;
+	const { code, stdout } = await runProgram(command, { input });
+	return code === 0 ? stdout : "";
+}
+
+/** A key as ssh-keygen names it. */
+export interface ListedKey {
+	/** `RSA`, `ED25519-SK`, `RSA-CERT` (sshkey.c, keyimpls). */
+	readonly kind: string;
+	readonly bits: number;
+}
+
+/** Reads what `ssh-keygen -l` prints: `256 SHA256:… me@laptop (ED25519)`. */
+export function readListing(output: string): ListedKey[] {
+	return output.split("\n").flatMap((line) => {
+		const [, bits, kind] = /^(\d+) .*\(([\w-]+)\)$/.exec(line) ?? [];
+		return bits === undefined || kind === undefined
+			? []
+			: { kind, bits: Number(bits) };
+	});
+}
+
+/**
+ * The signatures that a key makes, by the names of PubkeyAcceptedAlgorithms.
+ * Those of RSA with SHA-1 are not among them: clients have given them up. Nor is a
+ * certificate, whose line in an authorized_keys lets nobody in (auth2-pubkeyfile.c).
+ */
+function signaturesOf({ kind, bits }: ListedKey): readonly string[] {
+	switch (kind) {
+		case "DSA":
+			return ["ssh-dss"];
+		case "RSA":
+			return ["rsa-sha2-512", "rsa-sha2-256"];
+		case "ECDSA":
+			return [`ecdsa-sha2-nistp${bits}`];
+		case "ED25519":
+			return ["ssh-ed25519"];
+		case "ECDSA-SK":
+			return ["sk-ecdsa-sha2-nistp256@openssh.com"];
+		case "ED25519-SK":
+			return ["sk-ssh-ed25519@openssh.com"];
+		default:
+			return [];
+	}
+}
+
+/** Whether sshd takes keys of this kind and size; one that does not say which it takes, takes none. */
+export function isAccepted(
+	key: ListedKey,
+	settings: ReadonlyMap<string, string>,
+): boolean {
+	const accepted =
+		settings.get("pubkeyacceptedalgorithms") ??
+		// OpenSSH 8.4 and before.
+		settings.get("pubkeyacceptedkeytypes") ??
+		"";
+	const names = accepted.split(",");
+	if (!signaturesOf(key).some((name) => names.includes(name))) return false;
+	if (key.kind !== "RSA") return true;
+	// Before OpenSSH 9.1 there was no such setting, and ssh-keygen lists none that are shorter.
+	return key.bits >= Number(settings.get("requiredrsasize") ?? 1024);
 }
 
 interface Account {

@@ -9,15 +9,14 @@ import {
 } from "../../doctor/check.ts";
 import { hasProgram, outputOf } from "../../system/run.ts";
 import { lookUpUnit } from "../../system/units.ts";
-import { installedKey } from "./authorizedKeys.ts";
 import {
 	configFiles,
 	everySetting,
-	loginUsers,
 	mainFile,
 	type SettingsFor,
 } from "./settings.ts";
 import { serviceName } from "./step.ts";
+import { judgeWayIn, waysIn } from "./waysIn.ts";
 
 const both = {
 	group: "sshd",
@@ -306,95 +305,4 @@ export function judgeRoot(all: readonly SettingsFor[]): Outcome {
 		...whereWrong(root, wrong, name),
 		severity: byPassword ? "high" : "warn",
 	};
-}
-
-/** How one user could log in over the network. */
-export interface WayIn {
-	readonly user: string;
-	/** A file with a key that sshd would take. */
-	readonly keyFile: string | undefined;
-	/** A setting by which keys come from elsewhere, or passwords count. */
-	readonly other: string | undefined;
-}
-
-async function waysIn(all: readonly SettingsFor[]): Promise<WayIn[]> {
-	const ways: WayIn[] = [];
-	// The others get no shell by whatever they have.
-	for (const user of loginUsers((await outputOf("getent", "passwd")) ?? "")) {
-		// What a login from anywhere at all can use.
-		const usable = all.filter(
-			(one) => one.user === user && mayLogIn(one.user, one.settings),
-		);
-		const [first] = usable;
-		if (first === undefined) continue;
-		const byKey = usable.find(
-			({ settings }) => settings.get("pubkeyauthentication") === "yes",
-		);
-		ways.push({
-			user,
-			keyFile:
-				byKey === undefined
-					? undefined
-					: await installedKey(user, byKey.settings),
-			other: otherWay(usable),
-		});
-	}
-	return ways;
-}
-
-function otherWay(usable: readonly SettingsFor[]): string | undefined {
-	for (const { settings } of usable)
-		for (const name of ["authorizedkeyscommand", "trustedusercakeys"]) {
-			const value = settings.get(name) ?? "none";
-			if (value !== "none") return `${name} ${value}`;
-		}
-	return usable.some(
-		({ settings }) => settings.get("passwordauthentication") === "yes",
-	)
-		? "a password"
-		: undefined;
-}
-
-/** Whether the lists of names leave a user in; those of groups are left to sshd. */
-export function mayLogIn(
-	user: string,
-	settings: ReadonlyMap<string, string>,
-): boolean {
-	if (user === "root" && settings.get("permitrootlogin") === "no") return false;
-	const names = (list: string) =>
-		(settings.get(list) ?? "").split(/\s+/).filter(Boolean);
-	const fits = (pattern: string) => {
-		const [name = ""] = pattern.split("@");
-		const source = name
-			.replace(/[.+^${}()|[\]\\]/g, "\\$&")
-			.replaceAll("*", ".*")
-			.replaceAll("?", ".");
-		return new RegExp(`^${source}$`).test(user);
-	};
-	if (names("denyusers").some(fits)) return false;
-	const allowed = names("allowusers");
-	return allowed.length === 0 || allowed.some(fits);
-}
-
-export function judgeWayIn(
-	ways: readonly WayIn[],
-	tailscaleSsh: boolean,
-): Outcome {
-	const seen = [
-		...ways.flatMap(({ user, keyFile }) =>
-			keyFile === undefined ? [] : [`${user} has a key in ${keyFile}`],
-		),
-		...(tailscaleSsh ? ["Tailscale SSH is on"] : []),
-	];
-	if (seen.length > 0) return ok(...seen);
-	const others = ways.flatMap(({ user, other }) =>
-		other === undefined ? [] : [`${user} by ${other}`],
-	);
-	if (others.length > 0)
-		return unknown(
-			`no key lies on this host; there are other ways to log in: ${others.join(", ")}`,
-		);
-	return finding([
-		"nobody has a key that sshd would take, passwords are off, and so is Tailscale SSH",
-	]);
 }

@@ -11,7 +11,7 @@ import {
 } from "../../setup/step.ts";
 import { hasProgram, runProgram } from "../../system/run.ts";
 import { lookUpUnit } from "../../system/units.ts";
-import { installedKey } from "./authorizedKeys.ts";
+import { installedKeys } from "./authorizedKeys.ts";
 import { askSshd, loginUser } from "./inspect.ts";
 
 const mainFile = "/etc/ssh/sshd_config";
@@ -94,10 +94,10 @@ export function sshd(): Step {
 					: unsafe(
 							`sshd asks ${user} for ${methods}; without passwords nothing of that would be left, so AuthenticationMethods has to allow publickey alone first`,
 						);
-			const key = await installedKey(user, settings);
+			const { file: key, refused } = await installedKeys(user, settings);
 			if (key === undefined)
 				return unsafe(
-					`${user} has no key here that lets in from anywhere to a shell, so turning passwords off would lock ${user} out; from your own machine run ssh-copy-id ${user}@THIS-HOST, log in with it, and run this again`,
+					`${user} has no key here that lets in from anywhere to a shell${refused.length === 0 ? "" : ` (sshd refuses ${refused.join(", ")})`}, so turning passwords off would lock ${user} out; from your own machine run ${refused.length === 0 ? "" : "ssh-keygen -t ed25519, then "}ssh-copy-id ${user}@THIS-HOST, log in with it, and run this again`,
 				);
 			if (!(await readsDropIns()))
 				return unsafe(
