@@ -289,7 +289,7 @@ async function carryOut(
 		await journal.endStep();
 		return undefined;
 	} catch (error) {
-		if (!(error instanceof ActionError)) throw error;
+		if (!(error instanceof ActionError || isOfTheSystem(error))) throw error;
 		say(`  ${mark(false)} ${visible(error.message)}\n`);
 		// A step that is half done may be worse than none.
 		await takeBackCutOff(session, say);
@@ -309,4 +309,9 @@ async function takeBackCutOff(
 		for (const rest of left) say(`      ${visible(rest)}\n`);
 	}
 	if (cutOff.length > 0) await journal.endStep();
+}
+
+/** Whether the operating system refused something: the disk is full, a folder is not there. */
+function isOfTheSystem(error: unknown): error is NodeJS.ErrnoException {
+	return error instanceof Error && "syscall" in error;
 }

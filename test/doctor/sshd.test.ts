@@ -166,6 +166,11 @@ t.test("doctor looks at sshd", booting(), async (t) => {
 		t.equal(told.state, "ok", told.evidence);
 		await host.sh("systemctl stop ssh");
 		t.equal((await lookAt(host, "sshd.loaded")).state, "unknown");
+		t.match(
+			(await lookAt(host, "sshd.passwords")).evidence,
+			/nothing of its settings without the folder \/run\/sshd.*: sudo mkdir/,
+			"which systemd has taken away, and which is no mistake in a file",
+		);
 		await host.sh("systemctl start ssh");
 	});
 
@@ -193,11 +198,6 @@ t.test("doctor looks at sshd", booting(), async (t) => {
 			state: "ok",
 			evidence: /^bob has a key in \/home\/bob/,
 		});
-		await host.write(`${folder}/01-who.conf`, "AllowUsers root\n");
-		t.equal((await lookAt(host, "sshd.way-in")).state, "high");
-		await host.sh(`rm ${folder}/01-who.conf`);
-	});
-
 		await host.write(
 			`${folder}/01-kinds.conf`,
 			"PubkeyAcceptedAlgorithms rsa-sha2-512\n",
@@ -214,6 +214,11 @@ t.test("doctor looks at sshd", booting(), async (t) => {
 		);
 		t.equal((await lookAt(host, "sshd.way-in")).state, "ok");
 		await host.sh(`rm ${folder}/01-kinds.conf`);
+		await host.write(`${folder}/01-who.conf`, "AllowUsers root\n");
+		t.equal((await lookAt(host, "sshd.way-in")).state, "high");
+		await host.sh(`rm ${folder}/01-who.conf`);
+	});
+
 	await t.test("what it cannot see", async (t) => {
 		await host.write(
 			`${folder}/01-wrong.conf`,

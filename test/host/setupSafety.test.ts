@@ -477,6 +477,35 @@ t.test("on a host", booting(), async (t) => {
 		await host.must("rm", "/root/.ssh/authorized_keys");
 	});
 
+	t.test("an sshd that is stopped waits with its settings", async (t) => {
+		await installSshKey(host);
+		await host.must("systemctl", "stop", "ssh.service");
+		const silent = await runSetup(host, "--dry-run", "--only", "sshd");
+		t.equal(silent.report.steps[0]?.state, "unsafe");
+		t.match(
+			silent.report.steps[0]?.says,
+			/without the folder \/run\/sshd.*sudo mkdir -m 0755 \/run\/sshd/,
+			"which went with the service",
+		);
+		await host.sh("mkdir -m 0755 /run/sshd; rmdir /etc/ssh/sshd_config.d");
+		const { code, report } = await runSetup(host, "--yes", "--only", "sshd");
+		t.equal(code, 0, JSON.stringify(report, undefined, 2));
+		t.equal(report.steps[0]?.state, "changed");
+		t.not((await host.run("systemctl", "is-active", "ssh.service")).code, 0);
+		const undone = await host.run("llamagate", "setup", "--undo", "--yes");
+		t.equal(undone.code, 0, undone.stdout);
+		// Where nothing can be written, that is said, and the step is taken back.
+		await host.must("ln", "-s", "/nowhere", "/etc/ssh/sshd_config.d");
+		const refused = await runSetup(host, "--yes", "--only", "sshd");
+		t.equal(refused.code, 1);
+		t.match(refused.report.steps[0]?.says, /^ENOENT: .*\/etc\/ssh\/sshd_conf/);
+		t.match(refused.report.steps[0]?.says, "The step was taken back.");
+		await host.sh(`rm /etc/ssh/sshd_config.d; mkdir /etc/ssh/sshd_config.d
+			rm /root/.ssh/*; systemctl start ssh.service`);
+		await host.must("llamagate", "setup", "--undo", "--yes");
+		t.equal(await fingerprint(host), untouched);
+	});
+
 	t.test("nothing is done that nobody agreed to", async (t) => {
 		for (const [answer, terminal] of [
 			["", false],

@@ -13,7 +13,7 @@ import {
 import { outputOf } from "../../system/run.ts";
 import { listeningSockets } from "../../system/sockets.ts";
 import { askSshd, sshPorts, sshSockets } from "./inspect.ts";
-import { parseSettings } from "./step.ts";
+import { parseSettings, whySilent } from "./step.ts";
 
 export const mainFile = "/etc/ssh/sshd_config";
 
@@ -32,10 +32,7 @@ const mostAsked = 1_000;
 /** For everybody who could log in, by every way that Match blocks could tell apart. @throws if sshd does not say */
 export const everySetting = oncePerLook(async () => {
 	const { stdout, stderr, code } = await askSshd({ user: "root" });
-	if (code !== 0)
-		throw new Error(
-			`sshd does not accept its own configuration: ${stderr.trim()}`,
-		);
+	if (code !== 0) throw new Error(whySilent(stderr));
 	const { files } = await configFiles();
 	const texts = await Promise.all(files.map((file) => readFile(file, "utf8")));
 	const matched = readMatches(texts.join("\n"));

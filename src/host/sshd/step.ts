@@ -1,9 +1,11 @@
 import { readFile } from "node:fs/promises";
+import path from "node:path";
 import { takeSnapshot } from "../../setup/snapshot.ts";
 import {
 	absent,
 	done,
 	type Proof,
+	rootDirectory,
 	rootFile,
 	type Step,
 	todo,
@@ -42,6 +44,18 @@ export function parseSettings(output: string): ReadonlyMap<string, string> {
 	);
 }
 
+/** Why sshd does not say its settings, by what it prints in their place. */
+export function whySilent(stderr: string): string {
+	const said = stderr.trim();
+	// systemd takes it away with a service that is stopped, and has not made it before the first login by a socket.
+	const folder = /^Missing privilege separation directory: (\/\S+)$/m.exec(
+		said,
+	)?.[1];
+	return folder === undefined
+		? `sshd does not accept its own configuration; see: sshd -T\n${said}`
+		: `sshd says nothing of its settings without the folder ${folder}, which is there while its service runs; run: sudo mkdir -m 0755 ${folder}, and then this again`;
+}
+
 /** Settings that keep passwords out; those that are met already are left alone. */
 export function shortcomings(settings: ReadonlyMap<string, string>): string[] {
 	const lines: string[] = [];
@@ -78,10 +92,10 @@ export function sshd(): Step {
 				return absent("found no sshd on this host");
 			const user = await loginUser();
 			const settings = await settingsFor(user);
-			if (settings === undefined)
-				return unsafe(
-					`sshd does not accept its own configuration; see: sshd -T\n${(await runProgram(["sshd", "-t"])).stderr.trim()}`,
-				);
+			if (settings === undefined) {
+				const { stderr } = await runProgram(["sshd", "-t"]);
+				return unsafe(whySilent(stderr));
+			}
 			const missing = shortcomings(settings);
 			if (missing.length === 0)
 				return done(`passwords are off and keys are on for ${user}`);
@@ -110,10 +124,18 @@ export function sshd(): Step {
 				settings.get("permitrootlogin") === "yes" || before?.includes(line)
 					? line
 					: "";
-			const reload = ["systemctl", "reload", await serviceName()];
+			// One that is stopped, or that a socket starts, reads them when it starts.
+			const reload = [
+				"systemctl",
+				"try-reload-or-restart",
+				await serviceName(),
+			];
+			const folder = path.dirname(dropIn);
+			const { snapshot } = await takeSnapshot(folder);
 			return todo(
 				`${user} may still log in without a key (${missing.join(", ")} is missing); the key in ${key} stays good`,
 				[
+					...(snapshot.kind === "nothing" ? [rootDirectory(folder)] : []),
 					rootFile(dropIn, wanted + rootByKey, [reload]),
 					{ kind: "command", command: ["sshd", "-t"] },
 					{ kind: "command", command: reload },
