@@ -7,8 +7,8 @@ import {
 import { parseEnvironment } from "../../src/host/ollama/serverProcesses.ts";
 import { bridgedPort } from "../../src/host/ollama/servers.ts";
 import {
-	isEveryOrigin,
 	keepsToLoopback,
+	openOrigins,
 	readSettings,
 } from "../../src/host/ollama/settings.ts";
 import {
@@ -673,14 +673,16 @@ t.test("a variable that is made to keep doctor busy", async (t) => {
 
 t.test("which origins are every page's", async (t) => {
 	for (const entry of ["*", " * ", "http://*", "https://*", "http://*:*"])
-		t.ok(isEveryOrigin(entry), entry);
+		t.strictSame(openOrigins(`app://*,${entry}`), [entry]);
+	for (const quoted of ['"*"', "'*'", ' "*" ', '"app://*,*"', '"*,app://*"'])
+		t.strictSame(openOrigins(quoted), ["*"], `as Ollama reads ${quoted}`);
 	for (const entry of [
 		"https://*.example",
 		"app://*",
 		"",
 		"http://localhost:*",
 	])
-		t.notOk(isEveryOrigin(entry), entry);
+		t.strictSame(openOrigins(entry), [], entry);
 });
 
 t.test("a unit's files as they are on disk", async (t) => {

@@ -23,8 +23,8 @@ import {
 	examineHost,
 	examineRestart,
 	examineVariable,
-	isEveryOrigin,
 	isTrue,
+	openOrigins,
 	sayUnreadable,
 } from "./settings.ts";
 import {
@@ -120,7 +120,7 @@ export const ollamaExaminations: readonly Examination[] = [
 		fix: "take the * out of OLLAMA_ORIGINS (systemctl cat ollama), then: sudo systemctl daemon-reload && sudo systemctl restart ollama; pages use the gate by its cors.origins",
 		examine: (patient) =>
 			examineVariable(patient, "OLLAMA_ORIGINS", (value) => {
-				const open = value.split(",").filter(isEveryOrigin);
+				const open = openOrigins(value);
 				return open.length === 0
 					? undefined
 					: [`OLLAMA_ORIGINS lets every page in: ${visible(open.join(", "))}`];

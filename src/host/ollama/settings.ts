@@ -175,8 +175,13 @@ export async function examineVariable(
 	return ok(...seen);
 }
 
+/** The entries of an `OLLAMA_ORIGINS` that take every page (envconfig/config.go:AllowedOrigins). */
+export function openOrigins(value: string): string[] {
+	return trimQuotes(value).split(",").filter(isEveryOrigin);
+}
+
 /** Whether an entry of OLLAMA_ORIGINS takes every page, or every page of one scheme. */
-export function isEveryOrigin(entry: string): boolean {
+function isEveryOrigin(entry: string): boolean {
 	return /^\s*(?:\*|(?:https?|\*):\/\/\*(?::\*|:\d+)?\/?)\s*$/.test(entry);
 }
 
