@@ -1,5 +1,5 @@
 import type { Address } from "../net/ranges.ts";
-import { both, fitAll } from "./match.ts";
+import { both, either, fitAll } from "./match.ts";
 import type {
 	BaseChain,
 	Destination,
@@ -65,7 +65,8 @@ function follow(
 						packets: fitting.packets,
 						share: verdict.kind === "unsure" ? "some" : decided,
 					});
-					if (verdict.kind === "unsure") gone = "all";
+					// Some may go on to the rules behind it.
+					if (verdict.kind === "unsure") gone = "some";
 					break;
 				case "drop":
 					break;
@@ -281,13 +282,19 @@ export function translations(
 			const isBefore = ({ priority }: BaseChain) => priority < chain.priority;
 			const before = passage(prerouting.filter(isBefore), sent, isMarked);
 			const late = prerouting.filter((one) => !isBefore(one));
-			const { share } = forwarded
-				? passage(
-						[...late, ...chainsFor(filter, "forward", "filter", family)],
-						after,
-						isMarked,
-					)
-				: wayToHost(filter, late, after, isMarked);
+			const onwards = () =>
+				passage(
+					[...late, ...chainsFor(filter, "forward", "filter", family)],
+					after,
+					isMarked,
+				).share;
+			const inwards = (sent: Packets) =>
+				wayToHost(filter, late, sent, isMarked).share;
+			const share = isUnknown
+				? either(onwards(), inwards({ ...after, forwarded: false }))
+				: forwarded
+					? onwards()
+					: inwards(after);
 			return {
 				ending,
 				packets: sent,

@@ -150,3 +150,6 @@ export const both = (one: Share, other: Share): Share =>
 		: one === "all" && other === "all"
 			? "all"
 			: "some";
+
+export const either = (one: Share, other: Share): Share =>
+	not(both(not(one), not(other)));

@@ -406,9 +406,15 @@ t.test("Ollama on a booted host", booting(), async (t) => {
 		const rule =
 			"PREROUTING -p tcp --dport 12345 -j DNAT --to-destination 127.0.0.1:11434";
 		await host.sh(`iptables -t nat -A ${rule}`);
-		const translated = await examine(host, ["ollama.listening"]);
-		t.strictSame(statesOf(translated), { "ollama.listening": "critical" });
-		t.match(evidenceOf(translated, "ollama.listening"), /--dport 12345/);
+		const translated = await examine(host, ids);
+		t.strictSame(statesOf(translated), {
+			"ollama.listening": "critical",
+			"ollama.reachable": "critical",
+		});
+		for (const id of ids) {
+			t.match(evidenceOf(translated, id), /--dport 12345/);
+			t.match(commandOf(translated, id), /^iptables -t nat -D PREROUTING/);
+		}
 		await host.sh(commandOf(translated, "ollama.listening"));
 		const isMended = async (message: string) =>
 			t.strictSame(
@@ -427,11 +433,39 @@ t.test("Ollama on a booted host", booting(), async (t) => {
 			}
 end`);
 		const byNft = await examine(host, ids);
-		t.match(statesOf(byNft), { "ollama.listening": "critical" });
+		t.strictSame(statesOf(byNft), {
+			"ollama.listening": "critical",
+			"ollama.reachable": "critical",
+		});
 		t.match(evidenceOf(byNft, "ollama.listening"), /nft ip nat own: tcp dport/);
 		await host.sh(commandOf(byNft, "ollama.listening"));
 		await host.sh("nft delete chain ip nat own");
 		await isMended("nftables' rule is out");
+
+		await host.sh(`nft -f - <<'end'
+			table inet own {
+				map ways { type inet_service : verdict; flags timeout; }
+				chain pre {
+					type nat hook prerouting priority dstnat
+					tcp dport vmap @ways
+				}
+			}
+end`);
+		const unsure = await examine(host, ids);
+		for (const id of ids) {
+			t.equal(statesOf(unsure)[id], "unknown", `${id}: who knows the map`);
+			t.match(evidenceOf(unsure, id), /nft inet own pre: tcp dport vmap @ways/);
+		}
+		await host.sh(
+			"nft add rule inet own pre meta nfproto ipv4 tcp dport 12345 dnat ip to 127.0.0.1:11434",
+		);
+		const behind = await examine(host, ids);
+		for (const id of ids) {
+			t.equal(statesOf(behind)[id], "critical", `${id}: a rule behind it`);
+			t.match(evidenceOf(behind, id), /dport 12345 dnat/);
+		}
+		await host.sh("nft delete table inet own");
+		await isMended("both rules are out");
 	});
 
 	await t.test("rules that cannot be read are no pass", async (t) => {
@@ -673,7 +707,7 @@ t.test("a variable that is made to keep doctor busy", async (t) => {
 
 t.test("which origins are every page's", async (t) => {
 	for (const entry of ["*", " * ", "http://*", "https://*", "http://*:*"])
-		t.strictSame(openOrigins(`app://*,${entry}`), [entry]);
+		t.strictSame(openOrigins(`${entry},app://*`), [entry.trimStart()]);
 	for (const quoted of ['"*"', "'*'", ' "*" ', '"app://*,*"', '"*,app://*"'])
 		t.strictSame(openOrigins(quoted), ["*"], `as Ollama reads ${quoted}`);
 	for (const entry of [

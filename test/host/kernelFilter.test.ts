@@ -259,3 +259,51 @@ t.test(
 		);
 	},
 );
+
+/** A table that leads others elsewhere by these rules. */
+const leading = (rules: string) =>
+	nft(`table inet own {
+	map places { type inet_service : ipv4_addr . inet_service; flags timeout; }
+	map ways { type inet_service : verdict; flags timeout; }
+	chain pre {
+		type nat hook prerouting priority dstnat; policy accept;
+		${rules}
+	}
+}`);
+
+t.test("where a rule leads others", network(), async (t) => {
+	const namespace = await makeNamespace(t);
+	const where = async (rules: string) => {
+		const { led = [], missed = [] } = await read(
+			namespace,
+			`nft flush ruleset\n${leading(rules)}`,
+		);
+		return [
+			led.map((line) => / to (\S+):/.exec(line)?.[1]),
+			missed.map((line) => line.split("nft inet own pre: ")[1]),
+		];
+	};
+	const [map, ways] = [
+		"dnat ip to tcp dport map @places",
+		"tcp dport vmap @ways",
+	] as const;
+	t.strictSame(await where(map), [[], [map]], "who knows the map");
+	t.strictSame(await where(ways), [[], [ways]], "nor what it decides");
+	t.strictSame(
+		await where(
+			`${ways}\n\t\tmeta nfproto ipv4 tcp dport 81 dnat ip to 127.0.0.1:11434`,
+		),
+		[["127.0.0.1:11434"], [ways]],
+		"a rule behind it counts",
+	);
+	t.strictSame(
+		await where("meta nfproto ipv4 tcp dport 11000-12000 dnat ip to 127.0.0.1"),
+		[["127.0.0.1:11434"], []],
+		"Ollama's port is one of those",
+	);
+	t.strictSame(
+		await where("meta nfproto ipv4 tcp dport 8000-9000 dnat ip to 127.0.0.1"),
+		[[], []],
+		"and none of these",
+	);
+});

@@ -18,6 +18,7 @@ import {
 	loopbackDialers,
 	tunnelFix,
 } from "../tailscale/userspace.ts";
+import type { LedPlace } from "./portForwards.ts";
 import { lookForOllama } from "./servers.ts";
 
 /** What puts Ollama on loopback. */
@@ -147,7 +148,10 @@ export async function examineReachable(patient: Patient): Promise<Outcome> {
 			})),
 		),
 	);
-	const local = judgeKnocks(knocks);
+	const local = withWays(
+		judgeKnocks(knocks),
+		led.filter(({ isLocal, dialer }) => !isLocal && dialer === undefined),
+	);
 	const byDialer = judgeDialers(
 		dialers.filter(({ isElsewhere }) => !isElsewhere),
 		led.flatMap(({ dialer, port }) => (dialer === undefined ? [] : [port])),
@@ -161,8 +165,26 @@ export async function examineReachable(patient: Patient): Promise<Outcome> {
 	}
 	if (local.state !== "finding") return byDialer;
 	return finding([...byDialer.evidence, ...local.evidence], {
-		fix: `${byDialer.fix}\n${bind}`,
+		fix: `${byDialer.fix}\n${local.fix ?? bind}`,
 	});
+}
+
+/** What answers on the host's own addresses, and what has answered where Docker or a rule leads others. */
+function withWays(knocks: Outcome, ways: readonly LedPlace[]): Outcome {
+	if (ways.length === 0) return knocks;
+	const isOpen = knocks.state === "finding";
+	return finding(
+		[
+			...(isOpen ? knocks.evidence : []),
+			...ways.map(({ says }) => `others get an answer from Ollama: ${says}`),
+		],
+		{
+			fix: unique([
+				...(isOpen ? [bind] : []),
+				...ways.map(({ removal }) => removal ?? bind),
+			]).join(" && "),
+		},
+	);
 }
 
 /**

@@ -1,5 +1,5 @@
 import { networkInterfaces } from "node:os";
-import type { Patient } from "../../doctor/check.ts";
+import { type Patient, unique } from "../../doctor/check.ts";
 import {
 	type Address,
 	formatHostPort,
@@ -186,7 +186,7 @@ export async function translatedWays(
 			),
 		),
 	);
-	const ways = comingIn
+	const led = comingIn
 		.flatMap((packets) => translations(filter, packets, isOwn))
 		.filter(({ ending: { rule } }) =>
 			// As Docker has it for what is published on loopback.
@@ -196,11 +196,12 @@ export async function translatedWays(
 					condition.negated ||
 					condition.ranges.some(([base]) => base.range() !== "loopback"),
 			),
-		)
-		.flatMap(({ ending: { rule }, to, port, packets }): LedPlace[] => {
+		);
+	const ways = led.flatMap(
+		({ ending: { rule }, to, port, packets }): LedPlace[] => {
 			const loopback = packets.family === "ipv4" ? "127.0.0.1" : "::1";
 			const address = to?.toString() ?? loopback;
-			return port === undefined || rule === undefined
+			return to === "unknown" || port === undefined || rule === undefined
 				? []
 				: [
 						{
@@ -212,9 +213,17 @@ export async function translatedWays(
 							removal: rule.removal,
 						},
 					];
-		});
+		},
+	);
 	return {
 		ways: [...new Map(ways.map((way) => [way.says, way])).values()],
-		missed: [...unread],
+		missed: unique([
+			...unread,
+			...led.flatMap(({ ending: { rule }, to }) =>
+				to === "unknown"
+					? `a rule may lead others to Ollama, and where it leads is not known here: ${rule?.text ?? ""}`
+					: [],
+			),
+		]),
 	};
 }
