@@ -13,7 +13,6 @@ import path from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import {
 	applyEdits,
-	createScanner,
 	findNodeAtLocation,
 	getNodeValue,
 	type JSONPath,
@@ -24,6 +23,7 @@ import {
 	parseTree,
 	printParseErrorCode,
 } from "jsonc-parser";
+import { type Layout, layoutOf, withMember } from "../config/jsoncEdit.ts";
 import type { Connection } from "./client.ts";
 import { openClaw, providerSettings } from "./openClaw.ts";
 
@@ -181,15 +181,13 @@ function isRestricting(list: unknown, reference: string): list is unknown[] {
 class Document {
 	text: string;
 	readonly #file: string;
-	readonly #indent: string;
-	readonly #eol: string;
+	readonly #layout: Layout;
 
 	constructor(text: string, file: string) {
 		// An empty file says no more than none.
 		this.text = text.trim() === "" ? "{}\n" : text;
 		this.#file = file;
-		this.#indent = /^([\t ]+)"/m.exec(text)?.[1] ?? "  ";
-		this.#eol = text.includes("\r\n") ? "\r\n" : "\n";
+		this.#layout = layoutOf(text);
 		if (this.#parse().type !== "object")
 			throw new UneditableFileError(file, "it holds no object { … }");
 	}
@@ -236,7 +234,7 @@ class Document {
 			const nested = at
 				.slice(depth + 1)
 				.reduceRight<unknown>((inner, key) => ({ [key]: inner }), value);
-			this.#append(parent, name, nested);
+			this.text = withMember(this.text, parent, name, nested, this.#layout);
 		}
 		// Where a name is there twice, a reader takes the last and the editor may have changed the first.
 		const read: unknown = at.reduce<unknown>(
@@ -252,71 +250,6 @@ class Document {
 				`${at.join(".")} could not be set; a name may stand there twice`,
 			);
 	}
-
-	/**
-	 * Adds a member at the end of an object or a list. jsonc-parser's own
-	 * insertion lays the line before it out anew and puts the new member before
-	 * that line's comment, which would then seem to speak of the wrong one.
-	 */
-	#append(parent: Node, name: string | number | undefined, value: unknown) {
-		const { text } = this;
-		const eol = this.#eol;
-		const key = typeof name === "string" ? `${JSON.stringify(name)}: ` : "";
-		const indentAt = (offset: number) =>
-			/^[\t ]*/.exec(text.slice(text.lastIndexOf("\n", offset - 1) + 1))?.[0] ??
-			"";
-		const member = (indent: string) =>
-			`${eol}${indent}${key}${JSON.stringify(value, undefined, this.#indent).replaceAll("\n", eol + indent)}`;
-		const close = parent.offset + parent.length - 1;
-		const last = parent.children?.at(-1);
-		if (last === undefined) {
-			const inside = text.slice(parent.offset + 1, close).trimEnd();
-			const outer = indentAt(parent.offset);
-			this.#replace(
-				parent.offset + 1,
-				close,
-				`${inside}${member(outer + this.#indent)}${eol}${outer}`,
-			);
-			return;
-		}
-		const lastEnd = last.offset + last.length;
-		const { end, hasComma } = endOfMember(text, lastEnd, close);
-		const isOneLine =
-			!text.slice(parent.offset, last.offset).includes("\n") &&
-			!text.slice(lastEnd, end).includes("//");
-		const added = isOneLine
-			? ` ${key}${JSON.stringify(value)}`
-			: member(indentAt(last.offset));
-		if (hasComma) this.#replace(end, end, `${added},`);
-		else this.#replace(lastEnd, end, `,${text.slice(lastEnd, end)}${added}`);
-	}
-
-	#replace(start: number, end: number, content: string): void {
-		this.text = this.text.slice(0, start) + content + this.text.slice(end);
-	}
-}
-
-/** Where a container's last member ends, with its comma and the comments behind it on its line. */
-function endOfMember(text: string, start: number, close: number) {
-	const scanner = createScanner(text);
-	scanner.setPosition(start);
-	let end = start;
-	let hasComma = false;
-	let sameLine = true;
-	for (;;) {
-		scanner.scan();
-		const tokenStart = scanner.getTokenOffset();
-		const tokenEnd = tokenStart + scanner.getTokenLength();
-		if (tokenStart >= close) break;
-		const token = text.slice(tokenStart, tokenEnd);
-		if (token === ",") {
-			hasComma = true;
-			sameLine = true;
-			end = tokenEnd;
-		} else if (/^[\r\n]/.test(token)) sameLine = false;
-		else if (token.trim() !== "" && sameLine) end = tokenEnd;
-	}
-	return { end, hasComma };
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

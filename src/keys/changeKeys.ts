@@ -8,12 +8,8 @@ import {
 } from "node:fs/promises";
 import path from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import {
-	applyEdits,
-	findNodeAtLocation,
-	modify,
-	parseTree,
-} from "jsonc-parser";
+import { findNodeAtLocation, type Node, parseTree } from "jsonc-parser";
+import { withMember, withoutItem, withValue } from "../config/jsoncEdit.ts";
 import { readOrdinaryFile } from "../config/ordinaryFile.ts";
 import { unreadable } from "../config/readConfig.ts";
 import { isForServiceGroup } from "../config/secretFile.ts";
@@ -58,24 +54,25 @@ function withKeys(
 	before: readonly KeyEntry[],
 	after: readonly KeyEntry[],
 ): string {
-	const formattingOptions = { insertSpaces: true, tabSize: 2, eol: "\n" };
 	let edited = text;
-	const put = (index: number, entry: KeyEntry, isNew = false) => {
-		edited = applyEdits(
-			edited,
-			modify(edited, ["keys", index], entry, {
-				formattingOptions,
-				isArrayInsertion: isNew,
-			}),
-		);
+	const edit = (how: (text: string, list: Node) => string) => {
+		const tree = parseTree(edited);
+		const list = tree && findNodeAtLocation(tree, ["keys"]);
+		if (list !== undefined) edited = how(edited, list);
 	};
 	const kept = new Set(after.map(({ name }) => name));
 	const left = before.filter(({ name }) => kept.has(name));
 	for (const [index, { name }] of [...before.entries()].reverse())
-		if (!kept.has(name)) edited = withoutKey(edited, index);
-	for (const [index, entry] of after.entries())
-		if (index >= left.length) put(index, entry, true);
-		else if (!isDeepStrictEqual(entry, left[index])) put(index, entry);
+		if (!kept.has(name)) edit((text, list) => withoutItem(text, list, index));
+	for (const [index, entry] of after.entries()) {
+		if (isDeepStrictEqual(entry, left[index])) continue;
+		edit((text, list) => {
+			const old = list.children?.[index];
+			return old === undefined
+				? withMember(text, list, undefined, entry)
+				: withValue(text, old, entry);
+		});
+	}
 	try {
 		if (isDeepStrictEqual(parseKeys(edited, ""), plain(after))) return edited;
 	} catch (error) {
@@ -83,18 +80,6 @@ function withKeys(
 	}
 	// The keys count for more than what is beside them.
 	return `${JSON.stringify({ keys: after }, undefined, 2)}\n`;
-}
-
-/** A key goes with its comma, and what is before the next one stays. */
-function withoutKey(text: string, index: number): string {
-	const tree = parseTree(text);
-	const keyAt = (at: number) =>
-		tree === undefined ? undefined : findNodeAtLocation(tree, ["keys", at]);
-	const key = keyAt(index);
-	if (key === undefined || keyAt(index + 1) === undefined)
-		return applyEdits(text, modify(text, ["keys", index], undefined, {}));
-	const rest = text.slice(key.offset + key.length).replace(/^\s*,\s*/, "");
-	return `${text.slice(0, key.offset)}${rest}`;
 }
 
 /** As it comes back from a file. */
