@@ -343,6 +343,22 @@ function peopleMistakes(
 	return mistakes;
 }
 
+/**
+ * The digests that rotations of a key have replaced, each with the time at which
+ * it ends: its own, or the key's where that is sooner. With these a key can be
+ * given more time, and they get none.
+ */
+export function replacedOf({
+	previous = [],
+	expires,
+}: KeyEntry): NonNullable<KeyEntry["previous"]> {
+	const endsAtMs = parseTime(expires ?? "");
+	if (expires === undefined || endsAtMs === undefined) return previous;
+	return previous.map((held) =>
+		endsAtMs < (parseTime(held.expires) ?? 0) ? { ...held, expires } : held,
+	);
+}
+
 /** Reads an ISO 8601 time that names its zone as epoch milliseconds; `undefined` if it is none. */
 export function parseTime(text: string): number | undefined {
 	if (

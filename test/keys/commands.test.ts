@@ -193,6 +193,47 @@ t.test(
 	},
 );
 
+t.test(
+	"a replaced secret that ended with its key stays ended when the key lives on",
+	async (t) => {
+		const { keys, read, file } = await freshConfig(t);
+		const inDays = (days: number) =>
+			new Date(Date.now() + days * 86_400_000).toISOString();
+		const write = (expires: string) =>
+			writeFile(
+				file,
+				JSON.stringify({
+					keys: [
+						{
+							...{ name: "a", sha256: digestOf("second"), expires },
+							previous: [{ sha256: digestOf("first"), expires: inDays(6) }],
+						},
+					],
+				}),
+				{ mode: 0o600 },
+			);
+		const ended = inDays(-1);
+		await write(ended);
+		t.equal((await keys("rotate", "a", "--expires", "90d")).code, 0);
+		t.equal((await read())[0]?.previous, undefined);
+		await write(ended);
+		t.equal((await keys("edit", "a", "--expires", "90d")).code, 0);
+		t.strictSame((await read())[0]?.previous, [
+			{ sha256: digestOf("first"), expires: ended },
+		]);
+		const soon = inDays(1);
+		await write(soon);
+		t.equal((await keys("rotate", "a", "--expires", "90d")).code, 0);
+		t.match((await read())[0]?.previous, [
+			{ sha256: digestOf("first"), expires: soon },
+			{ sha256: digestOf("second") },
+		]);
+		await write(soon);
+		t.equal((await keys("edit", "a", "--expires", "never")).code, 0);
+		t.match((await read())[0]?.previous, [{ expires: soon }]);
+	},
+);
+
 t.test("revoke takes a key away, at once where a daemon runs", async (t) => {
 	const gate = await startGate(t);
 	const statusOf = async () =>

@@ -1,7 +1,7 @@
 import { loadConfig } from "../../config/load.ts";
 import { UsageError } from "../../errors.ts";
 import { changeKeys } from "../../keys/changeKeys.ts";
-import type { KeyEntry } from "../../keys/keyFile.ts";
+import { type KeyEntry, replacedOf } from "../../keys/keyFile.ts";
 import { scopes } from "../../ollama/routes.ts";
 import { priorities } from "../../priority.ts";
 import { readArgs } from "../command.ts";
@@ -149,6 +149,8 @@ function apply(old: KeyEntry, change: Change): KeyEntry {
 	});
 	return withChanges(old, {
 		...rules,
+		...(rules.expires !== undefined &&
+			old.previous !== undefined && { previous: replacedOf(old) }),
 		...(old.limits !== undefined || Object.keys(limits).length > 0
 			? { limits: Object.keys(limits).length > 0 ? limits : null }
 			: undefined),

@@ -1,7 +1,7 @@
 import { formatDuration, parseDuration } from "../../duration.ts";
 import { Finding, UsageError } from "../../errors.ts";
 import { changeKeys } from "../../keys/changeKeys.ts";
-import { type KeyEntry, parseTime } from "../../keys/keyFile.ts";
+import { type KeyEntry, parseTime, replacedOf } from "../../keys/keyFile.ts";
 import { digestOf } from "../../keys/newKey.ts";
 import { readArgs } from "../command.ts";
 import {
@@ -73,13 +73,13 @@ Example: llamagate keys rotate laptop --overlap 7d
 				throw new Finding(
 					`the key ${name} has expired; say how long the new one is good for, such as --expires 90d`,
 				);
-			// The old key never gains time, and what has run out is forgotten.
+			// No old key gains time, and what has run out is forgotten.
 			const until = Math.min(
 				nowMs + overlapMs,
 				parseTime(old.expires ?? "") ?? Number.POSITIVE_INFINITY,
 			);
 			const previous = [
-				...(overlapMs === 0 ? [] : (old.previous ?? [])),
+				...(overlapMs === 0 ? [] : replacedOf(old)),
 				{ sha256: old.sha256, expires: new Date(until).toISOString() },
 			].filter((held) => (parseTime(held.expires) ?? 0) > nowMs);
 			const { previous: _replaced, expires: _old, ...rest } = old;
