@@ -186,9 +186,10 @@ async function lockHost(
 ): Promise<number> {
 	const { journal, dryRun, json } = session;
 	const say = json ? () => {} : print;
+	const stays: string[] = [];
 	if (!dryRun && journal.cutOff.length > 0) {
 		say("An earlier run was cut off in the middle of a step:\n");
-		await takeBackCutOff(session, say);
+		stays.push(...(await takeBackCutOff(session, say)));
 	}
 
 	const plan: { step: Step; inspection: Inspection }[] = [];
@@ -212,7 +213,7 @@ async function lockHost(
 	const report = (applied: boolean, code: number) => {
 		if (json)
 			print(
-				`${JSON.stringify({ applied, ok: code === 0, ...(key === undefined ? {} : { key }), steps: reports }, undefined, 2)}\n`,
+				`${JSON.stringify({ applied, ok: code === 0, ...(key === undefined ? {} : { key }), ...(stays.length === 0 ? {} : { left: stays }), steps: reports }, undefined, 2)}\n`,
 			);
 		return code;
 	};
@@ -292,23 +293,31 @@ async function carryOut(
 		if (!(error instanceof ActionError || isOfTheSystem(error))) throw error;
 		say(`  ${mark(false)} ${visible(error.message)}\n`);
 		// A step that is half done may be worse than none.
-		await takeBackCutOff(session, say);
-		return `${error.message}\nThe step was taken back.`;
+		const left = await takeBackCutOff(session, say);
+		return [error.message, "The step was taken back.", ...left].join("\n");
 	}
 }
 
-/** Takes back the step that failed, or that an earlier run was cut off in: a plan starts from whole steps. */
+/**
+ * Takes back the step that failed, or that an earlier run was cut off in: a plan
+ * starts from whole steps.
+ *
+ * @returns what could not be taken back, or is not as it was
+ */
 async function takeBackCutOff(
 	{ journal }: Session,
 	say: (text: string) => void,
-): Promise<void> {
+): Promise<string[]> {
 	const { cutOff } = journal;
+	const all: string[] = [];
 	for (const entry of cutOff) {
 		const { left } = await takeBack(entry, journal);
 		say(`  ${mark(left.length === 0)} taken back: ${describe(entry.action)}\n`);
 		for (const rest of left) say(`      ${visible(rest)}\n`);
+		all.push(...left);
 	}
 	if (cutOff.length > 0) await journal.endStep();
+	return all;
 }
 
 /** Whether the operating system refused something: the disk is full, a folder is not there. */

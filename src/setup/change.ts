@@ -1,4 +1,5 @@
-import { chmod, chown, mkdir, rm } from "node:fs/promises";
+import { chmod, chown, mkdir, rm, stat } from "node:fs/promises";
+import path from "node:path";
 import { accountNumber } from "../system/accounts.ts";
 import {
 	type Ended,
@@ -8,8 +9,10 @@ import {
 } from "../system/run.ts";
 import type { Entry, Journal } from "./journal.ts";
 import {
+	digestOf,
 	putBack,
 	replaceFile,
+	type Snapshot,
 	sameSnapshot,
 	takeSnapshot,
 	temporaryNameOf,
@@ -114,13 +117,17 @@ export async function perform(
 
 /** What came of taking an action back. */
 export interface Undone {
-	/** What could not be put back, and why; nothing else of the host was touched for it. */
+	/** What is not as it was, and why; or what was put back and may have been somebody else's, and where its copy is. */
 	readonly left: readonly string[];
 }
 
 /**
  * Takes one action back: puts back every file as it was, and runs the commands
  * that go with it. A file that has changed otherwise since is left as it is.
+ *
+ * What was cut off has no record of what it left. There a file stays that the
+ * action cannot have made; what a command may have made is put back, once a copy
+ * of it is kept, since it may be somebody else's by now.
  */
 export async function takeBack(
 	entry: Entry,
@@ -128,33 +135,128 @@ export async function takeBack(
 ): Promise<Undone> {
 	const left: string[] = [];
 	const { action, before, after } = entry;
+	const contentOf = (sha256: string) => journal.kept(sha256);
+	const instead = action.kind === "command" ? action.undoIfChanged : undefined;
 	let foreign = false;
+	const doubtful: Snapshot[] = [];
 	for (const [index, wanted] of before.entries()) {
-		await rm(temporaryNameOf(wanted.path), { force: true });
-		const { snapshot: now } = await takeSnapshot(wanted.path);
+		const file = wanted.path;
+		await rm(temporaryNameOf(file), { force: true });
+		const { snapshot: now, content } = await takeSnapshot(file);
 		if (sameSnapshot(now, wanted)) continue;
-		const made = after?.[index];
-		if (made !== undefined && !sameSnapshot(now, made)) {
-			foreign = true;
-			if (action.kind !== "command" || action.undoIfChanged === undefined)
-				left.push(`${wanted.path} has been changed since and stays as it is`);
+		if (
+			wanted.kind !== "nothing" &&
+			now.kind === "nothing" &&
+			!(await isFolder(path.dirname(file)))
+		) {
+			left.push(`${file} stays away, since the folder that it was in is gone`);
 			continue;
 		}
-		if (!(await putBack(wanted, (sha256) => journal.kept(sha256))))
-			left.push(`${wanted.path} holds something else by now and stays`);
+		const maker = await makerOf(action, wanted, after?.[index], now);
+		if (maker === "somebody else") {
+			foreign = true;
+			if (instead === undefined)
+				left.push(`${file} has been changed since and stays as it is`);
+			continue;
+		}
+		if (maker === "unknown" && instead !== undefined) {
+			doubtful.push(wanted);
+			continue;
+		}
+		if (maker === "unknown" && now.kind === "file" && content !== undefined)
+			left.push(
+				`${file} is put back, and what it held may have been yours in part: it is in ${await journal.keepCopy(now.sha256, content)} until "llamagate setup --undo" is run after this`,
+			);
+		if (!(await putBack(wanted, contentOf)))
+			left.push(`${file} holds something else by now and stays`);
 	}
 	let failed = false;
-	const instead =
-		foreign && action.kind === "command" ? action.undoIfChanged : undefined;
-	for (const command of [...(instead ?? []), ...(action.undo ?? [])]) {
-		const ended = await runProgram(command, { timeoutMs: 120_000 });
-		// What was cut off may not have got so far that there is something to undo.
-		if (ended.code !== 0 && after !== undefined) {
+	const run = async (commands: readonly (readonly string[])[] = []) => {
+		let worked = true;
+		for (const command of commands) {
+			const ended = await runProgram(command, { timeoutMs: 120_000 });
+			if (ended.code === 0) continue;
+			worked = false;
+			// What was cut off may not have got so far that there is something to undo.
+			if (after === undefined) continue;
 			left.push(complaintOf(command, ended));
 			failed = true;
 		}
+		return worked;
+	};
+	const worked =
+		foreign || doubtful.length > 0 ? await run(instead) : undefined;
+	for (const wanted of doubtful) {
+		const { snapshot: now, content } = await takeSnapshot(wanted.path);
+		if (sameSnapshot(now, wanted)) continue;
+		if (
+			wanted.kind === "file" &&
+			content !== undefined &&
+			haveSameEntries(action, content, await contentOf(wanted.sha256))
+		)
+			await putBack(wanted, contentOf);
+		else if (!worked)
+			left.push(
+				`${wanted.path} stays as it is, and may hold what the run that was cut off has done`,
+			);
 	}
+	await run(action.undo);
 	// What failed may not fail again: Docker may just have been down.
 	if (!failed) await journal.undone(entry.number);
 	return { left };
+}
+
+/** Who left what stands at a path now, which is not what stood there before the action. */
+async function makerOf(
+	action: Action,
+	before: Snapshot,
+	made: Snapshot | undefined,
+	now: Snapshot,
+): Promise<"setup" | "somebody else" | "unknown"> {
+	const setupIf = (is: boolean) => (is ? "setup" : "somebody else");
+	if (made !== undefined) return setupIf(sameSnapshot(now, made));
+	switch (action.kind) {
+		case "file":
+			// It is renamed into its place whole.
+			return setupIf(
+				now.kind === "file" && now.sha256 === digestOf(action.content),
+			);
+		case "directory": {
+			if (now.kind !== "directory") return "somebody else";
+			// One that was made anew goes only if it is empty.
+			if (before.kind !== "directory") return "setup";
+			// The owner is changed first, then the mode.
+			const { user, group, mode } = action;
+			return setupIf(
+				[before.uid, await accountNumber("passwd", user)].includes(now.uid) &&
+					[before.gid, await accountNumber("group", group)].includes(now.gid) &&
+					[before.mode, mode].includes(now.mode),
+			);
+		}
+		case "command":
+			if (now.kind === "file") return "unknown";
+			// With nothing there, nobody loses anything.
+			return setupIf(now.kind === "nothing" || now.kind === before.kind);
+	}
+}
+
+/** Whether two states of a file say the same, in whatever order and form its program writes it. */
+function haveSameEntries(action: Action, a: Buffer, b: Buffer): boolean {
+	const mark = action.kind === "command" ? (action.entryMark ?? "") : "";
+	const [one, other] = [a, b].map((content) =>
+		content
+			.toString("utf8")
+			.split("\n")
+			.filter((line) => line.startsWith(mark))
+			.sort()
+			.join("\n"),
+	);
+	return one === other;
+}
+
+async function isFolder(place: string): Promise<boolean> {
+	return stat(place).then(
+		(stats) => stats.isDirectory(),
+		() => false,
+	);
 }

@@ -49,6 +49,7 @@ export class Journal {
 	#last = 0;
 	/** The last action before the step that is not through yet. */
 	#stepAfter: number | undefined;
+	#hasCopies = false;
 
 	private constructor(folder: string) {
 		this.#folder = folder;
@@ -124,22 +125,13 @@ export class Journal {
 		action: Action,
 		paths: readonly string[],
 	): Promise<number> {
-		const kept = path.join(this.#folder, "kept");
-		await mkdir(kept, { recursive: true, mode: 0o700 });
 		const before: Snapshot[] = [];
 		for (const file of paths) {
 			const { snapshot, content } = await takeSnapshot(file);
 			before.push(snapshot);
-			if (snapshot.kind !== "file" || content === undefined) continue;
-			const handle = await open(path.join(kept, snapshot.sha256), "w", 0o600);
-			try {
-				await handle.writeFile(content);
-				await handle.sync();
-			} finally {
-				await handle.close();
-			}
+			if (snapshot.kind === "file" && content !== undefined)
+				await this.#keep(snapshot.sha256, content);
 		}
-		await syncDirectory(kept);
 		const number = this.#last + 1;
 		await this.#write({
 			kind: "begin",
@@ -166,11 +158,41 @@ export class Journal {
 
 	/** The bytes of a file as it was. */
 	kept(sha256: string): Promise<Buffer> {
-		return readFile(path.join(this.#folder, "kept", sha256));
+		return readFile(this.#placeOf(sha256));
 	}
 
-	/** Leaves nothing of itself, once everything is taken back. */
+	/**
+	 * Keeps the bytes of a file that may be somebody else's work, for that person
+	 * to find.
+	 *
+	 * @returns where they are; they stay there until another run removes the journal
+	 */
+	async keepCopy(sha256: string, content: Buffer): Promise<string> {
+		this.#hasCopies = true;
+		await this.#keep(sha256, content);
+		return this.#placeOf(sha256);
+	}
+
+	#placeOf(sha256: string): string {
+		return path.join(this.#folder, "kept", sha256);
+	}
+
+	async #keep(sha256: string, content: Buffer): Promise<void> {
+		const place = this.#placeOf(sha256);
+		await mkdir(path.dirname(place), { recursive: true, mode: 0o700 });
+		const handle = await open(place, "w", 0o600);
+		try {
+			await handle.writeFile(content);
+			await handle.sync();
+		} finally {
+			await handle.close();
+		}
+		await syncDirectory(path.dirname(place));
+	}
+
+	/** Leaves nothing of itself, once everything is taken back; but what this run has kept for somebody else it leaves. */
 	async remove(): Promise<void> {
+		if (this.#hasCopies) return;
 		await rm(this.#folder, { recursive: true, force: true });
 		// The folder above is left where it holds something else.
 		await rmdir(path.dirname(this.#folder)).catch(() => {});

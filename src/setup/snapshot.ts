@@ -56,11 +56,16 @@ export async function takeSnapshot(
 	if (!stats.isFile())
 		throw new Error(`${file} is neither a file nor a directory`);
 	const content = await readFile(file);
-	const sha256 = createHash("sha256").update(content).digest("hex");
+	const sha256 = digestOf(content);
 	return {
 		snapshot: { path: file, kind: "file", sha256, uid, gid, mode },
 		content,
 	};
+}
+
+/** SHA-256, in hex. */
+export function digestOf(content: string | Buffer): string {
+	return createHash("sha256").update(content).digest("hex");
 }
 
 /** Whether two looks at the same path saw the same. */

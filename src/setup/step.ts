@@ -44,8 +44,16 @@ export interface CommandAction extends Undoable {
 	readonly command: readonly string[];
 	/** Files that it changes: they are kept before and put back at undo. */
 	readonly changes?: readonly string[];
-	/** Commands to be run in place of putting the files back, where they have changed otherwise since. */
+	/**
+	 * Commands to be run in place of putting the files back, where they have
+	 * changed otherwise since, or may have since the run that was cut off.
+	 */
 	readonly undoIfChanged?: readonly (readonly string[])[];
+	/**
+	 * How the lines of its files begin that a person may have written; all else is
+	 * the program's own form, which it may write anew. Without it each line counts.
+	 */
+	readonly entryMark?: string;
 	/** Its output is for the person's eyes: it is shown, and written down nowhere. */
 	readonly shown?: boolean;
 	/** How long it may take. */

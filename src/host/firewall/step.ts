@@ -101,6 +101,7 @@ export function ufw(): Step {
 				actions.push({
 					...change("default", "deny", "incoming"),
 					changes: [defaultsFile],
+					undoIfChanged: [["ufw", "default", "allow", "incoming"]],
 				});
 			const first = actions[0];
 			if (first !== undefined && state.isActive)
@@ -109,7 +110,12 @@ export function ufw(): Step {
 				actions.push({
 					...change("--force", "enable"),
 					changes: [switchFile],
-					undo: state.isActive ? [["ufw", "reload"]] : [["ufw", "disable"]],
+					...(state.isActive
+						? { undo: [["ufw", "reload"]] }
+						: {
+								undo: [["ufw", "disable"]],
+								undoIfChanged: [["ufw", "disable"]],
+							}),
 				});
 			if (unit?.exists && !unit.isEnabled)
 				actions.push({
@@ -237,6 +243,7 @@ export function actionFor({ how, rule }: RuleChange): CommandAction {
 		command: ["ufw", ...(how === "delete" ? takeOut(words) : put)],
 		changes: ruleFiles,
 		undoIfChanged: [["ufw", ...(how === "delete" ? words : takeOut(words))]],
+		entryMark: "### tuple ###",
 	};
 }
 
