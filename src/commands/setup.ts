@@ -7,6 +7,7 @@ import { releaseLock, takeLock } from "../lock.ts";
 import { nearest } from "../nearest.ts";
 import { ActionError, perform, takeBack } from "../setup/change.ts";
 import { Journal } from "../setup/journal.ts";
+import { asPlanned } from "../setup/plan.ts";
 import {
 	type Inspection,
 	type Proof,
@@ -195,7 +196,7 @@ async function lockHost(
 	const plan: { step: Step; inspection: Inspection }[] = [];
 	const reports: StepReport[] = [];
 	for (const step of steps) {
-		const inspection = await step.inspect();
+		const inspection = await asPlanned(await step.inspect());
 		plan.push({ step, inspection });
 		reports.push({
 			id: step.id,

@@ -10,6 +10,7 @@ import {
 import type { Entry, Journal } from "./journal.ts";
 import {
 	digestOf,
+	holdsSame,
 	putBack,
 	replaceFile,
 	type Snapshot,
@@ -75,12 +76,30 @@ async function lastWordsOf([
 		: `\n  ${unit} said last:\n    ${said.trim().split("\n").join("\n    ")}`;
 }
 
+/** What the plan did not count with: somebody else's changes since, or a link that leads elsewhere. */
+async function refuseOtherPlace(action: Action): Promise<void> {
+	if (action.kind === "command") return;
+	const { snapshot: now } = await takeSnapshot(action.path);
+	if (action.kind === "directory") {
+		if (now.kind === "link")
+			throw new ActionError(
+				`${action.path} is a link to ${now.target}; put a folder in its place`,
+			);
+		return;
+	}
+	const { seen, content } = action;
+	const isWritten = now.kind === "file" && now.sha256 === digestOf(content);
+	if (seen !== undefined && !isWritten && !holdsSame(now, seen))
+		throw new ActionError(`${action.path} has changed since the plan was made`);
+}
+
 /**
  * Does one thing, written down before and after.
  *
  * @param show is given what the program printed, if that is for the person's
  *   eyes; it has seen it before the journal says that all is done
- * @throws {ActionError} if it failed; the journal then holds it as cut off
+ * @throws {ActionError} if it failed; the journal then holds it as cut off. If
+ *   what stands there is not what the plan was made from, nothing is begun
  */
 export async function perform(
 	action: Action,
@@ -88,6 +107,7 @@ export async function perform(
 	journal: Journal,
 	show: (output: string) => void,
 ): Promise<void> {
+	await refuseOtherPlace(action);
 	const number = await journal.begin(step, action, pathsOf(action));
 	switch (action.kind) {
 		case "file":

@@ -1,3 +1,5 @@
+import type { Snapshot } from "./snapshot.ts";
+
 /** What setup's steps are called, in their order. */
 export const stepIds = [
 	"account",
@@ -30,6 +32,8 @@ export interface FileAction extends Undoable, Ownership {
 	readonly kind: "file";
 	readonly path: string;
 	readonly content: string;
+	/** What stood there when the plan was made; by the time of an answer it may be another's work. */
+	readonly seen?: Snapshot;
 }
 
 /** A directory to be made, or to be given another owner or mode. */

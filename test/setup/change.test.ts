@@ -6,17 +6,20 @@ import {
 	readFile,
 	rm,
 	stat,
+	symlink,
 	writeFile,
 } from "node:fs/promises";
 import path from "node:path";
 import t, { type Test } from "tap";
 import { perform, takeBack } from "../../src/setup/change.ts";
 import { Journal } from "../../src/setup/journal.ts";
-import type {
-	Action,
-	CommandAction,
-	DirectoryAction,
-	FileAction,
+import { asPlanned } from "../../src/setup/plan.ts";
+import {
+	type Action,
+	type CommandAction,
+	type DirectoryAction,
+	type FileAction,
+	todo,
 } from "../../src/setup/step.ts";
 import { temporaryFolder } from "../support/gate.ts";
 
@@ -225,3 +228,61 @@ t.test("a folder that was cut off is put back", async (t) => {
 	t.match(await takeAllBack(), [/has been changed since/]);
 	t.equal((await stat(there)).mode & 0o777, 0o711, "a person's mode stays");
 });
+
+t.test("a folder's owner and mode are changed through no link", async (t) => {
+	const { folder, place, journal } = await start(t);
+	const target = path.join(folder, "srv");
+	await mkdir(target, { mode: 0o711 });
+	await symlink(target, place);
+	const planned = await asPlanned(todo("to do", [directory(place)]));
+	t.match(planned, { state: "unsafe", actions: [] });
+	t.match(planned.says, `${place} is a link to ${target}`);
+	await t.rejects(
+		perform(directory(place), "step", journal, () => {}),
+		{
+			code: "LLAMAGATE_ACTION",
+		},
+	);
+	t.strictSame(journal.entries, []);
+	t.equal((await stat(target)).mode & 0o777, 0o711);
+	// One that leads to what is wanted is as good as a folder.
+	await chmod(target, 0o750);
+	t.match(await asPlanned(todo("to do", [directory(place)])), {
+		state: "done",
+		actions: [],
+	});
+	const more = await asPlanned(
+		todo("to do", [directory(place), file(`${place}/a`, "")]),
+	);
+	t.match(more, { state: "todo", actions: [{ kind: "file" }] });
+	t.equal(more.actions.length, 1);
+});
+
+t.test(
+	"a file that is changed while the plan waits for an answer stays",
+	async (t) => {
+		for (const before of ["mine\n", undefined]) {
+			const { place, journal } = await start(t);
+			if (before !== undefined) await writeFile(place, before);
+			const { actions } = await asPlanned(
+				todo("to do", [file(place, "setup's\n")]),
+			);
+			const [action] = actions;
+			if (action === undefined) return t.fail("nothing was planned");
+			const carryOut = () => perform(action, "step", journal, () => {});
+			await writeFile(place, "mine, changed\n");
+			await t.rejects(carryOut(), {
+				code: "LLAMAGATE_ACTION",
+				message: `${place} has changed since the plan was made`,
+			});
+			t.strictSame(journal.entries, []);
+			t.equal(await textOf(place), "mine, changed\n");
+			// As it was, or as it is to be, it holds nothing that would be lost.
+			if (before === undefined) await rm(place);
+			else await writeFile(place, before);
+			await carryOut();
+			await carryOut();
+			t.equal(await textOf(place), "setup's\n");
+		}
+	},
+);
