@@ -154,12 +154,15 @@ t.test("what is left of a bridge once setup has taken it away", async (t) => {
 	const wants = path.join(folder, "sockets.target.wants");
 	await mkdir(wants);
 	await mkdir(unit("minipc-11434.service.d"));
+	await writeFile(unit("minipc-11434.service.d/llamagate.conf"), "");
+	await mkdir(unit("gone-11434.service.d"));
+	await writeFile(unit("gone-11434.service.d/override.conf"), "");
 	await mkdir(unit("old-11434.socket.d"));
 	await writeFile(path.join(wants, "llamagate-bridge@vllm-80.socket"), "");
 	t.strictSame(
 		await madeBridgeNames(folder),
 		["minipc-11434", "vllm-80"],
-		"a drop-in of somebody's for its socket, which stays, is no bridge",
+		"a drop-in of somebody's for its units, which stays, is no bridge",
 	);
 });
 

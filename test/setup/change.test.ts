@@ -3,6 +3,7 @@ import {
 	appendFile,
 	chmod,
 	mkdir,
+	readdir,
 	readFile,
 	rm,
 	stat,
@@ -11,6 +12,7 @@ import {
 } from "node:fs/promises";
 import path from "node:path";
 import t, { type Test } from "tap";
+import { removeDropIn } from "../../src/host/bridges/step.ts";
 import { perform, takeBack } from "../../src/setup/change.ts";
 import { Journal } from "../../src/setup/journal.ts";
 import { asPlanned } from "../../src/setup/plan.ts";
@@ -283,6 +285,34 @@ t.test(
 			await carryOut();
 			await carryOut();
 			t.equal(await textOf(place), "setup's\n");
+		}
+	},
+);
+
+t.test(
+	"a drop-in that goes takes its folder along, unless somebody else has one there",
+	async (t) => {
+		for (const others of [["override.conf"], []]) {
+			const { folder, journal } = await start(t);
+			const own = path.join(folder, "llamagate.conf");
+			for (const name of ["llamagate.conf", ...others])
+				await writeFile(path.join(folder, name), name);
+			for (const action of removeDropIn(own))
+				await perform(
+					{ ...action, undo: [] }, // it is systemd's
+					"step",
+					journal,
+					() => {},
+				);
+			const now = await readdir(folder).catch(() => "no folder");
+			t.strictSame(now, others.length > 0 ? others : "no folder");
+			for (const entry of journal.entries)
+				t.strictSame(await takeBack(entry, journal), { left: [] });
+			t.strictSame(
+				(await readdir(folder)).sort(),
+				["llamagate.conf", ...others].sort(),
+			);
+			t.equal(await textOf(own), "llamagate.conf");
 		}
 	},
 );

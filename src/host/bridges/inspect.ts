@@ -150,13 +150,13 @@ export function serviceUnit(name: string): string {
 }
 
 /** The folder of what setup writes for a bridge. */
-export function dropInFolder(name: string): string {
-	return `${unitFolder}/${serviceUnit(name)}.d`;
+export function dropInFolder(name: string, folder = unitFolder): string {
+	return `${folder}/${serviceUnit(name)}.d`;
 }
 
 /** Says where a bridge leads. */
-export function dropInFile(name: string): string {
-	return `${dropInFolder(name)}/llamagate.conf`;
+export function dropInFile(name: string, folder = unitFolder): string {
+	return `${dropInFolder(name, folder)}/llamagate.conf`;
 }
 
 export function dropInOf(
@@ -186,18 +186,26 @@ export interface MadeBridge {
 
 /**
  * The names of all bridges that were made here, whether anything needs them. What
- * somebody else has written for one's socket makes none.
+ * somebody else has written for one's units makes none.
  */
 export async function madeBridgeNames(
 	folder = unitFolder,
 ): Promise<readonly string[]> {
-	const [own, wants] = await Promise.all([
+	const [folders, wants] = await Promise.all([
 		namesIn(folder, /^llamagate-bridge@(.+)\.service\.d$/),
 		namesIn(
 			`${folder}/sockets.target.wants`,
 			/^llamagate-bridge@(.+)\.socket$/,
 		),
 	]);
+	const written = await Promise.all(
+		folders.map(
+			async (name) =>
+				(await takeSnapshot(dropInFile(name, folder))).snapshot.kind !==
+				"nothing",
+		),
+	);
+	const own = folders.filter((_, index) => written[index]);
 	return [...new Set([...own, ...wants])].sort();
 }
 

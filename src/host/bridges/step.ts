@@ -1,3 +1,4 @@
+import path from "node:path";
 import { bridgesFolder, withBridges } from "../../config/bridges.ts";
 import { loadConfig, type Settings } from "../../config/load.ts";
 import { BadFileError } from "../../errors.ts";
@@ -6,6 +7,7 @@ import { takeSnapshot } from "../../setup/snapshot.ts";
 import {
 	type Action,
 	absent,
+	type CommandAction,
 	done,
 	type Inspection,
 	type Proof,
@@ -132,14 +134,17 @@ async function plan(
 			notes.push(`${found.why}. Its bridge stays as it is.`);
 		else obstacles.push(found.why);
 	}
-	for (const name of stale) actions.push(...removeBridge(name));
+	const removals = stale.flatMap((name) =>
+		removeBridge(name, byName.get(name)?.dropIn !== undefined),
+	);
+	actions.push(...removals);
 	// What nothing needs any more goes, whatever keeps the rest from being made.
 	if (obstacles.length > 0 && stale.length === 0)
 		return unsafe(obstacles.join("; "), notes);
 	if (obstacles.length > 0)
 		return todo(
 			`no host of the configuration needs ${stale.join(", ")} any more`,
-			stale.flatMap(removeBridge),
+			removals,
 			obstacles.map((why) => `Left to you: ${why}`),
 		);
 	if (actions.length === 0)
@@ -233,9 +238,8 @@ function makeBridge(
 	return actions;
 }
 
-function removeBridge(name: string): Action[] {
+function removeBridge(name: string, hasDropIn: boolean): Action[] {
 	const [socket, service] = [socketUnit(name), serviceUnit(name)];
-	const folder = dropInFolder(name);
 	return [
 		{
 			kind: "command",
@@ -243,13 +247,26 @@ function removeBridge(name: string): Action[] {
 			undo: [["systemctl", "enable", "--now", socket]],
 		},
 		{ kind: "command", command: ["systemctl", "stop", service] },
+		...(hasDropIn ? removeDropIn(dropInFile(name)) : []),
+		{ kind: "command", command: reload },
+	];
+}
+
+/** Takes setup's own drop-in away, and its folder where nobody else has one there. */
+export function removeDropIn(file: string): CommandAction[] {
+	const folder = path.dirname(file);
+	return [
 		{
 			kind: "command",
-			command: ["rm", "-rf", folder],
-			changes: [folder, dropInFile(name)],
+			command: ["rm", file],
+			changes: [file],
 			undo: [reload],
 		},
-		{ kind: "command", command: reload },
+		{
+			kind: "command",
+			command: ["rmdir", "--ignore-fail-on-non-empty", folder],
+			changes: [folder],
+		},
 	];
 }
 
