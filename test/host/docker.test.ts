@@ -1,4 +1,5 @@
 import t from "tap";
+import { standingOf } from "../../src/host/openWebUi/standing.ts";
 import {
 	type Container,
 	differences,
@@ -223,3 +224,127 @@ t.test(
 		);
 	},
 );
+
+/** The same container, as it publishes its ports. */
+const publishing = (
+	ports: Record<string, string>,
+	{ more = {}, isStopped = false } = {},
+): Container => {
+	const bindings = Object.fromEntries(
+		Object.entries(ports).map(([inside, place]) => {
+			const [, HostIp = "", HostPort = ""] = /^(.*):(\d+)$/.exec(place) ?? [];
+			return [inside, [{ HostIp, HostPort }]];
+		}),
+	);
+	return {
+		...withHost({ PortBindings: bindings, ...more }),
+		State: { Running: !isStopped },
+		NetworkSettings: { Ports: isStopped ? {} : bindings },
+	};
+};
+const elsewhere = (one: Container): Container => ({
+	...one,
+	Config: {
+		...one.Config,
+		Env: ["OLLAMA_BASE_URL=http://100.101.102.103:11434"],
+	},
+});
+const onLoopback = { "8080/tcp": "127.0.0.1:3000" };
+
+t.test("an Open WebUI on loopback is left there", async (t) => {
+	const container = elsewhere(publishing(onLoopback));
+	const local = { kind: "local", port: 3000 };
+	t.match(standingOf(container, true), local);
+	t.match(standingOf(publishing(onLoopback), false), local, "without Ollama");
+	const onHost = (host: string, isStopped = false) => ({
+		...publishing({}, { more: { NetworkMode: "host" }, isStopped }),
+		Config: { ...container.Config, Env: [`HOST=${host}`, "PORT=9090"] },
+	});
+	t.match(standingOf(onHost("127.0.0.1"), true), { kind: "local", port: 9090 });
+	t.match(standingOf(onHost("127.0.0.1", true), true), { kind: "stopped" });
+	t.match(standingOf(onHost("0.0.0.0"), true), { kind: "to move" });
+});
+
+t.test(
+	"an Open WebUI that publishes no port is nowhere on this host",
+	async (t) => {
+		const container = publishing({}, { more: { NetworkMode: "chat" } });
+		t.match(standingOf(elsewhere(container), true), {
+			kind: "hidden",
+			says: /publishes no port/,
+		});
+		t.match(standingOf(container, false), { kind: "hidden" });
+		t.match(
+			standingOf(elsewhere(publishing({ "9000/tcp": "127.0.0.1:9000" })), true),
+			{ kind: "hidden" },
+			"another port is not its own",
+		);
+		t.match(
+			standingOf(elsewhere(publishing({ "9000/tcp": "0.0.0.0:9000" })), true),
+			{ kind: "unsafe", says: /0\.0\.0\.0:9000 for its 9000\/tcp, past UFW/ },
+		);
+		t.match(standingOf(container, true), {
+			kind: "unsafe",
+			says: /out of its reach once Ollama is on loopback/,
+		});
+	},
+);
+
+t.test("an Open WebUI that is stopped is nowhere either", async (t) => {
+	for (const ports of [onLoopback, {}])
+		t.match(standingOf(publishing(ports, { isStopped: true }), true), {
+			kind: "stopped",
+		});
+	t.match(
+		standingOf(
+			publishing({ "8080/tcp": "0.0.0.0:3000" }, { isStopped: true }),
+			true,
+		),
+		{ kind: "to move" },
+		"one that comes back open is looked at",
+	);
+});
+
+t.test(
+	"an Open WebUI that would lose this host's Ollama moves, or is left to the person",
+	async (t) => {
+		t.match(standingOf(publishing(onLoopback), true), {
+			kind: "to move",
+			port: 3000,
+			keepsPort: true,
+		});
+		const chat = publishing(onLoopback, { more: { NetworkMode: "chat" } });
+		t.match(standingOf(chat, true), {
+			kind: "unsafe",
+			says: /is in Docker's network chat, from where/,
+		});
+		t.match(
+			standingOf(
+				publishing({ ...onLoopback, "9000/tcp": "127.0.0.1:9000" }),
+				true,
+			),
+			{ kind: "unsafe", says: /publishes other ports too/ },
+		);
+	},
+);
+
+t.test("an Open WebUI that others reach moves", async (t) => {
+	for (const place of ["0.0.0.0:3000", ":3000", "::1:3000"])
+		t.match(standingOf(elsewhere(publishing({ "8080/tcp": place })), true), {
+			kind: "to move",
+			port: 3000,
+			keepsPort: false,
+		});
+	t.match(
+		standingOf(
+			elsewhere({
+				...publishing({}),
+				NetworkSettings: {
+					Ports: { "8080/tcp": [{ HostIp: "0.0.0.0", HostPort: "32768" }] },
+				},
+			}),
+			true,
+		),
+		{ kind: "unsafe", says: /\(-P\): on 0\.0\.0\.0:32768/ },
+	);
+});

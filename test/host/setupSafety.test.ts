@@ -338,25 +338,32 @@ t.test(
 );
 
 t.test(
-	"an Open WebUI whose accounts would be lost is left to the person",
+	"an Open WebUI is moved and served, or left to the person",
 	booting(),
 	async (t) => {
 		const host = await bootHost(t, {
 			llamagate: "installed",
 			docker: "empty",
 		});
-		const look = async (...options: string[]) => {
+		const run = async (...options: string[]) => {
 			await host.run("docker", "rm", "-f", "open-webui");
 			await host.must(
-				...["docker", "run", "-d", "-p", "3000:8080", ...options],
+				...["docker", "run", "-d", ...options],
 				...["--name", "open-webui", "ghcr.io/open-webui/open-webui:main"],
 			);
+		};
+		const plan = async () => {
 			const { report } = await runSetup(
 				host,
 				...["--dry-run", "--only", "open-webui"],
 			);
-			return report.steps[0]?.state;
+			return report.steps[0];
 		};
+		const look = async (...options: string[]) => {
+			await run("-p", "3000:8080", ...options);
+			return (await plan())?.state;
+		};
+		const data = ["-v", "open-webui:/app/backend/data"];
 		t.equal(await look(), "unsafe");
 		t.equal(await look("-v", "other:/data"), "unsafe");
 		t.equal(await look("-v", "/srv/webui:/app/backend/data:rw"), "todo");
@@ -364,6 +371,51 @@ t.test(
 			await look("--mount", "type=volume,source=x,target=/app/backend/data"),
 			"todo",
 		);
+
+		await t.test(
+			"one that is on loopback and loses Ollama moves",
+			async (t) => {
+				await run("-p", "127.0.0.1:3000:8080", ...data);
+				const { code, report } = await runSetup(
+					host,
+					...["--yes", "--only", "ollama,open-webui"],
+				);
+				t.equal(code, 0, JSON.stringify(report.steps));
+				const [made] = JSON.parse(
+					await host.must("docker", "container", "inspect", "open-webui"),
+				) as { HostConfig: { NetworkMode: string } }[];
+				t.equal(made?.HostConfig.NetworkMode, "host");
+				t.match(
+					await host.must("tailscale", "serve", "status", "--json"),
+					"http://127.0.0.1:3000",
+				);
+				const again = await runSetup(host, "--yes", "--only", "open-webui");
+				t.match(again.report.steps, [{ state: "done", actions: [] }]);
+				await host.must("llamagate", "setup", "--undo", "--yes");
+			},
+		);
+
+		await t.test("nothing else is served in its name", async (t) => {
+			await host.sh(`systemd-run --quiet python3 -m http.server --bind 127.0.0.1 8080
+				until ss -Hltn 'sport = :8080' | grep -q .; do :; done`);
+			const elsewhere = ["-e", "OLLAMA_BASE_URL=http://100.101.102.103:11434"];
+			await run(...data, ...elsewhere);
+			t.match(await plan(), { state: "absent", actions: [] });
+			await run("-p", "127.0.0.1:3000:8080", ...data, ...elsewhere);
+			t.match(await plan(), {
+				state: "todo",
+				actions: ["tailscale serve --bg 3000"],
+			});
+			await host.must("docker", "stop", "open-webui");
+			t.match(await plan(), { state: "absent", actions: [] });
+			await host.must("docker", "start", "open-webui");
+			// As one whose program has ended, or is not through with its start.
+			await host.sh("systemctl stop 'docker-stand-in-*'");
+			t.match(await plan(), {
+				state: "unsafe",
+				says: /does not answer on 127\.0\.0\.1:3000, so it is not served/,
+			});
+		});
 	},
 );
 

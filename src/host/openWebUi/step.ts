@@ -9,7 +9,6 @@ import {
 	unsafe,
 } from "../../setup/step.ts";
 import {
-	type Container,
 	containers,
 	differences,
 	imageConfig,
@@ -24,6 +23,7 @@ import {
 	isLocalOnly,
 	listeningSockets,
 } from "../../system/sockets.ts";
+import { lookUpUnit } from "../../system/units.ts";
 import { becomesTrue } from "../../system/waiting.ts";
 import { type ServedPort, servedPorts } from "../../tailscale/serveConfig.ts";
 import { tailscaleStatus } from "../tailscale/step.ts";
@@ -35,9 +35,9 @@ import {
 	oldName,
 	rebind,
 	usualPort,
-	variable,
 	withLabel,
 } from "./container.ts";
+import { type Standing, standingOf } from "./standing.ts";
 
 export const ports = [3000, usualPort];
 /** Its first start makes a database and loads a model for embeddings. */
@@ -77,33 +77,42 @@ export function openWebUi(): Step {
 				notes.push(
 					`Docker publishes ports ahead of UFW, so the LAN (and the internet, where no router is in between) reaches ${bypassing.join(", ")} whatever UFW says. Publish them as 127.0.0.1:PORT:PORT if that is not meant.`,
 				);
-			if (container !== undefined) {
-				const planned = await planContainer(container);
+			const standing = container
+				? standingOf(container, await hasOllamaHere())
+				: ({ kind: "none", says: "found no Open WebUI here" } as const);
+			if (standing.kind === "unsafe") return unsafe(standing.says, notes);
+			if (standing.kind === "hidden") return absent(standing.says, notes);
+			if (standing.kind === "local") ({ port } = standing);
+			else if (standing.kind === "to move") {
+				const planned = await planMove(standing);
 				if ("unsafe" in planned) return unsafe(planned.unsafe, notes);
 				({ port } = planned);
 				actions.push(...planned.actions);
 				notes.push(...planned.notes);
 			} else {
-				const open = (await listeningSockets()).filter((socket) =>
-					ports.includes(socket.port),
-				);
-				const reachable = open.filter((socket) => !isLocalOnly(socket));
-				const local = open.find(isLocalOnly);
-				if (reachable.length > 0)
-					return unsafe(
-						`${reachable.map(formatSocket).join(", ")} is open to the LAN and the tailnet; if that is Open WebUI, start it with HOST=127.0.0.1 (open-webui serve --host 127.0.0.1) and run this again`,
-						notes,
-					);
-				if (local === undefined || !(await isHealthy(local.port)))
-					return absent("found no Open WebUI here", notes);
-				({ port } = local);
+				const program = await lookForProgram();
+				if (program === undefined) return absent(standing.says, notes);
+				if ("unsafe" in program) return unsafe(program.unsafe, notes);
+				({ port } = program);
 			}
+			const name = "container" in standing && nameOf(standing.container);
+			const served = await planServe(port);
+			// Whatever else comes to listen there would be served to the tailnet.
+			if (
+				"actions" in served &&
+				served.actions.length > 0 &&
+				actions.length === 0 &&
+				!(await isHealthy(port))
+			)
+				return unsafe(
+					`Open WebUI does not answer on 127.0.0.1:${port}, so it is not served yet; once it does, run this again${name ? ` (see: docker logs ${name})` : ""}`,
+					notes,
+				);
 			found = true;
 			notes.push(
 				"The first account that is made in Open WebUI is its administrator: make yours now, and turn sign-up off in its settings.",
 			);
 
-			const served = await planServe(port);
 			if ("note" in served) notes.push(served.note);
 			else {
 				serves = true;
@@ -115,9 +124,9 @@ export function openWebUi(): Step {
 					notes,
 				);
 			return todo(
-				container === undefined
-					? `it is on 127.0.0.1:${port}, and not served yet`
-					: `it runs in the container ${nameOf(container)}`,
+				name
+					? `it runs in the container ${name}`
+					: `it is on 127.0.0.1:${port}, and not served yet`,
 				actions,
 				notes,
 			);
@@ -228,30 +237,46 @@ case $served in
 	;;
 esac`;
 
+/** Open WebUI without a container, by how it answers. */
+async function lookForProgram(): Promise<
+	{ port: number } | { unsafe: string } | undefined
+> {
+	const open = (await listeningSockets()).filter((socket) =>
+		ports.includes(socket.port),
+	);
+	const reachable = open.filter((socket) => !isLocalOnly(socket));
+	if (reachable.length > 0)
+		return {
+			unsafe: `${reachable.map(formatSocket).join(", ")} is open to the LAN and the tailnet; if that is Open WebUI, start it with HOST=127.0.0.1 (open-webui serve --host 127.0.0.1) and run this again`,
+		};
+	const local = open.find(isLocalOnly);
+	return local && (await isHealthy(local.port)) ? local : undefined;
+}
+
+/** Whether this host has an Ollama of its own. */
+async function hasOllamaHere(): Promise<boolean> {
+	return (
+		(await lookUpUnit("ollama.service"))?.exists === true ||
+		(await listeningSockets()).some(
+			(socket) =>
+				socket.programs.includes("ollama") ||
+				(socket.port === 11434 && isLocalOnly(socket)),
+		)
+	);
+}
+
 /** The container made anew on loopback, its predecessor kept for undo. */
-async function planContainer(
-	container: Container,
-): Promise<
+async function planMove({
+	container,
+	port,
+	keepsPort,
+}: Standing & { kind: "to move" }): Promise<
 	| { unsafe: string }
 	| { port: number; actions: CommandAction[]; notes: string[] }
 > {
 	const { Config, HostConfig } = container;
 	const name = nameOf(container);
-	const published = publishedPorts(container);
 	const onHost = HostConfig.NetworkMode === "host";
-	const inside = Number(variable(container, "PORT") ?? usualPort);
-	const main = published.find(
-		({ containerPort }) => containerPort === `${inside}/tcp`,
-	);
-	const isLocal = onHost
-		? variable(container, "HOST") === "127.0.0.1"
-		: published.every(({ hostAddress }) => hostAddress === "127.0.0.1");
-	if (isLocal)
-		return {
-			port: onHost ? inside : (main?.hostPort ?? usualPort),
-			actions: [],
-			notes: [],
-		};
 	if (Config.Labels?.["com.docker.compose.project"] !== undefined)
 		return {
 			unsafe: `the container ${name} is Docker Compose's (${Config.Labels["com.docker.compose.project.config_files"] ?? "its file"}); there, take its "ports" out and give it network_mode: host with HOST: 127.0.0.1 and OLLAMA_BASE_URL: http://127.0.0.1:11434, run docker compose up -d, and run this again`,
@@ -270,12 +295,10 @@ async function planContainer(
 			unsafe: `the image ${Config.Image} of the container ${name} is gone, so it could not be made anew; pull it, and run this again`,
 		};
 	const taken = (await listeningSockets()).some(
-		(socket) => socket.port === usualPort && main?.hostPort !== usualPort,
+		(socket) => socket.port === usualPort && port !== usualPort,
 	);
-	const rebound = rebind(
-		container,
-		taken ? (main?.hostPort ?? usualPort) : usualPort,
-	);
+	// What leads to a port on loopback, such as Tailscale Serve, goes on leading to it.
+	const rebound = rebind(container, keepsPort || taken ? port : usualPort);
 	const restart = HostConfig.RestartPolicy.Name || "no";
 	const old = oldName(name);
 	const notes: string[] = [];
