@@ -25,7 +25,8 @@ interface Ruleset {
 			readonly table: string;
 			readonly chain: string;
 			readonly handle: number;
-			readonly expr: readonly Statement[];
+			/** A statement that nft has no JSON for is its text, such as a jump to a chain that is written in place. */
+			readonly expr: readonly (Statement | string)[];
 		};
 	}[];
 }
@@ -122,6 +123,8 @@ function readWritten(written: string) {
 	/** The flags of each table, by family and name. */
 	const flags = new Map<string, readonly string[]>();
 	let table = "";
+	/** The first line of a rule that takes several. */
+	let begun = "";
 	for (const line of written.split("\n")) {
 		const name = /^table (\S+ \S+) \{/.exec(line)?.[1];
 		if (name !== undefined) {
@@ -130,8 +133,10 @@ function readWritten(written: string) {
 		}
 		const ofTable = /^\tflags (.+)$/.exec(line)?.[1];
 		if (ofTable !== undefined) flags.set(table, ofTable.split(/, */));
-		const [, text, handle] = /^\t\t(.*) # handle (\d+)$/.exec(line) ?? [];
-		if (text !== undefined) texts.set(`${table} ${handle}`, text);
+		begun = /^\t\t(\S.* \{)$/.exec(line)?.[1] ?? begun;
+		const [, text, handle] = /^\t\t(\S.*) # handle (\d+)$/.exec(line) ?? [];
+		if (text !== undefined)
+			texts.set(`${table} ${handle}`, text === "}" ? `${begun} … }` : text);
 	}
 	return { texts, flags };
 }
@@ -141,7 +146,9 @@ export function chainsOfXt(output: string): ReadonlySet<string> {
 	const { nftables = [] } = JSON.parse(output) as Ruleset;
 	return new Set(
 		nftables.flatMap(({ rule }) =>
-			rule?.expr.some((statement) => "xt" in statement)
+			rule?.expr.some(
+				(statement) => typeof statement === "object" && "xt" in statement,
+			)
 				? `${rule.family} ${rule.table} ${rule.chain}`
 				: [],
 		),
@@ -150,12 +157,18 @@ export function chainsOfXt(output: string): ReadonlySet<string> {
 
 /** One rule, or for a map of verdicts one for each of its entries. */
 function parseStatements(
-	statements: readonly Statement[],
+	statements: readonly (Statement | string)[],
 ): Pick<FilterRule, "conditions" | "setsMark" | "verdict">[] {
 	const setsMark = statements.some(isMarking);
 	const conditions: Condition[] = [];
 	const parts: ReturnType<typeof parseStatements> = [];
 	for (const statement of statements) {
+		// What hides there may let in, and mark.
+		if (typeof statement === "string")
+			return [
+				...parts,
+				{ conditions, setsMark: true, verdict: { kind: "unsure" } },
+			];
 		const [name = ""] = Object.keys(statement);
 		const value = statement[name];
 		if (name === "match") {
@@ -164,7 +177,9 @@ function parseStatements(
 		}
 		if (name === "vmap") {
 			const { key, data } = value as { key: unknown; data: unknown };
-			const entries = (data as { set?: readonly [unknown, Statement][] }).set;
+			const entries = (
+				data as { set?: readonly [unknown, Statement | string][] }
+			).set;
 			if (!Array.isArray(entries)) {
 				parts.push({
 					conditions: [...conditions],
@@ -193,14 +208,16 @@ function parseStatements(
 }
 
 /** Whether a statement is `meta mark set …` or `ct mark set …`. */
-function isMarking({ mangle }: Statement): boolean {
-	const { key } = (mangle ?? {}) as {
+function isMarking(statement: Statement | string): boolean {
+	if (typeof statement === "string") return false;
+	const { key } = (statement.mangle ?? {}) as {
 		key?: { meta?: { key: string }; ct?: { key: string } };
 	};
 	return (key?.meta ?? key?.ct)?.key === "mark";
 }
 
-function verdictOf(statement: Statement): Verdict | undefined {
+function verdictOf(statement: Statement | string): Verdict | undefined {
+	if (typeof statement === "string") return undefined;
 	const [name = ""] = Object.keys(statement);
 	const value = statement[name] as
 		| { target?: string; addr?: unknown; port?: unknown }

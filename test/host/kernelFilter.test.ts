@@ -307,3 +307,21 @@ t.test("where a rule leads others", network(), async (t) => {
 		"and none of these",
 	);
 });
+
+t.test("a chain that is written in place", network(), async (t) => {
+	const namespace = await makeNamespace(t);
+	t.strictSame(
+		await sharesOf(namespace, [
+			"ct state new jump { tcp dport 22 accept; }",
+			"ct state established jump { tcp dport 22 accept; }",
+			"ct state new goto { tcp dport 22 accept; }\ntcp dport 22 accept",
+			"jump { meta mark set 1; }\nmeta mark 1 accept",
+		]),
+		["some", "none", "some", "some"],
+	);
+	const { by } = await read(
+		namespace,
+		`nft flush ruleset\n${own("ct state new jump { tcp dport 22 accept; }")}`,
+	);
+	t.match(by, ["nft inet own in: ct state new jump { … }"]);
+});
