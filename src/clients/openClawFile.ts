@@ -24,6 +24,7 @@ import {
 	printParseErrorCode,
 } from "jsonc-parser";
 import { type Layout, layoutOf, withMember } from "../config/jsoncEdit.ts";
+import { danglingLink } from "../config/linkTarget.ts";
 import type { Connection } from "./client.ts";
 import { openClaw, providerSettings } from "./openClaw.ts";
 
@@ -66,6 +67,8 @@ export async function writeOpenClawFile(
 		return undefined;
 	});
 	if (target === undefined) {
+		const dangling = await danglingLink(file);
+		if (dangling !== undefined) throw new UneditableFileError(file, dangling);
 		await mkdir(path.dirname(file), { recursive: true, mode: 0o700 });
 		const [snippet] = openClaw.render(connection).snippets;
 		await replaceFile(file, `${snippet?.text}\n`);

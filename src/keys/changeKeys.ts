@@ -10,6 +10,7 @@ import path from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { findNodeAtLocation, type Node, parseTree } from "jsonc-parser";
 import { withMember, withoutItem, withValue } from "../config/jsoncEdit.ts";
+import { danglingLink } from "../config/linkTarget.ts";
 import { readOrdinaryFile } from "../config/ordinaryFile.ts";
 import { unreadable } from "../config/readConfig.ts";
 import { isForServiceGroup } from "../config/secretFile.ts";
@@ -90,15 +91,18 @@ function plain<T>(value: T): T {
 async function exists(file: string): Promise<boolean> {
 	return stat(file).then(
 		() => true,
-		() => false,
+		({ code }: NodeJS.ErrnoException) => code !== "ENOENT",
 	);
 }
 
-/** Where the file really lies, so that a symbolic link stays one. */
+/** Where the file really lies, or would, so that a symbolic link stays one. @throws {BadFileError} if a link leads to nothing */
 async function resolveTarget(file: string): Promise<string> {
 	try {
 		return await realpath(file);
 	} catch {
+		const dangling = await danglingLink(file);
+		if (dangling !== undefined)
+			throw new BadFileError(file, [{ path: "", message: dangling }]);
 		try {
 			return path.join(await realpath(path.dirname(file)), path.basename(file));
 		} catch (error) {

@@ -743,6 +743,23 @@ t.test(
 );
 
 t.test(
+	"--write leaves a symbolic link alone that leads to no file",
+	async (t) => {
+		const { folder, file, write } = await freshOpenClaw(t);
+		await mkdir(folder, { recursive: true });
+		await symlink("elsewhere/openclaw.json", file);
+		const { code, stderr } = await write();
+		t.equal(code, 1);
+		t.ok(
+			stderr.includes(path.join(folder, "elsewhere", "openclaw.json")),
+			stderr,
+		);
+		t.equal(await readlink(file), "elsewhere/openclaw.json");
+		t.strictSame(await readdir(folder), ["openclaw.json"]);
+	},
+);
+
+t.test(
 	"--write puts the model on OpenClaw's list of allowed ones, where there is one",
 	async (t) => {
 		const connection = {

@@ -1,6 +1,14 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdir, readFile, stat, symlink, writeFile } from "node:fs/promises";
+import {
+	readdir,
+	readFile,
+	readlink,
+	stat,
+	symlink,
+	unlink,
+	writeFile,
+} from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
 import type { KeyEntry } from "../../src/keys/keyFile.ts";
@@ -341,6 +349,22 @@ t.test("a symbolic link to the keys file stays one", async (t) => {
 	t.equal((await keys("add", "a")).code, 0);
 	t.match(JSON.parse(await readFile(real, "utf8")), { keys: [{ name: "a" }] });
 	t.equal((await read()).length, 1);
+});
+
+t.test("a symbolic link that leads to no file is left as it is", async (t) => {
+	const { keys, folder, file } = await freshConfig(t);
+	const away = path.join(folder, "disk", "keys.json");
+	await symlink("disk/keys.json", path.join(folder, "between.json"));
+	await symlink("between.json", file);
+	const refused = await keys("add", "a");
+	t.equal(refused.code, 78);
+	t.ok(refused.stderr.includes(away), refused.stderr);
+	t.equal(refused.stdout, "", "no key is shown");
+	t.equal(await readlink(file), "between.json");
+	await unlink(file);
+	await symlink("keys.json", file);
+	t.equal((await keys("add", "a")).code, 78, "nor one that leads to itself");
+	t.equal(await readlink(file), "keys.json");
 });
 
 t.test(
