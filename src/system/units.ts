@@ -6,6 +6,8 @@ export interface Unit {
 	readonly name: string;
 	/** Whether systemd knows such a unit. */
 	readonly exists: boolean;
+	/** Whether a person has kept systemd from starting it. */
+	readonly isMasked: boolean;
 	readonly isActive: boolean;
 	/** Whether it is started at boot. */
 	readonly isEnabled: boolean;
@@ -96,6 +98,7 @@ export function parseUnit(name: string, output: string): Unit {
 	return {
 		name,
 		exists: one("LoadState") === "loaded",
+		isMasked: one("LoadState") === "masked",
 		isActive: one("ActiveState") === "active",
 		isEnabled: ["enabled", "alias", "static"].includes(one("UnitFileState")),
 		file: one("FragmentPath"),

@@ -15,6 +15,7 @@ import {
 	type Namespace,
 	startStream,
 } from "../support/namespaces.ts";
+import { runSetup } from "../support/setupHost.ts";
 
 const key = testKeys.user;
 const unit = "llamagate.service";
@@ -253,6 +254,51 @@ t.test("the gate as a unit of a booted host", booting(), async (t) => {
 			await host.must("rm", `${dropIns}/hang.conf`);
 			await host.must("systemctl", "daemon-reload");
 			await host.must("systemctl", "restart", unit);
+		},
+	);
+
+	await t.test(
+		"setup leaves what a person has decided about a unit",
+		async (t) => {
+			const timer = "llamagate-doctor.timer";
+			const own = "/etc/systemd/system/llamagate-ollama.service";
+			await host.sh(`systemctl disable --now ${timer}; systemctl mask ${timer}
+				cp /lib/systemd/system/llamagate-ollama.service ${own}
+				echo '# mine' >>${own}; systemctl daemon-reload`);
+			const before = await host.sh("ls -l /etc/systemd/system");
+			const { report } = await runSetup(host, "--yes", "--only", "gate");
+			const [step] = report.steps;
+			t.strictSame(step?.actions, []);
+			t.match(step?.notes, [
+				/^Masked, and it stays so: llamagate-doctor\.timer\./,
+				/left as it is: \/etc\/systemd\/system\/llamagate-ollama\.service\./,
+			]);
+			t.equal(await host.sh("ls -l /etc/systemd/system"), before);
+			await host.sh(`systemctl unmask ${timer}; systemctl enable --now ${timer}
+				systemctl mask llamagate-ollama.socket`);
+			const masked = await runSetup(host, "--dry-run", "--only", "gate");
+			t.equal(masked.report.steps[0]?.state, "unsafe");
+			t.match(masked.report.steps[0]?.says, "unmask llamagate-ollama.socket");
+			await host.sh(`systemctl unmask llamagate-ollama.socket
+				rm ${own}; systemctl daemon-reload`);
+		},
+	);
+
+	await t.test(
+		"with a broken configuration setup takes nothing away",
+		async (t) => {
+			const folder = "/etc/systemd/system/llamagate-ledger.service.d";
+			await host.sh(`mkdir ${folder}
+				echo '[Service]' >${folder}/llamagate-database.conf`);
+			await host.write(configFile, "{ nonsense", 0o640);
+			const { code, report } = await runSetup(host, "--yes", "--only", "gate");
+			t.equal(code, 1);
+			t.match(report.steps[0], {
+				state: "unsafe",
+				says: /config\.json does not load; see: llamagate check/,
+			});
+			await host.must("rm", "-r", `${folder}/llamagate-database.conf`, folder);
+			await host.write(configFile, goodConfig, 0o640);
 		},
 	);
 

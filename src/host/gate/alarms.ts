@@ -7,7 +7,7 @@ import {
 	type Patient,
 	unknown,
 } from "../../doctor/check.ts";
-import { BadFileError, ifUsable } from "../../errors.ts";
+import { BadFileError } from "../../errors.ts";
 import {
 	type AlarmTarget,
 	loadAlarmTargets,
@@ -17,12 +17,6 @@ import { ledgerUnit } from "./ledgerUnit.ts";
 
 /** What gives the ledger's unit a way out. */
 export const alarmsDropIn = `/etc/systemd/system/${ledgerUnit}.d/llamagate-way-out.conf`;
-
-/** Whether a configuration has alarms; one that cannot be read has none. */
-export async function wantsAlarms(configFile: string): Promise<boolean> {
-	const settings = await ifUsable(loadConfig(configFile));
-	return settings !== undefined && settings.alarms.length > 0;
-}
 
 /** Whether alarms that are wanted can leave this host. */
 export async function examineAlarms(patient: Patient): Promise<Outcome> {

@@ -5,8 +5,7 @@ import {
 	type LedgerSettings,
 	passwordCredential,
 } from "../../config/ledger.ts";
-import { loadConfig } from "../../config/load.ts";
-import { Finding, ifUsable } from "../../errors.ts";
+import { Finding } from "../../errors.ts";
 import { readPassword } from "../../ledger/postgres/password.ts";
 
 export const ledgerUnit = "llamagate-ledger.service";
@@ -15,13 +14,6 @@ export const ledgerFolder = "/var/lib/llamagate-ledger";
 const privateFolder = "/var/lib/private/llamagate-ledger";
 /** What lets the ledger reach its database, and nothing else. */
 export const ledgerDropIn = `/etc/systemd/system/${ledgerUnit}.d/llamagate-database.conf`;
-
-/** The ledger that a configuration wants; of one that cannot be read, none. */
-export async function ledgerOf(
-	configFile: string,
-): Promise<LedgerSettings | undefined> {
-	return (await ifUsable(loadConfig(configFile)))?.ledger;
-}
 
 /**
  * What of the unit's sandbox is between the ledger and its database: a way

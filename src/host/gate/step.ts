@@ -1,7 +1,8 @@
 import path from "node:path";
 import { askDaemon } from "../../admin/client.ts";
-import { loadConfig } from "../../config/load.ts";
+import { loadConfig, type Settings } from "../../config/load.ts";
 import { lastResultFile } from "../../doctor/lastResult.ts";
+import { ifUsable } from "../../errors.ts";
 import { request } from "../../net/http.ts";
 import { tailscaleAddressesOf } from "../../net/listener.ts";
 import { takeSnapshot } from "../../setup/snapshot.ts";
@@ -22,24 +23,25 @@ import {
 	withPaths,
 } from "../../system/installation.ts";
 import { listeningSockets } from "../../system/sockets.ts";
-import { lookUpUnit } from "../../system/units.ts";
+import { lookUpUnit, lookUpUnits } from "../../system/units.ts";
 import { becomesTrue } from "../../system/waiting.ts";
-import { alarmsDropIn, wantsAlarms } from "./alarms.ts";
+import { alarmsDropIn } from "./alarms.ts";
 import {
 	databaseObstacle,
 	dropInOf,
 	ledgerDropIn,
-	ledgerOf,
 	ledgerUnit,
 } from "./ledgerUnit.ts";
+import { findUnitFile, ownFolder, planUnitFiles } from "./unitFiles.ts";
 
+const doctorTimer = "llamagate-doctor.timer";
 /** What runs from boot on, in the order in which it is started. */
 const bootUnits = [
 	"llamagate-ollama.socket",
 	"llamagate.socket",
 	"llamagate.service",
 	"llamagate-listen.service",
-	"llamagate-doctor.timer",
+	doctorTimer,
 ];
 /** All of them. */
 export const unitNames = [
@@ -72,64 +74,52 @@ export function gate(installation: Installation): Step {
 		title: "llamagate from boot on",
 		why: "The gate listens on tailscale0 alone, asks for a key, and runs without a network, a shell or a capability of its own.",
 		async inspect() {
-			const units = await Promise.all(unitNames.map(lookUpUnit));
-			if (units.some((unit) => unit === undefined))
+			const units = await lookUpUnits(unitNames);
+			if (units === undefined)
 				return unsafe(
 					"systemd does not answer here; run llamagate as docs/install.md says for a host without it",
 				);
-			const actions: Action[] = [];
-			const reload = ["systemctl", "daemon-reload"];
-			const packaged = units.every(
-				(unit) =>
-					unit?.file.startsWith("/lib/systemd/") ||
-					unit?.file.startsWith("/usr/lib/systemd/"),
-			);
-			if (!packaged) {
-				const unfit = await unfitPlace(installation);
-				if (unfit !== undefined) return unsafe(unfit);
-				const { snapshot } = await takeSnapshot(rootFolder);
-				if (snapshot.kind !== "directory")
-					actions.push(
-						...["/usr/lib/llamagate", rootFolder].map(rootDirectory),
-					);
-				for (const name of unitNames) {
-					const path = `/etc/systemd/system/${name}`;
-					const content = withPaths(
-						await readPackaged(installation, `systemd/${name}`),
-						installation,
-					);
-					const { content: before } = await takeSnapshot(path);
-					if (before?.toString() !== content)
-						actions.push(rootFile(path, content, [reload]));
-				}
-				if (actions.length > 0)
-					actions.push(
-						{ kind: "command", command: reload },
-						// The units and what it writes for them belong together.
-						{
-							kind: "command",
-							command: ["systemctl", "try-restart", "llamagate-listen.service"],
-						},
-					);
-			}
-			const ledger = await ledgerOf(installation.configFile);
+			const settings = await settingsOf(installation.configFile);
+			if (settings === "unusable")
+				return unsafe(
+					`${installation.configFile} does not load; see: llamagate check`,
+				);
+			const ledger = settings?.ledger;
 			const obstacle = await databaseObstacle(ledger);
 			if (obstacle !== undefined) return unsafe(obstacle);
+			const wanted = ledger ? [...bootUnits, ledgerUnit] : bootUnits;
+			const files = await Promise.all(units.map(findUnitFile));
+			const isForeign = files.some(({ isPackaged }) => !isPackaged);
+			const unfit = isForeign ? await unfitPlace(installation) : undefined;
+			if (unfit !== undefined) return unsafe(unfit);
+			const contents = await unitContents(installation);
+			const plan = planUnitFiles(
+				files,
+				contents,
+				[...wanted, "llamagate-ollama.service"].filter(
+					(name) => name !== doctorTimer,
+				),
+			);
+			if (plan.obstacle !== undefined) return unsafe(plan.obstacle);
+			const reload = ["systemctl", "daemon-reload"];
+			const actions = await writeUnits(plan.write, contents, reload);
 			actions.push(
 				...(await dropIn(ledgerDropIn, dropInOf(ledger), reload)),
 				...(await dropIn(
 					alarmsDropIn,
-					(await wantsAlarms(installation.configFile))
+					(settings?.alarms.length ?? 0) > 0
 						? await readPackaged(installation, "systemd/llamagate-way-out.conf")
 						: "",
 					reload,
 				)),
 			);
-			const wanted = ledger ? [...bootUnits, ledgerUnit] : bootUnits;
 			const missing = wanted.filter((name) => {
-				const unit = units.find((known) => known?.name === name);
-				return !unit?.isActive || !unit.isEnabled;
+				const unit = units.find((known) => known.name === name);
+				return !unit?.isMasked && (!unit?.isActive || !unit.isEnabled);
 			});
+			const makesRoot = files.some(
+				({ name, isPackaged }) => name === "llamagate.service" && !isPackaged,
+			);
 			for (const name of missing)
 				actions.push({
 					kind: "command",
@@ -140,7 +130,7 @@ export function gate(installation: Installation): Step {
 							? [["systemctl", "stop", "llamagate-ollama.service"]]
 							: []),
 						// systemd makes mount points in the daemon's root folder, empty files and folders, and links.
-						...(name === "llamagate.service" && !packaged
+						...(name === "llamagate.service" && makesRoot
 							? [
 									[
 										"find",
@@ -160,7 +150,7 @@ export function gate(installation: Installation): Step {
 						...(name === "llamagate-listen.service"
 							? [["rm", "-rf", "/run/systemd/system/llamagate.socket.d"]]
 							: []),
-						...(name === "llamagate-doctor.timer"
+						...(name === doctorTimer
 							? [
 									["systemctl", "stop", "llamagate-doctor.service"],
 									["rm", "-f", lastResultFile],
@@ -175,16 +165,66 @@ export function gate(installation: Installation): Step {
 					command: ["systemctl", "try-restart", "llamagate.service"],
 				});
 			if (actions.length === 0)
-				return done("the gate's units are enabled and active");
+				return done("the gate's units are enabled and active", plan.notes);
 			return todo(
 				missing.length > 0
 					? `not running from boot on yet: ${missing.join(", ")}`
 					: "its units are not those of this version",
 				actions,
+				plan.notes,
 			);
 		},
 		prove: () => proveGate(installation),
 	};
+}
+
+/** What a configuration says; nothing where there is none yet. */
+async function settingsOf(
+	configFile: string,
+): Promise<Settings | "unusable" | undefined> {
+	const { snapshot } = await takeSnapshot(configFile);
+	if (snapshot.kind === "nothing") return undefined;
+	return (await ifUsable(loadConfig(configFile))) ?? "unusable";
+}
+
+/** Every unit as it would be written for this installation, by its name. */
+async function unitContents(
+	installation: Installation,
+): Promise<ReadonlyMap<string, string>> {
+	const contents = new Map<string, string>();
+	for (const name of unitNames)
+		contents.set(
+			name,
+			withPaths(
+				await readPackaged(installation, `systemd/${name}`),
+				installation,
+			),
+		);
+	return contents;
+}
+
+/** Without the package the units are setup's to write, and the daemon's root folder is to make. */
+async function writeUnits(
+	names: readonly string[],
+	contents: ReadonlyMap<string, string>,
+	reload: readonly string[],
+): Promise<Action[]> {
+	if (names.length === 0) return [];
+	const { snapshot } = await takeSnapshot(rootFolder);
+	return [
+		...(snapshot.kind === "directory"
+			? []
+			: ["/usr/lib/llamagate", rootFolder].map(rootDirectory)),
+		...names.map((name) =>
+			rootFile(`${ownFolder}/${name}`, contents.get(name) ?? "", [reload]),
+		),
+		{ kind: "command", command: reload },
+		// The units and what it writes for them belong together.
+		{
+			kind: "command",
+			command: ["systemctl", "try-restart", "llamagate-listen.service"],
+		},
+	];
 }
 
 /** Has the ledger's sandbox lead somewhere, or no longer where there is nothing to write. */
