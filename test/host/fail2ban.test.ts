@@ -7,7 +7,7 @@ import t, { type Test } from "tap";
 import { parseDuration } from "../../src/duration.ts";
 import { Lockout } from "../../src/gate/lockout.ts";
 import { generateKey } from "../../src/keys/newKey.ts";
-import { bootHost, booting } from "../support/bootedHost.ts";
+import { type BootedHost, bootHost, booting } from "../support/bootedHost.ts";
 import {
 	fail2banConfig,
 	filterFile,
@@ -29,6 +29,7 @@ import {
 	startStandInProcess,
 } from "../support/namespaces.ts";
 import { head, post, shows } from "../support/raw.ts";
+import { runSetup } from "../support/setupHost.ts";
 import { replayTailscaledRules } from "../support/tailscaledRules.ts";
 import { requireTool } from "../support/tools.ts";
 
@@ -503,6 +504,7 @@ t.test(
 		await peer.ip(`addr add ${other}/10 dev tailscale0`);
 		await replayTailscaledRules(host);
 		await host.must("llamagate", "setup", "--yes", "--only", "fail2ban");
+		await elsewhere(t, host);
 		const banned = async () =>
 			(await host.must("fail2ban-client", "get", "llamagate", "banip"))
 				.split(/\s+/)
@@ -521,3 +523,28 @@ t.test(
 		t.equal(await status(other), 200, "another device gets through");
 	},
 );
+
+/** A gate on another port, as docs/operations.md has it. */
+async function elsewhere(t: Test, host: BootedHost): Promise<void> {
+	const folder = "/etc/systemd/system/llamagate-listen.service.d";
+	await host.sh(`mkdir ${folder}
+		printf '[Service]\\nEnvironment=PORT=11500\\n' >${folder}/port.conf
+		systemctl daemon-reload`);
+	const look = () => runSetup(host, "--yes", "--only", "fail2ban");
+	const wrong = await look();
+	t.equal(wrong.code, 1);
+	t.match(
+		wrong.report.steps[0]?.proofs,
+		[{ ok: false, says: /bans close port 11434, and the gate is on 11500/ }],
+		"bans that close nothing are no proof",
+	);
+	const own = "/etc/fail2ban/jail.d/llamagate.local";
+	await host.sh(`printf '[llamagate]\\nport = 11500\\n' >${own}
+		systemctl restart fail2ban`);
+	const right = await look();
+	t.equal(right.code, 0, JSON.stringify(right.report));
+	t.strictSame(right.report.steps[0]?.actions, [], "that file is the person's");
+	await host.sh(`rm -r ${folder} ${own}; systemctl daemon-reload
+		systemctl restart fail2ban
+		until fail2ban-client status llamagate; do sleep 0.1; done`);
+}

@@ -72,23 +72,7 @@ export const fail2banExaminations: readonly Examination[] = [
 			"Bans for wrong keys reach the kernel by nftables, on the gate's port",
 		severity: "warn",
 		why: "Bans by iptables or UFW stand behind the rule by which tailscaled lets the tailnet in, and hold off none of it.",
-		examine: () =>
-			whenJailed(async () => {
-				const names = parseActions(await told("get", jail, "actions"));
-				const actions = await Promise.all(
-					names.map(async (name) => ({
-						name,
-						ban: await told("get", jail, "action", name, "actionban"),
-						port: await told("get", jail, "action", name, "port"),
-					})),
-				);
-				const { port } = await gatePlace();
-				const banned = words(await told("get", jail, "banip"));
-				const rules = await outputOf("nft", "list", "ruleset");
-				if (rules === undefined && !(await hasProgram("nft")))
-					return unknown(missingProgram("nft"));
-				return judgeAction(actions, String(port), banned, rules);
-			}),
+		examine: () => whenJailed(examineAction),
 	},
 	{
 		...both,
@@ -224,6 +208,24 @@ async function wrongKeysLogged(): Promise<number | undefined> {
 		.split("\n")
 		.map((line) => /"ip":"([^"]*)"/.exec(line)?.[1] ?? "")
 		.filter((ip) => isIP(ip) !== 0 && !own.includes(ip)).length;
+}
+
+/** Whether a ban that fail2ban makes holds off what it is for. */
+export async function examineAction(): Promise<Outcome> {
+	const names = parseActions(await told("get", jail, "actions"));
+	const actions = await Promise.all(
+		names.map(async (name) => ({
+			name,
+			ban: await told("get", jail, "action", name, "actionban"),
+			port: await told("get", jail, "action", name, "port"),
+		})),
+	);
+	const { port } = await gatePlace();
+	const banned = words(await told("get", jail, "banip"));
+	const rules = await outputOf("nft", "list", "ruleset");
+	if (rules === undefined && !(await hasProgram("nft")))
+		return unknown(missingProgram("nft"));
+	return judgeAction(actions, String(port), banned, rules);
 }
 
 function words(text: string): string[] {

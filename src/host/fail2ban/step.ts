@@ -1,8 +1,10 @@
+import { unknown } from "../../doctor/check.ts";
 import { takeSnapshot } from "../../setup/snapshot.ts";
 import {
 	type Action,
 	absent,
 	done,
+	type Proof,
 	rootFile,
 	type Step,
 	todo,
@@ -11,6 +13,7 @@ import { type Installation, readPackaged } from "../../system/installation.ts";
 import { hasProgram, outputOf, runProgram } from "../../system/run.ts";
 import { lookUpUnit } from "../../system/units.ts";
 import { becomesTrue } from "../../system/waiting.ts";
+import { examineAction } from "./checks.ts";
 
 const files = [
 	["fail2ban/filter.d/llamagate.conf", "/etc/fail2ban/filter.d/llamagate.conf"],
@@ -119,6 +122,7 @@ export function fail2ban(installation: Installation): Step {
 			);
 			await runProgram(unban);
 			return [
+				await proveAction(),
 				{
 					ok: banned,
 					says: banned
@@ -128,6 +132,18 @@ export function fail2ban(installation: Installation): Step {
 				},
 			];
 		},
+	};
+}
+
+/** That bans close the gate's port; what fail2ban does not tell is no fault. */
+async function proveAction(): Promise<Proof> {
+	const { state, evidence, fix } = await examineAction().catch((error: Error) =>
+		unknown(error.message),
+	);
+	return {
+		ok: state !== "finding",
+		says: evidence.join("; "),
+		...(fix === undefined ? {} : { advice: fix }),
 	};
 }
 
