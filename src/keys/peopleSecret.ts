@@ -1,4 +1,6 @@
 import { randomBytes } from "node:crypto";
+import { link, lstat, unlink } from "node:fs/promises";
+import path from "node:path";
 import { readSecretFile } from "../config/secretFile.ts";
 import { BadFileError, UnwritableFileError } from "../errors.ts";
 import { writeNew } from "./changeKeys.ts";
@@ -31,7 +33,8 @@ export async function loadPeopleSecret(
 }
 
 /**
- * Makes a secret where there is none.
+ * Makes a secret where there is none. The file is there whole or not at all,
+ * whatever happens meanwhile.
  *
  * @param like the file whose readers may read it: the keys file, or itself for its folder's owner
  * @throws {UnwritableFileError} if it cannot be written
@@ -40,12 +43,27 @@ export async function makePeopleSecret(
 	file: string,
 	like: string,
 ): Promise<"made" | "kept"> {
+	// Who may not write here may still use the one that is there.
+	const isThere = await lstat(file).then(
+		() => true,
+		() => false,
+	);
+	if (isThere) return "kept";
+	const temporary = path.join(
+		path.dirname(file),
+		`.${path.basename(file)}.new-${randomBytes(6).toString("hex")}`,
+	);
 	try {
-		await writeNew(file, like, `${randomBytes(32).toString("hex")}\n`);
+		await writeNew(temporary, like, `${randomBytes(32).toString("hex")}\n`);
+		// Unlike rename(2) it does not replace what another command has made meanwhile.
+		await link(temporary, file);
 		return "made";
 	} catch (error) {
 		if ((error as NodeJS.ErrnoException).code === "EEXIST") return "kept";
 		throw new UnwritableFileError(file, error as NodeJS.ErrnoException);
+	} finally {
+		// Where nothing was written there is nothing to take away.
+		await unlink(temporary).catch(() => {});
 	}
 }
 

@@ -24,6 +24,7 @@ async function keysIn(folder: string): Promise<string> {
 }
 
 const rotate = ["rotate", "user"];
+const addApp = ["add", "webui", "--people", "open-webui"];
 const add = ["add", "another"];
 
 t.test(
@@ -58,6 +59,10 @@ t.test(
 			/keys\.json cannot be written: the disk is full \(ENOSPC\)/,
 			rotate,
 			add,
+		);
+		await stopBy(
+			/webui\.secret cannot be written: the disk is full \(ENOSPC\)/,
+			addApp,
 		);
 		disk.setReadOnly(true);
 		await stopBy(
@@ -118,5 +123,40 @@ t.test(
 		t.comment(outcomes.join(" "));
 		t.ok(outcomes.filter((outcome) => outcome === "old").length > 6);
 		t.ok(outcomes.includes("new"));
+	},
+);
+
+t.test(
+	"an app's secret whose making is killed between any two of its steps is whole or not there",
+	async (t) => {
+		const outcomes: string[] = [];
+		for (let step = 1; outcomes.at(-1) !== "ended"; step++) {
+			const folder = await temporaryFolder(t);
+			const file = path.join(folder, "webui.secret");
+			const make = `import { makePeopleSecret } from "./src/keys/peopleSecret.ts";
+await makePeopleSecret(process.argv[1], process.argv[1]);`;
+			const child = spawn(
+				process.execPath,
+				[
+					...["--import", "./test/support/killAtStep.mjs"],
+					...["--input-type=module", "--eval", make, file],
+				],
+				{
+					env: { ...process.env, KILL_AT_STEP: String(step) },
+					stdio: "ignore",
+				},
+			);
+			const [, signal] = await once(child, "exit");
+			const text = await readFile(file, "utf8").catch(() => "none");
+			t.match(text, /^([0-9a-f]{64}\n|none)$/, `step ${step}`);
+			for (const name of await readdir(folder))
+				t.equal((await stat(path.join(folder, name))).mode & 0o077, 0);
+			outcomes.push(
+				signal === null ? "ended" : text === "none" ? "none" : "made",
+			);
+		}
+		t.comment(outcomes.join(" "));
+		t.ok(outcomes.includes("none"));
+		t.ok(outcomes.includes("made"));
 	},
 );

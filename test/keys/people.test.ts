@@ -1,4 +1,11 @@
-import { chmod, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import {
+	chmod,
+	readdir,
+	readFile,
+	stat,
+	unlink,
+	writeFile,
+} from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
 import type { KeyEntry } from "../../src/keys/keyFile.ts";
@@ -95,6 +102,26 @@ t.test("a secret that is there is kept, or refused", async (t) => {
 	t.match(open.stderr, /others than its owner may read or write it/);
 	t.strictSame(await read(), []);
 });
+
+t.test(
+	"add says whether the secret is made or kept, and revoke which file stays",
+	async (t) => {
+		const { keys, secret } = await freshConfig(t);
+		const add = () => keys("add", "webui", "--people", "open-webui");
+		const stays = (stderr: string) =>
+			stderr.includes(`The secret of its app stays in ${secret}`);
+		t.match((await add()).stderr, /which is made\./);
+		const text = await readFile(secret, "utf8");
+		t.ok(stays((await keys("revoke", "webui")).stderr));
+		const again = await add();
+		t.match(again.stderr, /was there before and is kept/);
+		t.equal(await readFile(secret, "utf8"), text);
+		await unlink(secret);
+		t.notOk(stays((await keys("revoke", "webui")).stderr), "it does not");
+		t.match((await add()).stderr, /which is made\./);
+		t.not(await readFile(secret, "utf8"), text);
+	},
+);
 
 t.test("without a key no secret stays", async (t) => {
 	const { keys, folder } = await freshConfig(t);

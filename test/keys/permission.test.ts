@@ -18,11 +18,15 @@ t.test(
 		const flags = (JSON.parse(entry) as string[]).slice(1, -1);
 		t.ok(flags.includes("--permission"));
 		const [file = "", ...args] = node;
-		for (const name of ["laptop", "phone"]) {
+		for (const what of [
+			["laptop"],
+			["phone"],
+			["webui", "--people", "open-webui"],
+		]) {
 			const { stdout } = await promisify(execFile)(file, [
 				...args,
 				...flags,
-				...["src/main.ts", "keys", "add", name, "--config", config],
+				...["src/main.ts", "keys", "add", ...what, "--config", config],
 			]);
 			t.match(stdout, /^lg_[0-9a-f]{64}\n$/);
 		}

@@ -35,5 +35,5 @@ FileHandle.writeFile = async function (text) {
 	step();
 	await writeFile.call(this, text.slice(half));
 };
-for (const name of ["open", "rename", "unlink"]) watch(fs, name);
+for (const name of ["open", "rename", "link", "unlink"]) watch(fs, name);
 syncBuiltinESMExports();

@@ -73,8 +73,9 @@ ${sharedHelp}
   --ollama-key FILE  the client's ~/.ollama/id_ed25519.pub, in place of a key:
                      the stock ollama command signs its requests with it
   --people APP       its app signs who is asking, as ${peopleApps.join(", ")} does: makes the
-                     secret for that, in NAME.secret beside the keys file; rules
-                     for people go into the keys file (docs/people.md)
+                     secret for that, in NAME.secret beside the keys file, or
+                     keeps the one that is there; rules for people go into the
+                     keys file (docs/people.md)
   --canary           a key that lets nobody in and raises an alarm when used:
                      leave it where a thief would look
   --stdin            take a key made elsewhere from standard input
@@ -156,13 +157,14 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 				return [...keys, entry];
 			});
 		const secret = entry.people && secretBeside(settings.keysFile, name);
+		let found: "made" | "kept" | undefined;
 		if (secret === undefined) await addEntry();
-		else await withSecret(secret, settings.keysFile, addEntry);
+		else found = await withSecret(secret, settings.keysFile, addEntry);
 		hand(entry, values.stdin ? undefined : key, values.json);
 		await warnOfRootOwner(settings.keysFile);
 		if (secret !== undefined)
 			say(
-				`Its app signs with the secret in ${secret}. What to set there: llamagate connect open-webui --secret-file ${secret}`,
+				`Its app signs with the secret in ${secret}, which ${found === "made" ? "is made" : `was there before and is kept as it was (for a new one revoke ${name}, delete the file, and add the key again)`}. What to set there: llamagate connect open-webui --secret-file ${secret}`,
 			);
 		if (bind !== undefined) await sayWhoIsMeant(bind, settings.identity.socket);
 		return tellDaemon(settings.admin.socket);
@@ -178,13 +180,14 @@ async function withSecret(
 	file: string,
 	keysFile: string,
 	addEntry: () => Promise<void>,
-): Promise<void> {
-	const made = (await makePeopleSecret(file, keysFile)) === "made";
+): Promise<"made" | "kept"> {
+	const found = await makePeopleSecret(file, keysFile);
 	try {
 		await loadPeopleSecret(file);
 		await addEntry();
+		return found;
 	} catch (error) {
-		if (made) await unlink(file);
+		if (found === "made") await unlink(file);
 		throw error;
 	}
 }

@@ -1,4 +1,7 @@
+import { lstat } from "node:fs/promises";
+import path from "node:path";
 import { changeKeys } from "../../keys/changeKeys.ts";
+import type { KeyEntry } from "../../keys/keyFile.ts";
 import { readArgs } from "../command.ts";
 import {
 	findKeys,
@@ -28,14 +31,32 @@ Example: llamagate keys revoke phone
 		const { values, positionals } = readArgs(args, shared, ["NAME"]);
 		const name = readName(positionals[0]);
 		const { keysFile, adminSocket } = await findKeys(values.config);
+		let secret: string | undefined;
 		await changeKeys(keysFile, false, (keys) => {
 			const old =
 				keys.find((known) => known.name === name) ?? noSuchKey(name, keys);
-			return keys.filter((known) => known !== old);
+			const left = keys.filter((known) => known !== old);
+			const secretOf = ({ people }: KeyEntry) =>
+				people?.jwt &&
+				path.resolve(path.dirname(keysFile), people.jwt.secretFile);
+			secret = secretOf(old);
+			if (left.some((known) => secretOf(known) === secret)) secret = undefined;
+			return left;
 		});
 		if (values.json)
 			process.stdout.write(`${JSON.stringify({ revoked: name })}\n`);
 		else say(`The key ${name} is revoked.`);
+		if (secret !== undefined && (await isThere(secret)))
+			say(
+				`The secret of its app stays in ${secret}; delete it if nothing else uses it.`,
+			);
 		return tellDaemon(adminSocket);
 	},
 };
+
+function isThere(file: string): Promise<boolean> {
+	return lstat(file).then(
+		() => true,
+		() => false,
+	);
+}
