@@ -98,7 +98,7 @@ t.test(
 		const gone = await runSetup(host, "--yes", "--only", "bridges");
 		t.match(
 			gone.report.steps[0]?.actions.join("\n"),
-			/rm -rf .*llamagate-bridge@/,
+			/rm .*llamagate-bridge@.*llamagate\.conf/,
 		);
 
 		const undone = await host.run("llamagate", "setup", "--undo", "--yes");
