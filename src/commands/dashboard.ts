@@ -89,7 +89,7 @@ Example: sudo llamagate dashboard
 		const bound = page.server.address();
 		if (bound !== null && typeof bound === "object") port = bound.port;
 		process.stdout.write(
-			`The page is at http://${formatHostPort(listen.host, port)}/\n${[...people.hosts].map((name) => `and, by tailscale serve, at https://${name}/\n`).join("")}`,
+			`The page is at http://${formatHostPort(listen.host, port)}/\n${[...people.hosts].map((name) => `and by tailscale serve, at the address that it prints, under the name ${name}\n`).join("")}`,
 		);
 		await stopped;
 		page.close();

@@ -71,7 +71,8 @@ t.test("it serves the page until it is told to stop", async (t) => {
 	while (!said.includes("GPU.example") && !said.includes("gpu.example"))
 		said += String((await once(child.stdout, "data"))[0]);
 	const url = /http:\/\/127\.0\.0\.1:\d+\//.exec(said)?.[0] ?? "";
-	t.match(said, "https://gpu.example/");
+	t.match(said, /by tailscale serve, .* gpu\.example/);
+	t.notMatch(said, "https://gpu.example/", "its port is not known here");
 	t.match(await (await fetch(url)).text(), /<dt>At work<\/dt>/);
 	const events = await fetch(`${url}events`);
 	t.equal(events.status, 200);
