@@ -63,7 +63,13 @@ export class Watch {
 
 	constructor(sources: Sources) {
 		this.#sources = sources;
-		this.#usage = remembered(usageFreshMs, () => askUsage(sources));
+		this.#usage = remembered(usageFreshMs, () =>
+			// The rest of the page is worth showing without it.
+			askUsage(sources).catch((error: unknown) => ({
+				kind: "unknown",
+				why: String(error),
+			})),
+		);
 		this.#doctor = remembered(doctorFreshMs, () =>
 			readLastResult(sources.doctorFile),
 		);
@@ -137,11 +143,11 @@ function remembered<T>(
 
 async function askUsage({ ledgerSocket, people }: Sources): Promise<Usage> {
 	if (ledgerSocket === undefined) return { kind: "none" };
-	const { timeZone } = new Intl.DateTimeFormat().resolvedOptions();
+	const timezone = zoneHere();
 	const [today, week] = await Promise.all(
 		(["day", "week"] as const).map((period) =>
 			askLedger(ledgerSocket, {
-				sinceMs: windowOf(period, timeZone, Date.now()).startMs,
+				sinceMs: windowOf(period, timezone, Date.now()).startMs,
 				by: ["user"],
 			}),
 		),
@@ -154,8 +160,24 @@ async function askUsage({ ledgerSocket, people }: Sources): Promise<Usage> {
 		kind: "sums",
 		today: hidePeople(today, people),
 		week: hidePeople(week, people),
-		timezone: timeZone,
+		timezone,
 	};
+}
+
+/**
+ * The zone of this process, or UTC where it has none that Intl knows: with TZ set
+ * to nothing or to a file Node tells "Etc/Unknown" or none.
+ */
+function zoneHere(): string {
+	const { timeZone } = new Intl.DateTimeFormat().resolvedOptions();
+	try {
+		return new Intl.DateTimeFormat("en-US", {
+			timeZone: timeZone ?? "UTC",
+		}).resolvedOptions().timeZone;
+	} catch (error) {
+		if (error instanceof RangeError) return "UTC";
+		throw error;
+	}
 }
 
 /**

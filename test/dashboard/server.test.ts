@@ -427,6 +427,32 @@ t.test(
 	},
 );
 
+t.test(
+	"a machine whose time zone is not known has its days in UTC",
+	async (t) => {
+		const gate = await startFakeGate(t, idleLive);
+		const place = await ledgerPlace(t);
+		await spawnLedger(t, place);
+		const { TZ } = process.env;
+		t.teardown(() => {
+			process.env.TZ = TZ;
+		});
+		// Set to nothing, as Compose sets a variable that is not there; as glibc
+		// allows it; and a zone that there is not.
+		for (const zone of ["", ":/etc/localtime", "Mars/Olympus"]) {
+			process.env.TZ = zone;
+			const page = await startDashboard(t, gate, {
+				ledgerSocket: place.socket,
+			});
+			const text = await textOf(page.url);
+			t.match(text, "since Monday (UTC)", JSON.stringify(zone));
+		}
+		process.env.TZ = "Europe/Berlin";
+		const page = await startDashboard(t, gate, { ledgerSocket: place.socket });
+		t.match(await textOf(page.url), "since Monday (Europe/Berlin)");
+	},
+);
+
 t.test("a ledger that answers strangely ends no page", async (t) => {
 	const gate = await startFakeGate(t, idleLive);
 	const ledgerSocket = path.join(gate.folder, "ledger.sock");
