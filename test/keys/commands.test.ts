@@ -236,9 +236,6 @@ t.test(
 			{ sha256: digestOf("first"), expires: soon },
 			{ sha256: digestOf("second") },
 		]);
-		await write(soon);
-		t.equal((await keys("edit", "a", "--expires", "never")).code, 0);
-		t.match((await read())[0]?.previous, [{ expires: soon }]);
 	},
 );
 

@@ -1,7 +1,7 @@
 import { loadConfig } from "../../config/load.ts";
 import { UsageError } from "../../errors.ts";
 import { changeKeys } from "../../keys/changeKeys.ts";
-import { type KeyEntry, replacedOf } from "../../keys/keyFile.ts";
+import { type KeyEntry, parseTime, replacedOf } from "../../keys/keyFile.ts";
 import { scopes } from "../../ollama/routes.ts";
 import { priorities } from "../../priority.ts";
 import { readArgs } from "../command.ts";
@@ -150,11 +150,21 @@ function apply(old: KeyEntry, change: Change): KeyEntry {
 	return withChanges(old, {
 		...rules,
 		...(rules.expires !== undefined &&
-			old.previous !== undefined && { previous: replacedOf(old) }),
+			old.previous !== undefined && { previous: endedStayEnded(old) }),
 		...(old.limits !== undefined || Object.keys(limits).length > 0
 			? { limits: Object.keys(limits).length > 0 ? limits : null }
 			: undefined),
 	});
+}
+
+/** What rotations have replaced: what ended with the key does not come back with it; the rest has its overlap. */
+function endedStayEnded(old: KeyEntry): NonNullable<KeyEntry["previous"]> {
+	const nowMs = Date.now();
+	return replacedOf(old).map((held, index) =>
+		(parseTime(held.expires) ?? 0) <= nowMs
+			? held
+			: (old.previous?.[index] ?? held),
+	);
 }
 
 /** A copy with the changes; `null` takes a property away. */
