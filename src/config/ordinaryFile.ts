@@ -37,6 +37,8 @@ export async function readOrdinaryFile(
 
 /** The states, by the files' paths, in which a `noteFiles` has read them. */
 const noted = new AsyncLocalStorage<Map<string, string>>();
+/** How many `noteFiles` are reading. */
+let noting = 0;
 
 /**
  * Notes every file that `read` reads by `readOrdinaryFile`, and how it was then.
@@ -48,7 +50,12 @@ export async function noteFiles<T>(
 	read: () => Promise<T>,
 ): Promise<{ value: T; haveChanged: () => Promise<boolean> }> {
 	const states = new Map<string, string>();
-	const value = await noted.run(states, read);
+	noting += 1;
+	const value = await noted.run(states, read).finally(() => {
+		noting -= 1;
+		// Left on, it would make every promise dearer in Node 22.
+		if (noting === 0) noted.disable();
+	});
 	return {
 		value,
 		async haveChanged() {
