@@ -186,8 +186,8 @@ function passage(
 
 /**
  * Whether packets for this host get to its programs, and by which rules: those
- * of INPUT, where UFW's chains hang, or where there is none those of whatever
- * hangs at its hook.
+ * of INPUT, where UFW's chains hang, or those of other chains where there is
+ * none, or where it lets all in and another does not.
  */
 export function wayIn(filter: PacketFilter, packets: Packets): Passage {
 	return wayToHost(
@@ -207,10 +207,27 @@ function wayToHost(
 	const input = chainsFor(filter, "input", "filter", packets.family);
 	const { share, by } = passage([...prerouting, ...input], packets, isMarked);
 	const atInput = by.filter(({ chain }) => input.includes(chain));
-	const inInput = atInput.filter(
-		({ chain: { table, name } }) => table === "filter" && name === "INPUT",
-	);
-	return { share, by: inInput.length > 0 ? inInput : atInput };
+	const isInput = ({ table, name }: BaseChain) =>
+		table === "filter" && name === "INPUT";
+	const inInput = atInput.filter(({ chain }) => isInput(chain));
+	if (inInput.length === 0) return { share, by: atInput };
+	// An INPUT that is empty holds nothing back: what does so elsewhere decides.
+	const letsAllIn = (chain: BaseChain) =>
+		by.some(
+			(ending) =>
+				ending.chain === chain &&
+				ending.share === "all" &&
+				ending.packets === packets,
+		);
+	const decidedElsewhere = inInput.every(
+		({ rule, chain }) => rule === undefined && letsAllIn(chain),
+	)
+		? by.filter(({ chain }) => !letsAllIn(chain))
+		: [];
+	return {
+		share,
+		by: decidedElsewhere.length > 0 ? decidedElsewhere : inInput,
+	};
 }
 
 /** The filter as it is once some commands have taken their rules out. */

@@ -1,37 +1,26 @@
 import { parseAddress } from "../net/ranges.ts";
-import { type Match, parseMatch } from "./nftMatch.ts";
+import {
+	namedSetsOf,
+	type Ruleset,
+	readWritten,
+	type Statement,
+	TornListingError,
+} from "./nftListing.ts";
+import {
+	anyElement,
+	elementOf,
+	elementsOf,
+	impliedBy,
+	type Match,
+	type NamedSets,
+	parseMatch,
+} from "./nftMatch.ts";
 import type {
 	BaseChain,
 	Condition,
 	FilterRule,
 	Verdict,
 } from "./packetFilter.ts";
-
-/** What `nft -j list ruleset` prints, as far as it is read here (libnftables-json(5)). */
-interface Ruleset {
-	readonly nftables?: readonly {
-		readonly table?: { readonly family: string; readonly name: string };
-		readonly chain?: {
-			readonly family: string;
-			readonly table: string;
-			readonly name: string;
-			readonly type?: string;
-			readonly hook?: string;
-			readonly prio?: number;
-			readonly policy?: string;
-		};
-		readonly rule?: {
-			readonly family: string;
-			readonly table: string;
-			readonly chain: string;
-			readonly handle: number;
-			/** A statement that nft has no JSON for is its text, such as a jump to a chain that is written in place. */
-			readonly expr: readonly (Statement | string)[];
-		};
-	}[];
-}
-
-type Statement = Readonly<Record<string, unknown>>;
 
 const families = { ip: "ipv4", ip6: "ipv6", inet: "both" } as const;
 
@@ -52,9 +41,6 @@ const passing = [
 	"tcp option",
 ];
 
-/** That the two listings of a ruleset do not go together: one of them broke off, or the rules changed in between. */
-export class TornListingError extends Error {}
-
 /**
  * Reads what `nft -j list ruleset` prints: the base chains that packets meet,
  * so none of a table that is dormant.
@@ -66,12 +52,13 @@ export class TornListingError extends Error {}
 export function parseNftables(output: string, written: string): BaseChain[] {
 	const { nftables } = JSON.parse(output) as Ruleset;
 	if (nftables === undefined) throw new Error("nft printed no ruleset");
-	const { texts, flags } = readWritten(written);
+	const { texts, flags, moving } = readWritten(written);
 	for (const { table } of nftables)
 		if (table !== undefined && !flags.has(`${table.family} ${table.name}`))
 			throw new TornListingError(
 				`nft lists the table ${table.family} ${table.name} once and once not: ask again`,
 			);
+	const named = namedSetsOf(nftables, moving);
 	const chains = new Map<string, Map<string, FilterRule[]>>();
 	const tableOf = ({ family, table }: { family: string; table: string }) => {
 		const key = `${family} ${table}`;
@@ -85,7 +72,9 @@ export function parseNftables(output: string, written: string): BaseChain[] {
 		if (rule === undefined) continue;
 		const { family, table, chain, handle, expr } = rule;
 		const removal = `sudo nft delete rule ${family} ${table} ${chain} handle ${handle}`;
-		for (const part of parseStatements(expr))
+		for (const part of parseStatements(expr, (name) =>
+			named(`${family} ${table}`, name),
+		))
 			tableOf(rule)
 				.get(chain)
 				?.push({
@@ -116,31 +105,6 @@ export function parseNftables(output: string, written: string): BaseChain[] {
 	});
 }
 
-/** Of a listing for people, what its JSON lacks or, as the flags in nft 1.0.6, garbles. */
-function readWritten(written: string) {
-	/** The rules, by family, table and handle. */
-	const texts = new Map<string, string>();
-	/** The flags of each table, by family and name. */
-	const flags = new Map<string, readonly string[]>();
-	let table = "";
-	/** The first line of a rule that takes several. */
-	let begun = "";
-	for (const line of written.split("\n")) {
-		const name = /^table (\S+ \S+) \{/.exec(line)?.[1];
-		if (name !== undefined) {
-			table = name;
-			flags.set(table, []);
-		}
-		const ofTable = /^\tflags (.+)$/.exec(line)?.[1];
-		if (ofTable !== undefined) flags.set(table, ofTable.split(/, */));
-		begun = /^\t\t(\S.* \{)$/.exec(line)?.[1] ?? begun;
-		const [, text, handle] = /^\t\t(\S.*) # handle (\d+)$/.exec(line) ?? [];
-		if (text !== undefined)
-			texts.set(`${table} ${handle}`, text === "}" ? `${begun} … }` : text);
-	}
-	return { texts, flags };
-}
-
 /** The chains, by family, table and name, that have a rule in what only iptables reads (`xt` of libnftables-json(5)). */
 export function chainsOfXt(output: string): ReadonlySet<string> {
 	const { nftables = [] } = JSON.parse(output) as Ruleset;
@@ -155,56 +119,99 @@ export function chainsOfXt(output: string): ReadonlySet<string> {
 	);
 }
 
-/** One rule, or for a map of verdicts one for each of its entries. */
+/** So many parts of one rule are looked at one by one; of a rule with more it is not known whom it is for. */
+const mostParts = 500;
+
+/** One rule, or several for a map of verdicts or a set of which each element is more than one value. */
 function parseStatements(
 	statements: readonly (Statement | string)[],
+	named: NamedSets,
 ): Pick<FilterRule, "conditions" | "setsMark" | "verdict">[] {
 	const setsMark = statements.some(isMarking);
-	const conditions: Condition[] = [];
+	/** The conditions by which packets may have come so far. */
+	let ways: readonly (readonly Condition[])[] = [[]];
 	const parts: ReturnType<typeof parseStatements> = [];
+	const end = (verdict: Verdict, isMarking = setsMark) => [
+		...parts,
+		...ways.map((conditions) => ({ conditions, setsMark: isMarking, verdict })),
+	];
+	/** @param widely the conditions where these are too many */
+	const narrowed = (
+		by: readonly (readonly Condition[])[],
+		widely: readonly Condition[],
+	) =>
+		ways.flatMap((way) =>
+			(ways.length * by.length > mostParts ? [widely] : by).map(
+				(conditions) => [...way, ...conditions],
+			),
+		);
 	for (const statement of statements) {
 		// What hides there may let in, and mark.
-		if (typeof statement === "string")
-			return [
-				...parts,
-				{ conditions, setsMark: true, verdict: { kind: "unsure" } },
-			];
+		if (typeof statement === "string") return end({ kind: "unsure" }, true);
 		const [name = ""] = Object.keys(statement);
 		const value = statement[name];
 		if (name === "match") {
-			conditions.push(...parseMatch(value as Match));
+			const match = value as Match;
+			ways = narrowed(parseMatch(match, named), [
+				...impliedBy(match.left),
+				{ on: "other" },
+			]);
 			continue;
 		}
 		if (name === "vmap") {
 			const { key, data } = value as { key: unknown; data: unknown };
-			const entries = (
-				data as { set?: readonly [unknown, Statement | string][] }
-			).set;
-			if (!Array.isArray(entries)) {
-				parts.push({
-					conditions: [...conditions],
-					setsMark,
-					verdict: { kind: "unsure" },
-				});
-				continue;
-			}
-			for (const [right, verdict] of entries)
-				parts.push({
-					setsMark,
-					conditions: [
-						...conditions,
-						...parseMatch({ op: "==", left: key, right }),
-					],
-					verdict: verdictOf(verdict) ?? { kind: "unsure" },
-				});
+			const implied = impliedBy(key);
+			const entries = verdictsIn(data, named);
+			const unsure = { setsMark, verdict: { kind: "unsure" } as const };
+			if (entries === undefined || entries.length * ways.length > mostParts)
+				parts.push(
+					...ways.map((way) => ({
+						...unsure,
+						conditions: [...way, ...implied],
+					})),
+				);
+			else
+				for (const [right, verdict] of entries) {
+					const by =
+						right === anyElement
+							? [implied]
+							: parseMatch({ op: "==", left: key, right }, named);
+					parts.push(
+						...narrowed(by, [...implied, { on: "other" }]).map(
+							(conditions) => ({
+								setsMark,
+								conditions,
+								verdict: verdictOf(verdict) ?? unsure.verdict,
+							}),
+						),
+					);
+				}
 			continue;
 		}
 		const verdict = verdictOf(statement);
-		if (verdict !== undefined)
-			return [...parts, { conditions, setsMark, verdict }];
-		if (!passing.includes(name)) conditions.push({ on: "other" });
+		if (verdict !== undefined) return end(verdict);
+		if (!passing.includes(name))
+			ways = ways.map((way) => [...way, { on: "other" as const }]);
 	}
-	return [...parts, { conditions, setsMark, verdict: { kind: "continue" } }];
+	return end({ kind: "continue" });
+}
+
+/** The entries of a map of verdicts, that for all other keys last; `undefined` where they are not known. */
+function verdictsIn(
+	data: unknown,
+	named: NamedSets,
+): readonly (readonly [unknown, Statement | string])[] | undefined {
+	const entries = elementsOf(data, named);
+	if (!entries?.every((entry) => Array.isArray(entry))) return undefined;
+	const pairs = entries.map(([key, verdict]): [unknown, Statement | string] => [
+		elementOf(key),
+		verdict,
+	]);
+	const isForOthers = ([key]: readonly unknown[]) => key === anyElement;
+	return [
+		...pairs.filter((pair) => !isForOthers(pair)),
+		...pairs.filter(isForOthers),
+	];
 }
 
 /** Whether a statement is `meta mark set …` or `ct mark set …`. */

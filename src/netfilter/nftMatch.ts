@@ -8,8 +8,63 @@ export interface Match {
 	readonly right: unknown;
 }
 
-/** What has to hold for a match to. What it does not know becomes `other`. */
-export function parseMatch({ op, left, right }: Match): Condition[] {
+/** The elements of a set or map of the rule's table, by name; `undefined` where they are not known. */
+export type NamedSets = (name: string) => readonly unknown[] | undefined;
+
+/** What stands for all others in a set or map. */
+export const anyElement = "*";
+
+/**
+ * What has to hold for a match to: all of the conditions of one of these. What
+ * it does not know becomes `other`.
+ */
+export function parseMatch(match: Match, named: NamedSets): Condition[][] {
+	const { op, left, right } = match;
+	const { concat } = left as { concat?: readonly unknown[] };
+	const values = elementsOf(right, named);
+	if (concat === undefined) return [conditionsOf(op, left, values)];
+	const implied = impliedBy(left);
+	if (op !== "==" || values === undefined)
+		return [[...implied, { on: "other" }]];
+	return values.map((value) => {
+		const { concat: parts = [] } = (value ?? {}) as {
+			concat?: readonly unknown[];
+		};
+		return parts.length === concat.length
+			? concat.flatMap((key, index) =>
+					conditionsOf("==", key, elementsOf(parts[index], named)),
+				)
+			: [...implied, { on: "other" as const }];
+	});
+}
+
+/** What holds for every packet that has such a key at all. */
+export function impliedBy(key: unknown): Condition[] {
+	const { concat, payload } = key as {
+		concat?: readonly unknown[];
+		payload?: { protocol?: string };
+	};
+	if (concat !== undefined) return concat.flatMap(impliedBy);
+	switch (payload?.protocol) {
+		case "ip":
+			return [{ on: "family", family: "ipv4" }];
+		case "ip6":
+			return [{ on: "family", family: "ipv6" }];
+		case "tcp":
+		case "udp":
+		case "icmp":
+		case "icmpv6":
+			return [{ on: "protocol", names: [payload.protocol] }];
+	}
+	return [];
+}
+
+/** @param values `undefined` where they are not known */
+function conditionsOf(
+	op: string,
+	left: unknown,
+	values: readonly unknown[] | undefined,
+): Condition[] {
 	const unknown: Condition[] = [{ on: "other" }];
 	const negated = op === "!=";
 	if (!["==", "in", "!="].includes(op)) return unknown;
@@ -21,8 +76,10 @@ export function parseMatch({ op, left, right }: Match): Condition[] {
 		ct?: { key: string };
 		fib?: { result: string; flags: string | readonly string[] };
 	};
-	const values = valuesOf(right);
-	if (values === undefined) return unknown;
+	const implied = impliedBy(masked);
+	if (values === undefined) return [...implied, ...unknown];
+	if (values.includes(anyElement))
+		return negated ? [...implied, ...unknown] : implied;
 	if (mask !== undefined && meta?.key !== "mark") return unknown;
 	const texts = values.flatMap((value) =>
 		typeof value === "string" || typeof value === "number" ? `${value}` : [],
@@ -59,13 +116,9 @@ export function parseMatch({ op, left, right }: Match): Condition[] {
 	}
 	const { protocol = "", field = "" } = payload ?? {};
 	if (protocol === "ip" || protocol === "ip6") {
-		const ofFamily: Condition = {
-			on: "family",
-			family: protocol === "ip" ? "ipv4" : "ipv6",
-		};
 		if (field === "protocol" || field === "nexthdr")
 			return [
-				ofFamily,
+				...implied,
 				...(isText
 					? [
 							{
@@ -81,25 +134,23 @@ export function parseMatch({ op, left, right }: Match): Condition[] {
 			(field !== "saddr" && field !== "daddr") ||
 			!ranges.every((range) => range !== undefined)
 		)
-			return [ofFamily, ...unknown];
+			return [...implied, ...unknown];
 		return [
-			ofFamily,
+			...implied,
 			{ on: field === "saddr" ? "from" : "to", ranges, negated },
 		];
 	}
 	if (["tcp", "udp", "th"].includes(protocol)) {
-		const ofProtocol: Condition[] =
-			protocol === "th" ? [] : [{ on: "protocol", names: [protocol] }];
 		const ranges = values.map(portsOfValue);
 		return [
-			...ofProtocol,
+			...implied,
 			...(field === "dport" && ranges.every((range) => range !== undefined)
 				? [{ on: "port" as const, ranges, negated }]
 				: unknown),
 		];
 	}
-	if (protocol === "icmp" || protocol === "icmpv6")
-		return [{ on: "protocol", names: [protocol] }];
+	// What else they look at, TCP and UDP do not have.
+	if (protocol === "icmp" || protocol === "icmpv6") return implied;
 	return unknown;
 }
 
@@ -107,15 +158,19 @@ export function parseMatch({ op, left, right }: Match): Condition[] {
 const protocolName = (text: string) =>
 	text === "6" ? "tcp" : text === "17" ? "udp" : text;
 
-/** A value, or those of a set; `undefined` for a named set. */
-function valuesOf(right: unknown): readonly unknown[] | undefined {
-	if (typeof right === "string" && right.startsWith("@")) return undefined;
+/** A value, or those of a set; `undefined` where a set's are not known. */
+export function elementsOf(
+	right: unknown,
+	named: NamedSets,
+): readonly unknown[] | undefined {
+	if (typeof right === "string" && right.startsWith("@"))
+		return named(right.slice(1))?.map(elementOf);
 	const { set = right } = (right ?? {}) as { set?: unknown };
 	return [set].flat().map(elementOf);
 }
 
 /** An element without its comment, counter or time. */
-function elementOf(value: unknown): unknown {
+export function elementOf(value: unknown): unknown {
 	const { elem } = (value ?? {}) as { elem?: { val?: unknown } };
 	return elem === undefined ? value : elem.val;
 }

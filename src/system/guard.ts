@@ -1,6 +1,7 @@
 import { isTailscaleAddress, parseAddress } from "../net/ranges.ts";
 import { wayIn } from "../netfilter/evaluate.ts";
-import { parseNftables, TornListingError } from "../netfilter/nft.ts";
+import { parseNftables } from "../netfilter/nft.ts";
+import { TornListingError } from "../netfilter/nftListing.ts";
 import type { BaseChain } from "../netfilter/packetFilter.ts";
 import { rangeOf } from "../netfilter/ufwPackets.ts";
 import { type Ended, runProgram } from "./run.ts";

@@ -32,6 +32,9 @@ async function read(
 ): Promise<{
 	failed?: string;
 	ssh?: string;
+	ollama?: string;
+	/** What firewall.default says. */
+	byDefault?: string;
 	by?: string[];
 	led?: string[];
 	missed?: string[];
@@ -41,6 +44,7 @@ async function read(
 		...["sh", "-euc", `${script}\nexec "$0" "$@"`, process.execPath],
 		...["--input-type=module", "--eval"],
 		`import { translatedWays } from "./src/host/ollama/portForwards.ts";
+		import { judgeDefault } from "./src/host/firewall/rules.ts";
 		import { wayIn } from "./src/netfilter/evaluate.ts";
 		import { rangeOf } from "./src/netfilter/ufwPackets.ts";
 		import { kernelFilter } from "./src/system/kernelFilter.ts";
@@ -48,9 +52,10 @@ async function read(
 		const led = ways.map(({ says }) => says);
 		const filter = await kernelFilter().catch(({ message }) => message);
 		const packets = { family: "ipv4", interfaceIn: "eth0", protocol: "tcp", port: 22, from: rangeOf("0.0.0.0/0") };
+		const shareOf = (port) => wayIn(filter, { ...packets, port }).share;
 		const { share: ssh, by } = typeof filter === "string" ? {} : wayIn(filter, packets);
 		console.log(JSON.stringify(typeof filter === "string" ? { failed: filter, led, missed } : {
-			ssh, led, missed, unread: filter.unread,
+			ssh, ollama: shareOf(11434), byDefault: judgeDefault({ filter, sshPorts: [], ufwRules: [], tailnet: 'tailscale0' }).state, led, missed, unread: filter.unread,
 			by: by.map(({ rule, chain }) => rule?.text ?? chain.table + " " + chain.name),
 		}));`,
 	);
@@ -324,4 +329,122 @@ t.test("a chain that is written in place", network(), async (t) => {
 		`nft flush ruleset\n${own("ct state new jump { tcp dport 22 accept; }")}`,
 	);
 	t.match(by, ["nft inet own in: ct state new jump { … }"]);
+});
+
+const sets = `set ok { type inet_service; elements = { 22 }; }
+	set ranges { type inet_service; flags interval; elements = { 20-25 }; }
+	set empty { type inet_service; }
+	set lan { type ifname; elements = { "eth0" comment "lan" }; }
+	set services { type inet_proto . inet_service; elements = { tcp . 22, udp . 53 }; }
+	map vm { type inet_service : verdict; elements = { 22 : accept, 80 : jump other }; }
+	map vmc { type inet_proto . inet_service : verdict; elements = { tcp . 22 : accept }; }
+	map none { type inet_service : verdict; }
+	set moving { type inet_service; flags timeout; elements = { 80 timeout 1h }; }
+	set filled { type inet_service; flags dynamic; size 9; elements = { 80 }; }
+	map movingVm { type inet_service : verdict; flags timeout; }`;
+
+t.test(
+	"named sets, maps and values beside each other",
+	network(),
+	async (t) => {
+		const namespace = await makeNamespace(t);
+		for (const [rule, ...wanted] of [
+			["tcp dport @ok accept", "all", "none"],
+			["tcp dport @ranges accept", "all", "none"],
+			["tcp dport != @ok accept", "none", "all"],
+			["tcp dport @empty accept", "none", "none"],
+			["tcp dport != @empty accept", "all", "all"],
+			["iifname @lan tcp dport @ok accept", "all", "none"],
+			["meta l4proto . th dport { tcp . 22, udp . 53 } accept", "all", "none"],
+			["meta l4proto . th dport @services accept", "all", "none"],
+			["ip saddr . tcp dport { 10.0.0.0/8 . 20-25 } accept", "some", "none"],
+			["ip saddr . udp dport != { 10.0.0.1 . 22 } accept", "none", "none"],
+			["meta mark . tcp dport { 1 . 22 } accept", "none", "none"],
+			["tcp dport vmap @vm", "all", "none"],
+			["meta l4proto . th dport vmap @vmc", "all", "none"],
+			["tcp dport vmap @none", "none", "none"],
+			["tcp dport vmap { 22 : accept, * : drop }", "all", "none"],
+			["tcp dport vmap { 11434 : drop, * : accept }", "all", "none"],
+			["udp dport vmap { * : accept }", "none", "none"],
+			// What rules and time change is not known.
+			["tcp dport @moving accept", "some", "some"],
+			["tcp dport @filled accept", "some", "some"],
+			["udp dport @moving accept", "none", "none"],
+			["tcp dport vmap @movingVm", "some", "some"],
+			["tcp dport @ok accept\nadd @ok { tcp dport }", "some", "some"],
+		] as const) {
+			const { ssh, ollama, by } = await read(
+				namespace,
+				`nft flush ruleset\n${own(rule, sets)}`,
+			);
+			t.strictSame([ssh, ollama], wanted, rule);
+			const [first] = rule.split("\n");
+			if (ssh !== "none")
+				t.match(by, [`nft inet own in: ${first}`], "by that rule and no other");
+		}
+	},
+);
+
+t.test(
+	"a chain that is unsure is named, and not an INPUT that is empty",
+	network(),
+	async (t) => {
+		for (const others of ["", "iptables -P INPUT ACCEPT\n"])
+			t.match(
+				await read(
+					await makeNamespace(t),
+					`${others}${own("tcp dport @moving accept", sets)}`,
+				),
+				{
+					byDefault: "finding",
+					by: ["nft inet own in: tcp dport @moving accept"],
+				},
+			);
+		for (const everybody of [
+			own("accept"),
+			"iptables -P INPUT DROP; iptables -A INPUT -j ACCEPT",
+		])
+			t.match(
+				await read(await makeNamespace(t), everybody),
+				{ byDefault: "finding", ssh: "all" },
+				"a rule of one's own that lets all in",
+			);
+		t.match(
+			await read(await makeNamespace(t), own("tcp dport @ok accept", sets)),
+			{
+				byDefault: "ok",
+				ssh: "all",
+			},
+		);
+		t.match(
+			await read(
+				await makeNamespace(t),
+				`iptables -P INPUT ACCEPT\n${own("tcp dport @ok drop", sets).replace("policy drop", "policy accept")}`,
+			),
+			{ byDefault: "finding", ssh: "none", ollama: "all" },
+		);
+	},
+);
+
+t.test("a set too large to look through is not known", network(), async (t) => {
+	const many = Array.from({ length: 1_200 }, (_, index) => 30_000 + index);
+	const pairs = Array.from(
+		{ length: 600 },
+		(_, index) => `tcp . ${30_000 + index}`,
+	);
+	const namespace = await makeNamespace(t);
+	t.strictSame(
+		await sharesOf(
+			namespace,
+			[
+				"tcp dport @many accept",
+				"meta l4proto . th dport { tcp . 22 } accept",
+				`meta l4proto . th dport { ${pairs.join(", ")} } accept`,
+			],
+			{
+				more: `set many { type inet_service; elements = { ${many.join(", ")} }; }`,
+			},
+		),
+		["some", "all", "some"],
+	);
 });

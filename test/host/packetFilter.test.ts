@@ -461,7 +461,7 @@ t.test(
 				flush ruleset
 				table inet own {
 					map places { type inet_service : ipv4_addr; }
-					map ways { type inet_service : verdict; }
+					map ways { type inet_service : verdict; flags timeout; }
 					chain pre {
 						type nat hook prerouting priority -100; policy accept;
 						${rule}

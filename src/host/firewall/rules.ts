@@ -13,7 +13,14 @@ import type { KernelFilter } from "../../system/kernelFilter.ts";
 import { hasProgram } from "../../system/run.ts";
 import { lookUpUnit } from "../../system/units.ts";
 import { describe, familyName, type Look, unspokenPort } from "./facts.ts";
-import { isUfws, setupUfw, strangers, takeOut, ufwInputs } from "./fixes.ts";
+import {
+	type Firewall,
+	isUfws,
+	setupUfw,
+	strangers,
+	takeOut,
+	ufwInputs,
+} from "./fixes.ts";
 
 /** Whether nothing of a family gets in but what a rule allows by name. */
 function isShut(filter: KernelFilter, family: Family): boolean {
@@ -82,29 +89,44 @@ export function judgeActive({ filter }: Look, hasUfw: boolean): Outcome {
 const isForDefault = ({ chain }: FilterRule) =>
 	/^ufw6?-(track|skip-to-policy)-input$/.test(chain);
 
-export function judgeDefault({ filter }: Look): Outcome {
+export function judgeDefault(seen: Firewall): Outcome {
+	const { filter } = seen;
 	const port = unspokenPort(filter);
+	const inputs = filter.families.flatMap((family) => ufwInputs(filter, family));
 	const endings = (["tcp", "udp"] as const)
 		.flatMap((protocol) => strangers(filter, port, protocol))
 		.flatMap((packets) => wayIn(filter, packets).by)
 		.filter(
 			(ending) =>
 				ending.packets.from[1] === 0 &&
-				(ending.rule === undefined || isUfws(ending)),
+				// What stands beside UFW's rules, firewall.order tells.
+				(ending.rule === undefined ||
+					isUfws(ending) ||
+					!inputs.includes(ending.chain)),
 		);
-	return endings.length === 0
-		? ok(
-				`what no rule speaks of is dropped, on ${filter.outside.join(" and ")} (seen for port ${port})`,
-			)
-		: finding(unique(endings.map(describe)), {
-				...(endings.some(
-					({ rule }) => rule !== undefined && !isForDefault(rule),
-				)
-					? { fix: "sudo ufw status numbered, then: sudo ufw delete NUMBER" }
-					: filter.families.every((family) => ufwInputs(filter, family)[0])
-						? {}
-						: { fix: setupUfw }),
-			});
+	if (endings.length === 0)
+		return ok(
+			`what no rule speaks of is dropped, on ${filter.outside.join(" and ")} (seen for port ${port})`,
+		);
+	const others = endings.flatMap((ending) =>
+		ending.rule === undefined || isUfws(ending) ? [] : ending.rule,
+	);
+	const isByUfw = endings.some(
+		(ending) =>
+			ending.rule !== undefined && isUfws(ending) && !isForDefault(ending.rule),
+	);
+	const hasUfw = filter.families.every(
+		(family) => ufwInputs(filter, family)[0],
+	);
+	return finding(unique(endings.map(describe)), {
+		...(isByUfw
+			? { fix: "sudo ufw status numbered, then: sudo ufw delete NUMBER" }
+			: others.length === endings.length
+				? { fix: takeOut(seen, others) ?? setupUfw }
+				: hasUfw
+					? {}
+					: { fix: setupUfw }),
+	});
 }
 
 /** tailscaled's own port for what other devices send it, whichever that is. */
@@ -136,13 +158,10 @@ export function judgeOrder(seen: Look): Outcome {
 		({ packets, share }) =>
 			share === "all" && packets.port === undefined && packets.from[1] === 0,
 	);
-	return finding(
-		rules.map(({ text }) => text),
-		{
-			severity: all ? "critical" : "high",
-			fix: takeOut(seen, rules) ?? setupUfw,
-		},
-	);
+	return finding(unique(rules.map(({ text }) => text)), {
+		severity: all ? "critical" : "high",
+		fix: takeOut(seen, rules) ?? setupUfw,
+	});
 }
 
 export async function judgeBoot(): Promise<Outcome> {
