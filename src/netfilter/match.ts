@@ -1,7 +1,8 @@
 import type { Condition, FilterRule, Packets, Share } from "./packetFilter.ts";
 import { contains, rangeOf } from "./ufwPackets.ts";
 
-function isInterface(pattern: string, name: string): boolean {
+/** Whether an interface is meant by a name or pattern, as iptables (`eth+`) or nft (`eth*`) writes it. */
+export function isInterface(pattern: string, name: string): boolean {
 	return pattern.endsWith("+") || pattern.endsWith("*")
 		? name.startsWith(pattern.slice(0, -1))
 		: pattern === name;

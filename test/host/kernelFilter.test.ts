@@ -35,6 +35,8 @@ async function read(
 	ollama?: string;
 	/** What firewall.default says. */
 	byDefault?: string;
+	/** What firewall.forged-source says. */
+	forged?: string;
 	by?: string[];
 	led?: string[];
 	missed?: string[];
@@ -44,6 +46,7 @@ async function read(
 		...["sh", "-euc", `${script}\nexec "$0" "$@"`, process.execPath],
 		...["--input-type=module", "--eval"],
 		`import { translatedWays } from "./src/host/ollama/portForwards.ts";
+		import { judgeForged } from "./src/host/firewall/forged.ts";
 		import { judgeDefault } from "./src/host/firewall/rules.ts";
 		import { wayIn } from "./src/netfilter/evaluate.ts";
 		import { rangeOf } from "./src/netfilter/ufwPackets.ts";
@@ -52,10 +55,11 @@ async function read(
 		const led = ways.map(({ says }) => says);
 		const filter = await kernelFilter().catch(({ message }) => message);
 		const packets = { family: "ipv4", interfaceIn: "eth0", protocol: "tcp", port: 22, from: rangeOf("0.0.0.0/0") };
+		const firewall = { filter, sockets: [], hasTailnet: true, gatePort: 11434, sshPorts: [], ufwRules: [], tailnet: "tailscale0" };
 		const shareOf = (port) => wayIn(filter, { ...packets, port }).share;
 		const { share: ssh, by } = typeof filter === "string" ? {} : wayIn(filter, packets);
 		console.log(JSON.stringify(typeof filter === "string" ? { failed: filter, led, missed } : {
-			ssh, ollama: shareOf(11434), byDefault: judgeDefault({ filter, sshPorts: [], ufwRules: [], tailnet: 'tailscale0' }).state, led, missed, unread: filter.unread,
+			ssh, ollama: shareOf(11434), byDefault: judgeDefault(firewall).state, forged: judgeForged(firewall).state, led, missed, unread: filter.unread,
 			by: by.map(({ rule, chain }) => rule?.text ?? chain.table + " " + chain.name),
 		}));`,
 	);
@@ -448,3 +452,36 @@ t.test("a set too large to look through is not known", network(), async (t) => {
 		["some", "all", "some"],
 	);
 });
+
+t.test(
+	"tailscaled's own drop rule by nftables is known",
+	network(),
+	async (t) => {
+		const tailscaled = (device: string) =>
+			nft(`table ip filter {
+	chain INPUT {
+		type filter hook input priority filter; policy accept;
+		counter jump ts-input
+	}
+	chain ts-input {
+		iifname != "${device}" ip saddr 100.115.92.0/23 counter return
+		iifname != "${device}" ip saddr 100.64.0.0/10 counter drop
+		iifname "${device}" counter accept
+	}
+}`);
+		const withoutIptables = `mount -t tmpfs none /usr/local/sbin
+		printf '#!/bin/sh\nexit 127\n' | tee /usr/local/sbin/iptables >/usr/local/sbin/ip6tables
+		chmod +x /usr/local/sbin/ip*tables`;
+		for (const setUp of [":", withoutIptables])
+			for (const [device, state] of [
+				["tailscale0*", "ok"],
+				["tailscale0", "ok"],
+				["tailscale1*", "finding"],
+			] as const)
+				t.match(
+					await read(await makeNamespace(t), `${setUp}\n${tailscaled(device)}`),
+					{ forged: state },
+					`${device}, ${setUp}`,
+				);
+	},
+);

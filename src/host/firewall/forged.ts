@@ -6,6 +6,7 @@ import {
 	unique,
 } from "../../doctor/check.ts";
 import { wayIn } from "../../netfilter/evaluate.ts";
+import { isInterface } from "../../netfilter/match.ts";
 import type { BaseChain, FilterRule } from "../../netfilter/packetFilter.ts";
 import { contains, tailnetRange } from "../../netfilter/ufwPackets.ts";
 import { formatSocket } from "../../system/sockets.ts";
@@ -31,7 +32,15 @@ export function judgeForged(seen: Look): Outcome {
 		.find(
 			({ verdict, conditions }) =>
 				verdict.kind === "drop" &&
-				conditions.every(({ on }) => on === "from" || on === "interfaceIn") &&
+				conditions.every(
+					(condition) =>
+						condition.on === "from" ||
+						condition.on === "interfaceIn" ||
+						// nft says it of every rule about IPv4's addresses.
+						(condition.on === "family" &&
+							condition.family === "ipv4" &&
+							!condition.negated),
+				) &&
 				conditions.some(
 					(condition) =>
 						condition.on === "from" &&
@@ -42,7 +51,7 @@ export function judgeForged(seen: Look): Outcome {
 					(condition) =>
 						condition.on === "interfaceIn" &&
 						condition.negated &&
-						condition.names.includes(tailnet),
+						condition.names.some((name) => isInterface(name, tailnet)),
 				),
 		);
 	const trusting = strangers(filter, undefined)
