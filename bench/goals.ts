@@ -79,16 +79,20 @@ const goals: readonly Goal[] = [
 			unit: "ms",
 		},
 	]),
-	...[1, 4].flatMap((parallel): Goal[] => [
+	...[
+		["1", "1 at once"],
+		["4", "4 at once"],
+		["4, equally often", "4 at once, who asks equally often in all ways"],
+	].flatMap(([load, what]): Goal[] => [
 		{
-			name: `a person beside a batch, ${parallel} at once: first token, p95`,
-			figure: [`fair, ${parallel}`, "first95"],
+			name: `a person beside a batch, ${what}: first token, p95`,
+			figure: [`fair, ${load}`, "first95"],
 			of: "direct",
 			most: 0.125,
 		},
 		{
 			name: `the same: tokens a second in all`,
-			figure: [`fair, ${parallel}`, "rate"],
+			figure: [`fair, ${load}`, "rate"],
 			of: "direct",
 			least: 0.97,
 		},

@@ -16,6 +16,8 @@ export interface LoadUser {
 	readonly workers: number;
 	/** Between a reply's end and the next request. */
 	readonly pauseMs: number;
+	/** From one request to the next at the least: whoever waits less asks no more often for that. */
+	readonly everyMs?: number | undefined;
 	/** When it begins, from the load's start. */
 	readonly afterMs: number;
 }
@@ -152,7 +154,9 @@ async function generate({ url, family, seconds, users }: Load) {
 			const one = await ask(user);
 			asked.push(one);
 			// Whoever refuses at once is not asked as fast as it can.
-			await delay(one.failure === undefined ? user.pauseMs : 200);
+			const pauseMs = one.failure === undefined ? user.pauseMs : 200;
+			const nextMs = one.sentMs + (user.everyMs ?? 0);
+			await delay(Math.max(pauseMs, nextMs - now()));
 		} while (now() < endMs);
 	};
 	await Promise.all(

@@ -34,12 +34,19 @@ const rounds = 3;
  * requests open, by way.
  *
  * @param parallel how many Ollama works on at once: OLLAMA_NUM_PARALLEL
+ * @param everyMs how often the person asks, in all ways alike, as long as no reply takes
+ *   longer; by default again soon after each reply, so that whoever waits less asks more
  */
 export async function person(
 	stage: Stage,
 	parallel: number,
+	everyMs?: number,
 ): Promise<Section[]> {
-	const names = [direct, viaLitellm, gateOff, gateFair, gateBatch];
+	const names =
+		everyMs === undefined
+			? [direct, viaLitellm, gateOff, gateFair, gateBatch]
+			: [direct, gateFair, gateBatch];
+	const asking = `asking for ${personTokens} tokens ${everyMs === undefined ? "half a second after each reply" : `every ${everyMs / 1000} s`}`;
 	const { ways, notes, close } = await openWays(
 		stage,
 		{ OLLAMA_NUM_PARALLEL: `${parallel}` },
@@ -58,6 +65,7 @@ export async function person(
 				{
 					...{ name: "person", key: way.keys.person, model: "smol" },
 					...{ workers: 1, tokens: personTokens, pauseMs, afterMs: 2_000 },
+					...(everyMs !== undefined && { everyMs }),
 				},
 			];
 			ofRounds.push(await measure(stage, way, stage.seconds, users));
@@ -74,10 +82,13 @@ export async function person(
 		of === undefined ? "" : fixed(value / of, digits);
 	return [
 		{
-			name: `fair, ${parallel}`,
-			title: `A person beside a batch: ${workers} requests of ${batchTokens} tokens kept open, OLLAMA_NUM_PARALLEL=${parallel}`,
+			name: `fair, ${parallel}${everyMs === undefined ? "" : ", equally often"}`,
+			title:
+				everyMs === undefined
+					? `A person beside a batch: ${workers} requests of ${batchTokens} tokens kept open, OLLAMA_NUM_PARALLEL=${parallel}`
+					: `The same, the person asking equally often in all ways, OLLAMA_NUM_PARALLEL=${parallel}`,
 			notes: [
-				`Ollama ${ollamaVersion} with SmolLM2-135M on one core; each way by turns ${rounds} times for ${stage.seconds} s, with the person, from the third second on, asking for ${personTokens} tokens half a second after each reply`,
+				`Ollama ${ollamaVersion} with SmolLM2-135M on one core; each way by turns ${rounds} times for ${stage.seconds} s, with the person, from the third second on, ${asking}`,
 				"gate: both keys of the class normal, so that only the service of each counts; gate, batch key: the batch user's key has the class batch",
 				gateNote,
 				litellmNote,
