@@ -99,6 +99,7 @@ module.exports = fp((fastify, _options, done) => {
 		wanted: "node:assert",
 		given: assertion,
 	})),
+	{ by: "sonic-boom", wanted: "assert", given: assertion },
 	{
 		by: "fastify",
 		wanted: "node:perf_hooks",

@@ -1,5 +1,4 @@
 import { pipeline, Readable } from "node:stream";
-import { constants, createZstdDecompress } from "node:zlib";
 
 /** As much as Ollama unpacks (server/cloud_proxy.go:maxDecompressedBodySize). */
 export const maxUnpackedBytes = 20 * 2 ** 20;
@@ -25,6 +24,9 @@ export async function unpack(
 	if (running >= maxAtOnce)
 		await new Promise<void>((resolve) => waiting.push(resolve));
 	else running += 1;
+	// Loaded by those few who use it: the daemon starts without.
+	const { constants, createZstdDecompress } =
+		process.getBuiltinModule("node:zlib");
 	const unpacker = createZstdDecompress({
 		chunkSize: pieceBytes,
 		params: { [constants.ZSTD_d_windowLogMax]: maxWindowLog },
