@@ -57,7 +57,7 @@ export const ollamaExaminations: readonly Examination[] = [
 		layer,
 		title: "No other device gets an answer from Ollama itself",
 		severity: "critical",
-		why: "Anyone who gets one has all of Ollama without a key: at an address of this host other than loopback, or by a tailscaled that dials loopback for its peers.",
+		why: "Anyone who gets one has all of Ollama without a key: at an address of this host other than loopback, where Docker or a rule of the kernel's (DNAT) leads, or by a tailscaled that dials loopback for its peers.",
 		fix: bind,
 		step: "ollama",
 		examine: examineReachable,

@@ -158,7 +158,15 @@ export async function examineReachable(patient: Patient): Promise<Outcome> {
 		exposed,
 	);
 	if (byDialer === undefined) {
-		if (local.state === "ok" && missed.length > 0) return unknown(...missed);
+		if (local.state !== "ok") return local;
+		const unseen = patient.isRoot
+			? missed
+			: [
+					...local.evidence,
+					"whether a rule leads others to Ollama, only root can see",
+					...missed,
+				];
+		if (unseen.length > 0) return unknown(...unseen);
 		return addresses.length === 0
 			? ok("this host has no address but loopback's")
 			: local;
