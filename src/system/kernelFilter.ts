@@ -178,8 +178,11 @@ async function withNftables(
 		const key = `${nftFamily[family]} ${table}`;
 		if (reached(name, chains).some((one) => opaque.has(`${key} ${one}`)))
 			throw new Error(
-				listings.some((listing) => listing.table === key)
-					? `nftables' chain ${key} ${name} leads to rules of iptables', which nft does not show: move them to a table of their own`
+				listings.some(
+					({ isNft, table: shown }) =>
+						isNft && shown.startsWith(`${nftFamily[family]} `),
+				)
+					? `nftables' chain ${key} ${name} has, or leads to, rules of iptables', which nft does not show: keep those of either in a table of their own`
 					: `the rules of nftables' table ${key} are iptables' and only that reads them: install iptables`,
 			);
 	}

@@ -138,6 +138,13 @@ t.test(
 		const { failed, missed } = await read(await makeNamespace(t), mixed);
 		t.match(failed, /ip filter/, "a chain that neither tool shows in whole");
 		t.match(missed, [failed]);
+		const inTheirs = await read(
+			await makeNamespace(t),
+			`iptables-nft -t nat -A PREROUTING -p tcp --dport 82 -m addrtype --dst-type LOCAL -j DNAT --to-destination 172.17.0.2:80
+			nft add rule ip nat PREROUTING tcp dport 8081 dnat to 127.0.0.1:11434`,
+		);
+		t.match(inTheirs.failed, /ip nat PREROUTING .*keep those of either/);
+		t.match(inTheirs.missed, [inTheirs.failed]);
 		const without = await read(
 			await makeNamespace(t),
 			`${ownDnat}
