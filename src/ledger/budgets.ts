@@ -30,7 +30,7 @@ export const measures = ["gpuMs", "tokens", "requests"] as const;
 
 /** From which part on a client is told what is left. */
 const noticeShare = 0.8;
-/** How much the latest request counts in the mean of a key's requests. */
+/** How much the latest request counts in the mean of a key's requests, at least: of few, each counts as much. */
 const recency = 0.2;
 
 /** How much of its budget a key has used. */
@@ -99,6 +99,8 @@ interface Account {
 	readonly reserved: Sum;
 	/** Of the key's latest requests. */
 	readonly mean: Sum;
+	/** How many have gone into it. */
+	meanOf: number;
 	/** The ledger has told. */
 	isRestored: boolean;
 	told: "nothing" | "low" | "exhausted";
@@ -162,7 +164,7 @@ export class Budgets {
 	reserve(key: string, budget: Budget, nowMs: number): Reservation {
 		const account = this.#accountOf(key, budget, nowMs);
 		const before = ownOf(account);
-		const estimate = { ...account.mean, requests: 1 };
+		const estimate = { ...meanCostOf(account), requests: 1 };
 		add(account.reserved, estimate, 1);
 		let isSettled = false;
 		return {
@@ -188,9 +190,12 @@ export class Budgets {
 	#settle(key: string, account: Account, cost: Cost, endedAtMs: number): void {
 		this.#roll(account, endedAtMs);
 		add(account.used, cost, 1);
-		if (cost.requests > 0)
+		if (cost.requests > 0) {
+			account.meanOf += 1;
+			const weight = Math.max(recency, 1 / account.meanOf);
 			for (const name of measures)
-				account.mean[name] += recency * (cost[name] - account.mean[name]);
+				account.mean[name] += weight * (cost[name] - account.mean[name]);
+		}
 		this.onSettled?.(key);
 	}
 
@@ -260,6 +265,7 @@ export class Budgets {
 				// What runs goes on to be the key's.
 				reserved: account?.reserved ?? nothing(),
 				mean: account?.mean ?? nothing(),
+				meanOf: account?.meanOf ?? 0,
 				isRestored: false,
 				told: "nothing",
 			};
@@ -321,6 +327,18 @@ export function shareOf({ used, limits }: Standing): number {
 			return limit === undefined ? 0 : used[name] / limit;
 		}),
 	);
+}
+
+/** What a request has cost lately; before any has ended here, what they have cost elsewhere. */
+function meanCostOf({ mean, meanOf, restored, others }: Account): Cost {
+	if (meanOf > 0) return mean;
+	const elsewhere = total(nothing(), restored, others);
+	const requests = Math.max(1, elsewhere.requests);
+	return {
+		gpuMs: elsewhere.gpuMs / requests,
+		tokens: elsewhere.tokens / requests,
+		requests: 1,
+	};
 }
 
 /** With what was used elsewhere: the ledger and the other gates may tell of the same. */

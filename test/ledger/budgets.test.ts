@@ -157,6 +157,67 @@ t.test(
 	},
 );
 
+/** Ends requests of so many tokens, one after the other. */
+function spend(budgets: Budgets, budget: Budget, ...tokens: number[]): void {
+	for (const each of tokens)
+		budgets
+			.reserve("k", budget, startMs)
+			.settle({ gpuMs: 0, tokens: each, requests: 1 }, startMs);
+}
+
+/** How many are let in, of ten at once. */
+function letInOfTen(budgets: Budgets, budget: Budget): number {
+	let letIn = 0;
+	for (let n = 0; n < 10; n += 1) {
+		if (budgets.decide("k", budget, startMs).kind === "exhausted") break;
+		budgets.reserve("k", budget, startMs);
+		letIn += 1;
+	}
+	return letIn;
+}
+
+t.test(
+	"a request reserves what its key's have cost, from the second on",
+	async (t) => {
+		const budget = daily({ tokens: 400 });
+		for (const [ended, letIn] of [
+			[[80], 4],
+			[[80, 80], 3],
+			[[40, 80, 120], 2],
+			// The mean of few is their mean; later on the latest count a fifth.
+			[[0, 0, 0, 0, 0, 0, 0, 0, 250], 3],
+		] as const) {
+			const budgets = known();
+			spend(budgets, budget, ...ended);
+			t.equal(letInOfTen(budgets, budget), letIn, ended.join());
+		}
+		const budgets = known();
+		spend(budgets, budget, 80);
+		// What was refused cost nothing, and says nothing of what others cost.
+		budgets
+			.reserve("k", budget, startMs)
+			.settle({ gpuMs: 0, tokens: 0, requests: 0 }, startMs);
+		t.equal(letInOfTen(budgets, budget), 4);
+	},
+);
+
+t.test(
+	"a key of which nothing has ended here reserves what its requests cost elsewhere",
+	async (t) => {
+		const budget = daily({ tokens: 400 });
+		const cost = { gpuMs: 0, tokens: 160, requests: 2 };
+		const restarted = known();
+		const wanted = restarted.unrestored(new Map([["k", { budget }]]), startMs);
+		const span = wanted.get("k") ?? { sinceMs: 0, untilMs: 0 };
+		restarted.restore("k", span, cost, startMs);
+		t.equal(letInOfTen(restarted, budget), 3, "as the ledger tells");
+		const second = known();
+		second.decide("k", budget, startMs);
+		second.hear("k", windowOf("day", "UTC", startMs), cost);
+		t.equal(letInOfTen(second, budget), 3, "as another gate tells");
+	},
+);
+
 t.test("of requests not one too many is let in", async (t) => {
 	const budgets = known();
 	const budget = daily({ requests: 3 });
