@@ -48,7 +48,8 @@ ${made}
 One JSON file, by default \`/etc/llamagate/config.json\`, in which comments
 (\`//\` and \`/* */\`) and trailing commas may stand. Nobody but its owner may be
 able to write it. ${configSchema.description}
-Durations are a whole number and \`ms\`, \`s\`, \`m\`, \`h\` or \`d\`; sizes a whole
+Relative paths start at the file's own folder (\`ledger.file\` under the shipped
+unit at the ledger's, /var/lib/llamagate-ledger). Durations are a whole number and \`ms\`, \`s\`, \`m\`, \`h\` or \`d\`; sizes a whole
 number and \`B\`, \`KiB\`, \`MiB\`, \`GiB\` or \`TiB\`. The file is checked whole at the
 start and at every reload: a mistake is reported with its line, and a file with
 one is not used at all. \`llamagate check\` does the same without starting. While

@@ -1,18 +1,22 @@
 import path from "node:path";
 import { parseTree } from "jsonc-parser";
-import { loadConfig } from "../config/load.ts";
+import { readListen } from "../config/addresses.ts";
+import { loadConfig, resolveSocket, type Settings } from "../config/load.ts";
 import { readConfig } from "../config/readConfig.ts";
-import { configSchema, defaultsOf } from "../config/schema.ts";
+import { type ConfigFile, configSchema, defaultsOf } from "../config/schema.ts";
 import { BadFileError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
+import type { Listen } from "../net/listener.ts";
 import { askGateOn } from "./client.ts";
 
 /** Where the keys are, and where the running gate is asked. */
 export interface Places {
 	/** Absolute. */
 	readonly keysFile: string;
-	/** `undefined` where it is off. */
+	/** Absolute; `undefined` where it is off. */
 	readonly adminSocket: string | undefined;
+	/** Where it would listen by its configuration; `undefined` where a broken one does not tell. */
+	readonly listen: Listen | undefined;
 	/** What is wrong with the configuration; the running gate goes on with the one it has. */
 	readonly broken: BadFileError | undefined;
 }
@@ -29,12 +33,16 @@ export async function findPlaces(configFile: string): Promise<Places> {
 	// What others may write they may have lead anywhere.
 	const text = await readConfig(configFile);
 	try {
-		const { keysFile, admin } = await loadConfig(configFile);
-		return { keysFile, adminSocket: admin.socket, broken: undefined };
+		return placesOf(await loadConfig(configFile));
 	} catch (error) {
 		if (!(error instanceof BadFileError)) throw error;
 		return findInBroken(text, configFile, error);
 	}
+}
+
+/** Those of a configuration that loads. */
+export function placesOf({ keysFile, admin, listen }: Settings): Places {
+	return { keysFile, adminSocket: admin.socket, listen, broken: undefined };
 }
 
 async function findInBroken(
@@ -43,28 +51,39 @@ async function findInBroken(
 	broken: BadFileError,
 ): Promise<Places> {
 	const tree = parseTree(text.replace(/^\uFEFF/, ""));
-	/** A setting that is a text, the last of its name. */
-	const settingAt = (...names: string[]) => {
+	/** A setting, the last of its name. */
+	const valueAt = (...names: string[]): unknown => {
 		let node = tree;
 		for (const name of names)
 			node = node?.children?.findLast(
 				({ children = [] }) => children[0]?.value === name,
 			)?.children?.[1];
-		return typeof node?.value === "string" ? node.value : undefined;
+		return node?.value;
+	};
+	const settingAt = (...names: string[]) => {
+		const value = valueAt(...names);
+		return typeof value === "string" ? value : undefined;
 	};
 	const defaults = defaultsOf(configSchema) as {
 		keysFile: string;
 		admin: { socket: string };
+		listen: ConfigFile["listen"];
 	};
-	const socket = settingAt("admin", "socket") ?? defaults.admin.socket;
-	const adminSocket = socket === "off" ? undefined : socket;
+	const adminSocket = resolveSocket(
+		configFile,
+		settingAt("admin", "socket") ?? defaults.admin.socket,
+	);
+	const listen = listenOf(valueAt, defaults.listen);
 	if (adminSocket !== undefined) {
 		const asked = await askGateOn(adminSocket);
 		if (
 			asked.kind === "status" &&
 			asked.status.files?.config === path.resolve(configFile)
 		)
-			return { keysFile: asked.status.files.keys, adminSocket, broken };
+			return {
+				keysFile: asked.status.files.keys,
+				...{ adminSocket, listen, broken },
+			};
 	}
 	const named = settingAt("keysFile");
 	const misspelt = (tree?.children ?? []).some(
@@ -78,7 +97,36 @@ async function findInBroken(
 			path.dirname(configFile),
 			named ?? defaults.keysFile,
 		),
-		adminSocket,
-		broken,
+		...{ adminSocket, listen, broken },
 	};
+}
+
+/** Where a gate would listen, as far as a broken file tells; `undefined` where what it says of that is wrong. */
+function listenOf(
+	valueAt: (...names: string[]) => unknown,
+	defaults: ConfigFile["listen"],
+): Listen | undefined {
+	const address = valueAt("listen", "address");
+	const device = valueAt("listen", "interface");
+	const port = valueAt("listen", "port") ?? defaults.port;
+	for (const text of [address, device])
+		if (text !== undefined && typeof text !== "string") return undefined;
+	if (!(Number.isInteger(port) && Number(port) >= 0 && Number(port) <= 65_535))
+		return undefined;
+	let isWrong = false;
+	const listen = readListen(
+		{
+			listen: {
+				...defaults,
+				interface: typeof device === "string" ? device : defaults.interface,
+				...(typeof address === "string" && { address }),
+				port: Number(port),
+			},
+		},
+		device !== undefined,
+		() => {
+			isWrong = true;
+		},
+	);
+	return isWrong ? undefined : listen;
 }

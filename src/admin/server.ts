@@ -90,7 +90,7 @@ export async function openAdminServer(
 	log.warn(
 		{ ...where, code: failure.code },
 		"path" in where
-			? "the admin socket could not be opened; the gate serves without it: llamagate status, top, reload and unlock do not work, and keys cannot tell it of changes (systemctl reload llamagate does)"
+			? "the admin socket could not be opened; the gate serves without it: llamagate status, top, reload and unlock do not work, and keys cannot tell it of changes, nor systemctl reload (a SIGHUP does)"
 			: "the metrics address could not be opened; the gate serves without it: counters are on the admin socket alone",
 	);
 	return undefined;

@@ -1,5 +1,4 @@
 import { stat } from "node:fs/promises";
-import { createServer } from "node:net";
 import path from "node:path";
 import { styleText } from "node:util";
 import { Agent, request } from "undici";
@@ -15,7 +14,7 @@ import {
 	loadKeys,
 	parseTime,
 } from "../keys/keyFile.ts";
-import { inheritedSocketNames, tailscaleAddressesOf } from "../net/listener.ts";
+import { inheritedSocketNames } from "../net/listener.ts";
 import {
 	formatHostPort,
 	isLoopbackAddress,
@@ -23,14 +22,13 @@ import {
 	parseAddress,
 	parseRange,
 } from "../net/ranges.ts";
-import { readSmallText } from "../net/smallReply.ts";
-import { describePortHolder } from "../system/portHolder.ts";
 import { createWhois } from "../tailscale/whois.ts";
 import type { Certificate } from "../tls/certificate.ts";
 import { noticeMs } from "../tls/keeper.ts";
 import { hostHeaderOf } from "../upstream/client.ts";
 import { tryOut } from "../upstream/hosts/tryOut.ts";
 import { type Command, readArgs } from "./command.ts";
+import { listenAddresses, whoListens } from "./whoListens.ts";
 
 interface Line {
 	readonly subject: string;
@@ -137,10 +135,7 @@ async function describeListening({ listen }: Settings): Promise<Line[]> {
 				says: `on ${inherited.length} inherited socket(s)`,
 			},
 		];
-	const addresses =
-		listen.kind === "address"
-			? [listen.address]
-			: tailscaleAddressesOf(listen.name);
+	const addresses = listenAddresses(listen);
 	if (listen.kind === "interface" && addresses.length === 0)
 		return [
 			{
@@ -154,50 +149,34 @@ async function describeListening({ listen }: Settings): Promise<Line[]> {
 	);
 }
 
-/** Whether an address can be bound, and if not, who has it: a gate, or the Ollama that it should guard. */
 async function describeAddress(address: string, port: number): Promise<Line> {
 	const subject = "listening";
 	const where = formatHostPort(address, port);
-	const code = await tryToBind(address, port);
-	if (code === undefined) return { subject, ok: true, says: `on ${where}` };
-	if (code !== "EADDRINUSE")
-		return { subject, ok: false, says: `${where} cannot be bound (${code})` };
-	const answer = await fetch(`http://${where}/api/version`, {
-		signal: AbortSignal.timeout(2_000),
-	}).catch(() => undefined);
-	const said =
-		answer?.body == null
-			? ""
-			: await readSmallText(answer.body).catch(() => "");
-	if (
-		answer?.headers.get("www-authenticate")?.includes("llamagate") === true ||
-		// Where it speaks HTTPS it says so.
-		said.includes("this port speaks HTTPS")
-	)
-		return { subject, ok: true, says: `a gate runs on ${where} already` };
-	if (answer?.status === 200)
-		return {
-			subject,
-			ok: false,
-			says: `Ollama itself answers on ${where}, without a key; set OLLAMA_HOST=127.0.0.1:11434 for it and restart it`,
-		};
-	return {
-		subject,
-		ok: false,
-		says: `${where} is taken by ${await describePortHolder(port)}`,
-	};
-}
-
-function tryToBind(address: string, port: number): Promise<string | undefined> {
-	return new Promise((resolve) => {
-		const server = createServer();
-		server.once("error", ({ code, message }: NodeJS.ErrnoException) =>
-			resolve(code ?? message),
-		);
-		server.listen({ host: address, port, ipv6Only: true }, () =>
-			server.close(() => resolve(undefined)),
-		);
-	});
+	const holder = await whoListens(address, port);
+	switch (holder.kind) {
+		case "nobody":
+			return { subject, ok: true, says: `on ${where}` };
+		case "gate":
+			return { subject, ok: true, says: `a gate runs on ${where} already` };
+		case "unbindable":
+			return {
+				subject,
+				ok: false,
+				says: `${where} cannot be bound (${holder.code})`,
+			};
+		case "ollama":
+			return {
+				subject,
+				ok: false,
+				says: `Ollama itself answers on ${where}, without a key; set OLLAMA_HOST=127.0.0.1:11434 for it and restart it`,
+			};
+		case "other":
+			return {
+				subject,
+				ok: false,
+				says: `${where} is taken by ${holder.says}`,
+			};
+	}
 }
 
 async function describeTls(

@@ -9,7 +9,7 @@ import type { ConfigFile } from "./schema.ts";
 import { quote } from "./strictJson.ts";
 
 export function readListen(
-	config: ConfigFile,
+	config: Pick<ConfigFile, "listen">,
 	interfaceIsGiven: boolean,
 	refuse: (where: string[], message: string) => void,
 ): Listen | undefined {

@@ -7,7 +7,7 @@ import type { ConfigFile } from "./schema.ts";
 
 /** Where usage is kept. */
 export interface LedgerSettings {
-	/** Absolute. */
+	/** Absolute, as is the next. */
 	readonly file: string;
 	readonly socket: string;
 	readonly retentionMs: number;
@@ -44,7 +44,7 @@ export function readLedger(
 		refuse(["ledger", "passwordFile"], "is for a database, and url is missing");
 	return {
 		file: path.resolve(folder, given.file),
-		socket: given.socket,
+		socket: path.resolve(path.dirname(configFile), given.socket),
 		// The schema's pattern has been checked before.
 		retentionMs: parseDuration(given.retention) ?? 0,
 		gate: given.gate ?? hostname(),

@@ -136,7 +136,7 @@ export async function loadConfig(file: string): Promise<Settings> {
 /**
  * Checks the text of a configuration file.
  *
- * @param file its path, from which `keysFile` is resolved
+ * @param file its path, from whose folder `keysFile` and other paths are resolved
  * @throws {BadFileError} with every mistake in it
  */
 export function parseConfig(text: string, file: string): Settings {
@@ -292,10 +292,13 @@ export function parseConfig(text: string, file: string): Settings {
 			loadGraceMs: inMs(queue.loadGrace),
 			announceAfterMs: inMs(queue.announceAfter),
 		},
-		identity: config.identity,
+		identity: {
+			...config.identity,
+			socket: path.resolve(path.dirname(file), config.identity.socket),
+		},
 		corsOrigins: new Set(config.cors.origins),
 		admin: {
-			socket: config.admin.socket === "off" ? undefined : config.admin.socket,
+			socket: resolveSocket(file, config.admin.socket),
 			metrics,
 		},
 		ledger,
@@ -313,6 +316,16 @@ export function parseConfig(text: string, file: string): Settings {
 		logLevel: config.log.level,
 		logPeople: config.log.people,
 	};
+}
+
+/** Where `admin.socket` is, from the folder of its configuration; `undefined` where it is off. */
+export function resolveSocket(
+	configFile: string,
+	text: string,
+): string | undefined {
+	return text === "off"
+		? undefined
+		: path.resolve(path.dirname(configFile), text);
 }
 
 /** Every setting that is a duration. */

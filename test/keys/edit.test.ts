@@ -79,6 +79,7 @@ t.test(
 		t.equal(widened.code, 0, widened.stderr);
 		t.strictSame(JSON.parse(widened.stdout), {
 			name: "guest",
+			daemon: "none",
 			kind: "key",
 			scopes: ["read", "infer"],
 			models: null,

@@ -1,11 +1,9 @@
 import { stat } from "node:fs/promises";
-import { askDaemon } from "../../admin/client.ts";
 import { findPlaces, type Places } from "../../admin/places.ts";
 import type { BudgetEntry } from "../../config/budget.ts";
 import { defaultConfigPath } from "../../config/load.ts";
 import { isForServiceGroup } from "../../config/secretFile.ts";
-import { exitCodes, Finding } from "../../errors.ts";
-import type { ReloadResult } from "../../gate/reload.ts";
+import { Finding } from "../../errors.ts";
 import {
 	defaultScopes,
 	defaultShare,
@@ -184,25 +182,21 @@ export function shortTime(text: string): string {
  * Says what was made, and shows a made key, the only time it is seen. Only the
  * key goes to standard output, so that it can be piped.
  */
-export function hand(
-	entry: KeyEntry,
-	key: string | undefined,
-	json: boolean,
-): void {
+export function hand(entry: KeyEntry, key: string | undefined): void {
 	const { name } = entry;
-	if (json) {
-		const facts = factsOf(entry);
-		process.stdout.write(
-			`${JSON.stringify(key === undefined ? facts : { ...facts, key })}\n`,
-		);
-	} else if (key === undefined)
-		say(`The key ${name} is stored (${mayOf(entry)}).`);
+	if (key === undefined) say(`The key ${name} is stored (${mayOf(entry)}).`);
 	else {
 		process.stdout.write(`${key}\n`);
 		say(
 			`The key ${name} is made (${mayOf(entry)}). Store it now: it is not shown again.`,
 		);
 	}
+}
+
+/** The same for `--json`. */
+export function handedFacts(entry: KeyEntry, key: string | undefined) {
+	const facts = factsOf(entry);
+	return key === undefined ? facts : { ...facts, key };
 }
 
 /** The file is its owner's alone, and the daemon should not run as root. */
@@ -224,47 +218,4 @@ export async function findKeys(configFile: string): Promise<Places> {
 			),
 		);
 	return places;
-}
-
-/** Tells the running daemon, if there is one, and the user how that went. */
-export async function tellDaemon(socket: string | undefined): Promise<number> {
-	if (socket === undefined) {
-		say(
-			"The daemon has no admin socket; tell it: sudo systemctl reload llamagate",
-		);
-		return exitCodes.ok;
-	}
-	let answer = await askDaemon(socket, "POST /reload/keys");
-	// The daemon of a version before this.
-	if (answer.status === 404) answer = await askDaemon(socket, "POST /reload");
-	if (answer.code !== undefined) {
-		const none = answer.code === "ENOENT" || answer.code === "ECONNREFUSED";
-		say(
-			none
-				? "No daemon is running, so there is none to tell."
-				: `The running daemon could not be told (${answer.code}); ${answer.code === "EACCES" ? "use sudo, or " : ""}tell it: sudo systemctl reload llamagate`,
-		);
-		return none ? exitCodes.ok : exitCodes.finding;
-	}
-	if (answer.status === 200) {
-		say("The running daemon has taken it over.");
-		return exitCodes.ok;
-	}
-	if (tookKeys(answer.body)) {
-		say("The running daemon has taken the keys over, with its old settings.");
-		return exitCodes.ok;
-	}
-	say(
-		`The running daemon refused to reload and keeps its old keys: ${answer.body.trim()}\nMend that, then: sudo systemctl reload llamagate`,
-	);
-	return exitCodes.finding;
-}
-
-function tookKeys(body: string): boolean {
-	try {
-		return (JSON.parse(body) as ReloadResult).keys !== undefined;
-	} catch {
-		// Whatever it says, it is not that.
-		return false;
-	}
 }

@@ -1,5 +1,6 @@
 import { unlink } from "node:fs/promises";
 import path from "node:path";
+import { placesOf } from "../../admin/places.ts";
 import { loadConfig } from "../../config/load.ts";
 import { Finding, UsageError } from "../../errors.ts";
 import { changeKeys } from "../../keys/changeKeys.ts";
@@ -11,6 +12,7 @@ import { defaultPriority, priorities } from "../../priority.ts";
 import { readArgs } from "../command.ts";
 import {
 	hand,
+	handedFacts,
 	type KeyAction,
 	making,
 	now,
@@ -18,7 +20,6 @@ import {
 	refuseKnownKey,
 	say,
 	sharedHelp,
-	tellDaemon,
 	warnOfRootOwner,
 } from "./action.ts";
 import { refuseUnknownDevices, sayWhoIsMeant } from "./bound.ts";
@@ -36,6 +37,7 @@ import {
 	refuseUnknownGroup,
 	ruleOptions,
 } from "./rules.ts";
+import { tellDaemon } from "./tellDaemon.ts";
 
 /** Programs that sign who is asking, in a way that is known here. */
 const peopleApps = ["open-webui"];
@@ -80,7 +82,8 @@ ${sharedHelp}
                      leave it where a thief would look
   --stdin            take a key made elsewhere from standard input
 
-Exit codes: 0 done, 1 refused, 2 usage, 78 bad configuration or keys file
+Exit codes: 0 done, 1 refused, or a gate that seems to run could not be told,
+            2 usage, 78 bad configuration or keys file
 
 Example: llamagate keys add laptop --expires 90d --concurrent 2
          llamagate keys add laptop --stdin < laptop.key
@@ -160,14 +163,19 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 		let found: "made" | "kept" | undefined;
 		if (secret === undefined) await addEntry();
 		else found = await withSecret(secret, settings.keysFile, addEntry);
-		hand(entry, values.stdin ? undefined : key, values.json);
+		const shown = values.stdin ? undefined : key;
+		const places = placesOf(settings);
+		// What could still fail must not come before the one time that the key is seen.
+		const told = values.json
+			? await tellDaemon(places, handedFacts(entry, shown))
+			: hand(entry, shown);
 		await warnOfRootOwner(settings.keysFile);
 		if (secret !== undefined)
 			say(
 				`Its app signs with the secret in ${secret}, which ${found === "made" ? "is made" : `was there before and is kept as it was (for a new one revoke ${name}, delete the file, and add the key again)`}. What to set there: llamagate connect open-webui --secret-file ${secret}`,
 			);
 		if (bind !== undefined) await sayWhoIsMeant(bind, settings.identity.socket);
-		return tellDaemon(settings.admin.socket);
+		return told ?? tellDaemon(places);
 	},
 };
 

@@ -1,3 +1,4 @@
+import { placesOf } from "../../admin/places.ts";
 import { loadConfig } from "../../config/load.ts";
 import { UsageError } from "../../errors.ts";
 import { changeKeys } from "../../keys/changeKeys.ts";
@@ -13,7 +14,6 @@ import {
 	say,
 	shared,
 	sharedHelp,
-	tellDaemon,
 } from "./action.ts";
 import { refuseUnknownDevices, sayWhoIsMeant } from "./bound.ts";
 import {
@@ -29,6 +29,7 @@ import {
 	refuseUnknownGroup,
 	ruleOptions,
 } from "./rules.ts";
+import { tellDaemon } from "./tellDaemon.ts";
 
 export const edit: KeyAction = {
 	help: `
@@ -51,7 +52,8 @@ ${sharedHelp}
   --group NAME       a group whose budget it shares, or: none
   --bind LIST        devices, people and tags it may be used from, or: anywhere
 
-Exit codes: 0 done, 1 refused, 2 usage, 78 bad configuration or keys file
+Exit codes: 0 done, 1 refused, or a gate that seems to run could not be told,
+            2 usage, 78 bad configuration or keys file
 
 Example: llamagate keys edit laptop --models 'qwen3:*' --expires never
 `,
@@ -80,13 +82,13 @@ Example: llamagate keys edit laptop --models 'qwen3:*' --expires never
 			edited = changed;
 			return keys.map((known) => (known === old ? changed : known));
 		});
-		if (edited !== undefined) {
-			if (values.json)
-				process.stdout.write(`${JSON.stringify(factsOf(edited))}\n`);
-			else say(`The key ${name} is changed (${mayOf(edited)}).`);
-		}
+		if (edited !== undefined && !values.json)
+			say(`The key ${name} is changed (${mayOf(edited)}).`);
 		if (change.bind) await sayWhoIsMeant(change.bind, settings.identity.socket);
-		return tellDaemon(settings.admin.socket);
+		return tellDaemon(
+			placesOf(settings),
+			values.json && edited ? factsOf(edited) : undefined,
+		);
 	},
 };
 

@@ -10,9 +10,9 @@ import {
 	say,
 	shared,
 	sharedHelp,
-	tellDaemon,
 } from "./action.ts";
 import { readName } from "./rules.ts";
+import { tellDaemon } from "./tellDaemon.ts";
 
 export const revoke: KeyAction = {
 	help: `
@@ -23,14 +23,16 @@ a second.
 
 ${sharedHelp}
 
-Exit codes: 0 done, 1 refused, 2 usage, 78 bad configuration or keys file
+Exit codes: 0 done, 1 refused, or a gate that seems to run could not be told,
+            2 usage, 78 bad configuration or keys file
 
 Example: llamagate keys revoke phone
 `,
 	async run(args) {
 		const { values, positionals } = readArgs(args, shared, ["NAME"]);
 		const name = readName(positionals[0]);
-		const { keysFile, adminSocket } = await findKeys(values.config);
+		const places = await findKeys(values.config);
+		const { keysFile } = places;
 		let secret: string | undefined;
 		await changeKeys(keysFile, false, (keys) => {
 			const old =
@@ -43,14 +45,12 @@ Example: llamagate keys revoke phone
 			if (left.some((known) => secretOf(known) === secret)) secret = undefined;
 			return left;
 		});
-		if (values.json)
-			process.stdout.write(`${JSON.stringify({ revoked: name })}\n`);
-		else say(`The key ${name} is revoked.`);
+		if (!values.json) say(`The key ${name} is revoked.`);
 		if (secret !== undefined && (await isThere(secret)))
 			say(
 				`The secret of its app stays in ${secret}; delete it if nothing else uses it.`,
 			);
-		return tellDaemon(adminSocket);
+		return tellDaemon(places, values.json ? { revoked: name } : undefined);
 	},
 };
 

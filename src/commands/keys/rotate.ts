@@ -7,6 +7,7 @@ import { readArgs } from "../command.ts";
 import {
 	findKeys,
 	hand,
+	handedFacts,
 	type KeyAction,
 	making,
 	noSuchKey,
@@ -15,9 +16,9 @@ import {
 	refuseKnownKey,
 	say,
 	sharedHelp,
-	tellDaemon,
 } from "./action.ts";
 import { readExpires, readName } from "./rules.ts";
+import { tellDaemon } from "./tellDaemon.ts";
 
 const maxOverlapMs = 366 * 86_400_000;
 
@@ -34,7 +35,8 @@ ${sharedHelp}
   --expires WHEN     when the new key ends (default: when the old one did)
   --stdin            take a key made elsewhere from standard input
 
-Exit codes: 0 done, 1 refused, 2 usage, 78 bad configuration or keys file
+Exit codes: 0 done, 1 refused, or a gate that seems to run could not be told,
+            2 usage, 78 bad configuration or keys file
 
 Example: llamagate keys rotate laptop --overlap 7d
 `,
@@ -56,7 +58,8 @@ Example: llamagate keys rotate laptop --overlap 7d
 				`--overlap ${values.overlap} is longer than a year; an old key should end sooner`,
 			);
 		const newExpires = readExpires(values.expires);
-		const { keysFile, adminSocket } = await findKeys(values.config);
+		const places = await findKeys(values.config);
+		const { keysFile } = places;
 		const key = await obtainKey(values.stdin);
 		const nowMs = Date.now();
 		let rotated: KeyEntry | undefined;
@@ -94,14 +97,15 @@ Example: llamagate keys rotate laptop --overlap 7d
 				known === old && rotated !== undefined ? rotated : known,
 			);
 		});
-		if (rotated !== undefined)
-			hand(rotated, values.stdin ? undefined : key, values.json);
-		if (!values.json)
-			say(
-				overlapMs === 0
-					? "The old key and any before it have stopped working."
-					: `The old key works for another ${formatDuration(overlapMs)} at the most.`,
-			);
-		return tellDaemon(adminSocket);
+		const shown = values.stdin ? undefined : key;
+		if (values.json)
+			return tellDaemon(places, rotated && handedFacts(rotated, shown));
+		if (rotated !== undefined) hand(rotated, shown);
+		say(
+			overlapMs === 0
+				? "The old key and any before it have stopped working."
+				: `The old key works for another ${formatDuration(overlapMs)} at the most.`,
+		);
+		return tellDaemon(places);
 	},
 };
