@@ -1,9 +1,11 @@
-import type {
-	Budgets,
-	Charge,
-	Decision,
-	Reservation,
-	Standing,
+import {
+	type Budgets,
+	type Charge,
+	type Cost,
+	type Decision,
+	isLow,
+	type Reservation,
+	type Standing,
 } from "../ledger/budgets.ts";
 import type { Exchange } from "./exchange.ts";
 import type { Refusal } from "./refusal.ts";
@@ -35,16 +37,17 @@ export function checkBudget(
 		return { ...budgets.decide(account, budget, nowMs, held), charge };
 	});
 	for (const one of judged) if (one.isNews) tell(state, name, one);
-	if (judged.some(({ isLow }) => isLow))
-		exchange.replyHeaders.push(
-			"x-llamagate-budget-remaining",
-			remaining(judged.map(({ standing }) => standing)),
-		);
 	const isUsedUp = ({ kind }: Judgement) => kind === "exhausted";
 	const [refusing] = judged
 		.filter((one) => isUsedUp(one) && one.charge.budget.then === "refuse")
 		.sort((a, b) => b.standing.resetsAtMs - a.standing.resetsAtMs);
-	if (refusing !== undefined) return usedUp(name, refusing, nowMs);
+	if (refusing !== undefined) {
+		sayWhatIsLeft(
+			exchange,
+			judged.map(({ standing }) => standing),
+		);
+		return usedUp(name, refusing, nowMs);
+	}
 	const blind = judged.find(({ isBlind }) => isBlind);
 	if (blind !== undefined && settings.budgets.withoutLedger === "refuse")
 		return {
@@ -56,7 +59,43 @@ export function checkBudget(
 	exchange.isDemoted = blind !== undefined || judged.some(isUsedUp);
 	if (exchange.reservations.length === 0)
 		exchange.reservations = reserveAll(budgets, charges, nowMs);
+	// What is left behind this one, which the client is about to use.
+	sayWhatIsLeft(
+		exchange,
+		charges.map(({ account, budget }, index) => {
+			const reservation = exchange.reservations[index];
+			return budgets.look(account, budget, nowMs, reservation).standing;
+		}),
+	);
 	return undefined;
+}
+
+function sayWhatIsLeft(
+	{ replyHeaders }: Exchange,
+	standings: readonly Standing[],
+): void {
+	if (standings.some(isLow))
+		replyHeaders.push("x-llamagate-budget-remaining", remaining(standings));
+}
+
+/** Step 8a: charges what a request cost that has ended, and tells of a budget that it has used up, or nearly. */
+export function settleBudgets(
+	state: GateState,
+	{ reservations, credential }: Exchange,
+	cost: Cost,
+	endedAtMs: number,
+): void {
+	const { budgets, rules } = state;
+	const name = credential?.key.name ?? "";
+	for (const reservation of reservations) reservation.settle(cost, endedAtMs);
+	for (const charge of rules.keyring.chargesOf(name)) {
+		const { account, budget } = charge;
+		// A reload may have given its key a budget while it ran.
+		if (!reservations.some((one) => one.account === account))
+			budgets.charge(account, budget, cost, endedAtMs);
+		const decision = budgets.decide(account, budget, endedAtMs);
+		if (decision.isNews) tell(state, name, { ...decision, charge });
+	}
 }
 
 /** Has a request take its part of each budget. */

@@ -3,7 +3,7 @@ import { type Settings, typed } from "../config/load.ts";
 import { noteFiles } from "../config/ordinaryFile.ts";
 import type { Keyring } from "../keys/keyring.ts";
 import type { Raise } from "../ledger/alarms/alarm.ts";
-import { type Budgets, costOf } from "../ledger/budgets.ts";
+import { costOf } from "../ledger/budgets.ts";
 import { LedgerClient } from "../ledger/client.ts";
 import { createLog, flushLog, type Log, type LogSink } from "../log.ts";
 import {
@@ -65,7 +65,7 @@ export async function startDaemon(
 	const log = createLog(rules.settings.logLevel, sink);
 	const ledger = openLedgerClient(rules.settings, log);
 	let rulesNow = () => rules;
-	const account = accountTo(ledger, () => [gate.budgets, rulesNow().keyring]);
+	const account = accountTo(ledger, () => [gate, rulesNow().keyring]);
 	const accessLog = new AccessLog(log, sink, account);
 	const inForce = () => rulesNow();
 	const raise = raiseThrough(ledger, inForce);
@@ -186,24 +186,18 @@ function raiseThrough(
 
 function accountTo(
 	ledger: LedgerClient | undefined,
-	now: () => readonly [Budgets, Keyring],
+	now: () => readonly [Gate, Keyring],
 ): Account {
 	return (exchange, outcome) => {
 		const { reservations, credential } = exchange;
-		const [budgets, keyring] = now();
+		const [gate, keyring] = now();
 		const charges = keyring.chargesOf(credential?.key.name ?? "");
 		if (ledger === undefined && reservations.length + charges.length === 0)
 			return;
 		const record = usageRecordOf(exchange, outcome);
 		if (record === undefined) return;
 		const refused = outcome === "refused" ? 1 : 0;
-		const cost = costOf({ ...record, refused });
-		for (const reservation of reservations)
-			reservation.settle(cost, record.time);
-		// A reload may have given its key a budget while it ran.
-		for (const { account, budget } of charges)
-			if (!reservations.some((one) => one.account === account))
-				budgets.charge(account, budget, cost, record.time);
+		gate.settle(exchange, costOf({ ...record, refused }), record.time);
 		ledger?.record(record);
 	};
 }

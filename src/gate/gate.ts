@@ -3,7 +3,7 @@ import type { FastifyInstance } from "fastify";
 import type { GateLive } from "../admin/live.ts";
 import type { HostStatus, LockedOut, StateStatus } from "../admin/status.ts";
 import type { Raise } from "../ledger/alarms/alarm.ts";
-import type { Budgets } from "../ledger/budgets.ts";
+import type { Budgets, Cost } from "../ledger/budgets.ts";
 import type { Log } from "../log.ts";
 import { matchRoute } from "../ollama/routes.ts";
 import type { QueueStats } from "../queue/stats.ts";
@@ -11,6 +11,7 @@ import type { Certificate } from "../tls/certificate.ts";
 import type { AccessLog } from "./accessLog.ts";
 import { admit, admitKnown, admitPreflight } from "./admission.ts";
 import { checkPolicy } from "./authorize.ts";
+import { settleBudgets } from "./budget.ts";
 import type { Connection } from "./connection.ts";
 import { corsHeaders, preflightHeaders } from "./cors.ts";
 import { drainRelays } from "./drain.ts";
@@ -76,6 +77,8 @@ export interface Gate {
 	createServer(isLocal?: () => boolean): Server;
 	/** What keys have used of their budgets. */
 	readonly budgets: Budgets;
+	/** Charges what a request cost that has ended; once. */
+	settle(exchange: Exchange, cost: Cost, endedAtMs: number): void;
 	/** Puts new rules in force; streams whose key has lost its validity are cut. */
 	replaceRules(rules: Rules): void;
 	/**
@@ -137,6 +140,8 @@ export async function createGate(
 
 	return {
 		budgets: state.budgets,
+		settle: (exchange, cost, endedAtMs) =>
+			settleBudgets(state, exchange, cost, endedAtMs),
 		createServer(isLocal = () => false) {
 			const server = createGateServer(
 				state,

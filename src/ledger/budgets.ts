@@ -28,7 +28,7 @@ export interface Charge {
 
 export const measures = ["gpuMs", "tokens", "requests"] as const;
 
-/** From which part on a client is told what is left. */
+/** From which part on the owner is told, and a client what is left. */
 const noticeShare = 0.8;
 /** How much the latest request counts in the mean of a key's requests, at least: of few, each counts as much. */
 const recency = 0.2;
@@ -48,8 +48,6 @@ export interface Decision {
 	/** The key's earlier use is not known, as no ledger has told. */
 	readonly isBlind: boolean;
 	readonly standing: Standing;
-	/** Whether so much is used that the client is told. */
-	readonly isLow: boolean;
 	/** The first of its window that is low, or exhausted. */
 	readonly isNews: boolean;
 }
@@ -120,9 +118,9 @@ export class Budgets {
 	onUnknown: (() => void) | undefined;
 
 	/**
-	 * What a key has used, before a request of it.
+	 * What a key has used, before a request of it or behind one.
 	 *
-	 * @param reservation of that request, where it has one already
+	 * @param reservation of a request that is to come, where it has one already
 	 */
 	decide(
 		key: string,
@@ -145,19 +143,26 @@ export class Budgets {
 			kind: share >= 1 ? "exhausted" : "granted",
 			isBlind: isBlind(account),
 			standing,
-			isLow: share >= noticeShare,
 			isNews,
 		};
 	}
 
-	/** The same, where nothing is asked of it, and nobody is told. */
+	/**
+	 * The same, where nothing is asked of it, and nobody is told.
+	 *
+	 * @param reservation as of which; all that have come by default
+	 */
 	look(
 		key: string,
 		budget: Budget,
 		nowMs: number,
+		reservation?: Reservation,
 	): { readonly standing: Standing; readonly isBlind: boolean } {
 		const account = this.#accountOf(key, budget, nowMs);
-		return { standing: standingOf(account), isBlind: isBlind(account) };
+		return {
+			standing: standingOf(account, reservation?.own.used, reservation?.others),
+			isBlind: isBlind(account),
+		};
 	}
 
 	/** Has a request that may run take its part. */
@@ -339,6 +344,11 @@ function meanCostOf({ mean, meanOf, restored, others }: Account): Cost {
 		tokens: elsewhere.tokens / requests,
 		requests: 1,
 	};
+}
+
+/** Whether so much is used that a client is told what is left. */
+export function isLow(standing: Standing): boolean {
+	return shareOf(standing) >= noticeShare;
 }
 
 /** With what was used elsewhere: the ledger and the other gates may tell of the same. */

@@ -97,11 +97,51 @@ t.test("from four fifths on, replies say what is left", async (t) => {
 	});
 	const left = async () =>
 		(await post(gate)).headers.get("x-llamagate-budget-remaining");
-	for (let n = 0; n < 4; n += 1) t.equal(await left(), null);
-	t.match(await left(), /^gpu=3\d{4}s, requests=1$/);
-	t.match(await left(), /^gpu=3\d{4}s, requests=0$/);
+	for (let n = 0; n < 3; n += 1) t.equal(await left(), null);
+	t.match(await left(), /^gpu=3\d{4}s, requests=1$/, "beside the fourth");
+	t.match(await left(), /^gpu=3\d{4}s, requests=0$/, "beside the last");
+	t.match(await left(), /^gpu=3\d{4}s, requests=0$/, "beside a refusal");
 	t.equal(gate.log.filter(({ event }) => event === "budget_low").length, 1);
 });
+
+t.test(
+	"the owner is told at the end of the request that uses four fifths, or all",
+	async (t) => {
+		const first = await startGate(t, {
+			keys: withBudget({ tokens: 1_000_000, per: "day" }),
+		});
+		const reply = (await (await post(first)).text()).trim().split("\n");
+		const last = JSON.parse(reply.at(-1) ?? "");
+		const each = last.prompt_eval_count + last.eval_count;
+		// One request of the key's is six sevenths or so.
+		const tokens = Math.ceil((each * 7) / 6);
+		const gate = await startGate(t, {
+			config: { budgets: { groups: { all: { tokens, per: "day" } } } },
+			keys: [{ ...user, group: "all", budget: { tokens, per: "day" } }],
+		});
+		const told = () =>
+			gate.log
+				.filter(({ event }) => /^budget_(low|exhausted)$/.test(`${event}`))
+				.map(({ event, key, group }) => [event, key, group]);
+		t.equal((await post(gate)).status, 200);
+		t.match(await gate.logged(({ event }) => event === "budget_low"), {
+			key: "user",
+			used: { tokens: each, requests: 1 },
+			limits: { tokens },
+		});
+		t.equal((await post(gate)).status, 200);
+		await gate.logged(({ event }) => event === "budget_exhausted");
+		t.equal((await post(gate)).status, 429);
+		t.strictSame(
+			told(),
+			["budget_low", "budget_exhausted"].flatMap((event) => [
+				[event, "user", undefined],
+				[event, "user", "all"],
+			]),
+			"once each",
+		);
+	},
+);
 
 t.test("tokens and the GPU's time are charged as they were", async (t) => {
 	const gate = await startGate(t, {

@@ -133,6 +133,26 @@ t.test(
 	},
 );
 
+t.test("gates say what is left of a budget of all", async (t) => {
+	if (!requireValkey(t)) return;
+	const valkey = await startValkey(t);
+	const options = withBudget({ requests: 5, per: "month" });
+	const [one, other] = await startPair(t, valkey.url, options);
+	const left: (string | null)[] = [];
+	for (const gate of [one, other, one, other, one]) {
+		const reply = await fetch(`${gate.url}/api/generate`, {
+			method: "POST",
+			headers: bearer(testKeys.user),
+			body: '{"model":"qwen3:8b","prompt":"a"}',
+		});
+		await reply.text();
+		left.push(reply.headers.get("x-llamagate-budget-remaining"));
+	}
+	t.strictSame(left, [null, null, null, "requests=1", "requests=0"]);
+	await other.logged(({ event }) => event === "budget_low");
+	await one.logged(({ event }) => event === "budget_exhausted");
+});
+
 t.test(
 	"with Valkey away the last known sums go on, and one that was restarted empty is told them",
 	async (t) => {

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import t from "tap";
-import { type Budget, Budgets } from "../../src/ledger/budgets.ts";
+import { type Budget, Budgets, isLow } from "../../src/ledger/budgets.ts";
 import { type Period, windowOf } from "../../src/ledger/budgetWindow.ts";
 
 const at = (text: string) => Date.parse(text);
@@ -259,12 +259,14 @@ t.test("a new window begins with nothing used", async (t) => {
 			.settle({ gpuMs: 5, tokens, requests: 1 }, nowMs);
 	spend(120, startMs);
 	const now = budgets.decide("k", budget, startMs);
-	t.match(now, { kind: "exhausted", isNews: true, isLow: true });
+	t.match(now, { kind: "exhausted", isNews: true });
+	t.ok(isLow(now.standing));
 	t.equal(budgets.decide("k", budget, startMs).isNews, false);
 	const { resetsAtMs } = now.standing;
 	t.equal(resetsAtMs, at("2030-05-16T00:00:00Z"));
 	const later = budgets.decide("k", budget, resetsAtMs);
-	t.match(later, { kind: "granted", isLow: false });
+	t.equal(later.kind, "granted");
+	t.notOk(isLow(later.standing));
 	t.equal(later.standing.used.tokens, 0);
 	spend(85, resetsAtMs);
 	t.match(budgets.decide("k", budget, resetsAtMs), { isNews: true });
@@ -292,7 +294,7 @@ t.test(
 		for (let n = 0; n < 2; n += 1) budgets.restore("k", span, told, startMs);
 		t.match(budgets.decide("k", budget, startMs), {
 			isBlind: false,
-			isLow: true,
+			isNews: true,
 			standing: { used: { tokens: 90 } },
 		});
 		t.equal(
