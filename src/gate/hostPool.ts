@@ -128,6 +128,8 @@ export class HostPool implements HostsOwner {
 
 	/** What is with a host, or waits for it, and has had nothing of it goes on at another. */
 	#leave(host: Host): void {
+		// First what waits: each that runs and moves leaves a place, which is nobody's now.
+		this.#moveWaiting(host);
 		for (const relay of this.#relays)
 			if (relay.errand.host === host) relay.errand.moveOn();
 	}

@@ -1,5 +1,7 @@
-import type { Socket } from "node:net";
-import t from "tap";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+import t, { type Test } from "tap";
 import type { StandInOptions } from "../../src/ollama/standIn.ts";
 import { eventually } from "../support/gate.ts";
 import {
@@ -310,6 +312,70 @@ t.test("what waits for a host that goes away goes on at another", async (t) => {
 	t.equal(b.prompts(), 5);
 	await held.text().catch(() => "");
 });
+
+/** A host that may stop to listen while what runs there goes on. */
+async function startListening(t: Test, answers: boolean) {
+	const prompts: number[] = [];
+	const models = [{ name: "m:1" }];
+	const own: Record<string, object> = {
+		"/api/version": { version: "0.34.0" },
+		"/api/ps": { models },
+		"/api/tags": { models },
+	};
+	const server = createServer((req, res) => {
+		res.setHeader("content-type", "application/json");
+		if (req.method === "GET") {
+			res.end(JSON.stringify(own[req.url ?? ""]));
+			return;
+		}
+		let sizeBytes = 0;
+		req.on("data", (piece: Buffer) => {
+			sizeBytes += piece.length;
+		});
+		req.on("end", () => {
+			prompts.push(sizeBytes);
+			if (answers) res.end('{"done":true}');
+		});
+	});
+	await once(server.listen(0, "127.0.0.1"), "listening");
+	t.teardown(() => {
+		server.closeAllConnections();
+		server.close();
+	});
+	const { port } = server.address() as AddressInfo;
+	return { url: `http://127.0.0.1:${port}`, prompts, server };
+}
+
+t.test(
+	"large bodies that wait for a host that goes away are not sent to it when what runs there is moved",
+	async (t) => {
+		const a = await startListening(t, false);
+		const b = await startListening(t, true);
+		const gate = await startWithHosts(
+			t,
+			[
+				{ name: "a", url: a.url, weight: 100 },
+				{ name: "b", url: b.url },
+			],
+			{ config: { queue: { mode: "fair", parallel: 1 } } },
+		);
+		const ask = (sizeBytes: number) => {
+			// One conversation: all of it goes to one host.
+			const messages = ["hello ".repeat(2000), "x".repeat(sizeBytes)].map(
+				(content) => ({ role: "user", content }),
+			);
+			return send(gate, { body: { model: "m:1", stream: false, messages } });
+		};
+		const all = [ask(10)];
+		await eventually(() => a.prompts.length === 1);
+		all.push(ask(200_000), ask(200_000), ask(10));
+		await eventually(async () => (await hostsOf(gate))[0]?.outstanding === 4);
+		a.server.close();
+		for (const response of await Promise.all(all))
+			t.equal(response.status, 200);
+		t.strictSame([a.prompts.length, b.prompts.length], [1, 4]);
+	},
+);
 
 /** Two hosts that answer head and body in one write, of which the first is asked first. */
 async function startPlain(
