@@ -10,7 +10,6 @@ import type { QueueStats } from "../queue/stats.ts";
 import type { Certificate } from "../tls/certificate.ts";
 import type { AccessLog } from "./accessLog.ts";
 import { admit, admitKnown, admitPreflight } from "./admission.ts";
-import { checkPolicy } from "./authorize.ts";
 import { settleBudgets } from "./budget.ts";
 import type { Connection } from "./connection.ts";
 import { corsHeaders, preflightHeaders } from "./cors.ts";
@@ -20,8 +19,7 @@ import { createApp, failedStep, internalFault, pass } from "./fastify.ts";
 import type { HandshakeCounts } from "./handshakes.ts";
 import { describeHost } from "./hostStats.ts";
 import { liveOf } from "./live.ts";
-import { currentCredential, logIn, mayLogIn } from "./login.ts";
-import { leaveTo } from "./person.ts";
+import { logIn, mayLogIn } from "./login.ts";
 import { countPieces } from "./pieces.ts";
 import {
 	leaveBody,
@@ -42,6 +40,7 @@ import { createGateServer } from "./server.ts";
 import { Shared } from "./shared/shared.ts";
 import { SpareMemory } from "./spareMemory.ts";
 import { GateState } from "./state.ts";
+import { checkStillGood, judgeAgain } from "./stillGood.ts";
 
 /** How often running relays are looked at: for silence, and for keys that expire. */
 const sweepIntervalMs = 250;
@@ -49,23 +48,6 @@ const sweepIntervalMs = 250;
 const maxListed = 100;
 /** How long what a cut stream was sent may still flow before its connection is closed hard. */
 const cutGraceMs = 500;
-
-const revoked: Refusal = {
-	status: 401,
-	reason: "revoked",
-	message: "the key of this request has been revoked",
-};
-const personChanged: Refusal = {
-	status: 403,
-	reason: "person",
-	message: "the rules of this key no longer leave this to the person",
-};
-const keyChanged: Refusal = {
-	status: 503,
-	reason: "key_changed",
-	message: "the rules of this key have just been changed; try again",
-	headers: ["retry-after", "1"],
-};
 
 /** The gate without its listeners: it makes HTTP servers that the listener binds. */
 export interface Gate {
@@ -303,20 +285,6 @@ function relayTo(state: GateState, exchange: Exchange): void {
 	relay.start();
 }
 
-/** Identity and limits take a while, and a reload may have come between. */
-function checkStillGood(
-	rules: Rules,
-	{ credential }: Exchange,
-): Refusal | undefined {
-	if (credential === undefined) return revoked;
-	const current = currentCredential(rules, credential);
-	if (current === undefined || current.key.canary) return revoked;
-	return current.key.entry === credential.key.entry &&
-		current.expiresAtMs === credential.expiresAtMs
-		? undefined
-		: keyChanged;
-}
-
 /** Looks after time, so that no request needs a timer of its own. */
 function sweep(state: GateState): void {
 	state.refusalThrottle.sweep(performance.now());
@@ -333,24 +301,14 @@ function sweep(state: GateState): void {
 	if (hasExpired) cutUnwanted(state);
 }
 
-/** Cuts streams whose key has been revoked, has expired, or has lost the scope they run under. */
+/** Cuts what may not go on by the rules in force, or no longer at this time. */
 function cutUnwanted({ relays, rules }: GateState): void {
+	const nowMs = Date.now();
 	for (const relay of relays) {
-		const { knownCredential, routeMatch, person } = relay.exchange;
-		const { route } = routeMatch;
-		const current = currentCredential(rules, knownCredential, route);
-		const left = current && leaveTo(current, person, route);
-		const good = left === undefined || "status" in left ? undefined : left;
-		if (good !== undefined) relay.exchange.credential = good;
-		const refusal =
-			current === undefined ||
-			current.key.canary ||
-			current.key.name !== knownCredential.key.name
-				? revoked
-				: good === undefined
-					? personChanged
-					: checkPolicy(good, route, Date.now());
-		if (refusal !== undefined) relay.cut(refusal, cutGraceMs);
+		const { exchange, isSent } = relay;
+		const verdict = judgeAgain(rules, exchange, isSent, nowMs);
+		if ("status" in verdict) relay.cut(verdict, cutGraceMs);
+		else exchange.credential = verdict;
 	}
 }
 

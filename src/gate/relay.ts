@@ -98,6 +98,11 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 		this.#reply.tellWaiting(ahead);
 	}
 
+	/** It is with Ollama, or answered: rules that a reload changes come too late for it. */
+	get isSent(): boolean {
+		return this.exchange.dispatchedAtMs !== undefined || this.#reply.hasEnded;
+	}
+
 	/** Its reply goes on: something of it has come in the last seconds. */
 	get isHeard(): boolean {
 		return this.#reply.hasBegun && this.#quietSweeps < heardSweeps;
