@@ -39,7 +39,7 @@ export const queueSchema = section(
 				),
 				batch: duration("6h", "For keys of class `batch`."),
 			},
-			"How long a user's waiting requests may be passed over, counted from its last turn. After that the oldest goes before those of all who have waited less for their class.",
+			"How long a user's waiting requests may be passed over, counted from the end of its last one. After that the oldest goes before those of all who have waited less for their class.",
 		),
 		turnFactor: wholeNumber(
 			...([8, 1, 1000] as const),

@@ -55,7 +55,7 @@ export class Line implements Heaped {
 	readonly account: Account;
 	readonly lane: Lane;
 	readonly places = new Set<Place>();
-	/** Since when it waits and has got nothing. */
+	/** Since when it waits, and nothing of its user has been at work. */
 	sinceMs: number;
 
 	constructor(account: Account, lane: Lane, nowMs: number) {
@@ -64,10 +64,16 @@ export class Line implements Heaped {
 		this.sinceMs = nowMs;
 	}
 
-	/** Its user's turn has come. */
-	served(nowMs: number): void {
+	/** Its user's turn has come: nobody passes it over until that has ended. */
+	served(): void {
+		this.lane.passedOver.delete(this);
+	}
+
+	/** Nothing of its user is at work any more, and it waits. */
+	rests(nowMs: number): void {
 		this.sinceMs = nowMs;
-		if (this.lane.passedOver.delete(this)) this.lane.passedOver.add(this);
+		this.lane.passedOver.delete(this);
+		this.lane.passedOver.add(this);
 	}
 
 	/** Its user's counter has changed. */
@@ -81,17 +87,18 @@ export class Lane {
 	/** The least served user is first; of equals the one that was served or came longest ago. */
 	readonly lines = new Heap<Line>((a, b) => isBefore(a.account, b.account));
 	readonly byUser = new Map<string, Line>();
-	/** The same lines; the one that has got nothing for longest is first. */
+	/** Those whose users have nothing at work here; the one that has got nothing for longest is first. */
 	readonly passedOver = new Set<Line>();
 	/** In the order of arrival. */
 	readonly arrivals = new Set<Place>();
 
-	/** A user's line, which begins now if there is none. */
-	lineOf(user: string, account: Account, nowMs: number): Line {
+	/** The line of a request's user, which begins now if there is none. */
+	lineOf(place: Place, account: Account, nowMs: number): Line {
+		const { user } = place.asked;
 		let line = this.byUser.get(user);
 		if (line !== undefined) return line;
 		line = new Line(account, this, nowMs);
-		this.passedOver.add(line);
+		if (!isAtWork(place)) this.passedOver.add(line);
 		this.byUser.set(user, line);
 		account.standings ??= new Set();
 		account.standings.add(line);
@@ -104,6 +111,13 @@ export function laneOf({ model, rank }: Place): Lane {
 	const lane = model.lanes[rank];
 	if (lane === undefined) throw new Error(`class ${rank} does not exist`);
 	return lane;
+}
+
+/** Whether anything runs of a request's user, in its class and for its model. */
+export function isAtWork({ model, rank, asked: { user } }: Place): boolean {
+	for (const other of model.running)
+		if (other.rank === rank && other.asked.user === user) return true;
+	return false;
 }
 
 /** Whether one user's turn comes before another's. */

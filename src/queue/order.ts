@@ -22,13 +22,14 @@ export function bestOf(
 	let best: Candidate | undefined;
 	for (const [index, priority] of priorities.entries()) {
 		const lane = model.lanes[index];
-		const [longest] = lane?.passedOver ?? [];
-		if (longest === undefined) continue;
+		const first = lane?.lines.first;
+		if (lane === undefined || first === undefined) continue;
 		const maxMs = maxWaitMs[priority];
-		const isDue = nowMs >= longest.sinceMs + maxMs;
+		const [longest] = lane.passedOver;
+		const isDue = longest !== undefined && nowMs >= longest.sinceMs + maxMs;
 		if (!isDue && best !== undefined) continue;
-		const line = isDue ? longest : lane?.lines.first;
-		const found = line && candidateOf(line, isDue ? 0 : index + 1, maxMs);
+		const line = isDue ? longest : first;
+		const found = candidateOf(line, isDue ? 0 : index + 1, maxMs);
 		if (found !== undefined) best = better(best, found);
 	}
 	return best;

@@ -3,7 +3,14 @@ import { CommonQueue } from "./common.ts";
 import type { Fairness } from "./fairness.ts";
 import { mayHaveLastFromMs } from "./lastSlot.ts";
 import { Loads } from "./loads.ts";
-import { type Asked, type Line, laneOf, Model, Place } from "./model.ts";
+import {
+	type Asked,
+	isAtWork,
+	type Line,
+	laneOf,
+	Model,
+	Place,
+} from "./model.ts";
 import {
 	bestOf,
 	better,
@@ -33,8 +40,8 @@ const arrivalMs = 50;
  *
  * Of what waits, one that has got nothing for longer than its class may be passed
  * over goes first, then the higher class, then the least served user. That is
- * counted from a user's last turn: its own backlog passes over nobody, and a long
- * one gives it no more than its part. Ollama itself lets requests for a loaded
+ * counted while nothing of a user's is at work: its own requests pass over nobody,
+ * however many or long they are. Ollama itself lets requests for a loaded
  * model pass one that needs a load, and evicts a model only when that falls idle.
  * So a loaded model keeps its turn for a while; then one request is sent that makes
  * Ollama load the other, and nothing more for a model that might have to go, until
@@ -88,7 +95,7 @@ export class Turns {
 		const place = new Place(asked, this.#modelOf(asked.model));
 		const account = this.#fairnessOf(place.rank).enter(asked.user, asked.share);
 		const lane = laneOf(place);
-		const line = lane.lineOf(asked.user, account, nowMs);
+		const line = lane.lineOf(place, account, nowMs);
 		line.places.add(place);
 		lane.lines.add(line);
 		lane.arrivals.add(place);
@@ -186,6 +193,8 @@ export class Turns {
 		model.visitors.note(place, nowMs);
 		model.idleSinceMs = nowMs;
 		this.#running -= 1;
+		if (this.#waiting > 0 && !isAtWork(place))
+			laneOf(place).byUser.get(place.asked.user)?.rests(nowMs);
 		this.#loads.fellIdle(model, nowMs);
 		// To walk through all that runs has its price.
 		for (const other of model.slots.isTrying ? model.running : []) {
@@ -346,7 +355,7 @@ export class Turns {
 			model.slots.begin();
 		}
 		this.#stand(place, line);
-		line.served(nowMs);
+		line.served();
 		place.charge = this.#fairnessOf(place.rank).start(line.account);
 		return this.#run(place, nowMs);
 	}

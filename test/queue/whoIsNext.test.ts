@@ -202,10 +202,11 @@ t.test("who has waited for too long takes the last slot", async (t) => {
 		...{ ...defaultSettings, parallel: 4 },
 		maxWaitMs: { ...defaultSettings.maxWaitMs, batch: 3_000 },
 	});
-	turns.finished(ann, 9_000);
+	turns.finished(ann, 8_200);
+	const dan = turns.arrived(asked("dan", { priority: "batch" }), 8_500);
 	t.same(go(turns, 9_000), []);
-	t.same(go(turns, 10_999), []);
-	t.equal(go(turns, 11_000).length, 1);
+	t.same(go(turns, 11_499), [], "nor does who has the others at work");
+	t.same(go(turns, 11_500), [dan]);
 });
 
 for (const parallel of [1, 2, 3])
