@@ -194,7 +194,7 @@ export const gateExaminations: readonly Examination[] = [
 		layer,
 		title: "The ledger keeps who used what, where it is wanted",
 		severity: "warn",
-		why: "What it does not take is kept by the hour alone, and lost at last; a budget that it cannot tell holds until the next restart.",
+		why: "What it does not take is kept by the hour alone, and lost at last; a budget that it cannot tell holds until the next restart, and its key waits with those of class `batch`, or is refused.",
 		fix: "systemctl status llamagate-ledger; journalctl -u llamagate-ledger -n 50",
 		needsRoot: true,
 		examine: examineLedger,

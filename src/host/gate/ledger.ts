@@ -1,5 +1,6 @@
 import type { GateStatus } from "../../admin/status.ts";
 import type { LedgerSettings } from "../../config/ledger.ts";
+import type { Settings } from "../../config/load.ts";
 import {
 	absent,
 	finding,
@@ -10,6 +11,7 @@ import {
 } from "../../doctor/check.ts";
 import { ifUsable } from "../../errors.ts";
 import { loadRules } from "../../gate/rules.ts";
+import type { Period } from "../../ledger/budgetWindow.ts";
 import { takeSnapshot } from "../../setup/snapshot.ts";
 import { askGate, isLoaded, propertiesOf } from "./inspect.ts";
 import {
@@ -26,13 +28,19 @@ export async function examineLedger(patient: Patient): Promise<Outcome> {
 		return unknown("the configuration or the keys cannot be read");
 	const asked = await askGate(patient);
 	const { ledger } = rules.settings;
+	const trouble = await databaseTrouble(ledger);
 	return judgeLedger(
 		ledger !== undefined,
-		[...rules.keyring.budgets.values()].map(({ account, group }) =>
-			group === undefined ? `the key "${account}"` : `the group "${group}"`,
-		),
+		[...rules.keyring.budgets.values()].map(({ account, group, budget }) => ({
+			account,
+			group,
+			per: budget.per,
+		})),
 		asked.kind === "status" ? asked.status : asked.why,
-		await databaseTrouble(ledger),
+		{
+			withoutLedger: rules.settings.budgets.withoutLedger,
+			...(trouble !== undefined && { trouble }),
+		},
 	);
 }
 
@@ -49,37 +57,63 @@ async function databaseTrouble(
 		: `${ledgerDropIn} does not lead to the database that ledger.url names`;
 }
 
+/** A budget, and whose it is. */
+interface Budgeted {
+	/** The key's name, or `group:NAME`. */
+	readonly account: string;
+	readonly group: string | undefined;
+	readonly per: Period;
+}
+
 /**
  * @param isWanted whether the configuration has a ledger
- * @param budgeted the keys and groups with a budget, as a sentence names them
+ * @param budgeted the keys and groups with a budget
  * @param gate what the running gate says, or why it says nothing
- * @param trouble what keeps the ledger from its database
+ * @param about what becomes of keys whose use is not known, by the configuration,
+ * and what keeps the ledger from its database
  */
 export function judgeLedger(
 	isWanted: boolean,
-	budgeted: readonly string[],
-	gate: Pick<GateStatus, "ledger"> | string,
-	trouble?: string,
+	budgeted: readonly Budgeted[],
+	gate: Pick<GateStatus, "ledger" | "budgets"> | string,
+	{
+		withoutLedger = "batch",
+		trouble,
+	}: {
+		readonly withoutLedger?: Settings["budgets"]["withoutLedger"];
+		readonly trouble?: string;
+	} = {},
 ): Outcome {
+	const areServed =
+		withoutLedger === "batch"
+			? "are served in the class `batch`"
+			: "are answered 503";
 	if (!isWanted)
 		return budgeted.length === 0
 			? absent("the configuration has no ledger")
 			: finding(
 					budgeted.map(
-						(who) =>
-							`${who} has a budget, and no ledger keeps what it used: it is whole again after each restart`,
+						(one) =>
+							`${whose(one)} has a budget, and no ledger keeps what it used: after each restart it is whole again, and until its next ${one.per} begins its requests ${areServed}`,
 					),
 					{
 						fix: 'add "ledger": {} to the configuration, then: sudo llamagate setup --only gate',
 					},
 				);
+	const untold = untoldOf(budgeted, gate).map(
+		(one) =>
+			`${whose(one)} has a budget, and what it has used is not known: until a ledger tells, its requests ${areServed}`,
+	);
 	if (trouble !== undefined)
-		return finding([trouble], { fix: "sudo llamagate setup --only gate" });
+		return finding([trouble, ...untold], {
+			fix: "sudo llamagate setup --only gate",
+		});
 	if (typeof gate === "string") return unknown(gate);
 	if (gate.ledger === undefined)
-		return finding(["the running gate was started without the ledger"], {
-			fix: "sudo systemctl restart llamagate",
-		});
+		return finding(
+			["the running gate was started without the ledger", ...untold],
+			{ fix: "sudo systemctl restart llamagate" },
+		);
 	const { isConnected, waiting, written, lost, why } = gate.ledger;
 	const facts = [
 		`${written} requests are in the ledger since the gate's start, ${waiting} wait`,
@@ -89,6 +123,23 @@ export function judgeLedger(
 		return finding([
 			`no ledger takes records${why === undefined ? "" : `: ${why}`}`,
 			...facts,
+			...untold,
 		]);
 	return lost > 0 ? finding(facts) : ok(...facts);
+}
+
+/** Those of which the gate does not say that it knows what was used. */
+function untoldOf(
+	budgeted: readonly Budgeted[],
+	gate: Pick<GateStatus, "budgets"> | string,
+): Budgeted[] {
+	const told = typeof gate === "string" ? undefined : gate.budgets;
+	const known = new Set(
+		told?.filter(({ isKnown }) => isKnown).map(({ key }) => key),
+	);
+	return budgeted.filter(({ account }) => !known.has(account));
+}
+
+function whose({ account, group }: Budgeted): string {
+	return group === undefined ? `the key "${account}"` : `the group "${group}"`;
 }
