@@ -99,6 +99,8 @@ function isGateStatus(said: GateStatus): boolean {
 		) &&
 		(said.files === undefined ||
 			[said.files?.config, said.files?.keys].every(isText)) &&
+		(said.restart === undefined ||
+			(Array.isArray(said.restart) && said.restart.every(isText))) &&
 		(said.lockouts === undefined ||
 			(Array.isArray(said.lockouts) && said.lockouts.every(isLockedOut))) &&
 		(said.queue === undefined || isQueueStatus(said.queue)) &&

@@ -15,6 +15,8 @@ export interface GateStatus {
 		Record<string, { readonly lastUsed: string; readonly lastFrom: string }>
 	>;
 	readonly lastReload: { readonly at: string; readonly ok: boolean };
+	/** Sections of what it took last that differ from those it was started with, and take a restart; absent in an older daemon. */
+	readonly restart?: readonly string[];
 	/** What it read last and took; absolute. A gate before 0.2 does not say. */
 	readonly files?: { readonly config: string; readonly keys: string };
 	/** What became of its records of usage; absent where none are kept. */

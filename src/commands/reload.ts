@@ -13,7 +13,8 @@ Usage: llamagate reload [--config FILE]
 Asks the running gate to read its configuration and its keys anew, and says
 whether it did. A broken file changes nothing: what was in force stays in force,
 and the mistakes are printed. "systemctl reload llamagate" runs this. It also says
-where the configuration names a host to which no bridge leads yet.
+which changed sections take a restart (admin, ledger, state; alarms one of the
+ledger), and where the configuration names a host to which no bridge leads yet.
 
   -c, --config FILE  the configuration (default: ${defaultConfigPath})
 
@@ -40,13 +41,37 @@ Example: sudo llamagate reload
 			throw new Finding(
 				code === "EACCES"
 					? `only root may ask the gate on ${admin.socket}; run: sudo ${typed("reload", values.config)}`
-					: `no gate answers on ${admin.socket} (${code}): does it run?`,
+					: `no gate answers on ${admin.socket} (${code}): does it run? If it does, with another admin.socket or none, send it a SIGHUP and look at its log`,
 			);
 		const result = JSON.parse(body) as ReloadResult;
 		if (!result.ok) throw new BadFileError(result.file, result.mistakes);
 		process.stdout.write(`Reloaded: ${result.keys} key(s) in force.\n`);
+		for (const line of leftOver(result))
+			process.stdout.write(`${visible(line)}\n`);
 		for (const hint of await bridgeHints(settings))
 			process.stdout.write(`${visible(hint)}\n`);
 		return exitCodes.ok;
 	},
 };
+
+/** What was not taken over; an older daemon does not say. */
+function leftOver(
+	result: Partial<Extract<ReloadResult, { ok: true }>>,
+): string[] {
+	const sections: readonly unknown[] = Array.isArray(result.restart)
+		? result.restart
+		: [];
+	return [
+		...(sections.length > 0 ? [takesRestart(sections.map(String))] : []),
+		...(result.ledgerRestart === true
+			? [
+					"alarms: changed, which takes a restart of the ledger: sudo systemctl restart llamagate-ledger",
+				]
+			: []),
+	];
+}
+
+/** Says of sections that the running gate goes on with those of its start. */
+export function takesRestart(sections: readonly string[]): string {
+	return `${sections.join(", ")}: changed since the gate's start, which takes a restart: sudo systemctl restart llamagate`;
+}

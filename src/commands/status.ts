@@ -26,6 +26,7 @@ import { toneNames, toneOf } from "../report/tone.ts";
 import { noticeMs, type TlsStatus } from "../tls/keeper.ts";
 import { visibleLine } from "../visible.ts";
 import { type Command, readArgs } from "./command.ts";
+import { takesRestart } from "./reload.ts";
 
 interface Line {
 	readonly subject: string;
@@ -167,6 +168,15 @@ function describeGate(
 				? `read ${formatAge(nowMs - Date.parse(at))} ago`
 				: `refused ${formatAge(nowMs - Date.parse(at))} ago, and the ones before are in force; run: ${typed("reload", configFile)}`,
 		},
+		...((gate.restart ?? []).length === 0
+			? []
+			: [
+					{
+						subject: "restart",
+						ok: false,
+						says: takesRestart(gate.restart ?? []),
+					},
+				]),
 	];
 }
 

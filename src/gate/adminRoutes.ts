@@ -95,6 +95,7 @@ function statusOf({
 		keys: rules.keyring.names,
 		keyUse: accessLog.keyUses.report(Date.now()),
 		lastReload: { at: last.at.toISOString(), ok: last.ok },
+		restart: reloader.restart,
 		files: {
 			config: rules.settings.configFile,
 			keys: rules.settings.keysFile,

@@ -84,17 +84,18 @@ export async function startDaemon(
 	});
 	warnOfNoKey(rules, log);
 	const expiry = new ExpiryWatch(log, raise);
+	const take = takeOver(rules.settings, listener, log);
 	const reloader = new Reloader(
 		rules,
 		startedAt,
 		load,
 		(next, previous) => {
 			gate.replaceRules(next);
-			takeOver(next.settings, previous.settings, listener, log);
 			followTls(keeper, next, previous);
 			expiry.look(next);
 			void warnOfUselessLogins(next.settings, log);
 			budgets.look();
+			return take(next.settings, previous.settings);
 		},
 		log,
 	);

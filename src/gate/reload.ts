@@ -1,9 +1,10 @@
 import { BadFileError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { type Rules, withKeysAnew } from "./rules.ts";
+import type { LeftOver } from "./takeOver.ts";
 
 export type ReloadResult =
-	| { readonly ok: true; readonly keys: number }
+	| ({ readonly ok: true; readonly keys: number } & LeftOver)
 	| {
 			readonly ok: false;
 			readonly file: string;
@@ -17,8 +18,10 @@ export class Reloader {
 	/** When the rules were last read, and whether they were taken. */
 	last: { readonly at: Date; readonly ok: boolean };
 	rules: Rules;
+	/** Sections in which the rules differ from what runs since the start. */
+	restart: LeftOver["restart"] = [];
 	readonly #load: () => Promise<Rules>;
-	readonly #apply: (next: Rules, previous: Rules) => void;
+	readonly #apply: (next: Rules, previous: Rules) => LeftOver;
 	readonly #log: Log;
 	#running: Promise<ReloadResult> | undefined;
 	#next: Promise<ReloadResult> | undefined;
@@ -28,13 +31,13 @@ export class Reloader {
 	 * @param rules those in force
 	 * @param readAt a time before they were read
 	 * @param load reads the rules, and throws a `BadFileError` if they would not do
-	 * @param apply puts rules in force
+	 * @param apply puts rules in force, and says what of them takes a restart
 	 */
 	constructor(
 		rules: Rules,
 		readAt: Date,
 		load: () => Promise<Rules>,
-		apply: (next: Rules, previous: Rules) => void,
+		apply: (next: Rules, previous: Rules) => LeftOver,
 		log: Log,
 	) {
 		this.rules = rules;
@@ -83,10 +86,10 @@ export class Reloader {
 			if (!keysAtLeast || file === this.rules.settings.keysFile) return result;
 			return { ...result, ...(await this.#reloadKeys()) };
 		}
-		this.#take(next);
+		const left = this.#take(next);
 		this.last = { at: new Date(), ok: true };
 		this.#log.info({ keys: next.keyring.names.length }, "reloaded");
-		return { ok: true, keys: next.keyring.names.length };
+		return { ok: true, keys: next.keyring.names.length, ...left };
 	}
 
 	/** A lost key must go although a setting is misspelt. */
@@ -107,9 +110,11 @@ export class Reloader {
 		return { keys };
 	}
 
-	#take(next: Rules): void {
+	#take(next: Rules): LeftOver {
 		const previous = this.rules;
 		this.rules = next;
-		this.#apply(next, previous);
+		const left = this.#apply(next, previous);
+		this.restart = left.restart;
+		return left;
 	}
 }

@@ -2,22 +2,38 @@ import type { Settings } from "../config/load.ts";
 import type { Log } from "../log.ts";
 import type { Listener } from "../net/listener.ts";
 
+/** What the gate opens at its start alone. */
+const startOnly = ["admin", "ledger", "state"] as const;
+
+/** What of new settings is not in force yet. */
+export interface LeftOver {
+	/** Sections in which they differ from those that the gate was started with. */
+	readonly restart: readonly (typeof startOnly)[number][];
+	/** Whether alarms have changed, which the ledger reads at its own start. */
+	readonly ledgerRestart: boolean;
+}
+
 /**
- * Takes over at a reload what of new settings is not in the gate's rules: the log's
- * level, and where it listens. What takes a restart is said in the log.
+ * Makes what takes over, at each reload, what of new settings is not in the gate's
+ * rules: the log's level, and where it listens. It returns what takes a restart, and
+ * says so in the log.
+ *
+ * @param started the settings of the start
  */
-export function takeOver(
-	next: Settings,
-	previous: Settings,
-	listener: Listener,
-	log: Log,
-): void {
-	const changed = (part: "listen" | "admin" | "ledger" | "state" | "alarms") =>
-		JSON.stringify(previous[part]) !== JSON.stringify(next[part]);
-	log.level = next.logLevel;
-	if (changed("listen")) listener.move(next.listen);
-	for (const part of ["admin", "ledger", "state"] as const)
-		if (changed(part)) log.warn(`${part} has changed; that takes a restart`);
-	if (changed("alarms"))
-		log.warn("alarms have changed; that takes a restart of the ledger");
+export function takeOver(started: Settings, listener: Listener, log: Log) {
+	return (next: Settings, previous: Settings): LeftOver => {
+		const differs = (
+			part: "listen" | "alarms" | (typeof startOnly)[number],
+			from: Settings,
+		) => JSON.stringify(from[part]) !== JSON.stringify(next[part]);
+		log.level = next.logLevel;
+		if (differs("listen", previous)) listener.move(next.listen);
+		const restart = startOnly.filter((part) => differs(part, started));
+		for (const part of restart)
+			log.warn(`${part} has changed; that takes a restart`);
+		const ledgerRestart = differs("alarms", previous);
+		if (ledgerRestart)
+			log.warn("alarms have changed; that takes a restart of the ledger");
+		return { restart, ledgerRestart };
+	};
 }
