@@ -9,6 +9,7 @@ import { excerpt } from "../visible.ts";
 import type { Facts } from "./bodyFacts.ts";
 import type { Exchange } from "./exchange.ts";
 import type { HostPool } from "./hostPool.ts";
+import { answers, hostCannot, noHostCan } from "./noHost.ts";
 import type { Refusal } from "./refusal.ts";
 import type { GateState } from "./state.ts";
 import { badGateway, busy } from "./upstreamFault.ts";
@@ -207,9 +208,12 @@ export class Destination {
 			return bad(
 				"x-llamagate-upstream chooses a host for lists and for managing models; which one answers a prompt is for this gate to say",
 			);
+		const first = all.find((one) => one.kind === "ollama");
+		if (name === undefined && first === undefined)
+			return noHostCan(all, this.#route);
 		const host =
 			name === undefined
-				? all.find((one) => one.kind === "ollama")
+				? first
 				: names.length === 1
 					? this.#pool.hosts.find(name.trim())
 					: undefined;
@@ -217,7 +221,7 @@ export class Destination {
 			return bad(
 				`x-llamagate-upstream names one of this gate's hosts: ${all.map((one) => one.name).join(", ")}`,
 			);
-		if (!this.#fits(host)) return this.#nobody();
+		if (!this.#fits(host)) return hostCannot(host, this.#route);
 		if (host.health.state === "down" || !host.hasShownItself)
 			return noneUp(describe(host, false));
 		this.#enter(host);
@@ -227,13 +231,10 @@ export class Destination {
 	/** Whether a host of its kind can answer at all. */
 	#fits(host: Host): boolean {
 		const { head } = this.#exchange;
-		// A request goes by way of one other gate at the most, or two could send it round and round.
-		if (head.hop.length > 0 && host.isBehindGate) return false;
+		if (!answers(host, this.#route.path, head.hop.length > 0)) return false;
 		if (host.kind === "ollama") return true;
 		return (
-			this.#route.path.startsWith("/v1/") &&
-			!onlyOllama.has(this.#route.path) &&
-			head.contentEncoding[0] !== "zstd"
+			!onlyOllama.has(this.#route.path) && head.contentEncoding[0] !== "zstd"
 		);
 	}
 
@@ -250,12 +251,7 @@ export class Destination {
 	#nobody(): Refusal {
 		const { all } = this.#pool.hosts;
 		const fitting = all.filter((host) => this.#fits(host));
-		if (fitting.length === 0)
-			return {
-				status: 404,
-				reason: "no_host",
-				message: `none of this gate's hosts answers ${this.#route.id}: ${all.map((host) => `${host.name} ${host.kind === "openai" ? "speaks the calls below /v1 alone" : "is behind another gate"}`).join(", ")}`,
-			};
+		if (fitting.length === 0) return noHostCan(all, this.#route);
 		const model = this.#wanted?.model;
 		const able = fitting.filter(
 			(host) => this.#wanted === undefined || host.mayGet(model),

@@ -3,6 +3,7 @@ import { modelKey } from "../upstream/hosts/catalog.ts";
 import type { Host } from "../upstream/hosts/host.ts";
 import type { Exchange } from "./exchange.ts";
 import type { ReplyFilter } from "./modelPolicy.ts";
+import { answers, noHostCan } from "./noHost.ts";
 import type { Refusal } from "./refusal.ts";
 import type { GateState } from "./state.ts";
 import { badGateway } from "./upstreamFault.ts";
@@ -37,11 +38,15 @@ export async function mergedAnswer(
 	filter: ReplyFilter | undefined,
 ): Promise<Buffer | Refusal> {
 	const fromGate = head.hop.length > 0;
-	const list = await pool?.lists.get(routeMatch.route.path, fromGate);
-	if (list === undefined || pool === undefined)
+	const { route } = routeMatch;
+	const all = pool?.hosts.all ?? [];
+	if (!all.some((host) => answers(host, route.path, fromGate)))
+		return noHostCan(all, route);
+	const list = await pool?.lists.get(route.path, fromGate);
+	if (list === undefined)
 		return badGateway(
 			"no_host",
-			`none of this gate's hosts says what it has: ${(pool?.hosts.all ?? []).map(({ name, health }) => `${name} is ${health.state}`).join(", ")}`,
+			`none of this gate's hosts says what it has: ${all.map(({ name, health }) => `${name} is ${health.state}`).join(", ")}`,
 		);
 	const body = filter === undefined ? list : filter(list);
 	return body ?? badGateway("upstream_garbage", "the list cannot be read");
@@ -106,10 +111,7 @@ export class MergedLists {
 	): Promise<readonly { host: string; entry: Entry }[] | undefined> {
 		const shape = shapeOf(path);
 		const hosts = this.#hosts().filter(
-			({ kind, isBehindGate, health }) =>
-				health.state !== "down" &&
-				!(isBehindGate && fromGate) &&
-				(kind === "ollama" || path.startsWith("/v1/")),
+			(host) => host.health.state !== "down" && answers(host, path, fromGate),
 		);
 		const lists = await Promise.all(
 			hosts.map((host) => this.#entriesOf(host, path, shape)),

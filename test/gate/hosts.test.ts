@@ -284,6 +284,83 @@ t.test("none of the hosts answers a call that only Ollama has", async (t) => {
 	t.match(await errorOf(refused), "b speaks the calls below /v1 alone");
 });
 
+t.test(
+	"a host of OpenAI's calls that is named for another says what it speaks",
+	async (t) => {
+		const a = await startHost(t, "a");
+		const b = await startHost(t, "b");
+		const gate = await startWithHosts(t, [
+			{ name: "a", url: a.url },
+			{ name: "b", url: b.url, kind: "openai" },
+		]);
+		const headers = { "x-llamagate-upstream": "b" };
+		for (const sent of [
+			{ path: "/api/pull", body: { model: "qwen3:8b" } },
+			{ path: "/api/copy", body: { source: "qwen3:8b", destination: "x" } },
+			{ path: "/api/tags", method: "GET" },
+			{ path: "/api/ps", method: "GET" },
+			{ path: "/api/version", method: "GET" },
+		]) {
+			const reply = await send(gate, { ...sent, headers });
+			t.equal(reply.status, 404, sent.path);
+			t.equal(reply.headers.get("retry-after"), null);
+			t.match(
+				await errorOf(reply),
+				/the host b does not answer .*: it speaks the calls below \/v1 alone/,
+			);
+		}
+		const list = { path: "/v1/models", method: "GET", headers };
+		t.equal((await send(gate, list)).status, 200);
+	},
+);
+
+t.test("where no host is an Ollama, its own calls are 404", async (t) => {
+	const b = await startHost(t, "b");
+	const c = await startHost(t, "c");
+	const gate = await startWithHosts(t, [
+		{ name: "b", url: b.url, kind: "openai" },
+		{ name: "c", url: c.url, kind: "openai" },
+	]);
+	for (const sent of [
+		{ path: "/api/pull", body: { model: "qwen3:8b" } },
+		{ path: "/api/me", body: {} },
+		{ path: "/api/tags", method: "GET" },
+		{ path: "/api/ps", method: "GET" },
+		{ path: "/api/version", method: "GET" },
+	]) {
+		const reply = await send(gate, sent);
+		t.equal(reply.status, 404, sent.path);
+		t.match(
+			await errorOf(reply),
+			/none of this gate's hosts answers .*: b speaks the calls below \/v1 alone, c /,
+		);
+	}
+	const lines = gate.log.filter(({ status }) => status === 404);
+	t.strictSame([...new Set(lines.map(({ reason }) => reason))], ["no_host"]);
+	const list = await send(gate, { path: "/v1/models", method: "GET" });
+	t.equal(list.status, 200);
+});
+
+t.test("a gate that asks a gate of gates alone is told so", async (t) => {
+	const b = await startHost(t, "b");
+	const second = await startWithHosts(
+		t,
+		[{ name: "back", url: b.url, keyFile: "k" }],
+		{ files: { k: own.key } },
+	);
+	const headers = { "x-llamagate-hop": "1" };
+	const list = await send(second, {
+		path: "/api/tags",
+		method: "GET",
+		headers,
+	});
+	t.equal(list.status, 404);
+	t.match(await errorOf(list), "back is behind another gate");
+	const pull = await send(second, { path: "/api/pull", headers });
+	t.equal(pull.status, 404);
+	t.match(await errorOf(pull), "the host back does not answer");
+});
+
 t.test("a request that another gate has sent on goes no further", async (t) => {
 	const a = await startHost(t, "a", { models: ["only-a:1b"] });
 	const b = await startHost(t, "b", { models: ["qwen3:8b"] });
