@@ -1,5 +1,5 @@
 import type { DoctorCounts } from "../admin/doctorCounts.ts";
-import type { HostStatus, StateStatus } from "../admin/status.ts";
+import type { StateStatus } from "../admin/status.ts";
 import type { LedgerCounts } from "../ledger/client.ts";
 import type { QueueStats } from "../queue/stats.ts";
 import { severities } from "../report/result.ts";
@@ -7,13 +7,8 @@ import type { TlsStatus } from "../tls/keeper.ts";
 import type { AccessLog } from "./accessLog.ts";
 import type { GateStats } from "./gate.ts";
 import type { HandshakeCounts } from "./handshakes.ts";
-
-type Family = (
-	name: string,
-	type: "counter" | "gauge",
-	help: string,
-	samples: Iterable<[string, number]>,
-) => void;
+import { hostFamilies } from "./hostMetrics.ts";
+import type { Family } from "./metricFamily.ts";
 
 /** What else an owner may want to be woken for. */
 export interface OwnerFacts {
@@ -221,49 +216,6 @@ function stateFamilies(state: StateStatus, family: Family): void {
 	];
 	for (const [name, type, help, value] of plain)
 		family(name, type, help, [["", value]]);
-}
-
-/** Of each host, where there are several. Their names are restricted by the configuration's schema. */
-function hostFamilies(hosts: readonly HostStatus[], family: Family): void {
-	const per = (
-		name: string,
-		type: "counter" | "gauge",
-		help: string,
-		value: (host: HostStatus) => number,
-	) =>
-		family(
-			`host_${name}`,
-			type,
-			help,
-			hosts.map((host) => [`{upstream="${host.name}"}`, value(host)]),
-		);
-	per("up", "gauge", "Whether a host is up.", ({ state }) =>
-		Number(state === "up"),
-	);
-	per(
-		"outstanding",
-		"gauge",
-		"Requests that are with a host or wait for it.",
-		({ outstanding }) => outstanding,
-	);
-	per(
-		"requests_total",
-		"counter",
-		"Requests that went to a host.",
-		({ requests }) => requests,
-	);
-	per(
-		"failures_total",
-		"counter",
-		"Requests that failed at a host, wherever they went then.",
-		({ failed }) => failed,
-	);
-	per(
-		"moved_total",
-		"counter",
-		"Requests that went on to another host.",
-		({ moved }) => moved,
-	);
 }
 
 /** Of HTTPS, where it is spoken. */

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import t from "tap";
 import { askDaemon } from "../../src/admin/client.ts";
 import { bearer, startGate, testKeys } from "../support/gate.ts";
+import { isState, startHost, startWithHosts } from "../support/hosts.ts";
 
 /** What differs from run to run is taken out: times, and what is open just now. */
 function settled(metrics: string): string {
@@ -31,4 +32,27 @@ t.test("the counters are these, with these labels", async (t) => {
 
 	const { body } = await askDaemon(`${gate.folder}/admin.sock`, "GET /metrics");
 	t.equal(settled(body), await readFile("test/fixtures/metrics.txt", "utf8"));
+});
+
+t.test("of several hosts there are these besides", async (t) => {
+	const { url } = await startHost(t, "a");
+	const gate = await startWithHosts(
+		t,
+		[
+			{ name: "a", url },
+			{ name: "away", url: "http://127.0.0.1:1" },
+		],
+		{},
+		false,
+	);
+	await isState(gate, "a", "up");
+	await isState(gate, "away", "down");
+	const { body } = await askDaemon(`${gate.folder}/admin.sock`, "GET /metrics");
+	const ofHosts = body
+		.split("\n")
+		.filter((line) => /\bllamagate_host_/.test(line));
+	t.equal(
+		`${ofHosts.join("\n")}\n`,
+		await readFile("test/fixtures/hostMetrics.txt", "utf8"),
+	);
 });

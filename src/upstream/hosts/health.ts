@@ -3,13 +3,15 @@
  * with what happens. Pure; it is told the time.
  */
 
-export type HostState =
-	| "up"
+export const hostStates = [
+	"up",
 	/** Something was wrong with it, or nothing is known of it yet: it is asked for only where no other will do. */
-	| "suspect"
-	| "down"
+	"suspect",
+	"down",
 	/** It was down and answers again: one request at a time, until it has shown that it can. */
-	| "half-open";
+	"half-open",
+] as const;
+export type HostState = (typeof hostStates)[number];
 
 export type HostEvent =
 	/** It has answered a question of the gate's own as it should. */
