@@ -51,6 +51,8 @@ export interface LiveBudget {
 	readonly resetsAt: string;
 	/** Whether what the key used before the gate's start is in `used`. */
 	readonly isKnown: boolean;
+	/** What becomes of the key's requests until that is known; absent where it is. */
+	readonly untilKnown?: "batch" | "refuse";
 }
 
 interface Amounts {
@@ -142,8 +144,10 @@ export function isLiveBudget({
 	used,
 	limits,
 	resetsAt,
+	untilKnown,
 }: LiveBudget): boolean {
 	return (
+		[undefined, "batch", "refuse"].includes(untilKnown) &&
 		[key, per].every(isText) &&
 		isTime(resetsAt) &&
 		[used?.gpuMs, used?.tokens, used?.requests].every(Number.isFinite) &&

@@ -25,6 +25,7 @@ import {
 import { toneNames, toneOf } from "../report/tone.ts";
 import { noticeMs, type TlsStatus } from "../tls/keeper.ts";
 import { visibleLine } from "../visible.ts";
+import { servedUntilKnown } from "./budgetKeeping.ts";
 import { type Command, readArgs } from "./command.ts";
 import { takesRestart } from "./reload.ts";
 
@@ -158,7 +159,7 @@ function describeGate(
 		...(gate.queue === undefined ? [] : describeQueue(gate.queue)),
 		...(Array.isArray(gate.budgets) ? gate.budgets : [])
 			.filter((one) => isLiveBudget(Object(one)))
-			.map(describeBudget),
+			.map((one) => describeBudget(one, gate.ledger !== undefined)),
 		...(gate.lockouts ?? []).map(describeLockout),
 		...(gate.state === undefined ? [] : [describeState(gate.state)]),
 		{
@@ -181,14 +182,8 @@ function describeGate(
 }
 
 /** `group:family has used 1440 of 7200 s of the GPU a day; all of it is there again at …` */
-function describeBudget({
-	key,
-	per,
-	used,
-	limits,
-	resetsAt,
-	isKnown,
-}: LiveBudget): Line {
+function describeBudget(budget: LiveBudget, hasLedger: boolean): Line {
+	const { key, per, used, limits, resetsAt } = budget;
 	const seconds = (ms: number) => Math.floor(ms / 1000);
 	const parts = [
 		limits.gpuMs !== undefined &&
@@ -201,8 +196,27 @@ function describeBudget({
 	return {
 		subject: "budget",
 		ok: undefined,
-		says: `${key} has used ${parts.join(", ")} a ${per}; it begins anew at ${resetsAt}${isKnown ? "" : "; what it used before the gate's start is not known"}`,
+		says: `${key} has used ${parts.join(", ")} a ${per}; it begins anew at ${resetsAt}${describeKeeping(budget, hasLedger)}`,
 	};
+}
+
+function describeKeeping(
+	{ isKnown, untilKnown }: LiveBudget,
+	hasLedger: boolean,
+): string {
+	const until = hasLedger ? "until the ledger tells" : "until then";
+	const served =
+		untilKnown === undefined
+			? ""
+			: `, and ${until} its requests ${servedUntilKnown[untilKnown]}`;
+	return [
+		isKnown
+			? ""
+			: `; what it used before the gate's start is not known${served}`,
+		hasLedger
+			? ""
+			: "; without a ledger it is whole again after each restart (docs/usage.md)",
+	].join("");
 }
 
 function describeState({ valkey, isConnected, why, gates }: StateStatus): Line {

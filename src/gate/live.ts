@@ -53,5 +53,6 @@ export function budgetsOf({
 			limits: standing.limits,
 			resetsAt: new Date(standing.resetsAtMs).toISOString(),
 			isKnown: !isBlind,
+			...(isBlind && { untilKnown: rules.settings.budgets.withoutLedger }),
 		}));
 }

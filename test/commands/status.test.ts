@@ -87,6 +87,41 @@ t.test("status says how the gate does", async (t) => {
 	t.match(JSON.parse(json.stdout), { gate: wellOff });
 });
 
+t.test(
+	"status says of a budget whether it is kept, and what becomes of its key",
+	async (t) => {
+		const budget = {
+			...{ key: "lab", per: "day", used: { gpuMs: 0, tokens: 0, requests: 2 } },
+			...{ limits: { requests: 5 }, resetsAt: "2030-01-01T00:00:00.000Z" },
+		};
+		const said = async (
+			more: object,
+			isKnown: boolean,
+			untilKnown?: string,
+		) => {
+			const budgets = [{ ...budget, isKnown, untilKnown }];
+			return (await statusOf(t, { ...wellOff, ...more, budgets })).stdout;
+		};
+		const begins =
+			"lab has used 2 of 5 requests a day; it begins anew at 2030-01-01T00:00:00.000Z";
+		const notKnown = `${begins}; what it used before the gate's start is not known`;
+		const whole =
+			"; without a ledger it is whole again after each restart (docs/usage.md)";
+		const ledger = { isConnected: true, waiting: 0, written: 1, lost: 0 };
+		t.match(await said({ ledger }, true), `${begins}\n`);
+		t.match(await said({}, true), `${begins}${whole}\n`);
+		t.match(
+			await said({}, false, "batch"),
+			`${notKnown}, and until then its requests are served in the class batch${whole}\n`,
+		);
+		t.match(
+			await said({ ledger }, false, "refuse"),
+			`${notKnown}, and until the ledger tells its requests are answered 503\n`,
+		);
+		t.match(await said({ ledger }, false), `${notKnown}\n`, "of an older gate");
+	},
+);
+
 t.test("status names who is locked out, and for how long", async (t) => {
 	const addresses = ["100.64.0.7", "fd7a:115c:a1e0::7"];
 	const lockouts = [

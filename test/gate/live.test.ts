@@ -73,6 +73,7 @@ t.test(
 					used: { requests: 1 },
 					limits: { gpuMs: 3_600_000, requests: 4 },
 					isKnown: false,
+					untilKnown: "batch",
 				},
 			],
 		});

@@ -214,6 +214,48 @@ t.test("a budget is given, listed, and taken away", async (t) => {
 	t.notOk("budget" in ((await read())[0] ?? {}));
 });
 
+t.test("without a ledger who gives a budget is told what it is", async (t) => {
+	const groups = { family: { gpu: "4h", per: "month" } };
+	const bare = await configured(t, [], { budgets: { groups } });
+	const added = await bare.keys(
+		"add",
+		"lab",
+		"--budget",
+		"requests=5,per=week",
+	);
+	t.match(
+		added.stderr,
+		/no ledger in the configuration: this budget is whole again after each restart of the gate, and until its next week begins the key's requests are served in the class batch\. .*docs\/usage\.md/,
+	);
+	const grouped = await bare.keys(
+		"add",
+		"phone",
+		"--group",
+		"family",
+		"--json",
+	);
+	t.match(grouped.stderr, /until its next month begins/);
+	t.type(JSON.parse(grouped.stdout), "object", "and JSON alone is printed");
+	const edited = await bare.keys("edit", "lab", "--share", "2");
+	t.notMatch(edited.stderr, /ledger/, "no budget was given");
+	t.notMatch(
+		(await bare.keys("edit", "lab", "--budget", "none")).stderr,
+		/ledger/,
+	);
+	const strict = await configured(t, [{ name: "lab", sha256: digestOf("a") }], {
+		budgets: { withoutLedger: "refuse" },
+	});
+	t.match(
+		(await strict.keys("edit", "lab", "--budget", "requests=5")).stderr,
+		/until its next day begins the key's requests are answered 503/,
+	);
+	const kept = await configured(t, [], { ledger: {} });
+	t.notMatch(
+		(await kept.keys("add", "lab", "--budget", "requests=5")).stderr,
+		/ledger/,
+	);
+});
+
 t.test("add says that a canary is one", async (t) => {
 	const { keys } = await configured(t);
 	const added = await keys("add", "backup", "--canary");

@@ -9,6 +9,7 @@ import { digestOf } from "../../keys/newKey.ts";
 import { loadPeopleSecret, makePeopleSecret } from "../../keys/peopleSecret.ts";
 import { scopes } from "../../ollama/routes.ts";
 import { defaultPriority, priorities } from "../../priority.ts";
+import { warningOfBudget } from "../budgetKeeping.ts";
 import { readArgs } from "../command.ts";
 import {
 	hand,
@@ -175,6 +176,8 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 				`Its app signs with the secret in ${secret}, which ${found === "made" ? "is made" : `was there before and is kept as it was (for a new one revoke ${name}, delete the file, and add the key again)`}. What to set there: llamagate connect open-webui --secret-file ${secret}`,
 			);
 		if (bind !== undefined) await sayWhoIsMeant(bind, settings.identity.socket);
+		const warning = warningOfBudget(settings, entry);
+		if (warning !== undefined) say(warning);
 		return told ?? tellDaemon(places);
 	},
 };

@@ -5,6 +5,7 @@ import { changeKeys } from "../../keys/changeKeys.ts";
 import { type KeyEntry, parseTime, replacedOf } from "../../keys/keyFile.ts";
 import { scopes } from "../../ollama/routes.ts";
 import { priorities } from "../../priority.ts";
+import { warningOfBudget } from "../budgetKeeping.ts";
 import { readArgs } from "../command.ts";
 import {
 	factsOf,
@@ -85,6 +86,8 @@ Example: llamagate keys edit laptop --models 'qwen3:*' --expires never
 		if (edited !== undefined && !values.json)
 			say(`The key ${name} is changed (${mayOf(edited)}).`);
 		if (change.bind) await sayWhoIsMeant(change.bind, settings.identity.socket);
+		const warning = warningOfBudget(settings, change);
+		if (warning !== undefined) say(warning);
 		return tellDaemon(
 			placesOf(settings),
 			values.json && edited ? factsOf(edited) : undefined,
