@@ -16,6 +16,7 @@ import {
 } from "../setup/step.ts";
 import { findInstallation } from "../system/installation.ts";
 import { orphansEnd } from "../system/run.ts";
+import { lookUpUnit } from "../system/units.ts";
 import { visible } from "../visible.ts";
 import { type Command, readArgs } from "./command.ts";
 import { agree, print, type Session } from "./setupSession.ts";
@@ -33,7 +34,7 @@ Usage: sudo llamagate setup [--dry-run] [--yes] [--only STEP] [--skip STEP]
 Looks at this host, shows every change that it would make and why, asks, makes
 them, and looks whether each holds. What is in order is left alone, so it can be
 run again at any time. What is not on this host (no Docker, no Tailscale) is said
-and passed over.
+and passed over; without systemd it plans nothing and says so.
 
   --dry-run         show the plan and change nothing
   --yes             do not ask
@@ -123,6 +124,11 @@ Example: sudo llamagate setup --dry-run
 				json: values.json,
 			};
 			if (values.undo) return await undo(session);
+			// What would be planned without it leads nowhere: a gate that no unit starts, behind a bridge that is none.
+			if ((await lookUpUnit("llamagate.service")) === undefined)
+				throw new Finding(
+					'systemd does not answer here, and setup works through it; nothing was changed. For a host without systemd see docs/install.md, "Without systemd"; for one with it: systemctl status',
+				);
 			const installation = await findInstallation();
 			const steps =
 				tlsChoice === undefined
