@@ -57,7 +57,8 @@ a file is broken, a running gate goes on with its old settings; \`keys list\`,
 \`keys rotate\`, \`keys revoke\` and \`status\` work all the same, and say so.
 
 [config.schema.json](config.schema.json) is the JSON Schema for editors, and
-[config.example.json](../config.example.json) has every setting with its default.
+[config.example.json](../config.example.json) has every setting that is
+in force by default, with that value.
 
 ${rows.join("\n")}
 `;
@@ -92,6 +93,12 @@ ${routes
 	.filter(({ unpacksZstd }) => unpacksZstd)
 	.map(({ path }) => `\`${path}\``)
 	.join(", ")}.
+
+Without a key every method and path is answered 401, so that nobody learns which
+there are; with one, 404 for a path that is not here and 405 for another method.
+One exception says nothing of paths: a method that Node's HTTP parser does not
+know (\`curl -X FOO\`) is answered 400 before anything else of the request is read,
+with a key and without.
 
 The table was compared with Ollama ${comparedOllama}. \`npm run routes -- VERSION\`
 compares it with another, out of that version's Go module.

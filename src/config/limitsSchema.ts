@@ -18,7 +18,7 @@ export const limitsSchema = section(
 			{
 				requestsPerMinute: count(1200, "Requests a minute from one address."),
 			},
-			"Limits of each client address.",
+			"Limits of each client address. There is none of its streams at once: each belongs to a key, whose `limits.perKey.concurrent` bounds it, and programs or people that share an address, as behind a proxy or in containers, would shut one another out. Of connections on which no key was shown an address may hold 1,024.",
 		),
 		authFailures: section(
 			{

@@ -7,6 +7,7 @@ import {
 	parseTree,
 	printParseErrorCode,
 } from "jsonc-parser";
+import { durationPattern } from "../duration.ts";
 import type { Mistake } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import type { SchemaNode } from "./schema.ts";
@@ -256,6 +257,7 @@ function explain(
 		return undefined;
 	const node = error.parentSchema as SchemaNode | undefined;
 	const expected =
+		expectedOfZero(error) ??
 		node?.["x-expected"] ??
 		(node?.type === "object"
 			? "an object { … }"
@@ -264,6 +266,13 @@ function explain(
 		path,
 		`expected ${expected}${showValues && node?.["x-secret"] !== true ? `, got ${quote(error.data)}` : ""}`,
 	);
+}
+
+/** What is expected where the only fault of a duration is that it is none. */
+function expectedOfZero({ params, data }: ErrorObject): string | undefined {
+	if (params.pattern !== durationPattern) return undefined;
+	const [, unit] = /^0+(ms|s|m|h|d)$/.exec(String(data)) ?? [];
+	return unit && `a duration of at least "1${unit}"`;
 }
 
 /** A short, single-line rendering of a value for an error message. */

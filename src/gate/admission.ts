@@ -90,6 +90,8 @@ export function refuseTunnel(
 		status: 405,
 		reason: "wrong_method",
 		message: "llamagate opens no tunnels",
+		// What it names is nothing of the gate's, and takes no method (RFC 9110, 10.2.1).
+		headers: ["allow", ""],
 	};
 }
 

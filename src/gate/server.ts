@@ -283,6 +283,13 @@ function unreadable(code: string | undefined): Refusal {
 				reason: "head_timeout",
 				message: "the request's head took too long",
 			};
+		case "HPE_INVALID_METHOD":
+			// Another protocol begins with none, either.
+			return {
+				status: 400,
+				reason: "malformed",
+				message: "this does not begin with a method that is known here",
+			};
 		default:
 			return {
 				status: 400,

@@ -115,6 +115,37 @@ t.test("a method that is not the route's is turned away", async (t) => {
 	t.strictSame(strayCalls(gate), [], "nothing else reached Ollama");
 });
 
+t.test(
+	"a method that is not known is told so, with a key and without",
+	async (t) => {
+		const gate = await startGate(t);
+		for (const lines of [["Host: gate"], ["Host: gate", key]]) {
+			const client = await openRaw(gate.port);
+			client.write(head("FOO /api/tags HTTP/1.1", ...lines));
+			await client.closed;
+			const [reply] = client.replies();
+			t.equal(reply?.status, 400);
+			t.match(
+				reply?.body.toString(),
+				"this does not begin with a method that is known here",
+			);
+		}
+	},
+);
+
+t.test(
+	"a tunnel is refused with the methods that there are: none",
+	async (t) => {
+		const gate = await startGate(t);
+		const client = await openRaw(gate.port);
+		client.write(head("CONNECT gate:443 HTTP/1.1", "Host: gate", key));
+		await client.closed;
+		const [reply] = client.replies();
+		t.equal(reply?.status, 405);
+		t.equal(reply?.headers.allow, "");
+	},
+);
+
 t.test("the gate is nobody's tunnel", async (t) => {
 	const gate = await startGate(t);
 	const behind = head("GET /api/tags HTTP/1.1", "Host: gate", key);

@@ -146,6 +146,21 @@ const mistakes: [string, unknown, RegExp][] = [
 		/drainTimeout: expected a duration such as "30s".*got 30/,
 	],
 	[
+		"a duration of zero",
+		{ drainTimeout: "0s" },
+		/drainTimeout: expected a duration of at least "1s", got "0s"$/,
+	],
+	[
+		"a duration of zero in a list",
+		{ ledger: { retention: "00d" } },
+		/ledger\.retention: expected a duration of at least "1d", got "00d"$/,
+	],
+	[
+		"zero without a unit",
+		{ drainTimeout: "0" },
+		/drainTimeout: expected a duration such as "30s".*got "0"/,
+	],
+	[
 		"a Valkey on a network without a password",
 		{ state: { url: "valkey://valkey:6379" } },
 		/line 1: state\.url: is on a network and has no password.*chmod 600.*state\.passwordFile/,
