@@ -276,12 +276,12 @@ function queueFamilies(queue: QueueStats, family: Family): void {
 		],
 		[
 			...(["queue_wait_seconds_total", "counter"] as const),
-			"Time that they waited for it.",
+			"Time that they waited for it, and that those waited who left before it.",
 			queue.waitedMs / 1000,
 		],
 		[
 			...(["queue_left_total", "counter"] as const),
-			"Requests whose client left before its turn.",
+			"Requests that left before their turn: the client did, it was cut, or it went to another host.",
 			queue.left,
 		],
 		[

@@ -63,14 +63,25 @@ class WaitingExchange implements Waiter {
 	}
 
 	go(waitedMs: number): void {
-		this.#exchange.queueMs = waitedMs;
-		this.#exchange.replyHeaders.push(queueHeader, String(Math.round(waitedMs)));
+		const queueMs = this.#count(waitedMs);
+		this.#exchange.replyHeaders.push(queueHeader, String(Math.round(queueMs)));
 		this.#turn.go();
 	}
 
 	refused(why: NoTurn, waitedMs: number): void {
-		this.#exchange.queueMs = waitedMs;
+		this.#count(waitedMs);
 		this.#turn.refuse(describe(why, this.model));
+	}
+
+	left(waitedMs: number): void {
+		this.#count(waitedMs);
+	}
+
+	/** Returns how long it has waited in all: it may have waited for another host before. */
+	#count(waitedMs: number): number {
+		const queueMs = (this.#exchange.queueMs ?? 0) + waitedMs;
+		this.#exchange.queueMs = queueMs;
+		return queueMs;
 	}
 
 	stillWaits(ahead: number): void {

@@ -150,7 +150,9 @@ export class FairQueue {
 		ticket.state = "over";
 		if (state === "waiting") {
 			this.#left += 1;
+			this.#waitedMs += nowMs - ticket.arrivedMs;
 			this.#withdraw(ticket);
+			ticket.waiter.left(nowMs - ticket.arrivedMs);
 		} else if (place !== undefined) {
 			const wasLoader = place.model.loader === place;
 			this.#turns.finished(place, nowMs, isKept);
@@ -328,10 +330,7 @@ export class FairQueue {
 		if (this.#isPumping) return;
 		// Nothing to start and nothing to look out for: so it is after most requests.
 		const { waiting, wantsLoad } = this.#turns;
-		if (waiting === 0 && !wantsLoad) {
-			this.#poll.stop();
-			return;
-		}
+		if (waiting === 0 && !wantsLoad) return void this.#poll.stop();
 		this.#isPumping = true;
 		try {
 			while (this.#maySend) {

@@ -20,6 +20,8 @@ export interface Waiter {
 	go(waitedMs: number): void;
 	/** It gets none. */
 	refused(why: NoTurn, waitedMs: number): void;
+	/** It is here no more, without a turn: its client has left, it was cut, or it goes elsewhere. */
+	left(waitedMs: number): void;
 	/** It has waited for so long that it may be told; again and again. */
 	stillWaits(ahead: number): void;
 	/** The load that was kept for the others has had its time. */

@@ -1,12 +1,19 @@
 import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
-import { eventually } from "../support/gate.ts";
+import { askDaemon } from "../../src/admin/client.ts";
+import type { GateLive } from "../../src/admin/live.ts";
+import { eventually, type TestGate } from "../support/gate.ts";
 import { send, startWithHosts, statusOf } from "../support/hosts.ts";
 import { startPlainHost } from "../support/plainHost.ts";
 
 const keys = { own: `lg_${"ab".repeat(32)}`, next: `lg_${"cd".repeat(32)}` };
 const body = { model: "m:1", messages: [], stream: false };
+
+async function liveOf({ folder }: TestGate): Promise<GateLive> {
+	const { body } = await askDaemon(`${folder}/admin.sock`, "GET /live");
+	return JSON.parse(body) as GateLive;
+}
 
 interface Teardown {
 	teardown(action: () => unknown): unknown;
@@ -122,10 +129,25 @@ t.test(
 		await eventually(
 			async () => (await statusOf(gate)).queue?.waiting.normal === 1,
 		);
+		let waitedMs = 0;
+		await eventually(async () => {
+			const { requests } = (await liveOf(gate)).top;
+			waitedMs =
+				requests.find(({ state }) => state === "waiting")?.waitedMs ?? 0;
+			return waitedMs > 5;
+		});
 		const left = { ...first, models: ["other:*"] };
 		await gate.writeConfig({ upstreams: [left, second], queue });
 		t.match(await gate.daemon.reload(), { ok: true });
-		t.match(await (await waiting).json(), { by: "b" });
+		const reply = await waiting;
+		t.match(await reply.json(), { by: "b" });
+		const line = await gate.logged(
+			({ msg, upstream }) => msg === "request" && upstream === "b",
+		);
+		t.ok(Number(line.queueMs) >= waitedMs, "both waits are told of");
+		const told = Number(reply.headers.get("x-llamagate-queue-ms"));
+		// Both are rounded, the line to a tenth.
+		t.ok(Math.abs(Number(line.queueMs) - told) <= 0.55);
 		await a.answer();
 		t.equal((await running).status, 200);
 		t.equal(a.prompts.length, 1);

@@ -64,6 +64,34 @@ async function hold(gate: Gate, call: Call = {}) {
 	return held;
 }
 
+/** What the counters tell of waits that have ended. */
+async function waitsCounted(gate: Gate) {
+	const { body } = await askDaemon(`${gate.folder}/admin.sock`, "GET /metrics");
+	const count = (name: string) =>
+		Number(
+			new RegExp(`^llamagate_queue_${name}_total (.*)$`, "m").exec(body)?.[1],
+		);
+	return {
+		turns: count("turns"),
+		left: count("left"),
+		hasWaited: count("wait_seconds") > 0,
+	};
+}
+
+t.test("a wait that a reload ends is told of, too", async (t) => {
+	const gate = await startQueued(t);
+	const first = await hold(gate, { key: testKeys.worker });
+	const second = send(gate);
+	await waitUntil(gate, 1);
+	await gate.writeKeys([{ name: "person", sha256: digestOf(testKeys.worker) }]);
+	t.match(await gate.daemon.reload(), { ok: true });
+	t.equal((await second.response).status, 401);
+	const line = await gate.logged(({ reason }) => reason === "revoked");
+	t.type(line.queueMs, "number");
+	t.match(await waitsCounted(gate), { turns: 1, left: 1, hasWaited: true });
+	first.leave();
+});
+
 t.test("who has had less goes before who has many open", async (t) => {
 	const gate = await startQueued(t);
 	const first = await hold(gate);
@@ -171,7 +199,9 @@ t.test(
 		second.leave();
 		const line = await gate.logged(({ outcome }) => outcome === "client_gone");
 		t.equal(line.status, 499);
+		t.type(line.queueMs, "number");
 		await waitUntil(gate, 0);
+		t.match(await waitsCounted(gate), { turns: 1, left: 1, hasWaited: true });
 		first.leave();
 		await send(gate, { as: "after" }).text();
 		t.same(served(gate), ["holds", "after"]);

@@ -66,11 +66,13 @@ const cases: Readonly<Record<string, Case>> = {
 	LlamagateLongWaits: {
 		fires: only(
 			[on("queue_wait_seconds_total"), "0+120x45"],
-			[on("queue_turns_total"), "0+1x45"],
+			[on("queue_turns_total"), "0+0.5x45"],
+			[on("queue_left_total"), "0+0.5x45"],
 		),
 		quiet: only(
 			[on("queue_wait_seconds_total"), "0+120x45"],
-			[on("queue_turns_total"), "0+4x45"],
+			[on("queue_turns_total"), "0+2x45"],
+			[on("queue_left_total"), "0+2x45"],
 		),
 	},
 	LlamagateStreamsCut: {
