@@ -89,6 +89,10 @@ t.test(
 			t.match(stderr, "could NOT be told", args.join(" "));
 			t.match(JSON.parse(stdout), { name: String, daemon: "untold" });
 		}
+		const ended = await gate.keys("rotate", "owner", "--overlap", "0");
+		t.equal(ended.code, 1);
+		t.notMatch(ended.stderr, "stopped working");
+		t.equal(await gate.statusOf(testKeys.owner), 200, "it has not");
 		await gate.write({ drainTime: "2s" });
 		const revoked = await gate.keys("revoke", "reader");
 		t.equal(revoked.code, 1);

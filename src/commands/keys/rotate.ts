@@ -103,7 +103,7 @@ Example: llamagate keys rotate laptop --overlap 7d
 		if (rotated !== undefined) hand(rotated, shown);
 		say(
 			overlapMs === 0
-				? "The old key and any before it have stopped working."
+				? "The old key and any before it are no longer in the file."
 				: `The old key works for another ${formatDuration(overlapMs)} at the most.`,
 		);
 		return tellDaemon(places);
