@@ -17,6 +17,7 @@ import {
 	type LogEntry,
 	parseLogLine,
 } from "../report/logLine.ts";
+import { visibleLine } from "../visible.ts";
 import { type Command, readArgs } from "./command.ts";
 
 /** How far back the journal is read where nobody says. */
@@ -69,9 +70,14 @@ Example: sudo llamagate logs --follow --outcome refused,cut
 				: await readFile(file, values.follow);
 		// To read only the first lines, as head does, is not an error.
 		process.stdout.on("error", () => process.exit(exitCodes.ok));
+		const seen = { lines: 0, ofTheGate: 0, shown: 0 };
 		for await (const line of createInterface({ input: source.lines })) {
+			seen.lines++;
 			const entry = parseLogLine(line);
-			if (entry === undefined || !wanted(entry)) continue;
+			if (entry === undefined) continue;
+			seen.ofTheGate++;
+			if (!wanted(entry)) continue;
+			seen.shown++;
 			const text = values.json ? line : describeLogLine(entry);
 			// A terminal that is slower than the file would have all of it wait in memory.
 			if (!process.stdout.write(`${text}\n`))
@@ -79,9 +85,30 @@ Example: sudo llamagate logs --follow --outcome refused,cut
 		}
 		const failure = await source.failure();
 		if (failure !== undefined) throw new Finding(failure);
+		// Whoever follows has ended it.
+		if (seen.shown === 0 && !values.follow)
+			process.stderr.write(
+				`${visibleLine(describeNothing(seen, file, values.since))}\n`,
+			);
 		return exitCodes.ok;
 	},
 };
+
+/** Why nothing was shown, and where else to look. */
+function describeNothing(
+	{ lines, ofTheGate }: { lines: number; ofTheGate: number },
+	file: string | undefined,
+	since: string | undefined,
+): string {
+	if (ofTheGate > 0)
+		return `None of the ${ofTheGate} lines of the log is one that was asked for.`;
+	if (file === undefined)
+		return `The journal has no line of llamagate.service that may be read here, with --since ${since ?? defaultSince}. Look further back with --since 30d${process.getuid?.() === 0 ? "" : ", or with sudo"}; what a gate writes elsewhere is read by: llamagate logs FILE, or docker logs NAME | llamagate logs -`;
+	const named = file === "-" ? "Standard input" : file;
+	return lines === 0
+		? `${named} is empty.`
+		: `${named} has no line of a gate's log, which is JSON with a time and a msg (docs/logs.md).`;
+}
 
 /** Lines, and why there were no more of them once they are over. */
 interface Source {

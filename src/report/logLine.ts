@@ -4,12 +4,12 @@ import { visibleLine } from "../visible.ts";
 /** One line of the gate's log, parsed; docs/logs.md has what may be in it. */
 export type LogEntry = Readonly<Record<string, unknown>>;
 
-/** Reads a line of the gate's log; `undefined` if it is none, such as a message of another program. */
+/** Reads a line of the gate's log, each of which has a time and a msg; `undefined` if it is none, such as a message of another program. */
 export function parseLogLine(line: string): LogEntry | undefined {
 	try {
-		const entry: unknown = JSON.parse(line);
-		return typeof entry === "object" && entry !== null && !Array.isArray(entry)
-			? (entry as LogEntry)
+		const entry = Object(JSON.parse(line)) as LogEntry;
+		return typeof entry.time === "string" && typeof entry.msg === "string"
+			? entry
 			: undefined;
 	} catch {
 		return undefined;

@@ -74,7 +74,11 @@ const text = lines.map((line) => `${JSON.stringify(line)}\n`).join("");
 t.test(
 	"logs shows one line a request, and what else the gate says",
 	async (t) => {
-		const shown = await runCli(["logs", "-"], `${text}no line of the gate's\n`);
+		const shown = await runCli(
+			["logs", "-"],
+			`{"url":"http://127.0.0.1:11435","key":"lg_0"}\nnull\n${text}no line of the gate's\n`,
+		);
+		t.equal(shown.stderr, "");
 		t.equal(shown.code, 0);
 		t.strictSame(shown.stdout.split("\n"), [
 			"2026-11-23 14:58:00Z info started version=1",
@@ -114,6 +118,27 @@ t.test("logs filters by key, model, outcome and time", async (t) => {
 	}
 	const json = await runCli(["logs", "--json", "--key", "laptop", "-"], text);
 	t.strictSame(JSON.parse(json.stdout), lines[1]);
+});
+
+t.test("logs says why it shows nothing", async (t) => {
+	const folder = await temporaryFolder(t);
+	for (const [args, input, says] of [
+		[["-"], "", /^Standard input is empty\.\n$/],
+		[
+			["-"],
+			"{}\nno\n",
+			/^Standard input has no line of a gate's log, .*docs\/logs/,
+		],
+		[["--key", "nobody", "-"], text, /^None of the 4 lines of the log is one/],
+		[["--key", "laptop", "-"], text, /^$/],
+	] as const) {
+		const shown = await runCli(["logs", ...args], input);
+		t.equal(shown.code, 0);
+		t.match(shown.stderr, says);
+	}
+	const file = path.join(folder, "empty.log");
+	await writeFile(file, "");
+	t.equal((await runCli(["logs", file])).stderr, `${file} is empty.\n`);
 });
 
 t.test("logs says what is wrong with its command line", async (t) => {
@@ -180,6 +205,13 @@ t.test("logs reads the journal, and says so where there is none", async (t) => {
 	const read = await run({ PATH: `${folder}:/usr/bin:/bin` });
 	t.equal(read.code, 0, read.out);
 	t.match(read.out, /200 POST \/api\/chat: ok/);
+	await writeFile(journalctl, "#!/bin/sh\n");
+	const empty = await run({ PATH: `${folder}:/usr/bin:/bin` });
+	t.equal(empty.code, 0);
+	t.match(
+		empty.out,
+		/^The journal has no line of llamagate\.service .*--since 24h\. .*--since 30d.* docker logs NAME \| llamagate logs -\n$/,
+	);
 	const none = await run({ PATH: await temporaryFolder(t) });
 	t.equal(none.code, 1);
 	t.match(none.out, /found no journalctl here; give the file/);
