@@ -220,9 +220,32 @@ for (const [place, commands] of [
 				"with the key that was printed",
 			);
 			t.equal((await ask(peer, gateV4)).status, 401);
-			// Those that are for afterwards.
+			// Those that are for afterwards; what is below the HUP is about others.
 			if (place === "the Dockerfile")
 				for (const line of lines.slice(upTo)) await type(line);
+			else {
+				const hup = lines.findIndex((line) => line.includes("-s HUP"));
+				let shown = "";
+				for (const line of lines.slice(upTo, hup)) shown += await type(line);
+				t.match(shown, /keys: 1: laptop\n/, "status has asked the gate");
+				t.match(
+					shown,
+					/200 GET \/api\/tags: .*laptop/,
+					"logs has read the log",
+				);
+				t.equal(
+					(await ask(peer, gateV4, { key })).status,
+					200,
+					"nobody told it",
+				);
+				await type(lines[hup] ?? "");
+				await becomes(
+					t,
+					async () => (await ask(peer, gateV4, { key })).status,
+					401,
+					"the key is revoked",
+				);
+			}
 		},
 	);
 

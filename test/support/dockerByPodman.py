@@ -79,6 +79,10 @@ match sys.argv[1:]:
             case ["up", "-d"]:
                 for name, service in services.items():
                     start(name, service, beside)
+            case ["exec", name, *program]:
+                hand_on("podman", *given["options"], "exec", name, *program)
+            case ["logs", "--no-log-prefix", name]:
+                hand_on("podman", *given["options"], "logs", name)
             case ["kill", "-s", signal, name]:
                 hand_on("podman", *given["options"], "kill", "--signal", signal, name)
             case _:
