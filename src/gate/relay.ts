@@ -24,7 +24,7 @@ import { badGateway, busy, redirected, stalled } from "./upstreamFault.ts";
 
 /** How long a client may take to read what it was sent before a cut. */
 const cutGraceMs = 5_000;
-/** After so many sweeps without a byte, of 250 ms each, a reply is not heard any more. */
+/** After more sweeps than that without a byte, of 250 ms each, a reply is not heard any more. */
 const heardSweeps = 12;
 /** Pulling and creating hash and convert large files without a word: how much longer they may be silent. */
 const managementPatience = 4;
@@ -105,7 +105,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 
 	/** Its reply goes on: something of it has come in the last seconds. */
 	get isHeard(): boolean {
-		return this.#reply.hasBegun && this.#quietSweeps < heardSweeps;
+		return this.#reply.hasBegun && this.#quietSweeps <= heardSweeps;
 	}
 
 	maySendAgain(isKept: boolean): boolean {
@@ -338,7 +338,8 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 		// The queue looks after time itself.
 		if (this.errand.isWaiting) return;
 		this.#quietSweeps += 1;
-		const quietMs = this.#quietSweeps * intervalMs;
+		// The first may have come right behind the last byte: so long at least, and no limit ends early.
+		const quietMs = (this.#quietSweeps - 1) * intervalMs;
 		if (quietMs < this.#patienceMs()) return;
 		const { hasBegun, hasEnded } = this.#reply;
 		if (this.#clientIsSlow || hasEnded) {

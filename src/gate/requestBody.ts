@@ -82,8 +82,8 @@ export class RequestBody {
 	#judgedBytes = 0;
 	/** The body is held back until its turn. */
 	#waitsForTurn = false;
-	/** Of a large body that is judged: sweeps in this window, and bytes before it. */
-	#windowSweeps = 0;
+	/** Of a large body that is judged: whole intervals in this window, which a sweep begins, and bytes before it. */
+	#windowSweeps = -1;
 	#bytesBeforeWindow = 0;
 	/** Enough of it has come to know what the queue goes by. */
 	#isAnnounced = false;
