@@ -239,6 +239,25 @@ t.test(
 	},
 );
 
+t.test(
+	"add warns of root's keys file only where no daemon has taken it over",
+	{ skip: process.getuid?.() !== 0 && "needs root" },
+	async (t) => {
+		const gate = await startGate(t);
+		const told = await runCli([
+			...["keys", "add", "laptop", "--config", gate.configFile],
+		]);
+		t.match(told.stderr, /has taken it over/);
+		t.notMatch(told.stderr, /belongs to root/);
+		const { keys } = await freshConfig(t);
+		for (const more of [[], ["--json"]])
+			t.match(
+				(await keys("add", `a${more.length}`, ...more)).stderr,
+				/none to tell\.\n.* belongs to root\. If .* sudo chown USER /,
+			);
+	},
+);
+
 t.test("revoke takes a key away, at once where a daemon runs", async (t) => {
 	const gate = await startGate(t);
 	const statusOf = async () =>

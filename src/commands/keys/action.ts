@@ -179,17 +179,21 @@ export function shortTime(text: string): string {
 }
 
 /**
- * Says what was made, and shows a made key, the only time it is seen. Only the
- * key goes to standard output, so that it can be piped.
+ * Says what became of a key, and shows a made one, the only time it is seen.
+ * Only the key goes to standard output, so that it can be piped.
+ *
+ * @param became such as "is made"
  */
-export function hand(entry: KeyEntry, key: string | undefined): void {
-	const { name } = entry;
-	if (key === undefined) say(`The key ${name} is stored (${mayOf(entry)}).`);
+export function hand(
+	entry: KeyEntry,
+	key: string | undefined,
+	became: string,
+): void {
+	const facts = `The key ${entry.name} ${became} (${mayOf(entry)}).`;
+	if (key === undefined) say(facts);
 	else {
 		process.stdout.write(`${key}\n`);
-		say(
-			`The key ${name} is made (${mayOf(entry)}). Store it now: it is not shown again.`,
-		);
+		say(`${facts} Store it now: it is not shown again.`);
 	}
 }
 

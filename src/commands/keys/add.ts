@@ -166,11 +166,11 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 		else found = await withSecret(secret, settings.keysFile, addEntry);
 		const shown = values.stdin ? undefined : key;
 		const places = placesOf(settings);
+		const warn = () => warnOfRootOwner(settings.keysFile);
 		// What could still fail must not come before the one time that the key is seen.
 		const told = values.json
-			? await tellDaemon(places, handedFacts(entry, shown))
-			: hand(entry, shown);
-		await warnOfRootOwner(settings.keysFile);
+			? await tellDaemon(places, handedFacts(entry, shown), warn)
+			: hand(entry, shown, shown === undefined ? "is stored" : "is made");
 		if (secret !== undefined)
 			say(
 				`Its app signs with the secret in ${secret}, which ${found === "made" ? "is made" : `was there before and is kept as it was (for a new one revoke ${name}, delete the file, and add the key again)`}. What to set there: llamagate connect open-webui --secret-file ${secret}`,
@@ -178,7 +178,7 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 		if (bind !== undefined) await sayWhoIsMeant(bind, settings.identity.socket);
 		const warning = warningOfBudget(settings, entry);
 		if (warning !== undefined) say(warning);
-		return told ?? tellDaemon(places);
+		return told ?? tellDaemon(places, undefined, warn);
 	},
 };
 

@@ -100,7 +100,7 @@ Example: llamagate keys rotate laptop --overlap 7d
 		const shown = values.stdin ? undefined : key;
 		if (values.json)
 			return tellDaemon(places, rotated && handedFacts(rotated, shown));
-		if (rotated !== undefined) hand(rotated, shown);
+		if (rotated !== undefined) hand(rotated, shown, "has a new secret");
 		say(
 			overlapMs === 0
 				? "The old key and any before it are no longer in the file."

@@ -29,16 +29,19 @@ const signal =
  * Tells the running daemon, if there is one, and the user how that went.
  *
  * @param facts of what was changed, which are printed as JSON with what became of that
+ * @param unlessTold what is still to be done where no daemon has taken it over
  * @returns the exit code: 1 where a gate seems to run and goes on with its old keys
  */
 export async function tellDaemon(
 	place: Daemon,
 	facts?: object,
+	unlessTold?: () => Promise<void>,
 ): Promise<number> {
 	const { daemon, says, code } = await tell(place);
 	if (facts !== undefined)
 		process.stdout.write(`${JSON.stringify({ ...facts, daemon })}\n`);
 	say(visible(says));
+	if (daemon !== "told") await unlessTold?.();
 	return code;
 }
 
