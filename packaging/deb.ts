@@ -8,6 +8,7 @@ import {
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
+import { exitCodes } from "../src/errors.ts";
 import { writeControl } from "./debianControl.ts";
 import { layTree } from "./debianTree.ts";
 import { fetchNode, listParts, nodeVersion, pack, unpack } from "./fromNpm.ts";
@@ -41,13 +42,15 @@ const known = [
 ];
 const own = process.arch === "x64" ? "amd64" : process.arch;
 const wanted = options.architecture ?? [own];
+const say = (text: string) => process.stderr.write(`package:deb: ${text}\n`);
 for (const name of wanted)
-	if (!known.some(({ debian }) => debian === name))
-		throw new Error(
+	if (!known.some(({ debian }) => debian === name)) {
+		say(
 			`there is no package for ${name}; known: --architecture amd64, --architecture arm64`,
 		);
+		process.exit(exitCodes.usage);
+	}
 const architectures = known.filter(({ debian }) => wanted.includes(debian));
-const say = (text: string) => process.stderr.write(`package:deb: ${text}\n`);
 
 process.umask(0o022);
 /** The time of the sources, in seconds: dpkg-deb gives it to every file that is newer. */

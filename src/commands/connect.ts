@@ -120,7 +120,7 @@ Example: llamagate connect curl --server my-server
 			// What was written need not be pasted.
 			if (client !== undefined && guide !== undefined && written === undefined)
 				process.stdout.write(
-					formatGuide(client, guide, toReplace(client, given, tried)),
+					formatGuide(client, guide, toReplace(client, given, guide, tried)),
 				);
 		}
 		return exitCodes.ok;
@@ -346,6 +346,7 @@ async function write(
 function toReplace(
 	client: Client,
 	given: Given,
+	{ snippets }: Guide,
 	tried: Success | undefined,
 ): string[] {
 	const lines: string[] = [];
@@ -366,7 +367,11 @@ function toReplace(
 		lines.push(
 			"So does the secret, with which anyone who has the key could name anybody. Keep it as you keep the key.",
 		);
-	if (given.model === undefined && tried === undefined)
+	if (
+		given.model === undefined &&
+		tried === undefined &&
+		snippets.some(({ text }) => text.includes(placeholders.model))
+	)
 		lines.push(
 			`${placeholders.model} is an example; give one that the server has with --model.`,
 		);

@@ -230,6 +230,9 @@ ${
 
   ${bold("6. a key more")}
   ${program} keys add phone --config ${configFile}
+
+status, top, keys list and others take the same --config.
+check, doctor and logs look at this host, and not at the demo.
 `
 }
 Requests show up here. Ctrl-C stops.

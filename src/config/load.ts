@@ -21,6 +21,7 @@ import {
 	type HostSettings,
 	isGateItself,
 	isOnThisMachine,
+	mistakeOfUrl,
 	readHosts,
 	readUrl,
 	type Upstream,
@@ -190,7 +191,7 @@ export function parseConfig(text: string, file: string): Settings {
 	} else if (target === undefined)
 		refuse(
 			["upstream", "url"],
-			`expected http:// on a loopback address, or unix:/path of a socket, got ${quote(config.upstream.url)}. Ollama must stay on loopback; another machine's is reached through its own llamagate, as one of upstreams (docs/hosts.md)`,
+			`expected http:// on a loopback address, or unix:/path of a socket, got ${quote(config.upstream.url)}${mistakeOfUrl(config.upstream.url)}. Ollama must stay on loopback; another machine's is reached through its own llamagate, as one of upstreams (docs/hosts.md)`,
 		);
 	else if (isGateItself(target, listen))
 		refuse(

@@ -167,7 +167,7 @@ function readTarget(
 	const target = readUrl(url);
 	if (target === undefined) {
 		refuse(
-			`expected http:// on a loopback address, on a tailnet address or on a device's name, without a path, or unix:/path of a socket, got ${quote(url)}. In the tailnet it is WireGuard that encrypts`,
+			`expected http:// on a loopback address, on a tailnet address or on a device's name, without a path, or unix:/path of a socket, got ${quote(url)}${mistakeOfUrl(url)}. In the tailnet it is WireGuard that encrypts`,
 		);
 		return undefined;
 	}
@@ -238,6 +238,17 @@ export function readUrl(url: string): Upstream | undefined {
 	return host === ""
 		? undefined
 		: { kind: "tcp", host, port: port === "" ? 80 : Number(port) };
+}
+
+/** What is wrong with a URL that {@link readUrl} refuses, as the end of a sentence; empty where it is another mistake than these. */
+export function mistakeOfUrl(url: string): string {
+	if (!url.includes(":/") && URL.canParse(`http://${url}`))
+		return `: http:// is missing before it`;
+	if (!URL.canParse(url)) return "";
+	const { protocol, pathname } = new URL(url);
+	return protocol === "http:" && pathname !== "/"
+		? `: take its path ${quote(pathname)} away`
+		: "";
 }
 
 /** Whether it is on this machine. */

@@ -22,7 +22,7 @@ export const checks = {
 		id: "probe.encrypted",
 		group: "gate",
 		layer: "tailscale",
-		title: "The way to the gate is encrypted",
+		title: "The way to the gate is encrypted, or stays on this device",
 		severity: "high",
 		why: "Over plain HTTP outside of the tailnet, everybody on the way can read the key and use it.",
 	},

@@ -160,6 +160,8 @@ t.test(
 		t.match(stdout, /apiBase: "http:\/\/SERVER:11434"/);
 		t.match(stdout, /in place of SERVER/);
 		t.match(stdout, /qwen3:8b is an example/);
+		const without = await connect(["open-webui"]);
+		t.notMatch(without.stdout, /qwen3:8b/, "no model is in this one's text");
 		const told = await connect(
 			["continue", "--server", "box", "--key-stdin", "--model", "llama3.2:3b"],
 			`${testKeys.user}\n`,

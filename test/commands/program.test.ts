@@ -139,6 +139,10 @@ t.test(
 		t.equal(out.match(/^ {2}curl /gm)?.length, 3);
 		for (const line of out.split("\n")) t.ok(line.length <= 80, line);
 		t.match(out, /in front of (a built-in stand-in|the Ollama)/);
+		t.match(
+			out,
+			/^status, top, .* take the same --config\.\ncheck, doctor and logs/m,
+		);
 		t.notMatch(
 			out,
 			new RegExp(String.fromCharCode(27)),

@@ -269,8 +269,15 @@ const mistakes: [string, unknown, RegExp][] = [
 	[
 		"an upstream with a path",
 		{ upstream: { url: "http://127.0.0.1:11434/v1" } },
-		/upstream\.url: expected/,
+		/upstream\.url: expected .*: take its path "\/v1" away\. Ollama must/,
 	],
+	...["localhost:11434", "127.0.0.1:11434", "[::1]:11434/"].map(
+		(url): [string, unknown, RegExp] => [
+			`an upstream without http://: ${url}`,
+			{ upstream: { url } },
+			/upstream\.url: expected .*: http:\/\/ is missing before it\. Ollama must/,
+		],
+	),
 	[
 		"an upstream with a user",
 		{ upstream: { url: "http://u:p@127.0.0.1:11434" } },
@@ -279,7 +286,7 @@ const mistakes: [string, unknown, RegExp][] = [
 	[
 		"a relative socket",
 		{ upstream: { url: "unix:ollama.sock" } },
-		/upstream\.url: expected/,
+		/upstream\.url: expected .*got "unix:ollama.sock"\. Ollama/,
 	],
 	[
 		"an upstream that is the gate",

@@ -1,4 +1,4 @@
-import { execFile } from "node:child_process";
+import { execFile, spawnSync } from "node:child_process";
 import { cp, mkdir, readdir, readFile, symlink } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
@@ -319,5 +319,21 @@ t.test(
 				.split("\n")
 				.filter((line) => !line.includes("amd64"));
 		t.strictSame(await sums(out), await sums(first));
+	},
+);
+
+t.test(
+	"an architecture that has no package is named, without a stack",
+	async (t) => {
+		const made = spawnSync(
+			process.execPath,
+			[path.join(root, "packaging/deb.ts"), "--architecture", "amd65"],
+			{ encoding: "utf8" },
+		);
+		t.equal(made.status, 2);
+		t.equal(
+			made.stderr,
+			"package:deb: there is no package for amd65; known: --architecture amd64, --architecture arm64\n",
+		);
 	},
 );

@@ -35,7 +35,7 @@ const runnerDied =
 const answer =
 	"This is llamagate's built-in stand-in speaking, not a model. It answers as Ollama does, one token at a time, " +
 	"so that you can watch a stream come through the gate as it is made. Put a real Ollama on this machine, " +
-	"start the demo again, and the same three commands will reach it instead.";
+	"start the demo again, and the very same commands will reach it instead.";
 
 /** What every model of the stand-in has to say. */
 export const answerTokens = answer.match(/\S+\s?|\s/g) ?? [];
