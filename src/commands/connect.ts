@@ -116,13 +116,11 @@ Example: llamagate connect curl --server my-server
 				try: tried,
 				written,
 			});
-		else {
-			// What was written need not be pasted.
-			if (client !== undefined && guide !== undefined && written === undefined)
-				process.stdout.write(
-					formatGuide(client, guide, toReplace(client, given, guide, tried)),
-				);
-		}
+		// What was written need not be pasted.
+		else if (client && guide && written === undefined)
+			process.stdout.write(
+				formatGuide(client, guide, toReplace(client, given, guide, tried)),
+			);
 		return exitCodes.ok;
 	},
 };
