@@ -40,3 +40,11 @@ export function bodyLimitOf(route: Route, inferenceBytes: number): number {
 			return Number.POSITIVE_INFINITY;
 	}
 }
+
+/** There is no room for one more that has to be held. */
+export const tooManyLargeBodies: Refusal = {
+	status: 503,
+	reason: "busy",
+	message: "too many large bodies are being read; try again",
+	headers: ["retry-after", "5"],
+};

@@ -7,9 +7,10 @@ import {
 	readFacts,
 } from "./bodyFacts.ts";
 import { type BodyGuard, guardBody } from "./bodyGuard.ts";
-import { bodyLimitOf, bodyTooLarge } from "./bodyLimit.ts";
+import { bodyLimitOf, bodyTooLarge, tooManyLargeBodies } from "./bodyLimit.ts";
 import { holdLittle } from "./connection.ts";
 import type { Exchange } from "./exchange.ts";
+import { LeastRate } from "./leastRate.ts";
 import type { Refusal } from "./refusal.ts";
 import { bodyLengthOf } from "./route.ts";
 import type { GateState } from "./state.ts";
@@ -19,18 +20,8 @@ import { WholeBody, wholeBodyBytes } from "./wholeBody.ts";
 /** Pieces of a body that are smaller go on together: each write costs as much as one of some thousand bytes. */
 const smallPieceBytes = 1024;
 const mostSmallPieces = 1000;
-/** As much of a large body is held while it waits for its turn, where it need not be judged. */
+/** So much of a large body that need not be judged takes of all the room; what follows of half of it. */
 const aheadBytes = 512 * 1024;
-/** What must come of a large body that waits for a rule, or it gives up its room. */
-const leastBytesPerSecond = 16 * 1024;
-const rateWindowMs = 30_000;
-
-const tooManyLargeBodies: Refusal = {
-	status: 503,
-	reason: "busy",
-	message: "too many large bodies are being read; try again",
-	headers: ["retry-after", "5"],
-};
 
 /** Which host a request goes to depends on the model that it names. */
 function modelDecides({ scope, path }: Route): boolean {
@@ -80,14 +71,11 @@ export class RequestBody {
 	#whole: WholeBody | undefined;
 	/** What is held for it of the room for judged bodies. */
 	#judgedBytes = 0;
-	/** The body is held back until its turn. */
+	/** The body is held back until the event loop has time for it. */
 	#waitsForTurn = false;
-	/** Of a large body that is judged: whole intervals in this window, which a sweep begins, and bytes before it. */
-	#windowSweeps = -1;
-	#bytesBeforeWindow = 0;
-	/** Enough of it has come to know what the queue goes by. */
-	#isAnnounced = false;
-	/** It goes on as it comes, once there is a connection to Ollama. */
+	/** Of a large body that is held or whose turn it is. */
+	#rate: LeastRate | undefined;
+	/** The queue knows of it before its end: the rest goes on as it comes, once there is a connection to Ollama. */
 	#comesLater = false;
 	/** The client has been told to send it. */
 	#isWanted = false;
@@ -161,24 +149,19 @@ export class RequestBody {
 		if (!isSent) this.#whole?.release();
 	}
 
-	/** Whether a large body that is read whole has brought too little for a while. */
+	/** Whether a large body that is held, or whose turn it is, has brought too little for a while. */
 	trickles(intervalMs: number, idleTimeoutMs: number): boolean {
-		// While it waits for its turn, nothing can come of it.
-		if (
-			this.#judgedBytes === 0 ||
-			this.isComplete ||
-			this.#waitsForTurn ||
-			this.#isAnnounced
-		)
+		if (this.isComplete || this.#waitsForTurn) return false;
+		if (this.upstreamIsSlow) {
+			// While it is held back, nothing can come of it.
+			this.#readOn();
 			return false;
-		this.#windowSweeps += 1;
-		const windowMs = this.#windowSweeps * intervalMs;
-		if (windowMs < Math.min(rateWindowMs, idleTimeoutMs)) return false;
+		}
+		const hasTurn = this.#comesLater && this.#flowsTo !== undefined;
+		if (this.#judgedBytes === 0 && !hasTurn) return false;
 		const { bytesIn } = this.#exchange;
-		const came = bytesIn - this.#bytesBeforeWindow;
-		this.#windowSweeps = 0;
-		this.#bytesBeforeWindow = bytesIn;
-		return came < (leastBytesPerSecond * windowMs) / 1000;
+		this.#rate ??= new LeastRate(bytesIn);
+		return this.#rate.isTooLow(bytesIn, intervalMs, idleTimeoutMs);
 	}
 
 	#readWhole(length: number): void {
@@ -193,7 +176,7 @@ export class RequestBody {
 		req.on("data", (piece: Buffer) => {
 			this.#reader.moved();
 			if (exchange.ended || !this.#count(piece)) return;
-			const hasRoom = !isLarge || this.#takeRoom();
+			const hasRoom = !isLarge || this.#takeRoom(false);
 			if (!hasRoom || !whole.makeRoom(exchange.bytesIn))
 				return void this.#reader.refuse(tooManyLargeBodies);
 			if (isLarge) this.#inTurn(piece, whole, [this.#guard, facts]);
@@ -207,7 +190,7 @@ export class RequestBody {
 			this.isComplete = true;
 			this.upload?.finish();
 			const proceed = (refusal: Refusal | undefined) => {
-				if (refusal === undefined) this.#sendWhole(body, facts);
+				if (refusal === undefined) this.#sendWhole(body, facts?.finish(body));
 				else this.#reader.refuse(refusal);
 			};
 			const verdict = this.#guard?.finish(body);
@@ -221,11 +204,11 @@ export class RequestBody {
 		return this.#isQueued ? readFacts(routeMatch.route, head) : undefined;
 	}
 
-	/** @param facts what has read it, if it was read as it came */
-	#sendWhole(body: Buffer, facts: FactsReader | undefined): void {
+	/** @param told what its readers have told, if it was read as it came */
+	#sendWhole(body: Buffer, told: Facts | Promise<Facts> | undefined): void {
 		const { routeMatch, head } = this.#exchange;
 		const found =
-			facts?.finish(body) ??
+			told ??
 			(this.#isQueued ? factsOfWhole(routeMatch.route, head, body) : undefined);
 		if (found instanceof Promise)
 			void found.then((late) => this.#reader.send(body, late, body));
@@ -233,8 +216,9 @@ export class RequestBody {
 	}
 
 	/**
-	 * Reads a large body that no rule looks at until it is known what the queue goes
-	 * by, and holds that much of it until its turn has come.
+	 * Reads a large body that no rule looks at. Ollama cannot begin before its end,
+	 * so it takes no turn before: only where room is lacking, the rest comes when its
+	 * turn has come.
 	 */
 	#readAhead(length: number): void {
 		const exchange = this.#exchange;
@@ -243,42 +227,47 @@ export class RequestBody {
 		const whole = new WholeBody(length, this.#limitBytes);
 		this.#whole = whole;
 		this.#continue();
-		const announce = (found: Facts) => {
-			if (this.#isAnnounced) return;
-			this.#isAnnounced = true;
-			this.#comesLater = true;
-			const length = head.contentLength[0] ?? "chunked";
-			this.#reader.send({ length }, found, whole.bytes);
-		};
 		req.on("data", (piece: Buffer) => {
 			if (this.#flowsTo !== undefined) return void this.#passPiece(piece);
 			this.#reader.moved();
 			if (exchange.ended || !this.#count(piece)) return;
-			const hasRoom = this.#takeRoom();
+			// Of a packed body nothing is known before its end.
+			const hasRoom = this.#takeRoom(facts.soFar.model !== undefined);
 			if (!whole.makeRoom(exchange.bytesIn))
 				return void this.#reader.refuse(tooManyLargeBodies);
-			if (this.#isAnnounced || facts.early !== undefined) whole.push(piece);
+			if (facts.early !== undefined) whole.push(piece);
 			else this.#inTurn(piece, whole, [facts]);
 			whole.letGo(piece);
-			// Of a packed body nothing is known before its end.
-			const { soFar } = facts;
-			const isFull = !hasRoom || whole.length >= aheadBytes;
-			if (isFull && (this.#isAnnounced || soFar.model !== undefined)) {
-				this.upstreamIsSlow = true;
-				req.pause();
-				announce(soFar);
-			} else if (facts.early !== undefined) announce(facts.early);
-			else if (!hasRoom) this.#reader.refuse(tooManyLargeBodies);
+			if (!hasRoom) this.#holdBack(whole, facts.soFar);
 		});
 		req.on("end", () => {
 			this.isComplete = true;
 			if (exchange.ended) return;
 			if (this.#flowsTo !== undefined) this.#endFlow();
-			else if (!this.#isAnnounced) {
-				this.#isAnnounced = true;
-				this.#sendWhole(whole.bytes, facts);
+			else if (!this.#comesLater) {
+				const body = whole.bytes;
+				this.#sendWhole(body, facts.early ?? facts.finish(body));
 			}
 		});
+	}
+
+	/** There is no room for more of it: it waits for its turn as it is, if it is known for what. */
+	#holdBack(whole: WholeBody, facts: Facts): void {
+		if (facts.model === undefined)
+			return void this.#reader.refuse(tooManyLargeBodies);
+		this.upstreamIsSlow = true;
+		this.#exchange.req.pause();
+		if (this.#comesLater) return;
+		this.#comesLater = true;
+		const length = this.#exchange.head.contentLength[0] ?? "chunked";
+		this.#reader.send({ length }, facts, whole.bytes);
+	}
+
+	/** Goes on with one that was held back, if there is room by now. */
+	#readOn(): void {
+		if (this.#flowsTo !== undefined || !this.#takeRoom(true)) return;
+		this.upstreamIsSlow = false;
+		this.#exchange.req.resume();
 	}
 
 	/** Returns false if there is more of it than may be. */
@@ -289,13 +278,19 @@ export class RequestBody {
 		return false;
 	}
 
-	/** Bodies that wait stand in memory, so all of them together may have only so much of it. */
-	#takeRoom(): boolean {
+	/**
+	 * Bodies that wait stand in memory, so all of them together may have only so much of it.
+	 *
+	 * @param mayLack it can do with less, and leaves half of the room to those that cannot
+	 */
+	#takeRoom(mayLack: boolean): boolean {
+		const { bytesIn } = this.#exchange;
+		const isModest = mayLack && bytesIn > aheadBytes;
 		const held = this.#state.judgedBodies.take(
 			this.#key,
-			this.#exchange.bytesIn,
+			bytesIn,
 			this.#judgedBytes,
-			this.#roomBytes,
+			isModest ? this.#roomBytes / 2 : this.#roomBytes,
 		);
 		if (held !== undefined) this.#judgedBytes = held;
 		return held !== undefined;
@@ -321,7 +316,8 @@ export class RequestBody {
 		const { judgedBodies } = this.#state;
 		judgedBodies.inTurn(this.#key, piece.length, judge, () => {
 			this.#waitsForTurn = false;
-			req.resume();
+			// It may have been held back meanwhile.
+			if (!this.upstreamIsSlow) req.resume();
 		});
 	}
 
@@ -344,6 +340,7 @@ export class RequestBody {
 	/** What was held until its turn goes first. */
 	#passHeld(whole: WholeBody): void {
 		this.#whole = undefined;
+		this.#rate = undefined;
 		this.#sendPiece(whole.bytes);
 		const { judgedBodies } = this.#state;
 		judgedBodies.give(this.#key, this.#judgedBytes);

@@ -188,8 +188,8 @@ t.test(
 	},
 );
 
-/** As much of a large body is read before its turn (src/gate/requestBody.ts). */
-const readAhead = 512 * 1024;
+/** As much of a large body is read before its turn where a body may have 1 MiB (src/gate/requestBody.ts). */
+const readAhead = 576 * 1024;
 /** Handshakes that one address may begin at once (src/gate/handshakes.ts). */
 const handshakesAtOnce = 128;
 
@@ -284,7 +284,11 @@ t.test(
 	"what comes of a large body that waits for its turn is left to the system",
 	async (t) => {
 		const gate = await startGate(t, {
-			config: { queue: { mode: "fair", parallel: 1 } },
+			config: {
+				queue: { mode: "fair", parallel: 1 },
+				// So there is no room for all of it.
+				limits: { body: "1MiB" },
+			},
 			standIn: {
 				misbehave: ({ target }) =>
 					target === "/api/chat" ? "hang" : undefined,
@@ -304,7 +308,7 @@ t.test(
 			head(
 				...["POST /api/chat HTTP/1.1", "Host: gate", shows(testKeys.user)],
 				"Content-Length: 1000000",
-			) + '{"model":"qwen3:8b","prompt":"'.padEnd(readAhead, "x"),
+			) + '{"model":"qwen3:8b","prompt":"'.padEnd(readAhead + 1, "x"),
 		);
 		await waitUntil(gate, 1, 1);
 		const request = requests.find(
