@@ -1,7 +1,8 @@
 /**
  * What Valkey does in one step, in Lua. Each script writes no more than the keys
  * that it is given, and gives each an end. Times are Valkey's own, so that gates
- * need not agree on them.
+ * need not agree on them. Its clock may be set back, and what was written before then
+ * lies too far ahead: no time counts that could not have been written now.
  */
 
 export interface Script {
@@ -68,7 +69,7 @@ local function hit(key, floor, rest)
 		redis.call('PEXPIRE', key, ARGV[3])
 	end
 	local left = redis.call('PTTL', key)
-	if left < 0 then
+	if left < 0 or left > tonumber(ARGV[3]) then
 		redis.call('PEXPIRE', key, ARGV[3])
 		left = tonumber(ARGV[3])
 	end
@@ -193,7 +194,7 @@ export const fail: Script = {
 	lua: `${now}
 local fresh = tonumber(ARGV[2])
 local count = redis.call('INCRBY', KEYS[1], fresh)
-if count == fresh then
+if count == fresh or redis.call('PTTL', KEYS[1]) > tonumber(ARGV[4]) then
 	redis.call('PEXPIRE', KEYS[1], ARGV[4])
 end
 if count < tonumber(ARGV[3]) then
@@ -238,7 +239,8 @@ return {}
 /**
  * The sign of life. Keys: gates, epoch, locks, unlocks, served. Arguments: gate; a
  * word for an epoch that begins; since when unlocks are told; the last entry of
- * served that is known; an entry for it ("": none) and its number.
+ * served that is known; an entry for it ("": none) and its number; how long a
+ * lockout is, in ms.
  *
  * Answers: Valkey's time; the epoch, which is another where it has lost its data;
  * how many gates there are; lockouts as hash and ms in turn; unlocks; entries of
@@ -247,6 +249,14 @@ return {}
 export const beat: Script = {
 	name: "llamagateBeat",
 	lua: `${now}
+local function noLater(key, latest)
+	for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. latest, '+inf')) do
+		redis.call('ZADD', key, latest, member)
+	end
+end
+noLater(KEYS[1], now)
+noLater(KEYS[3], now + tonumber(ARGV[7]))
+noLater(KEYS[4], now)
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ${goneMs})
 redis.call('PEXPIRE', KEYS[1], ${6 * goneMs})
@@ -265,7 +275,11 @@ for i = 2, #locks, 2 do
 	locks[i] = locks[i] - now
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now - ${unlockHeardMs})
-local unlocks = redis.call('ZRANGEBYSCORE', KEYS[4], ARGV[3], '+inf')
+local since = tonumber(ARGV[3])
+if since > now then
+	since = 0
+end
+local unlocks = redis.call('ZRANGEBYSCORE', KEYS[4], since, '+inf')
 if ARGV[5] ~= '' then
 	redis.call('XADD', KEYS[5], 'MAXLEN', '~', 256, '*', 'gate', ARGV[1], 'number', ARGV[6], 'served', ARGV[5])
 	redis.call('PEXPIRE', KEYS[5], 60000)

@@ -208,6 +208,73 @@ t.test(
 	},
 );
 
+/** Names in Valkey that have this in them. */
+const named = async (valkey: TestValkey, part: string) =>
+	((await valkey.command("KEYS", `*${part}*`)).match(/^\{.*$/gm) ?? []).map(
+		(name) => name.trim(),
+	);
+const hoursMs = 2 * 3_600_000;
+
+t.test(
+	"a Valkey whose clock is set back makes no rate limit and no lockout longer",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const valkey = await startValkey(t);
+		const [one, other] = await startPair(t, valkey.url, {
+			config: {
+				limits: {
+					perKey: { requestsPerMinute: 1 },
+					authFailures: { max: 2, lockout: "5m" },
+				},
+			},
+		});
+		await statuses(one, 1);
+		// What is left of a time is so much more once the clock is set back by it.
+		const rates = await named(valkey, "rate");
+		t.ok(rates.length > 0);
+		for (const name of rates)
+			await valkey.command("PEXPIRE", name, String(hoursMs));
+		const refused = await get(other, testKeys.user);
+		t.equal(refused.status, 429);
+		t.ok(Number(refused.headers.get("retry-after")) <= 60);
+
+		await get(one, testKeys.wrong);
+		const [wrong = ""] = await named(valkey, "wrong");
+		await valkey.command("PEXPIRE", wrong, String(hoursMs));
+		await get(one, `lg_${"ab".repeat(32)}`);
+		await eventually(
+			async () => (await get(one, testKeys.owner)).status === 429,
+		);
+		const [locks = ""] = await named(valkey, "locks");
+		const [hash = ""] = ((
+			await valkey.command("ZRANGE", locks, "0", "0")
+		).match(/^[\w-]{22}$/gm) ?? []) as string[];
+		await valkey.command("ZINCRBY", locks, String(hoursMs), hash);
+		const told = async () => {
+			const reply = await fetch(`${other.url}/api/version`);
+			await reply.arrayBuffer();
+			return Number(reply.headers.get("retry-after"));
+		};
+		await eventually(async () => (await told()) > 0);
+		t.ok((await told()) <= 300);
+		// Nor does a gate that has ended count for hours, nor an unlock go on.
+		const ahead = String(Date.now() + hoursMs);
+		const own = (kind: string) => locks.replace("locks", kind);
+		await valkey.command("ZADD", own("gates"), ahead, "ended");
+		await valkey.command("ZADD", own("unlocks"), ahead, "another");
+		for (const [kind, member, mostMs] of [
+			["locks", hash, 300_000],
+			["gates", "ended", 0],
+			["unlocks", "another", 0],
+		] as const)
+			await eventually(async () => {
+				const score = await valkey.command("ZSCORE", own(kind), member);
+				const [, timeMs] = score.split("\r\n");
+				return Number(timeMs) <= Date.now() + mostMs;
+			});
+	},
+);
+
 t.test("questions without an answer have a bound", async (t) => {
 	// A client whose server never answers: nothing else holds as many.
 	const asked: unknown[] = [];

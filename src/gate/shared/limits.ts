@@ -146,7 +146,8 @@ async function askFor(shared: Shared, wish: Wish): Promise<Grant | undefined> {
 		numbers;
 	const nowMs = performance.now();
 	const grant: Grant = {
-		lockedOutMs,
+		// Valkey's clock may have been set back since.
+		lockedOutMs: Math.min(lockedOutMs, shared.lockoutMs),
 		key: { count: keyCount, restMs: keyRest },
 		source: { count: sourceCount, restMs: sourceRest },
 		hasSlot: slot === 1,

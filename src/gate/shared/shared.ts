@@ -36,6 +36,8 @@ export interface Parts {
 	readonly lockout: Lockout;
 	readonly budgets: Budgets;
 	readonly log: Log;
+	/** In force now. */
+	readonly settings: Rules["settings"];
 }
 
 /** How long a gate's start waits for Valkey. */
@@ -56,6 +58,7 @@ export class Shared implements Beat {
 	readonly names: Names;
 	/** Names this run of the gate. */
 	readonly id = randomBytes(8).toString("hex");
+	readonly #parts: Parts;
 	readonly #where: string;
 	readonly #connection: Connection;
 	#gates: number;
@@ -71,7 +74,7 @@ export class Shared implements Beat {
 	 */
 	static async open(
 		{ settings: { state }, stateAccess }: Rules,
-		{ lockout, budgets, log }: Parts,
+		parts: Parts,
 	): Promise<Shared | undefined> {
 		if (state === undefined) return undefined;
 		const { Redis } = await import("../../valkey/iovalkey.ts");
@@ -81,9 +84,9 @@ export class Shared implements Beat {
 		const shared = new Shared(
 			state,
 			stateAccess.password ?? "",
-			lockout,
-			budgets,
-			(self, where) => new Connection(client, where, scripts, beat, self, log),
+			parts,
+			(self, where) =>
+				new Connection(client, where, scripts, beat, self, parts.log),
 		);
 		await shared.#connection.opened(startPatienceMs);
 		return shared;
@@ -92,10 +95,11 @@ export class Shared implements Beat {
 	private constructor(
 		{ target, prefix, gates }: StateSettings,
 		secret: string,
-		lockout: Lockout,
-		budgets: Budgets,
+		parts: Parts,
 		connect: (beat: Beat, where: string) => Connection,
 	) {
+		const { lockout, budgets } = parts;
+		this.#parts = parts;
 		this.#where = formatState(target);
 		this.names = new Names(prefix, secret);
 		this.service = new SharedService(this.names);
@@ -149,6 +153,11 @@ export class Shared implements Beat {
 		return this.#gates;
 	}
 
+	/** How long a lockout is. */
+	get lockoutMs(): number {
+		return this.#parts.settings.limits.authFailures.lockoutMs;
+	}
+
 	get counts(): StateStatus {
 		return {
 			...this.#connection.counts,
@@ -181,6 +190,7 @@ export class Shared implements Beat {
 				this.#lastServed,
 				text,
 				number,
+				this.lockoutMs,
 			],
 		};
 	}
