@@ -93,6 +93,7 @@ function fair(
 						pump();
 					},
 					ended() {
+						turns.worked(place, clock.nowMs);
 						turns.finished(place, clock.nowMs);
 						request.ended();
 						pump();

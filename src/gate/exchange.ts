@@ -87,7 +87,7 @@ export class Exchange {
 	/** Its class is `batch`, whatever its key's is: the budget is used up, or not known. */
 	isDemoted = false;
 	/** What is relayed of Ollama's reply; `saidAll` once the client has had its last words, though its end has not come. */
-	reply: { readonly saidAll: boolean } | undefined;
+	reply: { readonly saidAll: boolean; usage(): Usage | undefined } | undefined;
 	ended = false;
 	index = -1;
 	/** What must be given back or stopped at the end: a slot, an upstream request. */

@@ -245,6 +245,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 		const isLast = this.#request?.reader.ended === true;
 		if (this.#reply.pass(buffer, start, end, isLast)) return true;
 		this.#clientIsSlow = true;
+		this.errand.ticket?.stalled();
 		exchange.res.once("drain", () => {
 			this.#clientIsSlow = false;
 			this.#quietSweeps = 0;
@@ -290,6 +291,8 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 			return;
 		}
 		this.#reply.end();
+		// Ollama is done, though its client may still read.
+		this.errand.end();
 		this.#body.dropRest();
 		lingerForBody(exchange.req);
 	}

@@ -1,5 +1,6 @@
 import type { Socket } from "node:net";
 import { errorIn, type ReplyFormat, replyFormatOf } from "../ollama/errors.ts";
+import type { Usage } from "../ollama/replyCounts.ts";
 import type { Route } from "../ollama/routes.ts";
 import { ReplyScan } from "../ollama/usage.ts";
 import { cutDelayMs, lastWords } from "./brokenStream.ts";
@@ -165,6 +166,11 @@ export class ResponseWriter {
 			this.#scan?.saidAll === true &&
 			!this.#scan.endsWithError
 		);
+	}
+
+	/** What the reply, which has come to its end, says of tokens. */
+	usage(): Usage | undefined {
+		return this.#scan?.usage();
 	}
 
 	/** Sends a list that is the gate's own, as Ollama sends its. */

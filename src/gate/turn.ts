@@ -62,6 +62,17 @@ class WaitingExchange implements Waiter {
 		this.#turn = turn;
 	}
 
+	get pieces(): number {
+		return this.#exchange.piecesOut;
+	}
+
+	get hasTokens(): boolean {
+		const { usage, reply } = this.#exchange;
+		const { tokensIn = 0, tokensOut = 0 } = usage ?? reply?.usage() ?? {};
+		// Of an embedding there are those of its input alone.
+		return tokensOut > 0 || (!this.isStream && tokensIn > 0);
+	}
+
 	go(waitedMs: number): void {
 		const queueMs = this.#count(waitedMs);
 		this.#exchange.replyHeaders.push(queueHeader, String(Math.round(queueMs)));

@@ -38,9 +38,15 @@ export class Place {
 	hasFirstByte = false;
 	/** It makes Ollama load its model. */
 	isLoader = false;
-	/** What ran when it was sent beyond the known slots; all must still run at its first byte. */
+	/** What ran when it was sent beyond the known slots, until it is known whether it fits; all must still run at its first byte. */
 	rivals: ReadonlySet<Place> | undefined;
 	wasTry = false;
+	/** When it began, it took the last of the known slots or one beyond. */
+	fillsSlots = false;
+	/** How many of its model had ended when it began. */
+	endsBefore = 0;
+	/** Its client did not take what came, so Ollama may have ended long before. */
+	hasStalled = false;
 
 	constructor(asked: Asked, model: Model) {
 		this.asked = asked;
@@ -144,6 +150,9 @@ export class Model {
 	/** Models that had to go when it was loaded, or for which it had to. */
 	readonly clashesWith = new Set<Model>();
 	slots = new Slots(1);
+	/** How many of its requests have ended, and when the last has. */
+	ends = 0;
+	endedMs = 0;
 	readonly visitors = new Visitors();
 
 	constructor(key: string, parallel: number | "auto") {

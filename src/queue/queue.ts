@@ -22,10 +22,9 @@ import {
 	type WaitersByUser,
 } from "./ticket.ts";
 import { Turns } from "./turns.ts";
+import { mayBeWork, TryWatch } from "./watch.ts";
 
 const maxNames = 1000;
-/** A reply in one piece that came sooner was none of the GPU's. */
-const leastWorkMs = 20;
 type SourceOf = (upstream: () => Upstream) => ModelSource;
 
 /** Holds the requests that wait for their turn at the GPU, asks Ollama what is loaded, and owns the timers. */
@@ -50,6 +49,7 @@ export class FairQueue {
 	/** What a model's key was called last. */
 	readonly #nameOf = new Map<string, string>();
 	readonly #rate = new DrainRate();
+	readonly #tries = new TryWatch();
 	#isPumping = false;
 	readonly #poll: LoadedPoll;
 	/** It may be away, and is asked whether it is. */
@@ -118,7 +118,7 @@ export class FairQueue {
 	}
 
 	answered(ticket: Ticket, status: number, isStream: boolean): void {
-		const { place, waiter } = ticket;
+		const { place } = ticket;
 		if (place === undefined || ticket.state !== "running") return;
 		const { model } = place;
 		const wasLoader = model.loader === place;
@@ -128,12 +128,9 @@ export class FairQueue {
 			return;
 		}
 		const nowMs = performance.now();
-		// A request without a prompt is answered at once, in one piece.
-		const isWork =
-			wasLoader ||
-			isStream ||
-			(!waiter.isStream && nowMs - place.startedMs >= leastWorkMs);
+		const isWork = wasLoader || mayBeWork(ticket, isStream, nowMs);
 		this.#turns.firstByte(place, nowMs, status < 400 && isWork);
+		this.#tries.begin(ticket);
 		if (wasLoader) {
 			if (this.#failed?.model === model) this.#failed = undefined;
 			this.#loads += 1;
@@ -155,6 +152,7 @@ export class FairQueue {
 			ticket.waiter.left(nowMs - ticket.arrivedMs);
 		} else if (place !== undefined) {
 			const wasLoader = place.model.loader === place;
+			this.#tries.end(ticket, this.#turns, nowMs);
 			this.#turns.finished(place, nowMs, isKept);
 			this.#rate.finished(nowMs);
 			if (wasLoader) this.#poll.ask();
@@ -183,6 +181,7 @@ export class FairQueue {
 	sweep(nowMs: number): void {
 		this.#dropKept(({ keptUntilMs }) => nowMs >= keptUntilMs);
 		if (this.waiting === 0) return;
+		this.#tries.look(this.#turns, nowMs);
 		this.#turns.tick(nowMs);
 		tellAhead(this.#tickets.values(), nowMs, this.#settings.announceAfterMs);
 		this.#pump();

@@ -16,6 +16,10 @@ export interface Waiter {
 	/** As the body names it, empty if it names none; `undefined` where that cannot be read for sure. */
 	readonly model: string | undefined;
 	readonly isStream: boolean;
+	/** Pieces of its reply that have come. */
+	readonly pieces: number;
+	/** Whether its reply, which has come to its end, tells of tokens. */
+	readonly hasTokens: boolean;
 	/** Its turn has come, after so many milliseconds. */
 	go(waitedMs: number): void;
 	/** It gets none. */
@@ -62,6 +66,11 @@ export class Ticket {
 	/** Ollama has begun to answer it. */
 	answered(status: number, isStream: boolean): void {
 		this.#queue.answered(this, status, isStream);
+	}
+
+	/** Its client does not take what has come, so Ollama may be done with it long before it ends. */
+	stalled(): void {
+		if (this.place !== undefined) this.place.hasStalled = true;
 	}
 
 	/**

@@ -18,7 +18,7 @@ import {
 	goesBefore,
 	type MaxWaits,
 } from "./order.ts";
-import type { Tried } from "./slots.ts";
+import { answered, begins, ends, endTry, worked } from "./tries.ts";
 
 export interface TurnSettings {
 	readonly parallel: number | "auto";
@@ -169,14 +169,15 @@ export class Turns {
 	firstByte(place: Place, nowMs: number, isWork = true): void {
 		if (place.state !== "running" || place.hasFirstByte) return;
 		place.hasFirstByte = true;
-		if (!isWork) {
-			if (place.rivals !== undefined) this.#endTry(place, "unclear", nowMs);
-			return;
-		}
-		if (place.model.loader === place) this.#loads.ended(place.model, nowMs);
-		else if (!place.wasTry && place.asked.isStream)
-			place.model.slots.answered(nowMs - place.startedMs);
-		this.#judgeTry(place, nowMs);
+		if (!isWork) endTry(place, "unclear", nowMs);
+		else if (place.model.loader === place)
+			this.#loads.ended(place.model, nowMs);
+		else answered(place, nowMs);
+	}
+
+	/** The GPU works, or has worked, for a request since its first byte. */
+	worked(place: Place, nowMs: number): void {
+		if (place.state === "running") worked(place, nowMs);
 	}
 
 	/**
@@ -196,16 +197,7 @@ export class Turns {
 		if (this.#waiting > 0 && !isAtWork(place))
 			laneOf(place).byUser.get(place.asked.user)?.rests(nowMs);
 		this.#loads.fellIdle(model, nowMs);
-		// To walk through all that runs has its price.
-		for (const other of model.slots.isTrying ? model.running : []) {
-			if (other.rivals?.has(place) !== true || other.hasFirstByte) continue;
-			const isLate = model.slots.isLate(nowMs - other.startedMs);
-			const tried = other.asked.isStream && isLate ? "waited" : "unclear";
-			// Until now it may have waited, in Ollama.
-			if (tried === "waited") other.servedFromMs = nowMs;
-			this.#endTry(other, tried, nowMs);
-		}
-		if (place.rivals !== undefined) this.#endTry(place, "unclear", nowMs);
+		ends(place, nowMs);
 		if (model.loader === place) this.#loads.failed(model, nowMs);
 		const fromMs = keepsLoad ? place.startedMs : place.servedFromMs;
 		const serviceMs = Math.max(0, nowMs - fromMs);
@@ -250,9 +242,9 @@ export class Turns {
 		if (this.#waiting === 0) return;
 		for (const model of this.#models.values())
 			for (const place of model.running) {
-				const { charge, rank, servedFromMs, rivals } = place;
+				const { charge, rank, servedFromMs, rivals, hasFirstByte } = place;
 				// These may wait in Ollama.
-				if (place === model.loader || rivals !== undefined) continue;
+				if (place === model.loader || (rivals && !hasFirstByte)) continue;
 				if (charge !== undefined)
 					this.#fairnessOf(rank).grow(charge, nowMs - servedFromMs);
 			}
@@ -347,13 +339,8 @@ export class Turns {
 	}
 
 	#start(place: Place, nowMs: number): Place {
-		const { line, model } = place;
+		const { line } = place;
 		if (line === undefined) throw new Error("a request without a line");
-		if (!place.isLoader && model.running.size >= model.slots.known) {
-			place.rivals = new Set(model.running);
-			place.wasTry = true;
-			model.slots.begin();
-		}
 		this.#stand(place, line);
 		line.served();
 		place.charge = this.#fairnessOf(place.rank).start(line.account);
@@ -364,6 +351,7 @@ export class Turns {
 		place.state = "running";
 		place.startedMs = nowMs;
 		place.servedFromMs = nowMs;
+		begins(place);
 		place.model.running.add(place);
 		place.model.visitors.note(place, nowMs);
 		this.#running += 1;
@@ -382,19 +370,5 @@ export class Turns {
 		line.lane.passedOver.delete(line);
 		line.lane.byUser.delete(place.asked.user);
 		line.account.standings?.delete(line);
-	}
-
-	#judgeTry(place: Place, nowMs: number): void {
-		const { rivals } = place;
-		if (rivals === undefined) return;
-		for (const rival of rivals)
-			if (rival.state !== "running")
-				return void this.#endTry(place, "unclear", nowMs);
-		this.#endTry(place, "fits", nowMs);
-	}
-
-	#endTry(place: Place, tried: Tried, nowMs: number): void {
-		place.rivals = undefined;
-		place.model.slots.end(tried, nowMs);
 	}
 }

@@ -14,7 +14,7 @@ import {
 	testKeys,
 } from "../support/gate.ts";
 import { type Call, queueOf, send, waitUntil } from "../support/queue.ts";
-import { statusOf } from "../support/raw.ts";
+import { openRaw, post, shows, statusOf } from "../support/raw.ts";
 
 /** A gate whose Ollama works on one request at a time, and says nothing before its turn. */
 function startQueued(t: Test, options: GateOptions = {}, queue: object = {}) {
@@ -482,13 +482,37 @@ t.test("nobody passes by a body that is hard to read", async (t) => {
 	for (const reply of await Promise.all(odd)) await reply.text();
 });
 
+t.test(
+	"a place is free once Ollama is done, although the reply is not with its client yet",
+	async (t) => {
+		const gate = await startQueued(
+			t,
+			{ standIn: { parallel: 2 } },
+			{ parallel: 2 },
+		);
+		const client = await openRaw(gate.port);
+		t.teardown(() => client.destroy());
+		const body = JSON.stringify({ model: "qwen3:8b", prompt: "a" });
+		const ask = (as: string) =>
+			post("/api/generate", body, shows(testKeys.user), `User-Agent: ${as}`);
+		// A second reply on one connection waits for the first to end.
+		client.write(`${ask("holds")}${ask("behind")}`);
+		await eventually(() => served(gate).length === 2);
+		await waitUntil(gate, 0, 1);
+	},
+);
+
+/** It runs until its client leaves. */
+const long = { options: { num_predict: 10_000 } };
+
 t.test("how many Ollama works on at once is learnt", async (t) => {
 	const gate = await startQueued(
 		t,
-		{ standIn: { parallel: 3 } },
+		{ standIn: { parallel: 3, tokenIntervalMs: 20 } },
 		{ parallel: "auto" },
 	);
-	const held = await Promise.all([hold(gate), hold(gate), hold(gate)]);
+	const goesOn = () => hold(gate, { as: "x", body: long });
+	const held = await Promise.all([goesOn(), goesOn(), goesOn()]);
 	const more = [send(gate), send(gate)];
 	await waitUntil(gate, 1);
 	// One more was tried.

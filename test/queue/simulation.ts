@@ -52,6 +52,7 @@ export const defaultSettings: TurnSettings = {
 	turnFactor: 8,
 };
 const loadPollMs = 100;
+const lookMs = 250;
 const waitPollMs = 1000;
 /** Of turns.ts. */
 const longestPauseMs = 250;
@@ -193,6 +194,12 @@ export class Simulation {
 			return;
 		}
 		if (trip.place.isLoader) this.#ask();
+		// As the gate looks whether a reply goes on.
+		if (trip.place.rivals !== undefined)
+			this.clock.after(lookMs, () => {
+				this.turns.worked(trip.place, this.nowMs);
+				this.#pump();
+			});
 		this.#pump();
 	}
 
@@ -233,6 +240,7 @@ export class Simulation {
 				user,
 				(this.#served.get(user) ?? 0) + nowMs - slotSinceMs,
 			);
+		if (end === "served") this.turns.worked(trip.place, nowMs);
 		this.turns.finished(trip.place, nowMs, trip.isKept);
 		done(trip);
 		if (!isQuiet) this.#pump();

@@ -307,26 +307,6 @@ t.test(
 	},
 );
 
-t.test(
-	"a try that the GPU does not work for teaches nothing of slots",
-	async (t) => {
-		for (const [isWork, known] of [
-			[false, 1],
-			[true, 2],
-		] as const) {
-			const turns = new Turns({ ...defaultSettings, parallel: "auto" });
-			turns.loaded(new Set(["m"]), 0);
-			const running = turns.arrived(asked("bob"), 0);
-			t.equal(turns.next(0), running);
-			turns.firstByte(running, 10);
-			const tried = turns.arrived(asked("ann"), 20);
-			t.equal(turns.next(20), tried);
-			turns.firstByte(tried, 30, isWork);
-			t.equal(tried.model.slots.known, known);
-		}
-	},
-);
-
 t.test("what was loaded before a load that failed may be gone", async (t) => {
 	const turns = loaded();
 	const loader = turns.arrived(asked("ann", { model: "n" }), 0);
