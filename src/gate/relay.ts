@@ -335,7 +335,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 		if (this.exchange.ended) return;
 		if (this.#body.trickles(intervalMs, this.#timeouts.idleTimeoutMs)) {
 			this.exchange.closing = true;
-			this.refuse(stalled("comes too slowly for one that is read whole"));
+			this.refuse(stalled("comes too slowly: 16 KiB a second are the least"));
 			return;
 		}
 		// The queue looks after time itself.
