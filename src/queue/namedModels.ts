@@ -20,6 +20,10 @@ export class NamedModels implements ModelSource {
 		return undefined;
 	}
 
+	nameOf(key: string): string {
+		return key;
+	}
+
 	async isUp(): Promise<boolean> {
 		return (await askUpstream(this.#upstream(), "/v1/models")) !== undefined;
 	}

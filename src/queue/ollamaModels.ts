@@ -1,4 +1,8 @@
-import { type ModelName, parseModelName } from "../ollama/modelName.ts";
+import {
+	formatModelName,
+	type ModelName,
+	parseModelName,
+} from "../ollama/modelName.ts";
 import { askForModels, askUpstream } from "../upstream/ask.ts";
 import type { Upstream } from "../upstream/client.ts";
 
@@ -8,7 +12,7 @@ const freshMs = 250;
 const staleMs = 10_000;
 /** How long an Ollama that lists nothing is not asked again. */
 const failedRestMs = 10_000;
-/** Spellings of names that are remembered. */
+/** Spellings of names that are remembered, and names of loaded models. */
 const maxAsked = 1_000;
 
 /** Where a request for a model goes. */
@@ -28,6 +32,8 @@ export interface ModelSource {
 	known(name: string, nowMs: number): Whereabouts | undefined;
 	read(nowMs: number): Promise<void>;
 	loaded(): Promise<ReadonlySet<string> | undefined>;
+	/** What a model's key is called where it was loaded; `undefined` if it was not seen loaded. */
+	nameOf(key: string): string | undefined;
 	isUp(): Promise<boolean>;
 }
 
@@ -38,6 +44,8 @@ export class OllamaModels implements ModelSource {
 	#names = new Map<string, Whereabouts>();
 	/** The same, by names as they were asked for. */
 	readonly #asked = new Map<string, Whereabouts>();
+	/** Of models that were seen loaded, by their keys: others than this gate's clients may have asked for them. */
+	readonly #loadedAs = new Map<string, string>();
 	#readAtMs = Number.NEGATIVE_INFINITY;
 	#failedAtMs = Number.NEGATIVE_INFINITY;
 	#reading: Promise<void> | undefined;
@@ -84,7 +92,23 @@ export class OllamaModels implements ModelSource {
 	/** The keys of the models that are loaded; `undefined` if Ollama does not say. */
 	async loaded(): Promise<ReadonlySet<string> | undefined> {
 		const entries = await askForModels(this.#upstream(), "/api/ps");
-		return entries && new Set(entries.flatMap((entry) => keyOf(entry) ?? []));
+		return entries && new Set(entries.flatMap((entry) => this.#note(entry)));
+	}
+
+	#note(entry: Record<string, unknown>): string[] {
+		const key = keyOf(entry);
+		if (key === undefined) return [];
+		const { name } = entry;
+		const parsed = typeof name === "string" ? parseModelName(name) : undefined;
+		if (parsed !== undefined) {
+			if (this.#loadedAs.size >= maxAsked) this.#loadedAs.clear();
+			this.#loadedAs.set(key, formatModelName(parsed));
+		}
+		return [key];
+	}
+
+	nameOf(key: string): string | undefined {
+		return this.#loadedAs.get(key);
 	}
 
 	/** Whether Ollama answers. */

@@ -251,7 +251,7 @@ export class FairQueue {
 			loads: this.#loads,
 			waitedMs: Math.round(this.#waitedMs),
 			ignoredPriorities: this.ignoredPriorities,
-			models: describeModels(this.#turns.models, this.#nameOf),
+			models: describeModels(this.#turns.models, this.#nameOf, this.#models),
 		};
 	}
 

@@ -1,6 +1,7 @@
 import type { QueuedModel, QueueStatus } from "../admin/status.ts";
 import { type Priority, priorities } from "../priority.ts";
 import type { Model } from "./model.ts";
+import type { ModelSource } from "./ollamaModels.ts";
 
 /** What the queue looks like from outside. */
 export interface QueueStats extends QueueStatus {
@@ -36,11 +37,13 @@ export function waitingByClass(
 /**
  * Models that are loaded or wanted.
  *
- * @param nameOf what a model's key was called last
+ * @param asked what a model's key was called last
+ * @param source who knows what those are called that nobody has asked for here
  */
 export function describeModels(
 	models: Iterable<Model>,
-	nameOf: ReadonlyMap<string, string>,
+	asked: ReadonlyMap<string, string>,
+	source: Pick<ModelSource, "nameOf">,
 ): QueueModel[] {
 	const described: QueueModel[] = [];
 	for (const model of models) {
@@ -48,7 +51,7 @@ export function describeModels(
 		if (isIdle && !isLoaded) continue;
 		const isLoading = loader !== undefined;
 		described.push({
-			name: nameOf.get(key) ?? "?",
+			name: asked.get(key) ?? source.nameOf(key) ?? "?",
 			state: isLoading ? "loading" : isLoaded ? "loaded" : "not loaded",
 			slots: slots.known,
 			running: running.size,

@@ -29,7 +29,7 @@ import {
 	sign,
 	tokenHeader,
 } from "../support/peopleTokens.ts";
-import { waitUntil } from "../support/queue.ts";
+import { queueOf, waitUntil } from "../support/queue.ts";
 import { temporaryFolder } from "../support/temporaryFolder.ts";
 
 const main = path.join(import.meta.dirname, "../../src/main.ts");
@@ -483,6 +483,29 @@ t.test("a model that waits and is loaded is one line", async (t) => {
 	const { stdout } = await answered(t, { body });
 	t.match(stdout, /^qwen3 +loaded +1\.0 GiB +never +2 +1 +0$/m);
 	t.notMatch(stdout, "qwen3:latest");
+});
+
+t.test("a model that somebody else has loaded has its name", async (t) => {
+	const gate = await start(t);
+	const response = await fetch(`${gate.standIn.url}/api/generate`, {
+		method: "POST",
+		body: JSON.stringify({ model: "llama3.2:3b", prompt: "a", stream: false }),
+	});
+	t.equal(response.status, 200);
+	await hold(t, gate);
+	// While somebody waits the gate looks what is loaded.
+	send(t, gate, testKeys.user);
+	await eventually(
+		async () =>
+			(await queueOf(gate))?.models.filter(({ state }) => state === "loaded")
+				.length === 2,
+	);
+	const { stdout } = await runCli(["top", "--config", gate.configFile]);
+	t.match(stdout, /^qwen3:8b +loaded .* 1 +1 +1$/m);
+	t.equal(stdout.match(/^llama3\.2:3b +loaded +\d.* GiB /gm)?.length, 1);
+	t.notMatch(stdout, "?");
+	const status = await runCli(["status", "--config", gate.configFile]);
+	t.notMatch(status.stdout, "?");
 });
 
 t.test(

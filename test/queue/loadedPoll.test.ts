@@ -12,6 +12,7 @@ t.test(
 			known: () => undefined,
 			read: async () => {},
 			loaded: () => new Promise<undefined>(() => {}),
+			nameOf: () => undefined,
 			isUp: async () => true,
 		};
 		const turns = new Turns({ ...defaultSettings, parallel: 4 });
