@@ -4,6 +4,7 @@ import {
 	type ModelName,
 	type ModelPattern,
 	parseModelName,
+	spellPattern,
 } from "../ollama/modelName.ts";
 import type { Route } from "../ollama/routes.ts";
 import { excerpt } from "../visible.ts";
@@ -84,7 +85,7 @@ const maxListed = 10;
 
 function listed(names: readonly string[]): string {
 	const rest = names.length - maxListed;
-	return `${names.slice(0, maxListed).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}`;
+	return `${names.slice(0, maxListed).map(spellPattern).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}`;
 }
 
 function isAllowed(

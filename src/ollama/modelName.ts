@@ -116,6 +116,13 @@ export function parseModelPattern(text: string): ModelPattern | undefined {
 	return pattern;
 }
 
+/** A pattern with the tag that it means where it names none: `qwen3` is `qwen3:latest`. */
+export function spellPattern(text: string): string {
+	const isWhole =
+		text.endsWith("*") || text.slice(text.lastIndexOf("/") + 1).includes(":");
+	return isWhole ? text : `${text}:${defaults.tag}`;
+}
+
 /** Thousands of keys have few patterns between them, and each is read twice at a reload. */
 const knownPatterns = new Map<string, ModelPattern>();
 const maxKnownPatterns = 1_000;

@@ -82,6 +82,11 @@ t.test(
 			});
 			t.equal(status, 403, model);
 			t.match(text, /may not use the model/);
+			t.match(
+				text,
+				"it may use qwen3:*, nomic-embed-text:latest",
+				"each with the tag that it means",
+			);
 		}
 		for (const model of ["qwen3:8b\u0000", "qwen3 8b", "a/b/c/d"])
 			t.equal(

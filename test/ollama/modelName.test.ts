@@ -3,6 +3,7 @@ import {
 	formatModelName,
 	parseModelName,
 	parseModelPattern,
+	spellPattern,
 } from "../../src/ollama/modelName.ts";
 
 t.test("a name has one canonical form, however it is written", async (t) => {
@@ -125,6 +126,19 @@ for (const [text, matching, others] of patterns)
 		for (const name of others)
 			t.notOk(pattern(parseModelName(name) ?? never()), name);
 	});
+
+t.test("a pattern is told with the tag that it means", async (t) => {
+	for (const [text, told] of [
+		["qwen3", "qwen3:latest"],
+		["hf.co:443/u/m", "hf.co:443/u/m:latest"],
+		["qwen3:8b", "qwen3:8b"],
+		["qwen3*", "qwen3*"],
+		["me/*", "me/*"],
+		["*:cloud", "*:cloud"],
+		["gpt-oss:cloud", "gpt-oss:cloud"],
+	] as const)
+		t.equal(spellPattern(text), told);
+});
 
 t.test("what is no pattern is refused", async (t) => {
 	for (const text of [

@@ -53,8 +53,8 @@ its digest. A running daemon is told at once.
 ${sharedHelp}
   --scopes LIST      what the key may do: ${scopes.join(",")}
                      (default: ${defaultScopes.join(",")})
-  --models LIST      patterns of models it may use, such as qwen3:*,llama3.2
-                     (default: all)
+  --models LIST      patterns of models it may use, such as
+                     qwen3:*,llama3.2:*; no tag means :latest (default: all)
   --expires WHEN     a duration such as 90d, a day such as 2030-01-01 (UTC), or
                      a time such as 2030-01-01T12:00:00Z (default: never)
   --requests-per-minute N
