@@ -6,6 +6,7 @@ import t, { type Test } from "tap";
 import { askDaemon } from "../../src/admin/client.ts";
 import { digestOf } from "../../src/keys/newKey.ts";
 import { type StandIn, startStandIn } from "../../src/ollama/standIn.ts";
+import { Ticket } from "../../src/queue/ticket.ts";
 import {
 	bearer,
 	eventually,
@@ -499,6 +500,32 @@ t.test(
 		client.write(`${ask("holds")}${ask("behind")}`);
 		await eventually(() => served(gate).length === 2);
 		await waitUntil(gate, 0, 1);
+	},
+);
+
+t.test(
+	"what is answered beside a client that does not read is no sign of a place more",
+	async (t) => {
+		const gate = await startQueued(
+			t,
+			// With a slot for the second, as if the first had ended there.
+			{ standIn: { parallel: 2 } },
+			{ parallel: "auto" },
+		);
+		const stalled = t.capture(
+			...([Ticket.prototype, "stalled", Ticket.prototype.stalled] as const),
+		);
+		const client = await openRaw(gate.port);
+		t.teardown(() => client.destroy());
+		client.socket.pause();
+		const body = JSON.stringify({
+			...{ model: "qwen3:8b", prompt: "a" },
+			options: { num_predict: 200_000 },
+		});
+		client.write(post("/api/generate", body, shows(testKeys.user)));
+		await eventually(() => stalled().length > 0);
+		await send(gate).text();
+		t.equal((await queueOf(gate))?.models[0]?.slots, 1);
 	},
 );
 
