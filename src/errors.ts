@@ -37,7 +37,8 @@ export class BadFileError extends UserError {
 	readonly file: string;
 	readonly mistakes: readonly Mistake[];
 
-	constructor(file: string, mistakes: readonly Mistake[]) {
+	/** @param summary what is said in place of the list */
+	constructor(file: string, mistakes: readonly Mistake[], summary?: string) {
 		// In the file's order; what has no line stays at the end.
 		const inOrder = mistakes.toSorted(
 			(a, b) => (a.line ?? Infinity) - (b.line ?? Infinity) || 0,
@@ -46,7 +47,7 @@ export class BadFileError extends UserError {
 			({ path, message, line }) =>
 				`  ${line === undefined ? "" : `line ${line}: `}${path === "" ? "" : `${path}: `}${message}`,
 		);
-		super(`${file} is not usable:\n${lines.join("\n")}`);
+		super(summary ?? `${file} is not usable:\n${lines.join("\n")}`);
 		this.name = "BadFileError";
 		this.file = file;
 		this.mistakes = inOrder;

@@ -64,5 +64,9 @@ export function unreadable(
 					: code === "ERR_ACCESS_DENIED"
 						? "Node was started with --permission; name its folder with --allow-fs-read, in a drop-in or in NODE_OPTIONS"
 						: `cannot be read (${code ?? String(error)})`;
-	return new BadFileError(file, [{ path: "", message: reason }]);
+	return new BadFileError(
+		file,
+		[{ path: "", message: reason }],
+		code === "ENOENT" ? `${file} does not exist. ${advice}` : undefined,
+	);
 }

@@ -138,10 +138,15 @@ function describe(result: Result): string {
 	return oneLine(title);
 }
 
-/** The first line that says something. */
+/** The first line that says something; with the next where it only announces that. */
 function oneLine(text: string): string {
-	const line = text.split("\n").find((part) => part.trim() !== "") ?? "";
-	return visible(line.replaceAll("\t", " ").trim());
+	const [first = "", next] = text
+		.split("\n")
+		.map((part) => part.replaceAll("\t", " ").trim())
+		.filter(Boolean);
+	const line =
+		first.endsWith(":") && next !== undefined ? `${first} ${next}` : first;
+	return visible(line);
 }
 
 function shorten(text: string): string {

@@ -201,5 +201,5 @@ t.test("a file with such a secret is its owner's alone", async (t) => {
 		config,
 		JSON.stringify({ ledger: {}, alarms: [{ urlFile: "none" }] }),
 	);
-	await t.rejects(load(), /the file does not exist/);
+	await t.rejects(load(), /none does not exist/);
 });

@@ -556,7 +556,10 @@ t.test(
 				file.replace("config", "none"),
 			]);
 			t.equal(missing.code, 78);
-			t.match(missing.stderr, /the file does not exist/);
+			t.match(
+				missing.stderr,
+				/none\.json does not exist\. Make one with sudo llamagate setup/,
+			);
 			await writeFile(file, '{"lisen": {}, "drainTimeout": "1y"}');
 			const wrong = await runCli([command, "--config", file]);
 			t.equal(wrong.code, 78);
@@ -568,7 +571,7 @@ t.test(
 			t.equal(noKeys.code, 78);
 			t.match(
 				noKeys.stderr,
-				/keys\.json is not usable:\n {2}the file does not exist\. Make the first key with: llamagate keys add/,
+				/keys\.json does not exist\. Make the first key with: llamagate keys add/,
 			);
 			const keys = path.join(folder, "keys.json");
 			await writeFile(keys, '{"keys":[]}');

@@ -99,7 +99,7 @@ t.test(
 		await use("empty.password");
 		await refused(/holds no password.*openssl rand -hex 32/);
 		await use("none.password");
-		await refused(/the file does not exist.*chmod 600/);
+		await refused(/none\.password does not exist.*chmod 600/);
 	},
 );
 

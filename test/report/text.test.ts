@@ -87,6 +87,18 @@ const unseen = (id: string, why: string, fix?: string): Result => ({
 	...(fix === undefined ? {} : { fix }),
 });
 
+t.test("a reason of several lines does not end at its colon", async (t) => {
+	const why = "c.json is not usable:\n  line 3: a comma is missing before this";
+	const told = "c.json is not usable: line 3: a comma is missing before this";
+	t.match(
+		formatResults([unseen("a.one", why), unseen("a.two", why)], {
+			colour: false,
+		}),
+		`2 checks: ${told}`,
+	);
+	t.match(formatResults([unseen("a.one", why)], { colour: false }), told);
+});
+
 t.test("what one reason hides stands together, and root on top", async (t) => {
 	const text = formatResults(
 		[

@@ -15,6 +15,7 @@ import {
 	outputOf,
 	runProgram,
 } from "../../system/run.ts";
+import { lookUpUnit } from "../../system/units.ts";
 import { becomesTrue } from "../../system/waiting.ts";
 import { gatePlace } from "../gate/step.ts";
 
@@ -43,7 +44,10 @@ export const fail2banExaminations: readonly Examination[] = [
 			const { code, stdout, stderr } = await client("ping");
 			if (code === 0) return ok("fail2ban answers");
 			return finding([(stderr || stdout).trim().replace(/^.*ERROR\s+/, "")], {
-				fix: "sudo systemctl enable --now fail2ban",
+				fix:
+					(await lookUpUnit("fail2ban.service")) === undefined
+						? "sudo fail2ban-client start"
+						: "sudo systemctl enable --now fail2ban",
 			});
 		},
 	},

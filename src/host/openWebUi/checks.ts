@@ -131,7 +131,9 @@ async function judgePredecessors(patient: Patient): Promise<Outcome> {
 	const { containers: all } = await look(patient);
 	if (all === undefined)
 		return (await hasProgram("docker"))
-			? unknown("docker does not answer; see: systemctl status docker")
+			? unknown(
+					"Docker does not run here or does not answer, so what its next start brings back is not to be seen; see: sudo docker ps -a",
+				)
 			: absent("Docker is not installed");
 	const old = all.filter((container) =>
 		nameOf(container).endsWith(oldName("")),

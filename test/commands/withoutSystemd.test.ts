@@ -1,19 +1,26 @@
 import { execFile } from "node:child_process";
 import t from "tap";
+import type { Result } from "../../src/report/result.ts";
 import { node } from "../support/gate.ts";
 
-/** Runs the program in a mount namespace whose /run is empty: systemd's socket is not there, whatever host this is. What it would write is nowhere. */
+/**
+ * Runs the program in a mount namespace whose /run is empty, whatever host this
+ * is: systemd's socket is not there. fail2ban is, and does not run. What would
+ * be written is nowhere.
+ */
 function withoutSystemd(
 	...args: string[]
 ): Promise<{ code: unknown; stdout: string; stderr: string }> {
+	const host = `for folder in /run /var/lib /usr/local/sbin; do
+			mount -t tmpfs none "$folder" || exit 99
+		done
+		printf '#!/bin/sh\\necho "ERROR   Failed to access socket path" >&2\\nexit 255\\n' >/usr/local/sbin/fail2ban-client
+		chmod 0755 /usr/local/sbin/fail2ban-client
+		exec "$@"`;
 	return new Promise((resolve) => {
 		execFile(
 			"unshare",
-			[
-				...["--mount", "sh", "-c"],
-				'mount -t tmpfs none /run && mount -t tmpfs none /var/lib && exec "$@"',
-				...["sh", ...node, "src/main.ts", ...args],
-			],
+			["--mount", "sh", "-c", host, "sh", ...node, "src/main.ts", ...args],
 			(error, stdout, stderr) =>
 				resolve({ code: error === null ? 0 : error.code, stdout, stderr }),
 		);
@@ -52,5 +59,19 @@ t.test(
 			"--dry-run",
 		);
 		t.equal(code, 0, stderr);
+	},
+);
+
+t.test(
+	"doctor works without systemd, and gives no command of systemd's",
+	{ skip: process.getuid?.() === 0 ? false : "needs root" },
+	async (t) => {
+		const { stdout, stderr } = await withoutSystemd(
+			...["doctor", "--only", "fail2ban.running", "--json"],
+		);
+		const { results } = JSON.parse(stdout || stderr) as {
+			results: readonly Result[];
+		};
+		t.match(results, [{ state: "finding", fix: "sudo fail2ban-client start" }]);
 	},
 );
