@@ -99,9 +99,12 @@ t.test("a secret is read where it may lie, and nowhere else", async (t) => {
 		await t.rejects(readPassword(secret), { exitCode: 1, message: said });
 	}
 	await mkdir(path.join(folder, "folder"));
-	for (const none of ["folder", "absent"])
+	for (const [none, message] of [
+		["folder", /is not usable/],
+		["absent", /does not exist/],
+	] as const)
 		await t.rejects(readPassword(path.join(folder, none)), {
-			message: /is not usable/,
+			message,
 			exitCode: 1,
 		});
 });
