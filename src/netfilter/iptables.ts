@@ -17,12 +17,17 @@ const hooks: Readonly<Record<string, string>> = {
 	POSTROUTING: "postrouting",
 };
 
-/** When the base chains of a table are asked; but for POSTROUTING of nat. */
+/** When the base chains of a table are asked (linux/netfilter_ipv4.h). */
 const priorities: Readonly<Record<string, number>> = {
 	raw: -300,
 	mangle: -150,
 	nat: -100,
 	filter: 0,
+};
+/** Chains of nat that are asked last: there where a packet comes from is translated. */
+const natLast: Readonly<Record<string, number>> = {
+	INPUT: 100,
+	POSTROUTING: 100,
 };
 
 /** Rules that say nothing about where a packet ends. */
@@ -119,7 +124,10 @@ export function parseIptables(
 					hook,
 					chains,
 					type: table === "nat" ? ("nat" as const) : ("filter" as const),
-					priority: priorities[table] ?? 0,
+					priority:
+						(table === "nat" ? natLast[name] : undefined) ??
+						priorities[table] ??
+						0,
 					accepts: policy !== "DROP",
 					rules: chains.get(name) ?? [],
 				};

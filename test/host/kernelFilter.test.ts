@@ -517,3 +517,52 @@ t.test(
 				);
 	},
 );
+
+t.test(
+	"rules that only iptables shows, in every chain that it has",
+	bothKinds(),
+	async (t) => {
+		const chains = [
+			...["PREROUTING", "OUTPUT"].map((chain) => `raw ${chain}`),
+			...["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"].map(
+				(chain) => `mangle ${chain}`,
+			),
+			...["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"].map(
+				(chain) => `nat ${chain}`,
+			),
+			...["INPUT", "FORWARD", "OUTPUT"].map((chain) => `filter ${chain}`),
+		];
+		const rules = ["iptables", "ip6tables"].flatMap((command) =>
+			chains.map((place) => {
+				const [table = "", chain = ""] = place.split(" ");
+				return `${command} -t ${table} -A ${chain} -p tcp -m multiport --dports 1,2 -j RETURN`;
+			}),
+		);
+		for (const [kind, choose] of [
+			["nf_tables", ":"],
+			["legacy", legacy],
+		] as const)
+			t.match(
+				await read(await makeNamespace(t), [choose, ...rules].join("\n")),
+				{ led: [], missed: [], unread: [], failed: undefined },
+				kind,
+			);
+	},
+);
+
+t.test(
+	"a host with Docker and Tailscale hides nothing",
+	network(),
+	async (t) => {
+		t.match(
+			await read(
+				await makeNamespace(t),
+				`iptables -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+			iptables -t nat -N ts-postrouting
+			iptables -t nat -A POSTROUTING -j ts-postrouting
+			iptables -t nat -A ts-postrouting -m mark --mark 0x40000/0xff0000 -j MASQUERADE`,
+			),
+			{ led: [], missed: [], unread: [], failed: undefined },
+		);
+	},
+);
