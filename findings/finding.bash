@@ -179,3 +179,23 @@ register() {
 	headscale debug create-node --name "$1" --user "$2" --key "$id" >/dev/null
 	headscale auth register --user "$2" --auth-id "$id" >/dev/null
 }
+
+# nft_both_ways SCRIPT: has it make rules of nft, in a network of its own, and leaves them in
+# $lab as `text` and as `json`, and in text.read and json.read whether nft reads each again.
+nft_both_ways() {
+	local own=(unshare --net)
+	[ "$(id -u)" = 0 ] || own=(unshare --map-root-user --net)
+	cat >"$lab/both-ways.sh" <<'SH'
+set -e
+. "./$1"
+nft list ruleset 2>/dev/null >text
+nft -j list ruleset 2>/dev/null >json
+for form in text json; do
+	nft flush ruleset
+	option=
+	[ "$form" = text ] || option=-j
+	if nft $option -f "$form" 2>/dev/null; then echo "read again"; else echo refused; fi >"$form.read"
+done
+SH
+	(cd "$lab" && "${own[@]}" bash both-ways.sh "$1")
+}

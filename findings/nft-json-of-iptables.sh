@@ -11,22 +11,10 @@
 
 need nft iptables-nft unshare node
 cat >"$lab/rules.sh" <<'SH'
-set -e
 iptables-nft -A INPUT -p tcp -m multiport --dports 80,11434 -j REJECT
 iptables-nft -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination 10.0.0.1:11434
-nft list ruleset 2>/dev/null >text
-nft -j list ruleset 2>/dev/null >json
-for form in text json; do
-	nft flush ruleset
-	option=
-	[ "$form" = text ] || option=-j
-	if nft $option -f "$form" 2>/dev/null; then echo "read again"; else echo refused; fi >"$form.read"
-done
 SH
-# A network of its own; the host's rules are not touched.
-own=(unshare --net)
-[ "$(id -u)" = 0 ] || own=(unshare --map-root-user --net)
-(cd "$lab" && "${own[@]}" bash rules.sh)
+nft_both_ways rules.sh
 cat >"$lab/xt.mjs" <<'JS'
 import { readFileSync } from "node:fs";
 const { nftables } = JSON.parse(readFileSync(process.argv[2]));
