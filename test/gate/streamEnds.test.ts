@@ -18,6 +18,14 @@ import { openRaw, post, shows, statusOf, within } from "../support/raw.ts";
 const line = (value: unknown) => `${JSON.stringify(value)}\n`;
 const event = (name: string, value: object) =>
 	`event: ${name}\ndata: ${JSON.stringify({ ...value, type: name })}\n\n`;
+/** Of which one was new and ten were in the cache. */
+const messagesCounts = event("message_delta", {
+	usage: {
+		input_tokens: 1,
+		cache_read_input_tokens: 10,
+		output_tokens: 22,
+	},
+});
 const isRequest = ({ msg }: LogLine) => msg === "request";
 const ndjson = "application/x-ndjson";
 const sse = "text/event-stream";
@@ -165,13 +173,7 @@ const wholeReplies: [
 		event("message_start", {
 			message: { model: "m", usage: { input_tokens: 9, output_tokens: 0 } },
 		}) +
-			event("message_delta", {
-				usage: {
-					input_tokens: 1,
-					cache_read_input_tokens: 10,
-					output_tokens: 22,
-				},
-			}) +
+			messagesCounts +
 			event("message_stop", {}),
 		{ outcome: "ok", model: "m", ...counts },
 	],
@@ -180,13 +182,7 @@ const wholeReplies: [
 		"/v1/messages",
 		sse,
 		event("message_start", { message: { model: "m" } }) +
-			event("message_delta", {
-				usage: {
-					input_tokens: 1,
-					cache_read_input_tokens: 10,
-					output_tokens: 22,
-				},
-			}) +
+			messagesCounts +
 			event("message_stop", {}) +
 			"data: [DONE]\n\n",
 		{ outcome: "ok", model: "m", ...counts },

@@ -1,9 +1,8 @@
 import assert from "node:assert/strict";
 import t from "tap";
 import type { Priority } from "../../src/priority.ts";
-import type { Asked, Place } from "../../src/queue/model.ts";
 import { Turns } from "../../src/queue/turns.ts";
-import { defaultSettings, Simulation } from "./simulation.ts";
+import { asked, defaultSettings, go, Simulation } from "./simulation.ts";
 
 interface User {
 	readonly priority: Priority;
@@ -71,21 +70,6 @@ t.test(
 		t.ok(low / high < 1.15, `${low} and ${high}`);
 	},
 );
-
-const asked = (user: string, more: Partial<Asked> = {}): Asked => ({
-	...{ user, share: 1, priority: "normal", model: "m", isStream: true },
-	...more,
-});
-
-/** Everything that may go. */
-function go(turns: Turns, nowMs: number): Place[] {
-	const places: Place[] = [];
-	for (;;) {
-		const place = turns.next(nowMs);
-		if (place === undefined) return places;
-		places.push(place);
-	}
-}
 
 t.test("who has a request at work is not passed over", async (t) => {
 	const turns = new Turns({ ...defaultSettings, parallel: 2 });

@@ -45,6 +45,22 @@ export interface Conditions {
 	readonly isStrict?: boolean;
 }
 
+/** A request of a user, who has one part; other things of it as a test wants them. */
+export const asked = (user: string, more: Partial<Asked> = {}): Asked => ({
+	...{ user, share: 1, priority: "normal", model: "m", isStream: true },
+	...more,
+});
+
+/** Everything that may go. */
+export function go(turns: Turns, nowMs: number): Place[] {
+	const places: Place[] = [];
+	for (;;) {
+		const place = turns.next(nowMs);
+		if (place === undefined) return places;
+		places.push(place);
+	}
+}
+
 export const never = Number.POSITIVE_INFINITY;
 export const defaultSettings: TurnSettings = {
 	parallel: "auto",

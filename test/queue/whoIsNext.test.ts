@@ -3,14 +3,15 @@ import fc from "fast-check";
 import t from "tap";
 import { type Priority, priorities } from "../../src/priority.ts";
 import { aheadOf } from "../../src/queue/inOrder.ts";
-import type { Asked, Place } from "../../src/queue/model.ts";
 import { Turns } from "../../src/queue/turns.ts";
-import { defaultSettings, type Request, Simulation } from "./simulation.ts";
+import {
+	asked,
+	defaultSettings,
+	go,
+	type Request,
+	Simulation,
+} from "./simulation.ts";
 
-const asked = (user: string, more: Partial<Asked> = {}): Asked => ({
-	...{ user, share: 1, priority: "normal", model: "m", isStream: true },
-	...more,
-});
 const request = (user: string, more: Partial<Request> = {}): Request => ({
 	...{ ...asked(user), firstByteMs: 1, serviceMs: 1000 },
 	...more,
@@ -73,16 +74,6 @@ t.test(
 		t.equal(turns.next(21_600_000), low);
 	},
 );
-
-/** Everything that may go. */
-function go(turns: Turns, nowMs: number): Place[] {
-	const places: Place[] = [];
-	for (;;) {
-		const place = turns.next(nowMs);
-		if (place === undefined) return places;
-		places.push(place);
-	}
-}
 
 /** A model with these slots, of which all are in use by one user, and what that user has waiting. */
 function busy(parallel: number, priority: Priority, minds: number) {
