@@ -27,6 +27,7 @@ import { lookUpUnit } from "../../system/units.ts";
 import { becomesTrue } from "../../system/waiting.ts";
 import { tryOut } from "../../upstream/hosts/tryOut.ts";
 import { gateService, propertiesOf } from "../gate/inspect.ts";
+import { ownFolder, whoseUnit } from "../gate/unitFiles.ts";
 import {
 	changeableByOthers,
 	dropInFile,
@@ -187,18 +188,10 @@ async function writeTemplates(installation: Installation): Promise<Action[]> {
 			await readPackaged(installation, `systemd/${name}`),
 			installation,
 		);
-		const file = `/etc/systemd/system/${name}`;
-		const [own, packaged, merged] = await Promise.all(
-			[
-				file,
-				`/lib/systemd/system/${name}`,
-				`/usr/lib/systemd/system/${name}`,
-			].map(async (place) =>
-				(await takeSnapshot(place)).content?.toString("utf8"),
-			),
-		);
-		if (own === undefined && (packaged ?? merged) !== undefined) continue;
-		if (own !== content) actions.push(rootFile(file, content, [reload]));
+		const { own, isPackaged } = await whoseUnit(name);
+		if (own === undefined && isPackaged) continue;
+		if (own !== content)
+			actions.push(rootFile(`${ownFolder}/${name}`, content, [reload]));
 	}
 	return actions.length === 0
 		? []

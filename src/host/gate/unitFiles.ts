@@ -17,14 +17,19 @@ export async function findUnitFile({
 	name,
 	isMasked,
 }: Pick<Unit, "name" | "isMasked">): Promise<UnitFile> {
+	return { name, isMasked, ...(await whoseUnit(name)) };
+}
+
+/** Whose file a unit has: one ahead of the package's, the package's, both or none. */
+export async function whoseUnit(
+	name: string,
+): Promise<Pick<UnitFile, "own" | "isPackaged">> {
 	const [own, ...packaged] = await Promise.all(
 		[ownFolder, "/lib/systemd/system", "/usr/lib/systemd/system"].map(
 			async (folder) => (await takeSnapshot(`${folder}/${name}`)).content,
 		),
 	);
 	return {
-		name,
-		isMasked,
 		own: own?.toString("utf8"),
 		isPackaged: packaged.some((content) => content !== undefined),
 	};
