@@ -64,7 +64,7 @@ export interface Reservation {
 	readonly account: string;
 	/** What this process had used before it. */
 	readonly before: Cost;
-	/** What it has used with it. */
+	/** What it has used with it, in the window of which all three sums are. */
 	readonly own: OwnUse;
 	/** What other gates had used before it, where it was told with it. */
 	others?: Cost;
@@ -129,11 +129,7 @@ export class Budgets {
 		reservation?: Reservation,
 	): Decision {
 		const account = this.#accountOf(key, budget, nowMs);
-		const standing = standingOf(
-			account,
-			reservation?.before,
-			reservation?.others,
-		);
+		const standing = standingBefore(account, reservation);
 		const share = shareOf(standing);
 		const told =
 			share >= 1 ? "exhausted" : share >= noticeShare ? "low" : "nothing";
@@ -159,8 +155,9 @@ export class Budgets {
 		reservation?: Reservation,
 	): { readonly standing: Standing; readonly isBlind: boolean } {
 		const account = this.#accountOf(key, budget, nowMs);
+		const asOf = isOfNow(account, reservation) ? reservation : undefined;
 		return {
-			standing: standingOf(account, reservation?.own.used, reservation?.others),
+			standing: standingOf(account, asOf?.own.used, asOf?.others),
 			isBlind: isBlind(account),
 		};
 	}
@@ -324,6 +321,25 @@ function standingOf(
 	};
 }
 
+/** Whether its sums are still those of the account: its window may have ended while another gate was asked. */
+function isOfNow(
+	{ window }: Account,
+	reservation: Reservation | undefined,
+): boolean {
+	return reservation?.own.window === window;
+}
+
+/** @param reservation of the request that is judged, where it has one already */
+function standingBefore(account: Account, reservation?: Reservation): Standing {
+	if (reservation === undefined || isOfNow(account, reservation))
+		return standingOf(account, reservation?.before, reservation?.others);
+	// Of the new window it has reserved its part too.
+	const own = ownOf(account);
+	add(own, reservation.own.used, -1);
+	add(own, reservation.before, 1);
+	return standingOf(account, own);
+}
+
 /** The largest part of a limit that is used; from 1 on the budget is used up. */
 export function shareOf({ used, limits }: Standing): number {
 	return Math.max(
@@ -359,7 +375,7 @@ function total(own: Cost, restored: Cost, others: Cost): Cost {
 	return sum;
 }
 
-function ownOf({ used, reserved }: Account): Cost {
+function ownOf({ used, reserved }: Account): Sum {
 	const sum = { ...used };
 	add(sum, reserved, 1);
 	return sum;

@@ -250,6 +250,45 @@ t.test(
 	},
 );
 
+t.test(
+	"a request that has others asked across the turn of its window is judged by the new one",
+	async (t) => {
+		const budgets = known();
+		const budget = daily({ requests: 3 });
+		const cost = { gpuMs: 0, tokens: 0, requests: 1 };
+		const midnightMs = at("2030-05-16T00:00:00Z");
+		const beforeMs = midnightMs - 5;
+		budgets.reserve("k", budget, startMs).settle(cost, startMs);
+		budgets.reserve("k", budget, startMs).settle(cost, startMs);
+		const across = budgets.reserve("k", budget, beforeMs);
+		across.others = { gpuMs: 0, tokens: 0, requests: 1 };
+		budgets.hear("k", across.own.window, across.others);
+		t.match(
+			budgets.decide("k", budget, midnightMs, across),
+			{
+				kind: "granted",
+				isNews: false,
+				standing: {
+					used: { requests: 0 },
+					resetsAtMs: midnightMs + 86_400_000,
+				},
+			},
+			"its own part is not in its way",
+		);
+		t.match(budgets.look("k", budget, midnightMs, across).standing.used, {
+			requests: 1,
+		});
+		across.settle(cost, midnightMs);
+		budgets.reserve("k", budget, midnightMs).settle(cost, midnightMs);
+		budgets.reserve("k", budget, midnightMs).settle(cost, midnightMs);
+		t.match(
+			budgets.decide("k", budget, midnightMs),
+			{ kind: "exhausted", isNews: true },
+			"the owner is told of the new one's true end",
+		);
+	},
+);
+
 t.test("a new window begins with nothing used", async (t) => {
 	const budgets = known();
 	const budget = daily({ tokens: 100 });
