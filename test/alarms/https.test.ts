@@ -4,6 +4,7 @@ import { AlarmDispatcher } from "../../src/ledger/alarms/dispatcher.ts";
 import { type IssuedPair, makeAuthority } from "../support/certificates.ts";
 import { eventually, runCli } from "../support/gate.ts";
 import { collectedLog, ledgerPlace, spawnLedger } from "../support/ledger.ts";
+import { program } from "../support/program.ts";
 import { startReceiver, TestClock } from "../support/receiver.ts";
 
 const topic = "a-topic-that-nobody-guesses";
@@ -29,7 +30,7 @@ async function tryEach(
 		JSON.stringify({ ledger: place.section, alarms }),
 	);
 	await chmod(place.configFile, 0o600);
-	await spawnLedger(t, place, "src/main.ts", env);
+	await spawnLedger(t, place, program, env);
 	const args = ["ledger", "--test-alarm", "--config", place.configFile];
 	const { stdout } = await runCli(args);
 	return {

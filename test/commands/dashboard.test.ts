@@ -11,6 +11,7 @@ import {
 	type TestGate,
 	temporaryFolder,
 } from "../support/gate.ts";
+import { program } from "../support/program.ts";
 
 const run = ({ configFile }: Pick<TestGate, "configFile">, ...args: string[]) =>
 	runCli(["dashboard", "--config", configFile, ...args]);
@@ -50,12 +51,12 @@ t.test("it lets no tailnet in without being told whom", async (t) => {
 
 t.test("it serves the page until it is told to stop", async (t) => {
 	const gate = await startGate(t);
-	const [program = "", ...before] = node;
+	const [command = "", ...before] = node;
 	const child = spawn(
-		program,
+		command,
 		[
 			...before,
-			...["src/main.ts", "dashboard", "--config", gate.configFile],
+			...[program, "dashboard", "--config", gate.configFile],
 			...["--listen", "127.0.0.1:0", "--host", "GPU.example"],
 			...["--allow", "me@example.com"],
 		],

@@ -5,6 +5,7 @@ import { createServer } from "node:net";
 import path from "node:path";
 import t from "tap";
 import { node, runCli, startGate, temporaryFolder } from "../support/gate.ts";
+import { program } from "../support/program.ts";
 
 t.test("a slip in a command's name is seen through", async (t) => {
 	for (const [typed, meant] of Object.entries({
@@ -73,7 +74,7 @@ t.test(
 					"setpriv",
 					[
 						...["--reuid=65534", "--regid=65534", "--clear-groups"],
-						...[...node, "src/main.ts", ...args, "--config", gate.configFile],
+						...[...node, program, ...args, "--config", gate.configFile],
 					],
 					(_error, stdout, stderr) => resolve(stdout + stderr),
 				);

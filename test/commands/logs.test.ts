@@ -14,6 +14,7 @@ import {
 	temporaryFolder,
 	testKeys,
 } from "../support/gate.ts";
+import { program } from "../support/program.ts";
 
 const lines = [
 	{
@@ -158,10 +159,10 @@ t.test("logs says what is wrong with its command line", async (t) => {
 t.test("logs follows a file, also where it is rotated", async (t) => {
 	const file = path.join(await temporaryFolder(t), "gate.log");
 	await writeFile(file, text);
-	const [program = "", ...before] = node;
-	const child = spawn(program, [
+	const [command = "", ...before] = node;
+	const child = spawn(command, [
 		...before,
-		...["src/main.ts", "logs", "--follow", "--outcome", "ok,cut", file],
+		...[program, "logs", "--follow", "--outcome", "ok,cut", file],
 	]);
 	t.teardown(() => child.kill("SIGKILL"));
 	let shown = "";
@@ -191,7 +192,7 @@ t.test("logs reads the journal, and says so where there is none", async (t) => {
 	);
 	await chmod(journalctl, 0o755);
 	const run = async (env: NodeJS.ProcessEnv) => {
-		const child = spawn(process.execPath, ["src/main.ts", "logs"], { env });
+		const child = spawn(process.execPath, [program, "logs"], { env });
 		let out = "";
 		child.stdout.setEncoding("utf8").on("data", (part: string) => {
 			out += part;

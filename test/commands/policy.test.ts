@@ -3,6 +3,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
 import { node, runCli, temporaryFolder } from "../support/gate.ts";
+import { program } from "../support/program.ts";
 
 t.test(
 	"print writes the shipped policy, and check has nothing to say against it",
@@ -267,7 +268,7 @@ t.test(
 				"-c",
 				'"$0" "$@" | head -n 1',
 				...node,
-				"src/main.ts",
+				program,
 				"policy",
 				"check",
 				file,

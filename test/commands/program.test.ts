@@ -11,6 +11,7 @@ import {
 	startGate,
 	testKeys,
 } from "../support/gate.ts";
+import { program } from "../support/program.ts";
 
 t.test(
 	"without a command, and with --help, the program says what it can do",
@@ -223,7 +224,7 @@ t.test(
 		await first.exited;
 		const child = spawn(
 			process.execPath,
-			["src/main.ts", "serve", "--config", first.configFile],
+			[program, "serve", "--config", first.configFile],
 			{ stdio: ["ignore", "pipe", "inherit"] },
 		);
 		t.teardown(() => child.kill("SIGKILL"));

@@ -2,6 +2,7 @@ import { execFile } from "node:child_process";
 import t from "tap";
 import type { Result } from "../../src/report/result.ts";
 import { node } from "../support/gate.ts";
+import { program } from "../support/program.ts";
 
 /**
  * Runs the program in a mount namespace whose /run is empty, whatever host this
@@ -20,7 +21,7 @@ function withoutSystemd(
 	return new Promise((resolve) => {
 		execFile(
 			"unshare",
-			["--mount", "sh", "-c", host, "sh", ...node, "src/main.ts", ...args],
+			["--mount", "sh", "-c", host, "sh", ...node, program, ...args],
 			(error, stdout, stderr) =>
 				resolve({ code: error === null ? 0 : error.code, stdout, stderr }),
 		);

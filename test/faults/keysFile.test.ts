@@ -7,6 +7,7 @@ import t from "tap";
 import { changeKeys } from "../../src/keys/changeKeys.ts";
 import { parseKeys } from "../../src/keys/keyFile.ts";
 import { runCli, temporaryFolder, testEntries } from "../support/gate.ts";
+import { program } from "../support/program.ts";
 import { tinyDisk } from "../support/tinyDisk.ts";
 import { requireRoot } from "../support/tools.ts";
 
@@ -88,7 +89,7 @@ t.test(
 			const child = spawn(
 				process.execPath,
 				[
-					...["--import", "./test/support/killAtStep.mjs", "src/main.ts"],
+					...["--import", "./test/support/killAtStep.mjs", program],
 					...["keys", "rotate", "user", "--config", config],
 				],
 				{

@@ -21,6 +21,7 @@ import {
 	temporaryFolder,
 	testKeys,
 } from "../support/gate.ts";
+import { program } from "../support/program.ts";
 
 // Two dozen processes, one after the other, take a while on a busy machine.
 
@@ -334,7 +335,7 @@ t.test(
 		for (let round = 0; round < 25; round++) {
 			const child = spawn(
 				process.execPath,
-				["src/main.ts", "keys", "add", `k${round}`, "--config", config],
+				[program, "keys", "add", `k${round}`, "--config", config],
 				{ stdio: "ignore" },
 			);
 			const exit = once(child, "exit");

@@ -4,6 +4,7 @@ import path from "node:path";
 import { promisify } from "node:util";
 import t from "tap";
 import { node, temporaryFolder } from "../support/gate.ts";
+import { program } from "../support/program.ts";
 
 t.test(
 	"keys are made under the permission model that the image sets",
@@ -26,7 +27,7 @@ t.test(
 			const { stdout } = await promisify(execFile)(file, [
 				...args,
 				...flags,
-				...["src/main.ts", "keys", "add", ...what, "--config", config],
+				...[program, "keys", "add", ...what, "--config", config],
 			]);
 			t.match(stdout, /^lg_[0-9a-f]{64}\n$/);
 		}

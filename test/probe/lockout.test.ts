@@ -4,6 +4,7 @@ import t from "tap";
 import { openCaller } from "../../src/probe/caller.ts";
 import { checkLockout } from "../../src/probe/lockout.ts";
 import { runCli, startGate, testKeys } from "../support/gate.ts";
+import { program } from "../support/program.ts";
 import { requireTool } from "../support/tools.ts";
 import { startMiddleman } from "./middlemen.ts";
 
@@ -176,7 +177,7 @@ t.test(
 		const at = (...typed: readonly (readonly [string, string])[]) =>
 			run("python3", [
 				...["test/probe/atTerminal.py", JSON.stringify(typed)],
-				...[process.execPath, "src/main.ts", "probe", gate.url],
+				...[process.execPath, program, "probe", gate.url],
 				...["--key-stdin", "--lockout"],
 			]);
 		const refused = await at(["[y/N]", "n\r"]);

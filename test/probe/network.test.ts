@@ -18,6 +18,7 @@ import {
 	startDaemon,
 	startStandInProcess,
 } from "../support/namespaces.ts";
+import { program } from "../support/program.ts";
 import { requireTool } from "../support/tools.ts";
 
 // Each has networks of its own, and waits five seconds for each port that is silent.
@@ -46,7 +47,7 @@ async function probe(
 }> {
 	const { code, stdout, stderr } = await from.run(
 		...["env", ...(key === undefined ? [] : [`LLAMAGATE_KEY=${key}`])],
-		...[...node, "src/main.ts", "probe", ...args, "--json"],
+		...[...node, program, "probe", ...args, "--json"],
 	);
 	// An error of the command line has none.
 	const { results = [] } = JSON.parse(stdout) as { results?: Result[] };

@@ -10,7 +10,7 @@ const kept = [
 	// Of the test runner.
 	/^(TAP|_TAPJS_)/,
 	// What a person tells the tests.
-	/^(CI|LLAMAGATE_(DEB|REAL|RESULTS|VALKEY)|NODE_COMPILE_CACHE)$/,
+	/^(CI|LLAMAGATE_(DEB|PROGRAM|REAL|RESULTS|VALKEY)|NODE_COMPILE_CACHE)$/,
 	/^(FIREWALL|FUZZ|SOAK)_/,
 ];
 for (const name of Object.keys(process.env))

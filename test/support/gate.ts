@@ -5,8 +5,7 @@ import { rename, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { type Daemon, startDaemon } from "../../src/gate/daemon.ts";
-import { loadRules } from "../../src/gate/rules.ts";
+import type { Daemon } from "../../src/gate/daemon.ts";
 import type { KeyEntry } from "../../src/keys/keyFile.ts";
 import { digestOf } from "../../src/keys/newKey.ts";
 import { type Scope, scopes } from "../../src/ollama/routes.ts";
@@ -16,6 +15,7 @@ import {
 	startStandIn,
 } from "../../src/ollama/standIn.ts";
 import type { Clock } from "../../src/tls/clock.ts";
+import { program } from "./program.ts";
 import { temporaryFolder } from "./temporaryFolder.ts";
 import { commonPair, startTlsRelay, tlsVariable } from "./tlsRelay.ts";
 
@@ -66,7 +66,7 @@ export interface GateOptions {
 	/** More files beside the configuration, of mode 0600, by name. */
 	readonly files?: Readonly<Record<string, string>>;
 	readonly standIn?: StandInOptions;
-	/** Of `spawnGate`: the file that is run; by default the sources'. */
+	/** Of `spawnGate`: the file that is run; by default the published program's. */
 	readonly program?: string;
 	/** Of `spawnGate`: another Node than the one that runs the tests. */
 	readonly node?: string;
@@ -194,6 +194,11 @@ export async function startGate(
 ): Promise<TestGate & { daemon: Daemon }> {
 	const files = await prepare(t, options);
 	const { log, write, logged } = collectLog();
+	// Half of the tests that import this file start none in their own process.
+	const [{ startDaemon }, { loadRules }] = await Promise.all([
+		import("../../src/gate/daemon.ts"),
+		import("../../src/gate/rules.ts"),
+	]);
 	const daemon = await startDaemon(
 		() => loadRules(files.configFile, options.bridges),
 		{ write },
@@ -238,15 +243,15 @@ export async function spawnGate(
 	const files = await prepare(t, options);
 	const { log, write, logged } = collectLog();
 	const { logFile } = options;
-	const [program = "", ...args] = [
+	const [command = "", ...args] = [
 		...(options.launcher ?? []),
 		...(options.node === undefined ? node : bare(options.node)),
 		...(options.nodeArgs ?? []),
-		options.program ?? "src/main.ts",
+		options.program ?? program,
 		...["serve", "--config", files.configFile],
 	];
 	const output = logFile === undefined ? "pipe" : openSync(logFile, "a");
-	const child = spawn(program, args, { stdio: ["ignore", output, "inherit"] });
+	const child = spawn(command, args, { stdio: ["ignore", output, "inherit"] });
 	if (typeof output === "number") closeSync(output);
 	if (logFile !== undefined) followFile(t, logFile, write);
 	const exited = once(child, "exit").then(([code]) => code as number | null);
@@ -320,7 +325,7 @@ export function runCli(
 	args: readonly string[],
 	input = "",
 ): Promise<RunResult> {
-	return runProgram([...node, "src/main.ts", ...args], {
+	return runProgram([...node, program, ...args], {
 		input,
 		// A person who runs the tests may have files of clients in theirs.
 		env: { ...process.env, HOME: "/nonexistent" },

@@ -2,6 +2,7 @@ import { execFile } from "node:child_process";
 import { chmod, cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
+import { builtProgram } from "./builtProgram.ts";
 import { compiledCode } from "./hostPlaces.ts";
 
 const execute = promisify(execFile);
@@ -21,16 +22,7 @@ export async function installTree(root: string): Promise<void> {
 	const library = path.join(root, "usr/lib/llamagate");
 	const app = path.join(library, "app");
 	await mkdir(app, { recursive: true });
-	const parts = [
-		...["bin", "systemd", "ufw", "fail2ban", "tailscale"],
-		...["package.json", "config.example.json"],
-	];
-	for (const part of parts)
-		await cp(path.join(project, part), path.join(app, part), {
-			recursive: true,
-		}).catch(ignoreMissing);
-	// Built here, and not taken from dist/: what is tested is what is in the tree.
-	await buildInto(app);
+	await cp(await builtProgram(), app, { recursive: true });
 
 	await cp(
 		path.join(project, "systemd/follow-tailscale"),

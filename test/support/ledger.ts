@@ -9,6 +9,7 @@ import type { UsageRecord } from "../../src/ledger/record.ts";
 import type { Dimension, UsageRow } from "../../src/ledger/store.ts";
 import { createLog } from "../../src/log.ts";
 import { type LogLine, node } from "./gate.ts";
+import { program } from "./program.ts";
 import { temporaryFolder } from "./temporaryFolder.ts";
 
 interface Teardown {
@@ -51,13 +52,13 @@ export interface TestLedger {
 export async function spawnLedger(
 	t: Teardown,
 	{ configFile }: LedgerPlace,
-	program = "src/main.ts",
+	file = program,
 	env: NodeJS.ProcessEnv = {},
 ): Promise<TestLedger> {
-	const [file = "", ...before] = node;
+	const [command = "", ...before] = node;
 	const child = spawn(
-		file,
-		[...before, program, "ledger", "--config", configFile],
+		command,
+		[...before, file, "ledger", "--config", configFile],
 		{
 			stdio: ["ignore", "pipe", "inherit"],
 			env: { ...process.env, ...env },

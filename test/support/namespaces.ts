@@ -18,6 +18,7 @@ import {
 	temporaryFolder,
 	testEntries,
 } from "./gate.ts";
+import { program } from "./program.ts";
 import { reap } from "./reaper.ts";
 
 /** What these tests need of tap. */
@@ -266,7 +267,7 @@ export async function startDaemon(
 	);
 	const child = namespace.start(
 		...launcher,
-		...[...node, "src/main.ts", "serve", "--config", configFile],
+		...[...node, program, "serve", "--config", configFile],
 	);
 	const closed = once(child, "close");
 	let stderr = "";
