@@ -1,4 +1,5 @@
 import { globSync } from "node:fs";
+import { chmod, mkdir } from "node:fs/promises";
 import path from "node:path";
 import { digestOf } from "./builtPackages.ts";
 import { madeOnce } from "./madeOnce.ts";
@@ -28,10 +29,14 @@ export async function builtProgram(): Promise<string> {
 				path.relative(root, path.join(entry.parentPath, entry.name)),
 			),
 	);
+	// Some tests run it as another user.
+	await mkdir(store, { recursive: true });
+	await chmod(store, 0o755);
 	const folder = path.join(store, await digestOf("", files.toSorted()));
 	await madeOnce(
 		folder,
 		`find "$(dirname "$1")" -mindepth 1 -maxdepth 1 -mmin +600 -exec rm -rf {} +
+		umask 022
 		target=$1 node=$2
 		cd "$3"
 		shift 3
