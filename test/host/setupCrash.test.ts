@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -11,10 +12,12 @@ const steps = [
 	...["open-webui", "sshd", "fail2ban"],
 ];
 
+const journalOf = ({ root }: BootedHost) =>
+	path.join(root, "var/lib/llamagate/setup/journal.jsonl");
+
 /** Lines of the journal of one kind. */
 async function countLines(host: BootedHost, kind: string): Promise<number> {
-	const file = path.join(host.root, "var/lib/llamagate/setup/journal.jsonl");
-	const text = await readFile(file, "utf8").catch(() => "");
+	const text = await readFile(journalOf(host), "utf8").catch(() => "");
 	return text.split("\n").filter((line) => line.includes(`"kind":"${kind}"`))
 		.length;
 }
@@ -39,8 +42,14 @@ async function runAndKill(
 		.then((ended) => {
 			result = ended;
 		});
-	while (result === undefined && (await countLines(host, kind)) < limit)
+	// It is looked at too often to be read each time.
+	let seen: number | undefined;
+	while (result === undefined) {
+		const size = statSync(journalOf(host), { throwIfNoEntry: false })?.size;
+		if (size !== seen && (await countLines(host, kind)) >= limit) break;
+		seen = size;
 		await delay(2);
+	}
 	// By itself, as the kernel would: what it had started goes on, and ends before somebody comes to run it again.
 	await host.sh(`setup=$(pgrep -f 'llamagate[.]js setup') || exit 0
 		started=$(pgrep -P "$setup") || :

@@ -1,4 +1,5 @@
 import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
 import { chmod, cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
@@ -111,14 +112,11 @@ export async function copyDependencies(target: string): Promise<void> {
 		.map(([folder]) => folder)
 		// One that lies in another comes along with it.
 		.filter((folder) => folder.split("node_modules/").length === 2);
-	await mkdir(path.join(target, "node_modules"), { recursive: true });
-	for (const folder of wanted)
-		await cp(path.join(project, folder), path.join(target, folder), {
-			recursive: true,
-		}).catch(ignoreMissing);
-}
-
-/** A file that this release does not have, or a dependency for another platform. */
-function ignoreMissing(error: unknown): void {
-	if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+	// One for another platform is not there.
+	const present = wanted.filter((folder) =>
+		existsSync(path.join(project, folder)),
+	);
+	await execute("cp", ["-R", "--parents", "--", ...present, target], {
+		cwd: project,
+	});
 }
