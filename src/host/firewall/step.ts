@@ -5,6 +5,7 @@ import {
 	type RuleList,
 	wordsOf,
 } from "../../netfilter/ufwRules.ts";
+import { ufwSetting } from "../../netfilter/ufwSettings.ts";
 import { takeSnapshot } from "../../setup/snapshot.ts";
 import {
 	absent,
@@ -50,6 +51,11 @@ export function ufw(): Step {
 				);
 			const ports = await sshPorts();
 			const state = await firewallState();
+			const { policy } = state;
+			if (policy === undefined)
+				return unsafe(
+					`${defaultsFile} does not say in a way that all of UFW reads whether it lets in what no rule speaks of; put one line there, DEFAULT_INPUT_POLICY="DROP" (or "ACCEPT", if that is how it has been until now), and run this again`,
+				);
 			const ssh = await currentSshConnection();
 			const connection = ssh && {
 				...ssh,
@@ -67,11 +73,7 @@ export function ufw(): Step {
 				return unsafe(
 					`${defaultsFile} says IPV6=no, and UFW would drop all of this host's IPv6, SSH included; set IPV6=yes there, or, if that is meant, log in by IPv4 and turn UFW on yourself (sudo ufw allow ${ports[0] ?? 22}/tcp && sudo ufw enable), and run this again`,
 				);
-			const standing = !state.isActive
-				? "off"
-				: state.deniesIncoming
-					? "deny"
-					: "allow";
+			const standing = state.isActive ? policy : "off";
 			const changes = planRules(state.lists, ports, {
 				default: standing,
 				connection,
@@ -97,7 +99,7 @@ export function ufw(): Step {
 				command: ["ufw", ...command],
 				changes: ruleFiles,
 			});
-			if (!state.deniesIncoming)
+			if (policy === "allow")
 				actions.push({
 					...change("default", "deny", "incoming"),
 					changes: [defaultsFile],
@@ -144,8 +146,7 @@ export function ufw(): Step {
 					`Taken out: ${taken.join("; ")}. Such a rule opens what is to be closed, or trusts a source address that a neighbour on the LAN can forge; the rules for tailscale0 take its place.`,
 				);
 			if (
-				state.isActive &&
-				state.deniesIncoming &&
+				standing === "deny" &&
 				ports.some((port) =>
 					state.lists.some(
 						({ kind, rules }) => !isOpen(rules, everybody(kind, port)),
@@ -169,8 +170,8 @@ export function ufw(): Step {
 			const proofs: Proof[] = [];
 			const state = await firewallState();
 			proofs.push({
-				ok: state.isActive && state.startsAtBoot && state.deniesIncoming,
-				says: `UFW is ${state.isActive ? "active" : "inactive"}, ${state.startsAtBoot ? "starts" : "does not start"} at boot, and ${state.deniesIncoming ? "denies" : "allows"} what no rule speaks of`,
+				ok: state.isActive && state.startsAtBoot && state.policy === "deny",
+				says: `UFW is ${state.isActive ? "active" : "inactive"}, ${state.startsAtBoot ? "starts" : "does not start"} at boot, and ${state.policy === "deny" ? "denies" : state.policy === "allow" ? "allows" : "may allow"} what no rule speaks of`,
 				advice: "see: ufw status verbose; systemctl is-enabled ufw",
 			});
 			for (const [program, chain] of [
@@ -276,7 +277,8 @@ async function hasIpv6(): Promise<boolean> {
 interface FirewallState {
 	readonly isActive: boolean;
 	readonly startsAtBoot: boolean;
-	readonly deniesIncoming: boolean;
+	/** What becomes of what no rule speaks of; `undefined` where UFW's settings do not tell for sure. */
+	readonly policy: "allow" | "deny" | undefined;
 	/** With IPV6=no UFW does not leave IPv6 alone: it drops all but loopback's (ufw-init-functions). */
 	readonly dropsIpv6: boolean;
 	readonly lists: readonly RuleList[];
@@ -301,11 +303,20 @@ function mayBeLeftOut(
 	);
 }
 
+/** The policy of INPUT, as UFW is to read it: the last line that sets it. */
+function policyOf(settings: string): FirewallState["policy"] {
+	const value = ufwSetting(settings, "DEFAULT_INPUT_POLICY");
+	if (value === "DROP" || value === "REJECT") return "deny";
+	return value === "ACCEPT" ? "allow" : undefined;
+}
+
 async function firewallState(): Promise<FirewallState> {
 	const status = (await runProgram(["ufw", "status", "verbose"])).stdout;
 	const read = async (file: string) =>
 		(await takeSnapshot(file)).content?.toString() ?? "";
-	const defaults = await read(defaultsFile);
+	const [defaults, switches] = (await Promise.all(
+		[defaultsFile, switchFile].map(read),
+	)) as [string, string];
 	const [rules4 = "", rules6 = ""] = await Promise.all(ruleFiles.map(read));
 	const lists: RuleList[] = [{ kind: "ipv4", rules: parseRuleFile(rules4) }];
 	const filtersIpv6 = /^IPV6=["']?yes\b/im.test(defaults);
@@ -317,8 +328,8 @@ async function firewallState(): Promise<FirewallState> {
 		lists.push({ kind: "ipv6", rules: parseRuleFile(rules6) });
 	return {
 		isActive: /^Status: active$/m.test(status),
-		startsAtBoot: /^ENABLED=yes$/m.test(await read(switchFile)),
-		deniesIncoming: /^DEFAULT_INPUT_POLICY="(DROP|REJECT)"$/m.test(defaults),
+		startsAtBoot: /^yes$|^YES$/.test(ufwSetting(switches, "ENABLED") ?? ""),
+		policy: policyOf(`${defaults}\n${switches}`),
 		dropsIpv6: !filtersIpv6,
 		lists,
 	};

@@ -1,0 +1,142 @@
+import path from "node:path";
+import t, { type Test } from "tap";
+import { ufwSetting } from "../../src/netfilter/ufwSettings.ts";
+import type { Inspection, Proof } from "../../src/setup/step.ts";
+import { temporaryFolder } from "../support/gate.ts";
+import {
+	joinLan,
+	joinTailnet,
+	makeNamespace,
+	network,
+} from "../support/namespaces.ts";
+import { requireTool } from "../support/tools.ts";
+import { prepareUfw, type Ufw } from "../support/ufw.ts";
+
+if (!requireTool(t, "ufw", "iptables")) process.exit();
+
+const program = path.resolve("test/support/ufwStepRun.ts");
+
+/** A host with a LAN and a tailnet, and the step of setup that is run on it by itself. */
+async function startHost(t: Test) {
+	const [server, peer, neighbour] = [
+		await makeNamespace(t),
+		await makeNamespace(t),
+		await makeNamespace(t),
+	];
+	await joinTailnet(server, peer);
+	await joinLan(server, neighbour);
+	const ufw = await prepareUfw(t, server);
+	const journal = await temporaryFolder(t);
+	const step = async <Report>(...task: string[]): Promise<Report> =>
+		JSON.parse(
+			await ufw.must(process.execPath, program, ...task, `${journal}/setup`),
+		) as Report;
+	return {
+		ufw,
+		look: () => step<Inspection>("look"),
+		setUp: () => step<Proof[]>("set up"),
+		prove: () => step<Proof[]>("prove"),
+		undo: () => step<string[]>("undo"),
+	};
+}
+
+const commandsOf = ({ actions }: Inspection) =>
+	actions.map((action) =>
+		action.kind === "command" ? action.command.join(" ") : action.kind,
+	);
+
+/** Has /etc/default/ufw say that of what no rule speaks of. */
+const setPolicy = (ufw: Ufw, line: string) =>
+	ufw.must("sed", "-i", `s/^DEFAULT_INPUT_POLICY=.*/${line}/`, settingsFile);
+const settingsFile = "/etc/default/ufw";
+
+t.test(
+	"a setting of UFW's counts as both of UFW's programs read it, or not at all",
+	async (t) => {
+		const read = (text: string) => ufwSetting(text, "DEFAULT_INPUT_POLICY");
+		const name = "DEFAULT_INPUT_POLICY";
+		for (const [text, value] of [
+			[`${name}="DROP"`, "DROP"],
+			[`${name}=DROP`, "DROP"],
+			[`a=b\n${name}=REJECT  \nc=d`, "REJECT"],
+			[`# ${name}=ACCEPT\n${name}="DROP"\t`, "DROP"],
+			[`${name}="DROP"\n${name}=ACCEPT`, "ACCEPT"],
+			["", undefined],
+			// ufw itself finds none here, or one that is none.
+			[`${name}='DROP'`, undefined],
+			[`${name}="DROP" # mine`, undefined],
+			[`${name}="DROP`, undefined],
+			[`${name}=`, undefined],
+			// The shell alone reads these.
+			[`${name}=ACCEPT\nexport ${name}=DROP`, undefined],
+			[`${name}=ACCEPT\n ${name}=DROP`, undefined],
+			[`${name}=ACCEPT; ${name}=DROP`, undefined],
+		] as const)
+			t.equal(read(text), value, JSON.stringify(text));
+	},
+);
+
+t.test(
+	"a policy without quotes is the policy: SSH is opened to nobody, and undo opens nothing",
+	network(),
+	async (t) => {
+		const { ufw, look, setUp, undo } = await startHost(t);
+		const own = "allow from 203.0.113.7 to any port 22 proto tcp";
+		await ufw.ufw(own, "allow 5432/tcp", "--force enable");
+		await setPolicy(ufw, "DEFAULT_INPUT_POLICY=DROP ");
+		await ufw.ufw("reload");
+		const planned = commandsOf(await look());
+		t.notSame(planned, []);
+		t.strictSame(
+			planned.filter((line) => /\b22\b|default/.test(line)),
+			[],
+		);
+		for (const proof of await setUp()) t.ok(proof.ok, proof.says);
+		// The owner's own change of that file.
+		await ufw.must(
+			...[
+				"sed",
+				"-i",
+				's/^DEFAULT_FORWARD_POLICY=.*/DEFAULT_FORWARD_POLICY="ACCEPT"/',
+			],
+			settingsFile,
+		);
+		t.strictSame(await undo(), []);
+		t.strictSame(await ufw.added(), [own, "allow 5432/tcp"]);
+		t.match(
+			await ufw.must("ufw", "status", "verbose"),
+			/^Default: deny \(incoming\)/m,
+		);
+		t.match(await ufw.must("iptables", "-S", "INPUT"), /^-P INPUT DROP$/m);
+	},
+);
+
+t.test(
+	"a policy that cannot be read for sure is left to the person",
+	network(),
+	async (t) => {
+		const { ufw, look } = await startHost(t);
+		for (const line of [
+			"DEFAULT_INPUT_POLICY=drop",
+			"DEFAULT_INPUT_POLICY='DROP'",
+			"# none",
+		]) {
+			await setPolicy(ufw, line);
+			const seen = await look();
+			t.match(seen, { state: "unsafe", actions: [] }, line);
+			t.match(seen.says, /\/etc\/default\/ufw .*DEFAULT_INPUT_POLICY="DROP"/);
+			await ufw.must(
+				"sed",
+				"-i",
+				"/^DEFAULT_INPUT_POLICY\\|^# none$/d",
+				settingsFile,
+			);
+			await ufw.must(
+				...["sh", "-c", `echo 'DEFAULT_INPUT_POLICY="DROP"' >>${settingsFile}`],
+			);
+		}
+		t.equal((await look()).state, "todo");
+		await setPolicy(ufw, "DEFAULT_INPUT_POLICY=ACCEPT");
+		t.ok(commandsOf(await look()).includes("ufw default deny incoming"));
+	},
+);
