@@ -60,6 +60,7 @@ export async function restoreBudgets(
 		hasTold = true;
 		timer = setTimeout(() => void look(), retryMs).unref();
 	};
+	budgets.hasLedger = ledger !== undefined;
 	// Later: what has found it is in the middle of something.
 	budgets.onUnknown = () => setImmediate(() => void look()).unref();
 	await Promise.race([

@@ -108,6 +108,22 @@ const daily = (limits: Budget["limits"]): Budget => ({
 
 const known = () => new Budgets();
 
+/** Clocks that nobody sets, which go on when a test says so. */
+function steadyClocks() {
+	let awakeMs = 0;
+	let sleptMs = 0;
+	return {
+		awakeMs: () => awakeMs,
+		withSleepMs: () => awakeMs + sleptMs,
+		goOn(forMs: number) {
+			awakeMs += forMs;
+		},
+		sleep(forMs: number) {
+			sleptMs += forMs;
+		},
+	};
+}
+
 t.test(
 	"however many run at once, a budget is passed by one request's cost each at the most",
 	async (t) => {
@@ -258,8 +274,8 @@ t.test(
 		const cost = { gpuMs: 0, tokens: 0, requests: 1 };
 		const midnightMs = at("2030-05-16T00:00:00Z");
 		const beforeMs = midnightMs - 5;
-		budgets.reserve("k", budget, startMs).settle(cost, startMs);
-		budgets.reserve("k", budget, startMs).settle(cost, startMs);
+		budgets.reserve("k", budget, beforeMs).settle(cost, beforeMs);
+		budgets.reserve("k", budget, beforeMs).settle(cost, beforeMs);
 		const across = budgets.reserve("k", budget, beforeMs);
 		across.others = { gpuMs: 0, tokens: 0, requests: 1 };
 		budgets.hear("k", across.own.window, across.others);
@@ -290,7 +306,8 @@ t.test(
 );
 
 t.test("a new window begins with nothing used", async (t) => {
-	const budgets = known();
+	const clocks = steadyClocks();
+	const budgets = new Budgets(clocks);
 	const budget = daily({ tokens: 100 });
 	const spend = (tokens: number, nowMs: number) =>
 		budgets
@@ -303,6 +320,7 @@ t.test("a new window begins with nothing used", async (t) => {
 	t.equal(budgets.decide("k", budget, startMs).isNews, false);
 	const { resetsAtMs } = now.standing;
 	t.equal(resetsAtMs, at("2030-05-16T00:00:00Z"));
+	clocks.goOn(resetsAtMs - startMs);
 	const later = budgets.decide("k", budget, resetsAtMs);
 	t.equal(later.kind, "granted");
 	t.notOk(isLow(later.standing));
@@ -314,7 +332,8 @@ t.test("a new window begins with nothing used", async (t) => {
 t.test(
 	"what was used before this process counts once it is told, and once",
 	async (t) => {
-		const budgets = new Budgets();
+		const clocks = steadyClocks();
+		const budgets = new Budgets(clocks);
 		const budget = daily({ tokens: 100 });
 		const span = { sinceMs: at("2030-05-15T00:00:00Z"), untilMs: startMs };
 		t.equal(budgets.decide("k", budget, startMs).isBlind, true);
@@ -336,8 +355,10 @@ t.test(
 			isNews: true,
 			standing: { used: { tokens: 90 } },
 		});
+		const nextMs = at("2030-05-16T00:00:00Z");
+		clocks.goOn(nextMs - startMs);
 		t.equal(
-			budgets.decide("k", budget, at("2030-05-16T00:00:00Z")).isBlind,
+			budgets.decide("k", budget, nextMs).isBlind,
 			false,
 			"the next day is all this process's",
 		);
@@ -351,7 +372,8 @@ for (const [what, edited] of [
 	t.test(
 		`an edit of the ${what} counts what ends from then on, and asks for the rest`,
 		async (t) => {
-			const budgets = new Budgets();
+			const clocks = steadyClocks();
+			const budgets = new Budgets(clocks);
 			let questions = 0;
 			budgets.onUnknown = () => {
 				questions += 1;
@@ -359,6 +381,7 @@ for (const [what, edited] of [
 			const first = daily({ requests: 5 });
 			const begunMs = at("2030-05-10T10:00:00Z");
 			budgets.decide("k", first, begunMs);
+			clocks.goOn(startMs - begunMs);
 			const spend = (budget: Budget, nowMs: number) =>
 				budgets.reserve("k", budget, nowMs);
 			const cost = { gpuMs: 0, tokens: 0, requests: 1 };
@@ -390,11 +413,14 @@ for (const [what, edited] of [
 t.test(
 	"a clock that is put back into an earlier window has the ledger asked of it",
 	async (t) => {
-		const budgets = new Budgets();
+		const clocks = steadyClocks();
+		const budgets = new Budgets(clocks);
 		const budget = daily({ requests: 1 });
 		const midnightMs = at("2030-05-16T00:00:00Z");
 		const cost = { gpuMs: 0, tokens: 0, requests: 1 };
-		budgets.decide("k", budget, at("2030-05-10T10:00:00Z"));
+		const begunMs = at("2030-05-10T10:00:00Z");
+		budgets.decide("k", budget, begunMs);
+		clocks.goOn(midnightMs - begunMs);
 		const spend = (nowMs: number) =>
 			budgets.reserve("k", budget, nowMs).settle(cost, nowMs);
 		spend(midnightMs - 1_000);
@@ -415,5 +441,135 @@ t.test(
 			kind: "exhausted",
 			isBlind: false,
 		});
+	},
+);
+
+const cost = { gpuMs: 0, tokens: 0, requests: 1 };
+const minuteMs = 60_000;
+
+t.test(
+	"a gate that starts with a clock of long ago asks the ledger once it is set",
+	async (t) => {
+		const clocks = steadyClocks();
+		const budgets = new Budgets(clocks);
+		budgets.hasLedger = true;
+		const budget = daily({ requests: 2 });
+		const wrongMs = at("2020-01-01T00:00:30Z");
+		budgets.reserve("k", budget, wrongMs).settle(cost, wrongMs);
+		let questions = 0;
+		budgets.onUnknown = () => {
+			questions += 1;
+		};
+		clocks.goOn(minuteMs);
+		t.match(budgets.decide("k", budget, startMs), {
+			isBlind: true,
+			standing: { used: { requests: 0 } },
+		});
+		t.equal(questions, 1);
+		const span = {
+			sinceMs: at("2030-05-15T00:00:00Z"),
+			untilMs: startMs - minuteMs,
+		};
+		t.strictSame(
+			budgets.unrestored(new Map([["k", { budget }]]), startMs),
+			new Map([["k", span]]),
+			"of what was before it started, by the right clock",
+		);
+		budgets.restore("k", span, { ...cost, requests: 2 }, startMs);
+		t.match(budgets.decide("k", budget, startMs), {
+			kind: "exhausted",
+			isBlind: false,
+		});
+	},
+);
+
+t.test(
+	"a clock that was behind by less than a day has the ledger asked of all of it",
+	async (t) => {
+		const clocks = steadyClocks();
+		const budgets = new Budgets(clocks);
+		budgets.hasLedger = true;
+		const budget = daily({ requests: 5 });
+		const wrongMs = startMs - 60 * minuteMs;
+		const keys = new Map([["k", { budget }]]);
+		const sinceMs = at("2030-05-15T00:00:00Z");
+		budgets.unrestored(keys, wrongMs);
+		budgets.restore("k", { sinceMs, untilMs: wrongMs }, cost, wrongMs);
+		budgets.reserve("k", budget, wrongMs).settle(cost, wrongMs);
+		const across = budgets.reserve("k", budget, wrongMs);
+		t.match(budgets.decide("k", budget, startMs, across), {
+			isBlind: true,
+			standing: { used: { requests: 0 } },
+		});
+		const span = { sinceMs, untilMs: startMs };
+		t.strictSame(budgets.unrestored(keys, startMs), new Map([["k", span]]));
+		across.settle(cost, startMs);
+		// Two of before the restart, one of which was too late for the first question, and one of its own.
+		budgets.restore("k", span, { ...cost, requests: 3 }, startMs);
+		t.match(budgets.decide("k", budget, startMs), {
+			isBlind: false,
+			standing: { used: { requests: 4 } },
+		});
+	},
+);
+
+t.test("without a ledger a clock that is set forgets nothing", async (t) => {
+	const clocks = steadyClocks();
+	const budgets = new Budgets(clocks);
+	const budget = daily({ requests: 1 });
+	// By its clock it has counted since before the day began.
+	const wrongMs = at("2030-05-14T23:59:50Z");
+	budgets.decide("k", budget, wrongMs);
+	clocks.goOn(minuteMs);
+	const nextMs = wrongMs + minuteMs;
+	budgets.reserve("k", budget, nextMs).settle(cost, nextMs);
+	t.match(budgets.decide("k", budget, nextMs), {
+		kind: "exhausted",
+		isBlind: false,
+	});
+	t.match(budgets.decide("k", budget, startMs), {
+		kind: "exhausted",
+		isBlind: true,
+		isNews: false,
+	});
+});
+
+for (const [what, pass] of [
+	["was asleep at midnight", (clocks) => clocks.sleep(14 * 60 * minuteMs)],
+	[
+		"has its clock set by a little",
+		(clocks) => clocks.goOn(840 * minuteMs - 50_000),
+	],
+] as [string, (clocks: ReturnType<typeof steadyClocks>) => void][])
+	t.test(
+		`the next day of a machine that ${what} is all this process's`,
+		async (t) => {
+			const clocks = steadyClocks();
+			const budgets = new Budgets(clocks);
+			const budget = daily({ requests: 1 });
+			budgets.decide("k", budget, startMs);
+			pass(clocks);
+			const nextMs = at("2030-05-16T00:00:00Z");
+			t.equal(budgets.decide("k", budget, nextMs).isBlind, false);
+		},
+	);
+
+t.test(
+	"a clock that was set forward late leaves known what was counted all the time",
+	async (t) => {
+		const clocks = steadyClocks();
+		const budgets = new Budgets(clocks);
+		budgets.hasLedger = true;
+		const budget = daily({ requests: 2 });
+		budgets.decide("k", budget, at("2030-05-10T10:00:00Z"));
+		clocks.goOn(startMs - at("2030-05-10T10:00:00Z"));
+		budgets.reserve("k", budget, startMs).settle(cost, startMs);
+		const setMs = startMs + 5 * minuteMs;
+		t.match(budgets.decide("k", budget, setMs), {
+			isBlind: false,
+			standing: { used: { requests: 1 } },
+		});
+		const nextMs = at("2030-05-16T00:00:05Z");
+		t.equal(budgets.decide("k", budget, nextMs).isBlind, false);
 	},
 );
