@@ -238,9 +238,10 @@ t.test(
 					families: ["ipv4" as const],
 				},
 				...{ sshPorts: [22], ufwRules: [], tailnet: "tailscale0" },
+				gatePort: 11434,
 			};
 			const [rule] = baseChains[0]?.rules ?? [];
-			return rule && takeOut(firewall, [rule]);
+			return rule && takeOut(firewall, [{ rule, path: ["INPUT"] }]);
 		};
 		const hooks =
 			"-A INPUT -j ufw-before-input\n-A ufw-before-input -j ufw-user-input\n";

@@ -21,7 +21,6 @@ import type { Firewall } from "./fixes.ts";
 
 /** What the checks look at; read once, since all of them are made at the same time. */
 export interface Look extends Firewall {
-	readonly gatePort: number;
 	/** TCP's. */
 	readonly sockets: readonly ListeningSocket[];
 	readonly udpSockets: readonly ListeningSocket[];

@@ -10,7 +10,9 @@ import {
 	contains,
 	fitsSome,
 	isLettingIn,
+	isOpen,
 	rangeOf,
+	tailnetPeers,
 	tailnetRange,
 } from "../../netfilter/ufwPackets.ts";
 import {
@@ -32,10 +34,25 @@ export interface Firewall {
 	readonly ufwRules: readonly RuleList[];
 	/** The tailnet's interface. */
 	readonly tailnet: string;
+	readonly gatePort: number;
 }
 
+/** A rule, and how packets come to it. */
+type Hanging = Pick<Ending, "rule" | "path">;
+
 const isUfwChain = (name: string) => /^ufw6?-/.test(name);
-export const isUfws = ({ path }: Ending) => path.some(isUfwChain);
+export const isUfws = ({ path }: Hanging) => path.some(isUfwChain);
+
+/** The file that a rule comes from which is asked ahead of those that UFW's commands write. */
+function fileAhead({ path }: Hanging): string | undefined {
+	if (path.some((name) => /^ufw6?-user-/.test(name))) return undefined;
+	const chain = path.find((name) => /^ufw6?-before-/.test(name));
+	return chain && `/etc/ufw/before${chain.startsWith("ufw6") ? "6" : ""}.rules`;
+}
+
+/** Whether one of UFW's commands can undo what a rule does. */
+export const isByCommand = (ending: Hanging) =>
+	isUfws(ending) && fileAhead(ending) === undefined;
 
 /** Packets of others than the tailnet's, by each way in. */
 export function strangers(
@@ -139,7 +156,7 @@ function lostSsh(
 			...filter.families.map((family) => peers(tailnet, family, port)),
 		])
 		.flatMap((packets) => wayIn(filter, packets).by)
-		.filter((ending) => ending.rule !== undefined && !isUfws(ending));
+		.filter((ending) => ending.rule !== undefined && !isByCommand(ending));
 	// Other findings may have the others taken out.
 	const left = without(
 		filter,
@@ -159,19 +176,61 @@ function lostSsh(
 	);
 }
 
+/** Has UFW let the tailnet in to the gate, ahead of what it says to others. */
+export function letTailnetIn(firewall: Firewall): string[] {
+	return prepend(
+		firewall,
+		ufwRule("ipv4", "allow", firewall.gatePort, {
+			interfaceIn: firewall.tailnet,
+		}),
+	);
+}
+
+/** How rules are taken out: the commands, and then, in words, what is to do in UFW's files. */
+function removalOf(endings: readonly Hanging[]): string {
+	const commands: string[] = [];
+	const ahead = new Map<string, string[]>();
+	for (const ending of endings) {
+		const { rule } = ending;
+		if (rule === undefined) continue;
+		const file = fileAhead(ending);
+		if (file === undefined) commands.push(rule.removal);
+		else
+			ahead.set(file, [
+				...(ahead.get(file) ?? []),
+				`"${rule.text.replace(/^ip6?tables\S* /, "")}"`,
+			]);
+	}
+	const edits = [...ahead].map(
+		([file, rules]) =>
+			`take out of ${file} what makes ${unique(rules).join(" and ")} (where it is not there, the reload is enough)`,
+	);
+	return [
+		unique(commands).join(" && "),
+		...(edits.length > 0
+			? [`${edits.join(" and ")}, then: sudo ufw reload`]
+			: []),
+	]
+		.filter(Boolean)
+		.join(", then ");
+}
+
 /**
- * Takes rules out that are not UFW's, and has UFW let in before anyone who gets in
- * by SSH because of them; where UFW cannot say that, in words.
+ * Takes rules out that no command of UFW's can undo, and has UFW let in before
+ * anyone who gets in by SSH because of them; where UFW cannot say that, in words.
  *
  * @returns `undefined` where UFW is not in force and SSH would be shut
  */
 export function takeOut(
 	firewall: Firewall,
-	rules: readonly FilterRule[],
+	endings: readonly Hanging[],
 ): string | undefined {
 	const { filter } = firewall;
-	const removals = unique(rules.map(({ removal }) => removal));
-	const lost = lostSsh(firewall, rules);
+	const removal = removalOf(endings);
+	const lost = lostSsh(
+		firewall,
+		endings.flatMap(({ rule }) => rule ?? []),
+	);
 	if (lost.some(({ packets }) => !ufwInputs(filter, packets.family)[0]))
 		return undefined;
 	const isSure = lost.every((ending) =>
@@ -195,11 +254,12 @@ export function takeOut(
 			);
 		}),
 	);
+	const commands = kept.flatMap((rule) => prepend(firewall, rule));
 	return isSure
-		? [...kept.flatMap((rule) => prepend(firewall, rule)), ...removals].join(
-				" && ",
-			)
-		: `once UFW itself lets you in by SSH (sudo ufw allow from YOUR_ADDRESS to any port ${unique(lost.map(({ packets }) => String(packets.port))).join(" and ")} proto tcp), with this session still open: ${removals.join(" && ")}`;
+		? [commands.join(" && "), removal]
+				.filter(Boolean)
+				.join(removal.startsWith("sudo ") ? " && " : ", then ")
+		: `once UFW itself lets you in by SSH (sudo ufw allow from YOUR_ADDRESS to any port ${unique(lost.map(({ packets }) => String(packets.port))).join(" and ")} proto tcp), with this session still open: ${removal}`;
 }
 
 /**
@@ -214,13 +274,11 @@ export function fixFor(
 	const [first] = endings;
 	if (first === undefined || endings.some(({ rule }) => rule === undefined))
 		return setupUfw;
-	const { filter, ufwRules } = firewall;
+	const { filter, ufwRules, tailnet } = firewall;
 	const sshPorts = firewall.sshPorts.filter((one) => one !== port);
 	const removal = takeOut(
 		{ ...firewall, sshPorts },
-		endings.flatMap((ending) =>
-			ending.rule === undefined || isUfws(ending) ? [] : ending.rule,
-		),
+		endings.filter((ending) => !isByCommand(ending)),
 	);
 	if (removal === undefined) return setupUfw;
 	const { protocol } = first.packets;
@@ -241,7 +299,7 @@ export function fixFor(
 			.map((rule) => ({
 				command: commandOf(rule),
 				isForSsh: sshPorts.some((sshPort) =>
-					[...filter.outside, firewall.tailnet].some((interfaceIn) =>
+					[...filter.outside, tailnet].some((interfaceIn) =>
 						fitsSome(rule, {
 							port: sshPort,
 							protocol: "tcp",
@@ -253,16 +311,46 @@ export function fixFor(
 			})),
 	);
 	const forSsh = lettingIn.filter(({ isForSsh }) => isForSsh);
-	const isByUfw = endings.some(isUfws);
+	const taken = unique(lettingIn.map(({ command }) => command)).filter(
+		(command) => !forSsh.some((one) => one.command === command),
+	);
+	const denies =
+		forSsh.length > 0 || (endings.some(isByCommand) && lettingIn.length === 0);
+	const isForGate = port === firewall.gatePort && protocol === "tcp";
 	return unique(
 		[
 			removal,
-			...lettingIn
-				.filter((one) => !forSsh.some(({ command }) => command === one.command))
-				.map(({ command }) => `sudo ufw delete ${command}`),
-			...(forSsh.length > 0 || (isByUfw && lettingIn.length === 0)
+			...taken.map((command) => `sudo ufw delete ${command}`),
+			...(denies
 				? prepend(firewall, ufwRule("ipv4", "deny", port, { protocol }))
+				: []),
+			...(isForGate &&
+			(denies || taken.length > 0) &&
+			shutsTailnetOut(firewall, taken, denies)
+				? letTailnetIn(firewall)
 				: []),
 		].filter(Boolean),
 	).join(" && ");
+}
+
+/** Whether the tailnet gets to the gate no more by UFW's rules without some, or behind one that denies the port; tailscaled's own rules are asked before them. */
+function shutsTailnetOut(
+	{ filter, ufwRules, tailnet, gatePort }: Firewall,
+	taken: readonly string[],
+	denies: boolean,
+): boolean {
+	const isByTailscaled = filter.families.every((family) => {
+		const { by } = wayIn(filter, peers(tailnet, family, gatePort));
+		return by.length > 0 && by.every(({ path }) => path.includes("ts-input"));
+	});
+	return (
+		!isByTailscaled &&
+		(denies ||
+			!ufwRules.every(({ kind, rules }) =>
+				isOpen(
+					rules.filter((rule) => !taken.includes(commandOf(rule))),
+					{ ...tailnetPeers(kind, gatePort), interfaceIn: tailnet },
+				),
+			))
+	);
 }

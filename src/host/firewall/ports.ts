@@ -13,7 +13,13 @@ import {
 } from "../../netfilter/ufwPackets.ts";
 import { formatSocket } from "../../system/sockets.ts";
 import { describe, familyName, type Look, listenersOn } from "./facts.ts";
-import { fixFor, peers, strangers } from "./fixes.ts";
+import {
+	fixFor,
+	isByCommand,
+	letTailnetIn,
+	peers,
+	strangers,
+} from "./fixes.ts";
 
 const ollamaPort = 11434;
 
@@ -38,8 +44,14 @@ export function judgeGatePort(seen: Look): Outcome {
 				severity: open.some(({ listening }) => listening.length > 0)
 					? "critical"
 					: "high",
-				// Setup knows Ollama's alone.
-				...(open.every(({ port }) => port === ollamaPort)
+				// Setup knows Ollama's alone, and has no more than UFW's commands.
+				...(open.every(
+					({ port, endings }) =>
+						port === ollamaPort &&
+						endings.every(
+							(ending) => ending.rule === undefined || isByCommand(ending),
+						),
+				)
 					? {}
 					: {
 							fix: unique(
@@ -67,9 +79,7 @@ export function judgeGatePort(seen: Look): Outcome {
 					? { fix: "sudo systemctl restart tailscaled" }
 					: gatePort === ollamaPort && tailnet === usualTailnet
 						? {}
-						: {
-								fix: `sudo ufw prepend allow in on ${tailnet} to any port ${gatePort} proto tcp`,
-							}),
+						: { fix: letTailnetIn(seen).join(" && ") }),
 			},
 		);
 	}

@@ -15,6 +15,7 @@ import { lookUpUnit } from "../../system/units.ts";
 import { describe, familyName, type Look, unspokenPort } from "./facts.ts";
 import {
 	type Firewall,
+	isByCommand,
 	isUfws,
 	setupUfw,
 	strangers,
@@ -108,12 +109,14 @@ export function judgeDefault(seen: Firewall): Outcome {
 		return ok(
 			`what no rule speaks of is dropped, on ${filter.outside.join(" and ")} (seen for port ${port})`,
 		);
-	const others = endings.flatMap((ending) =>
-		ending.rule === undefined || isUfws(ending) ? [] : ending.rule,
+	const others = endings.filter(
+		(ending) => ending.rule !== undefined && !isByCommand(ending),
 	);
 	const isByUfw = endings.some(
 		(ending) =>
-			ending.rule !== undefined && isUfws(ending) && !isForDefault(ending.rule),
+			ending.rule !== undefined &&
+			isByCommand(ending) &&
+			!isForDefault(ending.rule),
 	);
 	const hasUfw = filter.families.every(
 		(family) => ufwInputs(filter, family)[0],
@@ -160,7 +163,7 @@ export function judgeOrder(seen: Look): Outcome {
 	);
 	return finding(unique(rules.map(({ text }) => text)), {
 		severity: all ? "critical" : "high",
-		fix: takeOut(seen, rules) ?? setupUfw,
+		fix: takeOut(seen, beside) ?? setupUfw,
 	});
 }
 
