@@ -161,24 +161,45 @@ return {}
 
 /**
  * Raises what gates that have ended used of budgets to what a living one knows of
- * it, where Valkey has lost it. Keys: budgets. Arguments: for each three sums, and
- * how long they are kept.
+ * it, by as much as Valkey has lost of it. Keys: gates, then budgets. Arguments: gate;
+ * for each budget three sums, and how long they are kept.
+ *
+ * A gate that was told of them had a field of its own then. If that is still there,
+ * the fields of all others count: one that was taken for ended may be alive. If it
+ * is not, those of living gates are new, and count for nothing here.
  */
 export const remember: Script = {
 	name: "llamagateRemember",
-	lua: `
-for i, key in ipairs(KEYS) do
-	local sums = {}
-	for amount in string.gmatch(redis.call('HGET', key, 'ended') or '0 0 0', '%S+') do
-		sums[#sums + 1] = tonumber(amount)
+	lua: `${now}${alive}
+local gate = ARGV[1]
+local gates = living(KEYS[1])
+for i = 2, #KEYS do
+	local isKept = redis.call('HEXISTS', KEYS[i], gate) == 1
+	local missing, ended = {}, {}
+	for amount in string.gmatch(ARGV[2 * i - 2], '%S+') do
+		missing[#missing + 1] = tonumber(amount)
+		ended[#ended + 1] = 0
 	end
-	local at = 0
-	for amount in string.gmatch(ARGV[2 * i - 1], '%S+') do
-		at = at + 1
-		sums[at] = math.max(sums[at] or 0, tonumber(amount))
+	local used = redis.call('HGETALL', KEYS[i])
+	for f = 1, #used, 2 do
+		if used[f] ~= gate and (isKept or not gates[used[f]]) then
+			local at = 0
+			for amount in string.gmatch(used[f + 1], '%S+') do
+				at = at + 1
+				missing[at] = missing[at] - tonumber(amount)
+				if used[f] == 'ended' then
+					ended[at] = tonumber(amount)
+				end
+			end
+		end
 	end
-	redis.call('HSET', key, 'ended', table.concat(sums, ' '))
-	redis.call('PEXPIRE', key, ARGV[2 * i])
+	if math.max(unpack(missing)) > 0 then
+		for at = 1, #ended do
+			ended[at] = ended[at] + math.max(0, missing[at])
+		end
+		redis.call('HSET', KEYS[i], 'ended', table.concat(ended, ' '))
+		redis.call('PEXPIRE', KEYS[i], ARGV[2 * i - 1])
+	end
 end
 return {}
 `,

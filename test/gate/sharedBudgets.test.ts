@@ -15,7 +15,12 @@ import {
 	stateOf,
 	whileShared,
 } from "../support/gatePair.ts";
-import { requireValkey, startValkey } from "../support/valkey.ts";
+import {
+	requireValkey,
+	startProxy,
+	startValkey,
+	type TestValkey,
+} from "../support/valkey.ts";
 
 const [user] = testEntries as [KeyEntry];
 
@@ -207,3 +212,126 @@ t.test("the budgets of many gates that have ended are one sum", async (t) => {
 	);
 	t.equal(await served(gate, 40), 28);
 });
+
+/** Has a gate lose its connection to Valkey, which keeps its data, and waits until it is back. */
+async function flap(valkey: TestValkey, gate: TestGate): Promise<void> {
+	const { losses } = await stateOf(gate);
+	await valkey.command("CLIENT", "KILL", "TYPE", "normal");
+	await eventually(async () => {
+		const state = await stateOf(gate);
+		return state.losses > losses && state.isConnected;
+	});
+}
+
+/** The hash of the one budget, and the gates that have used something of it. */
+async function budgetIn(valkey: TestValkey) {
+	const [key = ""] =
+		/\{llamagate\}:budget:[\w-]+/.exec(await valkey.command("KEYS", "*")) ?? [];
+	const fields = await valkey.command("HKEYS", key);
+	return { key, gates: fields.match(/^[0-9a-f]{16}$/gm) ?? [] };
+}
+
+const thirtyADay = withBudget({ requests: 30, per: "day" });
+
+t.test(
+	"what a gate used before its restart is counted once, however often the connection to Valkey breaks",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const valkey = await startValkey(t);
+		const config = { ...thirtyADay.config, state: { url: valkey.url } };
+		const before = await startGate(t, { ...thirtyADay, config });
+		await sharesWith(before, 1);
+		t.equal(await served(before, 8), 8);
+		await before.daemon.stop();
+		const after = await startGate(t, { ...thirtyADay, config });
+		await sharesWith(after, 1);
+		for (let turn = 0; turn < 3; turn += 1) {
+			t.equal(await served(after, 1), 1);
+			await flap(valkey, after);
+		}
+		t.equal(await served(after, 30), 30 - 8 - 3);
+	},
+);
+
+t.test(
+	"what a gate used that was taken for ended, and is back, is counted once after the connection to Valkey broke",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const valkey = await startValkey(t);
+		const [asleep, other] = await startPair(t, valkey.url, thirtyADay);
+		t.equal(await served(asleep, 8), 8);
+		const { gates } = await budgetIn(valkey);
+		await valkey.command("ZREM", "{llamagate}:gates", ...gates);
+		t.equal(await served(other, 1), 1);
+		await Promise.all([sharesWith(asleep, 2), sharesWith(other, 2)]);
+		await flap(valkey, other);
+		t.equal(await served(other, 30), 30 - 8 - 1);
+	},
+);
+
+t.test(
+	"a Valkey that goes on from what it had earlier is told what is missing, and no more",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const valkey = await startValkey(t);
+		const config = { ...thirtyADay.config, state: { url: valkey.url } };
+		const before = await startGate(t, { ...thirtyADay, config });
+		await sharesWith(before, 1);
+		t.equal(await served(before, 8), 8);
+		const {
+			key,
+			gates: [ended = ""],
+		} = await budgetIn(valkey);
+		await before.daemon.stop();
+		const after = await startGate(t, { ...thirtyADay, config });
+		await sharesWith(after, 1);
+		t.equal(await served(after, 1), 1);
+		const { gates } = await budgetIn(valkey);
+		const own = gates.find((gate) => gate !== ended) ?? "";
+
+		const sums = async () => [
+			await valkey.command("HGET", key, "ended"),
+			await valkey.command("HGET", key, ended),
+		];
+		await valkey.command("HDEL", key, own);
+		await flap(valkey, after);
+		const [none, all] = await sums();
+		t.match(none, /^\$-1|0 0 0/, "before the gate began: all is there");
+		t.match(all, " 8\r\n");
+
+		await valkey.command("HSET", key, ended, "0 0 5");
+		await flap(valkey, after);
+		const [missing] = await sums();
+		t.match(missing, " 3\r\n", "before the other had ended: three are missing");
+		t.equal(await served(after, 30), 30 - 8 - 1);
+	},
+);
+
+t.test(
+	"what an ended gate used is told to an emptied Valkey whole, after others have told theirs",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const valkey = await startValkey(t);
+		const proxy = await startProxy(t, valkey.port);
+		const [ended, other] = await startPair(t, valkey.url, thirtyADay);
+		const one = await startGate(t, {
+			...thirtyADay,
+			config: { ...thirtyADay.config, state: { url: proxy.url } },
+		});
+		await sharesWith(one, 3);
+		t.equal(await served(ended, 4), 4);
+		t.equal(await served(other, 3), 3);
+		await ended.daemon.stop();
+		t.equal(await served(one, 2), 2, "and it alone knows of the four");
+		proxy.target = 1;
+		proxy.cut();
+		await eventually(async () => !(await stateOf(one)).isConnected);
+		const told = (gates: number) =>
+			eventually(async () => (await budgetIn(valkey)).gates.length === gates);
+		await valkey.command("FLUSHALL");
+		await told(1);
+		proxy.target = valkey.port;
+		await told(2);
+		t.equal(await served(other, 30), 30 - 4 - 3 - 2);
+	},
+);

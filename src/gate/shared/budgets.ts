@@ -25,7 +25,7 @@ export interface Entry {
 export interface BudgetTelling {
 	/** Writes what this gate has used. Resolves with whether it is written. */
 	put(entries: readonly Entry[]): Promise<boolean>;
-	/** Raises what gates that have ended used to what is known of it here. */
+	/** Raises what gates that have ended used to what is known of it here, where it is lost. */
 	remember(entries: readonly Entry[]): void;
 }
 

@@ -141,8 +141,8 @@ export class Shared implements Beat {
 			remember: (entries) =>
 				void this.ask(
 					remember,
-					entries.map(({ key }) => key),
-					entries.flatMap(({ value, keptMs }) => [value, keptMs]),
+					[this.names.one("gates"), ...entries.map(({ key }) => key)],
+					[this.id, ...entries.flatMap(({ value, keptMs }) => [value, keptMs])],
 				),
 		});
 		this.#connection = connect(this, this.#where);
