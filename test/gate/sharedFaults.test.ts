@@ -13,7 +13,12 @@ import {
 	type TestGate,
 	testKeys,
 } from "../support/gate.ts";
-import { sharesWith, startPair, stateOf } from "../support/gatePair.ts";
+import {
+	askAdmin,
+	sharesWith,
+	startPair,
+	stateOf,
+} from "../support/gatePair.ts";
 import {
 	requireValkey,
 	startProxy,
@@ -205,6 +210,42 @@ t.test(
 		await startValkey(t, { port: away.port });
 		await sharesWith(gate, 1);
 		t.equal(letThrough(await statuses(gate, 9)), 6, "all four are counted");
+	},
+);
+
+t.test(
+	"who is let in again while Valkey is away stays in once it is back",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		for (const line of ["POST /unlock", "POST /unlock?address=127.0.0.1"]) {
+			const valkey = await startValkey(t);
+			const proxy = await startProxy(t, valkey.port);
+			const config = { limits: { authFailures: { max: 1 } } };
+			const start = (url: string) =>
+				startGate(t, { config: { ...config, state: { url } } });
+			const one = await start(proxy.url);
+			const other = await start(valkey.url);
+			await Promise.all([sharesWith(one, 2), sharesWith(other, 2)]);
+			await get(other, testKeys.wrong);
+			await eventually(
+				async () => (await get(one, testKeys.user)).status === 429,
+			);
+			proxy.target = 1;
+			proxy.cut();
+			await isAway(one);
+			await askAdmin(one, line);
+			const seen = await statuses(one, 1);
+			proxy.target = valkey.port;
+			// Others see that Valkey has been told; the gate's own list it shows by itself.
+			await eventually(async () => {
+				seen.push(...(await statuses(one, 1)));
+				const { isConnected, lockedOut } = await stateOf(other);
+				return isConnected && lockedOut === 0;
+			});
+			seen.push(...(await statuses(one, 1)));
+			t.strictSame([...new Set(seen)], [200], line);
+			t.equal((await stateOf(one)).lockedOut, 0);
+		}
 	},
 );
 

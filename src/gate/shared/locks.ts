@@ -72,8 +72,7 @@ export class SharedLocks {
 		const hashes = places?.map((place) =>
 			this.#tell.hash(pairedAddress(place)),
 		) ?? [all];
-		for (const hash of hashes) this.#locked.delete(hash);
-		if (hashes.includes(all)) this.#locked.clear();
+		this.#letIn(hashes);
 		this.#unlocks = [...new Set([...this.#unlocks, ...hashes])].slice(
 			-maxToldLocks,
 		);
@@ -91,7 +90,7 @@ export class SharedLocks {
 		this.#locked = new Map();
 		for (let at = 0; at + 1 < locks.length; at += 2)
 			this.#locked.set(String(locks[at]), nowMs + Number(locks[at + 1]));
-		for (const hash of this.#unlocks) this.#locked.delete(hash);
+		this.#letIn(this.#unlocks);
 		const others = unlocks
 			.map(String)
 			.filter((hash) => !this.#ownUnlocks.delete(hash));
@@ -112,6 +111,11 @@ export class SharedLocks {
 			.lockedPlaces(performance.now())
 			.slice(0, maxToldLocks))
 			this.#tellOf(places, Math.ceil(leftMs));
+	}
+
+	#letIn(hashes: readonly string[]): void {
+		for (const hash of hashes) this.#locked.delete(hash);
+		if (hashes.includes(all)) this.#locked.clear();
 	}
 
 	#tellOf(places: readonly string[], leftMs: number): void {
