@@ -139,7 +139,9 @@ export class CertificateKeeper {
 	}
 
 	#take(next: Certificate): void {
-		const isNew = next.fingerprint !== this.#current?.fingerprint;
+		// The same one may come with others that vouch for it.
+		const isNew =
+			next.cert !== this.#current?.cert || next.key !== this.#current?.key;
 		this.#current = next;
 		this.#problem = null;
 		if (!isNew) return;

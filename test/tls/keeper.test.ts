@@ -251,6 +251,26 @@ if (requireTool(t, "openssl")) {
 	});
 
 	t.test(
+		"certificates that vouch for the same one are in force once they are put behind it",
+		async (t) => {
+			const { files, put } = await startFiles(t);
+			const pair = await issue(90);
+			await put(files.certFile, pair.cert);
+			await put(files.keyFile, pair.key);
+			const { keeper, used, current, look } = startKeeper(t);
+			keeper.follow(files, undefined, "");
+			for (let turn = 0; turn < 2; turn++) await look();
+			const whole = `${pair.cert}${authority.ca}`;
+			await put(files.certFile, whole);
+			for (let turn = 0; turn < 2; turn++) await look();
+			t.equal(current()?.cert, whole);
+			await put(files.certFile, whole);
+			for (let turn = 0; turn < 2; turn++) await look();
+			t.equal(used.length, 3, "the same once more is not new");
+		},
+	);
+
+	t.test(
 		"files that would not do are said once, and the old stay in force",
 		async (t) => {
 			const { files, put } = await startFiles(t);
