@@ -14,7 +14,14 @@ import {
 } from "../../net/ranges.ts";
 import { translations } from "../../netfilter/evaluate.ts";
 import type { Severity } from "../../report/result.ts";
-import { containers, nameOf, publishedPorts } from "../../system/docker.ts";
+import {
+	type Container,
+	containers,
+	nameOf,
+	openPorts,
+	type PublishedPort,
+} from "../../system/docker.ts";
+import type { KernelFilter } from "../../system/kernelFilter.ts";
 import { unguardedService } from "../../system/knownServices.ts";
 import type { Look } from "./facts.ts";
 import { strangers } from "./fixes.ts";
@@ -28,20 +35,60 @@ export async function judgeDocker({ filter }: Look): Promise<Outcome> {
 	);
 	const isOwn = (address: Address) =>
 		own.has(address.toString()) || address.range() === "loopback";
-	const all = await containers();
-	const running = (all ?? []).filter(({ State }) => State.Running);
-	const published = running.flatMap((container) =>
-		publishedPorts(container).map((port) => ({
+	return judgePublished(filter, await containers(), isOwn);
+}
+
+/** A port that a container that runs is published on. */
+interface Published extends PublishedPort {
+	readonly name: string;
+	/** `tcp`, `udp` or `sctp`. */
+	readonly protocol: string;
+}
+
+/** Docker tells of a port on all addresses once for each family. */
+function publishedBy(container: Container): Published[] {
+	const ports = openPorts(container);
+	return ports
+		.filter(
+			({ hostAddress, hostPort, containerPort }) =>
+				hostAddress !== "::" ||
+				!ports.some(
+					(other) =>
+						other.hostAddress === "0.0.0.0" &&
+						other.hostPort === hostPort &&
+						other.containerPort === containerPort,
+				),
+		)
+		.map((port) => ({
 			...port,
 			name: nameOf(container),
-		})),
-	);
+			protocol: port.containerPort.split("/")[1] ?? "tcp",
+		}));
+}
+
+/**
+ * What leads around UFW to containers, or elsewhere.
+ *
+ * @param all every container; `undefined` where Docker does not run
+ * @param isOwn whether an address is this host's
+ */
+export function judgePublished(
+	filter: KernelFilter,
+	all: readonly Container[] | undefined,
+	isOwn: (address: Address) => boolean,
+): Outcome {
+	const published = (all ?? [])
+		.filter(({ State }) => State.Running)
+		.flatMap(publishedBy);
 	const led = (["tcp", "udp"] as const)
 		.flatMap((protocol) => strangers(filter, undefined, protocol))
 		.flatMap((packets) => translations(filter, packets, isOwn));
 	const open = led.filter(({ share }) => share !== "none");
-	const isLed = (hostPort: number) =>
-		led.some(({ packets }) => packets.port === hostPort);
+	const isLed = ({ hostPort, protocol }: Published) =>
+		led.some(
+			({ packets }) =>
+				packets.port === hostPort && packets.protocol === protocol,
+		);
 	const lines: string[] = [];
 	const severities: Severity[] = [];
 	const fixes: string[] = [];
@@ -53,8 +100,9 @@ export async function judgeDocker({ filter }: Look): Promise<Outcome> {
 					? "where the rule looks it up"
 					: to.toString();
 		const container = published.find(
-			({ hostPort, containerPort }) =>
+			({ hostPort, containerPort, protocol }) =>
 				hostPort === packets.port &&
+				protocol === packets.protocol &&
 				Number.parseInt(containerPort, 10) === port,
 		);
 		const leads = `leads ahead of UFW to ${port === undefined ? where : formatHostPort(where, port)}${container === undefined ? "" : `, the container ${container.name}`}: ${ending.rule?.text ?? ""}`;
@@ -87,7 +135,7 @@ export async function judgeDocker({ filter }: Look): Promise<Outcome> {
 	for (const container of published) {
 		const { hostAddress, hostPort, name } = container;
 		const isLocal = parseAddress(hostAddress)?.range() === "loopback";
-		if (isLocal || isLed(hostPort)) continue;
+		if (isLocal || isLed(container)) continue;
 		lines.push(
 			`the container ${name} is published on ${formatHostPort(hostAddress, hostPort)}; no rule of Docker's leads there at the moment, and with one it goes ahead of UFW`,
 		);
@@ -109,15 +157,7 @@ export async function judgeDocker({ filter }: Look): Promise<Outcome> {
 	);
 }
 
-function publishLocally({
-	name,
-	hostPort,
-	containerPort,
-}: {
-	name: string;
-	hostPort: number;
-	containerPort: string;
-}): string {
+function publishLocally({ name, hostPort, containerPort }: Published): string {
 	return /open-?webui/.test(name)
 		? "sudo llamagate setup --only open-webui"
 		: `make the container ${name} anew with -p 127.0.0.1:${hostPort}:${containerPort.replace("/tcp", "")}`;
