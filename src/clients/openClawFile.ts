@@ -74,11 +74,10 @@ export async function writeOpenClawFile(
 		await replaceFile(file, `${snippet?.text}\n`);
 		return { file, outcome: "created" };
 	}
-	const text = await readFile(target, "utf8").catch(
-		(error: NodeJS.ErrnoException) => {
-			throw unreadable(file, error);
-		},
-	);
+	const bytes = await readFile(target).catch((error: NodeJS.ErrnoException) => {
+		throw unreadable(file, error);
+	});
+	const text = decode(bytes, file);
 	const { text: merged, keptPrimary } = mergeProvider(text, connection, file);
 	const kept = keptPrimary === undefined ? {} : { keptPrimary };
 	if (merged === text) return { file, outcome: "unchanged", ...kept };
@@ -92,6 +91,18 @@ function unreadable(file: string, { code, message }: NodeJS.ErrnoException) {
 		file,
 		`it cannot be read (${code ?? message})`,
 	);
+}
+
+/** @throws {UneditableFileError} for bytes that would not be written again as they were */
+function decode(bytes: Uint8Array, file: string): string {
+	try {
+		// By this name a byte order mark is kept.
+		return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(
+			bytes,
+		);
+	} catch {
+		throw new UneditableFileError(file, "it is not UTF-8");
+	}
 }
 
 /**

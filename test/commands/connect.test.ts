@@ -699,6 +699,29 @@ t.test(
 );
 
 t.test(
+	"--write leaves a file alone that is not UTF-8, and keeps a byte order mark",
+	async (t) => {
+		const { folder, file, write } = await freshOpenClaw(t, "");
+		const latin1 = Buffer.from(
+			'{ "gateway": { "name": "Zo\u00eb" } }',
+			"latin1",
+		);
+		await writeFile(file, latin1);
+		const { code, stderr } = await write();
+		t.equal(code, 1);
+		t.match(stderr, /is left as it is: it is not UTF-8/);
+		t.strictSame(await readFile(file), latin1);
+		t.strictSame(await readdir(folder), ["openclaw.json"]);
+
+		await writeFile(file, '\uFEFF{ "gateway": { "name": "Zo\u00eb" } }');
+		t.equal((await write()).code, 0);
+		const text = await readFile(file, "utf8");
+		t.ok(text.startsWith("\uFEFF{"));
+		t.ok(text.includes('"Zo\u00eb"'));
+	},
+);
+
+t.test(
 	"--write keeps a symbolic link, tabs, line ends and comments wherever they stand",
 	async (t) => {
 		const { folder, file, write, read } = await freshOpenClaw(t);
