@@ -1,4 +1,5 @@
 import { Agent, request } from "undici";
+import { isGatesNoPath, nobodysPath } from "../gate/wrongPath.ts";
 import { codeOf } from "../net/errorCode.ts";
 import { excerpt } from "../visible.ts";
 
@@ -53,8 +54,8 @@ export async function tryOut(
 		headersTimeout: 15 * 60_000,
 		bodyTimeout: 5 * 60_000,
 	});
-	const knock = (host?: string) =>
-		request(`${server}/api/tags`, {
+	const knock = (path: string, host?: string) =>
+		request(`${server}${path}`, {
 			dispatcher: agent,
 			// Nothing has to be loaded for this one.
 			headersTimeout: 30_000,
@@ -114,18 +115,23 @@ type Reply = Awaited<ReturnType<typeof request>>;
 
 /**
  * Whether an Ollama lists its models to anyone who asks; on loopback it wants the
- * right Host of them besides (server/routes.go:allowedHostsMiddleware).
+ * right Host of them besides (server/routes.go:allowedHostsMiddleware). A gate may
+ * list them as well, to a device whose owner may log in without a key.
  */
 async function answersAnybody(
-	knock: (host?: string) => Promise<Reply>,
+	knock: (path: string, host?: string) => Promise<Reply>,
 ): Promise<boolean> {
-	let reply = await knock();
+	let host: string | undefined;
+	let reply = await knock("/api/tags");
 	let text = await reply.body.text();
 	if (reply.statusCode === 403 && text === "") {
-		reply = await knock("127.0.0.1:11434");
+		host = "127.0.0.1:11434";
+		reply = await knock("/api/tags", host);
 		text = await reply.body.text();
 	}
-	return reply.statusCode === 200 && readModels(text) !== undefined;
+	if (reply.statusCode !== 200 || readModels(text) === undefined) return false;
+	const lost = await knock(nobodysPath, host);
+	return !isGatesNoPath(lost.statusCode, await lost.body.text());
 }
 
 function unguarded(server: string): Failure {

@@ -33,11 +33,23 @@ function pathOf(target: string): string {
 	return queryAt === -1 ? target : target.slice(0, queryAt);
 }
 
+/** A path that neither Ollama nor a gate has; who asks for it learns which of them answers. */
+export const nobodysPath = "/api/llamagate-probe";
+const noPath = "llamagate knows no path";
+
+/**
+ * Whether this is what a gate answers at `nobodysPath` to one whom it lets in;
+ * Ollama's router says `404 page not found` there, in plain text.
+ */
+export function isGatesNoPath(status: number, body: string): boolean {
+	return status === 404 && body.startsWith(`{"error":"${noPath} `);
+}
+
 /** What a client is told whose path is none of Ollama's: the path, and which setting of its own may be wrong. */
 export function explainPath(target: string): string {
 	const path = pathOf(target);
 	const advice = path.length > maxJudgedLength ? undefined : adviceOn(path);
-	return `llamagate knows no path "${printable(path)}" of Ollama's API${advice === undefined ? "" : `; ${advice}`}`;
+	return `${noPath} "${printable(path)}" of Ollama's API${advice === undefined ? "" : `; ${advice}`}`;
 }
 
 /** One short line of ASCII, whatever the bytes are. */

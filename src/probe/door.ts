@@ -1,3 +1,4 @@
+import { isGatesNoPath, nobodysPath } from "../gate/wrongPath.ts";
 import { codexHealth, isCodexHealth } from "../ollama/codexHealth.ts";
 import type { Result } from "../report/result.ts";
 import { excerpt } from "../visible.ts";
@@ -22,6 +23,8 @@ export interface Door {
 	readonly isBare: boolean;
 	/** One that does so only for a Host of its own, which everybody can send. */
 	readonly wantsHost: boolean;
+	/** A gate that answers this device as Ollama does, without a key. */
+	readonly letsIn: boolean;
 }
 
 export function noGate(first: Reply | NoReply): string {
@@ -46,16 +49,26 @@ export async function openDoor(origin: string, address: string): Promise<Door> {
 				caller: local,
 				first: again,
 				isBare: true,
+				letsIn: false,
 				wantsHost: true,
 			};
 	}
+	const isOpen = await isBare(caller, first);
+	const letsIn = isOpen && (await isGate(caller));
 	return {
 		address,
 		caller,
 		first,
 		wantsHost: false,
-		isBare: await isBare(caller, first),
+		isBare: isOpen && !letsIn,
+		letsIn,
 	};
+}
+
+/** Whether what answers without a key has a gate before it all the same. */
+async function isGate(caller: Caller): Promise<boolean> {
+	const lost = await caller.call({ method: "GET", path: nobodysPath });
+	return isReply(lost) && isGatesNoPath(lost.status, lost.body);
 }
 
 /**
@@ -80,7 +93,7 @@ export async function isBare(
 }
 
 export function judgeFirst(
-	{ first, isBare, wantsHost, address }: Door,
+	{ first, isBare, letsIn, wantsHost, address }: Door,
 	origin: string,
 ): Result {
 	const check = checks.reachable;
@@ -91,6 +104,8 @@ export function judgeFirst(
 			[`no answer from ${where}: ${first.code}`],
 			adviceFor(first.code),
 		);
+	// That it does so is told where calls without a key are.
+	if (letsIn) return ok(check, where, "it lets this device in without a key");
 	const { status, headers, body } = first;
 	const said = excerpt(readError("native", body) ?? "");
 	const seen = `GET /api/version at ${where}: ${status}${said === "" ? "" : `, "${said}"`}`;

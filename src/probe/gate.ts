@@ -9,7 +9,7 @@ import { checkLockout } from "./lockout.ts";
 import { resolve, tailnetAddresses, type Way, wayTo } from "./place.ts";
 import { checkStream } from "./stream.ts";
 import { checkWithKey } from "./withKey.ts";
-import { checkWithoutKey, checkWrongKey } from "./withoutKey.ts";
+import { checkWithoutKey, checkWrongKey, judgeLetIn } from "./withoutKey.ts";
 
 /** What is asked of a gate. */
 export interface GateQuestion {
@@ -255,13 +255,13 @@ async function checkDoor(
 	origin: string,
 	isOnly: boolean,
 ): Promise<Seen> {
-	const { address, caller, first, isBare } = door;
+	const { address, caller, first, isBare, letsIn } = door;
 	const reachable = judgeFirst(door, origin);
 	// An Ollama that answers everybody is worth the whole list.
 	if (!isBare && reachable.state !== "ok")
 		return { reachable, withoutKey: rest(noGate(first), ...withoutKeyChecks) };
 	const results = [
-		...(await checkWithoutKey(caller)),
+		...(letsIn ? judgeLetIn() : await checkWithoutKey(caller)),
 		isBare
 			? unknown(checks.wrongKey, "nobody asks for a key here")
 			: await checkWrongKey(caller),

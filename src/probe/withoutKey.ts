@@ -90,6 +90,24 @@ export async function checkWithoutKey(caller: Caller): Promise<Result[]> {
 	];
 }
 
+/**
+ * Of a gate that lets this device in: what it says to strangers cannot be seen
+ * from here, and whether that is meant is for its owner to say.
+ */
+export function judgeLetIn(): Result[] {
+	const reason = "the gate lets this device in without a key";
+	return [
+		finding(
+			checks.noKey,
+			[reason],
+			"If the server's configuration has identity.mode login and a rule names this device's owner, that is meant: for what strangers meet, probe from a device that no rule names, such as a tagged one. If not, something before the gate puts a key into calls that have none: have it leave that off.",
+		),
+		...[checks.unknownPaths, checks.challenge, checks.refusalShape].map(
+			(check) => unknown(check, reason),
+		),
+	];
+}
+
 /** Shows a key that was made up just now, once: far from what locks a device out. */
 export async function checkWrongKey(caller: Caller): Promise<Result> {
 	const check = checks.wrongKey;

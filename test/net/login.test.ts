@@ -1,5 +1,6 @@
 import t, { type Test } from "tap";
-import { testKeys } from "../support/gate.ts";
+import type { Result } from "../../src/report/result.ts";
+import { node as run, testKeys } from "../support/gate.ts";
 import {
 	type LocalApiMisbehaviour,
 	type NodeOptions,
@@ -17,6 +18,7 @@ import {
 	startDaemon,
 	startStandInProcess,
 } from "../support/namespaces.ts";
+import { program } from "../support/program.ts";
 
 t.jobs = 2;
 
@@ -513,3 +515,61 @@ t.test("a client that waits for 100 Continue gets it", network(), async (t) => {
 	const waits = { ...chat("qwen3:8b"), headers: ["Expect: 100-continue"] };
 	t.equal((await call(peer, waits)).status, 200);
 });
+
+t.test(
+	"connect --try from a device that needs no key takes the gate for one, and tries the key",
+	network(),
+	async (t) => {
+		const { peer } = await startServer(t);
+		const connect = (key: string) =>
+			peer.run(
+				...["sh", "-c", 'key=$1; shift; printf %s "$key" | "$@"', "sh", key],
+				...[...run, program, "connect", "curl"],
+				...["--server", gateV4, "--key-stdin", "--try"],
+			);
+		const { code, stdout, stderr } = await connect(testKeys.user);
+		t.equal(code, 0, stderr);
+		t.match(stdout, /first token after \d+ ms, from qwen3:8b/);
+		const wrong = await connect(testKeys.wrong);
+		t.equal(wrong.code, 1);
+		t.match(wrong.stderr, /does not know this key/);
+	},
+);
+
+t.test(
+	"probe from a device that needs no key names login, and goes on to the key",
+	network(),
+	async (t) => {
+		const { peer, ollama } = await startServer(t);
+		// As Tailscale gives it, or the way counts as unencrypted and no key is sent.
+		const { v4 } = addresses.peer;
+		await peer.ip(
+			`addr del ${v4}/10 dev tailscale0`,
+			`addr add ${v4}/32 dev tailscale0`,
+			"route add 100.64.0.0/10 dev tailscale0",
+		);
+		const { code, stdout } = await peer.run(
+			...["env", `LLAMAGATE_KEY=${testKeys.user}`],
+			...[...run, program, "probe", `http://${gateV4}`, "--json"],
+		);
+		t.equal(code, 1, "whether strangers are let in cannot be seen from here");
+		const { results } = JSON.parse(stdout) as { results: Result[] };
+		const result = (id: string) =>
+			results.find((one) => one.id === `probe.${id}`);
+		t.match(result("reachable"), {
+			state: "ok",
+			evidence: [gateV4, "it lets this device in without a key"],
+		});
+		t.match(result("no-key"), {
+			state: "finding",
+			evidence: ["the gate lets this device in without a key"],
+			fix: /identity\.mode login/,
+		});
+		t.notMatch(stdout, /llamagate setup/);
+		for (const id of ["unknown-paths", "challenge", "refusal-shape"])
+			t.match(result(id), { state: "unknown" }, id);
+		for (const id of ["wrong-key", "key-accepted", "stream"])
+			t.match(result(id), { state: "ok" }, id);
+		t.notOk(ollama.calls().some((call) => /pull|copy|delete/.test(call)));
+	},
+);
