@@ -2,6 +2,7 @@ import { Agent, request } from "undici";
 import { isGatesNoPath, nobodysPath } from "../gate/wrongPath.ts";
 import { codeOf } from "../net/errorCode.ts";
 import { excerpt } from "../visible.ts";
+import { listedModels } from "./listedModels.ts";
 
 /** A call that went through, as a person would like to know it. */
 export interface Success {
@@ -78,16 +79,11 @@ export async function tryOut(
 			const listed = await call("/api/tags");
 			if (listed.statusCode !== 200)
 				return await explainRefusal(listed, server, key, undefined);
-			const names = readModels(await listed.body.text());
+			const list = readObject(await listed.body.text());
+			const names = listedModels(list);
 			if (names === undefined) return notOllama(server, listed.statusCode);
 			[model] = names;
-			if (model === undefined)
-				return {
-					ok: false,
-					status: 200,
-					problem: "the key is good, and the server has no model",
-					advice: "On the server: ollama pull qwen3:8b",
-				};
+			if (model === undefined) return nothingToAsk(list?.models);
 		}
 		onStart(model);
 		const startedAt = performance.now();
@@ -129,9 +125,24 @@ async function answersAnybody(
 		reply = await knock("/api/tags", host);
 		text = await reply.body.text();
 	}
-	if (reply.statusCode !== 200 || readModels(text) === undefined) return false;
+	if (reply.statusCode !== 200 || listedModels(readObject(text)) === undefined)
+		return false;
 	const lost = await knock(nobodysPath, host);
 	return !isGatesNoPath(lost.statusCode, await lost.body.text());
+}
+
+function nothingToAsk(listed: unknown): Failure {
+	const isEmpty = Array.isArray(listed) && listed.length === 0;
+	return {
+		ok: false,
+		status: 200,
+		problem: isEmpty
+			? "the key is good, and the server has no model"
+			: "the key is good, and no model that the server lists has a name of Ollama's form",
+		advice: isEmpty
+			? "On the server: ollama pull qwen3:8b"
+			: "Look on the server what ollama list shows, and name one with --model.",
+	};
 }
 
 function unguarded(server: string): Failure {
@@ -350,15 +361,6 @@ function explainNoReply(error: unknown, server: string): Failure {
 			connectAdvice[code] ??
 			"Is this machine on the tailnet (tailscale status), and does the server answer tailscale ping?",
 	};
-}
-
-function readModels(text: string): string[] | undefined {
-	const models = readObject(text)?.models;
-	return Array.isArray(models)
-		? models
-				.map((model: unknown) => (isObject(model) ? model.name : undefined))
-				.filter((name) => typeof name === "string")
-		: undefined;
 }
 
 function readError(text: string): string {

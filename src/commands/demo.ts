@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { styleText } from "node:util";
+import { listedModels } from "../clients/listedModels.ts";
 import { parseConfig } from "../config/load.ts";
 import { exitCodes, Finding, UsageError } from "../errors.ts";
 import { startDaemon } from "../gate/daemon.ts";
@@ -14,6 +15,7 @@ import { ListenError } from "../net/listener.ts";
 import { startStandIn } from "../ollama/standIn.ts";
 import { describeRequest, parseLogLine } from "../report/logLine.ts";
 import { noStateAccess } from "../valkey/access.ts";
+import { excerpt } from "../visible.ts";
 import { type Command, readArgs } from "./command.ts";
 import { explainListenError } from "./serve.ts";
 
@@ -160,26 +162,26 @@ async function openDemoLedger(entry: KeyEntry) {
 	};
 }
 
-/** The Ollama on this machine, and a model of it to try. */
+/**
+ * The Ollama on this machine, and a model of it to try. Any user can listen
+ * there, so both are fit to be printed.
+ */
 async function findOllama(): Promise<
 	{ version: string; model: string | undefined } | undefined
 > {
-	const get = async (path: string) => {
+	const get = async (path: string): Promise<unknown> => {
 		const response = await fetch(`${ollamaUrl}${path}`, {
 			signal: AbortSignal.timeout(1_000),
 		});
-		return response.ok
-			? ((await response.json()) as {
-					version?: unknown;
-					models?: { name?: unknown }[];
-				})
-			: {};
+		return response.ok ? response.json() : {};
 	};
 	try {
-		const { version } = await get("/api/version");
+		const { version } = Object(await get("/api/version")) as {
+			version?: unknown;
+		};
 		if (typeof version !== "string") return undefined;
-		const name = (await get("/api/tags")).models?.[0]?.name;
-		return { version, model: typeof name === "string" ? name : undefined };
+		const [model] = listedModels(await get("/api/tags")) ?? [];
+		return { version: excerpt(version), model };
 	} catch {
 		return undefined;
 	}

@@ -448,6 +448,66 @@ t.test("--try does not call an Ollama without a gate well", async (t) => {
 	t.notMatch(stdout, /^ok/m);
 });
 
+/** Names by which a server would write into a shell, a file or a terminal. */
+const hostileNames = [
+	'qwen3:8b"; touch /tmp/owned; : "',
+	"$(id)",
+	"a`id`",
+	"a\nb",
+	"\u001b[2Jqwen3:8b",
+	"--model",
+	"",
+	"x".repeat(257),
+	8,
+	null,
+];
+
+/** Asks for a key, and lists these models; each of them says "hi". */
+function listing(t: Tap, names: readonly unknown[]) {
+	return listen(
+		t,
+		createServer((req, res) => {
+			if (req.headers.authorization === undefined) res.writeHead(401).end();
+			else if (req.url === "/api/tags")
+				res.end(JSON.stringify({ models: names.map((name) => ({ name })) }));
+			else
+				res.end(
+					`${JSON.stringify({ message: { content: "hi" }, done: true })}\n`,
+				);
+		}),
+	);
+}
+
+t.test(
+	"--try passes over names that are more than a name, and prints none of them",
+	async (t) => {
+		const where = await listing(t, [...hostileNames, "llama3.2:3b"]);
+		const args = ["--server", where, "--key-stdin", "--try"];
+		const { code, stdout, stderr } = await connect(
+			["claude-code", ...args],
+			testKeys.user,
+		);
+		t.equal(code, 0);
+		t.match(stdout, /export ANTHROPIC_MODEL="llama3\.2:3b"/);
+		t.match(stderr, /Asking llama3\.2:3b at/);
+		t.notMatch(stdout + stderr, /touch|id\)|`id|\[2J/);
+
+		const only = await listing(t, hostileNames);
+		const failure = await tryQuietly(`http://${only}`, testKeys.user);
+		t.match(failure, {
+			ok: false,
+			problem: /no model that the server lists has a name of Ollama's form/,
+			advice: /--model/,
+		});
+		t.notMatch(JSON.stringify(failure), /touch|\[2J/);
+		const none = await listing(t, []);
+		t.match(await tryQuietly(`http://${none}`, testKeys.user), {
+			problem: /the server has no model$/,
+			advice: /ollama pull/,
+		});
+	},
+);
+
 t.test(
 	"--try explains where there is no server, no HTTP, no TLS or no Ollama",
 	async (t) => {
