@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { styleText } from "node:util";
@@ -30,8 +30,8 @@ Runs the real gate on loopback, in front of the Ollama on this machine if one
 answers at ${ollamaUrl}, else of a built-in stand-in. It makes a
 throw-away key, prints commands to try, and shows each request. It has a ledger
 too, in memory. All that it writes to disk is a folder in ${tmpdir()} with two
-sockets, a configuration that names them and a keys file; Ctrl-C ends it and
-removes the folder.
+sockets, a configuration that names them and a keys file; Ctrl-C ends it, and
+the folder goes with it, however it ends.
 
   --port PORT  the gate's port (default: ${defaultPort}, or a free one if that is taken)
   --json       print what it started as one JSON line, then log lines
@@ -45,10 +45,17 @@ Example: llamagate demo
 			port: { type: "string" },
 			json: { type: "boolean", default: false },
 		});
-		if (values.port !== undefined && !/^\d{1,5}$/.test(values.port))
-			throw new UsageError(`--port ${values.port} is not a port`);
+		if (
+			values.port !== undefined &&
+			(!/^\d{1,5}$/.test(values.port) || Number(values.port) > 65_535)
+		)
+			throw new UsageError(
+				`--port ${values.port} is not a port: 1 to 65535, or 0 for a free one`,
+			);
 
 		const found = await findOllama();
+		// Before there is a folder to leave behind.
+		const stopped = untilStopped();
 		const standIn =
 			found === undefined
 				? await startStandIn({
@@ -119,10 +126,7 @@ Example: llamagate demo
 			);
 		introduced = true;
 
-		const { promise: stopped, resolve: stop } = Promise.withResolvers<void>();
-		process.once("SIGINT", () => stop());
-		process.once("SIGTERM", () => stop());
-		await stopped;
+		await stopped();
 		await daemon.stop();
 		await standIn?.close();
 		await book?.close();
@@ -130,18 +134,49 @@ Example: llamagate demo
 	},
 };
 
+/**
+ * Takes over the signals by which a person or a closed terminal ends the demo:
+ * while it waits for one, that is all it does, so that what runs can be closed;
+ * before and after, it ends the process at once.
+ */
+function untilStopped(): () => Promise<void> {
+	const exit = () => process.exit(exitCodes.ok);
+	let onSignal: () => void = exit;
+	for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+		process.on(signal, () => onSignal());
+	return () =>
+		new Promise((resolve) => {
+			onSignal = () => {
+				onSignal = exit;
+				resolve();
+			};
+		});
+}
+
+/** A folder that the end of this process takes away; `undefined` where none can be made. */
+function makeFolder(): string | undefined {
+	try {
+		// At once, or a signal could come between the folder and its name.
+		const folder = mkdtempSync(path.join(tmpdir(), "llamagate-demo-"));
+		process.once("exit", () =>
+			rmSync(folder, { recursive: true, force: true }),
+		);
+		return folder;
+	} catch {
+		return undefined;
+	}
+}
+
 /** A ledger whose file is in memory, beside a keys file that `keys add` can change; `undefined` where its socket has no place. */
 async function openDemoLedger(entry: KeyEntry) {
-	const folder = await mkdtemp(path.join(tmpdir(), "llamagate-demo-")).catch(
-		() => undefined,
-	);
+	const folder = makeFolder();
 	if (folder === undefined) return undefined;
 	const section = { socket: path.join(folder, "ledger.sock") };
 	const adminSocket = path.join(folder, "admin.sock");
 	const configFile = path.join(folder, "config.json");
 	const keysFile = path.join(folder, "keys.json");
-	await writeFile(keysFile, JSON.stringify({ keys: [entry] }), { mode: 0o600 });
-	await writeFile(
+	writeFileSync(keysFile, JSON.stringify({ keys: [entry] }), { mode: 0o600 });
+	writeFileSync(
 		configFile,
 		JSON.stringify({ ledger: section, admin: { socket: adminSocket } }),
 		{ mode: 0o600 },
@@ -155,10 +190,7 @@ async function openDemoLedger(entry: KeyEntry) {
 		adminSocket,
 		configFile,
 		keysFile,
-		async close() {
-			await ledger.close();
-			await rm(folder, { recursive: true, force: true });
-		},
+		close: () => ledger.close(),
 	};
 }
 

@@ -1,7 +1,101 @@
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { readdir, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import path from "node:path";
 import t from "tap";
-import { eventually, node } from "../support/gate.ts";
+import {
+	eventually,
+	node,
+	runProgram,
+	temporaryFolder,
+} from "../support/gate.ts";
 import { makeNamespace, network } from "../support/namespaces.ts";
+import { program } from "../support/program.ts";
+
+type Tap = Parameters<typeof temporaryFolder>[0];
+
+/** A place for the demo's folder that nothing else writes to. */
+async function makePlace(t: Tap) {
+	const folder = await temporaryFolder(t);
+	return {
+		folder,
+		env: { ...process.env, TMPDIR: folder },
+		/** What demos have left, or have now. */
+		folders: async () =>
+			(await readdir(folder)).filter((name) => name.startsWith("llamagate-")),
+	};
+}
+
+function startDemo(t: Tap, env: NodeJS.ProcessEnv, ...nodeArgs: string[]) {
+	const [file = "", ...args] = [...node, ...nodeArgs];
+	const child = spawn(
+		file,
+		[...args, program, "demo", "--json", "--port", "0"],
+		{ env, stdio: ["ignore", "pipe", "inherit"] },
+	);
+	t.teardown(() => child.kill("SIGKILL"));
+	return child;
+}
+
+async function started(child: ChildProcess): Promise<void> {
+	if (child.stdout === null) throw new Error("it has no standard output");
+	await once(child.stdout, "data");
+}
+
+t.test(
+	"however the demo is ended, its folder goes, and the exit code is 0",
+	async (t) => {
+		for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+			const { env, folders } = await makePlace(t);
+			const child = startDemo(t, env);
+			await started(child);
+			t.equal((await folders()).length, 1);
+			child.kill(signal);
+			t.strictSame(await once(child, "exit"), [0, null], signal);
+			t.strictSame(await folders(), [], signal);
+		}
+	},
+);
+
+t.test("a demo that is ended while it starts leaves no folder", async (t) => {
+	const { folder, env, folders } = await makePlace(t);
+	// The start stands still where the ledger's folder is there and no gate is yet.
+	const hold = path.join(folder, "hold.mjs");
+	await writeFile(
+		hold,
+		`import { Server } from "node:net";
+const listen = Server.prototype.listen;
+Server.prototype.listen = function (where, ...rest) {
+	return String(where).endsWith("ledger.sock") ? this : listen.call(this, where, ...rest);
+};
+`,
+	);
+	const child = startDemo(t, env, "--import", hold);
+	await eventually(async () => (await folders()).length === 1);
+	child.kill("SIGINT");
+	t.strictSame(await once(child, "exit"), [0, null]);
+	t.strictSame(await folders(), []);
+});
+
+t.test("a demo that cannot start leaves no folder", async (t) => {
+	const { env, folders } = await makePlace(t);
+	const taken = createServer().listen(0, "127.0.0.1");
+	await once(taken, "listening");
+	t.teardown(() => taken.close());
+	const { port } = taken.address() as { port: number };
+	const demo = (given: string) =>
+		runProgram([...node, program, "demo", "--port", given], { env });
+	const refused = await demo(String(port));
+	t.equal(refused.code, 1);
+	t.match(refused.stderr, /the port is taken/);
+	for (const given of ["65536", "70000", "x"]) {
+		const { code, stderr } = await demo(given);
+		t.equal(code, 2, given);
+		t.match(stderr, /is not a port: 1 to 65535/);
+	}
+	t.strictSame(await folders(), []);
+});
 
 /** What takes Ollama's port, and is none. */
 const impostor = `
@@ -19,7 +113,7 @@ t.test(
 		const host = await makeNamespace(t);
 		const other = host.start(process.execPath, "--eval", impostor);
 		await once(other.stdout, "data");
-		const demo = host.start(...node, "src/main.ts", "demo", "--port", "0");
+		const demo = host.start(...node, program, "demo", "--port", "0");
 		let out = "";
 		demo.stdout.on("data", (text: string) => {
 			out += text;
