@@ -236,6 +236,22 @@ t.test("a newer kernel of the same flavour waits", async (t) => {
 	);
 	t.equal(judge(["vmlinuz-6.1.0-21-amd64"], "6.1.0-18-amd64"), "finding");
 	t.equal(judge(["vmlinuz-6.1.0-21-cloud-amd64"], "6.1.0-18-amd64"), "ok");
+	for (const backport of [
+		"6.12.9+bpo-amd64",
+		"6.12.12-1~bpo12+1-amd64",
+		"6.12.38+deb13-amd64",
+		"6.12.48+deb13u1-amd64",
+		"6.6.13-0.deb12.1-amd64",
+	])
+		t.equal(
+			judge(
+				["vmlinuz-6.1.0-30-amd64", `vmlinuz-${backport}`],
+				"6.1.0-30-amd64",
+			),
+			"finding",
+			backport,
+		);
+	t.equal(judge(["vmlinuz-6.12.9+bpo-rt-amd64"], "6.1.0-30-amd64"), "ok");
 	t.equal(judge(["vmlinuz-6.8.0-1012-aws"], "6.8.0-1009-aws"), "finding");
 	t.equal(
 		judge(["vmlinuz-6.12.9+bpo-amd64"], "6.12.22+bpo-amd64"),

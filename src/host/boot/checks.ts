@@ -167,9 +167,9 @@ export function judgeRestart(
 		: ok("no package and no kernel waits for one");
 }
 
-/** What is left of `6.1.0-18-cloud-amd64` without its numbers. */
+/** What is left of `6.1.0-18-cloud-amd64` without its numbers, and of a backport's `6.12.9+bpo-amd64`. */
 function flavourOf(name: string): string {
-	return name.replace(/^[\d.+~-]+(deb\d+[-.\du]*)?/, "");
+	return name.replace(/^[\d.+~-]+(?:(?:deb|bpo)\d*(?:u\d+)?[\d.+~-]*)?/, "");
 }
 
 function byNumbers(a: string, b: string): number {
