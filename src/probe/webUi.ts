@@ -5,8 +5,9 @@ import { formatHostPort } from "../net/ranges.ts";
 import type { Result } from "../report/result.ts";
 import { excerpt } from "../visible.ts";
 import { checks, finding, ok, unknown } from "./checks.ts";
+import { answered, type Knock, knockAtAll } from "./knock.ts";
 import { resolve } from "./place.ts";
-import { answered, judgeShut, type Knock, knockAtAll } from "./ports.ts";
+import { judgeShut } from "./ports.ts";
 
 const timeoutMs = 10_000;
 const maxHeadLength = 16 * 2 ** 10;

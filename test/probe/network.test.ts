@@ -170,23 +170,34 @@ t.test(
 			});
 			t.match(results["public.443"], {
 				state: "ok",
-				evidence: [`${at(443)} is filtered`],
+				evidence: [
+					`${at(443)} is filtered`,
+					/a network that lets only some ports out/,
+				],
 			});
 			t.match(results["public.11434"], {
 				state: "ok",
-				evidence: [`${at(11434)} is filtered`],
+				evidence: [
+					`${at(11434)} is filtered`,
+					/a network that lets only some ports out/,
+				],
 			});
 			t.match(results["public.open-webui"], {
 				state: "finding",
 				severity: "high",
 				evidence: [`${at(3000)} is open`],
 			});
-			t.match(results["public.ollama"], { state: "ok" });
+			// What listens there says nothing.
+			t.match(results["public.ollama"], {
+				state: "unknown",
+				evidence: [`${at(3000)} is open`, /ss -ltnp/],
+			});
 			t.match(results["public.answers"], { state: "ok" });
 			t.match(results["public.outside"], { state: "ok" });
 			t.match(results["public.others"], { state: "absent" });
 		}
-		// No port but those, and one connection each: three of five are not dropped.
+		// No port but those, and one connection each, but two for 3000, which is
+		// open and asked: three of five are not dropped.
 		const { stdout: asked } = await server.run(
 			...["nft", "--json", "list", "set", "inet", "probe", "asked"],
 		);
@@ -200,7 +211,7 @@ t.test(
 		const { stdout: opened } = await server.run(
 			...["nft", "list", "counter", "inet", "probe", "opened"],
 		);
-		t.match(opened, /packets 6 /);
+		t.match(opened, /packets 8 /);
 	},
 );
 
@@ -245,8 +256,12 @@ t.test(
 		t.match(shut.results["public.11434"], { state: "ok" });
 		t.match(shut.results["public.open-webui"], {
 			state: "ok",
-			evidence: [`${server4}:3000 is filtered`],
 		});
+		// A refusal is no silence, of which more would be said.
+		t.strictSame(shut.results["public.open-webui"]?.evidence, [
+			`${server4}:3000 is filtered`,
+			`${server4}:8080 is closed`,
+		]);
 		// By IPv6 this device has no way there, which is no pass.
 		const other = await probe(device, ["--public", server6]);
 		t.match(other.results["public.11434"], {
@@ -272,6 +287,11 @@ t.test(
 		t.match(results["public.answers"], {
 			state: "unknown",
 			evidence: [/not one port of 20\.30\.40\.50 gave an answer/],
+		});
+		for (const id of ["ollama", "11434", "open-webui", "443", "22"])
+			t.match(results[`public.${id}`], { state: "unknown" }, id);
+		t.match(results["public.443"], {
+			evidence: [`${server4}:443 is out of this device's reach (no port of`],
 		});
 		t.match(webUi.results["webui.raw-ports"], {
 			state: "unknown",
