@@ -8,7 +8,7 @@ import {
 	readWhole,
 	type Timings,
 } from "./arrivals.ts";
-import { type Caller, isReply } from "./caller.ts";
+import { type Caller, isReply, type NoReply, type Reply } from "./caller.ts";
 import { checks, finding, ok, unknown } from "./checks.ts";
 import { formatMs } from "./gaps.ts";
 
@@ -24,6 +24,9 @@ export async function checkLeaving(
 ): Promise<Result[]> {
 	const both = (reason: string) =>
 		[checks.afterLeaving, checks.cancel].map((check) => unknown(check, reason));
+	// Without a key, so that any key can be probed with: a refusal is an answer.
+	const call = () => caller.call({ method: "GET", path: "/api/version" });
+	const before = await call();
 	const left = await ask(caller, key, model, leftTokens, maxSilenceMs);
 	if (!isReply(left) || left.status !== 200)
 		return both("a second stream did not begin");
@@ -47,24 +50,9 @@ export async function checkLeaving(
 	if (warmMs === undefined) return both("the stream ended without a token");
 	const leftAt = performance.now();
 
-	const answer = await caller.call({ method: "GET", path: "/api/version" });
-	const answeredMs = performance.now() - leftAt;
-	// Asked without a key, so that any key can be probed with: a refusal is an answer.
+	const answer = await call();
 	const results = [
-		isReply(answer) && answeredMs < afterLeavingMs
-			? ok(
-					checks.afterLeaving,
-					`left after ${seen} tokens; the next call was answered after ${formatMs(answeredMs)}`,
-				)
-			: finding(
-					checks.afterLeaving,
-					[
-						isReply(answer)
-							? `the next call was answered only after ${formatMs(answeredMs)}`
-							: `the next call was not answered (${answer.code})`,
-					],
-					"On the server: journalctl -u llamagate -n 50",
-				),
+		judgeAnswer(before, answer, performance.now() - leftAt, seen),
 	];
 
 	// At the pace of the first stream.
@@ -96,6 +84,43 @@ export async function checkLeaving(
 	if (typeof second === "string")
 		return [...results, unknown(checks.cancel, excerpt(second, key))];
 	return [...results, judgeCancel(second.firstTokenMs, warmMs, restMs)];
+}
+
+/** An answer is what this call got before: anything else may be a proxy's, in place of a gate that is gone. */
+function judgeAnswer(
+	before: Reply | NoReply,
+	answer: Reply | NoReply,
+	answeredMs: number,
+	seen: number,
+): Result {
+	const check = checks.afterLeaving;
+	const fix = "On the server: journalctl -u llamagate -n 50";
+	if (!isReply(answer))
+		return finding(
+			check,
+			[`the next call was not answered (${answer.code})`],
+			fix,
+		);
+	const { status } = answer;
+	const wanted = isReply(before) ? before.status : undefined;
+	if (status !== wanted || status >= 500)
+		return finding(
+			check,
+			[
+				`the next call was answered with ${status}; before the stream ${wanted === undefined ? "it was not answered" : `with ${wanted}`}`,
+			],
+			fix,
+		);
+	return answeredMs < afterLeavingMs
+		? ok(
+				check,
+				`left after ${seen} tokens; the next call was answered after ${formatMs(answeredMs)}, with ${status} as before`,
+			)
+		: finding(
+				check,
+				[`the next call was answered only after ${formatMs(answeredMs)}`],
+				fix,
+			);
 }
 
 const cancelFix =

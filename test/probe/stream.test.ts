@@ -243,6 +243,38 @@ t.test("a gate that is dead after a client has left is found", async (t) => {
 	t.match(seen.cancel, { state: "finding" });
 });
 
+t.test(
+	"another answer than before the stream is found, as a proxy's in place of the gate",
+	async (t) => {
+		for (const [status, isBroken] of [
+			[502, (streams: number) => streams >= 2],
+			[404, (streams: number) => streams >= 2],
+			// Also where it was no better before.
+			[502, () => true],
+		] as const) {
+			let streams = 0;
+			const url = await behind(t, {
+				answers: (req, res) => {
+					if (req.url === "/api/chat") streams += 1;
+					const answers = req.url === "/api/version" && isBroken(streams);
+					if (answers) res.writeHead(status).end();
+					return answers;
+				},
+			});
+			const seen = await streamThrough(t, url);
+			t.match(seen.afterLeaving, {
+				state: "finding",
+				evidence: [
+					new RegExp(
+						`answered with ${status}; before the stream with (401|502)`,
+					),
+				],
+			});
+			t.match(seen.cancel, { state: "ok" });
+		}
+	},
+);
+
 function timings(more: Partial<Timings>): Timings {
 	return {
 		model: "m",
