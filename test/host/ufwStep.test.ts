@@ -140,3 +140,92 @@ t.test(
 		t.ok(commandsOf(await look()).includes("ufw default deny incoming"));
 	},
 );
+
+/** What it says that is not as it should be, with what to do. */
+const faultsOf = (proofs: readonly Proof[]) =>
+	proofs.filter(({ ok }) => !ok).map(({ says, advice }) => ({ says, advice }));
+
+t.test(
+	"a rule of the owner's that denies the port to one more does not stop setup",
+	network(),
+	async (t) => {
+		const { ufw, setUp } = await startHost(t);
+		await ufw.ufw(
+			"deny from 192.168.77.66 to any port 11434",
+			"allow 22/tcp",
+			"--force enable",
+		);
+		const proofs = await setUp();
+		t.strictSame(faultsOf(proofs), []);
+		for (const family of ["IPv4", "IPv6"])
+			t.ok(
+				proofs.some(
+					({ says }) =>
+						says ===
+						`${family}: port 11434 is open on tailscale0 and shut everywhere else`,
+				),
+				family,
+			);
+	},
+);
+
+t.test(
+	"a rule that lets the LAN to the port ahead of UFW's is named, with what to do",
+	network(),
+	async (t) => {
+		const { ufw, setUp, prove } = await startHost(t);
+		t.strictSame(faultsOf(await setUp()), []);
+		const lan = "-s 192.168.77.0/24";
+
+		await ufw.must(
+			..."iptables -I INPUT -s 192.168.77.0/24 -j ACCEPT".split(" "),
+		);
+		const [byHand, ...rest] = faultsOf(await prove());
+		t.strictSame(rest, []);
+		t.match(
+			byHand?.says,
+			/^IPv4: port 11434 is open to others than the tailnet/,
+		);
+		t.match(byHand?.says, `on eth0: iptables -A INPUT ${lan} -j ACCEPT`);
+		t.match(byHand?.advice, `sudo iptables -D INPUT ${lan} -j ACCEPT`);
+		await ufw.must(
+			..."iptables -D INPUT -s 192.168.77.0/24 -j ACCEPT".split(" "),
+		);
+
+		const own = `-A ufw-before-input ${lan} -p tcp --dport 11434 -j ACCEPT`;
+		await ufw.must(
+			...["sed", "-i", `/^# End required lines/a ${own}`],
+			"/etc/ufw/before.rules",
+		);
+		await ufw.ufw("reload");
+		t.match(
+			faultsOf(await prove()).map(({ says }) => says),
+			[/on eth0: iptables -A ufw-before-input .*--dport 11434 -j ACCEPT$/],
+		);
+		await ufw.must("sed", "-i", "/dport 11434/d", "/etc/ufw/before.rules");
+		await ufw.ufw("reload");
+		t.strictSame(faultsOf(await prove()), []);
+
+		await ufw.must("ip6tables", "-F", "INPUT");
+		t.match(faultsOf(await prove()), [
+			{ says: /^IPv6: nothing leads from INPUT to UFW's rules/ },
+		]);
+		await ufw.must("iptables", "-I", "INPUT", "-p", "tcp", "-j", "DROP");
+		t.match(faultsOf(await prove()), [
+			{ says: /^IPv4: port 11434 is shut on tailscale0 too/ },
+			{ says: /^IPv6/ },
+		]);
+	},
+);
+
+t.test(
+	"where UFW drops all of IPv6, it has no rules for it, and that is in order",
+	network(),
+	async (t) => {
+		const { ufw, setUp } = await startHost(t);
+		await ufw.ufw("allow 22/tcp", "--force enable");
+		await ufw.must("sed", "-i", "s/^IPV6=.*/IPV6=no/", settingsFile);
+		await ufw.ufw("reload");
+		t.strictSame(faultsOf(await setUp()), []);
+	},
+);

@@ -29,6 +29,7 @@ import {
 	type SshConnection,
 	sshPorts,
 } from "../sshd/inspect.ts";
+import { proveOllamaPort } from "./proofs.ts";
 
 /** Where UFW keeps what its commands change. */
 const ruleFiles = ["/etc/ufw/user.rules", "/etc/ufw/user6.rules"];
@@ -174,51 +175,7 @@ export function ufw(): Step {
 				says: `UFW is ${state.isActive ? "active" : "inactive"}, ${state.startsAtBoot ? "starts" : "does not start"} at boot, and ${state.policy === "deny" ? "denies" : state.policy === "allow" ? "allows" : "may allow"} what no rule speaks of`,
 				advice: "see: ufw status verbose; systemctl is-enabled ufw",
 			});
-			for (const [program, chain] of [
-				["iptables", "ufw-user-input"],
-				["ip6tables", "ufw6-user-input"],
-			] as const) {
-				const rules = await outputOf(program, "-S", chain);
-				// A host without IPv6, or with IPV6=no, has no such chain.
-				if (rules === undefined) {
-					if (program === "iptables")
-						proofs.push({
-							ok: false,
-							says: "the kernel has no rules of UFW's",
-							advice: "see: ufw reload",
-						});
-					continue;
-				}
-				// Anyone who empties INPUT takes UFW's way in with it, and UFW still calls itself active.
-				const input = (await outputOf(program, "-S", "INPUT")) ?? "";
-				if (!/-j ufw6?-before-input\b/.test(input)) {
-					proofs.push({
-						ok: false,
-						says: `${program}: nothing leads from INPUT to UFW's rules`,
-						advice:
-							"something has emptied INPUT; a reboot brings UFW's rules back (see also: llamagate doctor --explain firewall.active)",
-					});
-					continue;
-				}
-				const lines = rules.split("\n");
-				const open = lines.findIndex(
-					(line) =>
-						/-i tailscale0 .*--dport 11434\b/.test(line) &&
-						line.endsWith("-j ACCEPT"),
-				);
-				const shut = lines.findIndex(
-					(line) =>
-						/--dport 11434\b.*-j (DROP|REJECT)/.test(line) && !/-i /.test(line),
-				);
-				proofs.push({
-					ok: open >= 0 && shut > open,
-					says:
-						open >= 0 && shut > open
-							? `${program}: port 11434 is open on tailscale0 and shut everywhere else`
-							: `${program}: the rules for port 11434 are not in force, or in the wrong order`,
-					advice: "see: ufw status numbered",
-				});
-			}
+			proofs.push(...(await proveOllamaPort(state.dropsIpv6)));
 			return proofs;
 		},
 	};
