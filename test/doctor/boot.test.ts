@@ -180,6 +180,7 @@ t.test("a host that setup has locked", booting(), async (t) => {
 const unit = (name: string, state: Partial<UnitState> = {}): UnitState => ({
 	name,
 	exists: true,
+	isMasked: false,
 	isActive: true,
 	isFailed: false,
 	isEnabled: true,
@@ -212,6 +213,40 @@ t.test("units that are not there are no fault of theirs", async (t) => {
 		"finding",
 	);
 	t.equal(judgeFailed([unit("ollama.service", gone)]).state, "absent");
+});
+
+t.test("a masked unit that runs is gone after a restart", async (t) => {
+	const masked = { exists: false, isMasked: true, isEnabled: false };
+	const judge = (ufwIsOn: boolean) =>
+		judgeOthers(
+			[
+				unit("ufw.service", masked),
+				unit("ssh.service", { isEnabled: false }),
+				unit("ssh.socket", { ...masked, isActive: false }),
+			],
+			ufwIsOn,
+		);
+	t.match(judge(true), {
+		state: "finding",
+		evidence: [
+			"ufw.service runs now, and is masked: not after a restart",
+			"ssh.service runs now, and is not enabled: not after a restart",
+		],
+		fix: "sudo systemctl unmask ufw.service && sudo systemctl enable ufw.service ssh.service",
+		severity: "high",
+	});
+	t.notMatch(
+		judge(false).evidence.join("\n"),
+		"ufw",
+		"one that is off is no fault of its mask",
+	);
+	t.equal(
+		judgeOthers(
+			[unit("ssh.service"), unit("ssh.socket", { ...masked, isActive: false })],
+			false,
+		).state,
+		"ok",
+	);
 });
 
 t.test("what verify says of other units is not told", async (t) => {

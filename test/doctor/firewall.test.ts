@@ -199,6 +199,8 @@ t.test("whether UFW is in force on a booted host", booting(), async (t) => {
 			await host.must("systemctl", "disable", "ufw.service");
 			await host.must("systemctl", "enable", "--runtime", "ufw.service");
 			await mend(t, await one("firewall.boot"), "firewall.boot");
+			await host.must("systemctl", "mask", "ufw.service");
+			await mend(t, await one("firewall.boot"), "firewall.boot");
 			await host.sh("sed -i 's/^ENABLED=.*/ENABLED=no/' /etc/ufw/ufw.conf");
 			const off = await one("firewall.boot");
 			t.equal(statesOf(off)["firewall.boot"], "high");

@@ -127,6 +127,30 @@ t.test(
 );
 
 t.test(
+	"a UFW that systemd is kept from starting is not turned on for today alone",
+	booting(),
+	async (t) => {
+		const host = await bootHost(t, { llamagate: "installed" });
+		await host.must("systemctl", "mask", "ufw.service");
+		const setup = async () => {
+			const { code, report } = await runSetup(host, "--yes", "--only", "ufw");
+			return { code, step: report.steps[0] };
+		};
+		t.match(await setup(), {
+			code: 1,
+			step: { state: "unsafe", says: /sudo systemctl unmask ufw\.service/ },
+		});
+		t.match(await host.must("ufw", "status"), "Status: inactive");
+		await host.must("systemctl", "unmask", "ufw.service");
+		t.match(await setup(), { code: 0, step: { state: "changed" } });
+		t.match(
+			await host.must("systemctl", "is-enabled", "ufw.service"),
+			/^enabled$/m,
+		);
+	},
+);
+
+t.test(
 	"passwords stay on where the person behind root needs them",
 	booting(),
 	async (t) => {

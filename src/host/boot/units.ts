@@ -28,6 +28,8 @@ export const allUnits = [...unitNames, ...otherUnits];
 export interface UnitState {
 	readonly name: string;
 	readonly exists: boolean;
+	/** Whether a person has kept systemd from starting it; to systemd it then does not exist. */
+	readonly isMasked: boolean;
 	readonly isActive: boolean;
 	readonly isFailed: boolean;
 	readonly isEnabled: boolean;
@@ -42,12 +44,14 @@ const everyUnitState = oncePerLook(async () => {
 	const units = await lookUpUnits(allUnits, "Id", "NeedDaemonReload", "Result");
 	if (units === undefined) throw new Error("systemd does not answer here");
 	const states = new Map<string, UnitState>();
-	for (const { name: asked, exists, isActive, isEnabled, ...unit } of units) {
+	for (const unit of units) {
+		const { name: asked, exists, isMasked, isActive, isEnabled } = unit;
 		const value = (property: string) => unit.properties.get(property) ?? "";
 		const name = value("Id");
 		states.set(asked, {
 			name,
 			exists,
+			isMasked,
 			isActive,
 			isEnabled,
 			isFailed: value("ActiveState") === "failed",
@@ -101,7 +105,7 @@ export function judgeOthers(
 	units: readonly UnitState[],
 	ufwIsOn: boolean,
 ): Outcome {
-	const there = units.filter(({ exists }) => exists);
+	const there = units.filter(({ exists, isMasked }) => exists || isMasked);
 	if (there.length === 0) return absent("none of them is a unit here");
 	const isOn = (unit: UnitState) =>
 		unit.name === "ufw.service" ? ufwIsOn : unit.isActive;
@@ -113,7 +117,7 @@ export function judgeOthers(
 		(unit) =>
 			isOn(unit) &&
 			!unit.isEnabled &&
-			!(unit.name.startsWith("ssh") && sshIsEnabled),
+			!(unit.name.startsWith("ssh") && sshIsEnabled && !unit.isMasked),
 	);
 	if (missing.length === 0)
 		return ok(
@@ -123,12 +127,16 @@ export function judgeOthers(
 				.join(", ")}`,
 		);
 	const mild = ["ollama.service", "fail2ban.service"];
+	const all = (named: readonly UnitState[]) =>
+		named.map(({ name }) => name).join(" ");
+	const masked = missing.filter(({ isMasked }) => isMasked);
 	return finding(
 		missing.map(
-			({ name }) => `${name} runs now, and is not enabled: not after a restart`,
+			({ name, isMasked }) =>
+				`${name} runs now, and is ${isMasked ? "masked" : "not enabled"}: not after a restart`,
 		),
 		{
-			fix: `sudo systemctl enable ${missing.map(({ name }) => name).join(" ")}`,
+			fix: `${masked.length > 0 ? `sudo systemctl unmask ${all(masked)} && ` : ""}sudo systemctl enable ${all(missing)}`,
 			severity: missing.every(({ name }) => mild.includes(name))
 				? "warn"
 				: "high",

@@ -176,6 +176,10 @@ export async function judgeBoot(): Promise<Outcome> {
 	if (unit === undefined) return unknown("systemd does not answer here");
 	if (!/^ENABLED=["']?yes["']?\s*$/im.test(text))
 		return finding([`${file} has no ENABLED=yes`]);
+	if (unit.isMasked)
+		return finding(["ufw.service is masked: systemd does not start it"], {
+			fix: "sudo systemctl unmask ufw.service && sudo systemctl enable ufw.service",
+		});
 	if (!unit.exists) return finding(["ufw.service does not exist"]);
 	if (!unit.isEnabled)
 		return finding(["ufw.service is not enabled"], {

@@ -50,6 +50,11 @@ export function ufw(): Step {
 				return absent(
 					"ufw is not installed; install it (sudo apt install ufw) and run this again",
 				);
+			const unit = await lookUpUnit("ufw.service");
+			if (unit?.isMasked)
+				return unsafe(
+					"ufw.service is masked, so UFW would be gone after the next boot; run: sudo systemctl unmask ufw.service, and then this again",
+				);
 			const ports = await sshPorts();
 			const state = await firewallState();
 			const { policy } = state;
@@ -93,7 +98,6 @@ export function ufw(): Step {
 							`by which SSH connection you are logged in is not to be seen here (tmux, screen?), and the one from ${other.clientAddress} would be shut out by rules of yours; if that is you, allow it first: sudo ufw allow from ${other.clientAddress.replace(/%.*/, "")} to any port ${other.serverPort} proto tcp`,
 						);
 				}
-			const unit = await lookUpUnit("ufw.service");
 			const actions: CommandAction[] = changes.map(actionFor);
 			const change = (...command: readonly string[]): CommandAction => ({
 				kind: "command",
@@ -170,9 +174,12 @@ export function ufw(): Step {
 		async prove() {
 			const proofs: Proof[] = [];
 			const state = await firewallState();
+			const unit = await lookUpUnit("ufw.service");
+			const startsAtBoot =
+				state.startsAtBoot && (unit === undefined || unit.isEnabled);
 			proofs.push({
-				ok: state.isActive && state.startsAtBoot && state.policy === "deny",
-				says: `UFW is ${state.isActive ? "active" : "inactive"}, ${state.startsAtBoot ? "starts" : "does not start"} at boot, and ${state.policy === "deny" ? "denies" : state.policy === "allow" ? "allows" : "may allow"} what no rule speaks of`,
+				ok: state.isActive && startsAtBoot && state.policy === "deny",
+				says: `UFW is ${state.isActive ? "active" : "inactive"}, ${startsAtBoot ? "starts" : "does not start"} at boot, and ${state.policy === "deny" ? "denies" : state.policy === "allow" ? "allows" : "may allow"} what no rule speaks of`,
 				advice: "see: ufw status verbose; systemctl is-enabled ufw",
 			});
 			proofs.push(...(await proveOllamaPort(state.dropsIpv6)));
