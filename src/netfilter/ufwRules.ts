@@ -121,6 +121,33 @@ export function commandOf(rule: KeptRule): Rule {
 	return words.join(" ");
 }
 
+/** Writes a rule so that UFW takes it for the one family in which it is kept. */
+export function familyCommandOf(rule: KeptRule): Rule {
+	const to = isAnywhere(rule.to) ? "any" : rule.to;
+	const side = (name: string, range: string, ports: string, app: string) => [
+		...[name, range],
+		...(app !== "" ? ["app", quote(app)] : []),
+		...(app === "" && ports !== "any" ? ["port", ports] : []),
+	];
+	return [
+		...(rule.isRoute ? ["route"] : []),
+		rule.action,
+		...(rule.interfaceIn === "" ? [] : ["in", "on", rule.interfaceIn]),
+		...(rule.interfaceOut === ""
+			? rule.direction === "out"
+				? ["out"]
+				: []
+			: ["out", "on", rule.interfaceOut]),
+		...(rule.log === "" ? [] : [rule.log]),
+		// Here "any" would be both families.
+		...side("from", rule.from, rule.fromPorts, rule.fromApp),
+		...side("to", to, rule.toPorts, rule.toApp),
+		...(rule.protocol !== "any" && rule.toApp === "" && rule.fromApp === ""
+			? ["proto", rule.protocol]
+			: []),
+	].join(" ");
+}
+
 /** A rule's words, as a program is given them. */
 export function wordsOf(rule: Rule): string[] {
 	return (rule.match(/'[^']*'|\S+/g) ?? []).map((word) =>

@@ -8,6 +8,7 @@ import {
 	runProgram,
 } from "../system/run.ts";
 import type { Entry, Journal } from "./journal.ts";
+import { isInPlace, putInPlace } from "./place.ts";
 import {
 	digestOf,
 	holdsSame,
@@ -156,7 +157,9 @@ export async function takeBack(
 	const left: string[] = [];
 	const { action, before, after } = entry;
 	const contentOf = (sha256: string) => journal.kept(sha256);
-	const instead = action.kind === "command" ? action.undoIfChanged : undefined;
+	const { undoIfChanged: instead, undoInPlace: placed } =
+		action.kind === "command" ? action : {};
+	const hasInstead = instead !== undefined || placed !== undefined;
 	let foreign = false;
 	const doubtful: Snapshot[] = [];
 	for (const [index, wanted] of before.entries()) {
@@ -175,11 +178,11 @@ export async function takeBack(
 		const maker = await makerOf(action, wanted, after?.[index], now);
 		if (maker === "somebody else") {
 			foreign = true;
-			if (instead === undefined)
+			if (!hasInstead)
 				left.push(`${file} has been changed since and stays as it is`);
 			continue;
 		}
-		if (maker === "unknown" && instead !== undefined) {
+		if (maker === "unknown" && hasInstead) {
 			doubtful.push(wanted);
 			continue;
 		}
@@ -204,8 +207,17 @@ export async function takeBack(
 		}
 		return worked;
 	};
-	const worked =
-		foreign || doubtful.length > 0 ? await run(instead) : undefined;
+	const isInstead = foreign || doubtful.length > 0;
+	const worked = !isInstead
+		? undefined
+		: placed
+			? await putInPlace(
+					placed,
+					async (command, orElse) =>
+						(await runProgram(command, { timeoutMs: 120_000 })).code === 0 ||
+						run([orElse]),
+				)
+			: await run(instead);
 	for (const wanted of doubtful) {
 		const { snapshot: now, content } = await takeSnapshot(wanted.path);
 		if (sameSnapshot(now, wanted)) continue;
@@ -220,6 +232,8 @@ export async function takeBack(
 				`${wanted.path} stays as it is, and may hold what the run that was cut off has done`,
 			);
 	}
+	if (isInstead && worked && placed && !(await isInPlace(placed)))
+		left.push(placed.otherwise);
 	await run(action.undo);
 	// What failed may not fail again: Docker may just have been down.
 	if (!failed) await journal.undone(entry.number);

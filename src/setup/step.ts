@@ -22,6 +22,33 @@ export interface Ownership {
 	readonly mode: number;
 }
 
+export type Command = readonly string[];
+
+/** Where an entry stood in a list: whole lines of its file. */
+export interface ListPlace {
+	readonly file: string;
+	/** Puts it at the end of this list; absent where it did not stand here. */
+	readonly command?: Command;
+	readonly ahead: readonly string[];
+	/** Several where the program splits it. */
+	readonly entries: readonly string[];
+	readonly behind: readonly string[];
+}
+
+/**
+ * An entry of lists whose order counts. Their program takes `insert NUMBER` ahead
+ * of the words of a command, and counts through all of the lists.
+ */
+export interface Placed {
+	/** How the lines of entries begin. */
+	readonly mark: string;
+	/** A pattern: lines with the same captures are one entry to the program where it counts on into the next list. */
+	readonly countedOnce?: string;
+	readonly lists: readonly ListPlace[];
+	/** What to tell where it could not be put back between its neighbours. */
+	readonly otherwise: string;
+}
+
 interface Undoable {
 	/** Commands to be run once this has been put back, in their order. */
 	readonly undo?: readonly (readonly string[])[];
@@ -53,6 +80,8 @@ export interface CommandAction extends Undoable {
 	 * changed otherwise since, or may have since the run that was cut off.
 	 */
 	readonly undoIfChanged?: readonly (readonly string[])[];
+	/** In place of `undoIfChanged`, for an entry whose place counts. */
+	readonly undoInPlace?: Placed;
 	/**
 	 * How the lines of its files begin that a person may have written; all else is
 	 * the program's own form, which it may write anew. Without it each line counts.

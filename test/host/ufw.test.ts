@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import t, { type Test } from "tap";
-import { actionFor } from "../../src/host/firewall/step.ts";
+import { actionFor, ruleFiles } from "../../src/host/firewall/ruleActions.ts";
 import { wantedRules } from "../../src/netfilter/ufwOwnRules.ts";
 import { type FirewallNow, planRules } from "../../src/netfilter/ufwPlan.ts";
 import { commandOf } from "../../src/netfilter/ufwRules.ts";
@@ -178,7 +178,8 @@ async function apply(
 	now: FirewallNow,
 ): Promise<readonly string[]> {
 	const changes = planRules(await ufw.lists(), [22], now);
-	for (const { command } of changes.map(actionFor)) await ufw.must(...command);
+	for (const { command } of changes.map((change) => actionFor(change, [])))
+		await ufw.must(...command);
 	return changes.map(({ how, rule }) => `${how} ${rule}`);
 }
 
@@ -298,13 +299,22 @@ t.test(
 		const { ufw } = await startHost(t);
 		await ufw.ufw("allow 'Web Admin'", "allow WebUI", "allow 11434/tcp");
 		const before = (await ufw.added()).sort();
+		const files = await Promise.all(
+			(["ipv4", "ipv6"] as const).map(async (kind) => ({
+				kind,
+				text: await ufw.must("cat", ruleFiles[kind]),
+			})),
+		);
 		const actions = planRules(await ufw.lists(), [22], {
 			default: "off",
 			connection: neighbour,
-		}).map(actionFor);
+		}).map((change) => actionFor(change, files));
 		for (const { command } of actions) await ufw.must(...command);
-		for (const { undoIfChanged = [] } of actions.toReversed())
-			for (const command of undoIfChanged) await ufw.must(...command);
+		for (const { undoIfChanged, undoInPlace } of actions.toReversed())
+			for (const command of undoIfChanged ??
+				undoInPlace?.lists.flatMap(({ command }) => [command ?? []]) ??
+				[])
+				await ufw.must(...command);
 		t.strictSame((await ufw.added()).sort(), before);
 	},
 );

@@ -229,3 +229,66 @@ t.test(
 		t.strictSame(faultsOf(await setUp()), []);
 	},
 );
+
+/** Both families' rules as UFW keeps them, with their comments, in their order. */
+const kept = async (ufw: Ufw) =>
+	(await ufw.must("cat", "/etc/ufw/user.rules", "/etc/ufw/user6.rules"))
+		.split("\n")
+		.filter((line) => line.startsWith("### tuple ###"));
+
+t.test(
+	"undo puts a rule back in its place, with its comment, also where others have come since",
+	network(),
+	async (t) => {
+		const { ufw, setUp, undo } = await startHost(t);
+		await ufw.ufw(
+			"allow 'Web Admin'",
+			"allow from 192.168.77.5 to any port 3000",
+			"deny 3000 comment 'not for the LAN'",
+			"allow from 192.168.77.0/24 comment 'the LAN'",
+			"allow from 2001:db8::5 to any port 11434 comment 'backup box'",
+			"allow from 2001:db8::/32",
+			"allow WebUI",
+			"allow 22/tcp",
+			"limit 11434/tcp comment 'last'",
+			"--force enable",
+		);
+		const before = await kept(ufw);
+		t.strictSame(faultsOf(await setUp()), []);
+		const during = await ufw.added();
+		for (const gone of ["deny 3000 comment", "backup box", "WebUI", "last"])
+			t.notOk(
+				during.some((line) => line.includes(gone)),
+				`${gone} makes room`,
+			);
+		// As the owner and fail2ban do.
+		await ufw.ufw("allow 9999/tcp", "insert 1 deny from 203.0.113.9");
+		t.strictSame(await undo(), []);
+		const others = /203\.0\.113\.9| 9999 /;
+		const after = await kept(ufw);
+		t.equal(after.filter((line) => others.test(line)).length, 3);
+		t.strictSame(
+			after.filter((line) => !others.test(line)),
+			before,
+		);
+	},
+);
+
+t.test(
+	"undo says so where a rule cannot come back to its place",
+	network(),
+	async (t) => {
+		const { ufw, setUp, undo } = await startHost(t);
+		await ufw.ufw(
+			"allow from 192.168.77.0/24",
+			"deny 3000",
+			"allow 22/tcp",
+			"--force enable",
+		);
+		t.strictSame(faultsOf(await setUp()), []);
+		await ufw.ufw("delete allow 22/tcp", "prepend allow 22/tcp");
+		t.match(await undo(), [
+			/^UFW's rule "deny 3000" is back, and does not stand where it stood/,
+		]);
+	},
+);

@@ -1,10 +1,6 @@
 import { everybody, isOpen, tailnet } from "../../netfilter/ufwPackets.ts";
-import { planRules, type RuleChange } from "../../netfilter/ufwPlan.ts";
-import {
-	parseRuleFile,
-	type RuleList,
-	wordsOf,
-} from "../../netfilter/ufwRules.ts";
+import { planRules } from "../../netfilter/ufwPlan.ts";
+import { parseRuleFile, type RuleList } from "../../netfilter/ufwRules.ts";
 import { ufwSetting } from "../../netfilter/ufwSettings.ts";
 import { takeSnapshot } from "../../setup/snapshot.ts";
 import {
@@ -30,9 +26,8 @@ import {
 	sshPorts,
 } from "../sshd/inspect.ts";
 import { proveOllamaPort } from "./proofs.ts";
+import { actionFor, type RuleFile, ruleFiles } from "./ruleActions.ts";
 
-/** Where UFW keeps what its commands change. */
-const ruleFiles = ["/etc/ufw/user.rules", "/etc/ufw/user6.rules"];
 const switchFile = "/etc/ufw/ufw.conf";
 const defaultsFile = "/etc/default/ufw";
 
@@ -98,11 +93,11 @@ export function ufw(): Step {
 							`by which SSH connection you are logged in is not to be seen here (tmux, screen?), and the one from ${other.clientAddress} would be shut out by rules of yours; if that is you, allow it first: sudo ufw allow from ${other.clientAddress.replace(/%.*/, "")} to any port ${other.serverPort} proto tcp`,
 						);
 				}
-			const actions: CommandAction[] = changes.map(actionFor);
+			const actions = changes.map((change) => actionFor(change, state.files));
 			const change = (...command: readonly string[]): CommandAction => ({
 				kind: "command",
 				command: ["ufw", ...command],
-				changes: ruleFiles,
+				changes: Object.values(ruleFiles),
 			});
 			if (policy === "allow")
 				actions.push({
@@ -199,21 +194,6 @@ async function openServices(sshPorts: readonly number[]): Promise<string[]> {
 	return [...new Set(sockets.map(formatSocket))];
 }
 
-/** One change of the rules as an action. */
-export function actionFor({ how, rule }: RuleChange): CommandAction {
-	const words = wordsOf(rule);
-	const put = how === "prepend" ? ["prepend", ...words] : words;
-	return {
-		kind: "command",
-		command: ["ufw", ...(how === "delete" ? takeOut(words) : put)],
-		changes: ruleFiles,
-		undoIfChanged: [["ufw", ...(how === "delete" ? words : takeOut(words))]],
-		entryMark: "### tuple ###",
-	};
-}
-
-const takeOut = (words: readonly string[]) => ["--force", "delete", ...words];
-
 /** By which interface this host sends to an address. */
 async function interfaceTo(address: string): Promise<string | undefined> {
 	const [plain = "", zone] = address.split("%");
@@ -246,6 +226,8 @@ interface FirewallState {
 	/** With IPV6=no UFW does not leave IPv6 alone: it drops all but loopback's (ufw-init-functions). */
 	readonly dropsIpv6: boolean;
 	readonly lists: readonly RuleList[];
+	/** What the lists were read from. */
+	readonly files: readonly RuleFile[];
 }
 
 /**
@@ -281,20 +263,26 @@ async function firewallState(): Promise<FirewallState> {
 	const [defaults, switches] = (await Promise.all(
 		[defaultsFile, switchFile].map(read),
 	)) as [string, string];
-	const [rules4 = "", rules6 = ""] = await Promise.all(ruleFiles.map(read));
-	const lists: RuleList[] = [{ kind: "ipv4", rules: parseRuleFile(rules4) }];
+	const [rules4 = "", rules6 = ""] = await Promise.all(
+		Object.values(ruleFiles).map(read),
+	);
+	const files: RuleFile[] = [{ kind: "ipv4", text: rules4 }];
 	const filtersIpv6 = /^IPV6=["']?yes\b/im.test(defaults);
 	// With IPV6=no UFW drops all of IPv6 but loopback's (ufw-init-functions), and keeps its rules.
 	if (
 		filtersIpv6 &&
 		(await takeSnapshot("/proc/sys/net/ipv6")).snapshot.kind !== "nothing"
 	)
-		lists.push({ kind: "ipv6", rules: parseRuleFile(rules6) });
+		files.push({ kind: "ipv6", text: rules6 });
 	return {
 		isActive: /^Status: active$/m.test(status),
 		startsAtBoot: /^yes$|^YES$/.test(ufwSetting(switches, "ENABLED") ?? ""),
 		policy: policyOf(`${defaults}\n${switches}`),
 		dropsIpv6: !filtersIpv6,
-		lists,
+		files,
+		lists: files.map(({ kind, text }) => ({
+			kind,
+			rules: parseRuleFile(text),
+		})),
 	};
 }
