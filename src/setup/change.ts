@@ -175,6 +175,14 @@ export async function takeBack(
 			left.push(`${file} stays away, since the folder that it was in is gone`);
 			continue;
 		}
+		if (wanted.kind === "file" && !(await journal.hasKept(wanted.sha256))) {
+			foreign = true;
+			if (!hasInstead)
+				left.push(
+					`${file} stays as it is: the copy of what it held before is gone or damaged`,
+				);
+			continue;
+		}
 		const maker = await makerOf(action, wanted, after?.[index], now);
 		if (maker === "somebody else") {
 			foreign = true;

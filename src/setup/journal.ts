@@ -1,14 +1,19 @@
 import {
 	appendFile,
 	mkdir,
-	open,
 	readFile,
 	rm,
 	rmdir,
 	writeFile,
 } from "node:fs/promises";
 import path from "node:path";
-import { type Snapshot, syncDirectory, takeSnapshot } from "./snapshot.ts";
+import {
+	digestOf,
+	replaceFile,
+	type Snapshot,
+	syncDirectory,
+	takeSnapshot,
+} from "./snapshot.ts";
 import type { Action } from "./step.ts";
 
 /** One action that was begun, as the journal tells of it. */
@@ -156,9 +161,21 @@ export class Journal {
 		await this.#write({ kind: "undone", number });
 	}
 
-	/** The bytes of a file as it was. */
-	kept(sha256: string): Promise<Buffer> {
-		return readFile(this.#placeOf(sha256));
+	/** The bytes of a file as it was. @throws where the copy is not there or not whole */
+	async kept(sha256: string): Promise<Buffer> {
+		const place = this.#placeOf(sha256);
+		const content = await readFile(place);
+		if (digestOf(content) !== sha256)
+			throw new Error(`${place} is damaged: it does not hold what was kept`);
+		return content;
+	}
+
+	/** Whether the bytes of a file as it was are there, whole. */
+	async hasKept(sha256: string): Promise<boolean> {
+		return this.kept(sha256).then(
+			() => true,
+			() => false,
+		);
 	}
 
 	/**
@@ -180,14 +197,13 @@ export class Journal {
 	async #keep(sha256: string, content: Buffer): Promise<void> {
 		const place = this.#placeOf(sha256);
 		await mkdir(path.dirname(place), { recursive: true, mode: 0o700 });
-		const handle = await open(place, "w", 0o600);
-		try {
-			await handle.writeFile(content);
-			await handle.sync();
-		} finally {
-			await handle.close();
-		}
-		await syncDirectory(path.dirname(place));
+		// It may be the only one by now: it is written over by nothing.
+		if (await this.hasKept(sha256)) return;
+		await replaceFile(place, content, {
+			uid: process.getuid?.() ?? 0,
+			gid: process.getgid?.() ?? 0,
+			mode: 0o600,
+		});
 	}
 
 	/** Leaves nothing of itself, once everything is taken back; but what this run has kept for somebody else it leaves. */

@@ -209,6 +209,56 @@ t.test(
 	},
 );
 
+t.test(
+	"a copy that is kept is written over by nothing, and one that is damaged is used for nothing",
+	async (t) => {
+		const { place, folder, journal, cutOff, takeAllBack } = await start(t);
+		const kept = path.join(path.dirname(folder), "journal", "kept");
+		const copyOf = async () => {
+			const [name = "", ...others] = await readdir(kept);
+			t.strictSame(others, []);
+			return path.join(kept, name);
+		};
+		await writeFile(place, "mine\n");
+		await cutOff(file(place, "setup's\n"), "not done");
+		const copy = await copyOf();
+		const { ino, mtimeMs, mode } = await stat(copy);
+		t.equal(mode & 0o777, 0o600);
+		await cutOff(file(place, "setup's\n"), "not done");
+		t.match(await stat(copy), { ino, mtimeMs }, "it is not touched");
+		// As a power cut leaves it.
+		await writeFile(copy, "");
+		await cutOff(file(place, "setup's\n"));
+		t.equal(await textOf(await copyOf()), "mine\n", "it is made anew");
+		await writeFile(copy, "mi");
+		await t.rejects(journal.kept(path.basename(copy)), /is damaged/);
+		t.strictSame(await takeAllBack(), [
+			...Array(3).fill(
+				`${place} stays as it is: the copy of what it held before is gone or damaged`,
+			),
+		]);
+		t.equal(await textOf(place), "setup's\n");
+	},
+);
+
+t.test(
+	"where the copy is damaged, the commands that take a rule out are run all the same",
+	async (t) => {
+		const { place, folder, cutOff, takeAllBack } = await start(t);
+		await writeFile(place, "rule allow 22\n");
+		await cutOff({
+			...appends(place, "rule deny 11434"),
+			undoIfChanged: [["sed", "-i", "/deny 11434/d", place]],
+			entryMark: "rule ",
+		});
+		await rm(path.join(path.dirname(folder), "journal", "kept"), {
+			recursive: true,
+		});
+		t.strictSame(await takeAllBack(), []);
+		t.equal(await textOf(place), "rule allow 22\n");
+	},
+);
+
 t.test("a folder that was cut off is put back", async (t) => {
 	const { folder, journal, begin, takeAllBack } = await start(t);
 	const [there, made] = ["there", "made"].map((name) =>
