@@ -83,6 +83,8 @@ export interface Account {
 	meanOf: number;
 	/** The ledger has told. */
 	isRestored: boolean;
+	/** What gates share had all of them in it when it told. */
+	isHeard: boolean;
 	told: "nothing" | "low" | "exhausted";
 }
 
@@ -172,9 +174,4 @@ export function ownOf({ used, reserved }: Account): Sum {
 	const sum = { ...used };
 	add(sum, reserved, 1);
 	return sum;
-}
-
-/** Neither a ledger nor another gate has told of earlier use. */
-export function isBlind({ isRestored, others }: Account): boolean {
-	return !isRestored && measures.every((name) => others[name] === 0);
 }

@@ -3,7 +3,6 @@ import {
 	add,
 	type Budget,
 	type Cost,
-	isBlind,
 	isOfNow,
 	isSameWindow,
 	meanCostOf,
@@ -40,7 +39,7 @@ const recency = 0.2;
 /** What a budget says of a request, and what is to be told of it. */
 export interface Decision {
 	readonly kind: "granted" | "exhausted";
-	/** The key's earlier use is not known, as no ledger has told. */
+	/** The key's earlier use is not known, as nobody has told who knows. */
 	readonly isBlind: boolean;
 	readonly standing: Standing;
 	/** The first of its window that is low, or exhausted. */
@@ -65,6 +64,8 @@ export class Budgets {
 	readonly #clocks: typeof steadyClocks;
 	/** A ledger takes what is used here, and is asked for what was used before. */
 	hasLedger = false;
+	/** Since when what gates share has held what each has used; epoch milliseconds. */
+	sharedSinceMs = Number.POSITIVE_INFINITY;
 	/** Told of a key whose own use has changed by the end of a request. */
 	onSettled: ((key: string) => void) | undefined;
 	/** Called when the ledger is to be asked for something that was not wanted before. */
@@ -95,7 +96,7 @@ export class Budgets {
 		if (isNews) account.told = told;
 		return {
 			kind: share >= 1 ? "exhausted" : "granted",
-			isBlind: isBlind(account),
+			isBlind: this.#isBlind(account),
 			standing,
 			isNews,
 		};
@@ -116,7 +117,7 @@ export class Budgets {
 		const asOf = isOfNow(account, reservation) ? reservation : undefined;
 		return {
 			standing: standingOf(account, asOf?.own.used, asOf?.others),
-			isBlind: isBlind(account),
+			isBlind: this.#isBlind(account),
 		};
 	}
 
@@ -175,8 +176,10 @@ export class Budgets {
 	/** Takes over what other gates have used in a window. What was told of an older one is dropped. */
 	hear(key: string, { startMs, endMs }: BudgetWindow, others: Cost): void {
 		const account = this.#accounts.get(key);
-		if (account?.window.startMs === startMs && account.window.endMs === endMs)
-			account.others = others;
+		if (account?.window.startMs !== startMs || account.window.endMs !== endMs)
+			return;
+		account.others = others;
+		if (this.sharedSinceMs <= startMs) account.isHeard = true;
 	}
 
 	/** Keys of which the ledger has to tell what was used, and when: before they were counted here. */
@@ -212,6 +215,14 @@ export class Budgets {
 		account.isRestored = true;
 	}
 
+	/**
+	 * Nobody has told of earlier use who knows. A ledger that is to tell is waited for:
+	 * what gates share says after a loss what they use since, and that only.
+	 */
+	#isBlind({ isRestored, isHeard }: Account): boolean {
+		return !isRestored && (this.hasLedger || !isHeard);
+	}
+
 	#accountOf(key: string, budget: Budget, nowMs: number): Account {
 		let account = this.#accounts.get(key);
 		if (account === undefined || !isSameWindow(account.budget, budget)) {
@@ -228,6 +239,7 @@ export class Budgets {
 				mean: account?.mean ?? nothing(),
 				meanOf: account?.meanOf ?? 0,
 				isRestored: false,
+				isHeard: false,
 				told: "nothing",
 			};
 			this.#accounts.set(key, account);
@@ -260,6 +272,7 @@ export class Budgets {
 		account.restored = nothing();
 		account.others = nothing();
 		if (isOver) account.told = "nothing";
+		account.isHeard = false;
 		account.isRestored = account.window.startMs >= account.countsFromMs;
 		if (!account.isRestored) this.onUnknown?.();
 	}

@@ -10,11 +10,13 @@ import {
 	testKeys,
 } from "../support/gate.ts";
 import {
+	askAdmin,
 	sharesWith,
 	startPair,
 	stateOf,
 	whileShared,
 } from "../support/gatePair.ts";
+import { ledgerPlace, spawnLedger } from "../support/ledger.ts";
 import {
 	requireValkey,
 	startProxy,
@@ -333,5 +335,77 @@ t.test(
 		proxy.target = valkey.port;
 		await told(2);
 		t.equal(await served(other, 30), 30 - 4 - 3 - 2);
+	},
+);
+
+/** Whether a gate takes what was used of its one budget for known. */
+async function knows(gate: TestGate): Promise<boolean | undefined> {
+	const { budgets } = await askAdmin<{ budgets: { isKnown: boolean }[] }>(
+		gate,
+		"GET /live",
+	);
+	return budgets[0]?.isKnown;
+}
+
+const ofAMonth = { requests: 100, per: "month" } as const;
+
+for (const withoutLedger of ["refuse", "batch"] as const)
+	t.test(
+		`after a power cut requests at another gate make nothing known that a ledger is to tell, with ${withoutLedger}`,
+		async (t) => {
+			if (!requireValkey(t)) return;
+			const valkey = await startValkey(t);
+			const place = await ledgerPlace(t);
+			const gates = await startPair(
+				t,
+				valkey.url,
+				withBudget(ofAMonth, {
+					budgets: { withoutLedger },
+					ledger: place.section,
+				}),
+			);
+			const [one, other] = gates;
+			const statuses = await Promise.all(
+				Array.from({ length: 20 }, (_, at) => post(at % 2 ? one : other)),
+			);
+			const status = withoutLedger === "refuse" ? 503 : 200;
+			t.strictSame(new Set(statuses), new Set([status]));
+			for (const gate of gates) {
+				t.equal(await post(gate), status);
+				t.equal(await knows(gate), false);
+			}
+			await spawnLedger(t, place);
+			for (const gate of gates) {
+				await eventually(async () => (await knows(gate)) === true);
+				t.equal(await post(gate), 200);
+			}
+		},
+	);
+
+t.test(
+	"without a ledger a budget is known if Valkey has been there since its month began",
+	async (t) => {
+		if (!requireValkey(t)) return;
+		const valkey = await startValkey(t);
+		const options = withBudget(ofAMonth);
+		const emptied = await startPair(t, valkey.url, options);
+		for (const gate of [...emptied, ...emptied])
+			t.equal(await post(gate), 200, "as batch");
+		for (const gate of emptied) t.equal(await knows(gate), false);
+		const prefix = "older";
+		// What a gate wrote there years ago.
+		await valkey.command("SET", `{${prefix}}:epoch`, "1700000000000.word");
+		const whole = await startPair(t, valkey.url, {
+			...options,
+			config: {
+				budgets: { withoutLedger: "refuse" },
+				state: { prefix },
+			},
+		});
+		for (const gate of whole) {
+			t.equal(await knows(gate), false, "before it has asked");
+			await eventually(async () => (await post(gate)) === 200);
+			t.equal(await knows(gate), true);
+		}
 	},
 );

@@ -448,6 +448,50 @@ const cost = { gpuMs: 0, tokens: 0, requests: 1 };
 const minuteMs = 60_000;
 
 t.test(
+	"where a ledger is to tell, what other gates use makes nothing of before known",
+	async (t) => {
+		const budgets = new Budgets();
+		budgets.hasLedger = true;
+		budgets.sharedSinceMs = 0;
+		const budget = daily({ requests: 5 });
+		const window = windowOf("day", "UTC", startMs);
+		budgets.decide("k", budget, startMs);
+		budgets.hear("k", window, { ...cost, requests: 3 });
+		t.match(budgets.decide("k", budget, startMs), {
+			isBlind: true,
+			standing: { used: { requests: 3 } },
+		});
+		const span = { sinceMs: window.startMs, untilMs: startMs };
+		budgets.restore("k", span, cost, startMs);
+		t.equal(budgets.decide("k", budget, startMs).isBlind, false);
+	},
+);
+
+t.test(
+	"without a ledger other gates tell what was used, if what they share was there when the day began",
+	async (t) => {
+		const budget = daily({ requests: 5 });
+		const window = windowOf("day", "UTC", startMs);
+		for (const [what, sinceMs, used, isBlind] of [
+			["it was, and a gate used some", window.startMs, 3, false],
+			["it was, and nobody used any", window.startMs - 1, 0, false],
+			["it was emptied since", window.startMs + 1, 3, true],
+			["it does not say", undefined, 3, true],
+		] as const) {
+			const budgets = new Budgets();
+			if (sinceMs !== undefined) budgets.sharedSinceMs = sinceMs;
+			t.equal(budgets.decide("k", budget, startMs).isBlind, true, what);
+			budgets.hear("k", window, { ...cost, requests: used });
+			t.equal(budgets.decide("k", budget, startMs).isBlind, isBlind, what);
+			// What a gate was told it goes on to know.
+			budgets.sharedSinceMs = startMs;
+			budgets.hear("k", window, { ...cost, requests: used });
+			t.equal(budgets.decide("k", budget, startMs).isBlind, isBlind, what);
+		}
+	},
+);
+
+t.test(
 	"a gate that starts with a clock of long ago asks the ledger once it is set",
 	async (t) => {
 		const clocks = steadyClocks();

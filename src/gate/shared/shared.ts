@@ -185,7 +185,8 @@ export class Shared implements Beat {
 			),
 			args: [
 				this.id,
-				randomBytes(8).toString("hex"),
+				// Whoever comes later sees since when nothing was lost.
+				`${Date.now()}.${randomBytes(8).toString("hex")}`,
 				this.#sinceMs,
 				this.#lastServed,
 				text,
@@ -205,6 +206,9 @@ export class Shared implements Beat {
 		this.#lastServed = epoch === this.#epoch ? String(last) : "0";
 		if (this.#epoch !== "" && epoch !== this.#epoch) this.back();
 		this.#epoch = String(epoch);
+		const [, begunMs] = /^(\d+)\./.exec(this.#epoch) ?? [];
+		this.#parts.budgets.sharedSinceMs =
+			begunMs === undefined ? Number.POSITIVE_INFINITY : Number(begunMs);
 		this.#beats += 1;
 		if (this.#beats % beatsToRefresh === 0) this.slots.refresh(false);
 	}
