@@ -407,5 +407,20 @@ t.test(
 			await eventually(async () => (await post(gate)) === 200);
 			t.equal(await knows(gate), true);
 		}
+		const { section } = await ledgerPlace(t);
+		const waiting = await startGate(t, {
+			...options,
+			config: {
+				budgets: { withoutLedger: "refuse" },
+				ledger: section,
+				state: { prefix, url: valkey.url },
+			},
+		});
+		await sharesWith(waiting, 3);
+		t.equal(
+			await post(waiting),
+			503,
+			"where a ledger is to tell, it is waited for",
+		);
 	},
 );
