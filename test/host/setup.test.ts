@@ -138,7 +138,7 @@ t.test(
 			(line) => /"msg":"(\w+)"/.exec(line)?.[1],
 		);
 		t.ok(
-			heard.indexOf("request") > heard.lastIndexOf("started"),
+			heard.indexOf("request") > heard.lastIndexOf("stopped"),
 			`it asks the gate once that has its last sockets: ${heard}`,
 		);
 		t.strictSame(statesOf(report), {

@@ -79,7 +79,13 @@ for (const parallel of [1, 2, 4])
 						...{ minLength: 7, maxLength: 13 },
 					}),
 					(times, jitter) => {
-						const { model } = busy(parallel, times, () => true, jitter);
+						const { simulation, model } = busy(
+							...([parallel, times] as const),
+							...([() => true, jitter] as const),
+						);
+						// Rarely one of the others ends ahead of each try's first byte: then with another load, by the next try.
+						if (model.slots.known !== parallel)
+							goOn(simulation, simulation.nowMs + 3_630_000);
 						assert.equal(model.slots.known, parallel);
 					},
 				),
