@@ -5,8 +5,6 @@ const batchRank = priorities.indexOf("batch");
 /** A model with fewer slots has none to spare; of very many one is always about to fall free. */
 const leastSlots = 4;
 const mostSlots = 64;
-/** How much of its usual time one that is about to end has left, in n-ths with n slots; less costs more of the tokens (ADR 43). */
-const nearEnd = 1.2;
 /** How long somebody counts as being about after the last request. */
 const aboutMs = 60_000;
 const never = Number.NEGATIVE_INFINITY;
@@ -81,7 +79,7 @@ export function mayHaveLastFromMs(place: Place): number {
 	let batch = 0;
 	for (const one of running) {
 		const usualMs = one.charge?.account.usualMs ?? 0;
-		nextMs = Math.min(nextMs, one.startedMs + (1 - nearEnd / slots) * usualMs);
+		nextMs = Math.min(nextMs, one.startedMs + (1 - 1 / slots) * usualMs);
 		if (one.asked.user === asked.user) own += 1;
 		if (one.rank === batchRank) batch += 1;
 	}

@@ -99,20 +99,16 @@ for (const priority of ["normal", "batch"] as const)
 			turns.finished(ann, 9_000);
 			t.same(go(turns, 9_000), [], "who comes next finds one free");
 			t.equal(turns.pass(own, 9_000), undefined);
-			t.equal(
-				turns.wakeMs,
-				13_600,
-				"when one of the others has 2.4 s left of 8",
-			);
+			t.equal(turns.wakeMs, 14_000, "when one of the others has 2 s left of 8");
 			const bob = turns.arrived(asked("bob"), 10_000);
 			t.same(go(turns, 10_000), [bob]);
 			turns.finished(bob, 12_000);
-			t.same(go(turns, 13_599), []);
-			t.equal(go(turns, 13_600).length, 1);
+			t.same(go(turns, 13_999), []);
+			t.equal(go(turns, 14_000).length, 1);
 			for (const place of second)
 				if (place !== ann) turns.finished(place, 16_000);
 			t.equal(go(turns, 16_000).length, 2, "three of its own again");
-			t.equal(turns.wakeMs, 19_200, "and then one ends after the other");
+			t.equal(turns.wakeMs, 20_000, "and then one ends after the other");
 		},
 	);
 
