@@ -78,37 +78,51 @@ const quote = (name: string) => (name.includes(" ") ? `'${name}'` : name);
 
 /** Writes a rule as `ufw show added` does (ufw/parser.py, get_command). */
 export function commandOf(rule: KeptRule): Rule {
-	const { action, log, direction, protocol, interfaceIn, interfaceOut } = rule;
-	const words = [...(rule.isRoute ? ["route"] : []), action];
-	const withLog = () => (log === "" ? [] : [log]);
 	if (
 		isAnywhere(rule.to) &&
 		isAnywhere(rule.from) &&
 		rule.fromPorts === "any" &&
 		rule.fromApp === "" &&
-		interfaceIn === "" &&
-		interfaceOut === "" &&
+		rule.interfaceIn === "" &&
+		rule.interfaceOut === "" &&
 		rule.toPorts !== "any"
 	) {
-		if (direction === "out") words.push("out");
-		words.push(...withLog());
+		const words = [...(rule.isRoute ? ["route"] : []), rule.action];
+		if (rule.direction === "out") words.push("out");
+		if (rule.log !== "") words.push(rule.log);
 		if (rule.toApp !== "") words.push(quote(rule.toApp));
 		else
 			words.push(
-				protocol === "any" ? rule.toPorts : `${rule.toPorts}/${protocol}`,
+				rule.protocol === "any"
+					? rule.toPorts
+					: `${rule.toPorts}/${rule.protocol}`,
 			);
 		return words.join(" ");
 	}
+	return longCommand(rule, named(rule.from));
+}
+
+/** Writes a rule so that UFW takes it for the one family in which it is kept. */
+export function familyCommandOf(rule: KeptRule): Rule {
+	// By "any" it would be both.
+	return longCommand(rule, rule.from);
+}
+
+const named = (range: string) => (isAnywhere(range) ? "any" : range);
+
+/** The form that has a word for everything. @param from by what the source is named */
+function longCommand(rule: KeptRule, from: string): Rule {
+	const { direction, protocol, interfaceIn, interfaceOut } = rule;
+	const words = [...(rule.isRoute ? ["route"] : []), rule.action];
 	if (interfaceIn !== "") words.push("in", "on", interfaceIn);
 	if (interfaceOut !== "") words.push("out", "on", interfaceOut);
 	else if (direction === "out") words.push("out");
-	words.push(...withLog());
+	if (rule.log !== "") words.push(rule.log);
 	const length = words.length;
-	for (const [side, range, ports, app] of [
-		["from", rule.from, rule.fromPorts, rule.fromApp],
-		["to", rule.to, rule.toPorts, rule.toApp],
+	for (const [side, place, ports, app] of [
+		["from", from, rule.fromPorts, rule.fromApp],
+		["to", named(rule.to), rule.toPorts, rule.toApp],
 	] as const) {
-		const place = isAnywhere(range) ? "any" : range;
 		if (place === "any" && ports === "any" && app === "") continue;
 		words.push(side, place);
 		if (app !== "") words.push("app", quote(app));
@@ -119,33 +133,6 @@ export function commandOf(rule: KeptRule): Rule {
 	if (protocol !== "any" && rule.toApp === "" && rule.fromApp === "")
 		words.push("proto", protocol);
 	return words.join(" ");
-}
-
-/** Writes a rule so that UFW takes it for the one family in which it is kept. */
-export function familyCommandOf(rule: KeptRule): Rule {
-	const to = isAnywhere(rule.to) ? "any" : rule.to;
-	const side = (name: string, range: string, ports: string, app: string) => [
-		...[name, range],
-		...(app !== "" ? ["app", quote(app)] : []),
-		...(app === "" && ports !== "any" ? ["port", ports] : []),
-	];
-	return [
-		...(rule.isRoute ? ["route"] : []),
-		rule.action,
-		...(rule.interfaceIn === "" ? [] : ["in", "on", rule.interfaceIn]),
-		...(rule.interfaceOut === ""
-			? rule.direction === "out"
-				? ["out"]
-				: []
-			: ["out", "on", rule.interfaceOut]),
-		...(rule.log === "" ? [] : [rule.log]),
-		// Here "any" would be both families.
-		...side("from", rule.from, rule.fromPorts, rule.fromApp),
-		...side("to", to, rule.toPorts, rule.toApp),
-		...(rule.protocol !== "any" && rule.toApp === "" && rule.fromApp === ""
-			? ["proto", rule.protocol]
-			: []),
-	].join(" ");
 }
 
 /** A rule's words, as a program is given them. */
