@@ -8,7 +8,7 @@ import {
 	runProgram,
 } from "../system/run.ts";
 import type { Entry, Journal } from "./journal.ts";
-import { isInPlace, putInPlace } from "./place.ts";
+import { entriesIn, isInPlace, putInPlace } from "./place.ts";
 import {
 	digestOf,
 	holdsSame,
@@ -286,12 +286,7 @@ async function makerOf(
 function haveSameEntries(action: Action, a: Buffer, b: Buffer): boolean {
 	const mark = action.kind === "command" ? (action.entryMark ?? "") : "";
 	const [one, other] = [a, b].map((content) =>
-		content
-			.toString("utf8")
-			.split("\n")
-			.filter((line) => line.startsWith(mark))
-			.sort()
-			.join("\n"),
+		entriesIn(content.toString("utf8"), mark).sort().join("\n"),
 	);
 	return one === other;
 }

@@ -1,12 +1,15 @@
 import { takeSnapshot } from "./snapshot.ts";
 import type { Command, ListPlace, Placed } from "./step.ts";
 
+/** The lines of a text that are entries, by how those begin. */
+export function entriesIn(text: string, mark: string): string[] {
+	return text.split("\n").filter((line) => line.startsWith(mark));
+}
+
 /** The entries of a file now. */
 async function entriesOf(file: string, mark: string): Promise<string[]> {
 	const { content } = await takeSnapshot(file);
-	return (content?.toString("utf8") ?? "")
-		.split("\n")
-		.filter((line) => line.startsWith(mark));
+	return entriesIn(content?.toString("utf8") ?? "", mark);
 }
 
 /**

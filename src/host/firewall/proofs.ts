@@ -18,7 +18,8 @@ const seeDoctor =
  */
 export async function proveOllamaPort(dropsIpv6: boolean): Promise<Proof[]> {
 	try {
-		return judgeOllamaPort(await lookAnew(), dropsIpv6);
+		const seen = await lookAnew();
+		return seen.filter.families.map((family) => judge(seen, family, dropsIpv6));
 	} catch (error) {
 		return [
 			{
@@ -28,10 +29,6 @@ export async function proveOllamaPort(dropsIpv6: boolean): Promise<Proof[]> {
 			},
 		];
 	}
-}
-
-export function judgeOllamaPort(seen: Look, dropsIpv6: boolean): Proof[] {
-	return seen.filter.families.map((family) => judge(seen, family, dropsIpv6));
 }
 
 function judge(seen: Look, family: Family, dropsIpv6: boolean): Proof {

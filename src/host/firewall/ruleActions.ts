@@ -7,6 +7,7 @@ import {
 	type RuleList,
 	wordsOf,
 } from "../../netfilter/ufwRules.ts";
+import { entriesIn } from "../../setup/place.ts";
 import type { CommandAction, ListPlace, Placed } from "../../setup/step.ts";
 
 /** Where UFW keeps what its commands change. It counts the rules of both through. */
@@ -60,7 +61,7 @@ const takeOut = (words: readonly string[]) => ["--force", "delete", ...words];
 function placeOf(rule: Rule, files: readonly RuleFile[]): Placed {
 	const isIt = (line: string) => parseRuleFile(line).map(commandOf)[0] === rule;
 	const lists = files.map(({ kind, text }): ListPlace => {
-		const lines = text.split("\n").filter((line) => line.startsWith(mark));
+		const lines = entriesIn(text, mark);
 		const first = lines.findIndex(isIt);
 		const entries = lines.filter(isIt);
 		const [kept] = parseRuleFile(entries[0] ?? "");
