@@ -1,10 +1,11 @@
 import { execFile } from "node:child_process";
-import { cp, readdir, readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import t from "tap";
 import { withoutFacades } from "../../scripts/build/bundle.ts";
 import { LedgerClient } from "../../src/ledger/client.ts";
+import { builtProgram } from "../support/builtProgram.ts";
 import {
 	bearer,
 	node,
@@ -12,7 +13,6 @@ import {
 	temporaryFolder,
 	testKeys,
 } from "../support/gate.ts";
-import { buildInto } from "../support/installTree.ts";
 import {
 	collectedLog,
 	ledgerPlace,
@@ -23,11 +23,7 @@ import {
 import { postgres, startPostgres } from "../support/postgres.ts";
 import { requireValkey, startValkey } from "../support/valkey.ts";
 
-const root = path.join(import.meta.dirname, "../..");
-const folder = await temporaryFolder(t);
-await buildInto(folder);
-for (const part of ["bin", "package.json"])
-	await cp(path.join(root, part), path.join(folder, part), { recursive: true });
+const folder = await builtProgram();
 const program = path.join(folder, "bin/llamagate.js");
 
 t.test(

@@ -1,8 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
-import { temporaryFolder } from "../support/gate.ts";
-import { buildInto } from "../support/installTree.ts";
+import { builtProgram } from "../support/builtProgram.ts";
 
 const root = path.join(import.meta.dirname, "../..");
 
@@ -41,8 +40,7 @@ const packages = Object.entries(lock.packages).filter(
 const shipped = await packagesInProgram();
 
 async function packagesInProgram(): Promise<typeof packages> {
-	const folder = await temporaryFolder(t);
-	await buildInto(folder);
+	const folder = await builtProgram();
 	// A map names each file that something was taken of.
 	const found = new Set<string>();
 	for (const name of await readdir(path.join(folder, "dist"))) {

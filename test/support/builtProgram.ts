@@ -19,16 +19,17 @@ const parts = [
  * ones, also of other processes, find it unless the tree has changed.
  */
 export async function builtProgram(): Promise<string> {
-	const files = [
-		...["package-lock.json", "src/**", "scripts/build/**"],
-		...parts.flatMap((part) => [part, `${part}/**`]),
-	].flatMap((pattern) =>
-		globSync(pattern, { cwd: root, withFileTypes: true })
-			.filter((entry) => entry.isFile())
-			.map((entry) =>
-				path.relative(root, path.join(entry.parentPath, entry.name)),
-			),
-	);
+	const files = globSync(
+		[
+			...["package-lock.json", "src/**", "scripts/build/**"],
+			...parts.flatMap((part) => [part, `${part}/**`]),
+		],
+		{ cwd: root, withFileTypes: true },
+	)
+		.filter((entry) => entry.isFile())
+		.map((entry) =>
+			path.relative(root, path.join(entry.parentPath, entry.name)),
+		);
 	// Some tests run it as another user.
 	await mkdir(store, { recursive: true });
 	await chmod(store, 0o755);

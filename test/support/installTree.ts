@@ -87,19 +87,6 @@ async function compileAll(root: string): Promise<void> {
 	]);
 }
 
-/** Builds the program of the tree, as it is now, into `dist` of a folder. */
-export async function buildInto(folder: string): Promise<void> {
-	await execute(
-		"env",
-		[
-			// tap puts itself into every child that is a Node.
-			...["--unset=NODE_OPTIONS", process.execPath],
-			...["scripts/build/main.ts", "--into", folder],
-		],
-		{ cwd: project },
-	);
-}
-
 /** Copies the dependencies that are no developer's alone, as package-lock.json has them. */
 export async function copyDependencies(target: string): Promise<void> {
 	const lock = JSON.parse(
