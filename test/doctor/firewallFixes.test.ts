@@ -8,17 +8,10 @@ import {
 } from "../../src/host/firewall/ports.ts";
 import { judgeDefault } from "../../src/host/firewall/rules.ts";
 import { parseIptables } from "../../src/netfilter/iptables.ts";
-import {
-	addresses,
-	joinLan,
-	joinTailnet,
-	makeNamespace,
-	type Namespace,
-	network,
-} from "../support/namespaces.ts";
+import { addresses, type Namespace, network } from "../support/namespaces.ts";
 import { probePort } from "../support/setupHost.ts";
 import { requireTool } from "../support/tools.ts";
-import { prepareUfw, type Ufw } from "../support/ufw.ts";
+import { makeUfwHost, type Ufw } from "../support/ufw.ts";
 
 if (!requireTool(t, "ufw", "iptables")) process.exit();
 
@@ -42,14 +35,7 @@ interface Host {
 
 /** A server with the real UFW between a LAN and a tailnet, of which tailscaled's rules know nothing. */
 async function startHost(t: Test, ...commands: string[]): Promise<Host> {
-	const [server, peer, neighbour] = [
-		await makeNamespace(t),
-		await makeNamespace(t),
-		await makeNamespace(t),
-	];
-	await joinTailnet(server, peer);
-	await joinLan(server, neighbour);
-	const ufw = await prepareUfw(t, server);
+	const { server, peer, neighbour, ufw } = await makeUfwHost(t);
 	await ufw.ufw(...commands, "--force enable");
 	const chains = async (command: string, family: "ipv4" | "ipv6") =>
 		parseIptables(

@@ -235,18 +235,27 @@ async function budgetIn(valkey: TestValkey) {
 
 const thirtyADay = withBudget({ requests: 30, per: "day" });
 
+/** A gate that shares this budget, with so many, itself included. */
+async function startSharing(
+	t: Parameters<typeof startGate>[0],
+	url: string,
+	gates: number,
+): Promise<Awaited<ReturnType<typeof startGate>>> {
+	const config = { ...thirtyADay.config, state: { url } };
+	const gate = await startGate(t, { ...thirtyADay, config });
+	await sharesWith(gate, gates);
+	return gate;
+}
+
 t.test(
 	"what a gate used before its restart is counted once, however often the connection to Valkey breaks",
 	async (t) => {
 		if (!requireValkey(t)) return;
 		const valkey = await startValkey(t);
-		const config = { ...thirtyADay.config, state: { url: valkey.url } };
-		const before = await startGate(t, { ...thirtyADay, config });
-		await sharesWith(before, 1);
+		const before = await startSharing(t, valkey.url, 1);
 		t.equal(await served(before, 8), 8);
 		await before.daemon.stop();
-		const after = await startGate(t, { ...thirtyADay, config });
-		await sharesWith(after, 1);
+		const after = await startSharing(t, valkey.url, 1);
 		for (let turn = 0; turn < 3; turn += 1) {
 			t.equal(await served(after, 1), 1);
 			await flap(valkey, after);
@@ -276,17 +285,14 @@ t.test(
 	async (t) => {
 		if (!requireValkey(t)) return;
 		const valkey = await startValkey(t);
-		const config = { ...thirtyADay.config, state: { url: valkey.url } };
-		const before = await startGate(t, { ...thirtyADay, config });
-		await sharesWith(before, 1);
+		const before = await startSharing(t, valkey.url, 1);
 		t.equal(await served(before, 8), 8);
 		const {
 			key,
 			gates: [ended = ""],
 		} = await budgetIn(valkey);
 		await before.daemon.stop();
-		const after = await startGate(t, { ...thirtyADay, config });
-		await sharesWith(after, 1);
+		const after = await startSharing(t, valkey.url, 1);
 		t.equal(await served(after, 1), 1);
 		const { gates } = await budgetIn(valkey);
 		const own = gates.find((gate) => gate !== ended) ?? "";
@@ -316,11 +322,7 @@ t.test(
 		const valkey = await startValkey(t);
 		const proxy = await startProxy(t, valkey.port);
 		const [ended, other] = await startPair(t, valkey.url, thirtyADay);
-		const one = await startGate(t, {
-			...thirtyADay,
-			config: { ...thirtyADay.config, state: { url: proxy.url } },
-		});
-		await sharesWith(one, 3);
+		const one = await startSharing(t, proxy.url, 3);
 		t.equal(await served(ended, 4), 4);
 		t.equal(await served(other, 3), 3);
 		await ended.daemon.stop();

@@ -6,18 +6,11 @@ import { actionFor, ruleFiles } from "../../src/host/firewall/ruleActions.ts";
 import { wantedRules } from "../../src/netfilter/ufwOwnRules.ts";
 import { type FirewallNow, planRules } from "../../src/netfilter/ufwPlan.ts";
 import { commandOf } from "../../src/netfilter/ufwRules.ts";
-import {
-	addresses,
-	joinLan,
-	joinTailnet,
-	makeNamespace,
-	type Namespace,
-	network,
-} from "../support/namespaces.ts";
+import { addresses, type Namespace, network } from "../support/namespaces.ts";
 import { probePort } from "../support/setupHost.ts";
 import { replayTailscaledRules } from "../support/tailscaledRules.ts";
 import { requireTool } from "../support/tools.ts";
-import { prepareUfw, type Ufw } from "../support/ufw.ts";
+import { makeUfwHost, type UfwHost } from "../support/ufw.ts";
 
 if (!requireTool(t, "ufw", "iptables", "python3", "shellcheck")) process.exit();
 
@@ -29,22 +22,10 @@ t.jobs = 4;
 const spoofed = { v4: "100.99.1.2", v6: "fd7a:115c:a1e0::9" };
 const ports = [22, 80, 443, 2222, 3000, 8080, 11434];
 
-interface Host {
-	readonly server: Namespace;
-	readonly peer: Namespace;
-	readonly neighbour: Namespace;
-	readonly ufw: Ufw;
-}
-
 /** A server that listens everywhere, on every port that matters, between a LAN and a tailnet. */
-async function startHost(t: Test): Promise<Host> {
-	const [server, peer, neighbour] = [
-		await makeNamespace(t),
-		await makeNamespace(t),
-		await makeNamespace(t),
-	];
-	await joinTailnet(server, peer);
-	await joinLan(server, neighbour);
+async function startHost(t: Test): Promise<UfwHost> {
+	const host = await makeUfwHost(t);
+	const { server, neighbour } = host;
 	await neighbour.ip(
 		`addr add ${spoofed.v4}/32 dev eth0`,
 		`addr add ${spoofed.v6}/128 dev eth0 nodad`,
@@ -63,13 +44,13 @@ time.sleep(3600)`,
 		...ports.map(String),
 	);
 	await new Promise((resolve) => listener.stdout.once("data", resolve));
-	return { server, peer, neighbour, ufw: await prepareUfw(t, server) };
+	return host;
 }
 
 type Sight = Readonly<Record<string, readonly number[]>>;
 
 /** Which ports each side finds open. */
-async function look({ peer, neighbour }: Host): Promise<Sight> {
+async function look({ peer, neighbour }: UfwHost): Promise<Sight> {
 	const { server, lanServer } = addresses;
 	const sides: [string, Namespace, string, string?][] = [
 		["LAN", neighbour, lanServer.v4],
@@ -174,7 +155,7 @@ t.test(
 
 /** Carries a plan out, as setup would. */
 async function apply(
-	{ ufw }: Host,
+	{ ufw }: UfwHost,
 	now: FirewallNow,
 ): Promise<readonly string[]> {
 	const changes = planRules(await ufw.lists(), [22], now);

@@ -3,14 +3,9 @@ import t, { type Test } from "tap";
 import { ufwSetting } from "../../src/netfilter/ufwSettings.ts";
 import type { Inspection, Proof } from "../../src/setup/step.ts";
 import { temporaryFolder } from "../support/gate.ts";
-import {
-	joinLan,
-	joinTailnet,
-	makeNamespace,
-	network,
-} from "../support/namespaces.ts";
+import { network } from "../support/namespaces.ts";
 import { requireTool } from "../support/tools.ts";
-import { prepareUfw, type Ufw } from "../support/ufw.ts";
+import { makeUfwHost, type Ufw } from "../support/ufw.ts";
 
 if (!requireTool(t, "ufw", "iptables")) process.exit();
 
@@ -18,14 +13,7 @@ const program = path.resolve("test/support/ufwStepRun.ts");
 
 /** A host with a LAN and a tailnet, and the step of setup that is run on it by itself. */
 async function startHost(t: Test) {
-	const [server, peer, neighbour] = [
-		await makeNamespace(t),
-		await makeNamespace(t),
-		await makeNamespace(t),
-	];
-	await joinTailnet(server, peer);
-	await joinLan(server, neighbour);
-	const ufw = await prepareUfw(t, server);
+	const { ufw } = await makeUfwHost(t);
 	const journal = await temporaryFolder(t);
 	const step = async <Report>(...task: string[]): Promise<Report> =>
 		JSON.parse(

@@ -108,6 +108,9 @@ const daily = (limits: Budget["limits"]): Budget => ({
 
 const known = () => new Budgets();
 
+/** One request, and nothing else that counts. */
+const cost = { gpuMs: 0, tokens: 0, requests: 1 };
+
 /** Clocks that nobody sets, which go on when a test says so. */
 function steadyClocks() {
 	let awakeMs = 0;
@@ -271,7 +274,6 @@ t.test(
 	async (t) => {
 		const budgets = known();
 		const budget = daily({ requests: 3 });
-		const cost = { gpuMs: 0, tokens: 0, requests: 1 };
 		const midnightMs = at("2030-05-16T00:00:00Z");
 		const beforeMs = midnightMs - 5;
 		budgets.reserve("k", budget, beforeMs).settle(cost, beforeMs);
@@ -384,7 +386,6 @@ for (const [what, edited] of [
 			clocks.goOn(startMs - begunMs);
 			const spend = (budget: Budget, nowMs: number) =>
 				budgets.reserve("k", budget, nowMs);
-			const cost = { gpuMs: 0, tokens: 0, requests: 1 };
 			spend(first, startMs).settle(cost, startMs);
 			const across = spend(first, startMs);
 			t.equal(questions, 1, "of the day in which it began");
@@ -417,7 +418,6 @@ t.test(
 		const budgets = new Budgets(clocks);
 		const budget = daily({ requests: 1 });
 		const midnightMs = at("2030-05-16T00:00:00Z");
-		const cost = { gpuMs: 0, tokens: 0, requests: 1 };
 		const begunMs = at("2030-05-10T10:00:00Z");
 		budgets.decide("k", budget, begunMs);
 		clocks.goOn(midnightMs - begunMs);
@@ -444,7 +444,6 @@ t.test(
 	},
 );
 
-const cost = { gpuMs: 0, tokens: 0, requests: 1 };
 const minuteMs = 60_000;
 
 t.test(

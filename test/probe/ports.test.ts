@@ -299,10 +299,7 @@ t.test("a port is asked a few times and no more, and for little", async (t) => {
 
 t.test("a port at which nothing says anything is open", async (t) => {
 	const server = createServer((req) => req.socket.destroy());
-	await new Promise<void>((resolve) =>
-		server.listen(0, "127.0.0.1", () => resolve()),
-	);
-	const { port } = server.address() as AddressInfo;
+	const port = await listen(t, server);
 	t.match(await knockAt(port), { state: "open" });
 	await new Promise((resolve) => server.close(resolve));
 	t.match(await knockAt(port), { state: "closed", code: "ECONNREFUSED" });

@@ -4,7 +4,12 @@ import path from "node:path";
 import type { Test } from "tap";
 import { parseRuleFile, type RuleList } from "../../src/netfilter/ufwRules.ts";
 import { type RunResult, temporaryFolder } from "./gate.ts";
-import type { Namespace } from "./namespaces.ts";
+import {
+	joinLan,
+	joinTailnet,
+	makeNamespace,
+	type Namespace,
+} from "./namespaces.ts";
 
 /** The real UFW in a network of its own, with a configuration of its own: this machine's is not touched. */
 export interface Ufw {
@@ -26,6 +31,25 @@ const profiles = {
 	web: "[Web Admin]\ntitle=Web\ndescription=Web\nports=80,443/tcp|8080/tcp|3000/udp\n",
 	webui: "[WebUI]\ntitle=Open WebUI\ndescription=UI\nports=3000,8080/tcp\n",
 };
+
+/** A server with the real UFW between a LAN and a tailnet, of which tailscaled's rules know nothing. */
+export interface UfwHost {
+	readonly server: Namespace;
+	readonly peer: Namespace;
+	readonly neighbour: Namespace;
+	readonly ufw: Ufw;
+}
+
+export async function makeUfwHost(t: Test): Promise<UfwHost> {
+	const [server, peer, neighbour] = [
+		await makeNamespace(t),
+		await makeNamespace(t),
+		await makeNamespace(t),
+	];
+	await joinTailnet(server, peer);
+	await joinLan(server, neighbour);
+	return { server, peer, neighbour, ufw: await prepareUfw(t, server) };
+}
 
 /** Prepares UFW as it is after its installation: off, with no rules. */
 export async function prepareUfw(t: Test, namespace: Namespace): Promise<Ufw> {
