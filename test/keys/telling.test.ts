@@ -17,9 +17,9 @@ import {
 
 type Tap = Parameters<typeof temporaryFolder>[0];
 
-/** A gate that could not open its admin socket, with a configuration that names its port. */
-async function deafGate(t: Tap) {
-	const admin = { socket: "no/such/folder/admin.sock" };
+/** A gate that could not open its admin socket, or has none, with a configuration that names its port. */
+async function deafGate(t: Tap, socket = "no/such/folder/admin.sock") {
+	const admin = { socket };
 	const gate = await startGate(t, { config: { admin } });
 	const [where = ""] = gate.daemon.bound();
 	const port = Number(where.split(":").at(-1));
@@ -38,14 +38,14 @@ async function deafGate(t: Tap) {
 }
 
 /** A configuration of a gate that would listen on that port. */
-async function configFor(t: Tap, port: number) {
+async function configFor(t: Tap, port: number, socket?: "off") {
 	const folder = await temporaryFolder(t);
 	const config = path.join(folder, "config.json");
 	await writeFile(
 		config,
 		JSON.stringify({
 			listen: { address: "127.0.0.1", port },
-			admin: { socket: path.join(folder, "none.sock") },
+			admin: { socket: socket ?? path.join(folder, "none.sock") },
 		}),
 	);
 	return (...args: string[]) => runCli(["keys", ...args, "--config", config]);
@@ -105,6 +105,55 @@ t.test(
 	},
 );
 
+t.test(
+	"so it is where the admin socket is off, for revoke, rotate, edit and add",
+	async (t) => {
+		const gate = await deafGate(t, "off");
+		for (const args of [
+			["revoke", "user"],
+			["rotate", "owner", "--overlap", "0"],
+			["edit", "reader", "--scopes", "infer"],
+			["add", "phone"],
+		]) {
+			const { code, stdout, stderr } = await gate.keys(...args, "--json");
+			t.equal(code, 1, args.join(" "));
+			t.match(
+				stderr,
+				`A gate seems to run on ${gate.where} and could NOT be told, for the admin socket is off`,
+			);
+			t.match(stderr, /goes on with its old keys; send it a SIGHUP: sudo/);
+			t.match(JSON.parse(stdout), { daemon: "untold" });
+		}
+		t.equal(await gate.statusOf(testKeys.user), 200, "it is right");
+		await gate.daemon.reload();
+		t.equal(await gate.statusOf(testKeys.user), 401);
+		await gate.write({ listen: { address: "192.0.2.1" } });
+		const blind = await gate.keys("revoke", "worker");
+		t.equal(blind.code, 1);
+		t.match(
+			blind.stderr,
+			/is off .*, and where a gate would listen is not known/,
+		);
+	},
+);
+
+t.test(
+	"with the admin socket off and nothing where a gate would listen, none runs",
+	async (t) => {
+		const standIn = await startStandIn();
+		const port = Number(new URL(standIn.url).port);
+		await standIn.close();
+		const keys = await configFor(t, port, "off");
+		const { code, stdout, stderr } = await keys("add", "phone", "--json");
+		t.equal(code, 0, stderr);
+		t.match(
+			stderr,
+			"The admin socket is off (admin.socket), and none is seen to listen, so there is none to tell",
+		);
+		t.match(JSON.parse(stdout), { name: "phone", daemon: "none" });
+	},
+);
+
 t.test("a gate that can be told is, and --json says so", async (t) => {
 	const gate = await startGate(t);
 	const args = ["revoke", "user", "--json", "--config", gate.configFile];
@@ -126,7 +175,7 @@ t.test(
 		t.equal(code, 0, stderr);
 		t.match(
 			stderr,
-			/No gate answers on .*none\.sock \(ENOENT\), so there is none to tell/,
+			/No gate answers on .*none\.sock \(ENOENT\), .*so there is none to tell/,
 		);
 		t.match(JSON.parse(stdout), { name: "phone", daemon: "none" });
 	},

@@ -47,14 +47,35 @@ export async function tellDaemon(
 
 async function tell({ adminSocket, listen }: Daemon): Promise<Outcome> {
 	if (adminSocket === undefined)
-		return {
-			daemon: "untold",
-			says: `The daemon has no admin socket; ${signal}`,
-			code: exitCodes.ok,
-		};
+		return tellNobody(
+			"the admin socket is off (admin.socket)",
+			listen,
+			async () => undefined,
+		);
 	const answer = await ask(adminSocket);
-	if (!isNobody(answer)) return outcomeOf(answer);
-	const why = `no gate answers on ${adminSocket} (${answer.code})`;
+	return isNobody(answer)
+		? tellNobody(
+				`no gate answers on ${adminSocket} (${answer.code})`,
+				listen,
+				async () => {
+					const again = await ask(adminSocket);
+					return isNobody(again) ? undefined : outcomeOf(again);
+				},
+			)
+		: outcomeOf(answer);
+}
+
+/**
+ * What became of a change of which no gate was told.
+ *
+ * @param why none was
+ * @param tryAgain what a gate says after all that was seen to run
+ */
+async function tellNobody(
+	why: string,
+	listen: Daemon["listen"],
+	tryAgain: () => Promise<Outcome | undefined>,
+): Promise<Outcome> {
 	if (listen === undefined)
 		return untold(
 			`${capital(why)}, and where a gate would listen is not known. If one runs, it goes on with its old keys; ${signal}`,
@@ -63,16 +84,16 @@ async function tell({ adminSocket, listen }: Daemon): Promise<Outcome> {
 	if (there === undefined)
 		return {
 			daemon: "none",
-			says: `${capital(why)}, so there is none to tell.`,
+			says: `${capital(why)}, and none is seen to listen, so there is none to tell.`,
 			code: exitCodes.ok,
 		};
 	// systemd may have started one for that very look.
-	const again = await ask(adminSocket);
-	return isNobody(again)
-		? untold(
-				`${there}, for ${why}. It goes on with its old keys; ${signal} (or kill -HUP PID)`,
-			)
-		: outcomeOf(again);
+	return (
+		(await tryAgain()) ??
+		untold(
+			`${there}, for ${why}. It goes on with its old keys; ${signal} (or kill -HUP PID)`,
+		)
+	);
 }
 
 type Answer = Awaited<ReturnType<typeof askDaemon>>;
