@@ -24,13 +24,18 @@ import { type KeyEntry, loadKeys, parseKeys } from "./keyFile.ts";
  * moment leaves the old file or the new one, whole.
  *
  * @param mayCreate whether a file that does not exist counts as one without keys
+ * @param change may make what its keys need; nobody else changes the file meanwhile
+ * @param takeBack takes that away where the keys are not written, before the next one's turn
  * @throws {BadFileError} if the file on disk is not usable
  * @throws {UnwritableFileError} if it cannot be replaced
  */
 export async function changeKeys(
 	file: string,
 	mayCreate: boolean,
-	change: (keys: readonly KeyEntry[]) => readonly KeyEntry[],
+	change: (
+		keys: readonly KeyEntry[],
+	) => readonly KeyEntry[] | Promise<readonly KeyEntry[]>,
+	takeBack?: () => Promise<void>,
 ): Promise<void> {
 	const target = await resolveTarget(file);
 	const lock = await acquireLock(target);
@@ -43,7 +48,13 @@ export async function changeKeys(
 		} catch (error) {
 			if (!mayCreate || (await exists(target))) throw error;
 		}
-		await replaceFile(target, withKeys(text, keys, change(keys)));
+		try {
+			await replaceFile(target, withKeys(text, keys, await change(keys)));
+		} catch (error) {
+			await takeBack?.();
+			throw error;
+		}
+		await forceToDisk(path.dirname(target));
 	} finally {
 		await releaseLock(lock);
 	}
@@ -127,7 +138,7 @@ async function acquireLock(target: string): Promise<Lock> {
 
 const temporaryPrefix = (target: string) => `.${path.basename(target)}.new-`;
 
-/** Writes beside the file, forces it to disk and renames it over the old one (rename(2) is atomic). */
+/** Writes beside the file, forces that to disk and renames it over the old one (rename(2) is atomic). */
 async function replaceFile(target: string, text: string): Promise<void> {
 	const directory = path.dirname(target);
 	const temporary = path.join(
@@ -143,11 +154,15 @@ async function replaceFile(target: string, text: string): Promise<void> {
 		await unlink(temporary).catch(() => {});
 		throw new UnwritableFileError(target, error as NodeJS.ErrnoException);
 	}
-	const directoryHandle = await open(directory, "r");
+}
+
+/** The names in a directory: what was renamed there is still so after a power cut. */
+async function forceToDisk(directory: string): Promise<void> {
+	const handle = await open(directory, "r");
 	try {
-		await directoryHandle.sync();
+		await handle.sync();
 	} finally {
-		await directoryHandle.close();
+		await handle.close();
 	}
 }
 

@@ -1,3 +1,5 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import {
 	chmod,
 	readdir,
@@ -8,10 +10,24 @@ import {
 } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
+import { loadRules } from "../../src/gate/rules.ts";
+import { changeKeys } from "../../src/keys/changeKeys.ts";
 import type { KeyEntry } from "../../src/keys/keyFile.ts";
-import { secretWeaknessOf } from "../../src/keys/peopleSecret.ts";
-import { bearer, runCli, startGate, temporaryFolder } from "../support/gate.ts";
+import { digestOf } from "../../src/keys/newKey.ts";
+import {
+	makePeopleSecret,
+	secretWeaknessOf,
+} from "../../src/keys/peopleSecret.ts";
+import { takeLock } from "../../src/lock.ts";
+import {
+	bearer,
+	node,
+	runCli,
+	startGate,
+	temporaryFolder,
+} from "../support/gate.ts";
 import { claims, sign, tokenHeader } from "../support/peopleTokens.ts";
+import { program } from "../support/program.ts";
 
 type Tap = Parameters<typeof temporaryFolder>[0];
 
@@ -21,6 +37,7 @@ async function freshConfig(t: Tap) {
 	await writeFile(config, '{"admin":{"socket":"off"}}');
 	return {
 		folder,
+		config,
 		secret: path.join(folder, "webui.secret"),
 		keys: (...args: string[]) => runCli(["keys", ...args, "--config", config]),
 		read: async () =>
@@ -136,6 +153,78 @@ t.test("without a key no secret stays", async (t) => {
 	const other = await runCli(["connect", "curl", "--secret-file", "x"]);
 	t.equal(other.code, 2);
 });
+
+/** Loaded before a command: it says so on standard error when it has to wait for its turn. */
+const sayWaiting = `data:text/javascript,${encodeURIComponent(`
+import { writeSync } from "node:fs";
+import { Server } from "node:net";
+const { listen } = Server.prototype;
+Server.prototype.listen = function (...args) {
+	this.once("error", () => writeSync(2, "it waits\\n"));
+	return listen.apply(this, args);
+};`)}`;
+
+t.test(
+	"of two commands that add one app at once, the one that is refused leaves the other's secret",
+	async (t) => {
+		const { config, folder, secret, read } = await freshConfig(t);
+		const keysFile = path.join(folder, "keys.json");
+		const [command = "", ...args] = node;
+		let refused = "";
+		let ended: Promise<unknown[]> | undefined;
+		await changeKeys(keysFile, true, async (keys) => {
+			const child = spawn(
+				command,
+				[
+					...[...args, "--import", sayWaiting, program, "keys", "add"],
+					...["webui", "--people", "open-webui", "--config", config],
+				],
+				{ stdio: ["ignore", "ignore", "pipe"] },
+			);
+			ended = once(child, "close");
+			const waits = new Promise<void>((resolve) => {
+				child.stderr.setEncoding("utf8").on("data", (text: string) => {
+					refused += text;
+					if (refused.includes("it waits")) resolve();
+				});
+			});
+			await Promise.race([waits, ended]);
+			await makePeopleSecret(secret, keysFile);
+			const people = {
+				jwt: { secretFile: "webui.secret" },
+				unknown: "refuse",
+			} as const;
+			return [...keys, { name: "webui", sha256: digestOf("webui"), people }];
+		});
+		t.strictSame(await ended, [1, null]);
+		t.match(refused, /there is a key named webui already/);
+		t.equal((await read()).length, 1);
+		t.match(await readFile(secret, "utf8"), /^[0-9a-f]{64}\n$/);
+		t.equal((await loadRules(config)).tokenJudges.size, 1, "a gate starts");
+	},
+);
+
+t.test(
+	"what was made for a key that is not written goes before the next command's turn",
+	async (t) => {
+		const file = path.join(await temporaryFolder(t), "keys.json");
+		let inTurn: unknown;
+		await t.rejects(
+			changeKeys(
+				file,
+				true,
+				() => {
+					throw new Error("no");
+				},
+				async () => {
+					inTurn = await takeLock("keys", file);
+				},
+			),
+			{ message: "no" },
+		);
+		t.equal(inTurn, "EADDRINUSE");
+	},
+);
 
 t.test("connect makes the secret where there is none", async (t) => {
 	const file = path.join(await temporaryFolder(t), "webui.secret");

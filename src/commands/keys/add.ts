@@ -151,19 +151,29 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 			created: now(),
 			...(expires !== undefined && { expires }),
 		};
-		const addEntry = () =>
-			changeKeys(settings.keysFile, true, (keys) => {
+		const secret = entry.people && secretBeside(settings.keysFile, name);
+		let found: "made" | "kept" | undefined;
+		await changeKeys(
+			settings.keysFile,
+			true,
+			async (keys) => {
 				if (keys.some((known) => known.name === name))
 					throw new Finding(
 						`there is a key named ${name} already; change its rules with: llamagate keys edit ${name}, its secret with: llamagate keys rotate ${name}`,
 					);
 				refuseKnownKey(keys, entry.sha256 ?? entry.ollamaKey ?? "");
+				// It is there before the daemon hears of the key, and does not stay without
+				// one; of two commands for one name the other must not take it for its own.
+				if (secret !== undefined) {
+					found = await makePeopleSecret(secret, settings.keysFile);
+					await loadPeopleSecret(secret);
+				}
 				return [...keys, entry];
-			});
-		const secret = entry.people && secretBeside(settings.keysFile, name);
-		let found: "made" | "kept" | undefined;
-		if (secret === undefined) await addEntry();
-		else found = await withSecret(secret, settings.keysFile, addEntry);
+			},
+			async () => {
+				if (secret !== undefined && found === "made") await unlink(secret);
+			},
+		);
 		const shown = values.stdin ? undefined : key;
 		const places = placesOf(settings);
 		const warn = () => warnOfRootOwner(settings.keysFile);
@@ -184,21 +194,4 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 
 function secretBeside(keysFile: string, name: string): string {
 	return path.join(path.dirname(keysFile), `${name}.secret`);
-}
-
-/** The secret is there before the daemon hears of the key, and does not stay without one. */
-async function withSecret(
-	file: string,
-	keysFile: string,
-	addEntry: () => Promise<void>,
-): Promise<"made" | "kept"> {
-	const found = await makePeopleSecret(file, keysFile);
-	try {
-		await loadPeopleSecret(file);
-		await addEntry();
-		return found;
-	} catch (error) {
-		if (found === "made") await unlink(file);
-		throw error;
-	}
 }
