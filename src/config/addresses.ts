@@ -6,7 +6,7 @@ import {
 	parseLoopbackPort,
 } from "../net/ranges.ts";
 import type { ConfigFile } from "./schema.ts";
-import { quote } from "./strictJson.ts";
+import { got } from "./strictJson.ts";
 
 export function readListen(
 	config: Pick<ConfigFile, "listen">,
@@ -23,7 +23,7 @@ export function readListen(
 	if (!isLoopbackAddress(address) && !isTailscaleAddress(address)) {
 		refuse(
 			["listen", "address"],
-			`expected one loopback or Tailscale address (100.64.0.0/10, fd7a:115c:a1e0::/48), got ${quote(address)}. The gate never listens on the internet or the LAN`,
+			`expected one loopback or Tailscale address (100.64.0.0/10, fd7a:115c:a1e0::/48)${got(address)}. The gate never listens on the internet or the LAN`,
 		);
 		return undefined;
 	}

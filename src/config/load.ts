@@ -15,7 +15,7 @@ import { readConfig } from "./readConfig.ts";
 import { type ConfigFile, configSchema, defaultsOf } from "./schema.ts";
 import { exposureOf, isForServiceGroup } from "./secretFile.ts";
 import { readState, type StateSettings } from "./state.ts";
-import { joinPath, parseStrictJson, quote } from "./strictJson.ts";
+import { got, joinPath, parseStrictJson } from "./strictJson.ts";
 import { readTls, type TlsSettings } from "./tls.ts";
 import {
 	type HostSettings,
@@ -170,7 +170,7 @@ export function parseConfig(text: string, file: string): Settings {
 		if (range === undefined)
 			refuse(
 				["sources", index],
-				`expected an address range such as 100.64.0.0/10, got ${quote(text)}`,
+				`expected an address range such as 100.64.0.0/10${got(text)}`,
 			);
 		return range === undefined ? [] : [range];
 	});
@@ -191,7 +191,7 @@ export function parseConfig(text: string, file: string): Settings {
 	} else if (target === undefined)
 		refuse(
 			["upstream", "url"],
-			`expected http:// on a loopback address, or unix:/path of a socket, got ${quote(config.upstream.url)}${mistakeOfUrl(config.upstream.url)}. Ollama must stay on loopback; another machine's is reached through its own llamagate, as one of upstreams (docs/hosts.md)`,
+			`expected http:// on a loopback address, or unix:/path of a socket${got(config.upstream.url)}${mistakeOfUrl(config.upstream.url)}. Ollama must stay on loopback; another machine's is reached through its own llamagate, as one of upstreams (docs/hosts.md)`,
 		);
 	else if (isGateItself(target, listen))
 		refuse(
@@ -202,7 +202,7 @@ export function parseConfig(text: string, file: string): Settings {
 		if (!isOrigin(origin))
 			refuse(
 				["cors", "origins", index],
-				`expected an origin such as https://chat.example (no path, no *), got ${quote(origin)}`,
+				`expected an origin such as https://chat.example (no path, no *)${got(origin)}`,
 			);
 	}
 	for (const [where, message] of loginMistakes(
@@ -227,14 +227,14 @@ export function parseConfig(text: string, file: string): Settings {
 		if (inMs(String(text)) > maxTimerDays * 86_400_000)
 			refuse(
 				where,
-				`expected at most "${maxTimerDays}d", got ${quote(text)}; a longer timer cannot be set`,
+				`expected at most "${maxTimerDays}d"${got(text)}; a longer timer cannot be set`,
 			);
 	}
 	const metrics = readMetrics(config.admin.metrics);
 	if (metrics === null)
 		refuse(
 			["admin", "metrics"],
-			`expected a loopback address and port such as 127.0.0.1:9464, or "off", got ${quote(config.admin.metrics)}`,
+			`expected a loopback address and port such as 127.0.0.1:9464, or "off"${got(config.admin.metrics)}`,
 		);
 	const ledger = readLedger(
 		config.ledger,

@@ -1,6 +1,6 @@
 import path from "node:path";
 import { isLoopbackAddress } from "../net/ranges.ts";
-import { quote } from "./strictJson.ts";
+import { got } from "./strictJson.ts";
 
 /** Where a Valkey is. */
 export type StateTarget =
@@ -86,19 +86,19 @@ export function readState(
 
 /** @returns the target, or what is wrong */
 function readTarget(url: string): StateTarget | string {
-	const wanted = `expected valkey://HOST:PORT, valkeys:// for TLS (or redis://, rediss://), or unix:/path of a socket, got ${quote(url)}`;
+	const wanted = `expected valkey://HOST:PORT, valkeys:// for TLS (or redis://, rediss://), or unix:/path of a socket${got(url)}`;
 	if (url.startsWith("unix:")) {
 		const socketPath = url.slice("unix:".length).replace(/^\/\/(?=\/)/, "");
 		return path.isAbsolute(socketPath) ? { kind: "unix", socketPath } : wanted;
 	}
+	// Before it is read: in a password, a / or a # ends what URL takes for the host.
+	if (url.includes("@"))
+		return "has a user or a password in it; secrets do not belong in the configuration. Use state.user and state.passwordFile";
 	// A scheme that URL does not know is read otherwise than one that it does.
 	const [, scheme = "", rest = ""] = /^(\w+:)\/\/(.+)$/.exec(url) ?? [];
 	const tls = schemes.get(scheme);
 	if (tls === undefined || !URL.canParse(`http://${rest}`)) return wanted;
-	const { hostname, port, pathname, search, hash, username, password } =
-		new URL(`http://${rest}`);
-	if (username !== "" || password !== "")
-		return "has a user or a password in it; secrets do not belong in the configuration. Use state.user and state.passwordFile";
+	const { hostname, port, pathname, search, hash } = new URL(`http://${rest}`);
 	if (pathname !== "/" || `${search}${hash}` !== "") return wanted;
 	return {
 		kind: "tcp",

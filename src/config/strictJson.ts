@@ -264,7 +264,7 @@ function explain(
 			: String(error.message ?? "another value"));
 	return at(
 		path,
-		`expected ${expected}${showValues && node?.["x-secret"] !== true ? `, got ${quote(error.data)}` : ""}`,
+		`expected ${expected}${showValues && node?.["x-secret"] !== true ? got(error.data) : ""}`,
 	);
 }
 
@@ -275,7 +275,18 @@ function expectedOfZero({ params, data }: ErrorObject): string | undefined {
 	return unit && `a duration of at least "1${unit}"`;
 }
 
-/** A short, single-line rendering of a value for an error message. */
+/**
+ * What a refused value is, as the end of a message that goes into logs. One with
+ * an @ or a ? is not shown: of a URL, which may stand in any place by mistake, a
+ * password may be before the one or behind the other, whether or not it can be parsed.
+ */
+export function got(value: unknown): string {
+	return /[@?]/.test(JSON.stringify(value) ?? "")
+		? ", got something with an @ or a ?, which is not shown since a password may be in it"
+		: `, got ${quote(value)}`;
+}
+
+/** A short, single-line rendering of a value for an error message; where that is no name, see {@link got}. */
 export function quote(value: unknown): string {
 	const text = JSON.stringify(value) ?? String(value);
 	return text.length > 60 ? `${text.slice(0, 57)}…` : text;

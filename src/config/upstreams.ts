@@ -8,7 +8,7 @@ import {
 } from "../net/ranges.ts";
 import { parseModelPattern } from "../ollama/modelName.ts";
 import { modelsSchema } from "./ruleSchema.ts";
-import { quote } from "./strictJson.ts";
+import { got, quote } from "./strictJson.ts";
 
 /** Where a server of models is reached. `host` is what its Host header must say. */
 export type Upstream =
@@ -167,7 +167,7 @@ function readTarget(
 	const target = readUrl(url);
 	if (target === undefined) {
 		refuse(
-			`expected http:// on a loopback address, on a tailnet address or on a device's name, without a path, or unix:/path of a socket, got ${quote(url)}${mistakeOfUrl(url)}. In the tailnet it is WireGuard that encrypts`,
+			`expected http:// on a loopback address, on a tailnet address or on a device's name, without a path, or unix:/path of a socket${got(url)}${mistakeOfUrl(url)}. In the tailnet it is WireGuard that encrypts`,
 		);
 		return undefined;
 	}
@@ -242,6 +242,7 @@ export function readUrl(url: string): Upstream | undefined {
 
 /** What is wrong with a URL that {@link readUrl} refuses, as the end of a sentence; empty where it is another mistake than these. */
 export function mistakeOfUrl(url: string): string {
+	if (url.includes("@")) return ": take what is before the @ away";
 	if (!url.includes(":/") && URL.canParse(`http://${url}`))
 		return `: http:// is missing before it`;
 	if (!URL.canParse(url)) return "";
