@@ -100,6 +100,10 @@ The others are told of once: their evidence may be a number that differs every d
 The run ends with 0 whatever it finds, so a failed \`llamagate-doctor.service\` means
 that it could not look.
 
+\`llamagate status\` ends with 1 where that result has a critical or high finding, where
+it is more than two days old, since the daily look has stopped then, and where it is
+damaged. That there was no look yet is no fault.
+
 ## The checks
 
 ${tables.join("\n")}`;

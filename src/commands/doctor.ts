@@ -38,6 +38,7 @@ import { toneOf } from "../report/tone.ts";
 import { findInstallation } from "../system/installation.ts";
 import { untilAtRest } from "../system/units.ts";
 import { version } from "../version.ts";
+import { visibleLine } from "../visible.ts";
 import { type Command, readArgs } from "./command.ts";
 import { readStandardInput } from "./keyInput.ts";
 
@@ -234,8 +235,8 @@ function refuseWithChanges({
 /** Prints a line for each check whose answer has changed since the last time, and keeps the new answers. */
 async function tellChanges(report: JsonReport): Promise<void> {
 	const last = await readLastResult();
-	if (last.kind === "unreadable")
-		process.stderr.write(`${last.why}; it is replaced\n`);
+	if (last.kind === "denied" || last.kind === "unreadable")
+		process.stderr.write(`${visibleLine(last.why)}; it is replaced\n`);
 	const before = last.kind === "report" ? last.report : undefined;
 	const changes = changesSince(before?.results ?? [], report.results);
 	const forJournal = isJournal();

@@ -309,10 +309,16 @@ function formatLeft(seconds: number): string {
 		: `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-function describeLast(last: LastResult, nowMs: number): Line {
+/** What the daily look found last. That it has not looked yet is neither good nor bad; that it has stopped is bad. */
+export function describeLast(last: LastResult, nowMs: number): Line {
 	const subject = "doctor";
+	if (last.kind === "denied") return { subject, ok: undefined, says: last.why };
 	if (last.kind === "unreadable")
-		return { subject, ok: undefined, says: last.why };
+		return {
+			subject,
+			ok: false,
+			says: `${last.why}; to have it made anew: sudo llamagate doctor --changes`,
+		};
 	if (last.kind === "none")
 		return {
 			subject,
@@ -321,14 +327,11 @@ function describeLast(last: LastResult, nowMs: number): Line {
 		};
 	const { at, results } = last.report;
 	const ageMs = nowMs - Date.parse(at);
-	const old =
-		ageMs > freshMs
-			? "; it should look every day, see: systemctl status llamagate-doctor.timer"
-			: "";
+	const isOld = ageMs > freshMs;
 	return {
 		subject,
-		ok: hasSeriousFindings(results) ? false : old === "" ? true : undefined,
-		says: `${headline(results).replace(/\.$/, "")} (${formatAge(ageMs)} ago)${old}`,
+		ok: !isOld && !hasSeriousFindings(results),
+		says: `${headline(results).replace(/\.$/, "")} (${formatAge(ageMs)} ago)${isOld ? "; it should look every day, see: systemctl status llamagate-doctor.timer" : ""}`,
 	};
 }
 

@@ -191,7 +191,7 @@ function describe(
 			sentence: "Has not looked at this host yet.",
 			more: ["On the server: sudo llamagate doctor --changes"],
 		};
-	if (last.kind === "unreadable")
+	if (last.kind !== "report")
 		return {
 			tone: "unknown",
 			sentence: "Its last result cannot be read.",
@@ -200,12 +200,15 @@ function describe(
 	const { results, at } = last.report;
 	const worst = worstFirst(results)[0];
 	const ageMs = nowMs - Date.parse(at);
+	const isOld = ageMs > doctorFreshMs;
 	const severities = countSeverities(results);
+	const tone = worst === undefined ? "unchecked" : toneOf(worst);
 	return {
-		tone: worst === undefined ? "unchecked" : toneOf(worst),
+		// That all was well then says nothing of now.
+		tone: isOld && (tone === "ok" || tone === "absent") ? "unknown" : tone,
 		sentence: headline(results),
 		more: [
-			`${severities === "" ? "" : `${severities}; `}looked ${formatAge(ageMs)} ago${ageMs > doctorFreshMs ? ", and should every day" : ""}.`,
+			`${severities === "" ? "" : `${severities}; `}looked ${formatAge(ageMs)} ago${isOld ? ", and should every day" : ""}.`,
 			...(severities === ""
 				? []
 				: ["What it is, on the server: sudo llamagate doctor"]),

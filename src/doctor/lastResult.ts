@@ -13,6 +13,9 @@ export const lastResultFile = "/var/lib/llamagate/doctor.json";
 export type LastResult =
 	| { readonly kind: "report"; readonly report: JsonReport }
 	| { readonly kind: "none" }
+	/** Another user may read it. */
+	| { readonly kind: "denied"; readonly why: string }
+	/** Nobody can, or it is damaged. */
 	| { readonly kind: "unreadable"; readonly why: string };
 
 export async function readLastResult(
@@ -24,10 +27,9 @@ export async function readLastResult(
 	} catch (error) {
 		const { code, message } = error as NodeJS.ErrnoException;
 		if (code === "ENOENT") return { kind: "none" };
-		return {
-			kind: "unreadable",
-			why: code === "EACCES" ? `only root may read ${file}` : message,
-		};
+		return code === "EACCES"
+			? { kind: "denied", why: `only root may read ${file}` }
+			: { kind: "unreadable", why: message };
 	}
 	try {
 		const report = JSON.parse(text) as JsonReport;

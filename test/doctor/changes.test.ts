@@ -112,8 +112,8 @@ t.test(
 		t.match(broken.stderr, /is not a result of doctor's.*it is replaced/);
 		await host.write(file, '{"at":');
 		t.match(await host.run("llamagate", "status"), {
-			code: 0,
-			stdout: / {6}doctor: .* is not a result of doctor's/,
+			code: 1,
+			stdout: /look {2}doctor: .* is not a result of doctor's/,
 		});
 
 		const other = await host.run(
