@@ -22,11 +22,13 @@ import {
 	parseAddress,
 	parseRange,
 } from "../net/ranges.ts";
+import { formatJson } from "../report/json.ts";
 import { createWhois } from "../tailscale/whois.ts";
 import type { Certificate } from "../tls/certificate.ts";
 import { noticeMs } from "../tls/keeper.ts";
 import { hostHeaderOf } from "../upstream/client.ts";
 import { tryOut } from "../upstream/hosts/tryOut.ts";
+import { visibleLine } from "../visible.ts";
 import { type Command, readArgs } from "./command.ts";
 import { listenAddresses, whoListens } from "./whoListens.ts";
 
@@ -74,14 +76,15 @@ Example: llamagate check --config ./config.json
 			...(await describeIdentity(settings)),
 		];
 		const ok = lines.every((line) => line.ok);
-		if (values.json)
-			process.stdout.write(`${JSON.stringify({ ok, lines }, undefined, 2)}\n`);
+		if (values.json) process.stdout.write(formatJson({ ok, lines }));
 		else
 			for (const line of lines) {
 				const mark = line.ok
 					? styleText("green", "ok  ")
 					: styleText("yellow", "look");
-				process.stdout.write(`${mark}  ${line.subject}: ${line.says}\n`);
+				process.stdout.write(
+					`${mark}  ${line.subject}: ${visibleLine(line.says)}\n`,
+				);
 			}
 		return ok ? exitCodes.ok : exitCodes.finding;
 	},

@@ -1,6 +1,7 @@
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import { exitCodes, UsageError, UserError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
+import { formatJsonLine } from "../report/json.ts";
 import { visible } from "../visible.ts";
 
 /** One command of the program. */
@@ -75,7 +76,7 @@ export async function runCommand(
 		if (!(error instanceof UserError)) throw error;
 		const { message, exitCode: code } = error;
 		if (args.includes("--json"))
-			process.stdout.write(`${JSON.stringify({ error: message, code })}\n`);
+			process.stdout.write(formatJsonLine({ error: message, code }));
 		const of = command.actionOf?.(args);
 		process.stderr.write(
 			`llamagate ${name}: ${visible(message)}\n${code === exitCodes.usage ? `See: llamagate ${name}${of === undefined ? "" : ` ${of}`} --help\n` : ""}`,

@@ -14,6 +14,7 @@ import { exitCodes, Finding, UsageError } from "../errors.ts";
 import { weaknessOf } from "../keys/newKey.ts";
 import { loadPeopleSecret, makePeopleSecret } from "../keys/peopleSecret.ts";
 import { nearest } from "../nearest.ts";
+import { formatJson } from "../report/json.ts";
 import { formatTable } from "../report/table.ts";
 import type { Command } from "./command.ts";
 import {
@@ -147,7 +148,6 @@ function readConnectArgs(args: string[]): Given {
 	const { values, positionals } = readArgsWithoutKey(args, options, "CLIENT");
 	const [name] = positionals;
 	const client = name === undefined ? undefined : findClient(name);
-
 	const server =
 		values.server === undefined ? undefined : parseServer(values.server);
 	if (values.server !== undefined && server === undefined)
@@ -242,15 +242,15 @@ async function readSecret(file: string): Promise<string> {
 }
 
 function listClients(asJson: boolean): void {
-	if (asJson)
-		process.stdout.write(
-			`${JSON.stringify({ clients: clients.map(({ name, title, source }) => ({ name, title, source })) }, undefined, 2)}\n`,
-		);
-	else
+	const known = clients.map(({ name, title, source }) => {
+		return { name, title, source };
+	});
+	report(asJson, { clients: known });
+	if (!asJson)
 		process.stdout.write(
 			`${formatTable(
 				["CLIENT", "WHAT IT IS"],
-				clients.map(({ name, title }) => [name, title]),
+				known.map(({ name, title }) => [name, title]),
 			)}\nShow how to connect one: llamagate connect CLIENT --server YOUR-SERVER\n`,
 		);
 }
@@ -392,7 +392,7 @@ function formatGuide(
 }
 
 function report(asJson: boolean, value: object): void {
-	if (asJson) process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`);
+	if (asJson) process.stdout.write(formatJson(value));
 }
 
 function say(text: string): void {

@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { styleText } from "node:util";
 import { BadFileError, exitCodes, UsageError } from "../errors.ts";
 import { parseAddress } from "../net/ranges.ts";
+import { formatJson } from "../report/json.ts";
 import { formatTable } from "../report/table.ts";
 import type { Finding } from "../tailscale/policy/finding.ts";
 import {
@@ -169,20 +170,16 @@ async function check(args: string[]): Promise<number> {
 	const ok = findings.length === 0;
 	process.stdout.write(
 		values.json
-			? `${JSON.stringify(
-					{
-						ok,
-						file,
-						serverTag: server.tags[0],
-						// Whom the policy was judged for: a device with a tag belongs to no user.
-						server: { ...server, user: null },
-						reach,
-						findings,
-						tests,
-					},
-					undefined,
-					2,
-				)}\n`
+			? formatJson({
+					ok,
+					file,
+					serverTag: server.tags[0],
+					// Whom the policy was judged for: a device with a tag belongs to no user.
+					server: { ...server, user: null },
+					reach,
+					findings,
+					tests,
+				})
 			: `${describeServer(server)}\n${formatTable(
 					["PORT", "USE", `WHO CAN OPEN IT ON ${server.tags.join(" + ")}`],
 					reach.map(({ port, use, who }) => [

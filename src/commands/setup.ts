@@ -5,6 +5,7 @@ import { mostParallel } from "../host/ollama/parallel.ts";
 import { allSteps } from "../host/steps.ts";
 import { releaseLock, takeLock } from "../lock.ts";
 import { nearest } from "../nearest.ts";
+import { formatJson } from "../report/json.ts";
 import { ActionError, perform, takeBack } from "../setup/change.ts";
 import { Journal } from "../setup/journal.ts";
 import { asPlanned } from "../setup/plan.ts";
@@ -220,7 +221,13 @@ async function lockHost(
 	const report = (applied: boolean, code: number) => {
 		if (json)
 			print(
-				`${JSON.stringify({ applied, ok: code === 0, ...(key === undefined ? {} : { key }), ...(stays.length === 0 ? {} : { left: stays }), steps: reports }, undefined, 2)}\n`,
+				formatJson({
+					applied,
+					ok: code === 0,
+					...(key === undefined ? {} : { key }),
+					...(stays.length === 0 ? {} : { left: stays }),
+					steps: reports,
+				}),
 			);
 		return code;
 	};

@@ -50,17 +50,21 @@ async function formatDiff(
 		before,
 		action.content,
 	);
-	return patch
-		.trimEnd()
-		.split("\n")
-		.filter((line) => !/^(=====|Index: )/.test(line))
-		.map((line) =>
-			line.startsWith("+")
-				? styleText("green", line)
-				: line.startsWith("-")
-					? styleText("red", line)
-					: line,
-		);
+	return (
+		patch
+			.trimEnd()
+			.split("\n")
+			.filter((line) => !/^(=====|Index: )/.test(line))
+			// The host's file was written by others.
+			.map(visible)
+			.map((line) =>
+				line.startsWith("+")
+					? styleText("green", line)
+					: line.startsWith("-")
+						? styleText("red", line)
+						: line,
+			)
+	);
 }
 
 /** One line on what is done, as a person would type it. */

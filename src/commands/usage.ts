@@ -6,8 +6,9 @@ import { parseTime } from "../keys/keyFile.ts";
 import { askLedger } from "../ledger/ask.ts";
 import { type Dimension, dimensions, type UsageRow } from "../ledger/store.ts";
 import { formatTime } from "../report/duration.ts";
+import { formatJsonLine } from "../report/json.ts";
 import { formatTable } from "../report/table.ts";
-import { visibleLine } from "../visible.ts";
+import { visible, visibleLine } from "../visible.ts";
 import { type Command, readArgs } from "./command.ts";
 
 const defaultSince = "7d";
@@ -60,9 +61,7 @@ Example: sudo llamagate usage --by model --since 30d
 			: rows;
 		const print = (text: string) => process.stdout.write(text);
 		if (values.json)
-			print(
-				`${JSON.stringify({ rows: sorted.map((row) => plain(row, by)) })}\n`,
-			);
+			print(formatJsonLine({ rows: sorted.map((row) => plain(row, by)) }));
 		else if (values.csv) print(toCsv(sorted, by));
 		else print(toTable(sorted, by, values.since));
 		return exitCodes.ok;
@@ -130,10 +129,11 @@ function toCsv(rows: readonly UsageRow[], by: readonly Dimension[]): string {
 	return `${[[...by, ...amounts].join(","), ...lines].join("\r\n")}\r\n`;
 }
 
-/** A cell of RFC 4180. What a spreadsheet would take for a formula is made a text. */
+/** A cell of RFC 4180. What a spreadsheet would take for a formula is made a text, and what is hidden or steers a terminal is shown. */
 function csvText(text: string): string {
-	const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
-	return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+	const shown = visible(text);
+	const safe = /^[=+\-@\t]/.test(shown) ? `'${shown}` : shown;
+	return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
 function toTable(

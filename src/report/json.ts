@@ -49,13 +49,22 @@ export function toJson({
 
 /** As JSON that does nothing to a terminal: what JSON leaves raw of what is hidden or steers is escaped, which changes no value. */
 export function formatJson(report: object): string {
-	const escaped = JSON.stringify(report, undefined, 2).replace(
-		/[[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]--\n]/gv,
+	return `${withoutHidden(JSON.stringify(report, undefined, 2))}\n`;
+}
+
+/** The same in one line. */
+export function formatJsonLine(report: object): string {
+	return `${withoutHidden(JSON.stringify(report))}\n`;
+}
+
+/** JSON with the same values, in which nothing is hidden and nothing steers. */
+export function withoutHidden(json: string): string {
+	return json.replace(
+		/[[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]--[\n\t]]/gv,
 		(character) =>
 			character
 				.split("")
 				.map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`)
 				.join(""),
 	);
-	return `${escaped}\n`;
 }

@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
+import { createServer as createHttpServer } from "node:http";
+import { type AddressInfo, createServer } from "node:net";
 import path from "node:path";
 import t from "tap";
 import { digestOf } from "../../src/keys/newKey.ts";
@@ -211,3 +212,28 @@ t.test(
 		);
 	},
 );
+
+t.test("what answers at the upstream does not steer a terminal", async (t) => {
+	const version =
+		"0.1\u001b]0;odd\u0007\u001b[2J\u009b31m\u202e\nok    all: is well";
+	const upstream = createHttpServer((_, res) =>
+		res.end(JSON.stringify({ version })),
+	).listen(0, "127.0.0.1");
+	await once(upstream, "listening");
+	t.teardown(() => upstream.close());
+	const { port } = upstream.address() as AddressInfo;
+	const check = await prepare(t, {
+		...loopback,
+		upstream: { url: `http://127.0.0.1:${port}` },
+	});
+	const { stdout } = await check();
+	t.match(stdout, /^ok {4}upstream: Ollama 0\.1<U\+001B>]0;odd<U\+0007>/m);
+	t.notMatch(stdout, /^ok {4}all: /m);
+	const json = await check("--json");
+	t.match(JSON.parse(json.stdout), {
+		lines: [{}, {}, {}, { says: `Ollama ${version} answers at ` }],
+	});
+	for (const text of [stdout, json.stdout])
+		for (const odd of ["\u001b", "\u0007", "\u009b", "\u202e"])
+			t.notMatch(text, odd);
+});

@@ -116,6 +116,7 @@ t.test("no cell of the CSV is a formula", async (t) => {
 		/^user,key,model,requests,tokensIn,tokensOut,gpuMs,queueMs,refused\r\n/,
 	);
 	t.match(stdout, `key:laptop,bad,"'=cmd|"" /C calc""!A1",1,10,20,300,5,0\r\n`);
+	t.match(stdout, "key:laptop,bad,x<U+001B>[31m,1,", "nor does one steer");
 });
 
 t.test("what cannot be answered says why", async (t) => {

@@ -3,6 +3,7 @@ import type { Places } from "../../admin/places.ts";
 import { exitCodes } from "../../errors.ts";
 import type { ReloadResult } from "../../gate/reload.ts";
 import { formatHostPort } from "../../net/ranges.ts";
+import { formatJsonLine } from "../../report/json.ts";
 import { visible } from "../../visible.ts";
 import {
 	isHeldBySystemdAlone,
@@ -39,7 +40,7 @@ export async function tellDaemon(
 ): Promise<number> {
 	const { daemon, says, code } = await tell(place);
 	if (facts !== undefined)
-		process.stdout.write(`${JSON.stringify({ ...facts, daemon })}\n`);
+		process.stdout.write(formatJsonLine({ ...facts, daemon }));
 	say(visible(says));
 	if (daemon !== "told") await unlessTold?.();
 	return code;
