@@ -12,6 +12,7 @@ import {
 	parseModelName,
 	parseModelPattern,
 } from "../ollama/modelName.ts";
+import { withoutHidden } from "../report/json.ts";
 import {
 	describeLogLine,
 	type LogEntry,
@@ -71,20 +72,18 @@ Example: sudo llamagate logs --follow --outcome refused,cut
 		// To read only the first lines, as head does, is not an error.
 		process.stdout.on("error", () => process.exit(exitCodes.ok));
 		const seen = { lines: 0, ofTheGate: 0, shown: 0 };
-		for await (const line of createInterface({ input: source.lines })) {
+		for await (const line of linesOf(source)) {
 			seen.lines++;
 			const entry = parseLogLine(line);
 			if (entry === undefined) continue;
 			seen.ofTheGate++;
 			if (!wanted(entry)) continue;
 			seen.shown++;
-			const text = values.json ? line : describeLogLine(entry);
+			const text = values.json ? withoutHidden(line) : describeLogLine(entry);
 			// A terminal that is slower than the file would have all of it wait in memory.
 			if (!process.stdout.write(`${text}\n`))
 				await new Promise((resolve) => process.stdout.once("drain", resolve));
 		}
-		const failure = await source.failure();
-		if (failure !== undefined) throw new Finding(failure);
 		// Whoever follows has ended it.
 		if (seen.shown === 0 && !values.follow)
 			process.stderr.write(
@@ -110,10 +109,31 @@ function describeNothing(
 		: `${named} has no line of a gate's log, which is JSON with a time and a msg (docs/logs.md).`;
 }
 
-/** Lines, and why there were no more of them once they are over. */
+/** What has lines, and why there were no more of them once they are over. */
 interface Source {
-	readonly lines: Readable;
-	failure(): Promise<string | undefined>;
+	readonly name: string;
+	readonly input: Readable;
+	failure?(): Promise<string | undefined>;
+}
+
+/** @throws {Finding} where it cannot be read, or not to its end */
+async function* linesOf({ name, input, failure }: Source) {
+	try {
+		yield* createInterface({ input });
+	} catch (error) {
+		throw cannotBeRead(name, error as NodeJS.ErrnoException);
+	}
+	const why = await failure?.();
+	if (why !== undefined) throw new Finding(why);
+}
+
+function cannotBeRead(
+	name: string,
+	{ code, message }: NodeJS.ErrnoException,
+): Finding {
+	return new Finding(
+		`${name} cannot be read (${code ?? message})${code === "EISDIR" ? ": it is a folder; name a file in it" : ""}`,
+	);
 }
 
 function readJournal(sinceMs: number | undefined, follow: boolean): Source {
@@ -130,23 +150,15 @@ function readJournal(sinceMs: number | undefined, follow: boolean): Source {
 }
 
 async function readFile(file: string, follow: boolean): Promise<Source> {
-	if (file === "-")
-		return { lines: process.stdin, failure: async () => undefined };
+	if (file === "-") return { name: "standard input", input: process.stdin };
 	try {
 		await access(file, constants.R_OK);
 	} catch (error) {
-		throw new Finding(
-			`${file} cannot be read (${(error as NodeJS.ErrnoException).code})`,
-		);
+		throw cannotBeRead(file, error as NodeJS.ErrnoException);
 	}
 	// By its name, since a log that is rotated goes on in another file.
 	if (follow) return readProgram("tail", ["--lines=+1", "-F", "--", file]);
-	const lines = createReadStream(file);
-	let failure: string | undefined;
-	lines.on("error", ({ message }) => {
-		failure = message;
-	});
-	return { lines, failure: async () => failure };
+	return { name: file, input: createReadStream(file) };
 }
 
 function readProgram(program: string, args: readonly string[]): Source {
@@ -175,7 +187,7 @@ function readProgram(program: string, args: readonly string[]): Source {
 	// A signal would end this process alone, and leave the other waiting for the next line.
 	for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
 		process.once(signal, () => process.exit(exitCodes.ok));
-	return { lines: child.stdout, failure: () => ended };
+	return { name: program, input: child.stdout, failure: () => ended };
 }
 
 /** @returns epoch milliseconds */

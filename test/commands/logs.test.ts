@@ -119,6 +119,10 @@ t.test("logs filters by key, model, outcome and time", async (t) => {
 	}
 	const json = await runCli(["logs", "--json", "--key", "laptop", "-"], text);
 	t.strictSame(JSON.parse(json.stdout), lines[1]);
+	const odd = { ...lines[1], model: "qwen3\u009b2J\u202e" };
+	const shown = await runCli(["logs", "--json", "-"], JSON.stringify(odd));
+	t.strictSame(JSON.parse(shown.stdout), odd);
+	t.notMatch(shown.stdout, /[\u009b\u202e]/, "nothing in it steers a terminal");
 });
 
 t.test("logs says why it shows nothing", async (t) => {
@@ -149,6 +153,11 @@ t.test("logs says what is wrong with its command line", async (t) => {
 		[["--model", ""], 2, /not a pattern of models/],
 		[["a", "b"], 2, /unexpected argument "b"/],
 		[["/no/such/file"], 1, /cannot be read \(ENOENT\)/],
+		[
+			["/tmp"],
+			1,
+			/^llamagate logs: \/tmp cannot be read \(EISDIR\): it is a folder; name a file in it\n$/,
+		],
 	] as const) {
 		const refused = await runCli(["logs", ...args]);
 		t.equal(refused.code, code, args.join(" "));
