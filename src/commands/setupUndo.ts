@@ -1,7 +1,9 @@
 import { styleText } from "node:util";
 import { exitCodes } from "../errors.ts";
 import { keptRecords, ledgerFolder } from "../host/gate/ledgerUnit.ts";
+import { formatJson } from "../report/json.ts";
 import { takeBack } from "../setup/change.ts";
+import type { Entry, Journal } from "../setup/journal.ts";
 import type { Action } from "../setup/step.ts";
 import { visible } from "../visible.ts";
 import { agree, print, type Session } from "./setupSession.ts";
@@ -15,9 +17,7 @@ export async function undo(session: Session): Promise<number> {
 	const kept = await keptRecords();
 	const report = (left: readonly string[], code: number) => {
 		if (json)
-			print(
-				`${JSON.stringify({ undone: dryRun ? [] : entries.map(({ action }) => describe(action)), left, kept }, undefined, 2)}\n`,
-			);
+			print(formatJson({ undone: doneOf(entries, journal), left, kept }));
 		return code;
 	};
 	const sayWhatStays = () => {
@@ -70,6 +70,14 @@ export async function undo(session: Session): Promise<number> {
 	);
 	sayWhatStays();
 	return report(left, left.length === 0 ? exitCodes.ok : exitCodes.finding);
+}
+
+/** What of these is not written down any more, since it has been taken back. */
+function doneOf(entries: readonly Entry[], journal: Journal): string[] {
+	const remaining = new Set(journal.entries.map(({ number }) => number));
+	return entries
+		.filter(({ number }) => !remaining.has(number))
+		.map(({ action }) => describe(action));
 }
 
 /** Whether there is something to take back; a reload or a test of a file leaves nothing. */
