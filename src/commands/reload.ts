@@ -1,4 +1,4 @@
-import { askDaemon } from "../admin/client.ts";
+import { askDaemon, isText } from "../admin/client.ts";
 import { defaultConfigPath, loadConfig, typed } from "../config/load.ts";
 import { BadFileError, exitCodes, Finding } from "../errors.ts";
 import type { ReloadResult } from "../gate/reload.ts";
@@ -43,7 +43,11 @@ Example: sudo llamagate reload
 					? `only root may ask the gate on ${admin.socket}; run: sudo ${typed("reload", values.config)}`
 					: `no gate answers on ${admin.socket} (${code}): does it run? If it does, with another admin.socket or none, send it a SIGHUP and look at its log`,
 			);
-		const result = JSON.parse(body) as ReloadResult;
+		const result = readResult(body);
+		if (result === undefined)
+			throw new Finding(
+				`what answers on ${admin.socket} is not a gate of this version (status ${status}); restart it: sudo systemctl restart llamagate`,
+			);
 		if (!result.ok) throw new BadFileError(result.file, result.mistakes);
 		process.stdout.write(`Reloaded: ${result.keys} key(s) in force.\n`);
 		for (const line of leftOver(result))
@@ -53,6 +57,31 @@ Example: sudo llamagate reload
 		return exitCodes.ok;
 	},
 };
+
+function readResult(body: string): ReloadResult | undefined {
+	try {
+		const said = JSON.parse(body) as ReloadResult;
+		return isResult(said) ? said : undefined;
+	} catch {
+		// What is not JSON is not the gate's.
+		return undefined;
+	}
+}
+
+function isResult(said: ReloadResult): boolean {
+	if (said.ok === true) return typeof said.keys === "number";
+	return (
+		said.ok === false &&
+		isText(said.file) &&
+		Array.isArray(said.mistakes) &&
+		said.mistakes.every(
+			(mistake) =>
+				isText(mistake?.path) &&
+				isText(mistake.message) &&
+				(mistake.line === undefined || Number.isFinite(mistake.line)),
+		)
+	);
+}
 
 /** What was not taken over; an older daemon does not say. */
 function leftOver(

@@ -1,9 +1,10 @@
 import { styleText } from "node:util";
-import { askDaemon } from "../../admin/client.ts";
+import { askGateOn, isText } from "../../admin/client.ts";
 import { typed } from "../../config/load.ts";
 import { exitCodes } from "../../errors.ts";
 import type { KeyUse } from "../../gate/keyUse.ts";
 import { type KeyEntry, loadKeys, parseTime } from "../../keys/keyFile.ts";
+import { formatJson } from "../../report/json.ts";
 import { formatTable, wrap } from "../../report/table.ts";
 import { visible } from "../../visible.ts";
 import { readArgs } from "../command.ts";
@@ -49,11 +50,11 @@ Example: llamagate keys list --json
 					?.map(({ expires }) => expires)
 					.filter((text) => (parseTime(text) ?? 0) > nowMs) ?? [],
 			/** `null` while no daemon runs that could tell. */
-			use: uses === undefined ? null : (uses[entry.name] ?? notYet),
+			use: uses === undefined ? null : (uses.get(entry.name) ?? notYet),
 		}));
 		if (values.json) {
 			const keys = rows.map(({ entry: _, ...row }) => row);
-			process.stdout.write(`${JSON.stringify({ keys }, undefined, 2)}\n`);
+			process.stdout.write(formatJson({ keys }));
 			return exitCodes.ok;
 		}
 		if (rows.length === 0) {
@@ -96,11 +97,19 @@ const notYet: Use = { lastUsed: null, lastFrom: null, lastDay: 0 };
 /** What the running daemon knows of the keys' use; `undefined` if none runs. */
 async function askForUses(
 	socket: string | undefined,
-): Promise<Record<string, KeyUse> | undefined> {
+): Promise<ReadonlyMap<string, KeyUse> | undefined> {
 	if (socket === undefined) return undefined;
-	const { status, body } = await askDaemon(socket, "GET /status");
-	if (status !== 200) return undefined;
-	return (JSON.parse(body) as { keyUse: Record<string, KeyUse> }).keyUse;
+	const asked = await askGateOn(socket);
+	if (asked.kind !== "status") return undefined;
+	const told: [string, unknown][] = Object.entries(asked.status.keyUse);
+	return new Map(
+		told.filter((entry): entry is [string, KeyUse] => isKeyUse(entry[1])),
+	);
+}
+
+function isKeyUse(value: unknown): value is KeyUse {
+	const { lastUsed, lastFrom, lastDay } = Object(value) as KeyUse;
+	return isText(lastUsed) && isText(lastFrom) && Number.isFinite(lastDay);
 }
 
 function lastUsed(use: Use | null): string {

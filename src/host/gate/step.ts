@@ -1,5 +1,5 @@
 import path from "node:path";
-import { askDaemon } from "../../admin/client.ts";
+import { askGateOn } from "../../admin/client.ts";
 import { loadConfig, type Settings } from "../../config/load.ts";
 import { lastResultFile } from "../../doctor/lastResult.ts";
 import { ifUsable } from "../../errors.ts";
@@ -300,9 +300,8 @@ async function proveGate({ configFile }: Installation): Promise<Proof[]> {
 		});
 	}
 	if (admin.socket !== undefined) {
-		const { status, body } = await askDaemon(admin.socket, "GET /status");
-		const keys =
-			status === 200 ? (JSON.parse(body) as { keys: string[] }).keys : [];
+		const asked = await askGateOn(admin.socket);
+		const keys = asked.kind === "status" ? asked.status.keys : [];
 		proofs.push({
 			ok: keys.length > 0,
 			says: `the running gate has ${keys.length} key(s) in force`,
