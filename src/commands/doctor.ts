@@ -1,5 +1,4 @@
 import { fstatSync } from "node:fs";
-import { writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -41,6 +40,7 @@ import { version } from "../version.ts";
 import { visibleLine } from "../visible.ts";
 import { type Command, readArgs } from "./command.ts";
 import { readStandardInput } from "./keyInput.ts";
+import { writePage } from "./writePage.ts";
 
 export const doctor: Command = {
 	help: `
@@ -120,13 +120,10 @@ Example: sudo llamagate doctor
 			return exitCodes.ok;
 		}
 		if (values.html !== undefined)
-			await writeFile(
+			await writePage(
 				values.html,
 				renderReport({ ...report, title: "llamagate doctor" }),
-				{ mode: 0o600 },
-			).catch((error: Error) => {
-				throw new Finding(`${values.html} cannot be written: ${error.message}`);
-			});
+			);
 		if (values.json) process.stdout.write(formatJson(toJson(report)));
 		else if (wanted !== undefined)
 			process.stdout.write(results.map(explain).join("\n"));

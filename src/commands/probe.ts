@@ -1,4 +1,3 @@
-import { writeFile } from "node:fs/promises";
 import { styleText } from "node:util";
 import { exitCodes, Finding, UsageError } from "../errors.ts";
 import { weaknessOf } from "../keys/newKey.ts";
@@ -33,6 +32,7 @@ import {
 	maxPorts,
 	readProbeArgs,
 } from "./probeArgs.ts";
+import { writePage } from "./writePage.ts";
 
 export const probe: Command = {
 	help: `
@@ -112,25 +112,30 @@ Example: llamagate probe my-server --key-stdin < laptop.key
 			.filter((part) => part !== undefined)
 			.join(", ");
 		const report = { version, at: new Date(), target, results };
-		if (given.json) process.stdout.write(formatJson(toJson(report)));
-		else {
+		const keepPage = async () => {
+			if (given.html !== undefined)
+				await writePage(given.html, renderPage(report, timings));
+		};
+		if (given.json) {
+			// If the page cannot be written, that is what is said, and nothing besides.
+			await keepPage();
+			process.stdout.write(formatJson(toJson(report)));
+		} else {
 			const seconds = ((performance.now() - startedAt) / 1_000).toFixed(1);
 			process.stdout.write(
 				`${styleText("bold", `Probe of ${target}`)}, ${seconds} s\n\n${formatResults(results)}\n${formatDetails(results)}${formatTimings(timings)}${headline(results)}\n`,
 			);
+			await keepPage();
 		}
-		if (given.html !== undefined) await writePage(given.html, report, timings);
 		return hasSeriousFindings(results) ? exitCodes.finding : exitCodes.ok;
 	},
 };
 
-/** @throws {Finding} if the file cannot be written */
-async function writePage(
-	file: string,
+function renderPage(
 	report: Omit<Parameters<typeof renderReport>[0], "title">,
 	timings: Timings | undefined,
-): Promise<void> {
-	const page = renderReport({
+): string {
+	return renderReport({
 		title: "llamagate probe",
 		...report,
 		...(timings === undefined
@@ -140,12 +145,6 @@ async function writePage(
 					histogram: countGaps(timings.gapsMs),
 				}),
 	});
-	try {
-		// It names addresses of the host; others need not read it.
-		await writeFile(file, page, { mode: 0o600 });
-	} catch (error) {
-		throw new Finding(`${file} cannot be written (${codeOf(error)})`);
-	}
 }
 
 /** What was seen in more than one line; the first is in the table. */

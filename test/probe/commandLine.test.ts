@@ -182,6 +182,18 @@ t.test(
 	},
 );
 
+t.test(
+	"a page that cannot be written is all that programs are told of",
+	async (t) => {
+		const gate = await startGate(t);
+		const { code, stdout } = await runCli([
+			...["probe", gate.url, "--json", "--html", "/nowhere/x.html"],
+		]);
+		t.equal(code, 1);
+		t.match(JSON.parse(stdout), { error: /cannot be written \(ENOENT\)/ });
+	},
+);
+
 t.test("programs get JSON, as docs/report.schema.json says", async (t) => {
 	const gate = await startGate(t, { standIn: { tokenIntervalMs: 10 } });
 	const { code, stdout } = await runCli(
