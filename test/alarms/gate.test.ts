@@ -215,7 +215,10 @@ t.test(
 		await ask(gate, testKeys.wrong);
 		t.equal(await ask(gate, testKeys.user), 200, "the gate serves");
 		const first = await spawnLedger(t, place);
-		await receiver.got(1);
+		// Only then does it know that the message arrived.
+		await eventually(() =>
+			first.log.some(({ event }) => event === "alarm_sent"),
+		);
 
 		// What waits for its hour is not lost with the ledger, and waits on with the next.
 		await gate.writeKeys([user, { ...canary, name: "other-bait" }]);
@@ -228,7 +231,7 @@ t.test(
 			canary,
 		]);
 		await gate.daemon.reload();
-		await eventually(() => receiver.received.length === 2);
+		await receiver.got(2);
 		t.strictSame(titles(receiver), ["a canary key was used", "a key expires"]);
 		await eventually(() =>
 			second.log.some(({ event }) => event === "alarm_sent"),

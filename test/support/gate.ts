@@ -366,9 +366,20 @@ export function isWholeReply(reply: string): boolean {
 	return length === undefined || reply.length >= end + 4 + Number(length);
 }
 
-/** Waits for something that has no event of its own; the test's own timeout is the limit. */
+/**
+ * Waits for something that has no event of its own.
+ *
+ * @throws after five minutes, with the condition: a test that hung until the file's own
+ *   timeout would keep all that follow from running, and say nothing
+ */
 export async function eventually(
 	condition: () => boolean | Promise<boolean>,
 ): Promise<void> {
-	while (!(await condition())) await delay(5);
+	// The clocks that tests move are others.
+	const givenUpAt = process.uptime() + 300;
+	while (!(await condition())) {
+		if (process.uptime() > givenUpAt)
+			throw new Error(`it did not come to this: ${condition}`);
+		await delay(5);
+	}
 }
