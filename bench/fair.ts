@@ -48,7 +48,8 @@ async function runPart(
 const parts: Record<string, (stage: Stage) => Promise<Section[]>> = {
 	"person-1": (stage) => person(stage, 1),
 	"person-4": (stage) => person(stage, 4),
-	"person-4-every": (stage) => person(stage, 4, 4_000),
+	"person-4-every": (stage) => person(stage, 4, { everyMs: 4_000 }),
+	"person-4-prompt": (stage) => person(stage, 4, { samePrompt: true }),
 	"two-models": twoModels,
 	uncontended: (stage) =>
 		runPart(

@@ -82,6 +82,7 @@ const goals: readonly Goal[] = [
 	...[
 		["1", "1 at once"],
 		["4", "4 at once"],
+		["4, one prompt", "4 at once, all requests with one prompt"],
 		["4, equally often", "4 at once, who asks equally often in all ways"],
 	].flatMap(([load, what]): Goal[] => [
 		{

@@ -20,6 +20,8 @@ export interface LoadUser {
 	readonly everyMs?: number | undefined;
 	/** When it begins, from the load's start. */
 	readonly afterMs: number;
+	/** Whether all its requests have one prompt, of which Ollama has nearly all in its cache. */
+	readonly samePrompt?: boolean;
 }
 
 export interface Load {
@@ -80,7 +82,7 @@ export async function runLoad(
 	return JSON.parse(text) as Asked[];
 }
 
-/** A prompt of its own for each request, so that none is answered out of another's. */
+/** Told from each other by their numbers: what comes after them is read anew for each. */
 const promptOf = (number: number) =>
 	`Tell me a long story about a lighthouse with ${number} rooms.`;
 
@@ -94,7 +96,9 @@ async function generate({ url, family, seconds, users }: Load) {
 	let number = 0;
 
 	const ask = async (user: LoadUser): Promise<Asked> => {
-		const messages = [{ role: "user", content: promptOf(++number) }];
+		const messages = [
+			{ role: "user", content: promptOf(user.samePrompt ? 0 : ++number) },
+		];
 		const { model, tokens } = user;
 		const isNative = family === "ollama";
 		const body = isNative

@@ -29,23 +29,37 @@ const pauseMs = 500;
 /** The ways take turns so often: the machine is not equally fast all the time. */
 const rounds = 3;
 
+/** What a load has of its own. */
+interface Asking {
+	/**
+	 * How often the person asks, in all ways alike, as long as no reply takes longer; by
+	 * default again soon after each reply, so that whoever waits less asks more.
+	 */
+	readonly everyMs?: number;
+	/** Whether all requests have one prompt: nothing but the replies takes time then. */
+	readonly samePrompt?: boolean;
+}
+
 /**
  * What a person waits for a first token while a batch user keeps twelve
  * requests open, by way.
  *
  * @param parallel how many Ollama works on at once: OLLAMA_NUM_PARALLEL
- * @param everyMs how often the person asks, in all ways alike, as long as no reply takes
- *   longer; by default again soon after each reply, so that whoever waits less asks more
  */
 export async function person(
 	stage: Stage,
 	parallel: number,
-	everyMs?: number,
+	{ everyMs, samePrompt = false }: Asking = {},
 ): Promise<Section[]> {
 	const names =
 		everyMs === undefined
 			? [direct, viaLitellm, gateOff, gateFair, gateBatch]
 			: [direct, gateFair, gateBatch];
+	const kind = samePrompt
+		? "one prompt"
+		: everyMs !== undefined
+			? "equally often"
+			: undefined;
 	const asking = `asking for ${personTokens} tokens ${everyMs === undefined ? "half a second after each reply" : `every ${everyMs / 1000} s`}`;
 	const { ways, notes, close } = await openWays(
 		stage,
@@ -60,11 +74,12 @@ export async function person(
 			const users: LoadUser[] = [
 				{
 					...{ name: "batch", key: way.keys.batch, model: "smol", workers },
-					...{ tokens: batchTokens, pauseMs: 0, afterMs: 0 },
+					...{ tokens: batchTokens, pauseMs: 0, afterMs: 0, samePrompt },
 				},
 				{
 					...{ name: "person", key: way.keys.person, model: "smol" },
 					...{ workers: 1, tokens: personTokens, pauseMs, afterMs: 2_000 },
+					samePrompt,
 					...(everyMs !== undefined && { everyMs }),
 				},
 			];
@@ -82,11 +97,10 @@ export async function person(
 		of === undefined ? "" : fixed(value / of, digits);
 	return [
 		{
-			name: `fair, ${parallel}${everyMs === undefined ? "" : ", equally often"}`,
-			title:
-				everyMs === undefined
-					? `A person beside a batch: ${workers} requests of ${batchTokens} tokens kept open, OLLAMA_NUM_PARALLEL=${parallel}`
-					: `The same, the person asking equally often in all ways, OLLAMA_NUM_PARALLEL=${parallel}`,
+			name: ["fair", parallel, ...(kind === undefined ? [] : [kind])].join(
+				", ",
+			),
+			title: `${titleOf(kind)}, OLLAMA_NUM_PARALLEL=${parallel}`,
 			notes: [
 				`Ollama ${ollamaVersion} with SmolLM2-135M on one core; each way by turns ${rounds} times for ${stage.seconds} s, with the person, from the third second on, ${asking}`,
 				"gate: both keys of the class normal, so that only the service of each counts; gate, batch key: the batch user's key has the class batch",
@@ -112,6 +126,13 @@ export async function person(
 			data: waitsOf(ofRounds.slice(0, ways.length)),
 		},
 	];
+}
+
+function titleOf(kind: "one prompt" | "equally often" | undefined): string {
+	if (kind === "one prompt") return "The same, all requests with one prompt";
+	if (kind === "equally often")
+		return "The same, the person asking equally often in all ways";
+	return `A person beside a batch: ${workers} requests of ${batchTokens} tokens kept open`;
 }
 
 /** All ways in each round; every other round begins with the last. */
