@@ -22,6 +22,7 @@ import {
 	parseAddress,
 	parseRange,
 } from "../net/ranges.ts";
+import { readSmallText } from "../net/smallReply.ts";
 import { formatJson } from "../report/json.ts";
 import { createWhois } from "../tailscale/whois.ts";
 import type { Certificate } from "../tls/certificate.ts";
@@ -283,8 +284,8 @@ async function describeUpstream({ upstream }: Settings): Promise<Line> {
 			dispatcher: agent,
 			signal: AbortSignal.timeout(5_000),
 		});
-		const answer = (await body.json()) as { version?: unknown };
-		if (statusCode !== 200 || typeof answer.version !== "string")
+		const version = versionIn(await readSmallText(body));
+		if (statusCode !== 200 || version === undefined)
 			return {
 				subject,
 				ok: false,
@@ -293,7 +294,7 @@ async function describeUpstream({ upstream }: Settings): Promise<Line> {
 		return {
 			subject,
 			ok: true,
-			says: `Ollama ${answer.version} answers at ${where}`,
+			says: `Ollama ${version} answers at ${where}`,
 		};
 	} catch (error) {
 		const { code, name } = error as Error & { code?: string };
@@ -304,6 +305,17 @@ async function describeUpstream({ upstream }: Settings): Promise<Line> {
 		};
 	} finally {
 		await agent.destroy();
+	}
+}
+
+/** The version that an Ollama tells; `undefined` in what is no answer of one. */
+function versionIn(text: string): string | undefined {
+	try {
+		const { version } = Object(JSON.parse(text)) as { version?: unknown };
+		return typeof version === "string" ? version : undefined;
+	} catch {
+		// What is not JSON is not Ollama's.
+		return undefined;
 	}
 }
 

@@ -213,6 +213,26 @@ t.test(
 	},
 );
 
+t.test(
+	"what answers at the upstream and is no Ollama is told of",
+	async (t) => {
+		for (const body of ["null", "{}", "<html>", '{"version":1}']) {
+			const upstream = createHttpServer((_, res) => res.end(body));
+			await once(upstream.listen(0, "127.0.0.1"), "listening");
+			t.teardown(() => upstream.close());
+			const { port } = upstream.address() as AddressInfo;
+			const check = await prepare(t, {
+				...loopback,
+				upstream: { url: `http://127.0.0.1:${port}` },
+			});
+			t.match(
+				(await check()).stdout,
+				/upstream: something at .* answers, but not/,
+			);
+		}
+	},
+);
+
 t.test("what answers at the upstream does not steer a terminal", async (t) => {
 	const version =
 		"0.1\u001b]0;odd\u0007\u001b[2J\u009b31m\u202e\nok    all: is well";

@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { chmod, writeFile } from "node:fs/promises";
+import { chmod, readFile, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
 import {
@@ -62,6 +62,14 @@ t.test("a fix holds in any folder, whatever --config says", async (t) => {
 	t.match(results[0], { state: "finding" });
 	t.match(results[0]?.fix, ` ${folder}/keys.json`);
 	t.notMatch(results[0]?.fix, / (?:config\.json|keys\.json|\.)(?: |$)/);
+});
+
+t.test("a page is kept for its owner alone, in an old file too", async (t) => {
+	const page = path.join(await temporaryFolder(t), "page.html");
+	await writeFile(page, "old", { mode: 0o644 });
+	await runCli(["doctor", "--only", "gate.files", "--html", page]);
+	t.match(await readFile(page, "utf8"), /^<!doctype html>.*gate\.files/is);
+	t.equal((await stat(page)).mode & 0o777, 0o600);
 });
 
 t.test("only a finding comes with its repair", async (t) => {

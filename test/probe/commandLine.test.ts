@@ -1,4 +1,4 @@
-import { readFile, stat } from "node:fs/promises";
+import { readFile, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { Ajv } from "ajv";
 import t from "tap";
@@ -147,6 +147,7 @@ t.test(
 	async (t) => {
 		const gate = await startGate(t, { standIn: { tokenIntervalMs: 15 } });
 		const file = path.join(await temporaryFolder(t), "probe.html");
+		await writeFile(file, "an older page", { mode: 0o644 });
 		const { code, stdout, stderr } = await runCli(
 			["probe", gate.url, "--key-stdin", "--html", file],
 			testKeys.user,
