@@ -1,10 +1,15 @@
+import type { Stats } from "node:fs";
 import { stat } from "node:fs/promises";
 import path from "node:path";
 import { styleText } from "node:util";
 import { Agent, request } from "undici";
 import { defaultConfigPath, type Settings, typed } from "../config/load.ts";
 import { userName } from "../config/readConfig.ts";
-import { exposureOf } from "../config/secretFile.ts";
+import {
+	exposureOf,
+	isForServiceGroup,
+	repairOf,
+} from "../config/secretFile.ts";
 import { formatUpstream, type HostSettings } from "../config/upstreams.ts";
 import { exitCodes } from "../errors.ts";
 import { loadRules } from "../gate/rules.ts";
@@ -119,13 +124,21 @@ async function describeKeys(
 		return {
 			subject,
 			ok: false,
-			says: `${file} holds digests, and ${exposure}; run chmod 600 on it`,
+			says: `${file} holds digests, and ${exposure}; ${closingOf(file, stats)}`,
 		};
 	return {
 		subject,
 		ok: true,
 		says: `${keys.length} in ${file}: ${keys.map(({ name }) => name).join(", ")}`,
 	};
+}
+
+/** How to close a keys file to others with no daemon shut out, of whose user nothing is known here. */
+function closingOf(file: string, stats: Stats): string {
+	const isOwn = stats.uid !== 0 && stats.uid === process.getuid?.();
+	return isOwn || isForServiceGroup(stats)
+		? repairOf(stats)
+		: `let the daemon's user alone read it: sudo chown USER ${file} && sudo chmod 600 ${file}`;
 }
 
 async function describeListening({ listen }: Settings): Promise<Line[]> {

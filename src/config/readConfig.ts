@@ -60,7 +60,8 @@ export function unreadable(
 			: code === "ENOENT"
 				? `the file does not exist. ${advice}`
 				: code === "EACCES"
-					? `the user ${userName()} may not read it; use sudo`
+					? // Who runs a daemon as root for that has a worse one.
+						`the user ${userName()} may not read it; use sudo, or where a daemon runs as ${userName()}, let that user read it (chown, chmod)`
 					: code === "ERR_ACCESS_DENIED"
 						? "Node was started with --permission; name its folder with --allow-fs-read, in a drop-in or in NODE_OPTIONS"
 						: `cannot be read (${code ?? String(error)})`;

@@ -49,6 +49,11 @@ export function exposureOf(
 	return `others than its owner may read or write it (mode ${formatMode(mode)})`;
 }
 
+/** What to do about a file that others than its readers may read; a daemon's group goes on reading it. */
+export function repairOf(stats: Access): string {
+	return `run chmod ${isForServiceGroup(stats) ? "640" : "600"} on it`;
+}
+
 function thisProcess(): Reader {
 	const { getuid, getgid, getgroups } = process;
 	return {
@@ -68,7 +73,7 @@ function thisProcess(): Reader {
 export async function readSecretFile(
 	file: string,
 	missing: string,
-	repair = "run chmod 600 on it",
+	repair?: string,
 ): Promise<string> {
 	const { text, stats } = await readOrdinaryFile(file).catch(
 		(error: unknown) => {
@@ -78,7 +83,7 @@ export async function readSecretFile(
 	const exposure = exposureOf(file, stats);
 	if (exposure !== undefined)
 		throw new BadFileError(file, [
-			{ path: "", message: `${exposure}; ${repair}` },
+			{ path: "", message: `${exposure}; ${repair ?? repairOf(stats)}` },
 		]);
 	return text;
 }

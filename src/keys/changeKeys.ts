@@ -13,10 +13,10 @@ import { withMember, withoutItem, withValue } from "../config/jsoncEdit.ts";
 import { danglingLink } from "../config/linkTarget.ts";
 import { readOrdinaryFile } from "../config/ordinaryFile.ts";
 import { unreadable } from "../config/readConfig.ts";
-import { isForServiceGroup } from "../config/secretFile.ts";
 import { BadFileError, FileBusyError, UnwritableFileError } from "../errors.ts";
 import { type Lock, releaseLock, takeLock } from "../lock.ts";
 import { type KeyEntry, loadKeys, parseKeys } from "./keyFile.ts";
+import { readersOf, writeNew } from "./newFile.ts";
 
 /**
  * Changes the keys file: reads it, hands the keys to `change` and writes what
@@ -147,7 +147,7 @@ async function replaceFile(target: string, text: string): Promise<void> {
 	);
 	try {
 		await removeLeftovers(target);
-		await writeNew(temporary, target, text);
+		await writeNew(temporary, await readersOf(target), text);
 		await rename(temporary, target);
 	} catch (error) {
 		// Where even that fails, the next command does it.
@@ -172,30 +172,4 @@ async function removeLeftovers(target: string): Promise<void> {
 	for (const name of await readdir(directory))
 		if (name.startsWith(temporaryPrefix(target)))
 			await unlink(path.join(directory, name));
-}
-
-/** Writes a file and forces it to disk, for those who may read the one that it will replace. */
-export async function writeNew(
-	file: string,
-	replaced: string,
-	text: string,
-): Promise<void> {
-	const handle = await open(file, "wx", 0o600);
-	try {
-		// Who may read the file goes on to read it, the daemon's user or its group;
-		// a first one goes to whom the directory belongs.
-		const before = await stat(replaced).catch(() =>
-			stat(path.dirname(replaced)),
-		);
-		// Only where it changes something: the permission model, under which the
-		// container's image runs, refuses both, and the file is its maker's and 0600.
-		const mine = before.uid === 0 && before.gid === 0;
-		if (process.getuid?.() === 0 && !mine)
-			await handle.chown(before.uid, before.gid);
-		if (isForServiceGroup(before)) await handle.chmod(0o640);
-		await handle.writeFile(text);
-		await handle.sync();
-	} finally {
-		await handle.close();
-	}
 }

@@ -219,7 +219,7 @@ export async function loadKeys(
 			throw new BadFileError(file, [
 				{
 					path: "",
-					message: `others than its owner may write to it (mode ${formatMode(mode)}); run chmod 600 on it`,
+					message: `others than its owner may write to it (mode ${formatMode(mode)}); run chmod go-w on it`,
 				},
 			]);
 		text = read.text;

@@ -3,7 +3,7 @@ import { link, lstat, unlink } from "node:fs/promises";
 import path from "node:path";
 import { readSecretFile } from "../config/secretFile.ts";
 import { BadFileError, UnwritableFileError } from "../errors.ts";
-import { writeNew } from "./changeKeys.ts";
+import { readersOfNew, writeNew } from "./newFile.ts";
 import { bitsOf } from "./newKey.ts";
 
 /** A shorter one could be found from a token (RFC 7518, 3.2: as long as the hash). */
@@ -36,7 +36,7 @@ export async function loadPeopleSecret(
  * Makes a secret where there is none. The file is there whole or not at all,
  * whatever happens meanwhile.
  *
- * @param like the file whose readers may read it: the keys file, or itself for its folder's owner
+ * @param like whose owner gets it, and whose group where that is the daemon's: the keys file, or itself for its folder's owner
  * @throws {UnwritableFileError} if it cannot be written
  */
 export async function makePeopleSecret(
@@ -54,7 +54,11 @@ export async function makePeopleSecret(
 		`.${path.basename(file)}.new-${randomBytes(6).toString("hex")}`,
 	);
 	try {
-		await writeNew(temporary, like, `${randomBytes(32).toString("hex")}\n`);
+		await writeNew(
+			temporary,
+			await readersOfNew(like),
+			`${randomBytes(32).toString("hex")}\n`,
+		);
 		// Unlike rename(2) it does not replace what another command has made meanwhile.
 		await link(temporary, file);
 		return "made";
