@@ -7,7 +7,7 @@ import { askLedger } from "../ledger/ask.ts";
 import { type Dimension, dimensions, type UsageRow } from "../ledger/store.ts";
 import { formatTime } from "../report/duration.ts";
 import { formatJsonLine } from "../report/json.ts";
-import { formatTable } from "../report/table.ts";
+import { formatTable, widthsOf } from "../report/table.ts";
 import { visible, visibleLine } from "../visible.ts";
 import { type Command, readArgs } from "./command.ts";
 
@@ -143,7 +143,7 @@ function toTable(
 ): string {
 	if (rows.length === 0)
 		return `Nobody has used anything ${/^\d{4}-/.test(since) ? "since" : "in the last"} ${since}.\n`;
-	const mostMs = Math.max(...rows.map(({ gpuMs }) => gpuMs), 1);
+	const mostMs = rows.reduce((most, { gpuMs }) => Math.max(most, gpuMs), 1);
 	const cells = rows.map((row) => [
 		...by.map((name) => visibleLine(row[name] ?? "-")),
 		formatTime(row.gpuMs),
@@ -170,9 +170,7 @@ function alignRight(
 	rows: readonly (readonly string[])[],
 	from: number,
 ): string[][] {
-	const widths = (rows[0] ?? []).map((_, column) =>
-		Math.max(...rows.map((row) => (row[column] ?? "").length)),
-	);
+	const widths = widthsOf(rows, ({ length }) => length);
 	return rows.map((row) =>
 		row.map((cell, column) =>
 			column < from || column === from + 1

@@ -5,11 +5,8 @@ export function formatTable(
 	head: readonly string[],
 	rows: readonly (readonly string[])[],
 ): string {
-	const width = (cell: string | undefined) =>
-		stripVTControlCharacters(cell ?? "").length;
-	const widths = head.map((title, column) =>
-		Math.max(width(title), ...rows.map((row) => width(row[column]))),
-	);
+	const width = (cell: string) => stripVTControlCharacters(cell).length;
+	const widths = widthsOf([head, ...rows], width);
 	const line = (row: readonly string[]) =>
 		row
 			.map(
@@ -19,6 +16,19 @@ export function formatTable(
 			.join("  ")
 			.trimEnd();
 	return `${[head, ...rows].map(line).join("\n")}\n`;
+}
+
+/** How wide each column is: as its widest cell. */
+export function widthsOf(
+	rows: readonly (readonly string[])[],
+	width: (cell: string) => number,
+): number[] {
+	const widths: number[] = [];
+	// One call does not take as many arguments as there may be rows.
+	for (const row of rows)
+		for (const [column, cell] of row.entries())
+			widths[column] = Math.max(widths[column] ?? 0, width(cell));
+	return widths;
 }
 
 /** The words of a text in lines of at most so many columns; a longer word is alone. */

@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { createServer } from "node:net";
 import t from "tap";
 import { LedgerClient } from "../../src/ledger/client.ts";
 import { runCli } from "../support/gate.ts";
@@ -89,6 +91,26 @@ t.test("rows are told apart by what was asked for", async (t) => {
 	t.equal(days.length, 2);
 	t.same(days, days.toSorted());
 	t.match(days[0], /^\d{4}-\d\d-\d\d$/);
+});
+
+t.test("a table has as many users as the ledger tells of", async (t) => {
+	const place = await ledgerPlace(t);
+	const { user: _, ...rest } = { ...recordOf({}), refused: 0, requests: 1 };
+	const rows = Array.from({ length: 150_000 }, (_, at) => ({
+		...rest,
+		user: `key:${at}`,
+	}));
+	const server = createServer((socket) => {
+		socket.on("error", () => {});
+		socket.once("data", () => socket.write(`${JSON.stringify({ rows })}\n`));
+	}).listen(place.socket);
+	await once(server, "listening");
+	t.teardown(() => server.close());
+	const { code, stdout, stderr } = await runCli([
+		...["usage", "--config", place.configFile],
+	]);
+	t.equal(code, 0, stderr.slice(0, 500));
+	t.equal(stdout.split("\n").length, 150_002);
 });
 
 t.test(
