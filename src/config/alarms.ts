@@ -94,18 +94,19 @@ export function alarmMistakes(
 	return mistakes;
 }
 
-const hosts: Readonly<Record<string, AlarmForm>> = {
-	"hooks.slack.com": "slack",
-	"hooks.slack-gov.com": "slack",
-	"discord.com": "discord",
-	"discordapp.com": "discord",
-};
+const hosts: ReadonlyMap<string, AlarmForm> = new Map([
+	["hooks.slack.com", "slack"],
+	["hooks.slack-gov.com", "slack"],
+	["discord.com", "discord"],
+	["discordapp.com", "discord"],
+]);
 
 /** Whose JSON a receiver reads that nobody named: by its host, and ntfy's on any other. */
 export function formOf(url: URL): AlarmForm {
 	const { hostname } = url;
 	return (
-		hosts[hostname] ?? (hostname.endsWith(".discord.com") ? "discord" : "ntfy")
+		hosts.get(hostname) ??
+		(hostname.endsWith(".discord.com") ? "discord" : "ntfy")
 	);
 }
 

@@ -102,14 +102,14 @@ export class Keyring {
 	readonly #accounts = new Map<string, Account>();
 	/** By the names of keys that have any. */
 	readonly #charges = new Map<string, readonly Charge[]>();
-	readonly #groups: Readonly<Record<string, BudgetEntry>>;
+	readonly #groups: ReadonlyMap<string, BudgetEntry>;
 
 	/** @param groups the budgets of groups, by their names */
 	constructor(
 		entries: readonly KeyEntry[],
 		groups: Readonly<Record<string, BudgetEntry>> = {},
 	) {
-		this.#groups = groups;
+		this.#groups = new Map(Object.entries(groups));
 		for (const entry of entries) this.#take(entry);
 	}
 
@@ -151,7 +151,7 @@ export class Keyring {
 				group: undefined,
 				budget: readBudget(budget),
 			});
-		const shared = group === undefined ? undefined : this.#groups[group];
+		const shared = group === undefined ? undefined : this.#groups.get(group);
 		if (shared !== undefined && group !== undefined)
 			// No name of a key has a colon.
 			charges.push({

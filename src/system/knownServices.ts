@@ -35,18 +35,18 @@ const services: Readonly<Record<number, string>> = {
 };
 
 /** Programs that are known by their name, whatever their port. */
-const programs: Readonly<Record<string, string>> = {
-	ollama: "Ollama",
-	"open-webui": "Open WebUI",
-	postgres: "PostgreSQL",
-	mysqld: "MySQL",
-	mariadbd: "MySQL",
-	"redis-server": "Redis",
-	mongod: "MongoDB",
-	memcached: "memcached",
-	etcd: "etcd",
-	dockerd: "Docker's API",
-};
+const programs: ReadonlyMap<string, string> = new Map([
+	["ollama", "Ollama"],
+	["open-webui", "Open WebUI"],
+	["postgres", "PostgreSQL"],
+	["mysqld", "MySQL"],
+	["mariadbd", "MySQL"],
+	["redis-server", "Redis"],
+	["mongod", "MongoDB"],
+	["memcached", "memcached"],
+	["etcd", "etcd"],
+	["dockerd", "Docker's API"],
+]);
 
 /** The name of a service that is not to be open to everybody, as far as its port or its program tells. */
 export function unguardedService(
@@ -54,7 +54,7 @@ export function unguardedService(
 	names: readonly string[] = [],
 ): string | undefined {
 	for (const name of names) {
-		const known = programs[name];
+		const known = programs.get(name);
 		if (known !== undefined) return known;
 	}
 	return services[port];

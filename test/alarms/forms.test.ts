@@ -1,6 +1,7 @@
 import { chmod, writeFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
+import { formOf } from "../../src/config/alarms.ts";
 import { loadConfig, parseConfig } from "../../src/config/load.ts";
 import { BadFileError } from "../../src/errors.ts";
 import { systemClock } from "../../src/ledger/alarms/clock.ts";
@@ -48,6 +49,19 @@ t.test("each receiver gets its own JSON", async (t) => {
 		text: "_".repeat(5_000),
 	});
 	t.ok(String((long.body as { content: string }).content).length <= 2_000);
+});
+
+t.test("a host that is nobody's known is one of ntfy's", (t) => {
+	for (const [url, form] of [
+		["https://discord.com/api/webhooks/1/x", "discord"],
+		["https://ptb.discord.com/api/webhooks/1/x", "discord"],
+		["https://hooks.slack.com/services/T/B/x", "slack"],
+		["https://ntfy.example/gpu", "ntfy"],
+		["https://constructor/gpu", "ntfy"],
+		["https://__proto__/gpu", "ntfy"],
+	] as const)
+		t.equal(formOf(new URL(url)), form, url);
+	t.end();
 });
 
 t.test("a login in the address is sent as one, and nowhere else", async (t) => {

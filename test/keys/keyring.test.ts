@@ -190,3 +190,13 @@ t.test(
 		t.match(ring.find("b")?.key, { share: 2.5, priority: "interactive" });
 	},
 );
+
+t.test("a group is one of those that are configured", async (t) => {
+	const groupsOf = (group: string) =>
+		new Keyring([{ name: "a", sha256: digestOf("a"), group }], {
+			family: { requests: 5, per: "day" },
+		}).chargesOf("a");
+	t.match(groupsOf("family"), [{ account: "group:family" }]);
+	for (const other of ["friends", "constructor", "toString"])
+		t.strictSame(groupsOf(other), [], other);
+});
