@@ -359,7 +359,10 @@ export function replacedOf({
 	);
 }
 
-/** Reads an ISO 8601 time that names its zone as epoch milliseconds; `undefined` if it is none. */
+/**
+ * Reads an ISO 8601 time that names its zone as epoch milliseconds; `undefined`
+ * if it is none, or on a day that does not exist.
+ */
 export function parseTime(text: string): number | undefined {
 	if (
 		!/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})$/.test(
@@ -368,5 +371,10 @@ export function parseTime(text: string): number | undefined {
 	)
 		return undefined;
 	const timeMs = Date.parse(text);
-	return Number.isNaN(timeMs) ? undefined : timeMs;
+	return Number.isNaN(timeMs) || !isDay(text.slice(0, 10)) ? undefined : timeMs;
+}
+
+/** Date.parse takes the 31st of February for the 3rd of March. */
+function isDay(date: string): boolean {
+	return new Date(Date.parse(date)).toISOString().startsWith(date);
 }
