@@ -50,7 +50,7 @@ export interface Connection {
 	quietSinceMs: number | undefined;
 	/** A refusal on it is held back. */
 	waits: boolean;
-	/** The reply that closes it has been written: whatever comes behind is not looked at. */
+	/** The reply that closes it has been written, or will be: whatever comes behind is not looked at. */
 	closing: boolean;
 	/** Node's parser is given nothing more of what it sends. */
 	stopped: boolean;
@@ -202,12 +202,15 @@ export class ConnectionTable {
 
 	/**
 	 * Closes what has idled between requests for as long as it may, or up to an
-	 * interval longer. Called at a fixed interval, so that no request needs a timer.
+	 * interval longer; so long also what does not take the end of a reply. Called at a fixed interval, so that no request needs a timer.
 	 */
 	sweep(intervalMs: number): void {
 		for (const connection of this.#open) {
-			const { socket } = connection;
-			if (!connection.isUsed || connection.unanswered > 0) continue;
+			const { socket, unanswered, exchanges } = connection;
+			if (!connection.isUsed) continue;
+			// A reply whose account is closed and that is not taken is looked after by nobody else.
+			const isUnread = exchanges.size === 0 && socket.writableLength > 0;
+			if (unanswered > 0 && !isUnread) continue;
 			const { bytesRead } = socket;
 			// Of a request that has begun, too: how long its head may take Node looks after.
 			if (bytesRead !== connection.bytesRead) {

@@ -264,10 +264,10 @@ async function admitByLogin(
 function answerPreflight(exchange: Exchange, headers: readonly string[]): void {
 	if (exchange.ended) return;
 	if (leaveBody(exchange)) exchange.closing = true;
-	const { req, res } = exchange;
+	const { res } = exchange;
 	res.writeHead(204, [...headers, ...exchange.connectionLines()]);
 	res.end();
-	lingerForBody(req, true);
+	lingerForBody(exchange, true);
 	exchange.status = 204;
 	exchange.end("ok");
 }

@@ -5,6 +5,7 @@ import { errorBody } from "../ollama/errors.ts";
 import type { Family } from "../ollama/routes.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
 import { isLingering, linger, readInBreaths } from "./linger.ts";
+import { whenInTurn } from "./pipelined.ts";
 import { sendPlain } from "./plainReply.ts";
 import { bodyLengthOf } from "./route.ts";
 
@@ -120,7 +121,7 @@ export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 		res.writeHead(refusal.status, headers);
 		res.write(text);
 		endReply(res);
-		lingerForBody(req, isStranger);
+		lingerForBody(exchange, isStranger);
 	}
 	exchange.status = refusal.status;
 	exchange.bytesOut = req.method === "HEAD" ? 0 : sizeBytes;
@@ -190,24 +191,35 @@ function lingerAtEnd(exchange: Exchange): void {
 }
 
 /**
- * Closes the connection of a request that has been answered and still goes on, after a while.
+ * Closes the connection of a request that has been answered and still goes on, a while
+ * after its reply has had its turn.
  *
  * @param isUnwanted nobody reads what is left of its body
  */
-export function lingerForBody(req: IncomingMessage, isUnwanted = false): void {
-	if (!req.complete) process.nextTick(closeUnlessComplete, req, isUnwanted);
+export function lingerForBody(
+	{ req, res }: Exchange,
+	isUnwanted = false,
+): void {
+	if (!req.complete)
+		process.nextTick(closeUnlessComplete, req, res, isUnwanted);
 }
 
 /** Without a body a request is complete by now. */
-function closeUnlessComplete(req: IncomingMessage, isUnwanted: boolean): void {
+function closeUnlessComplete(
+	req: IncomingMessage,
+	res: ServerResponse,
+	isUnwanted: boolean,
+): void {
 	if (req.complete || req.destroyed || isLingering(req.socket)) return;
 	const { socket } = req;
 	if (isUnwanted) readInBreaths(req);
-	const timer = setTimeout(() => {
-		if (!req.complete) socket.destroy();
-	}, lingerMs);
-	timer.unref();
-	req.once("close", () => clearTimeout(timer));
+	whenInTurn(res, () => {
+		const timer = setTimeout(() => {
+			if (!req.complete) socket.destroy();
+		}, lingerMs);
+		timer.unref();
+		req.once("close", () => clearTimeout(timer));
+	});
 }
 
 /** Answers on a bare socket, where no request has been read: bytes that are not HTTP, CONNECT. */

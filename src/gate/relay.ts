@@ -14,20 +14,26 @@ import type { Exchange, Outcome } from "./exchange.ts";
 import { HeldReply } from "./heldReply.ts";
 import { mergedAnswer } from "./mergedLists.ts";
 import { filterReply, type ReplyFilter } from "./modelPolicy.ts";
+import { upstreamPatienceMs } from "./patience.ts";
+import { waitsBehindAnother, waitsBehindLive } from "./pipelined.ts";
 import { lingerForBody, type Refusal, sendRefusal } from "./refusal.ts";
 import { formatOf } from "./replyHead.ts";
 import { type BodyReader, RequestBody } from "./requestBody.ts";
 import { headersForOllama } from "./requestHead.ts";
 import { ResponseWriter } from "./responseWriter.ts";
 import type { GateState } from "./state.ts";
-import { badGateway, busy, redirected, stalled } from "./upstreamFault.ts";
+import {
+	badGateway,
+	busy,
+	oddHeader,
+	redirected,
+	stalled,
+} from "./upstreamFault.ts";
 
 /** How long a client may take to read what it was sent before a cut. */
 const cutGraceMs = 5_000;
 /** After more sweeps than that without a byte, of 250 ms each, a reply is not heard any more. */
 const heardSweeps = 12;
-/** Pulling and creating hash and convert large files without a word: how much longer they may be silent. */
-const managementPatience = 4;
 
 /**
  * Step 7: one request to Ollama and its reply, bytes both ways.
@@ -105,7 +111,17 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 
 	/** Its reply goes on: something of it has come in the last seconds. */
 	get isHeard(): boolean {
-		return this.#reply.hasBegun && this.#quietSweeps <= heardSweeps;
+		return (
+			this.#reply.hasBegun &&
+			this.#quietSweeps <= heardSweeps &&
+			!this.#isHeldUp
+		);
+	}
+
+	/** Nothing of it moves, since its client has another reply to read first. */
+	get #isHeldUp(): boolean {
+		const isStill = this.#clientIsSlow || this.#reply.hasEnded;
+		return isStill && waitsBehindLive(this.exchange);
 	}
 
 	maySendAgain(isKept: boolean): boolean {
@@ -176,12 +192,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 			this.#request = upstream.send(call, this);
 		} catch (error) {
 			if (!(error instanceof OddRequest)) throw error;
-			// Node's parser lets no such character in. Should it ever, it gets no further.
-			this.refuse({
-				status: 400,
-				reason: "malformed",
-				message: "a header of this request cannot be passed on",
-			});
+			this.refuse(oddHeader);
 		}
 		this.#quietSweeps = 0;
 	}
@@ -222,12 +233,11 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 
 	#beginReply(headers: readonly string[], length?: number): void {
 		if (this.#reply.begin(headers, length)) return;
-		this.refuse(
-			badGateway(
-				"upstream_garbage",
-				"Ollama sent a header that cannot be passed on",
-			),
-		);
+		this.#refuseGarbage("Ollama sent a header that cannot be passed on");
+	}
+
+	#refuseGarbage(message: string): void {
+		this.refuse(badGateway("upstream_garbage", message));
 	}
 
 	data(buffer: Buffer, start: number, end: number): boolean {
@@ -237,9 +247,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 		if (this.#held !== undefined) {
 			// A list is short, and must be whole before what the key may not see is taken out.
 			if (!this.#held.push(buffer, start, end))
-				this.refuse(
-					badGateway("upstream_garbage", "Ollama's list is too long"),
-				);
+				this.#refuseGarbage("Ollama's list is too long");
 			return true;
 		}
 		const isLast = this.#request?.reader.ended === true;
@@ -261,9 +269,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 		}
 		const body = this.#filter === undefined ? whole : this.#filter(whole);
 		if (body === undefined) {
-			this.refuse(
-				badGateway("upstream_garbage", "Ollama's list cannot be read"),
-			);
+			this.#refuseGarbage("Ollama's list cannot be read");
 			return;
 		}
 		this.#beginReply(headers, body.length);
@@ -294,7 +300,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 		// Ollama is done, though its client may still read.
 		this.errand.end();
 		this.#body.dropRest();
-		lingerForBody(exchange.req);
+		lingerForBody(exchange);
 	}
 
 	failed(fault: UpstreamFault): void {
@@ -302,11 +308,12 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 		const name = this.#upstream?.name ?? "upstream.url";
 		const refusal = this.errand.failed(fault, name);
 		if (this.exchange.ended) this.#stop();
-		else if (refusal !== undefined) this.#fail(refusal);
+		else if (refusal !== undefined) this.refuse(refusal, "upstream_error");
 	}
 
 	/**
-	 * Stops it for a reason of the gate's own: a revoked key, a shutdown.
+	 * Stops it for a reason of the gate's own: a revoked key, a shutdown. A whole reply
+	 * is cut once it has the connection, which is another reply's before.
 	 *
 	 * @param why the reply, if none has begun; its message goes into the stream otherwise
 	 * @param graceMs how long what was written may still flow before the connection is closed hard
@@ -314,17 +321,11 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 	cut(why: Refusal, graceMs: number): void {
 		const { exchange } = this;
 		if (exchange.ended) return;
-		if (this.#reply.hasEnded) {
+		if (!this.#reply.hasEnded) {
+			exchange.closing ||= !this.#reply.hasBegun;
+			this.refuse(why, "cut", graceMs);
+		} else if (!waitsBehindAnother(exchange.res))
 			this.#reply.closeSoon(graceMs);
-			return;
-		}
-		exchange.reason = why.reason;
-		if (!this.#reply.hasBegun) {
-			exchange.closing = true;
-			sendRefusal(exchange, why);
-			return;
-		}
-		this.#reply.breakOff(why.message, "cut", graceMs);
 	}
 
 	/**
@@ -333,18 +334,21 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 	 */
 	sweep(intervalMs: number): void {
 		if (this.exchange.ended) return;
-		if (this.#body.trickles(intervalMs, this.#timeouts.idleTimeoutMs)) {
+		const { hasBegun, hasEnded } = this.#reply;
+		if (
+			!hasEnded &&
+			this.#body.trickles(intervalMs, this.#timeouts.idleTimeoutMs)
+		) {
 			this.exchange.closing = true;
 			this.refuse(stalled("comes too slowly: 16 KiB a second are the least"));
 			return;
 		}
 		// The queue looks after time itself.
 		if (this.errand.isWaiting) return;
-		this.#quietSweeps += 1;
+		this.#quietSweeps = this.#isHeldUp ? 0 : this.#quietSweeps + 1;
 		// The first may have come right behind the last byte: so long at least, and no limit ends early.
 		const quietMs = (this.#quietSweeps - 1) * intervalMs;
 		if (quietMs < this.#patienceMs()) return;
-		const { hasBegun, hasEnded } = this.#reply;
 		if (this.#clientIsSlow || hasEnded) {
 			this.exchange.reason = "client_stalled";
 			this.#reply.breakOff("the client stopped reading", "cut", 0);
@@ -359,42 +363,38 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 			const message = `Ollama sent nothing for ${Math.round(quietMs / 1000)} s`;
 			this.#state.noteUpstreamFailure();
 			if (!this.errand.wentSilent(message))
-				this.#fail({ status: 504, reason: "upstream_timeout", message });
+				this.refuse(
+					{ status: 504, reason: "upstream_timeout", message },
+					"upstream_error",
+				);
 		}
+	}
+
+	/** How long nothing may move now. */
+	#patienceMs(): number {
+		if (this.#clientIsSlow || this.#reply.hasEnded || !this.#body.isComplete)
+			return this.#timeouts.idleTimeoutMs;
+		return upstreamPatienceMs(this.exchange, this.#timeouts);
 	}
 
 	/**
-	 * How long nothing may move now. Clients give up a silent stream after 300 s
-	 * themselves; with the same figure here each end would blame the other.
+	 * Answers in place of Ollama: by a status if there is time, else it breaks the stream off.
+	 *
+	 * @param outcome of a stream that is broken off
+	 * @param graceMs how long its last words may take
 	 */
-	#patienceMs(): number {
-		const { firstByteTimeoutMs, idleTimeoutMs } = this.#timeouts;
-		if (this.#clientIsSlow || this.#reply.hasEnded || !this.#body.isComplete)
-			return idleTimeoutMs;
-		const longestMs = Math.max(firstByteTimeoutMs, idleTimeoutMs);
-		if (this.#route.scope === "manage") return managementPatience * longestMs;
-		return this.exchange.bytesOut === 0 ? firstByteTimeoutMs : longestMs;
-	}
-
-	/** Ollama has failed: an error status if there is time for one, else the stream is broken off. */
-	#fail(fault: Refusal): void {
-		if (!this.#reply.hasBegun) {
-			sendRefusal(this.exchange, fault);
-			return;
-		}
-		this.exchange.reason = fault.reason;
-		this.#reply.breakOff(fault.message, "upstream_error", cutGraceMs);
-	}
-
-	refuse(refusal: Refusal): void {
-		if (this.exchange.ended) return;
+	refuse(
+		refusal: Refusal,
+		outcome: Outcome = "cut",
+		graceMs = cutGraceMs,
+	): void {
+		// One that is whole has been answered: of the rest of its body nothing is wanted.
+		if (this.exchange.ended || this.#reply.hasEnded) return;
 		if (!this.#reply.hasBegun) {
 			sendRefusal(this.exchange, refusal);
 			return;
 		}
 		this.exchange.reason = refusal.reason;
-		// Its reply is whole already, and waits for its turn behind another.
-		if (this.#reply.hasEnded) this.#reply.closeSoon(0);
-		else this.#reply.breakOff(refusal.message, "cut", cutGraceMs);
+		this.#reply.breakOff(refusal.message, outcome, graceMs);
 	}
 }

@@ -6,6 +6,7 @@ import { ReplyScan } from "../ollama/usage.ts";
 import { cutDelayMs, lastWords } from "./brokenStream.ts";
 import { localSource } from "./connection.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
+import { waitsBehindAnother, whenInTurn } from "./pipelined.ts";
 import { endReply, leaveBody, lingerForBody } from "./refusal.ts";
 import { firstOf, forwardedHeaders } from "./replyHead.ts";
 
@@ -159,9 +160,10 @@ export class ResponseWriter {
 
 	/** Whether its last words, which are no error, have been given to the client's socket and taken from it. */
 	get saidAll(): boolean {
-		const { req, status } = this.#exchange;
+		const { req, res, status } = this.#exchange;
 		return (
 			status < 400 &&
+			!waitsBehindAnother(res) &&
 			req.socket.writableLength === 0 &&
 			this.#scan?.saidAll === true &&
 			!this.#scan.endsWithError
@@ -184,7 +186,7 @@ export class ResponseWriter {
 		if (req.method !== "HEAD") this.pass(body, 0, body.length, true);
 		else res.flushHeaders();
 		this.end();
-		lingerForBody(req);
+		lingerForBody(this.#exchange);
 	}
 
 	/** Ends a reply that is whole. */
@@ -236,11 +238,21 @@ export class ResponseWriter {
 		this.breakOff(message, "upstream_error", graceMs);
 	}
 
-	/** Closes the client's connection behind what was written, or after the grace without it. */
+	/**
+	 * Closes the client's connection behind what was written, or after the grace without
+	 * it; in this reply's turn, as the one before it goes on. Without any grace at once.
+	 */
 	closeSoon(graceMs: number): void {
+		const { connection, req, res } = this.#exchange;
+		// What a client has sent behind it has no answer any more.
+		connection.closing = true;
+		if (graceMs === 0) req.socket.destroy();
+		else whenInTurn(res, () => this.#close(graceMs));
+	}
+
+	#close(graceMs: number): void {
 		const { socket } = this.#exchange.req;
 		if (socket.destroyed) return;
-		if (graceMs === 0) return void socket.destroy();
 		if (this.#framed) socket.destroySoon();
 		else {
 			// Without a length a clean close would be the reply's regular end (RFC 9112, 6.3).
@@ -317,22 +329,26 @@ export class ResponseWriter {
 	#endCleanly(graceMs: number): void {
 		const { req, res } = this.#exchange;
 		this.#endChunks();
-		const timer = setTimeout(() => req.socket.destroy(), graceMs);
-		timer.unref();
+		let timer: NodeJS.Timeout | undefined;
+		whenInTurn(res, () => {
+			timer = setTimeout(() => req.socket.destroy(), graceMs).unref();
+		});
 		const leaves = leaveBody(this.#exchange);
 		endReply(res, () => {
 			clearTimeout(timer);
 			if (leaves) req.socket.destroySoon();
 		});
-		lingerForBody(req);
+		lingerForBody(this.#exchange);
 	}
 
 	#closeLater(graceMs: number): void {
-		const { connection, req } = this.#exchange;
+		const { connection, req, res } = this.#exchange;
 		// What a client has sent behind it has no answer any more.
 		connection.closing = true;
-		const timer = setTimeout(() => this.closeSoon(graceMs), cutDelayMs);
-		timer.unref();
-		req.socket.once("close", () => clearTimeout(timer));
+		whenInTurn(res, () => {
+			const timer = setTimeout(() => this.#close(graceMs), cutDelayMs);
+			timer.unref();
+			req.socket.once("close", () => clearTimeout(timer));
+		});
 	}
 }

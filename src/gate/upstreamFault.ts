@@ -52,6 +52,13 @@ export const redirected: Refusal = badGateway(
 	"Ollama answered with a redirect, which is never followed",
 );
 
+/** Node's parser lets no such header in. Should it ever, it gets no further. */
+export const oddHeader: Refusal = {
+	status: 400,
+	reason: "malformed",
+	message: "a header of this request cannot be passed on",
+};
+
 /** @param how the body has failed to come */
 export function stalled(how: string): Refusal {
 	return {

@@ -66,6 +66,23 @@ t.test("a connection that waits for a reply does not idle", async (t) => {
 	t.ok(socket.destroyed);
 });
 
+t.test(
+	"a client that does not take what it was answered counts as idle",
+	async (t) => {
+		const { connection, client, sweepFor } = await open(t);
+		const { socket } = connection;
+		connection.isUsed = true;
+		connection.unanswered = 1;
+		client.socket.pause();
+		// More than any system takes for it.
+		socket.write(Buffer.alloc(64 * 2 ** 20));
+		sweepFor(idleMs.stranger - intervalMs);
+		t.notOk(socket.destroyed);
+		sweepFor(intervalMs);
+		t.ok(socket.destroyed);
+	},
+);
+
 t.test("whatever comes on it, a connection idles anew", async (t) => {
 	const { connection, client, sweepFor } = await open(t);
 	const { socket } = connection;

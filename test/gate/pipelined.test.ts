@@ -1,0 +1,246 @@
+import { once } from "node:events";
+import { createServer, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import t, { type Test } from "tap";
+import {
+	eventually,
+	startGate,
+	type TestGate,
+	testEntries,
+	testKeys,
+} from "../support/gate.ts";
+import {
+	head,
+	openRaw,
+	post,
+	type RawClient,
+	shows,
+	within,
+} from "../support/raw.ts";
+
+/** A request may come before the reply to the one before it; the replies then leave in turn. */
+
+const owner = shows(testKeys.owner);
+const user = shows(testKeys.user);
+const json = "application/json";
+const ndjson = "application/x-ndjson";
+const sse = "text/event-stream";
+const token = '{"model":"m","response":"a","done":false}\n';
+const last = '{"model":"m","response":"","done":true}\n';
+const generate = post("/api/generate", '{"model":"m"}', owner);
+const version = head("GET /api/version HTTP/1.1", "Host: gate", owner);
+const tags = head("GET /api/tags HTTP/1.1", "Host: gate", owner);
+
+interface Place {
+	readonly gate: Awaited<ReturnType<typeof startGate>>;
+	readonly client: RawClient;
+	/** The paths that Ollama was asked for. */
+	readonly asked: readonly string[];
+	/** Waits until Ollama is asked for this, and answers nothing yet. */
+	ollamas(path: string): Promise<ServerResponse>;
+}
+
+/** A gate before an Ollama whose replies are in the test's hands, and a client's connection. */
+async function start(t: Test, config: object = {}): Promise<Place> {
+	const replies = new Map<string, ServerResponse>();
+	const asked: string[] = [];
+	const upstream = createServer((req, res) => {
+		req.resume().on("end", () => {
+			asked.push(req.url ?? "");
+			replies.set(req.url ?? "", res);
+		});
+	});
+	await once(upstream.listen(0, "127.0.0.1"), "listening");
+	t.teardown(() => {
+		upstream.closeAllConnections();
+		upstream.close();
+	});
+	const { port } = upstream.address() as AddressInfo;
+	const gate = await startGate(t, {
+		upstreamUrl: `http://127.0.0.1:${port}`,
+		config: { upstream: { idleTimeout: "1s" }, ...config },
+	});
+	const client = await openRaw(gate.port);
+	t.teardown(() => client.destroy());
+	return {
+		...{ gate, client, asked },
+		async ollamas(path) {
+			await eventually(() => replies.has(path));
+			return replies.get(path) as ServerResponse;
+		},
+	};
+}
+
+/** Begins a stream, and returns once the client has something of it. */
+async function beginStream({
+	client,
+	ollamas,
+}: Place): Promise<ServerResponse> {
+	client.write(generate);
+	const front = await ollamas("/api/generate");
+	front.writeHead(200, { "content-type": ndjson });
+	front.write(token);
+	await client.until((text) => text.includes(token));
+	return front;
+}
+
+/** Returns once a body that stands still has been given up; whatever else stood still by then has done so for as long. */
+async function passIdleTimeout(t: Test, gate: TestGate): Promise<void> {
+	const client = await openRaw(gate.port);
+	client.write(post("/api/embed", "{}", user).slice(0, -1));
+	const [reply] = await client.untilReplies(1);
+	t.equal(reply?.status, 408);
+	client.destroy();
+}
+
+const routeOf = (name: string) => (line: Record<string, unknown>) =>
+	line.msg === "request" && line.route === name;
+
+t.test(
+	"a whole reply that waits behind a stream for longer than idleTimeout is sent in its turn",
+	async (t) => {
+		const place = await start(t);
+		const { gate, client, ollamas } = place;
+		const front = await beginStream(place);
+		client.write(version);
+		const behind = await ollamas("/api/version");
+		behind.writeHead(200, { "content-type": json }).end('{"version":"7"}');
+		for (const round of [1, 2]) {
+			await passIdleTimeout(t, gate);
+			t.notOk(client.isClosed(), `the stream goes on, ${round}`);
+		}
+		front.end(token + last);
+		const replies = await client.untilReplies(2);
+		t.equal(replies[0]?.body, token + token + last);
+		t.equal(replies[1]?.body, '{"version":"7"}');
+		t.match(await gate.logged(routeOf("GET /api/version")), { outcome: "ok" });
+	},
+);
+
+t.test(
+	"so is a stream that is longer than what is kept of it meanwhile",
+	async (t) => {
+		const place = await start(t);
+		const { gate, client, ollamas } = place;
+		const front = await beginStream(place);
+		client.write(post("/api/chat", '{"model":"m"}', owner));
+		const behind = await ollamas("/api/chat");
+		behind.writeHead(200, { "content-type": ndjson });
+		const many = token.repeat(50_000);
+		behind.write(many);
+		for (const round of [1, 2]) {
+			await passIdleTimeout(t, gate);
+			t.notOk(client.isClosed(), `the stream in front goes on, ${round}`);
+		}
+		front.end(last);
+		behind.end(last);
+		const replies = await client.untilReplies(2);
+		t.equal(replies[0]?.body, token + last);
+		t.ok(replies[1]?.body === many + last, "all of it");
+		t.match(await gate.logged(routeOf("POST /api/chat")), { outcome: "ok" });
+	},
+);
+
+t.test(
+	"a client that reads nothing is cut all the same, with all that waits",
+	async (t) => {
+		const place = await start(t);
+		const { gate, client, ollamas } = place;
+		const front = await beginStream(place);
+		client.write(version);
+		const behind = await ollamas("/api/version");
+		behind.writeHead(200, { "content-type": json }).end("{}");
+		client.socket.pause();
+		const more = () => {
+			while (!front.destroyed && front.write(token.repeat(2_000)));
+		};
+		front.on("drain", more);
+		more();
+		t.match(await gate.logged(routeOf("POST /api/generate")), {
+			outcome: "cut",
+			reason: "client_stalled",
+		});
+		t.match(await gate.logged(routeOf("GET /api/version")), {
+			outcome: "client_gone",
+		});
+	},
+);
+
+const created = `event: response.created\ndata: ${JSON.stringify({
+	type: "response.created",
+	sequence_number: 0,
+	response: { id: "resp_7", model: "m" },
+})}\n\n`;
+const broken: readonly (readonly [string, string, string, boolean])[] = [
+	["/api/chat", ndjson, token, false],
+	["/v1/chat/completions", sse, "data: {}\n\n", false],
+	["/v1/responses", sse, created, true],
+];
+
+for (const [path, type, beginning, endsWhole] of broken)
+	t.test(
+		`a stream of ${path} that is cut while it waits does not end the stream before it`,
+		async (t) => {
+			const place = await start(t);
+			const { gate, client, ollamas, asked } = place;
+			const front = await beginStream(place);
+			client.write(post(path, '{"model":"m"}', user));
+			const behind = await ollamas(path);
+			behind.writeHead(200, { "content-type": type });
+			behind.write(beginning);
+			await passIdleTimeout(t, gate);
+			await gate.writeKeys(testEntries.filter(({ name }) => name !== "user"));
+			await gate.daemon.reload();
+			t.match(await gate.logged(routeOf(`POST ${path}`)), {
+				outcome: "cut",
+				reason: "revoked",
+			});
+			if (!endsWhole) client.write(tags);
+			// Longer than a cut may take otherwise.
+			await gate.writeKeys(testEntries);
+			await gate.daemon.reload();
+			await passIdleTimeout(t, gate);
+			front.write(token);
+			await client.until((text) => text.split(token).length > 2);
+			t.notOk(client.isClosed(), "the stream in front goes on");
+			front.end(last);
+			if (endsWhole) await client.untilReplies(2);
+			else await within(client.closed, "the cut");
+			const text = client.text();
+			t.equal(client.replies()[0]?.body, token + token + last);
+			t.match(text, beginning.trimEnd());
+			t.match(text, "has been revoked");
+			t.notOk(asked.includes("/api/tags"), "and nothing runs behind it");
+		},
+	);
+
+t.test("nor does a refusal whose request still comes", async (t) => {
+	const place = await start(t, { upstream: { idleTimeout: "4s" } });
+	const { gate, client } = place;
+	const front = await beginStream(place);
+	client.write(post("/api/chat", "x".repeat(1_000)).slice(0, -990));
+	await passIdleTimeout(t, gate);
+	t.notOk(client.isClosed(), "the stream in front goes on");
+	front.end(last);
+	const replies = await client.untilReplies(2);
+	t.equal(replies[0]?.body, token + last);
+	t.equal(replies[1]?.status, 401);
+	await within(client.closed, "the end of the gate's patience");
+});
+
+t.test(
+	"who leaves before a whole reply has had its turn has not had it",
+	async (t) => {
+		const place = await start(t);
+		const { gate, client, ollamas } = place;
+		await beginStream(place);
+		client.write(post("/api/chat", '{"model":"m"}', owner));
+		const behind = await ollamas("/api/chat");
+		behind.writeHead(200, { "content-type": ndjson }).end(token + last);
+		await passIdleTimeout(t, gate);
+		client.destroy();
+		t.match(await gate.logged(routeOf("POST /api/chat")), {
+			outcome: "client_gone",
+		});
+	},
+);
