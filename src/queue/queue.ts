@@ -124,6 +124,7 @@ export class FairQueue {
 		const wasLoader = model.loader === place;
 		if (wasLoader && status >= 400) {
 			// Nothing says that the model is there; it has ended in a moment.
+			ticket.wasRefused = true;
 			if (status >= 500 && status !== 503) this.#failLoad(place, status);
 			return;
 		}
@@ -166,6 +167,7 @@ export class FairQueue {
 		const { place } = ticket;
 		if (
 			ticket.state !== "running" ||
+			ticket.wasRefused ||
 			place === undefined ||
 			place.model.loader !== place
 		) {

@@ -48,6 +48,8 @@ export class Ticket {
 	/** `undefined` while its model is looked up, and for what takes no turn. */
 	place: Place | undefined;
 	told = 0;
+	/** Ollama has answered it with an error before its model was loaded. */
+	wasRefused = false;
 	/** Until when the load is kept that its client has left. */
 	keptUntilMs = Number.POSITIVE_INFINITY;
 	readonly #queue: Owner;

@@ -129,6 +129,28 @@ t.test(
 );
 
 t.test(
+	"what Ollama has refused to load holds nobody up, though its client leaves before the whole answer is there",
+	async (t) => {
+		const puppet = await startPuppet(t);
+		const gate = await startQueued(t, { upstreamUrl: puppet.url });
+		const first = send(gate, { key: testKeys.user, model: "m" });
+		await eventually(() => puppet.calls.length === 1);
+		const other = send(gate, { key: testKeys.worker, model: "m" });
+		await waitUntil(gate, 1, 1);
+		const [one] = puppet.calls;
+		one?.res.writeHead(400, { "content-type": "application/json" });
+		one?.res.flushHeaders();
+		t.equal((await first.response).status, 400);
+		first.leave();
+		await eventually(() => puppet.calls.length === 2);
+		const [, two] = puppet.calls;
+		if (two !== undefined) answer(two);
+		t.equal((await other.response).status, 200);
+		await waitUntil(gate, 0, 0);
+	},
+);
+
+t.test(
 	"one answer that does not come does not make all models pass for loaded",
 	async (t) => {
 		const puppet = await startPuppet(t);
