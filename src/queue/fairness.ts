@@ -80,6 +80,8 @@ export class Fairness {
 	/** What has been rendered to the least served of those who wait, or waited last. */
 	#floorMs = 0;
 	#active = 0;
+	/** Requests that run. */
+	#running = 0;
 	#turns = 0;
 	#expectedMs = firstGuessMs;
 	/** With so many accounts those that say nothing are looked for. */
@@ -126,7 +128,9 @@ export class Fairness {
 	/** A request of this user's runs at once, where nobody waits: as `enter` and `start` would have it. */
 	pass(user: string, share: number): Charge {
 		const account = this.#arrive(user, share);
-		this.#floorMs = Math.max(this.#floorMs, account.settledMs);
+		// Nobody waits at this host, but somebody may at another.
+		const leastMs = this.#waiting.first?.settledMs ?? account.settledMs;
+		this.#raiseFloor(Math.min(leastMs, account.settledMs));
 		return this.#charge(account);
 	}
 
@@ -144,8 +148,18 @@ export class Fairness {
 			this.#turns += 1;
 			account.lastTurn = this.#turns;
 			this.#active += 1;
-		}
+		} else if (account.waiting === 0) this.#forgetOld(account);
 		return account;
+	}
+
+	/**
+	 * Who has something at work all the while, and does not wait for more, saves
+	 * nothing up by that: it is owed what may run just now, and no more.
+	 */
+	#forgetOld(account: Account): void {
+		this.#raiseFloor();
+		const owedMs = (this.#running * this.#expectedMs) / account.share;
+		account.settledMs = Math.max(account.settledMs, this.#floorMs - owedMs);
 	}
 
 	/** A request that waited is gone. */
@@ -164,6 +178,7 @@ export class Fairness {
 
 	#charge(account: Account): Charge {
 		account.running += 1;
+		this.#running += 1;
 		this.#turns += 1;
 		account.lastTurn = this.#turns;
 		const { share } = account;
@@ -186,6 +201,7 @@ export class Fairness {
 	finish(charge: Charge, serviceMs: number): void {
 		const { account } = charge;
 		account.running -= 1;
+		this.#running -= 1;
 		// Sums of fractions do not come to zero by themselves.
 		account.pendingMs =
 			account.running === 0 ? 0 : Math.max(0, account.pendingMs - charge.ms);
@@ -198,8 +214,7 @@ export class Fairness {
 		this.#rest(account);
 	}
 
-	#raiseFloor(): void {
-		const leastMs = this.#waiting.first?.settledMs ?? 0;
+	#raiseFloor(leastMs = this.#waiting.first?.settledMs ?? 0): void {
 		this.#floorMs = Math.max(this.#floorMs, leastMs);
 	}
 
