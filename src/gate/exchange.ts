@@ -30,6 +30,15 @@ function keepAlive(ms: number): readonly string[] {
 /** Most requests have none, so this is one for all of them. */
 const noReservations: readonly Reservation[] = [];
 
+/** What is relayed of Ollama's reply. */
+interface RelayedReply {
+	/** The client has had its last words, though its end has not come. */
+	readonly saidAll: boolean;
+	usage(): Usage | undefined;
+	/** Tokens that passed without a count of Ollama's. */
+	untoldTokens(): number;
+}
+
 /** One request and its reply, from arrival to its line in the log. */
 export class Exchange {
 	/** Unique in this process's life, and told to the client as `x-request-id`. */
@@ -86,8 +95,7 @@ export class Exchange {
 	reservations = noReservations;
 	/** Its class is `batch`, whatever its key's is: the budget is used up, or not known. */
 	isDemoted = false;
-	/** What is relayed of Ollama's reply; `saidAll` once the client has had its last words, though its end has not come. */
-	reply: { readonly saidAll: boolean; usage(): Usage | undefined } | undefined;
+	reply: RelayedReply | undefined;
 	ended = false;
 	index = -1;
 	/** What must be given back or stopped at the end: a slot, an upstream request. */

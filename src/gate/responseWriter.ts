@@ -1,6 +1,6 @@
 import type { Socket } from "node:net";
 import { errorIn, type ReplyFormat, replyFormatOf } from "../ollama/errors.ts";
-import type { Usage } from "../ollama/replyCounts.ts";
+import { tellsTokens, type Usage } from "../ollama/replyCounts.ts";
 import type { Route } from "../ollama/routes.ts";
 import { ReplyScan } from "../ollama/usage.ts";
 import { cutDelayMs, lastWords } from "./brokenStream.ts";
@@ -42,6 +42,7 @@ export class ResponseWriter {
 	#chunked = false;
 	/** Whether Node would send a body at all. */
 	#hasBody = false;
+	#untoldTokens: number | undefined;
 	/** The last chunk, which leaves by one write with what ends the reply. */
 	#lastChunk = "";
 
@@ -175,6 +176,14 @@ export class ResponseWriter {
 		return this.#scan?.usage();
 	}
 
+	/** Tokens that passed and of which the reply, which has come to its end, tells no count: one for each event or line of text. */
+	untoldTokens(): number {
+		const scan = this.#scan;
+		if (scan === undefined || this.#exchange.status >= 400) return 0;
+		this.#untoldTokens ??= tellsTokens(scan.usage()) ? 0 : scan.textEvents;
+		return this.#untoldTokens;
+	}
+
 	/** Sends a list that is the gate's own, as Ollama sends its. */
 	sendWhole(body: Buffer): void {
 		const { req, res } = this.#exchange;
@@ -271,8 +280,10 @@ export class ResponseWriter {
 
 	/** Notes what the reply said of models and tokens, and lets go of what read it. */
 	release(): void {
-		if (this.#route.scope === "infer" && this.#exchange.status < 400)
+		if (this.#route.scope === "infer" && this.#exchange.status < 400) {
 			this.#exchange.usage = this.#scan?.usage();
+			this.untoldTokens();
+		}
 		this.#scan?.release();
 	}
 

@@ -69,8 +69,9 @@ class WaitingExchange implements Waiter {
 	get hasTokens(): boolean {
 		const { usage, reply } = this.#exchange;
 		const { tokensIn = 0, tokensOut = 0 } = usage ?? reply?.usage() ?? {};
+		if (tokensOut > 0 || (reply?.untoldTokens() ?? 0) > 0) return true;
 		// Of an embedding there are those of its input alone.
-		return tokensOut > 0 || (!this.isStream && tokensIn > 0);
+		return !this.isStream && tokensIn > 0;
 	}
 
 	go(waitedMs: number): void {

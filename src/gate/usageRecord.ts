@@ -8,8 +8,10 @@ import { userOf } from "./user.ts";
  *
  * Ollama tells its times at the end of its own routes' replies. For the others,
  * and for a stream that was left or cut, the GPU counts as busy from the
- * dispatch to the end, less the load where that is known; tokens that nobody
- * counted are those that passed, one a piece. Hosts that failed it worked for it too.
+ * dispatch to the end, less the load where that is known. Where it tells no count
+ * of a stream's tokens, as in OpenAI's without `include_usage` and in what broke
+ * off, those that passed are charged, one for each event or line of text; of the
+ * prompt nobody knows them. Hosts that failed it worked for it too.
  */
 export function usageRecordOf(
 	exchange: Exchange,
@@ -18,9 +20,6 @@ export function usageRecordOf(
 	const { route, credential, usage } = exchange;
 	if (route?.scope !== "infer" || credential === undefined) return undefined;
 	const { id, by } = userOf(exchange);
-	const isStream =
-		exchange.dispatchedAtMs !== undefined &&
-		(outcome === "client_gone" || outcome === "cut");
 	return {
 		time: Date.now(),
 		user: id,
@@ -32,7 +31,7 @@ export function usageRecordOf(
 		outcome,
 		requests: 1,
 		tokensIn: usage?.tokensIn ?? 0,
-		tokensOut: usage?.tokensOut ?? (isStream ? exchange.piecesOut : 0),
+		tokensOut: usage?.tokensOut ?? exchange.reply?.untoldTokens() ?? 0,
 		gpuMs: Math.round(gpuMsOf(exchange)),
 		loadMs: Math.round(usage?.loadMs ?? 0),
 		queueMs: Math.round(exchange.queueMs ?? 0),

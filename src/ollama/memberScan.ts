@@ -321,7 +321,8 @@ function readScalar(text: string): Value {
 	return /^\d{1,15}$/.test(text) ? Number(text) : present;
 }
 
-function isBlank(byte: number): boolean {
+/** Whether a byte is one of JSON's blanks. */
+export function isBlank(byte: number): boolean {
 	return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
 }
 

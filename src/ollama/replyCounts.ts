@@ -28,6 +28,11 @@ export const noCounts: Counts = {
 	evalMs: undefined,
 };
 
+/** Whether a reply tells how many tokens it has. Ollama leaves a count of 0 out behind its times. */
+export function tellsTokens({ tokensOut, loadMs }: Counts): boolean {
+	return tokensOut !== undefined || loadMs !== undefined;
+}
+
 /** What the members that were read say; `noCounts` itself if they tell none. */
 export function readCounts(members: MemberScan): Counts {
 	const tokensIn = toCount(members.value(place.tokensIn));

@@ -42,3 +42,22 @@ export function hasEvent(path: string, text: string): boolean {
 	const lines = text.match(/^data:.*/gm) ?? [];
 	return openaiStreams.has(path) ? lines.length > 0 : !lines.every(isDoneLine);
 }
+
+const lf = 0x0a;
+
+/** Where the last line or event begins, unless it is one that has begun before `start`. */
+export function lastBeginning(
+	format: ReplyFormat,
+	bytes: Buffer,
+	start: number,
+	end: number,
+): number | undefined {
+	for (let at = end; at > start; ) {
+		at = bytes.lastIndexOf(lf, at - 1);
+		if (at < start) break;
+		// An event ends with an empty line.
+		if (format === "ndjson" || (at > start && bytes[at - 1] === lf))
+			return at + 1;
+	}
+	return undefined;
+}

@@ -1,5 +1,5 @@
 import type { ReplyFormat } from "./errors.ts";
-import { MemberScan } from "./memberScan.ts";
+import { isBlank, MemberScan } from "./memberScan.ts";
 import {
 	type Counts,
 	noCounts,
@@ -10,10 +10,12 @@ import {
 	hasEvent,
 	hasMark,
 	isDoneLine,
+	lastBeginning,
 	lastEvents,
 	openaiStreams,
 } from "./replyEnds.ts";
 import type { Route } from "./routes.ts";
+import { markBytes, TextEvents } from "./textEvents.ts";
 import { place, wantedOf } from "./usageFields.ts";
 
 /**
@@ -30,6 +32,8 @@ const maxModelLength = 256;
 const maxFieldLength = 64;
 const lf = 0x0a;
 
+/** The tail, what comes before it is looked at, and a mark that is split. */
+const keptBytes = 2 * tailBytes + markBytes;
 /** Buffers of replies that are over, for those that come. */
 const spares: Buffer[] = [];
 const maxSpares = 256;
@@ -50,6 +54,8 @@ export class ReplyScan {
 	/** Whether more is wanted of the reply than its last byte. */
 	readonly #reads: boolean;
 	readonly #members: MemberScan;
+	/** Those in what has left `#kept`. */
+	readonly #texts: TextEvents;
 	#lastByte: number | undefined;
 	/** What has not been looked at. */
 	#kept: Buffer | undefined;
@@ -84,6 +90,7 @@ export class ReplyScan {
 		this.#format = format;
 		this.#reads = route.scope === "infer" || format !== "opaque";
 		this.#members = new MemberScan(wantedOf(route));
+		this.#texts = new TextEvents(route.path, format);
 	}
 
 	/** Takes note of the next bytes. */
@@ -95,7 +102,7 @@ export class ReplyScan {
 			this.#members.scan(bytes, start, end);
 			return;
 		}
-		this.#kept ??= spares.pop() ?? Buffer.allocUnsafeSlow(2 * tailBytes);
+		this.#kept ??= spares.pop() ?? Buffer.allocUnsafeSlow(keptBytes);
 		const from =
 			this.#keptLength + end - start > 2 * tailBytes
 				? this.#makeRoom(this.#kept, bytes, start, end)
@@ -105,11 +112,17 @@ export class ReplyScan {
 
 	/** Passes over all but the tail. Returns from where on the new bytes belong to that. */
 	#makeRoom(kept: Buffer, bytes: Buffer, start: number, end: number): number {
+		// A mark of text may begin in the old bytes and end in the new ones.
+		const seamEnd = Math.min(end, start + markBytes);
+		const readable =
+			this.#keptLength + bytes.copy(kept, this.#keptLength, start, seamEnd);
 		const stay = tailBytes - (end - start);
 		if (stay <= 0) {
 			this.#passOver(kept, 0, this.#keptLength);
+			this.#texts.pass(kept, 0, this.#keptLength, readable);
 			this.#keptLength = 0;
 			this.#passOver(bytes, start, end - tailBytes);
+			this.#texts.pass(bytes, start, end - tailBytes, end);
 			return end - tailBytes;
 		}
 		const go = this.#keptLength - stay;
@@ -119,6 +132,7 @@ export class ReplyScan {
 			this.#readOn(kept, at, go);
 			at = go;
 		}
+		this.#texts.pass(kept, 0, at, readable);
 		kept.copyWithin(0, at, this.#keptLength);
 		this.#keptLength -= at;
 		return start;
@@ -132,7 +146,7 @@ export class ReplyScan {
 	/** Returns where the last line or event begins, or `start` if it is the one that is going on. */
 	#skip(bytes: Buffer, start: number, end: number): number {
 		const at = this.#readOpening(bytes, start, end);
-		return this.#skipTo(at, this.#lastBeginning(bytes, at, end));
+		return this.#skipTo(at, lastBeginning(this.#format, bytes, at, end));
 	}
 
 	#skipTo(at: number, beginsAt: number | undefined): number {
@@ -157,29 +171,13 @@ export class ReplyScan {
 		return at;
 	}
 
-	/** Where the last line or event begins, unless it is one that has begun before. */
-	#lastBeginning(
-		bytes: Buffer,
-		start: number,
-		end: number,
-	): number | undefined {
-		for (let at = end; at > start; ) {
-			at = bytes.lastIndexOf(lf, at - 1);
-			if (at < start) break;
-			// An event ends with an empty line.
-			if (this.#format === "ndjson" || (at > start && bytes[at - 1] === lf))
-				return at + 1;
-		}
-		return undefined;
-	}
-
 	/** Reads the last line, or the last two events: counts may stand before the mark. */
 	#readTail(kept: Buffer, start: number): void {
 		const end = this.#keptLength;
 		const at = this.#readOpening(kept, start, end);
 		let textEnd = end;
-		while (textEnd > at && isBlank(kept[textEnd - 1])) textEnd -= 1;
-		let beginsAt = this.#lastBeginning(kept, at, textEnd);
+		while (textEnd > at && isBlank(kept[textEnd - 1] ?? 0)) textEnd -= 1;
+		let beginsAt = lastBeginning(this.#format, kept, at, textEnd);
 		if (this.#format === "sse") {
 			let events = 0;
 			let eventEnd = textEnd;
@@ -188,7 +186,7 @@ export class ReplyScan {
 				if (hasEvent(this.#path, event)) events += 1;
 				if (events === 2) break;
 				eventEnd = beginsAt - 1;
-				beginsAt = this.#lastBeginning(kept, at, eventEnd);
+				beginsAt = lastBeginning("sse", kept, at, eventEnd);
 			}
 		}
 		this.#readOn(kept, this.#skipTo(at, beginsAt), end);
@@ -358,6 +356,12 @@ export class ReplyScan {
 		return { model: this.#model, ...this.#counts };
 	}
 
+	/** How many events or lines of a stream so far carry text; 0 behind `release`. */
+	get textEvents(): number {
+		if (this.#kept === undefined) return 0;
+		return this.#texts.countWith(this.#kept, this.#keptLength);
+	}
+
 	/**
 	 * Whether a reply that ended came to its own end. Ollama's event streams just
 	 * stop when a runner dies, so one whose last event is none that ends it has
@@ -391,8 +395,4 @@ export class ReplyScan {
 			nextSequenceNumber: this.#sequenceNumber + 1,
 		};
 	}
-}
-
-function isBlank(byte: number | undefined): boolean {
-	return byte === 0x0a || byte === 0x0d || byte === 0x20 || byte === 0x09;
 }

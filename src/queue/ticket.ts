@@ -18,7 +18,7 @@ export interface Waiter {
 	readonly isStream: boolean;
 	/** Pieces of its reply that have come. */
 	readonly pieces: number;
-	/** Whether its reply, which has come to its end, tells of tokens. */
+	/** Whether its reply, which has come to its end, has tokens. */
 	readonly hasTokens: boolean;
 	/** Its turn has come, after so many milliseconds. */
 	go(waitedMs: number): void;

@@ -17,7 +17,7 @@ export function mayBeWork(
 /**
  * Watches those that were sent beyond the known slots and are answered, at most
  * one for each model. The GPU has worked for one whose reply still goes on from
- * one look to the next, a quarter of a second later, or tells of tokens at its
+ * one look to the next, a quarter of a second later, or has had tokens by its
  * end; not for what Ollama says at once, and without a slot.
  */
 export class TryWatch {

@@ -61,6 +61,30 @@ t.test(
 		t.equal(after.tokensOut - before.tokensOut, usage.completion_tokens);
 		t.ok(after.gpuMs > before.gpuMs, "of which it tells no time");
 
+		// Without usage in the stream its events are counted, and the prompt is not.
+		for (const path of ["/v1/chat/completions", "/v1/completions"]) {
+			const { requests, tokensOut } = await sums();
+			const body = {
+				...{ prompt: "a", messages: [{ role: "user", content: "a" }] },
+				...{ max_tokens: 16, temperature: 0, seed: 1, stream: true },
+			};
+			const told = await post(path, {
+				...{ ...body, stream_options: { include_usage: true } },
+			});
+			const count = /"completion_tokens":([1-9]\d*)/.exec(await told.text());
+			await eventually(async () => (await sums()).requests === requests + 1);
+			const between = await sums();
+			t.equal(between.tokensOut - tokensOut, Number(count?.[1]), path);
+			await (await post(path, body)).text();
+			await eventually(async () => (await sums()).requests === requests + 2);
+			const counted = (await sums()).tokensOut - between.tokensOut;
+			t.ok(
+				Math.abs(counted - Number(count?.[1])) <= 1,
+				`${path}: ${counted} events of ${count?.[1]} tokens`,
+			);
+		}
+
+		const streamed = await sums();
 		const controller = new AbortController();
 		const left = await post(
 			"/api/generate",
@@ -70,12 +94,14 @@ t.test(
 		const reader = left.body?.getReader();
 		for (let n = 0; n < 5; n += 1) await reader?.read();
 		controller.abort();
-		await eventually(async () => (await sums()).requests === 4);
+		await eventually(
+			async () => (await sums()).requests === streamed.requests + 1,
+		);
 		const end = await sums();
 		t.ok(
-			end.tokensOut - after.tokensOut >= 4,
+			end.tokensOut - streamed.tokensOut >= 4,
 			"what passed of one that was left",
 		);
-		t.ok(end.gpuMs > after.gpuMs);
+		t.ok(end.gpuMs > streamed.gpuMs);
 	},
 );

@@ -22,7 +22,10 @@ export function readEnd(
 	format: ReplyFormat,
 	bytes: Buffer,
 	cuts: readonly number[] = [],
-): ReplyEnd & { readonly lastByte: number | undefined } {
+): ReplyEnd & {
+	readonly lastByte: number | undefined;
+	readonly textEvents: number;
+} {
 	const scan = new ReplyScan(routeOf(path), format);
 	let from = 0;
 	for (const cut of [...cuts, bytes.length]) {
@@ -34,6 +37,7 @@ export function readEnd(
 		isComplete: scan.isComplete,
 		endsWithError: scan.endsWithError,
 		lastByte: scan.lastByte,
+		textEvents: scan.textEvents,
 	};
 	scan.release();
 	return end;
