@@ -3,12 +3,22 @@
  * It goes on until it is stopped, and opens every connection anew that is closed.
  */
 import { connect } from "node:net";
+import { zstdCompressSync } from "node:zlib";
 import { type HostileLoad, hostileLoads } from "./loads.ts";
 
 const [name, port, key = "", from] = process.argv.slice(2);
 const load = hostileLoads.find((one) => one.name === name);
 if (load === undefined) throw new Error(`there is no hostile load "${name}"`);
+/** What is sent of a load whose body is packed. */
+const packed = pack(load);
 for (let index = 0; index < load.connections; index++) open(load);
+
+function pack({ body }: HostileLoad): Buffer | undefined {
+	if (body?.packedAndLeftAfterMs === undefined) return undefined;
+	const { first = "", again, length = 0 } = body;
+	const count = Math.ceil((length - first.length) / again.length);
+	return zstdCompressSync((first + again.repeat(count)).slice(0, length));
+}
 
 function headOf({
 	method = "POST",
@@ -16,12 +26,13 @@ function headOf({
 	headers = [],
 	body,
 }: HostileLoad): string {
+	const length = packed?.length ?? body?.length;
 	return [
 		`${method} ${path} HTTP/1.1`,
 		"Host: gate",
 		...(key === "" ? [] : [`Authorization: Bearer ${key}`]),
 		...headers,
-		...(body?.length === undefined ? [] : [`Content-Length: ${body.length}`]),
+		...(length === undefined ? [] : [`Content-Length: ${length}`]),
 		"\r\n",
 	].join("\r\n");
 }
@@ -55,6 +66,15 @@ function open(load: HostileLoad): void {
 			text = "";
 			socket.write(head);
 		});
+		return;
+	}
+	if (packed !== undefined) {
+		socket.on("connect", () => {
+			socket.write(head);
+			socket.write(packed);
+			setTimeout(() => socket.destroy(), body.packedAndLeftAfterMs);
+		});
+		socket.resume();
 		return;
 	}
 	// Whoever reads no replies is held back by what waits in his socket.

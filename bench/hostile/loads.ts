@@ -19,12 +19,16 @@ export interface HostileLoad {
 		readonly trickleAfter?: number;
 		/** Each write goes out as a packet of its own. */
 		readonly tiny?: boolean;
+		/** It is made once, of that length, and sent packed with zstd; after so many milliseconds its client leaves. */
+		readonly packedAndLeftAfterMs?: number;
 	};
 }
 
 /** Of such a load one body at a time is held until it has been judged whole: no other has room beside it. */
 export function judgedBytes({ key, body }: HostileLoad): number {
-	return key === "ruled" ? (body?.length ?? 0) : 0;
+	// What a packed one becomes is not held.
+	const isHeld = key === "ruled" && body?.packedAndLeftAfterMs === undefined;
+	return isHeld ? (body?.length ?? 0) : 0;
 }
 
 const mebibyte = 2 ** 20;
@@ -129,6 +133,19 @@ export const hostileLoads: readonly HostileLoad[] = [
 			again: "x",
 			length: 64 * mebibyte,
 			trickleAfter: 64 * mebibyte - 64,
+		},
+	},
+	{
+		name: "key with models, packed bodies that are left",
+		key: "ruled",
+		connections: 16,
+		path: "/v1/chat/completions",
+		headers: ["Content-Encoding: zstd"],
+		body: {
+			first: '{"a":[',
+			again: "1,",
+			length: 20 * mebibyte,
+			packedAndLeftAfterMs: 15,
 		},
 	},
 ];

@@ -3,8 +3,8 @@ import { BodyScan, type ScanResult } from "../ollama/bodyScan.ts";
 import { FormScan } from "../ollama/formScan.ts";
 import { multipartRoute, type Route } from "../ollama/routes.ts";
 import { WatchList } from "../ollama/watchedNames.ts";
-import { unpack } from "../ollama/zstd.ts";
 import type { Head } from "./requestHead.ts";
+import type { GateState } from "./state.ts";
 
 /** What of an inference body the queue goes by. */
 export interface Facts {
@@ -14,9 +14,10 @@ export interface Facts {
 	readonly isStream: boolean;
 }
 
-/** Reads the facts of a body as it comes. It refuses nothing. */
+/** Reads the facts of a body as it comes, or of what a packed one becomes. It refuses nothing. */
 export interface FactsReader {
-	push(piece: Buffer): void;
+	/** Returns false once the facts are known to be unclear. */
+	push(piece: Buffer): boolean;
 	/**
 	 * The facts, if all of them stand in what has come. What follows may still
 	 * contradict them, which changes whose turn it is taken for and nothing else.
@@ -24,33 +25,34 @@ export interface FactsReader {
 	readonly early: Facts | undefined;
 	/** What is known without the rest of the body. */
 	readonly soFar: Facts;
-	/** Of the body, which is whole now. One that is packed takes its time. */
-	finish(body: Buffer): Facts | Promise<Facts>;
+	/** Of the body, which is whole now: as they were known early, if they were. */
+	finish(): Facts;
+}
+
+/** Whether when a request goes to Ollama, or to which host, depends on what is in its body. */
+export function goesByBody(
+	{ queue, pool }: Pick<GateState, "queue" | "pool">,
+	{ scope, path }: Route,
+): boolean {
+	if (scope === "infer") return queue !== undefined || pool !== undefined;
+	return path === "/api/show" && pool !== undefined;
 }
 
 const watched = new WatchList({ fields: ["model", "stream"] });
-const unclear: Facts = { model: undefined, isStream: false };
+export const unclear: Facts = { model: undefined, isStream: false };
 /** Their replies are streams unless the body says otherwise; all others are if it says so. */
 const streamUnasked = new Set(["/api/generate", "/api/chat"]);
 
 /** For bodies that are there whole: one is judged before the next is read. */
 const wholeScan = new BodyScan(watched, false);
 
-/** The facts of a body that is there whole. One that is packed takes its time. */
-export function factsOfWhole(
-	route: Route,
-	head: Head,
-	body: Buffer,
-): Facts | Promise<Facts> {
-	if (route.path !== multipartRoute && !isPacked(route, head))
+/** The facts of a body that is there whole. */
+export function factsOfWhole(route: Route, head: Head, body: Buffer): Facts {
+	if (route.path !== multipartRoute)
 		return judge(wholeScan.readWhole(body), route);
 	const reader = readFacts(route, head);
 	reader.push(body);
-	return reader.finish(body);
-}
-
-function isPacked(route: Route, head: Head): boolean {
-	return route.unpacksZstd === true && head.contentEncoding[0] === "zstd";
+	return reader.finish();
 }
 
 function judge(result: ScanResult, route: Route): Facts {
@@ -61,28 +63,22 @@ function judge(result: ScanResult, route: Route): Facts {
 export function readFacts(route: Route, head: Head): FactsReader {
 	if (route.path === multipartRoute) return readForm(head.contentType[0]);
 	const scan = new BodyScan(watched, false);
-	const packed = isPacked(route, head);
-	const judged = () => judge(scan.finish(), route);
+	const early = () => {
+		const { fields } = scan;
+		return fields.has("model") && fields.has("stream")
+			? factsOf(fields, route)
+			: undefined;
+	};
 	return {
-		push: (piece) => {
-			if (!packed) scan.push(piece);
-		},
+		push: (piece) => scan.push(piece),
 		get early() {
-			const { fields } = scan;
-			return fields.has("model") && fields.has("stream")
-				? factsOf(fields, route)
-				: undefined;
+			return early();
 		},
 		get soFar() {
 			const { fields } = scan;
 			return fields.has("model") ? factsOf(fields, route) : unclear;
 		},
-		finish: packed
-			? async (body) => {
-					const end = await unpack(body, (piece) => scan.push(piece));
-					return end === "whole" ? judged() : unclear;
-				}
-			: judged,
+		finish: () => early() ?? judge(scan.finish(), route),
 	};
 }
 
@@ -103,9 +99,7 @@ function factsOf(fields: Fields, { path }: Route): Facts {
 function readForm(contentType: string | undefined): FactsReader {
 	const scan = new FormScan(contentType);
 	return {
-		push: (piece) => {
-			scan.push(piece);
-		},
+		push: (piece) => scan.push(piece),
 		early: undefined,
 		soFar: unclear,
 		finish() {

@@ -11,7 +11,6 @@ import {
 } from "../ollama/options.ts";
 import { multipartRoute, type Route } from "../ollama/routes.ts";
 import { type Watched, WatchList } from "../ollama/watchedNames.ts";
-import { maxUnpackedBytes, unpack } from "../ollama/zstd.ts";
 import { badBody, checkName, checkNames, namingFields } from "./modelPolicy.ts";
 import type { Refusal } from "./refusal.ts";
 import type { Head } from "./requestHead.ts";
@@ -25,10 +24,10 @@ import type { Uploads } from "./uploads.ts";
 
 /** Reads a body as it arrives, or all of it at its end, and judges it then. */
 export interface BodyGuard {
-	/** All of a body's pieces, or none. */
-	push(piece: Buffer): void;
-	/** Judges the body, which is whole now. A packed one takes its time. */
-	finish(body: Buffer): Refusal | undefined | Promise<Refusal | undefined>;
+	/** All of a body's pieces, or none; of a packed one what it becomes. Returns false once it is known to be refused. */
+	push(piece: Buffer): boolean;
+	/** Judges the body, which is whole now. */
+	finish(body: Buffer): Refusal | undefined;
 }
 
 /** What makes Ollama search or read the web at ollama.com (middleware/anthropic.go, openai.go). */
@@ -94,13 +93,11 @@ export function guardBody(
 		result.kind === "unclear"
 			? badBody(result.message)
 			: judgeFound(credential, result, uploads);
-	if (route.unpacksZstd === true && head.contentEncoding[0] === "zstd")
-		return guardPacked(new BodyScan(list), judge);
 	let scan: BodyScan | undefined;
 	return {
 		push(piece) {
 			scan ??= new BodyScan(list);
-			scan.push(piece);
+			return scan.push(piece);
 		},
 		finish: (body) => judge(scan?.finish() ?? wholeScan.readWhole(body)),
 	};
@@ -142,28 +139,6 @@ function searchesTheWeb(key: Key, toolType: string): Refusal {
 	};
 }
 
-/** Ollama unpacks it too; what it will read is judged, and what came is passed on. */
-function guardPacked(
-	scan: BodyScan,
-	judge: (result: ScanResult) => Refusal | undefined,
-): BodyGuard {
-	return {
-		push: () => {},
-		async finish(body) {
-			const end = await unpack(body, (piece) => scan.push(piece));
-			if (end === "too_large")
-				return {
-					status: 413,
-					reason: "body_too_large",
-					message: `the body may have at most ${maxUnpackedBytes} bytes unpacked`,
-				};
-			return end === "unreadable"
-				? badBody("the body is not one zstd frame of at most 8 MiB of window")
-				: judge(scan.finish());
-		},
-	};
-}
-
 /** A form has one field `model`, and it must be plain to see. */
 function guardMultipart(
 	key: Key,
@@ -175,7 +150,7 @@ function guardMultipart(
 	return {
 		push(piece) {
 			isRead = true;
-			scan.push(piece);
+			return scan.push(piece);
 		},
 		finish(body) {
 			if (!isRead) scan.push(body);

@@ -1,3 +1,4 @@
+import { TurnsByKey } from "./turnsByKey.ts";
 import { wholeBodyBytes } from "./wholeBody.ts";
 
 /** What a body's memory is counted in. */
@@ -17,8 +18,7 @@ export class JudgedBodies {
 	/** What the event loop has not been left yet. */
 	#owedMs = 0;
 	readonly #ofKey = new Map<string, number>();
-	/** By key, the one whose turn is next first. */
-	readonly #waiting = new Map<string, (() => void)[]>();
+	readonly #waiting = new TurnsByKey<() => void>();
 
 	/**
 	 * Takes room for a body that has grown.
@@ -76,10 +76,8 @@ export class JudgedBodies {
 			(leastRestMs * sizeBytes) / bytesOfLeastRest,
 			restFor * tookMs,
 		);
-		const isFirst = this.#waiting.size === 0;
-		const ofKey = this.#waiting.get(key);
-		if (ofKey === undefined) this.#waiting.set(key, [go]);
-		else ofKey.push(go);
+		const isFirst = this.#waiting.isEmpty;
+		this.#waiting.add(key, go);
 		if (isFirst) this.#rest();
 	}
 
@@ -94,14 +92,7 @@ export class JudgedBodies {
 	}
 
 	readonly #turn = (): void => {
-		const [next] = this.#waiting;
-		if (next === undefined) return;
-		const [key, ofKey] = next;
-		const go = ofKey.shift();
-		// The next turn is another key's.
-		this.#waiting.delete(key);
-		if (ofKey.length > 0) this.#waiting.set(key, ofKey);
-		go?.();
-		if (this.#waiting.size > 0) this.#rest();
+		this.#waiting.next()?.();
+		if (!this.#waiting.isEmpty) this.#rest();
 	};
 }

@@ -343,8 +343,8 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 			this.refuse(stalled("comes too slowly: 16 KiB a second are the least"));
 			return;
 		}
-		// The queue looks after time itself.
-		if (this.errand.isWaiting) return;
+		// Turns have time limits of their own, or none.
+		if (this.errand.isWaiting || this.#body.isUnpacking) return;
 		this.#quietSweeps = this.#isHeldUp ? 0 : this.#quietSweeps + 1;
 		// The first may have come right behind the last byte: so long at least, and no limit ends early.
 		const quietMs = (this.#quietSweeps - 1) * intervalMs;

@@ -1,9 +1,9 @@
-import type { Route } from "../ollama/routes.ts";
 import type { UpstreamCall, UpstreamRequest } from "../upstream/client.ts";
 import {
 	type Facts,
 	type FactsReader,
 	factsOfWhole,
+	goesByBody,
 	readFacts,
 } from "./bodyFacts.ts";
 import { type BodyGuard, guardBody } from "./bodyGuard.ts";
@@ -11,6 +11,7 @@ import { bodyLimitOf, bodyTooLarge, tooManyLargeBodies } from "./bodyLimit.ts";
 import { holdLittle } from "./connection.ts";
 import type { Exchange } from "./exchange.ts";
 import { LeastRate } from "./leastRate.ts";
+import { isPacked, readPacked } from "./packedBody.ts";
 import type { Refusal } from "./refusal.ts";
 import { bodyLengthOf } from "./route.ts";
 import type { GateState } from "./state.ts";
@@ -22,11 +23,6 @@ const smallPieceBytes = 1024;
 const mostSmallPieces = 1000;
 /** So much of a large body that need not be judged takes of all the room; what follows of half of it. */
 const aheadBytes = 512 * 1024;
-
-/** Which host a request goes to depends on the model that it names. */
-function modelDecides({ scope, path }: Route): boolean {
-	return scope === "infer" || path === "/api/show";
-}
 
 /** What a body is read for. */
 export interface BodyReader {
@@ -53,6 +49,8 @@ export class RequestBody {
 	isComplete = false;
 	/** Ollama takes no more of it for now. */
 	upstreamIsSlow = false;
+	/** It is whole, and waits for its turn to be unpacked and read. */
+	isUnpacking = false;
 	readonly #exchange: Exchange;
 	readonly #state: GateState;
 	readonly #reader: BodyReader;
@@ -65,6 +63,8 @@ export class RequestBody {
 	readonly #guard: BodyGuard | undefined;
 	/** The queue, or the choice of a host, goes by what is in the body. */
 	readonly #isQueued: boolean;
+	/** It is read as what it becomes, once it is whole. */
+	readonly #isUnpacked: boolean;
 	/** Reads along a file that the key is to have sent itself. */
 	readonly upload: Upload | undefined;
 	/** The body, where it is read whole. */
@@ -95,9 +95,9 @@ export class RequestBody {
 		this.#limitBytes = bodyLimitOf(route, bodyBytes);
 		this.#roomBytes = 2 * bodyBytes;
 		this.#guard = guardBody(credential, route, exchange.head, state.uploads);
-		this.#isQueued =
-			(state.queue !== undefined && route.scope === "infer") ||
-			(state.pool !== undefined && modelDecides(route));
+		this.#isQueued = goesByBody(state, route);
+		const isRead = this.#guard !== undefined || this.#isQueued;
+		this.#isUnpacked = isRead && isPacked(route, exchange.head);
 		this.upload = state.uploads.watch(credential, route, path);
 	}
 
@@ -179,23 +179,16 @@ export class RequestBody {
 			const hasRoom = !isLarge || this.#takeRoom(false);
 			if (!hasRoom || !whole.makeRoom(exchange.bytesIn))
 				return void this.#reader.refuse(tooManyLargeBodies);
-			if (isLarge) this.#inTurn(piece, whole, [this.#guard, facts]);
+			if (isLarge) this.#inTurn(piece, whole, facts);
 			else whole.push(piece);
 			this.upload?.push(piece);
 			whole.letGo(piece);
 		});
 		req.on("end", () => {
 			if (exchange.ended) return;
-			const body = whole.bytes;
 			this.isComplete = true;
 			this.upload?.finish();
-			const proceed = (refusal: Refusal | undefined) => {
-				if (refusal === undefined) this.#sendWhole(body, facts?.finish(body));
-				else this.#reader.refuse(refusal);
-			};
-			const verdict = this.#guard?.finish(body);
-			if (verdict instanceof Promise) void verdict.then(proceed);
-			else proceed(verdict);
+			this.#finishWhole(whole.bytes, facts);
 		});
 	}
 
@@ -204,15 +197,26 @@ export class RequestBody {
 		return this.#isQueued ? readFacts(routeMatch.route, head) : undefined;
 	}
 
-	/** @param told what its readers have told, if it was read as it came */
-	#sendWhole(body: Buffer, told: Facts | Promise<Facts> | undefined): void {
+	/** @param facts what has read along, if it was read as it came */
+	#finishWhole(body: Buffer, facts: FactsReader | undefined): void {
+		if (this.#isUnpacked) return void this.#unpack(body, facts);
+		const refusal = this.#guard?.finish(body);
+		if (refusal !== undefined) return void this.#reader.refuse(refusal);
 		const { routeMatch, head } = this.#exchange;
 		const found =
-			told ??
+			facts?.finish() ??
 			(this.#isQueued ? factsOfWhole(routeMatch.route, head, body) : undefined);
-		if (found instanceof Promise)
-			void found.then((late) => this.#reader.send(body, late, body));
-		else this.#reader.send(body, found, body);
+		this.#reader.send(body, found, body);
+	}
+
+	async #unpack(body: Buffer, facts = this.#readFacts()): Promise<void> {
+		const readers = { guard: this.#guard, facts };
+		this.isUnpacking = true;
+		const finds = await readPacked(this.#exchange, this.#state, body, readers);
+		this.isUnpacking = false;
+		if (finds === undefined) return;
+		if (finds.refusal === undefined) this.#reader.send(body, finds.facts, body);
+		else this.#reader.refuse(finds.refusal);
 	}
 
 	/**
@@ -236,7 +240,7 @@ export class RequestBody {
 			if (!whole.makeRoom(exchange.bytesIn))
 				return void this.#reader.refuse(tooManyLargeBodies);
 			if (facts.early !== undefined) whole.push(piece);
-			else this.#inTurn(piece, whole, [facts]);
+			else this.#inTurn(piece, whole, facts);
 			whole.letGo(piece);
 			if (!hasRoom) this.#holdBack(whole, facts.soFar);
 		});
@@ -244,10 +248,7 @@ export class RequestBody {
 			this.isComplete = true;
 			if (exchange.ended) return;
 			if (this.#flowsTo !== undefined) this.#endFlow();
-			else if (!this.#comesLater) {
-				const body = whole.bytes;
-				this.#sendWhole(body, facts.early ?? facts.finish(body));
-			}
+			else if (!this.#comesLater) this.#finishWhole(whole.bytes, facts);
 		});
 	}
 
@@ -297,13 +298,12 @@ export class RequestBody {
 	}
 
 	/** A large body takes the event loop's time in small parts. */
-	#inTurn(
-		piece: Buffer,
-		whole: WholeBody,
-		readers: readonly (BodyGuard | FactsReader | undefined)[],
-	): void {
+	#inTurn(piece: Buffer, whole: WholeBody, facts?: FactsReader): void {
 		const judge = () => {
-			for (const reader of readers) reader?.push(piece);
+			if (!this.#isUnpacked) {
+				this.#guard?.push(piece);
+				facts?.push(piece);
+			}
 			whole.push(piece);
 		};
 		if (this.#judgedBytes === 0 || this.#waitsForTurn) {

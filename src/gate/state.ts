@@ -21,6 +21,7 @@ import { RefusalThrottle } from "./refusalThrottle.ts";
 import type { Relay } from "./relay.ts";
 import type { Rules } from "./rules.ts";
 import type { Shared } from "./shared/shared.ts";
+import { Unpackings } from "./unpackings.ts";
 import { Uploads } from "./uploads.ts";
 import { UpstreamHealth } from "./upstreamHealth.ts";
 
@@ -48,6 +49,7 @@ export class GateState {
 	readonly relays = new ActiveSet<Relay>();
 	readonly pieces = new PieceBudget();
 	readonly judgedBodies = new JudgedBodies();
+	readonly unpackings = new Unpackings(this.judgedBodies);
 	readonly uploads = new Uploads();
 	readonly budgets = new Budgets();
 	readonly loadedModels = new LoadedModels(async () =>

@@ -1,29 +1,28 @@
-import { pipeline, Readable } from "node:stream";
+import { addAbortSignal, pipeline, Readable } from "node:stream";
 
 /** As much as Ollama unpacks (server/cloud_proxy.go:maxDecompressedBodySize). */
 export const maxUnpackedBytes = 20 * 2 ** 20;
 /** The largest window that Ollama takes, 8 MiB, as a power of two. */
 const maxWindowLog = 23;
 const pieceBytes = 64 * 1024;
-/** Each holds a window, and one of the few threads that files and names are read by. */
-const maxAtOnce = 2;
 
-let running = 0;
-const waiting: (() => void)[] = [];
+/** How the unpacking of a body has ended. */
+export type Unpacked = "whole" | "unreadable" | "too_large";
 
 /**
  * Unpacks a body of one zstd frame (RFC 8878) in pieces, outside of the event
  * loop. Ollama reads frame behind frame as one text, so more than one is refused.
+ * While it runs it holds a window of up to 8 MiB, and by times one of the few
+ * threads that files and names are read by.
  *
- * @param take what to do with each piece; false if no more are wanted
+ * @param take what to do with each piece, the next of which comes when it is done; false if no more are wanted
+ * @param signal ends it; what it returns then means nothing
  */
 export async function unpack(
 	body: Buffer,
-	take: (piece: Buffer) => boolean,
-): Promise<"whole" | "unreadable" | "too_large"> {
-	if (running >= maxAtOnce)
-		await new Promise<void>((resolve) => waiting.push(resolve));
-	else running += 1;
+	take: (piece: Buffer) => boolean | Promise<boolean>,
+	signal: AbortSignal,
+): Promise<Unpacked> {
 	// Loaded by those few who use it: the daemon starts without.
 	const { constants, createZstdDecompress } =
 		process.getBuiltinModule("node:zlib");
@@ -34,12 +33,13 @@ export async function unpack(
 	const { length } = body;
 	let unpackedBytes = 0;
 	try {
+		addAbortSignal(signal, unpacker);
 		// A failure of either ends the other, and the reading below.
 		pipeline(Readable.from(copies(body)), unpacker, () => {});
 		for await (const piece of unpacker as AsyncIterable<Buffer>) {
 			unpackedBytes += piece.length;
 			if (unpackedBytes > maxUnpackedBytes) return "too_large";
-			if (!take(piece)) return "whole";
+			if (!(await take(piece))) return "whole";
 		}
 		// It stops behind the first frame, and says how much that was.
 		return unpacker.bytesWritten === length ? "whole" : "unreadable";
@@ -47,9 +47,6 @@ export async function unpack(
 		return "unreadable";
 	} finally {
 		unpacker.destroy();
-		const next = waiting.shift();
-		if (next === undefined) running -= 1;
-		else next();
 	}
 }
 
