@@ -129,7 +129,7 @@ function connectionsOfKey(
 	const { name, limits } = exchange.knownCredential.key;
 	const most = limits.concurrent ?? settings.limits.perKey.concurrent;
 	if (connections.markKnown(exchange.connection, name, most)) return undefined;
-	exchange.closing = true;
+	exchange.parting = true;
 	return {
 		status: 429,
 		reason: "connections",

@@ -12,8 +12,8 @@ const tickMs = 20;
 
 /**
  * Waits for what runs, and for what was on its way on open connections; cuts
- * what is left after the drain timeout. Each reply that begins meanwhile closes
- * its connection. What comes in the second half of the drain timeout is refused.
+ * what is left after the drain timeout. Each reply that begins meanwhile, and behind
+ * which no request is carried out, closes its connection. What comes in the second half of the drain timeout is refused.
  *
  * @param holdMs how long a connection without a reply under way is held open
  * @param cutGraceMs how long what is cut may take to tell its client
@@ -24,7 +24,7 @@ export async function drainRelays(
 	cutGraceMs: number,
 ): Promise<void> {
 	const { relays, settings } = state;
-	for (const relay of relays) relay.exchange.closing = true;
+	for (const relay of relays) relay.exchange.parting = true;
 	const startedMs = performance.now();
 	const { drainTimeoutMs } = settings;
 	const half = drainTimeoutMs / 2;

@@ -65,8 +65,8 @@ export class Exchange {
 	person: Person | undefined;
 	/** The key came as the password of Basic. */
 	isBasic = false;
-	/** Whether the connection is to be closed behind the reply. */
-	closing = false;
+	/** The connection is to be closed soon: behind this reply, unless another request is carried out behind it. */
+	parting = false;
 	status = 0;
 	reason: string | undefined;
 	ttftMs: number | undefined;
@@ -98,6 +98,7 @@ export class Exchange {
 	reply: RelayedReply | undefined;
 	ended = false;
 	index = -1;
+	#closes = false;
 	/** What must be given back or stopped at the end: a slot, an upstream request. */
 	readonly #atEnd: ((outcome: Outcome) => void)[] = [];
 	readonly #log: AccessLog;
@@ -145,6 +146,27 @@ export class Exchange {
 			: this.match.family;
 	}
 
+	/** Whether the connection is to be closed behind the reply. */
+	get closing(): boolean {
+		return (
+			this.#closes || (this.parting && this.connection.latest === this.req)
+		);
+	}
+
+	set closing(closes: boolean) {
+		this.#closes = closes;
+	}
+
+	/**
+	 * Only its reply will say whether the connection stays open: one in HTTP/1.0 has no
+	 * end without a length, and a refusal of what expects leave to go on closes.
+	 */
+	get mayYetClose(): boolean {
+		const { req, res, head } = this;
+		const isUnclear = req.httpVersion === "1.0" || head.expect.length > 0;
+		return isUnclear && !res.headersSent;
+	}
+
 	atEnd(action: (outcome: Outcome) => void): void {
 		if (this.ended) action("client_gone");
 		else this.#atEnd.push(action);
@@ -154,6 +176,7 @@ export class Exchange {
 	connectionLines(): readonly string[] {
 		const { connection } = this;
 		if (this.closing) {
+			this.#closes = true;
 			connection.closing = true;
 			return closes;
 		}

@@ -201,10 +201,13 @@ function open(
 		exchange.misframed !== undefined ||
 		head.upgrade.length > 0 ||
 		hasMeaninglessBody(req.method, head) ||
+		// Node's parser reads no more behind it, as it heeds Proxy-Connection, too.
+		!res.shouldKeepAlive ||
 		// Node closes it behind its reply.
 		(expectsContinue && bodyLengthOf(head) === 0) ||
 		!keepsConnection(req.httpVersion, head);
-	exchange.closing = draining || connection.closing;
+	exchange.closing = connection.closing;
+	exchange.parting = draining;
 	exchange.replyHeaders.push(
 		...corsHeaders(head.origin[0], settings.corsOrigins),
 	);

@@ -3,6 +3,7 @@ import type { Socket } from "node:net";
 import { STATUS_CODES } from "../net/http.ts";
 import { errorBody } from "../ollama/errors.ts";
 import type { Family } from "../ollama/routes.ts";
+import type { Connection } from "./connection.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
 import { isLingering, linger, readInBreaths } from "./linger.ts";
 import { whenInTurn } from "./pipelined.ts";
@@ -104,7 +105,7 @@ export function sendRefusal(exchange: Exchange, refusal: Refusal): void {
 	const { connection } = exchange;
 	const isStranger = connection.key === undefined;
 	if (isStranger && ++connection.refusals >= maxRefusals)
-		exchange.closing = true;
+		exchange.parting = true;
 	// Anyone who expects leave to send a body may send the next request where it was due.
 	if (exchange.head.expect.length > 0) exchange.closing = true;
 	if (leaveBody(exchange)) exchange.closing = true;
@@ -160,7 +161,8 @@ export function endReply(res: ServerResponse, ended?: () => void): void {
  */
 export function leaveBody(exchange: Exchange): boolean {
 	const { req, head, bytesIn, connection, closing } = exchange;
-	if (connection.stopped) return true;
+	// Those before it on the connection were read to their ends.
+	if (connection.stopped && connection.latest === req) return true;
 	if (req.complete) return false;
 	if (bodyLengthOf(head) - bytesIn > shortRestBytes) {
 		lingerFor(exchange);
@@ -170,6 +172,11 @@ export function leaveBody(exchange: Exchange): boolean {
 	req.resume();
 	if (closing) lingerAtEnd(exchange);
 	return false;
+}
+
+/** Drops whatever comes on a connection from now on; it closes behind its last reply. */
+export function ignoreRest({ socket, address, key }: Connection): void {
+	linger(socket, key === undefined ? address : `key ${key}`, key !== undefined);
 }
 
 function lingerFor({ req, connection, credential }: Exchange): void {

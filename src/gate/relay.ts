@@ -322,7 +322,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 		const { exchange } = this;
 		if (exchange.ended) return;
 		if (!this.#reply.hasEnded) {
-			exchange.closing ||= !this.#reply.hasBegun;
+			exchange.parting ||= !this.#reply.hasBegun;
 			this.refuse(why, "cut", graceMs);
 		} else if (!waitsBehindAnother(exchange.res))
 			this.#reply.closeSoon(graceMs);

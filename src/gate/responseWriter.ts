@@ -69,9 +69,9 @@ export class ResponseWriter {
 		this.#scan = new ReplyScan(this.#route, this.#format);
 		this.#framed = this.#hasLength || exchange.req.httpVersion === "1.1";
 		replyHeaders.push(...exchange.replyHeaders);
-		// Without either, the connection's close is the reply's end, and Node says so.
-		if (exchange.closing || this.#framed)
-			replyHeaders.push(...exchange.connectionLines());
+		// Without either, the connection's close is the reply's end.
+		if (!this.#framed) exchange.closing = true;
+		replyHeaders.push(...exchange.connectionLines());
 		try {
 			res.writeHead(status, replyHeaders);
 		} catch {

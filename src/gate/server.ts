@@ -5,6 +5,7 @@ import { refuseTunnel, turnAway } from "./admission.ts";
 import { type Connection, cutOff } from "./connection.ts";
 import {
 	endSocket,
+	ignoreRest,
 	type Refusal,
 	refuseOnSocket,
 	sendRefusal,
@@ -185,7 +186,13 @@ function takePlace(
 		if (req.complete && connection.latest === req)
 			connection.latest = undefined;
 	});
-	// A reply has been written that closes the connection behind itself.
+	// Carried out, this one could lose its reply.
+	for (const exchange of connection.exchanges)
+		if (exchange.mayYetClose) {
+			exchange.closing = true;
+			connection.closing = true;
+		}
+	// A reply has been written, or will be, that closes the connection behind itself.
 	if (connection.closing) return undefined;
 	if (isDropped(state, connection)) return void req.socket.destroy();
 	return connection;
@@ -214,22 +221,23 @@ function refuseUnreadable(
 	socket: Socket,
 ): void {
 	const connection = state.connections.of(socket);
-	// Behind a reply that has begun, more bytes would be taken for a part of it.
-	if (
-		connection === undefined ||
-		connection.exchanges.size > 0 ||
-		error.code === "ECONNRESET"
-	) {
+	if (connection === undefined || error.code === "ECONNRESET") {
 		socket.destroy();
+		return;
+	}
+	const { closing, latest } = connection;
+	const isBehindLast = closing || error.code === "HPE_CLOSED_CONNECTION";
+	const isInBody = latest?.complete === false;
+	if (connection.exchanges.size > 0) {
+		// Nothing is read behind a connection's last request, and its reply goes on. Another
+		// answer would be taken for a part of a reply that has begun.
+		if (isBehindLast && !isInBody) ignoreRest(connection);
+		else socket.destroy();
 		return;
 	}
 	// Its reply is out, be it that of the request whose body these bytes break off.
 	// Another would be taken for the next request's.
-	if (
-		connection.closing ||
-		connection.latest?.complete === false ||
-		error.code === "HPE_CLOSED_CONNECTION"
-	) {
+	if (isBehindLast || isInBody) {
 		endSocket(socket, connection.address);
 		return;
 	}

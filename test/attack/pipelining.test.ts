@@ -105,6 +105,20 @@ t.test("nothing runs behind a reply that closes the connection", async (t) => {
 			),
 			["GET /api/ps"],
 		],
+		"to a request that asks for the close": [
+			head("GET /api/ps HTTP/1.1", "Host: gate", owner, "Connection: close"),
+			["GET /api/ps"],
+		],
+		"to one that asks a proxy for the close, which Node's parser heeds": [
+			head(
+				"GET /api/ps HTTP/1.1",
+				"Host: gate",
+				owner,
+				"Connection: keep-alive",
+				"Proxy-Connection: close",
+			),
+			["GET /api/ps"],
+		],
 	};
 	for (const [what, [bytes, calls]] of Object.entries(first)) {
 		const client = await openRaw(gate.port);

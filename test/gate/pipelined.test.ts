@@ -244,3 +244,43 @@ t.test(
 		});
 	},
 );
+
+t.test(
+	"a gate that stops closes a connection behind the last reply on it, and behind none before",
+	async (t) => {
+		const { gate, client, ollamas } = await start(t, { drainTimeout: "10m" });
+		client.write(generate + version);
+		const front = await ollamas("/api/generate");
+		const behind = await ollamas("/api/version");
+		const stopped = gate.daemon.stop(120_000);
+		await gate.logged(({ msg }) => msg === "stopping");
+		front.writeHead(200, { "content-type": ndjson }).end(last);
+		await client.until((text) => text.includes(last));
+		behind.writeHead(200, { "content-type": json }).end("{}");
+		await client.untilReplies(2);
+		await client.closed;
+		t.strictSame(
+			client.replies().map(({ headers }) => headers.connection),
+			["keep-alive", "close"],
+		);
+		await stopped;
+	},
+);
+
+t.test(
+	"a request whose key is revoked takes no reply along that was asked for behind it",
+	async (t) => {
+		const { gate, client, ollamas } = await start(t);
+		client.write(post("/api/generate", '{"model":"m"}', user) + version);
+		await ollamas("/api/generate");
+		const behind = await ollamas("/api/version");
+		await gate.writeKeys(testEntries.filter(({ name }) => name !== "user"));
+		await gate.daemon.reload();
+		behind.writeHead(200, { "content-type": json }).end("{}");
+		const replies = await client.untilReplies(2);
+		t.strictSame(
+			replies.map(({ status }) => status),
+			[401, 200],
+		);
+	},
+);
