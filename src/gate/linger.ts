@@ -1,6 +1,7 @@
-import type { IncomingMessage } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { readOn, stopParsing, watchPieces } from "./connection.ts";
+import { whenInTurn } from "./pipelined.ts";
 
 /**
  * A client that was refused may still be sending, and closed with bytes unread
@@ -149,4 +150,43 @@ export function readInBreaths(req: IncomingMessage): void {
 	};
 	req.once("end", stop);
 	socket.once("close", stop);
+}
+
+/**
+ * Closes the connection of a request that has been answered and whose body does not
+ * come to its end, with the same patience, from the reply's turn on. It is read as
+ * HTTP all the while, so that one that does come whole leaves the connection to the
+ * next request.
+ */
+export function closeUnlessComplete(
+	req: IncomingMessage,
+	res: ServerResponse,
+	isKnown: boolean,
+): void {
+	if (req.complete || req.destroyed || isLingering(req.socket)) return;
+	if (!isKnown) readInBreaths(req);
+	const patience = isKnown ? keyHolders : strangers;
+	whenInTurn(res, () => closeUnlessMoving(req, patience));
+}
+
+/** Looks now and then whether something has come, so that no piece costs a timer. */
+function closeUnlessMoving(
+	req: IncomingMessage,
+	{ silenceMs, totalMs }: Patience,
+): void {
+	const { socket } = req;
+	let { bytesRead } = socket;
+	let leftMs = totalMs;
+	const timer = setInterval(() => {
+		leftMs -= silenceMs;
+		const isOver = req.complete || isLingering(socket);
+		if (!isOver && leftMs > 0 && socket.bytesRead > bytesRead) {
+			bytesRead = socket.bytesRead;
+			return;
+		}
+		clearInterval(timer);
+		if (!isOver) socket.destroy();
+	}, silenceMs);
+	timer.unref();
+	req.once("close", () => clearInterval(timer));
 }

@@ -1,12 +1,11 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
+import type { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { STATUS_CODES } from "../net/http.ts";
 import { errorBody } from "../ollama/errors.ts";
 import type { Family } from "../ollama/routes.ts";
 import type { Connection } from "./connection.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
-import { isLingering, linger, readInBreaths } from "./linger.ts";
-import { whenInTurn } from "./pipelined.ts";
+import { closeUnlessComplete, linger } from "./linger.ts";
 import { sendPlain } from "./plainReply.ts";
 import { bodyLengthOf } from "./route.ts";
 
@@ -23,11 +22,6 @@ export interface Refusal {
 	readonly code?: string;
 }
 
-/**
- * How long a client that was refused may go on sending its body. It has had its
- * answer by then; closing at once could make its system drop that unread.
- */
-const lingerMs = 3_000;
 /** What a client may still send of its body and yet keep its connection. */
 const shortRestBytes = 64 * 1024;
 /**
@@ -200,33 +194,14 @@ function lingerAtEnd(exchange: Exchange): void {
 /**
  * Closes the connection of a request that has been answered and still goes on, a while
  * after its reply has had its turn.
- *
- * @param isUnwanted nobody reads what is left of its body
  */
 export function lingerForBody(
 	{ req, res }: Exchange,
-	isUnwanted = false,
+	isStranger = false,
 ): void {
+	// Without a body a request is complete by then.
 	if (!req.complete)
-		process.nextTick(closeUnlessComplete, req, res, isUnwanted);
-}
-
-/** Without a body a request is complete by now. */
-function closeUnlessComplete(
-	req: IncomingMessage,
-	res: ServerResponse,
-	isUnwanted: boolean,
-): void {
-	if (req.complete || req.destroyed || isLingering(req.socket)) return;
-	const { socket } = req;
-	if (isUnwanted) readInBreaths(req);
-	whenInTurn(res, () => {
-		const timer = setTimeout(() => {
-			if (!req.complete) socket.destroy();
-		}, lingerMs);
-		timer.unref();
-		req.once("close", () => clearTimeout(timer));
-	});
+		process.nextTick(closeUnlessComplete, req, res, !isStranger);
 }
 
 /** Answers on a bare socket, where no request has been read: bytes that are not HTTP, CONNECT. */
