@@ -8,6 +8,7 @@ import type { Host } from "../upstream/hosts/host.ts";
 import type { Facts } from "./bodyFacts.ts";
 import { Destination } from "./destination.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
+import { isGivenUp } from "./givenUp.ts";
 import type { Refusal } from "./refusal.ts";
 import type { GateState } from "./state.ts";
 import { queueHeader, type Turn, waitForTurn } from "./turn.ts";
@@ -125,6 +126,9 @@ export class Errand implements Turn {
 		this.isWaiting = false;
 		const body = this.#body;
 		if (!this.#isKept) this.#body = undefined;
+		// What is held back hears of nothing. The exchange ends with its connection.
+		const isHeldBack = this.#facts !== undefined && !Buffer.isBuffer(body);
+		if (isHeldBack && isGivenUp(this.#exchange.connection)) return;
 		this.#carrier.dispatch(body);
 	}
 

@@ -10,6 +10,7 @@ import { type BodyGuard, guardBody } from "./bodyGuard.ts";
 import { bodyLimitOf, bodyTooLarge, tooManyLargeBodies } from "./bodyLimit.ts";
 import { holdLittle } from "./connection.ts";
 import type { Exchange } from "./exchange.ts";
+import { isGivenUp } from "./givenUp.ts";
 import { LeastRate } from "./leastRate.ts";
 import { isPacked, readPacked } from "./packedBody.ts";
 import type { Refusal } from "./refusal.ts";
@@ -153,8 +154,8 @@ export class RequestBody {
 	trickles(intervalMs: number, idleTimeoutMs: number): boolean {
 		if (this.isComplete || this.#waitsForTurn) return false;
 		if (this.upstreamIsSlow) {
-			// While it is held back, nothing can come of it.
-			this.#readOn();
+			// While it is held back, nothing can come of it, nor a word that its client is gone.
+			if (!isGivenUp(this.#exchange.connection)) this.#readOn();
 			return false;
 		}
 		const hasTurn = this.#comesLater && this.#flowsTo !== undefined;

@@ -204,3 +204,47 @@ t.test(
 		later.destroy();
 	},
 );
+
+/** A gate whose only place is taken, and a client whose prompt waits there with a part of it unread. */
+async function holdBack(t: Test) {
+	const gate = await startQueued(t, {
+		standIn: holding,
+		config: {
+			limits: { body: "2MiB" },
+			queue: { mode: "fair", parallel: 1 },
+		},
+	});
+	const first = send(gate, { as: "holds", key: testKeys.worker });
+	await first.response;
+	const body = promptOf(2 << 20);
+	const client = await begin(gate, body, body.length);
+	await waitUntil(gate, 1, 1);
+	return { gate, first, client };
+}
+
+t.test(
+	"a client that resets its connection while its body is held back is gone from the queue",
+	async (t) => {
+		const { gate, first, client } = await holdBack(t);
+		client.socket.resetAndDestroy();
+		await waitUntil(gate, 0, 1);
+		first.leave();
+		await othersAreServed(gate);
+		t.equal(arrived(gate).length, 0);
+		t.match(await gate.logged(({ key }) => key === "phone"), {
+			outcome: "client_gone",
+		});
+	},
+);
+
+t.test(
+	"Ollama hears nothing of a body whose client resets its connection just before its turn",
+	async (t) => {
+		const { gate, first, client } = await holdBack(t);
+		client.socket.resetAndDestroy();
+		first.leave();
+		await waitUntil(gate, 0);
+		await othersAreServed(gate);
+		t.equal(arrived(gate).length, 0);
+	},
+);
