@@ -240,9 +240,8 @@ export class Destination {
 
 	/** Whether it takes one more, or has a queue to wait in. */
 	#hasRoom(host: Host): boolean {
-		const { active, maxConnections } = host.upstream;
 		return (
-			active < maxConnections ||
+			!host.upstream.isFull ||
 			(this.#route.scope === "infer" && this.#pool.queueOf(host) !== undefined)
 		);
 	}

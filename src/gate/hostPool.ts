@@ -115,6 +115,7 @@ export class HostPool implements HostsOwner {
 		else if (state === "up") this.#log.info(facts, "a host is up");
 		else this.#log.debug(facts, "a host has changed its state");
 		if (state === "down") this.#leave(host);
+		else if (before.state === "down") this.#queues.get(host)?.back();
 		else if (state === "suspect") this.hosts.look(host);
 		// A sweep may come too late to see that it was up for a moment.
 		this.#tellOf(host, performance.now());
@@ -132,6 +133,8 @@ export class HostPool implements HostsOwner {
 		this.#moveWaiting(host);
 		for (const relay of this.#relays)
 			if (relay.errand.host === host) relay.errand.moveOn();
+		// What no other can have waits behind what may never end.
+		(this.#queues.get(host) ?? this.#leaving.get(host))?.away();
 	}
 
 	/** Tells the owner of a host that has gone for longer than a restart takes, and that it is back. */

@@ -176,7 +176,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 		const { exchange } = this;
 		if (exchange.ended) return;
 		const { upstream } = this.errand;
-		if (upstream.active >= upstream.maxConnections) {
+		if (upstream.isFull) {
 			this.refuse(busy(upstream.maxConnections));
 			return;
 		}

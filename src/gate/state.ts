@@ -177,6 +177,7 @@ export class GateState {
 		const { queue } = this.settings;
 		if (!isQueuedHere(this.settings)) return undefined;
 		const opened = new FairQueue(queue, () => this.#upstream);
+		opened.isHeard = () => [...this.relays].some(({ isHeard }) => isHeard);
 		if (this.#shared !== undefined) opened.shareWith(this.#shared.service);
 		return opened;
 	}

@@ -116,7 +116,7 @@ function priorityOf(
 	if (asked === undefined) return own;
 	const rank = priorities.indexOf(asked.trim().toLowerCase() as Priority);
 	if (rank >= priorities.indexOf(own)) return priorities[rank] ?? own;
-	queue.ignoredPriorities += 1;
+	queue.counts.ignoredPriorities += 1;
 	return own;
 }
 

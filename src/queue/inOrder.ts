@@ -10,6 +10,25 @@ export function* inOrder(model: Model): Generator<Place> {
 	for (const lane of model.lanes) yield* byRounds(lane);
 }
 
+/** What waits, at most so many of each model, and how many are likely to go before each. */
+export function lineUp<T>(
+	models: Iterable<Model>,
+	waiting: ReadonlyMap<Place, T>,
+	limit: number,
+): Map<T, number> {
+	const ahead = new Map<T, number>();
+	for (const model of models) {
+		let count = 0;
+		for (const place of inOrder(model)) {
+			if (count === limit) break;
+			const one = waiting.get(place);
+			if (one !== undefined) ahead.set(one, count);
+			count += 1;
+		}
+	}
+	return ahead;
+}
+
 function* byRounds(lane: Lane): Generator<Place> {
 	let lines: Iterator<Place>[] = [];
 	for (const { places } of lane.lines.inOrder()) {

@@ -24,6 +24,8 @@ export class LoadedPoll {
 	#askedAtMs = Number.NEGATIVE_INFINITY;
 	/** How often in a row Ollama has not said what is loaded. */
 	#silences = 0;
+	/** When the first of these questions was asked. */
+	#silentSinceMs: number | undefined;
 	#wake: NodeJS.Timeout | undefined;
 
 	/**
@@ -52,6 +54,8 @@ export class LoadedPoll {
 				this.#isAsking = false;
 				this.#askedAtMs = performance.now();
 				this.#silences = keys === undefined ? this.#silences + 1 : 0;
+				if (keys !== undefined) this.#silentSinceMs = undefined;
+				else this.#silentSinceMs ??= askedMs;
 				// While it unloads a model, Ollama can be silent for a while.
 				const isKnown = keys !== undefined || this.#silences > maxSilences;
 				this.#hear({ keys, isKnown }, askedMs);
@@ -76,6 +80,19 @@ export class LoadedPoll {
 		if (nextMs === Number.POSITIVE_INFINITY) return;
 		this.#wake = setTimeout(this.#look, Math.max(1, nextMs - nowMs));
 		this.#wake.unref();
+	}
+
+	/** For how long it has not been said what is loaded, while anybody wanted to know. */
+	get silentMs(): number {
+		return this.#silentSinceMs === undefined
+			? 0
+			: performance.now() - this.#silentSinceMs;
+	}
+
+	/** Nobody wants to know any more. */
+	rest(): void {
+		this.stop();
+		this.#silentSinceMs = undefined;
 	}
 
 	/** Takes the timer back. */

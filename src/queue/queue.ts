@@ -1,19 +1,26 @@
 import type { Settings } from "../config/load.ts";
 import { priorities } from "../priority.ts";
 import type { Upstream } from "../upstream/client.ts";
+import { silenceToDownMs } from "../upstream/hosts/health.ts";
+import { Absence } from "./absence.ts";
 import { CommonQueue } from "./common.ts";
 import { DrainRate } from "./drainRate.ts";
-import { inOrder } from "./inOrder.ts";
+import { FailedLoad } from "./failedLoad.ts";
+import { lineUp } from "./inOrder.ts";
 import { type Heard, LoadedPoll } from "./loadedPoll.ts";
-import { type Model, type Place, unclearModel } from "./model.ts";
+import { type Place, unclearModel } from "./model.ts";
 import {
 	type ModelSource,
 	OllamaModels,
 	type Whereabouts,
 } from "./ollamaModels.ts";
-import { comesBack } from "./restart.ts";
 import type { ServiceElsewhere } from "./service.ts";
-import { describeModels, type QueueStats, waitingByClass } from "./stats.ts";
+import {
+	describeModels,
+	nothingCounted,
+	type QueueStats,
+	waitingByClass,
+} from "./stats.ts";
 import { tellAhead } from "./tellAhead.ts";
 import {
 	type NoTurn,
@@ -29,10 +36,11 @@ type SourceOf = (upstream: () => Upstream) => ModelSource;
 
 /** Holds the requests that wait for their turn at the GPU, asks Ollama what is loaded, and owns the timers. */
 export class FairQueue {
-	/** Requests that asked for a higher class than their key's. */
-	ignoredPriorities = 0;
+	readonly counts = nothingCounted();
 	/** Where other gates serve the same users. */
 	elsewhere: ServiceElsewhere | undefined;
+	/** Whether a reply of its Ollama goes on. Where nobody says, others find out that it is away. */
+	isHeard: (() => boolean) | undefined;
 	#settings: Settings["queue"];
 	#turns: Turns;
 	#models: ModelSource;
@@ -43,8 +51,7 @@ export class FairQueue {
 	/** Their model is looked up. */
 	readonly #lookups = new Set<Ticket>();
 	readonly #kept = new Set<Ticket>();
-	/** The load that failed last. */
-	#failed: { readonly model: Model; readonly user: string } | undefined;
+	readonly #failed = new FailedLoad();
 	readonly #waiters: WaitersByUser;
 	/** What a model's key was called last. */
 	readonly #nameOf = new Map<string, string>();
@@ -52,14 +59,11 @@ export class FairQueue {
 	readonly #tries = new TryWatch();
 	#isPumping = false;
 	readonly #poll: LoadedPoll;
-	/** It may be away, and is asked whether it is. */
-	#isDown = false;
+	readonly #absence = new Absence(
+		async () => this.#isClosed || (await this.#models.isUp()),
+		() => this.#turns.forget(),
+	);
 	#isClosed = false;
-	#dispatched = 0;
-	#left = 0;
-	#refused = 0;
-	#loads = 0;
-	#waitedMs = 0;
 
 	/**
 	 * @param upstream the Ollama that is in force
@@ -107,7 +111,8 @@ export class FairQueue {
 		const ticket = new Ticket(this, waiter, nowMs);
 		const { model } = waiter;
 		// Each is told by itself that Ollama is away.
-		if (this.#isClosed || this.#isDown || model === "") this.#go(ticket);
+		if (this.#isClosed || this.#absence.isTold || model === "")
+			this.#go(ticket);
 		else if (model === undefined) this.#stand(ticket, unclearModel);
 		else {
 			const known = this.#models.known(model, nowMs);
@@ -125,7 +130,11 @@ export class FairQueue {
 		if (wasLoader && status >= 400) {
 			// Nothing says that the model is there; it has ended in a moment.
 			ticket.wasRefused = true;
-			if (status >= 500 && status !== 503) this.#failLoad(place, status);
+			if (status >= 500 && status !== 503)
+				this.#refuseAll(
+					{ kind: "load_failed", status },
+					this.#failed.failed(place),
+				);
 			return;
 		}
 		const nowMs = performance.now();
@@ -133,8 +142,8 @@ export class FairQueue {
 		this.#turns.firstByte(place, nowMs, status < 400 && isWork);
 		this.#tries.begin(ticket);
 		if (wasLoader) {
-			if (this.#failed?.model === model) this.#failed = undefined;
-			this.#loads += 1;
+			this.#failed.loaded(model);
+			this.counts.loads += 1;
 			this.#poll.ask();
 		}
 		this.#pump();
@@ -147,8 +156,8 @@ export class FairQueue {
 		const isKept = this.#kept.delete(ticket);
 		ticket.state = "over";
 		if (state === "waiting") {
-			this.#left += 1;
-			this.#waitedMs += nowMs - ticket.arrivedMs;
+			this.counts.left += 1;
+			this.counts.waitedMs += nowMs - ticket.arrivedMs;
 			this.#withdraw(ticket);
 			ticket.waiter.left(nowMs - ticket.arrivedMs);
 		} else if (place !== undefined) {
@@ -177,6 +186,19 @@ export class FairQueue {
 		ticket.keptUntilMs = performance.now() + this.#settings.loadGraceMs;
 		this.#kept.add(ticket);
 		return true;
+	}
+
+	/** Its host is down, as is known from elsewhere: all that wait hear it, unless that is back in five seconds. */
+	away(): void {
+		this.#absence.begins();
+		void this.#lost();
+	}
+
+	/** Its host answers again. What was with it when it went may never end. */
+	back(): void {
+		const sinceMs = this.#absence.ends();
+		if (sinceMs !== undefined) this.#turns.letGo(sinceMs, performance.now());
+		this.#pump();
 	}
 
 	/** Looks after time: called at a fixed interval. */
@@ -225,17 +247,7 @@ export class FairQueue {
 
 	/** Those that wait, at most so many of each model, and how many are likely to go before each. */
 	lineUp(limit: number): Map<Ticket, number> {
-		const ahead = new Map<Ticket, number>();
-		for (const model of this.#turns.models) {
-			let count = 0;
-			for (const place of inOrder(model)) {
-				if (count === limit) break;
-				const ticket = this.#tickets.get(place);
-				if (ticket !== undefined) ahead.set(ticket, count);
-				count += 1;
-			}
-		}
-		return ahead;
+		return lineUp(this.#turns.models, this.#tickets, limit);
 	}
 
 	/** The model that a request is for, as it was asked for last; `undefined` for what takes no turn. */
@@ -247,12 +259,8 @@ export class FairQueue {
 		return {
 			waiting: waitingByClass(this.#turns.models),
 			running: this.#turns.running,
-			dispatched: this.#dispatched,
-			left: this.#left,
-			refused: this.#refused,
-			loads: this.#loads,
-			waitedMs: Math.round(this.#waitedMs),
-			ignoredPriorities: this.ignoredPriorities,
+			...this.counts,
+			waitedMs: Math.round(this.counts.waitedMs),
 			models: describeModels(this.#turns.models, this.#nameOf, this.#models),
 		};
 	}
@@ -312,18 +320,22 @@ export class FairQueue {
 		this.#tickets.delete(place);
 	}
 
+	#refuseAll(why: NoTurn, isMeant: (one: Ticket) => boolean = () => true) {
+		for (const ticket of [...this.#lookups, ...this.#tickets.values()])
+			if (isMeant(ticket)) this.#refuse(ticket, why);
+	}
+
 	#refuse(ticket: Ticket, why: NoTurn): void {
 		if (ticket.state !== "waiting") return;
 		ticket.state = "over";
-		this.#refused += 1;
+		this.counts.refused += 1;
 		this.#withdraw(ticket);
 		ticket.waiter.refused(why, performance.now() - ticket.arrivedMs);
 	}
 
 	/** Whether Ollama is there, as far as is known, and there is a connection left. */
 	get #maySend(): boolean {
-		const { active, maxConnections } = this.#upstream();
-		return !this.#isDown && active < maxConnections;
+		return this.#absence.isThere && !this.#upstream().isFull;
 	}
 
 	/** Sends everything whose turn it is. */
@@ -331,7 +343,7 @@ export class FairQueue {
 		if (this.#isPumping) return;
 		// Nothing to start and nothing to look out for: so it is after most requests.
 		const { waiting, wantsLoad } = this.#turns;
-		if (waiting === 0 && !wantsLoad) return void this.#poll.stop();
+		if (waiting === 0 && !wantsLoad) return void this.#poll.rest();
 		this.#isPumping = true;
 		try {
 			while (this.#maySend) {
@@ -346,13 +358,15 @@ export class FairQueue {
 		} finally {
 			this.#isPumping = false;
 		}
-		if (!this.#isClosed && !this.#isDown)
+		if (!this.#isClosed && !this.#absence.isAsked)
 			this.#poll.watch(this.#turns, this.#maySend);
 		else this.#poll.stop();
 	}
 
 	#heardLoaded(heard: Heard, askedMs: number): void {
-		if (!this.#isDown && heard.isKnown)
+		if (heard.keys !== undefined) this.#absence.ends();
+		else void this.#doubt();
+		if (!this.#absence.isAsked && heard.isKnown)
 			this.#turns.loaded(heard.keys, performance.now(), askedMs);
 		this.#dropKept(({ place }) => place?.model.loader !== place);
 		this.#pump();
@@ -361,39 +375,26 @@ export class FairQueue {
 	#go(ticket: Ticket): void {
 		const waitedMs = performance.now() - ticket.arrivedMs;
 		ticket.state = "running";
-		this.#dispatched += 1;
-		this.#waitedMs += waitedMs;
+		this.counts.dispatched += 1;
+		this.counts.waitedMs += waitedMs;
 		ticket.waiter.go(waitedMs);
 	}
 
-	/** A connection to Ollama has failed; it may be away. */
+	/** A connection to Ollama has failed, or nothing has come for too long; it may be away. */
 	async #lost(): Promise<void> {
-		if (this.#isDown || this.waiting === 0) return;
-		this.#isDown = true;
-		const isBack = await comesBack(
-			async () => this.#isClosed || (await this.#models.isUp()),
-			() => this.#turns.forget(),
-		);
-		if (!isBack)
-			for (const ticket of [...this.#lookups, ...this.#tickets.values()])
-				this.#refuse(ticket, { kind: "unreachable" });
-		this.#isDown = false;
+		if (this.#absence.isAsked || this.waiting === 0) return;
+		if (await this.#absence.lasts()) this.#refuseAll({ kind: "unreachable" });
 		this.#pump();
 	}
 
-	/**
-	 * Who waits for a model hears that it cannot be loaded. It may be for what
-	 * one user asked of it, so those of others hear it only from a second user's load.
-	 */
-	#failLoad({ model, asked: { user } }: Place, status: number): void {
-		const isForAll =
-			this.#failed?.model === model && this.#failed.user !== user;
-		this.#failed = { model, user };
-		for (const ticket of [...this.#tickets.values()])
-			if (
-				ticket.place?.model === model &&
-				(isForAll || ticket.waiter.user === user)
-			)
-				this.#refuse(ticket, { kind: "load_failed", status });
+	/** It has not said what is loaded. Where it has said nothing else for a minute, it counts as away. */
+	async #doubt(): Promise<void> {
+		const { isSilent, isAsked } = this.#absence;
+		if (!isSilent && this.#poll.silentMs < silenceToDownMs) return;
+		if (isAsked || this.isHeard?.() !== false) return;
+		if (!(await this.#models.isUp())) return this.away();
+		this.#absence.ends();
+		this.#poll.rest();
+		this.#pump();
 	}
 }

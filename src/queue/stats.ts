@@ -3,16 +3,24 @@ import { type Priority, priorities } from "../priority.ts";
 import type { Model } from "./model.ts";
 import type { ModelSource } from "./ollamaModels.ts";
 
-/** What the queue looks like from outside. */
-export interface QueueStats extends QueueStatus {
-	/** Since the start. */
-	readonly dispatched: number;
-	readonly left: number;
-	readonly refused: number;
-	readonly loads: number;
-	readonly waitedMs: number;
+/** What has happened since the start. */
+export interface QueueCounts {
+	dispatched: number;
+	left: number;
+	refused: number;
+	loads: number;
+	waitedMs: number;
 	/** Requests that asked for a higher class than their key's. */
-	readonly ignoredPriorities: number;
+	ignoredPriorities: number;
+}
+
+export const nothingCounted = (): QueueCounts => ({
+	...{ dispatched: 0, left: 0, refused: 0, loads: 0 },
+	...{ waitedMs: 0, ignoredPriorities: 0 },
+});
+
+/** What the queue looks like from outside. */
+export interface QueueStats extends QueueStatus, Readonly<QueueCounts> {
 	readonly models: readonly QueueModel[];
 }
 

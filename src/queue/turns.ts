@@ -237,6 +237,19 @@ export class Turns {
 			model.forgetSlots(this.#settings.parallel);
 	}
 
+	/**
+	 * Ollama is back that was away. What was with it may never end here, so it holds
+	 * no slot any more; it counts as served until Ollama went.
+	 */
+	letGo(awaySinceMs: number, nowMs: number): void {
+		for (const { running } of this.#models.values())
+			for (const place of [...running]) {
+				const servedMs = Math.max(0, awaySinceMs - place.servedFromMs);
+				place.servedFromMs = nowMs - servedMs;
+				this.finished(place, nowMs);
+			}
+	}
+
 	/** Charges what runs for longer than was expected. */
 	tick(nowMs: number): void {
 		if (this.#waiting === 0) return;

@@ -60,6 +60,11 @@ export class Upstream {
 		return this.#all.size - this.#idle.length;
 	}
 
+	/** No more may be with Ollama. */
+	get isFull(): boolean {
+		return this.active >= this.maxConnections;
+	}
+
 	/** Sends a request; the sink hears nothing before this has returned. @throws OddRequest */
 	send(call: UpstreamCall, sink: UpstreamSink): UpstreamRequest {
 		const message = { call, head: headOf(call, this.#firstLines) };

@@ -4,6 +4,7 @@ import { digestOf } from "../../src/keys/newKey.ts";
 import type { Misbehaviour } from "../../src/ollama/standIn.ts";
 import { eventually, type TestGate, testKeys } from "../support/gate.ts";
 import { send, startHost, startWithHosts, statusOf } from "../support/hosts.ts";
+import { jumpingClock } from "../support/jumpingClock.ts";
 import { startPlainHost } from "../support/plainHost.ts";
 
 const key: KeyEntry = {
@@ -14,19 +15,6 @@ const key: KeyEntry = {
 
 interface Teardown {
 	teardown(action: () => unknown): unknown;
-}
-
-/** Lets the clock of the gate, which runs in this process, jump. */
-function clockOf(t: Teardown) {
-	const now = performance.now.bind(performance);
-	let aheadMs = 0;
-	performance.now = () => now() + aheadMs;
-	t.teardown(() => {
-		performance.now = now;
-	});
-	return (ms: number) => {
-		aheadMs += ms;
-	};
 }
 
 const prompt = (gate: TestGate, padding = "") =>
@@ -69,7 +57,7 @@ const impatient = { upstream: { firstByteTimeout: "500ms" } };
 t.test(
 	"a request that a host is silent to goes on at another, and its time is charged",
 	async (t) => {
-		const pass = clockOf(t);
+		const pass = jumpingClock(t);
 		const { a, b, gate } = await startTwo(t, "hang", impatient);
 		const asked = prompt(gate);
 		await eventually(() => a.prompts() === 1);
@@ -114,7 +102,7 @@ t.test(
 );
 
 t.test("the time at a host that then failed is charged", async (t) => {
-	const pass = clockOf(t);
+	const pass = jumpingClock(t);
 	const { a, b, gate } = await startTwo(t, "hang");
 	const asked = prompt(gate);
 	await eventually(() => a.prompts() === 1);
@@ -144,7 +132,7 @@ for (const [status, isCharged] of [
 	t.test(
 		`what another gate refuses with ${status} ${isCharged ? "was worked on" : "was not"}`,
 		async (t) => {
-			const pass = clockOf(t);
+			const pass = jumpingClock(t);
 			const answer = { status: 200, body: { done: true } };
 			const a = await startPlainHost(t, ["m:1"], () => {
 				pass(40_000);

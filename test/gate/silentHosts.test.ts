@@ -1,0 +1,155 @@
+import { once } from "node:events";
+import { createServer, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import t from "tap";
+import { bearer, eventually, startGate, testKeys } from "../support/gate.ts";
+import { isState, send, startWithHosts } from "../support/hosts.ts";
+import { jumpingClock } from "../support/jumpingClock.ts";
+import { waitUntil } from "../support/queue.ts";
+
+/** What becomes of those who wait for an Ollama that says nothing any more, and breaks nothing off. */
+
+interface Teardown {
+	teardown(action: () => unknown): unknown;
+}
+
+const queue = { mode: "fair", parallel: 1 };
+const body = { model: "m", messages: [], stream: false };
+
+/** An Ollama that answers its prompts when the test says so, and is silent to everything else meanwhile, if that says so. */
+async function startOllama(t: Teardown) {
+	const prompts: ServerResponse[] = [];
+	const held = new Set<() => void>();
+	const ollama = { prompts, url: "", isSilent: false, asked: 0, wake() {} };
+	const models = [{ name: "m:latest", digest: "m" }];
+	const server = createServer((req, res) => {
+		req.resume();
+		if (req.method === "POST") return void prompts.push(res);
+		const answer = () => {
+			res.setHeader("content-type", "application/json");
+			res.end(JSON.stringify({ version: "0.34.0", models }));
+		};
+		ollama.asked += 1;
+		if (ollama.isSilent) held.add(answer);
+		else answer();
+	});
+	await once(server.listen(0, "127.0.0.1"), "listening");
+	t.teardown(() => {
+		server.closeAllConnections();
+		server.close();
+	});
+	ollama.wake = () => {
+		ollama.isSilent = false;
+		for (const answer of held) answer();
+	};
+	ollama.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+	return ollama;
+}
+
+const answer = (prompt: ServerResponse | undefined) =>
+	prompt?.end('{"model":"m","done":true}');
+
+t.test(
+	"what waits for a host that has gone without a word hears it, and what comes once it is back is served",
+	async (t) => {
+		const pass = jumpingClock(t);
+		const a = await startOllama(t);
+		const gate = await startWithHosts(t, [{ name: "a", url: a.url }], {
+			config: { queue },
+		});
+		const first = send(gate, { body });
+		await eventually(() => a.prompts.length === 1);
+		const waiting = [send(gate, { body }), send(gate, { body })];
+		await waitUntil(gate, 2);
+		a.isSilent = true;
+		await isState(gate, "a", "suspect");
+		pass(60_000);
+		for (const reply of waiting) t.equal((await reply).status, 502);
+		t.equal(a.prompts.length, 1, "none of them was sent");
+		a.wake();
+		await isState(gate, "a", "up");
+		const next = send(gate, { body });
+		await eventually(() => a.prompts.length === 2);
+		answer(a.prompts[1]);
+		t.equal((await next).status, 200);
+		answer(a.prompts[0]);
+		t.equal((await first).status, 200, "it may have worked all the while");
+		await waitUntil(gate, 0, 0);
+	},
+);
+
+t.test("what waits for the one Ollama hears that it is silent", async (t) => {
+	const pass = jumpingClock(t);
+	const ollama = await startOllama(t);
+	const gate = await startGate(t, {
+		upstreamUrl: ollama.url,
+		config: { queue },
+	});
+	const first = send(gate, { body });
+	await eventually(() => ollama.prompts.length === 1);
+	const waiting = [send(gate, { body }), send(gate, { body })];
+	await waitUntil(gate, 2);
+	ollama.isSilent = true;
+	const { asked } = ollama;
+	await eventually(() => ollama.asked > asked + 1);
+	pass(60_000);
+	for (const reply of waiting) t.equal((await reply).status, 502);
+	const late = send(gate, { body });
+	t.equal((await late).status, 502, "who comes now hears it too");
+	const next = send(gate, { body });
+	await waitUntil(gate, 1);
+	ollama.wake();
+	answer(ollama.prompts[0]);
+	t.equal((await first).status, 200);
+	await eventually(() => ollama.prompts.length === 2);
+	answer(ollama.prompts[1]);
+	t.equal((await next).status, 200);
+});
+
+t.test("an Ollama whose reply goes on is not taken for silent", async (t) => {
+	const pass = jumpingClock(t);
+	const ollama = await startOllama(t);
+	const gate = await startGate(t, {
+		upstreamUrl: ollama.url,
+		config: { queue },
+	});
+	const first = await startStream(gate.url, ollama);
+	const next = send(gate, { body });
+	await waitUntil(gate, 1);
+	ollama.isSilent = true;
+	const { asked } = ollama;
+	await eventually(() => ollama.asked > asked + 1);
+	pass(60_000);
+	const later = ollama.asked;
+	await eventually(() => ollama.asked > later + 4);
+	await waitUntil(gate, 1);
+	first.end();
+	await eventually(() => ollama.prompts.length === 2);
+	answer(ollama.prompts[1]);
+	t.equal((await next).status, 200);
+});
+
+/** A stream of which something comes again and again, until it is ended. */
+async function startStream(
+	url: string,
+	{ prompts }: { readonly prompts: readonly ServerResponse[] },
+) {
+	const reply = fetch(`${url}/api/chat`, {
+		method: "POST",
+		headers: bearer(testKeys.owner),
+		body: JSON.stringify({ ...body, stream: true }),
+	});
+	await eventually(() => prompts.length === 1);
+	const [res] = prompts;
+	res?.setHeader("content-type", "application/x-ndjson");
+	const says = () => res?.write('{"model":"m","done":false}\n');
+	says();
+	const timer = setInterval(says, 200);
+	void (await reply).text();
+	return {
+		end() {
+			clearInterval(timer);
+			res?.end('{"model":"m","done":true}\n');
+		},
+	};
+}
