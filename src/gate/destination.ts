@@ -75,15 +75,23 @@ export class Destination {
 	 *
 	 * @param facts what the body says, where it was read
 	 * @param beginning what has come of the body, where it is to tell a conversation
+	 * @param mustHave only one will do that has said that it has the model
 	 */
-	choose(facts?: Facts, beginning?: Buffer): Refusal | undefined {
+	choose(
+		facts?: Facts,
+		beginning?: Buffer,
+		mustHave = false,
+	): Refusal | undefined {
 		this.#pool = this.#state.pool ?? this.#pool;
 		if (this.#isFixed) return this.#chooseFixed();
 		const model = facts?.model ?? this.#modelInPath();
 		this.#wanted = {
 			route: this.#route.id,
 			model,
-			fits: (host) => this.#fits(host) && this.#hasRoom(host),
+			fits: (host) =>
+				this.#fits(host) &&
+				this.#hasRoom(host) &&
+				(!mustHave || hasSaid(host, model)),
 			...(this.#route.scope === "infer" &&
 				stickiness(this.#exchange, model, beginning)),
 		};
@@ -277,6 +285,11 @@ export class Destination {
 			? this.#path.slice(this.#path.lastIndexOf("/") + 1)
 			: undefined;
 	}
+}
+
+function hasSaid(host: Host, model: string | undefined): boolean {
+	if (model === undefined || model === "") return host.catalog !== undefined;
+	return host.hasModel(model) === true;
 }
 
 function noneUp(described: string): Refusal {

@@ -5,10 +5,11 @@ import type {
 	UpstreamFault,
 } from "../upstream/client.ts";
 import type { Host } from "../upstream/hosts/host.ts";
-import type { Facts } from "./bodyFacts.ts";
+import { type Facts, goesByBody } from "./bodyFacts.ts";
 import { Destination } from "./destination.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
 import { isGivenUp } from "./givenUp.ts";
+import type { OneOllama } from "./oneOllama.ts";
 import type { Refusal } from "./refusal.ts";
 import type { GateState } from "./state.ts";
 import { queueHeader, type Turn, waitForTurn } from "./turn.ts";
@@ -45,8 +46,11 @@ export class Errand implements Turn {
 	readonly #exchange: Exchange;
 	readonly #state: GateState;
 	readonly #carrier: Carrier;
-	/** `undefined` where there is one Ollama. */
-	readonly #destination: Destination | undefined;
+	/** As it was when it began. */
+	readonly #one: OneOllama;
+	readonly #beganWithHosts: boolean;
+	/** `undefined` where it goes to the one Ollama. */
+	#destination: Destination | undefined;
 	/** What is to be sent, or sent once more. */
 	#body: Body;
 	#facts: Facts | undefined;
@@ -58,13 +62,18 @@ export class Errand implements Turn {
 		this.#exchange = exchange;
 		this.#state = state;
 		this.#carrier = carrier;
-		this.#destination =
-			state.pool && new Destination(exchange, state, state.pool);
+		this.#one = state.one;
+		this.#beganWithHosts = state.pool !== undefined;
 	}
 
 	/** The host that it is with or waits for, of several. */
 	get host(): Host | undefined {
 		return this.#destination?.host;
+	}
+
+	/** Where it is or waits; `undefined` until a host was chosen. */
+	get at(): Host | OneOllama | undefined {
+		return this.#destination === undefined ? this.#one : this.#destination.host;
 	}
 
 	/** It waits where a reload leaves its model no more. */
@@ -74,7 +83,7 @@ export class Errand implements Turn {
 
 	/** Where it is to be sent now: a reload may have changed it until it is its turn. */
 	get upstream(): Upstream {
-		return (this.#destination ?? this.#state).upstream;
+		return (this.#destination ?? this.#one).upstream;
 	}
 
 	/** The model that it takes a turn for, as it was asked for last. */
@@ -92,26 +101,39 @@ export class Errand implements Turn {
 		if (this.#exchange.ended) return;
 		this.#body = body;
 		this.#facts = facts;
-		if (this.#destination !== undefined) {
-			if (this.#destination.isMerged) {
+		const { pool } = this.#state;
+		// A reload may have brought hosts since the body was read without a look at its model.
+		const isEnough =
+			this.#beganWithHosts ||
+			facts !== undefined ||
+			!goesByBody(this.#state, this.#exchange.routeMatch.route);
+		if (pool !== undefined && isEnough) {
+			const destination = new Destination(this.#exchange, this.#state, pool);
+			if (destination.isMerged) {
 				this.#carrier.answerMerged();
 				return;
 			}
-			const refusal = this.#destination.choose(facts, beginning);
+			const refusal = destination.choose(facts, beginning);
 			if (refusal !== undefined) {
 				this.#carrier.refuse(refusal);
 				return;
 			}
-			this.#isPlaced = true;
-			this.#isKept =
-				body === undefined ||
-				(Buffer.isBuffer(body) && body.length <= wholeBodyBytes);
+			this.#goTo(destination);
 		}
 		this.#wait();
 	}
 
+	#goTo(destination: Destination): void {
+		const body = this.#body;
+		this.#destination = destination;
+		this.#isPlaced = true;
+		this.#isKept =
+			body === undefined ||
+			(Buffer.isBuffer(body) && body.length <= wholeBodyBytes);
+	}
+
 	#wait(): void {
-		const { queue } = this.#destination ?? this.#state;
+		const { queue } = this.#destination ?? this.#one;
 		if (queue === undefined || this.#facts === undefined) {
 			this.go();
 			return;
@@ -154,14 +176,12 @@ export class Errand implements Turn {
 	 */
 	moveOn(hasWorked = this.#fault !== "unreachable"): boolean {
 		if (
-			!this.#isPlaced ||
 			this.#exchange.ended ||
-			this.#destination === undefined ||
-			!this.#carrier.maySendAgain(this.#isKept)
+			!this.#carrier.maySendAgain(this.#isKept) ||
+			!this.#chooseAnother()
 		)
 			return false;
 		const { ticket } = this;
-		if (!this.#destination.chooseAnother()) return false;
 		this.#carrier.abort();
 		this.ticket = undefined;
 		this.isWaiting = false;
@@ -176,6 +196,19 @@ export class Errand implements Turn {
 		const at = replyHeaders.indexOf(queueHeader);
 		if (at !== -1) replyHeaders.splice(at, 2);
 		this.#wait();
+		return true;
+	}
+
+	#chooseAnother(): boolean {
+		if (this.#destination !== undefined)
+			return this.#isPlaced && this.#destination.chooseAnother();
+		const { pool } = this.#state;
+		if (pool === undefined || !this.isWaiting) return false;
+		// Hosts have taken the place of the one Ollama that it waits for.
+		const destination = new Destination(this.#exchange, this.#state, pool);
+		if (destination.choose(this.#facts, undefined, true) !== undefined)
+			return false;
+		this.#goTo(destination);
 		return true;
 	}
 

@@ -154,9 +154,9 @@ export async function createGate(
 			const nowMs = performance.now();
 			return {
 				connections: state.connections.openCount,
-				streams: state.relays.size - (state.line?.waiting ?? 0),
+				streams: state.relays.size - state.waiting,
 				isUpstreamUp: state.upstreamHealth.isUp,
-				queue: state.line?.stats(),
+				queue: state.queueStats(),
 				hosts: state.pool?.hosts.all.map((host) => describeHost(host, nowMs)),
 				handshakes:
 					state.settings.tls === undefined
@@ -294,8 +294,7 @@ function sweep(state: GateState): void {
 	state.handshakes.sweep(performance.now());
 	state.pieces.sweep();
 	state.connections.sweep(sweepIntervalMs);
-	state.upstream.sweep(performance.now());
-	state.line?.sweep(performance.now());
+	state.sweep(performance.now());
 	for (const relay of state.relays) relay.sweep(sweepIntervalMs);
 	const nowMs = Date.now();
 	const hasExpired = [...state.relays].some(

@@ -12,6 +12,7 @@ import type { Host } from "../upstream/hosts/host.ts";
 import { Hosts, type HostsOwner } from "../upstream/hosts/hosts.ts";
 import { addUp } from "./hostStats.ts";
 import { MergedLists } from "./mergedLists.ts";
+import type { OneOllama } from "./oneOllama.ts";
 import type { Relay } from "./relay.ts";
 import type { Rules } from "./rules.ts";
 
@@ -24,8 +25,8 @@ export class HostPool implements HostsOwner {
 	readonly #raise: Raise;
 	readonly #common: CommonQueue;
 	readonly #queues = new Map<Host, FairQueue>();
-	/** Of hosts that a reload has taken out, while something waits there that no other can have yet. */
-	readonly #leaving = new Map<Host, FairQueue>();
+	/** Of what a reload has taken out, while something waits there that no other can have yet. */
+	readonly #leaving = new Map<Host | OneOllama, FairQueue>();
 	readonly #queueSettings: Rules["settings"]["queue"];
 
 	/** @param before the hosts until now; those that are still there stay what they are */
@@ -74,7 +75,7 @@ export class HostPool implements HostsOwner {
 		return this.#entries.map(([, queue]) => queue);
 	}
 
-	get #entries(): [Host, FairQueue][] {
+	get #entries(): [Host | OneOllama, FairQueue][] {
 		return [...this.#queues, ...this.#leaving];
 	}
 
@@ -171,33 +172,41 @@ export class HostPool implements HostsOwner {
 		}
 	}
 
-	/**
-	 * Another pool has taken its place, or one Ollama: what waits for a host that is
-	 * gone goes on elsewhere, and where it cannot, it keeps its turn.
-	 */
-	replaced(next: HostPool | undefined): void {
-		for (const [host, queue] of this.#entries) {
-			// What runs there goes on.
-			this.#moveWaiting(host);
-			if (
-				next === undefined ||
-				next.#queueSettings.mode === "off" ||
-				queue.waiting === 0
-			) {
-				queue.open();
-				continue;
-			}
-			queue.use(next.#queueSettings);
-			next.#leaving.set(host, queue);
-		}
-		for (const relay of this.#relays)
-			if (relay.errand.isMisplaced) relay.errand.moveOn();
-		if (next === undefined) this.hosts.retire();
+	/** It has taken the place of one Ollama: what waits for that keeps its turn until a host has its model. */
+	follows(one: OneOllama): void {
+		const { queue } = one;
+		if (queue !== undefined && staysOpen(queue, this.#queueSettings))
+			this.#leaving.set(one, queue);
 	}
 
-	#moveWaiting(host: Host): void {
+	/**
+	 * Another pool has taken its place, or one Ollama. What waits for a host that is
+	 * gone goes on at another, and where it cannot, it keeps its turn.
+	 *
+	 * @returns the queues of its hosts in which something waits and that no other pool looks after
+	 */
+	replaced(
+		next: HostPool | undefined,
+		settings: Rules["settings"]["queue"],
+	): readonly FairQueue[] {
+		const left: FairQueue[] = [];
+		for (const [place, queue] of this.#entries) {
+			// What runs there goes on.
+			if (next !== undefined) this.#moveWaiting(place);
+			if (!staysOpen(queue, settings)) continue;
+			if (next === undefined) left.push(queue);
+			else next.#leaving.set(place, queue);
+		}
+		if (next === undefined) this.hosts.retire();
+		else
+			for (const relay of this.#relays)
+				if (relay.errand.isMisplaced) relay.errand.moveOn();
+		return left;
+	}
+
+	#moveWaiting(place: Host | OneOllama): void {
 		for (const relay of this.#relays)
-			if (relay.errand.host === host && relay.errand.isWaiting)
+			if (relay.errand.at === place && relay.errand.isWaiting)
 				relay.errand.moveOn();
 	}
 
@@ -206,6 +215,19 @@ export class HostPool implements HostsOwner {
 		for (const queue of this.queues) queue.open();
 		this.hosts.destroy();
 	}
+}
+
+/** Whether something goes on waiting in a queue that a reload has taken out; else it takes no more part. */
+function staysOpen(
+	queue: FairQueue,
+	settings: Rules["settings"]["queue"],
+): boolean {
+	if (settings.mode === "off" || queue.waiting === 0) {
+		queue.open();
+		return false;
+	}
+	queue.use(settings);
+	return true;
 }
 
 const modelsByName = (upstream: ConstructorParameters<typeof NamedModels>[0]) =>

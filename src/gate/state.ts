@@ -6,6 +6,7 @@ import { ActiveSet } from "../net/activeSet.ts";
 import { descriptorLimit, roomForClients } from "../net/descriptors.ts";
 import { SignatureUses } from "../ollama/cliSignature.ts";
 import { FairQueue } from "../queue/queue.ts";
+import type { QueueStats } from "../queue/stats.ts";
 import { createWhois, type Whois } from "../tailscale/whois.ts";
 import { askForModels } from "../upstream/ask.ts";
 import { Upstream } from "../upstream/client.ts";
@@ -13,9 +14,11 @@ import type { AccessLog } from "./accessLog.ts";
 import { ConnectionTable } from "./connection.ts";
 import { Handshakes } from "./handshakes.ts";
 import { HostPool } from "./hostPool.ts";
+import { addUp } from "./hostStats.ts";
 import { JudgedBodies } from "./judgedBodies.ts";
 import { LoadedModels } from "./loadedModels.ts";
 import { Lockout } from "./lockout.ts";
+import { OneOllama } from "./oneOllama.ts";
 import { PieceBudget } from "./pieces.ts";
 import { RefusalThrottle } from "./refusalThrottle.ts";
 import type { Relay } from "./relay.ts";
@@ -54,7 +57,7 @@ export class GateState {
 	readonly budgets = new Budgets();
 	readonly loadedModels = new LoadedModels(async () =>
 		this.#pool === undefined
-			? (await askForModels(this.#upstream, "/api/ps"))?.map((entry) => ({
+			? (await askForModels(this.upstream, "/api/ps"))?.map((entry) => ({
 					entry,
 				}))
 			: this.#pool.lists.entriesOfHosts("/api/ps"),
@@ -65,11 +68,12 @@ export class GateState {
 	/** What comes on an open connection is refused. */
 	refusesNew = false;
 	#rules: Rules;
-	#upstream: Upstream;
+	#one: OneOllama;
 	#whois: Whois;
-	#queue: FairQueue | undefined;
 	#shared: Shared | undefined;
 	#pool: HostPool | undefined;
+	/** Of hosts in whose place one Ollama has come, while something waits there. */
+	readonly #emptying = new Set<FairQueue>();
 	readonly #saidAtMs = new Map<string, number>();
 
 	/** Tells the owner at once, where the owner wants that. */
@@ -78,9 +82,9 @@ export class GateState {
 	constructor(rules: Rules, accessLog: AccessLog, log: Log, raise: Raise) {
 		this.raise = raise;
 		this.#rules = rules;
-		this.#upstream = new Upstream(rules.settings.upstream);
+		this.#one = new OneOllama(new Upstream(rules.settings.upstream));
 		this.#whois = openWhois(rules.settings);
-		this.#queue = this.#openQueue();
+		this.#one.queue = this.#openQueue(this.#one);
 		this.accessLog = accessLog;
 		this.#tellLog(rules);
 		this.log = log;
@@ -95,8 +99,13 @@ export class GateState {
 		return this.#rules.settings;
 	}
 
+	/** The one Ollama; where there are several hosts, nothing goes there. */
+	get one(): OneOllama {
+		return this.#one;
+	}
+
 	get upstream(): Upstream {
-		return this.#upstream;
+		return this.#one.upstream;
 	}
 
 	get whois(): Whois {
@@ -108,14 +117,32 @@ export class GateState {
 		return this.#pool;
 	}
 
-	/** All that waits for a turn, wherever that is. */
+	/** Where what comes waits for a turn. */
 	get line(): HostPool | FairQueue | undefined {
-		return this.#pool ?? this.#queue;
+		return this.#pool ?? this.queue;
+	}
+
+	/** All in which something may wait. */
+	get queues(): readonly FairQueue[] {
+		const own = this.#pool?.queues ?? (this.queue ? [this.queue] : []);
+		return [...own, ...this.#emptying];
+	}
+
+	/** Requests that wait for their turn. */
+	get waiting(): number {
+		return this.queues.reduce((sum, { waiting }) => sum + waiting, 0);
+	}
+
+	/** What waits, all together; `undefined` if nothing has to. */
+	queueStats(): QueueStats | undefined {
+		const own = this.line?.stats();
+		const left = [...this.#emptying].map((queue) => queue.stats());
+		return addUp(own === undefined ? left : [own, ...left]);
 	}
 
 	/** Where requests wait for the one Ollama; `undefined` if they do not. */
 	get queue(): FairQueue | undefined {
-		return this.#queue;
+		return this.#one.queue;
 	}
 
 	/** What is shared with other gates; `undefined` where nothing is. */
@@ -129,34 +156,54 @@ export class GateState {
 		this.line?.shareWith(shared.service);
 	}
 
-	/** Puts new rules in force. What was sent to the old upstream ends there. */
+	/** Puts new rules in force. What was sent ends where it was sent to. */
 	replaceRules(next: Rules): void {
 		const { settings: former } = this.#rules;
-		const { upstream: previous } = former;
-		const isQueued = isQueuedHere(former);
+		const { settings } = next;
 		this.#rules = next;
 		this.#tellLog(next);
-		this.#whois = openWhois(next.settings);
-		const { upstream, queue } = next.settings;
-		if (JSON.stringify(previous) !== JSON.stringify(upstream)) {
-			this.#upstream.retire();
-			this.#upstream = new Upstream(upstream);
-			this.#queue?.upstreamChanged();
-		}
-		if (isQueued !== isQueuedHere(next.settings)) {
-			this.#queue?.open();
-			this.#queue = this.#openQueue();
-		} else this.#queue?.use(queue);
-		const pool = this.#pool;
+		this.#whois = openWhois(settings);
+		const [one, pool] = [this.#one, this.#pool];
 		this.#pool = this.#openPool(pool);
-		pool?.replaced(this.#pool);
+		if (pool === undefined && this.#pool !== undefined) {
+			one.upstream.retire();
+			this.#one = new OneOllama(new Upstream(settings.upstream));
+			this.#pool.follows(one);
+		} else this.#useOne(former, settings);
+		for (const queue of pool?.replaced(this.#pool, settings.queue) ?? [])
+			this.#emptying.add(queue);
+	}
+
+	#useOne(former: Settings, { upstream, queue }: Settings): void {
+		const one = this.#one;
+		if (JSON.stringify(former.upstream) !== JSON.stringify(upstream)) {
+			one.upstream.retire();
+			one.upstream = new Upstream(upstream);
+			one.queue?.upstreamChanged();
+		}
+		if (isQueuedHere(former) !== isQueuedHere(this.settings)) {
+			one.queue?.open();
+			one.queue = this.#openQueue(one);
+		} else one.queue?.use(queue);
+	}
+
+	/** Looks after time: called at a fixed interval. */
+	sweep(nowMs: number): void {
+		this.upstream.sweep(nowMs);
+		this.line?.sweep(nowMs);
+		for (const queue of this.#emptying) {
+			queue.sweep(nowMs);
+			if (queue.waiting > 0) continue;
+			this.#emptying.delete(queue);
+			queue.open();
+		}
 	}
 
 	/** At the end: whatever waits goes, and all connections end. */
 	async close(): Promise<void> {
-		this.#queue?.open();
+		for (const queue of this.queues) queue.open();
 		this.#pool?.close();
-		this.#upstream.destroy();
+		this.upstream.destroy();
 		await this.#shared?.close();
 	}
 
@@ -173,11 +220,14 @@ export class GateState {
 		return opened;
 	}
 
-	#openQueue(): FairQueue | undefined {
+	#openQueue(one: OneOllama): FairQueue | undefined {
 		const { queue } = this.settings;
 		if (!isQueuedHere(this.settings)) return undefined;
-		const opened = new FairQueue(queue, () => this.#upstream);
-		opened.isHeard = () => [...this.relays].some(({ isHeard }) => isHeard);
+		const opened = new FairQueue(queue, () => one.upstream);
+		opened.isHeard = () =>
+			[...this.relays].some(
+				({ errand, isHeard }) => errand.at === one && isHeard,
+			);
 		if (this.#shared !== undefined) opened.shareWith(this.#shared.service);
 		return opened;
 	}

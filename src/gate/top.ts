@@ -7,13 +7,12 @@ import type { GateState } from "./state.ts";
 import { shownPerson, shownUser } from "./user.ts";
 
 /** What can be seen of the requests that have not ended. */
-export function topOf({ relays, queue, pool, settings }: GateState): GateTop {
+export function topOf(state: GateState): GateTop {
+	const { relays, settings } = state;
 	const nowMs = performance.now();
-	const stats = (pool ?? queue)?.stats();
-	const queues = pool === undefined ? [] : [...pool.queues];
-	if (queue !== undefined) queues.push(queue);
+	const stats = state.queueStats();
 	const lineUp = new Map<Ticket, number>(
-		queues.flatMap((one) => [...one.lineUp(maxTopRequests)]),
+		state.queues.flatMap((one) => [...one.lineUp(maxTopRequests)]),
 	);
 	const atWork: Relay[] = [];
 	const waiting: [Relay, number | null][] = [];

@@ -1,59 +1,20 @@
-import { once } from "node:events";
-import { createServer, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
 import t from "tap";
 import { bearer, eventually, startGate, testKeys } from "../support/gate.ts";
 import { isState, send, startWithHosts } from "../support/hosts.ts";
 import { jumpingClock } from "../support/jumpingClock.ts";
+import { answer, type Puppet, startPuppet } from "../support/puppet.ts";
 import { waitUntil } from "../support/queue.ts";
 
 /** What becomes of those who wait for an Ollama that says nothing any more, and breaks nothing off. */
 
-interface Teardown {
-	teardown(action: () => unknown): unknown;
-}
-
 const queue = { mode: "fair", parallel: 1 };
 const body = { model: "m", messages: [], stream: false };
-
-/** An Ollama that answers its prompts when the test says so, and is silent to everything else meanwhile, if that says so. */
-async function startOllama(t: Teardown) {
-	const prompts: ServerResponse[] = [];
-	const held = new Set<() => void>();
-	const ollama = { prompts, url: "", isSilent: false, asked: 0, wake() {} };
-	const models = [{ name: "m:latest", digest: "m" }];
-	const server = createServer((req, res) => {
-		req.resume();
-		if (req.method === "POST") return void prompts.push(res);
-		const answer = () => {
-			res.setHeader("content-type", "application/json");
-			res.end(JSON.stringify({ version: "0.34.0", models }));
-		};
-		ollama.asked += 1;
-		if (ollama.isSilent) held.add(answer);
-		else answer();
-	});
-	await once(server.listen(0, "127.0.0.1"), "listening");
-	t.teardown(() => {
-		server.closeAllConnections();
-		server.close();
-	});
-	ollama.wake = () => {
-		ollama.isSilent = false;
-		for (const answer of held) answer();
-	};
-	ollama.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-	return ollama;
-}
-
-const answer = (prompt: ServerResponse | undefined) =>
-	prompt?.end('{"model":"m","done":true}');
 
 t.test(
 	"what waits for a host that has gone without a word hears it, and what comes once it is back is served",
 	async (t) => {
 		const pass = jumpingClock(t);
-		const a = await startOllama(t);
+		const a = await startPuppet(t);
 		const gate = await startWithHosts(t, [{ name: "a", url: a.url }], {
 			config: { queue },
 		});
@@ -80,7 +41,7 @@ t.test(
 
 t.test("what waits for the one Ollama hears that it is silent", async (t) => {
 	const pass = jumpingClock(t);
-	const ollama = await startOllama(t);
+	const ollama = await startPuppet(t);
 	const gate = await startGate(t, {
 		upstreamUrl: ollama.url,
 		config: { queue },
@@ -108,7 +69,7 @@ t.test("what waits for the one Ollama hears that it is silent", async (t) => {
 
 t.test("an Ollama whose reply goes on is not taken for silent", async (t) => {
 	const pass = jumpingClock(t);
-	const ollama = await startOllama(t);
+	const ollama = await startPuppet(t);
 	const gate = await startGate(t, {
 		upstreamUrl: ollama.url,
 		config: { queue },
@@ -130,17 +91,14 @@ t.test("an Ollama whose reply goes on is not taken for silent", async (t) => {
 });
 
 /** A stream of which something comes again and again, until it is ended. */
-async function startStream(
-	url: string,
-	{ prompts }: { readonly prompts: readonly ServerResponse[] },
-) {
+async function startStream(url: string, { prompts }: Puppet) {
 	const reply = fetch(`${url}/api/chat`, {
 		method: "POST",
 		headers: bearer(testKeys.owner),
 		body: JSON.stringify({ ...body, stream: true }),
 	});
 	await eventually(() => prompts.length === 1);
-	const [res] = prompts;
+	const { res } = prompts[0] ?? {};
 	res?.setHeader("content-type", "application/x-ndjson");
 	const says = () => res?.write('{"model":"m","done":false}\n');
 	says();
