@@ -190,7 +190,7 @@ t.test("Open WebUI on a booted host", booting(), async (t) => {
 		const places = JSON.stringify([{ host: "0.0.0.0", port: 8080 }]);
 		await host.must(
 			...["systemd-run", "--quiet", "--unit=webui", "/opt/stand-ins/node"],
-			...["/opt/stand-ins/test/support/hostStandIns/openWebUi.js", places],
+			...["/opt/stand-ins/openWebUi.mjs", places],
 		);
 		await becomes(
 			t,

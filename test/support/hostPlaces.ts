@@ -1,6 +1,6 @@
 /** Where things are in a booted host, relative to its root. */
 
-/** The programs that stand in for what cannot be had in a test, in the same folders as in this project. */
+/** The programs that stand in for what cannot be had in a test. */
 export const standInFolder = "opt/stand-ins";
 /** What those run with. */
 export const standInNode = `${standInFolder}/node`;

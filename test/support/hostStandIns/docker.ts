@@ -691,7 +691,7 @@ async function startContainer(
 			...["--quiet", "--collect", `--unit=${unitOf(container)}`],
 			...container.Config.Env.map((line) => `--setenv=${line}`),
 			process.execPath,
-			path.join(import.meta.dirname, "openWebUi.js"),
+			path.join(import.meta.dirname, "openWebUi.mjs"),
 			JSON.stringify(places),
 		]);
 	// Docker's own proxy listens before the command has ended.
