@@ -11,6 +11,7 @@ import {
 	maxRetryMs,
 	onLines,
 	readAnswer,
+	strange,
 } from "./protocol.ts";
 import type { UsageRecord } from "./record.ts";
 
@@ -253,8 +254,14 @@ export class LedgerClient {
 	#take(line: string): string | undefined {
 		const socket = this.#socket;
 		const answer = readAnswer(line);
-		if ("last" in answer) this.#begin(answer.last);
-		else if ("done" in answer) this.#finish(answer.done);
+		if ("last" in answer) {
+			// It answers the greeting alone: all is sent anew for it.
+			if (this.#isReady) {
+				socket?.destroy();
+				return strange;
+			}
+			this.#begin(answer.last);
+		} else if ("done" in answer) this.#finish(answer.done);
 		else if ("failed" in answer || "error" in answer) {
 			socket?.destroy();
 			return "why" in answer ? answer.why : answer.error;

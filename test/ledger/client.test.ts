@@ -1,6 +1,8 @@
+import { once } from "node:events";
 import { createServer } from "node:net";
 import path from "node:path";
 import t from "tap";
+import { onLines } from "../../src/ledger/protocol.ts";
 import { openLedger } from "../../src/ledger/server.ts";
 import { eventually, type LogLine } from "../support/gate.ts";
 import {
@@ -197,5 +199,31 @@ t.test(
 		await spawnLedger(t, place);
 		t.equal(await delivered, true);
 		t.equal(client.counts.waiting, 0);
+	},
+);
+
+t.test(
+	"what greets again and again is not sent everything each time",
+	async (t) => {
+		const place = await ledgerPlace(t);
+		const heard: string[] = [];
+		const ledger = createServer((socket) => {
+			socket.on("error", () => {});
+			onLines(socket, 1_000_000, (line) => {
+				heard.push(line.includes("hello") ? "hello" : "batch");
+				socket.write('{"last":0}\n');
+			});
+		});
+		await once(ledger.listen(place.socket), "listening");
+		t.teardown(() => ledger.close());
+		const { client, lines } = startLedgerClient(t, place);
+		client.record(recordOf({}));
+		await eventually(() => heard.length >= 4);
+		t.strictSame(heard.slice(0, 4), ["hello", "batch", "hello", "batch"]);
+		t.match(
+			lines.find(({ event }) => event === "ledger_away"),
+			{ why: "what answers is not a ledger" },
+		);
+		t.equal(client.counts.waiting, 1, "nothing is lost");
 	},
 );
