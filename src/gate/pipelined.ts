@@ -25,8 +25,8 @@ export function waitsBehindLive({ res, connection }: Exchange): boolean {
 }
 
 /**
- * Does what ends a connection in the turn of the reply that it is done for, behind
- * what was written of it before. Never, where the connection is gone by then.
+ * Does what is done to the connection for a reply, as to end it, in the turn of that
+ * reply, behind what was written of it before. Never, where the connection is gone by then.
  */
 export function whenInTurn(res: ServerResponse, action: () => void): void {
 	if (!waitsBehindAnother(res)) action();

@@ -13,15 +13,14 @@ import type { Exchange } from "./exchange.ts";
 import { isGivenUp } from "./givenUp.ts";
 import { LeastRate } from "./leastRate.ts";
 import { isPacked, readPacked } from "./packedBody.ts";
+import { whenInTurn } from "./pipelined.ts";
 import type { Refusal } from "./refusal.ts";
 import { bodyLengthOf } from "./route.ts";
+import { SmallPieces } from "./smallPieces.ts";
 import type { GateState } from "./state.ts";
 import type { Upload } from "./uploads.ts";
 import { WholeBody, wholeBodyBytes } from "./wholeBody.ts";
 
-/** Pieces of a body that are smaller go on together: each write costs as much as one of some thousand bytes. */
-const smallPieceBytes = 1024;
-const mostSmallPieces = 1000;
 /** So much of a large body that need not be judged takes of all the room; what follows of half of it. */
 const aheadBytes = 512 * 1024;
 
@@ -82,8 +81,7 @@ export class RequestBody {
 	#isWanted = false;
 	/** It is passed on as it comes. */
 	#flowsTo: UpstreamRequest | undefined;
-	/** Small pieces that go on together. */
-	#small: Buffer[] = [];
+	#pieces: SmallPieces | undefined;
 
 	constructor(exchange: Exchange, state: GateState, reader: BodyReader) {
 		const { route, path } = exchange.routeMatch;
@@ -325,6 +323,7 @@ export class RequestBody {
 	#pass(upstream: UpstreamRequest): void {
 		const { req } = this.#exchange;
 		this.#flowsTo = upstream;
+		this.#pieces = new SmallPieces((pieces) => this.#sendPiece(pieces));
 		if (this.#whole !== undefined) {
 			this.#passHeld(this.#whole);
 			return;
@@ -354,44 +353,29 @@ export class RequestBody {
 		// Read to its end all the same, for the next request on the connection.
 		if (this.#exchange.ended) return;
 		this.upload?.push(piece);
-		if (!this.#count(piece)) return;
-		if (piece.length < smallPieceBytes) this.#gather(piece);
-		else {
-			this.#sendSmall();
-			this.#sendPiece(piece);
-		}
+		if (this.#count(piece)) this.#pieces?.push(piece);
 	}
 
 	#endFlow(): void {
-		this.#sendSmall();
+		this.#pieces?.flush();
 		this.#reader.flowEnded();
 	}
 
 	#sendPiece(piece: Buffer): void {
-		if (this.#flowsTo?.write(piece) !== false) return;
+		if (this.#exchange.ended || this.#flowsTo?.write(piece) !== false) return;
 		this.upstreamIsSlow = true;
 		this.#exchange.req.pause();
 	}
 
-	/** Keeps a small piece until the event loop's next turn, or until there are many. */
-	#gather(piece: Buffer): void {
-		if (this.#small.length === 0) setImmediate(() => this.#sendSmall());
-		this.#small.push(piece);
-		if (this.#small.length >= mostSmallPieces) this.#sendSmall();
-	}
-
-	#sendSmall(): void {
-		if (this.#small.length === 0) return;
-		const pieces = Buffer.concat(this.#small);
-		this.#small = [];
-		if (!this.#exchange.ended) this.#sendPiece(pieces);
-	}
-
-	/** Only now is the client told to send: one that was refused before never had to. */
+	/** Only now, or in its reply's turn, is the client told to send: one that was refused before never had to. */
 	#continue(): void {
 		const { expectsContinue, res } = this.#exchange;
 		if (this.#isWanted) return;
 		this.#isWanted = true;
-		if (expectsContinue && !res.headersSent) res.writeContinue();
+		if (!expectsContinue) return;
+		// Written before its turn, it could come to stand inside of the reply.
+		whenInTurn(res, () => {
+			if (!res.headersSent) res.writeContinue();
+		});
 	}
 }

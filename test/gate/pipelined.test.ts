@@ -1,22 +1,12 @@
-import { once } from "node:events";
-import { createServer, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
-import t, { type Test } from "tap";
+import t from "tap";
+import { testEntries, testKeys } from "../support/gate.ts";
 import {
-	eventually,
-	startGate,
-	type TestGate,
-	testEntries,
-	testKeys,
-} from "../support/gate.ts";
-import {
-	head,
-	openRaw,
-	post,
-	type RawClient,
-	shows,
-	within,
-} from "../support/raw.ts";
+	beginStream,
+	passIdleTimeout,
+	startPipelined,
+	token,
+} from "../support/pipelined.ts";
+import { head, post, shows, within } from "../support/raw.ts";
 
 /** A request may come before the reply to the one before it; the replies then leave in turn. */
 
@@ -25,73 +15,10 @@ const user = shows(testKeys.user);
 const json = "application/json";
 const ndjson = "application/x-ndjson";
 const sse = "text/event-stream";
-const token = '{"model":"m","response":"a","done":false}\n';
 const last = '{"model":"m","response":"","done":true}\n';
 const generate = post("/api/generate", '{"model":"m"}', owner);
 const version = head("GET /api/version HTTP/1.1", "Host: gate", owner);
 const tags = head("GET /api/tags HTTP/1.1", "Host: gate", owner);
-
-interface Place {
-	readonly gate: Awaited<ReturnType<typeof startGate>>;
-	readonly client: RawClient;
-	/** The paths that Ollama was asked for. */
-	readonly asked: readonly string[];
-	/** Waits until Ollama is asked for this, and answers nothing yet. */
-	ollamas(path: string): Promise<ServerResponse>;
-}
-
-/** A gate before an Ollama whose replies are in the test's hands, and a client's connection. */
-async function start(t: Test, config: object = {}): Promise<Place> {
-	const replies = new Map<string, ServerResponse>();
-	const asked: string[] = [];
-	const upstream = createServer((req, res) => {
-		req.resume().on("end", () => {
-			asked.push(req.url ?? "");
-			replies.set(req.url ?? "", res);
-		});
-	});
-	await once(upstream.listen(0, "127.0.0.1"), "listening");
-	t.teardown(() => {
-		upstream.closeAllConnections();
-		upstream.close();
-	});
-	const { port } = upstream.address() as AddressInfo;
-	const gate = await startGate(t, {
-		upstreamUrl: `http://127.0.0.1:${port}`,
-		config: { upstream: { idleTimeout: "1s" }, ...config },
-	});
-	const client = await openRaw(gate.port);
-	t.teardown(() => client.destroy());
-	return {
-		...{ gate, client, asked },
-		async ollamas(path) {
-			await eventually(() => replies.has(path));
-			return replies.get(path) as ServerResponse;
-		},
-	};
-}
-
-/** Begins a stream, and returns once the client has something of it. */
-async function beginStream({
-	client,
-	ollamas,
-}: Place): Promise<ServerResponse> {
-	client.write(generate);
-	const front = await ollamas("/api/generate");
-	front.writeHead(200, { "content-type": ndjson });
-	front.write(token);
-	await client.until((text) => text.includes(token));
-	return front;
-}
-
-/** Returns once a body that stands still has been given up; whatever else stood still by then has done so for as long. */
-async function passIdleTimeout(t: Test, gate: TestGate): Promise<void> {
-	const client = await openRaw(gate.port);
-	client.write(post("/api/embed", "{}", user).slice(0, -1));
-	const [reply] = await client.untilReplies(1);
-	t.equal(reply?.status, 408);
-	client.destroy();
-}
 
 const routeOf = (name: string) => (line: Record<string, unknown>) =>
 	line.msg === "request" && line.route === name;
@@ -99,7 +26,7 @@ const routeOf = (name: string) => (line: Record<string, unknown>) =>
 t.test(
 	"a whole reply that waits behind a stream for longer than idleTimeout is sent in its turn",
 	async (t) => {
-		const place = await start(t);
+		const place = await startPipelined(t);
 		const { gate, client, ollamas } = place;
 		const front = await beginStream(place);
 		client.write(version);
@@ -120,7 +47,7 @@ t.test(
 t.test(
 	"so is a stream that is longer than what is kept of it meanwhile",
 	async (t) => {
-		const place = await start(t);
+		const place = await startPipelined(t);
 		const { gate, client, ollamas } = place;
 		const front = await beginStream(place);
 		client.write(post("/api/chat", '{"model":"m"}', owner));
@@ -144,7 +71,7 @@ t.test(
 t.test(
 	"a client that reads nothing is cut all the same, with all that waits",
 	async (t) => {
-		const place = await start(t);
+		const place = await startPipelined(t);
 		const { gate, client, ollamas } = place;
 		const front = await beginStream(place);
 		client.write(version);
@@ -181,7 +108,7 @@ for (const [path, type, beginning, endsWhole] of broken)
 	t.test(
 		`a stream of ${path} that is cut while it waits does not end the stream before it`,
 		async (t) => {
-			const place = await start(t);
+			const place = await startPipelined(t);
 			const { gate, client, ollamas, asked } = place;
 			const front = await beginStream(place);
 			client.write(post(path, '{"model":"m"}', user));
@@ -215,7 +142,7 @@ for (const [path, type, beginning, endsWhole] of broken)
 	);
 
 t.test("nor does a refusal whose request still comes", async (t) => {
-	const place = await start(t, { upstream: { idleTimeout: "4s" } });
+	const place = await startPipelined(t, { upstream: { idleTimeout: "4s" } });
 	const { gate, client } = place;
 	const front = await beginStream(place);
 	client.write(post("/api/chat", "x".repeat(1_000)).slice(0, -990));
@@ -231,7 +158,7 @@ t.test("nor does a refusal whose request still comes", async (t) => {
 t.test(
 	"who leaves before a whole reply has had its turn has not had it",
 	async (t) => {
-		const place = await start(t);
+		const place = await startPipelined(t);
 		const { gate, client, ollamas } = place;
 		await beginStream(place);
 		client.write(post("/api/chat", '{"model":"m"}', owner));
@@ -248,7 +175,9 @@ t.test(
 t.test(
 	"a gate that stops closes a connection behind the last reply on it, and behind none before",
 	async (t) => {
-		const { gate, client, ollamas } = await start(t, { drainTimeout: "10m" });
+		const { gate, client, ollamas } = await startPipelined(t, {
+			drainTimeout: "10m",
+		});
 		client.write(generate + version);
 		const front = await ollamas("/api/generate");
 		const behind = await ollamas("/api/version");
@@ -270,7 +199,7 @@ t.test(
 t.test(
 	"a request whose key is revoked takes no reply along that was asked for behind it",
 	async (t) => {
-		const { gate, client, ollamas } = await start(t);
+		const { gate, client, ollamas } = await startPipelined(t);
 		client.write(post("/api/generate", '{"model":"m"}', user) + version);
 		await ollamas("/api/generate");
 		const behind = await ollamas("/api/version");
