@@ -3,6 +3,7 @@ import { type FileHandle, open, stat } from "node:fs/promises";
 import path from "node:path";
 import { userName } from "../config/readConfig.ts";
 import { isForServiceGroup } from "../config/secretFile.ts";
+import { runProgram } from "../system/run.ts";
 
 /** Who a file is for: its owner, and by its mode its group and all others. */
 export interface Readers {
@@ -12,6 +13,8 @@ export interface Readers {
 	readonly mode: number;
 	/** Whether somebody is shut out where it is not just so. */
 	readonly isOwed: boolean;
+	/** The file whose access list (acl(5)) it gets, if that has one. */
+	readonly listedBy: string | undefined;
 }
 
 /**
@@ -23,7 +26,9 @@ export async function readersOf(target: string): Promise<Readers> {
 	const before = await stat(target).catch(() => undefined);
 	if (before === undefined) return readersOfNew(target);
 	const { uid, gid, mode } = before;
-	return { uid, gid, mode: 0o600 | (mode & 0o044), isOwed: true };
+	// Beside a list these bits are the most that it gives, not what the group may.
+	const listedBy = (mode & 0o040) === 0 ? undefined : target;
+	return { uid, gid, mode: 0o600 | (mode & 0o044), isOwed: true, listedBy };
 }
 
 /**
@@ -37,7 +42,10 @@ export async function readersOfNew(like: string): Promise<Readers> {
 		stat(path.dirname(like)),
 	);
 	const isForGroup = isRoot() && isForServiceGroup({ uid, gid, mode });
-	return { uid, gid, mode: isForGroup ? 0o640 : 0o600, isOwed: false };
+	return {
+		...{ uid, gid, mode: isForGroup ? 0o640 : 0o600 },
+		...{ isOwed: false, listedBy: undefined },
+	};
 }
 
 function isRoot(): boolean {
@@ -63,7 +71,11 @@ export async function writeNew(
 		const made = await handle.stat();
 		if (isRoot() ? isForOthers(made, readers) : isMissed(made, readers))
 			await giveTo(handle, readers);
-		if ((made.mode & 0o777) !== readers.mode) await handle.chmod(readers.mode);
+		// The image, which has no programs, keeps no list.
+		if (readers.listedBy !== undefined && !isFixed)
+			await copyAccessList(readers.listedBy, handle);
+		const { mode } = await handle.stat();
+		if ((mode & 0o777) !== readers.mode) await handle.chmod(readers.mode);
 		await handle.writeFile(text);
 		await handle.sync();
 	} finally {
@@ -98,4 +110,25 @@ async function giveTo(
 			{ code },
 		);
 	}
+}
+
+/**
+ * Gives an open file the mode and the access list of another, or none where that
+ * has none. Node knows nothing of lists. A `cp` other than that of GNU is let go:
+ * hosts that have such a one have hardly ever a list.
+ */
+async function copyAccessList(from: string, to: FileHandle): Promise<void> {
+	// Who else may write to the folder can put another file in this one's place,
+	// but not behind what is open.
+	const opened = `/proc/${process.pid}/fd/${to.fd}`;
+	const { code, stderr } = await runProgram([
+		...["cp", "--attributes-only", "--preserve=mode", "--", from, opened],
+	]);
+	if (code === 0 || code === 127 || /unrecognized option/.test(stderr)) return;
+	throw Object.assign(
+		new Error(
+			`its access list cannot be kept: ${stderr.trim()}; give the file to the daemon's group, and take its list away with setfacl -b`,
+		),
+		{ code: "ENOTSUP" },
+	);
 }
