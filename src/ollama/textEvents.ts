@@ -4,8 +4,8 @@ import type { ReplyFormat } from "./errors.ts";
 interface Mark {
 	/**
 	 * A member's name as JSON ends it. In a text its quote would have a backslash
-	 * before it, so nothing that a model says is taken for it. The quote in front
-	 * is left out: a search for a rarer byte takes half the time.
+	 * before it. The quote in front is left out: a search for a rarer byte takes
+	 * half the time.
 	 */
 	readonly name: Buffer;
 	/** The byte that its value begins with, */
@@ -14,6 +14,7 @@ interface Mark {
 	readonly empty: number | undefined;
 }
 
+const lf = 0x0a;
 const quote = 0x22;
 const brace = { opens: 0x7b, empty: 0x7d };
 const delta = Buffer.from('delta":');
@@ -45,10 +46,17 @@ export const markBytes = 16;
 /**
  * Counts the events or lines of a stream that carry text: about one for each
  * token. It looks at each byte once, by a search that is native.
+ *
+ * A line counts once, however many marks are in it: what a model hands to a tool
+ * is no text in Ollama's own lines but JSON, with any members. Nothing else tells
+ * the line's own mark from those, as other members may stand behind it
+ * (`logprobs`, `tool_calls`; api/types.go, ChatResponse and GenerateResponse).
  */
 export class TextEvents {
 	readonly #mark: Mark | undefined;
 	#passed = 0;
+	/** The line that is going on has been counted. */
+	#isCounted = false;
 
 	constructor(path: string, format: ReplyFormat) {
 		this.#mark = marks[format]?.get(path);
@@ -64,7 +72,10 @@ export class TextEvents {
 
 	/** How many there are so far, with those in what comes behind all that has passed. */
 	countWith(rest: Buffer, length: number): number {
-		return this.#passed + this.#countIn(rest, 0, length, length);
+		const isCounted = this.#isCounted;
+		const count = this.#countIn(rest, 0, length, length);
+		this.#isCounted = isCounted;
+		return this.#passed + count;
 	}
 
 	/** Those whose mark begins within these places. */
@@ -77,8 +88,15 @@ export class TextEvents {
 		if (this.#mark === undefined) return 0;
 		const { name, opens, empty } = this.#mark;
 		let count = 0;
-		let at = bytes.indexOf(name, start);
-		while (at !== -1 && at < end) {
+		let at = start;
+		for (;;) {
+			if (this.#isCounted) {
+				at = bytes.indexOf(lf, at);
+				if (at === -1 || at >= end) return count;
+				this.#isCounted = false;
+			}
+			at = bytes.indexOf(name, at);
+			if (at === -1 || at >= end) return count;
 			at += name.length;
 			// Servers other than Ollama may write a blank here.
 			const valueAt = bytes[at] === 0x20 ? at + 1 : at;
@@ -86,10 +104,10 @@ export class TextEvents {
 				valueAt + 1 < readable &&
 				bytes[valueAt] === opens &&
 				bytes[valueAt + 1] !== empty
-			)
+			) {
 				count += 1;
-			at = bytes.indexOf(name, at);
+				this.#isCounted = true;
+			}
 		}
-		return count;
 	}
 }

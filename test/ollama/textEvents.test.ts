@@ -39,7 +39,7 @@ function countSlowly(path: string, text: string): number {
 		"/v1/completions": /(?<!\\)"text": ?"[^"]/g,
 	};
 	const pattern = isText[path] ?? /(?<!\\)"done": ?fa/g;
-	return text.match(pattern)?.length ?? 0;
+	return text.split("\n").filter((line) => line.search(pattern) !== -1).length;
 }
 
 const countIn = (path: string, bytes: Buffer, cuts: readonly number[] = []) =>
@@ -70,6 +70,70 @@ t.test("each event with text counts once, wherever it is split", async (t) => {
 			t.strictSame(wrong, [], `${what}, split at any byte`);
 		}
 });
+
+/** In what a model says as JSON, and not as a text of it, nothing is escaped. */
+const items = (count: number) =>
+	Array.from({ length: count }, (_, n) => ({
+		...{ title: `${n}${lies}`, done: false },
+		...{ delta: "a", text: "a", more: { delta: { a: 1 }, done: false } },
+	}));
+
+/** One event or line of each kind that has a call of a tool, or what is said of each token. */
+const calls: [path: string, event: (count: number) => string][] = [
+	...["/api/chat", "/api/generate"].flatMap(
+		(path): [string, (count: number) => string][] => {
+			const call = (count: number) => ({
+				tool_calls: [
+					{ function: { name: "f", arguments: { items: items(count) } } },
+				],
+			});
+			const line = (value: object, end = "\n") => JSON.stringify(value) + end;
+			return [
+				[path, (n) => line({ message: call(n), done: false })],
+				[path, (n) => line({ message: call(n), done: false }, "\r\n")],
+				[path, (n) => line({ response: "", done: false, ...call(n) })],
+				[path, (n) => line({ done: false, logprobs: items(n) })],
+			];
+		},
+	),
+	[
+		"/v1/responses",
+		(n) =>
+			`event: response.output_item.done\ndata: ${JSON.stringify({
+				item: { type: "tool_search_call", arguments: { items: items(n) } },
+			})}\n\n`,
+	],
+	[
+		"/v1/messages",
+		(n) =>
+			`event: content_block_start\ndata: ${JSON.stringify({
+				content_block: { type: "server_tool_use", input: { items: items(n) } },
+			})}\n\n`,
+	],
+];
+
+t.test(
+	"what a model hands to a tool is one event, whatever stands in it",
+	async (t) => {
+		for (const [path, event] of calls)
+			for (const [count, events] of [
+				[1, 30],
+				[40, 3],
+				[900, 2],
+			] as const) {
+				const bytes = Buffer.from(event(count).repeat(events));
+				const what = `${path}, ${event(1).slice(0, 60)}, ${bytes.length} bytes`;
+				t.equal(countIn(path, bytes), events, what);
+				const wrong = everyBytes(
+					bytes.length,
+					Math.ceil(bytes.length / 300),
+				).filter((cut) => countIn(path, bytes, [cut]) !== events);
+				t.strictSame(wrong, [], `${what}, split anywhere`);
+				const small = everyBytes(bytes.length, 97);
+				t.equal(countIn(path, bytes, small), events, `${what}, in pieces`);
+			}
+	},
+);
 
 t.test("events around the text are none of it", async (t) => {
 	for (const path of paths) {
