@@ -242,6 +242,10 @@ export function readUrl(url: string): Upstream | undefined {
 
 /** What is wrong with a URL that {@link readUrl} refuses, as the end of a sentence; empty where it is another mistake than these. */
 export function mistakeOfUrl(url: string): string {
+	if (url.startsWith("unix:@"))
+		return ": a socket of the abstract kind has no path; let its server listen on one that has";
+	if (url.startsWith("unix:"))
+		return ": its path must be whole, from the first / on";
 	if (url.includes("@")) return ": take what is before the @ away";
 	if (!url.includes(":/") && URL.canParse(`http://${url}`))
 		return `: http:// is missing before it`;

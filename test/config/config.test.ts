@@ -286,7 +286,7 @@ const mistakes: [string, unknown, RegExp][] = [
 	[
 		"a relative socket",
 		{ upstream: { url: "unix:ollama.sock" } },
-		/upstream\.url: expected .*got "unix:ollama.sock"\. Ollama/,
+		/upstream\.url: expected .*got "unix:ollama.sock": its path .*\. Ollama/,
 	],
 	[
 		"an upstream that is the gate",

@@ -77,6 +77,19 @@ t.test("what is refused says what to take away", async (t) => {
 		);
 });
 
+t.test("a socket without a whole path is told what is missing", async (t) => {
+	for (const [url, advice] of [
+		["unix:@ollama", /: a socket of the abstract kind has no path; let its /],
+		["unix:ollama@1.sock", /: its path must be whole, from the first \/ on\. /],
+		["unix:ollama.sock", /: its path must be whole, from the first \/ on\. /],
+	] as const)
+		for (const config of [{ upstream: { url } }, upstreams(url)]) {
+			const says = refusalOf(config);
+			t.match(says, advice);
+			t.notMatch(says, "take what is before");
+		}
+});
+
 t.test("a socket's path may have an @ in it", async (t) => {
 	const target = { kind: "unix", socketPath: "/run/a@b.sock" };
 	const url = "unix:/run/a@b.sock";
