@@ -193,7 +193,8 @@ function takePlace(
 			connection.closing = true;
 		}
 	// A reply has been written, or will be, that closes the connection behind itself.
-	if (connection.closing) return undefined;
+	// Left unread, this would have the connection reset behind that, and hide the client's end.
+	if (connection.closing) return void ignoreRest(connection);
 	if (isDropped(state, connection)) return void req.socket.destroy();
 	return connection;
 }
