@@ -148,9 +148,8 @@ export class Errand implements Turn {
 		this.isWaiting = false;
 		const body = this.#body;
 		if (!this.#isKept) this.#body = undefined;
-		// What is held back hears of nothing. The exchange ends with its connection.
-		const isHeldBack = this.#facts !== undefined && !Buffer.isBuffer(body);
-		if (isHeldBack && isGivenUp(this.#exchange.connection)) return;
+		// What is not read hears of nothing. The exchange ends with its connection.
+		if (isGivenUp(this.#exchange)) return;
 		this.#carrier.dispatch(body);
 	}
 

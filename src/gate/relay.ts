@@ -11,6 +11,7 @@ import type { ReplyHead } from "../upstream/responseParser.ts";
 import type { Facts } from "./bodyFacts.ts";
 import { type Carrier, Errand } from "./errand.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
+import { isGivenUp } from "./givenUp.ts";
 import { HeldReply } from "./heldReply.ts";
 import { mergedAnswer } from "./mergedLists.ts";
 import { filterReply, type ReplyFilter } from "./modelPolicy.ts";
@@ -22,6 +23,7 @@ import { type BodyReader, RequestBody } from "./requestBody.ts";
 import { headersForOllama } from "./requestHead.ts";
 import { ResponseWriter } from "./responseWriter.ts";
 import type { GateState } from "./state.ts";
+import { Stillness } from "./stillness.ts";
 import {
 	badGateway,
 	busy,
@@ -32,8 +34,6 @@ import {
 
 /** How long a client may take to read what it was sent before a cut. */
 const cutGraceMs = 5_000;
-/** After more sweeps than that without a byte, of 250 ms each, a reply is not heard any more. */
-const heardSweeps = 12;
 
 /**
  * Step 7: one request to Ollama and its reply, bytes both ways.
@@ -61,8 +61,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 	/** The reply is whole, and waits for what shows that the client has the file. */
 	#replyWaits = false;
 	#clientIsSlow = false;
-	/** Sweeps since anything moved; every byte sets it back. */
-	#quietSweeps = 0;
+	readonly #stillness = new Stillness();
 
 	constructor(exchange: Exchange, state: GateState) {
 		const { route } = exchange.routeMatch;
@@ -111,17 +110,13 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 
 	/** Its reply goes on: something of it has come in the last seconds. */
 	get isHeard(): boolean {
-		return (
-			this.#reply.hasBegun &&
-			this.#quietSweeps <= heardSweeps &&
-			!this.#isHeldUp
-		);
+		return this.#reply.hasBegun && this.#stillness.isShort && !this.#isHeldUp;
 	}
 
 	/** Nothing of it moves, since its client has another reply to read first. */
 	get #isHeldUp(): boolean {
 		const isStill = this.#clientIsSlow || this.#reply.hasEnded;
-		return isStill && waitsBehindLive(this.exchange);
+		return this.#body.isHeldUp || (isStill && waitsBehindLive(this.exchange));
 	}
 
 	maySendAgain(isKept: boolean): boolean {
@@ -149,7 +144,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 	}
 
 	moved(): void {
-		this.#quietSweeps = 0;
+		this.#stillness.end();
 	}
 
 	flowEnded(): void {
@@ -194,7 +189,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 			if (!(error instanceof OddRequest)) throw error;
 			this.refuse(oddHeader);
 		}
-		this.#quietSweeps = 0;
+		this.#stillness.end();
 	}
 
 	ready(): void {
@@ -210,7 +205,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 			this.#stop();
 			return;
 		}
-		this.#quietSweeps = 0;
+		this.#stillness.end();
 		if (status >= 300 && status < 400) {
 			this.refuse(redirected);
 			return;
@@ -243,7 +238,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 	data(buffer: Buffer, start: number, end: number): boolean {
 		const { exchange } = this;
 		if (exchange.ended) return true;
-		this.#quietSweeps = 0;
+		this.#stillness.end();
 		if (this.#held !== undefined) {
 			// A list is short, and must be whole before what the key may not see is taken out.
 			if (!this.#held.push(buffer, start, end))
@@ -256,7 +251,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 		this.errand.ticket?.stalled();
 		exchange.res.once("drain", () => {
 			this.#clientIsSlow = false;
-			this.#quietSweeps = 0;
+			this.#stillness.end();
 			this.#request?.resume();
 		});
 		return false;
@@ -333,7 +328,7 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 	 * byte costs no timer. Ends what has stood still for too long.
 	 */
 	sweep(intervalMs: number): void {
-		if (this.exchange.ended) return;
+		if (this.exchange.ended || isGivenUp(this.exchange)) return;
 		const { hasBegun, hasEnded } = this.#reply;
 		if (
 			!hasEnded &&
@@ -345,9 +340,8 @@ export class Relay implements UpstreamSink, BodyReader, Carrier {
 		}
 		// Turns have time limits of their own, or none.
 		if (this.errand.isWaiting || this.#body.isUnpacking) return;
-		this.#quietSweeps = this.#isHeldUp ? 0 : this.#quietSweeps + 1;
-		// The first may have come right behind the last byte: so long at least, and no limit ends early.
-		const quietMs = (this.#quietSweeps - 1) * intervalMs;
+		if (this.#isHeldUp) return void this.#stillness.end();
+		const quietMs = this.#stillness.goesOn(intervalMs);
 		if (quietMs < this.#patienceMs()) return;
 		if (this.#clientIsSlow || hasEnded) {
 			this.exchange.reason = "client_stalled";

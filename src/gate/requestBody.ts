@@ -10,10 +10,9 @@ import { type BodyGuard, guardBody } from "./bodyGuard.ts";
 import { bodyLimitOf, bodyTooLarge, tooManyLargeBodies } from "./bodyLimit.ts";
 import { holdLittle } from "./connection.ts";
 import type { Exchange } from "./exchange.ts";
-import { isGivenUp } from "./givenUp.ts";
 import { LeastRate } from "./leastRate.ts";
 import { isPacked, readPacked } from "./packedBody.ts";
-import { whenInTurn } from "./pipelined.ts";
+import { waitsBehindLive, whenInTurn } from "./pipelined.ts";
 import type { Refusal } from "./refusal.ts";
 import { bodyLengthOf } from "./route.ts";
 import { SmallPieces } from "./smallPieces.ts";
@@ -148,15 +147,30 @@ export class RequestBody {
 		if (!isSent) this.#whole?.release();
 	}
 
+	/**
+	 * Its client can send none of it before a reply in front has left: it was not told to
+	 * yet, or Node reads no more of the connection while so much waits to be written on it.
+	 */
+	get isHeldUp(): boolean {
+		const { expectsContinue, bytesIn, req } = this.#exchange;
+		if (this.isComplete || this.upstreamIsSlow) return false;
+		const isUntold = expectsContinue && bytesIn === 0;
+		return (
+			(isUntold || req.socket.isPaused()) && waitsBehindLive(this.#exchange)
+		);
+	}
+
 	/** Whether a large body that is held, or whose turn it is, has brought too little for a while. */
 	trickles(intervalMs: number, idleTimeoutMs: number): boolean {
 		if (this.isComplete || this.#waitsForTurn) return false;
 		if (this.upstreamIsSlow) {
-			// While it is held back, nothing can come of it, nor a word that its client is gone.
-			if (!isGivenUp(this.#exchange.connection)) this.#readOn();
+			// While it is held back, nothing can come of it.
+			this.#readOn();
 			return false;
 		}
 		const hasTurn = this.#comesLater && this.#flowsTo !== undefined;
+		// For a place that others wait for, the reply in front is no excuse; it may wait for that, too.
+		if (!hasTurn && this.isHeldUp) return false;
 		if (this.#judgedBytes === 0 && !hasTurn) return false;
 		const { bytesIn } = this.#exchange;
 		this.#rate ??= new LeastRate(bytesIn);
