@@ -1,6 +1,7 @@
 import { dated, type Raise } from "../ledger/alarms/alarm.ts";
 import type { Log } from "../log.ts";
 import { CommonQueue } from "../queue/common.ts";
+import type { Place } from "../queue/model.ts";
 import { NamedModels } from "../queue/namedModels.ts";
 import { OllamaModels } from "../queue/ollamaModels.ts";
 import { FairQueue } from "../queue/queue.ts";
@@ -116,7 +117,7 @@ export class HostPool implements HostsOwner {
 		else if (state === "up") this.#log.info(facts, "a host is up");
 		else this.#log.debug(facts, "a host has changed its state");
 		if (state === "down") this.#leave(host);
-		else if (before.state === "down") this.#queues.get(host)?.back();
+		else if (before.state === "down") this.#comeBack(host);
 		else if (state === "suspect") this.hosts.look(host);
 		// A sweep may come too late to see that it was up for a moment.
 		this.#tellOf(host, performance.now());
@@ -128,6 +129,19 @@ export class HostPool implements HostsOwner {
 		return false;
 	}
 
+	/** A stream outlives a listener: what goes on keeps its place. */
+	#comeBack(host: Host): void {
+		const heard = new Set<Place | undefined>();
+		for (const { errand, isHeard } of this.#relays)
+			if (errand.host === host && isHeard) heard.add(errand.ticket?.place);
+		this.#queueAt(host)?.back((place) => heard.has(place));
+	}
+
+	/** Also of one that a reload has taken out. */
+	#queueAt(host: Host): FairQueue | undefined {
+		return this.#queues.get(host) ?? this.#leaving.get(host);
+	}
+
 	/** What is with a host, or waits for it, and has had nothing of it goes on at another. */
 	#leave(host: Host): void {
 		// First what waits: each that runs and moves leaves a place, which is nobody's now.
@@ -135,7 +149,7 @@ export class HostPool implements HostsOwner {
 		for (const relay of this.#relays)
 			if (relay.errand.host === host) relay.errand.moveOn();
 		// What no other can have waits behind what may never end.
-		(this.#queues.get(host) ?? this.#leaving.get(host))?.away();
+		this.#queueAt(host)?.away();
 	}
 
 	/** Tells the owner of a host that has gone for longer than a restart takes, and that it is back. */

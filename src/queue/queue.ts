@@ -59,10 +59,7 @@ export class FairQueue {
 	readonly #tries = new TryWatch();
 	#isPumping = false;
 	readonly #poll: LoadedPoll;
-	readonly #absence = new Absence(
-		async () => this.#isClosed || (await this.#models.isUp()),
-		() => this.#turns.forget(),
-	);
+	readonly #absence: Absence;
 	#isClosed = false;
 
 	/**
@@ -87,6 +84,13 @@ export class FairQueue {
 			(heard, askedMs) => this.#heardLoaded(heard, askedMs),
 			() => this.#pump(),
 		);
+		this.#absence = new Absence({
+			isWanted: () => this.waiting > 0,
+			isUp: async () => this.#isClosed || (await this.#models.isUp()),
+			restarts: () => this.#turns.forget(),
+			refuseAll: (why) => this.#refuseAll(why),
+			look: () => this.#pump(),
+		});
 	}
 
 	/** Counts what other gates serve, and tells them of what is served here. */
@@ -168,7 +172,7 @@ export class FairQueue {
 			if (wasLoader) this.#poll.ask();
 		}
 		if (fault === "unreachable") this.#turns.forget();
-		if (fault !== undefined) void this.#lost();
+		if (fault !== undefined) void this.#absence.lost();
 		this.#pump();
 	}
 
@@ -188,16 +192,20 @@ export class FairQueue {
 		return true;
 	}
 
-	/** Its host is down, as is known from elsewhere: all that wait hear it, unless that is back in five seconds. */
+	/** Its host is down, as is known from elsewhere: all that wait hear it, unless `back` comes in five seconds. */
 	away(): void {
 		this.#absence.begins();
-		void this.#lost();
 	}
 
-	/** Its host answers again. What was with it when it went may never end. */
-	back(): void {
+	/**
+	 * Its host answers again. What was with it when it went may never end.
+	 *
+	 * @param isHeard of which something has come since all the same
+	 */
+	back(isHeard: (place: Place) => boolean): void {
 		const sinceMs = this.#absence.ends();
-		if (sinceMs !== undefined) this.#turns.letGo(sinceMs, performance.now());
+		if (sinceMs !== undefined)
+			this.#turns.letGo(sinceMs, performance.now(), isHeard);
 		this.#pump();
 	}
 
@@ -234,6 +242,7 @@ export class FairQueue {
 	/** Takes no more part: whatever waits goes, and so does what comes. */
 	open(): void {
 		this.#isClosed = true;
+		this.#absence.ends();
 		this.#poll.stop();
 		// Nobody looks after their time any more.
 		this.#dropKept(() => true);
@@ -364,8 +373,11 @@ export class FairQueue {
 	}
 
 	#heardLoaded(heard: Heard, askedMs: number): void {
-		if (heard.keys !== undefined) this.#absence.ends();
-		else void this.#doubt();
+		if (heard.keys !== undefined) this.#absence.answered();
+		else if (this.#isDoubtful) {
+			this.#poll.rest();
+			void this.#absence.doubted();
+		}
 		if (!this.#absence.isAsked && heard.isKnown)
 			this.#turns.loaded(heard.keys, performance.now(), askedMs);
 		this.#dropKept(({ place }) => place?.model.loader !== place);
@@ -380,21 +392,9 @@ export class FairQueue {
 		ticket.waiter.go(waitedMs);
 	}
 
-	/** A connection to Ollama has failed, or nothing has come for too long; it may be away. */
-	async #lost(): Promise<void> {
-		if (this.#absence.isAsked || this.waiting === 0) return;
-		if (await this.#absence.lasts()) this.#refuseAll({ kind: "unreachable" });
-		this.#pump();
-	}
-
-	/** It has not said what is loaded. Where it has said nothing else for a minute, it counts as away. */
-	async #doubt(): Promise<void> {
-		const { isSilent, isAsked } = this.#absence;
-		if (!isSilent && this.#poll.silentMs < silenceToDownMs) return;
-		if (isAsked || this.isHeard?.() !== false) return;
-		if (!(await this.#models.isUp())) return this.away();
-		this.#absence.ends();
-		this.#poll.rest();
-		this.#pump();
+	/** It has not said what is loaded. Where it has said nothing else for a minute, it may be away. */
+	get #isDoubtful(): boolean {
+		const isLong = this.#poll.silentMs >= silenceToDownMs;
+		return (isLong || this.#absence.isSilent) && this.isHeard?.() === false;
 	}
 }

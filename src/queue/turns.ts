@@ -240,10 +240,17 @@ export class Turns {
 	/**
 	 * Ollama is back that was away. What was with it may never end here, so it holds
 	 * no slot any more; it counts as served until Ollama went.
+	 *
+	 * @param isHeard what goes on all the same, and keeps its slot
 	 */
-	letGo(awaySinceMs: number, nowMs: number): void {
+	letGo(
+		awaySinceMs: number,
+		nowMs: number,
+		isHeard: (place: Place) => boolean,
+	): void {
 		for (const { running } of this.#models.values())
 			for (const place of [...running]) {
+				if (isHeard(place)) continue;
 				const servedMs = Math.max(0, awaySinceMs - place.servedFromMs);
 				place.servedFromMs = nowMs - servedMs;
 				this.finished(place, nowMs);

@@ -5,7 +5,7 @@ import { jumpingClock } from "../support/jumpingClock.ts";
 import { answer, type Puppet, startPuppet } from "../support/puppet.ts";
 import { waitUntil } from "../support/queue.ts";
 
-/** What becomes of those who wait for an Ollama that says nothing any more, and breaks nothing off. */
+/** What becomes of those who wait for an Ollama that says nothing any more, or nonsense, and breaks nothing off. */
 
 const queue = { mode: "fair", parallel: 1 };
 const body = { model: "m", messages: [], stream: false };
@@ -35,6 +35,80 @@ t.test(
 		t.equal((await next).status, 200);
 		answer(a.prompts[0]);
 		t.equal((await first).status, 200, "it may have worked all the while");
+		await waitUntil(gate, 0, 0);
+	},
+);
+
+t.test(
+	"what waits for a host that is back within five seconds has the place of what was with it",
+	async (t) => {
+		const pass = jumpingClock(t);
+		const a = await startPuppet(t);
+		const gate = await startWithHosts(t, [{ name: "a", url: a.url }], {
+			config: { queue },
+		});
+		const first = send(gate, { body });
+		await eventually(() => a.prompts.length === 1);
+		const next = send(gate, { body });
+		await waitUntil(gate, 1);
+		a.isSilent = true;
+		await isState(gate, "a", "suspect");
+		pass(60_000);
+		await isState(gate, "a", "down");
+		a.wake();
+		await eventually(() => a.prompts.length === 2);
+		for (const prompt of a.prompts) answer(prompt);
+		for (const reply of [first, next]) t.equal((await reply).status, 200);
+		await waitUntil(gate, 0, 0);
+	},
+);
+
+t.test(
+	"what waits for a host that is no Ollama any more hears it, and its prompt never goes there",
+	async (t) => {
+		const a = await startPuppet(t);
+		const upstreams = [{ name: "a", url: a.url, keyFile: "k" }];
+		const gate = await startWithHosts(t, upstreams, {
+			config: { queue },
+			files: { k: `lg_${"ab".repeat(32)}\n` },
+		});
+		const first = send(gate, { body });
+		await eventually(() => a.prompts.length === 1);
+		const waiting = send(gate, { body });
+		await waitUntil(gate, 1);
+		a.nonsense = "It works!";
+		await isState(gate, "a", "down");
+		a.prompts[0]?.res.destroy();
+		for (const reply of [first, waiting]) t.equal((await reply).status, 502);
+		t.equal(a.prompts.length, 1);
+		a.nonsense = undefined;
+		await isState(gate, "a", "up");
+		const next = send(gate, { body });
+		await eventually(() => a.prompts.length === 2);
+		answer(a.prompts[1]);
+		t.equal((await next).status, 200);
+	},
+);
+
+t.test(
+	"a stream that goes on while its host takes no connection keeps its place",
+	async (t) => {
+		const a = await startPuppet(t);
+		const gate = await startWithHosts(t, [{ name: "a", url: a.url }], {
+			config: { queue },
+		});
+		const first = await startStream(gate.url, a);
+		a.refuse();
+		await isState(gate, "a", "down");
+		a.listen();
+		await isState(gate, "a", "up");
+		const next = send(gate, { body });
+		await waitUntil(gate, 1, 1);
+		t.equal(a.prompts.length, 1);
+		first.end();
+		await eventually(() => a.prompts.length === 2);
+		answer(a.prompts[1]);
+		t.equal((await next).status, 200);
 		await waitUntil(gate, 0, 0);
 	},
 );

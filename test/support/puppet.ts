@@ -17,10 +17,16 @@ export interface Puppet {
 	readonly prompts: readonly Prompt[];
 	/** It answers none of the gate's own questions. */
 	isSilent: boolean;
+	/** What it answers them with in place of what an Ollama says. */
+	nonsense: string | undefined;
 	/** How many of these it was asked. */
 	readonly asked: number;
 	/** It answers them again, also those that were asked meanwhile. */
 	wake(): void;
+	/** Takes no connection any more, nor keeps one that is idle; what goes on does. */
+	refuse(): void;
+	/** Takes them again. */
+	listen(): void;
 }
 
 export async function startPuppet(
@@ -36,7 +42,8 @@ export async function startPuppet(
 		res.setHeader("x-request-id", "1");
 		res.setHeader("content-type", "application/json");
 		if (req.method === "POST") return void prompts.push({ req, res });
-		const tell = () => res.end(JSON.stringify({ version: "0.34.0", models }));
+		const says = JSON.stringify({ version: "0.34.0", models });
+		const tell = () => res.end(puppet.nonsense ?? says);
 		puppet.asked += 1;
 		if (puppet.isSilent) held.add(tell);
 		else tell();
@@ -46,15 +53,24 @@ export async function startPuppet(
 		server.closeAllConnections();
 		server.close();
 	});
-	const puppet = {
-		url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+	const { port } = server.address() as AddressInfo;
+	const puppet: Puppet & { asked: number } = {
+		url: `http://127.0.0.1:${port}`,
 		prompts,
 		isSilent,
+		nonsense: undefined,
 		asked: 0,
 		wake() {
 			this.isSilent = false;
 			for (const tell of held) tell();
 			held.clear();
+		},
+		refuse() {
+			server.close();
+			server.closeIdleConnections();
+		},
+		listen() {
+			server.listen(port, "127.0.0.1");
 		},
 	};
 	return puppet;
