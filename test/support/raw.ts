@@ -177,21 +177,29 @@ function finalReplies(replies: readonly RawReply[]): RawReply[] {
 	return replies.filter(({ status }) => status >= 200);
 }
 
-/**
- * Splits what a server sent into the replies that are whole.
- *
- * @param methods of the requests, in order, where HEAD is among them: its replies have no body
- */
+/** The replies among what a server sent that are whole, as `splitReplies` finds them. */
 export function parseReplies(
 	text: string,
 	methods: readonly string[] = [],
 ): RawReply[] {
+	return splitReplies(text, methods).replies;
+}
+
+/**
+ * Splits what a server sent into the replies that are whole, and the rest behind them.
+ *
+ * @param methods of the requests, in order, where HEAD is among them: its replies have no body
+ */
+export function splitReplies(
+	text: string,
+	methods: readonly string[] = [],
+): { replies: RawReply[]; rest: string } {
 	const replies: RawReply[] = [];
 	let rest = text;
 	for (;;) {
 		const headEnd = rest.indexOf("\r\n\r\n");
 		const statusLine = /^HTTP\/1\.[01] (\d{3})/.exec(rest);
-		if (headEnd === -1 || statusLine === null) return replies;
+		if (headEnd === -1 || statusLine === null) return { replies, rest };
 		const status = Number(statusLine[1]);
 		const headers: Record<string, string> = {};
 		for (const line of rest.slice(0, headEnd).split("\r\n").slice(1)) {
@@ -206,7 +214,7 @@ export function parseReplies(
 			methods[finalReplies(replies).length] === "HEAD"
 				? { body: "", size: 0 }
 				: readBody(status, headers, afterHead);
-		if (found === undefined) return replies;
+		if (found === undefined) return { replies, rest };
 		replies.push({ status, headers, body: found.body });
 		rest = afterHead.slice(found.size);
 	}
