@@ -84,8 +84,21 @@ export class Destination {
 	): Refusal | undefined {
 		this.#pool = this.#state.pool ?? this.#pool;
 		if (this.#isFixed) return this.#chooseFixed();
+		this.#wanted = this.#wantedFor(facts, beginning, mustHave);
+		return this.#enter(this.#pool.hosts.choose(this.#wanted, this.#tried))
+			? undefined
+			: this.#nobody();
+	}
+
+	/** It is with a host already, or waits for it. */
+	settle(host: Host, facts: Facts | undefined): void {
+		this.#wanted = this.#wantedFor(facts);
+		this.#enter(host);
+	}
+
+	#wantedFor(facts?: Facts, beginning?: Buffer, mustHave = false): Wanted {
 		const model = facts?.model ?? this.#modelInPath();
-		this.#wanted = {
+		return {
 			route: this.#route.id,
 			model,
 			fits: (host) =>
@@ -95,9 +108,6 @@ export class Destination {
 			...(this.#route.scope === "infer" &&
 				stickiness(this.#exchange, model, beginning)),
 		};
-		return this.#enter(this.#pool.hosts.choose(this.#wanted, this.#tried))
-			? undefined
-			: this.#nobody();
 	}
 
 	/** A reload has left its model to others since it was chosen. */

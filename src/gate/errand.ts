@@ -9,6 +9,7 @@ import { type Facts, goesByBody } from "./bodyFacts.ts";
 import { Destination } from "./destination.ts";
 import type { Exchange, Outcome } from "./exchange.ts";
 import { isGivenUp } from "./givenUp.ts";
+import type { HostPool } from "./hostPool.ts";
 import type { OneOllama } from "./oneOllama.ts";
 import type { Refusal } from "./refusal.ts";
 import type { GateState } from "./state.ts";
@@ -209,6 +210,18 @@ export class Errand implements Turn {
 			return false;
 		this.#goTo(destination);
 		return true;
+	}
+
+	/** A host is the one Ollama that it is with, or waits for, and has its place in the queue. */
+	settle(host: Host, pool: HostPool): void {
+		const { ticket } = this;
+		if (this.#exchange.ended || ticket === undefined || ticket.state === "over")
+			return;
+		const destination = new Destination(this.#exchange, this.#state, pool);
+		destination.settle(host, this.#facts);
+		// What was sent stays where it is.
+		if (this.isWaiting) this.#goTo(destination);
+		else this.#destination = destination;
 	}
 
 	/**

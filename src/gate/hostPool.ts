@@ -1,6 +1,6 @@
 import { dated, type Raise } from "../ledger/alarms/alarm.ts";
 import type { Log } from "../log.ts";
-import { CommonQueue } from "../queue/common.ts";
+import type { CommonQueue } from "../queue/common.ts";
 import type { Place } from "../queue/model.ts";
 import { NamedModels } from "../queue/namedModels.ts";
 import { OllamaModels } from "../queue/ollamaModels.ts";
@@ -24,24 +24,26 @@ export class HostPool implements HostsOwner {
 	readonly #relays: Iterable<Relay>;
 	readonly #log: Log;
 	readonly #raise: Raise;
-	readonly #common: CommonQueue;
 	readonly #queues = new Map<Host, FairQueue>();
 	/** Of what a reload has taken out, while something waits there that no other can have yet. */
 	readonly #leaving = new Map<Host | OneOllama, FairQueue>();
 	readonly #queueSettings: Rules["settings"]["queue"];
 
-	/** @param before the hosts until now; those that are still there stay what they are */
+	/**
+	 * @param common what its queues share with those before them
+	 * @param before the hosts until now; those that are still there stay what they are
+	 */
 	constructor(
 		{ settings, hostKeys }: Rules,
 		relays: Iterable<Relay>,
 		log: Log,
 		raise: Raise,
+		common: CommonQueue,
 		before?: HostPool,
 	) {
 		this.#relays = relays;
 		this.#log = log;
 		this.#raise = raise;
-		this.#common = before === undefined ? new CommonQueue() : before.#common;
 		this.hosts = new Hosts(
 			settings.hosts ?? [],
 			settings.upstream,
@@ -62,8 +64,7 @@ export class HostPool implements HostsOwner {
 			const sourceOf = host.kind === "openai" ? modelsByName : modelsOfOllama;
 			this.#queues.set(
 				host,
-				kept ??
-					new FairQueue(queue, () => host.upstream, this.#common, sourceOf),
+				kept ?? new FairQueue(queue, () => host.upstream, common, sourceOf),
 			);
 		}
 	}
@@ -186,11 +187,27 @@ export class HostPool implements HostsOwner {
 		}
 	}
 
-	/** It has taken the place of one Ollama: what waits for that keeps its turn until a host has its model. */
+	/**
+	 * It has taken the place of one Ollama. Where that is one of its hosts, its queue
+	 * goes on as that host's; else what waits keeps its turn until a host has its model.
+	 */
 	follows(one: OneOllama): void {
 		const { queue } = one;
-		if (queue !== undefined && staysOpen(queue, this.#queueSettings))
-			this.#leaving.set(one, queue);
+		if (queue === undefined) return;
+		const host = this.hosts.all.find((host) => isWhere(host, one));
+		if (host === undefined || !this.#queues.has(host)) {
+			if (staysOpen(queue, this.#queueSettings)) this.#leaving.set(one, queue);
+			return;
+		}
+		// What runs there has places that no other request is to have.
+		queue.upstream = () => host.upstream;
+		queue.isHeard = undefined;
+		queue.use(this.#queueSettings);
+		this.#queues.set(host, queue);
+		for (const { errand } of this.#relays) {
+			if (errand.at === one) errand.settle(host, this);
+			if (errand.isMisplaced) errand.moveOn();
+		}
 	}
 
 	/**
@@ -229,6 +246,11 @@ export class HostPool implements HostsOwner {
 		for (const queue of this.queues) queue.open();
 		this.hosts.destroy();
 	}
+}
+
+/** Whether a host is what the one Ollama was. */
+function isWhere({ kind, hasKey, upstream }: Host, one: OneOllama): boolean {
+	return kind === "ollama" && !hasKey && upstream.name === one.upstream.name;
 }
 
 /** Whether something goes on waiting in a queue that a reload has taken out; else it takes no more part. */

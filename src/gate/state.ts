@@ -5,6 +5,7 @@ import type { Log } from "../log.ts";
 import { ActiveSet } from "../net/activeSet.ts";
 import { descriptorLimit, roomForClients } from "../net/descriptors.ts";
 import { SignatureUses } from "../ollama/cliSignature.ts";
+import { CommonQueue } from "../queue/common.ts";
 import { FairQueue } from "../queue/queue.ts";
 import type { QueueStats } from "../queue/stats.ts";
 import { createWhois, type Whois } from "../tailscale/whois.ts";
@@ -72,6 +73,8 @@ export class GateState {
 	#whois: Whois;
 	#shared: Shared | undefined;
 	#pool: HostPool | undefined;
+	/** What users have had, whatever a reload makes of the queues. */
+	readonly #common = new CommonQueue();
 	/** Of hosts in whose place one Ollama has come, while something waits there. */
 	readonly #emptying = new Set<FairQueue>();
 	readonly #saidAtMs = new Map<string, number>();
@@ -214,6 +217,7 @@ export class GateState {
 			this.relays,
 			this.log,
 			this.raise,
+			this.#common,
 			before,
 		);
 		if (this.#shared !== undefined) opened.shareWith(this.#shared.service);
@@ -223,7 +227,7 @@ export class GateState {
 	#openQueue(one: OneOllama): FairQueue | undefined {
 		const { queue } = this.settings;
 		if (!isQueuedHere(this.settings)) return undefined;
-		const opened = new FairQueue(queue, () => one.upstream);
+		const opened = new FairQueue(queue, () => one.upstream, this.#common);
 		opened.isHeard = () =>
 			[...this.relays].some(
 				({ errand, isHeard }) => errand.at === one && isHeard,

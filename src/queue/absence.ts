@@ -70,6 +70,7 @@ export class Absence {
 	ends(): number | undefined {
 		const sinceMs = this.#downSinceMs;
 		this.#downSinceMs = undefined;
+		this.answered();
 		return sinceMs;
 	}
 

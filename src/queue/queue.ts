@@ -41,10 +41,11 @@ export class FairQueue {
 	elsewhere: ServiceElsewhere | undefined;
 	/** Whether a reply of its Ollama goes on. Where nobody says, others find out that it is away. */
 	isHeard: (() => boolean) | undefined;
+	/** The Ollama that is in force. */
+	upstream: () => Upstream;
 	#settings: Settings["queue"];
 	#turns: Turns;
 	#models: ModelSource;
-	readonly #upstream: () => Upstream;
 	readonly #sourceOf: SourceOf;
 	/** Those that wait in a line. */
 	readonly #tickets = new Map<Place, Ticket>();
@@ -63,7 +64,6 @@ export class FairQueue {
 	#isClosed = false;
 
 	/**
-	 * @param upstream the Ollama that is in force
 	 * @param common what it shares with the queues of other hosts
 	 * @param sourceOf who knows its models
 	 */
@@ -74,11 +74,11 @@ export class FairQueue {
 		sourceOf: SourceOf = (from) => new OllamaModels(from),
 	) {
 		this.#settings = settings;
-		this.#upstream = upstream;
+		this.upstream = upstream;
 		this.#sourceOf = sourceOf;
 		this.#waiters = common.waiters;
 		this.#turns = new Turns(settings, common.fairness);
-		this.#models = sourceOf(upstream);
+		this.#models = sourceOf(() => this.upstream());
 		this.#poll = new LoadedPoll(
 			() => this.#models,
 			(heard, askedMs) => this.#heardLoaded(heard, askedMs),
@@ -235,7 +235,7 @@ export class FairQueue {
 	/** There is another Ollama now. */
 	upstreamChanged(): void {
 		this.#turns.forget();
-		this.#models = this.#sourceOf(this.#upstream);
+		this.#models = this.#sourceOf(() => this.upstream());
 		this.#pump();
 	}
 
@@ -344,7 +344,7 @@ export class FairQueue {
 
 	/** Whether Ollama is there, as far as is known, and there is a connection left. */
 	get #maySend(): boolean {
-		return this.#absence.isThere && !this.#upstream().isFull;
+		return this.#absence.isThere && !this.upstream().isFull;
 	}
 
 	/** Sends everything whose turn it is. */

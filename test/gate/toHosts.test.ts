@@ -1,6 +1,6 @@
 import t from "tap";
 import { eventually, startGate } from "../support/gate.ts";
-import { hostsOf, send, startWithHosts } from "../support/hosts.ts";
+import { hostsOf, isState, send, startWithHosts } from "../support/hosts.ts";
 import { answer, startPuppet } from "../support/puppet.ts";
 import { waitUntil } from "../support/queue.ts";
 
@@ -46,6 +46,39 @@ t.test(
 		for (const reply of asked) t.equal((await reply).status, 200);
 		t.strictSame([one.prompts.length, far.prompts.length], [2, 2]);
 		await waitUntil(gate, 0, 0);
+	},
+);
+
+t.test(
+	"the one Ollama that becomes one of several hosts gets no more at once than before",
+	async (t) => {
+		const one = await startPuppet(t);
+		const gate = await startGate(t, {
+			upstreamUrl: one.url,
+			config: { queue },
+		});
+		const asked = [send(gate, { body })];
+		await eventually(() => one.prompts.length === 1);
+		for (const count of [1, 2]) {
+			asked.push(send(gate, { body }));
+			await waitUntil(gate, count);
+		}
+		const upstreams = [{ name: "a", url: one.url }];
+		await gate.writeConfig({ upstreams, queue });
+		t.match(await gate.daemon.reload(), { ok: true });
+		await isState(gate, "a", "up");
+		asked.push(send(gate, { body }));
+		await waitUntil(gate, 3, 1);
+		t.match(await hostsOf(gate), [{ outstanding: 4 }]);
+		for (const at of [0, 1, 2, 3]) {
+			await eventually(() => one.prompts.length > at);
+			await waitUntil(gate, 3 - at, 1);
+			t.equal(one.prompts.length, at + 1);
+			answer(one.prompts[at]);
+		}
+		for (const reply of asked) t.equal((await reply).status, 200);
+		await waitUntil(gate, 0, 0);
+		t.match(await hostsOf(gate), [{ outstanding: 0 }]);
 	},
 );
 
