@@ -47,8 +47,8 @@ export class Errand implements Turn {
 	readonly #exchange: Exchange;
 	readonly #state: GateState;
 	readonly #carrier: Carrier;
-	/** As it was when it began. */
-	readonly #one: OneOllama;
+	/** As it was when it began, or what its host has become. */
+	#one: OneOllama;
 	readonly #beganWithHosts: boolean;
 	/** `undefined` where it goes to the one Ollama. */
 	#destination: Destination | undefined;
@@ -214,14 +214,29 @@ export class Errand implements Turn {
 
 	/** A host is the one Ollama that it is with, or waits for, and has its place in the queue. */
 	settle(host: Host, pool: HostPool): void {
-		const { ticket } = this;
-		if (this.#exchange.ended || ticket === undefined || ticket.state === "over")
-			return;
+		if (!this.#hasPlace) return;
 		const destination = new Destination(this.#exchange, this.#state, pool);
 		destination.settle(host, this.#facts);
 		// What was sent stays where it is.
 		if (this.isWaiting) this.#goTo(destination);
 		else this.#destination = destination;
+	}
+
+	/** The same the other way: the host that it is with, or waits for, is the one Ollama. */
+	settleAt(one: OneOllama): void {
+		if (!this.#hasPlace) return;
+		this.#destination?.leave(undefined);
+		this.#destination = undefined;
+		this.#exchange.upstream = undefined;
+		this.#isPlaced = false;
+		this.#one = one;
+	}
+
+	get #hasPlace(): boolean {
+		const { ticket } = this;
+		return (
+			!this.#exchange.ended && ticket !== undefined && ticket.state !== "over"
+		);
 	}
 
 	/**

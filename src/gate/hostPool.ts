@@ -210,6 +210,19 @@ export class HostPool implements HostsOwner {
 		}
 	}
 
+	/** One Ollama takes its place. Returns the queue of the host that it is, which goes on as its queue. */
+	handOver(one: OneOllama): FairQueue | undefined {
+		const host = this.hosts.all.find((host) => isWhere(host, one));
+		const queue = host && this.#queues.get(host);
+		if (host === undefined || queue === undefined) return undefined;
+		// Nobody else says any more whether it is away.
+		this.#comeBack(host);
+		this.#queues.delete(host);
+		for (const { errand } of this.#relays)
+			if (errand.at === host) errand.settleAt(one);
+		return queue;
+	}
+
 	/**
 	 * Another pool has taken its place, or one Ollama. What waits for a host that is
 	 * gone goes on at another, and where it cannot, it keeps its turn.

@@ -172,12 +172,16 @@ export class GateState {
 			one.upstream.retire();
 			this.#one = new OneOllama(new Upstream(settings.upstream));
 			this.#pool.follows(one);
-		} else this.#useOne(former, settings);
+		} else this.#useOne(former, settings, pool);
 		for (const queue of pool?.replaced(this.#pool, settings.queue) ?? [])
 			this.#emptying.add(queue);
 	}
 
-	#useOne(former: Settings, { upstream, queue }: Settings): void {
+	#useOne(
+		former: Settings,
+		{ upstream, queue }: Settings,
+		before: HostPool | undefined,
+	): void {
 		const one = this.#one;
 		if (JSON.stringify(former.upstream) !== JSON.stringify(upstream)) {
 			one.upstream.retire();
@@ -186,7 +190,7 @@ export class GateState {
 		}
 		if (isQueuedHere(former) !== isQueuedHere(this.settings)) {
 			one.queue?.open();
-			one.queue = this.#openQueue(one);
+			one.queue = this.#openQueue(one, before);
 		} else one.queue?.use(queue);
 	}
 
@@ -224,10 +228,15 @@ export class GateState {
 		return opened;
 	}
 
-	#openQueue(one: OneOllama): FairQueue | undefined {
+	/** @param before the hosts in whose place it comes */
+	#openQueue(one: OneOllama, before?: HostPool): FairQueue | undefined {
 		const { queue } = this.settings;
 		if (!isQueuedHere(this.settings)) return undefined;
-		const opened = new FairQueue(queue, () => one.upstream, this.#common);
+		const upstream = () => one.upstream;
+		const opened =
+			before?.handOver(one) ?? new FairQueue(queue, upstream, this.#common);
+		opened.upstream = upstream;
+		opened.use(queue);
 		opened.isHeard = () =>
 			[...this.relays].some(
 				({ errand, isHeard }) => errand.at === one && isHeard,

@@ -116,6 +116,32 @@ t.test(
 );
 
 t.test(
+	"the host that becomes the one Ollama gets no more at once than before",
+	async (t) => {
+		const one = await startPuppet(t);
+		const upstreams = [{ name: "a", url: one.url }];
+		const gate = await startWithHosts(t, upstreams, { config: { queue } });
+		const asked = [send(gate, { body })];
+		await eventually(() => one.prompts.length === 1);
+		for (const count of [1, 2]) {
+			asked.push(send(gate, { body }));
+			await waitUntil(gate, count);
+		}
+		await gate.writeConfig({ upstream: { url: one.url }, queue });
+		t.match(await gate.daemon.reload(), { ok: true });
+		asked.push(send(gate, { body }));
+		for (const at of [0, 1, 2, 3]) {
+			await waitUntil(gate, 3 - at, 1);
+			await eventually(() => one.prompts.length > at);
+			t.equal(one.prompts.length, at + 1);
+			answer(one.prompts[at]);
+		}
+		for (const reply of asked) t.equal((await reply).status, 200);
+		await waitUntil(gate, 0, 0);
+	},
+);
+
+t.test(
 	"what waits for the one Ollama goes in its turn to the one that takes its place",
 	async (t) => {
 		const one = await startPuppet(t);
