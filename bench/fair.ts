@@ -68,7 +68,7 @@ Usage: node bench/fair.ts [--only PART] [--way NAME] [--seconds N] [--docs]
 
 Who waits when several share one Ollama: the real one with a small model on one
 core, directly, through LiteLLM's proxy, and through the gate with its queue and
-without. All of it takes some ten minutes. The real parts must be there: npm run
+without. All of it takes some half an hour. The real parts must be there: npm run
 test:real gets them; LiteLLM is installed into .cache/real on the way.
 
   --only PART  one of ${Object.keys(parts).join(", ")}; may stand twice

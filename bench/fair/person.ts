@@ -27,7 +27,9 @@ const personTokens = 8;
 const workers = 12;
 const pauseMs = 500;
 /** The ways take turns so often: the machine is not equally fast all the time. */
-const rounds = 3;
+const fewRounds = 3;
+/** Where the ways hardly differ. */
+const manyRounds = 10;
 
 /** What a load has of its own. */
 interface Asking {
@@ -51,15 +53,16 @@ export async function person(
 	parallel: number,
 	{ everyMs, samePrompt = false }: Asking = {},
 ): Promise<Section[]> {
-	const names =
-		everyMs === undefined
-			? [direct, viaLitellm, gateOff, gateFair, gateBatch]
-			: [direct, gateFair, gateBatch];
+	const rounds = samePrompt ? manyRounds : fewRounds;
 	const kind = samePrompt
 		? "one prompt"
 		: everyMs !== undefined
 			? "equally often"
 			: undefined;
+	const names =
+		kind === undefined
+			? [direct, viaLitellm, gateOff, gateFair, gateBatch]
+			: [direct, gateFair, gateBatch];
 	const asking = `asking for ${personTokens} tokens ${everyMs === undefined ? "half a second after each reply" : `every ${everyMs / 1000} s`}`;
 	const { ways, notes, close } = await openWays(
 		stage,
@@ -68,7 +71,7 @@ export async function person(
 	);
 	const ofRounds: Measured[] = [];
 	try {
-		for (const way of inTurns(ways)) {
+		for (const way of inTurns(ways, rounds)) {
 			stage.progress(`a person beside a batch, ${parallel}: ${way.name}`);
 			await warmUp(stage, way, "smol");
 			const users: LoadUser[] = [
@@ -136,7 +139,7 @@ function titleOf(kind: "one prompt" | "equally often" | undefined): string {
 }
 
 /** All ways in each round; every other round begins with the last. */
-function inTurns(ways: readonly Way[]): Way[] {
+function inTurns(ways: readonly Way[], rounds: number): Way[] {
 	return Array.from({ length: rounds }, (_, round) =>
 		round % 2 === 0 ? ways : ways.toReversed(),
 	).flat();
