@@ -68,19 +68,33 @@ export async function askGateOn(socket: string): Promise<Asked> {
 		return { kind: "denied", why: `only root may ask the gate on ${socket}` };
 	if (status === 0)
 		return { kind: "silent", why: `no gate answers on ${socket} (${code})` };
-	const told = status === 200 ? readStatus(body) : undefined;
+	const told = status === 200 ? readAnswer(body, isGateStatus) : undefined;
 	return told === undefined
 		? {
 				kind: "strange",
-				why: `what answers on ${socket} is not a gate of this version (status ${status})`,
+				why: strangeAt(socket, status),
 			}
 		: { kind: "status", status: told };
 }
 
-function readStatus(body: string): GateStatus | undefined {
+/** What is said of an answer that is none of a gate's of this version. */
+export function strangeAt(socket: string, status: number): string {
+	return `what answers on ${socket} is not a gate of this version (status ${status})`;
+}
+
+/**
+ * Reads what a daemon has answered, whatever answers in its place.
+ *
+ * @param isOne whether it has all that is looked at; it may throw at what is no object
+ * @returns `undefined` for what is none
+ */
+export function readAnswer<T>(
+	body: string,
+	isOne: (said: T) => boolean,
+): T | undefined {
 	try {
-		const said = JSON.parse(body) as GateStatus;
-		return isGateStatus(said) ? said : undefined;
+		const said = JSON.parse(body) as T;
+		return isOne(said) ? said : undefined;
 	} catch {
 		// What is not JSON is not the gate's.
 		return undefined;

@@ -1,5 +1,5 @@
 import type { Period } from "../ledger/budgetWindow.ts";
-import { askDaemon, isText } from "./client.ts";
+import { askDaemon, isText, readAnswer, strangeAt } from "./client.ts";
 import { type GateTop, isGateTop } from "./top.ts";
 
 /** Models and budgets that `GET /live` of the admin socket lists. */
@@ -93,23 +93,13 @@ export async function askLiveOn(socket: string): Promise<AskedLive> {
 			kind: "strange",
 			why: `the gate on ${socket} is older than this program; restart it: systemctl restart llamagate`,
 		};
-	const live = status === 200 ? readLive(body) : undefined;
+	const live = status === 200 ? readAnswer(body, isGateLive) : undefined;
 	return live === undefined
 		? {
 				kind: "strange",
-				why: `what answers on ${socket} is not a gate of this version (status ${status})`,
+				why: strangeAt(socket, status),
 			}
 		: { kind: "live", live };
-}
-
-function readLive(body: string): GateLive | undefined {
-	try {
-		const said = JSON.parse(body) as GateLive;
-		return isGateLive(said) ? said : undefined;
-	} catch {
-		// What is not JSON is not the gate's.
-		return undefined;
-	}
 }
 
 function isGateLive(said: GateLive): boolean {

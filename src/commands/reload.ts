@@ -1,4 +1,4 @@
-import { askDaemon, isText } from "../admin/client.ts";
+import { askDaemon, isText, readAnswer, strangeAt } from "../admin/client.ts";
 import { defaultConfigPath, loadConfig, typed } from "../config/load.ts";
 import { BadFileError, exitCodes, Finding } from "../errors.ts";
 import type { ReloadResult } from "../gate/reload.ts";
@@ -43,10 +43,10 @@ Example: sudo llamagate reload
 					? `only root may ask the gate on ${admin.socket}; run: sudo ${typed("reload", values.config)}`
 					: `no gate answers on ${admin.socket} (${code}): does it run? If it does, with another admin.socket or none, send it a SIGHUP and look at its log`,
 			);
-		const result = readResult(body);
+		const result = readAnswer(body, isResult);
 		if (result === undefined)
 			throw new Finding(
-				`what answers on ${admin.socket} is not a gate of this version (status ${status}); restart it: sudo systemctl restart llamagate`,
+				`${strangeAt(admin.socket, status)}; restart it: sudo systemctl restart llamagate`,
 			);
 		if (!result.ok) throw new BadFileError(result.file, result.mistakes);
 		process.stdout.write(`Reloaded: ${result.keys} key(s) in force.\n`);
@@ -57,16 +57,6 @@ Example: sudo llamagate reload
 		return exitCodes.ok;
 	},
 };
-
-function readResult(body: string): ReloadResult | undefined {
-	try {
-		const said = JSON.parse(body) as ReloadResult;
-		return isResult(said) ? said : undefined;
-	} catch {
-		// What is not JSON is not the gate's.
-		return undefined;
-	}
-}
 
 function isResult(said: ReloadResult): boolean {
 	if (said.ok === true) return typeof said.keys === "number";

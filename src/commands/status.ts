@@ -10,7 +10,11 @@ import type {
 	StateStatus,
 } from "../admin/status.ts";
 import { defaultConfigPath, typed } from "../config/load.ts";
-import { type LastResult, readLastResult } from "../doctor/lastResult.ts";
+import {
+	type LastResult,
+	lastResultFreshMs,
+	readLastResult,
+} from "../doctor/lastResult.ts";
 import { exitCodes } from "../errors.ts";
 import { localSource } from "../gate/connection.ts";
 import { priorities } from "../priority.ts";
@@ -35,9 +39,6 @@ interface Line {
 	readonly ok: boolean | undefined;
 	readonly says: string;
 }
-
-/** How old a result of the daily run may be. */
-const freshMs = 2 * 86_400_000;
 
 export const status: Command = {
 	help: `
@@ -327,7 +328,7 @@ export function describeLast(last: LastResult, nowMs: number): Line {
 		};
 	const { at, results } = last.report;
 	const ageMs = nowMs - Date.parse(at);
-	const isOld = ageMs > freshMs;
+	const isOld = ageMs > lastResultFreshMs;
 	return {
 		subject,
 		ok: !isOld && !hasSeriousFindings(results),

@@ -1,4 +1,9 @@
-import { askDaemon, isLockedOut } from "../admin/client.ts";
+import {
+	askDaemon,
+	isLockedOut,
+	readAnswer,
+	strangeAt,
+} from "../admin/client.ts";
 import { findPlaces } from "../admin/places.ts";
 import type { LockedOut } from "../admin/status.ts";
 import { defaultConfigPath } from "../config/load.ts";
@@ -74,7 +79,7 @@ Example: sudo llamagate unlock 100.101.102.105
 async function askForUnlock(
 	socket: string,
 	address: string | undefined,
-): Promise<{ unlocked: LockedOut[]; lockouts: LockedOut[] }> {
+): Promise<Unlocked> {
 	const query =
 		address === undefined ? "" : `?address=${encodeURIComponent(address)}`;
 	const { status, body, code } = await askDaemon(
@@ -89,26 +94,21 @@ async function askForUnlock(
 		throw new Finding(
 			`no gate answers on ${socket} (${code}); see: systemctl status llamagate`,
 		);
-	const said = status === 200 ? read(body) : undefined;
+	const said = status === 200 ? readAnswer(body, isUnlocked) : undefined;
 	if (said === undefined)
-		throw new Finding(
-			`what answers on ${socket} is not a gate of this version (status ${status}); restart it`,
-		);
+		throw new Finding(`${strangeAt(socket, status)}; restart it`);
 	return said;
 }
 
-function read(body: string) {
-	try {
-		const { unlocked, lockouts } = JSON.parse(body) as Record<string, unknown>;
-		const isList = (value: unknown): value is LockedOut[] =>
-			Array.isArray(value) && value.every(isLockedOut);
-		return isList(unlocked) && isList(lockouts)
-			? { unlocked, lockouts }
-			: undefined;
-	} catch {
-		// What is not JSON is not the gate's.
-		return undefined;
-	}
+interface Unlocked {
+	readonly unlocked: readonly LockedOut[];
+	readonly lockouts: readonly LockedOut[];
+}
+
+function isUnlocked({ unlocked, lockouts }: Unlocked): boolean {
+	return [unlocked, lockouts].every(
+		(list) => Array.isArray(list) && list.every(isLockedOut),
+	);
 }
 
 function othersThan(address: string, lockouts: readonly LockedOut[]): string {

@@ -1,6 +1,6 @@
 import type { GateLive } from "../admin/live.ts";
 import type { TopRequest } from "../admin/top.ts";
-import type { LastResult } from "../doctor/lastResult.ts";
+import { type LastResult, lastResultFreshMs } from "../doctor/lastResult.ts";
 import { formatAge } from "../report/duration.ts";
 import { countSeverities, headline } from "../report/headline.ts";
 import { icon } from "../report/icon.ts";
@@ -16,8 +16,6 @@ import type { Snapshot } from "./snapshot.ts";
 /** Rows of the table of requests; the rest is counted. */
 const maxRows = 100;
 const maxReasons = 12;
-/** How old doctor's result may be; it looks every day. */
-const doctorFreshMs = 2 * 86_400_000;
 
 /** The parts of the page that change, each with its heading; empty where there is nothing to say. */
 export const sectionNames = [
@@ -200,7 +198,7 @@ function describe(
 	const { results, at } = last.report;
 	const worst = worstFirst(results)[0];
 	const ageMs = nowMs - Date.parse(at);
-	const isOld = ageMs > doctorFreshMs;
+	const isOld = ageMs > lastResultFreshMs;
 	const severities = countSeverities(results);
 	const tone = worst === undefined ? "unchecked" : toneOf(worst);
 	return {

@@ -9,6 +9,9 @@ import { visibleLine } from "../visible.ts";
 /** What the daily run found last; for root alone, since it says where a host is weak. */
 export const lastResultFile = "/var/lib/llamagate/doctor.json";
 
+/** How old it may be: it is made every day. */
+export const lastResultFreshMs = 2 * 86_400_000;
+
 /** The last result, or why there is none to read. */
 export type LastResult =
 	| { readonly kind: "report"; readonly report: JsonReport }
