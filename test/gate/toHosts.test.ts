@@ -1,13 +1,13 @@
 import t from "tap";
 import { eventually, startGate } from "../support/gate.ts";
 import { hostsOf, isState, send, startWithHosts } from "../support/hosts.ts";
+import { body, oneAtWork } from "../support/oneAtWork.ts";
 import { answer, startPuppet } from "../support/puppet.ts";
 import { waitUntil } from "../support/queue.ts";
 
 /** A reload puts several hosts in the place of one Ollama, or the other way. */
 
 const queue = { mode: "fair", parallel: 1 };
-const body = { model: "m", messages: [], stream: false };
 const key = `lg_${"ab".repeat(32)}`;
 
 t.test(
@@ -20,12 +20,7 @@ t.test(
 			config: { queue },
 			files: { k: `${key}\n` },
 		});
-		const asked = [send(gate, { body })];
-		await eventually(() => one.prompts.length === 1);
-		for (const count of [1, 2, 3]) {
-			asked.push(send(gate, { body }));
-			await waitUntil(gate, count);
-		}
+		const asked = await oneAtWork(gate, one, 3);
 		const upstreams = [{ name: "far", url: far.url, keyFile: "k" }];
 		await gate.writeConfig({ upstreams, queue });
 		t.match(await gate.daemon.reload(), { ok: true });
@@ -57,12 +52,7 @@ t.test(
 			upstreamUrl: one.url,
 			config: { queue },
 		});
-		const asked = [send(gate, { body })];
-		await eventually(() => one.prompts.length === 1);
-		for (const count of [1, 2]) {
-			asked.push(send(gate, { body }));
-			await waitUntil(gate, count);
-		}
+		const asked = await oneAtWork(gate, one, 2);
 		const upstreams = [{ name: "a", url: one.url }];
 		await gate.writeConfig({ upstreams, queue });
 		t.match(await gate.daemon.reload(), { ok: true });
@@ -92,12 +82,7 @@ t.test(
 			config: { queue },
 			files: { k: `${key}\n` },
 		});
-		const asked = [send(gate, { body })];
-		await eventually(() => far.prompts.length === 1);
-		for (const count of [1, 2]) {
-			asked.push(send(gate, { body }));
-			await waitUntil(gate, count);
-		}
+		const asked = await oneAtWork(gate, far, 2);
 		await gate.writeConfig({ upstream: { url: one.url }, queue });
 		t.match(await gate.daemon.reload(), { ok: true });
 		t.same(await hostsOf(gate), []);
@@ -121,12 +106,7 @@ t.test(
 		const one = await startPuppet(t);
 		const upstreams = [{ name: "a", url: one.url }];
 		const gate = await startWithHosts(t, upstreams, { config: { queue } });
-		const asked = [send(gate, { body })];
-		await eventually(() => one.prompts.length === 1);
-		for (const count of [1, 2]) {
-			asked.push(send(gate, { body }));
-			await waitUntil(gate, count);
-		}
+		const asked = await oneAtWork(gate, one, 2);
 		await gate.writeConfig({ upstream: { url: one.url }, queue });
 		t.match(await gate.daemon.reload(), { ok: true });
 		asked.push(send(gate, { body }));
@@ -150,12 +130,7 @@ t.test(
 			upstreamUrl: one.url,
 			config: { queue },
 		});
-		const asked = [send(gate, { body })];
-		await eventually(() => one.prompts.length === 1);
-		for (const count of [1, 2]) {
-			asked.push(send(gate, { body }));
-			await waitUntil(gate, count);
-		}
+		const asked = await oneAtWork(gate, one, 2);
 		await gate.writeConfig({ upstream: { url: next.url }, queue });
 		t.match(await gate.daemon.reload(), { ok: true });
 		answer(one.prompts[0]);
