@@ -64,8 +64,8 @@ export class Visitors {
  * Requests that began together, and are of one length, end together, and whoever
  * comes meanwhile waits for all of that time: with four slots as with one. So a
  * user who has all the others takes the last one only when another is about to
- * fall free. From then on one ends after the other, and hardly anything is left
- * free any more. So does the class batch, whoever sent it. Both only while there
+ * fall free: as near to its end as one always is where the others end one after
+ * the other. From then on they do, and hardly anything is left free any more. So does the class batch, whoever sent it. Both only while there
  * is somebody for whom to be quick.
  */
 export function mayHaveLastFromMs(place: Place): number {
@@ -79,7 +79,10 @@ export function mayHaveLastFromMs(place: Place): number {
 	let batch = 0;
 	for (const one of running) {
 		const usualMs = one.charge?.account.usualMs ?? 0;
-		nextMs = Math.min(nextMs, one.startedMs + (1 - 1 / slots) * usualMs);
+		nextMs = Math.min(
+			nextMs,
+			one.startedMs + (1 - 1 / (slots - 1)) * usualMs,
+		);
 		if (one.asked.user === asked.user) own += 1;
 		if (one.rank === batchRank) batch += 1;
 	}

@@ -90,25 +90,25 @@ for (const priority of ["normal", "batch"] as const)
 	t.test(
 		`who has all other slots takes the last when one is about to fall free, of class ${priority}`,
 		async (t) => {
-			const { turns, own, first } = busy(4, priority, 8_000);
+			const { turns, own, first } = busy(4, priority, 9_000);
 			t.equal(first.length, 4, "by itself it has all of them");
-			const ann = turns.arrived(asked("ann"), 8_000);
-			const second = go(turns, 8_000);
+			const ann = turns.arrived(asked("ann"), 9_000);
+			const second = go(turns, 9_000);
 			t.equal(second.length, 4);
 			t.ok(second.includes(ann));
-			turns.finished(ann, 9_000);
-			t.same(go(turns, 9_000), [], "who comes next finds one free");
-			t.equal(turns.pass(own, 9_000), undefined);
-			t.equal(turns.wakeMs, 14_000, "when one of the others has 2 s left of 8");
-			const bob = turns.arrived(asked("bob"), 10_000);
-			t.same(go(turns, 10_000), [bob]);
-			turns.finished(bob, 12_000);
-			t.same(go(turns, 13_999), []);
-			t.equal(go(turns, 14_000).length, 1);
+			turns.finished(ann, 10_000);
+			t.same(go(turns, 10_000), [], "who comes next finds one free");
+			t.equal(turns.pass(own, 10_000), undefined);
+			t.equal(turns.wakeMs, 15_000, "when one of the others has 3 s left of 9");
+			const bob = turns.arrived(asked("bob"), 11_000);
+			t.same(go(turns, 11_000), [bob]);
+			turns.finished(bob, 13_000);
+			t.same(go(turns, 14_999), []);
+			t.equal(go(turns, 15_000).length, 1);
 			for (const place of second)
-				if (place !== ann) turns.finished(place, 16_000);
-			t.equal(go(turns, 16_000).length, 2, "three of its own again");
-			t.equal(turns.wakeMs, 20_000, "and then one ends after the other");
+				if (place !== ann) turns.finished(place, 18_000);
+			t.equal(go(turns, 18_000).length, 2, "three of its own again");
+			t.equal(turns.wakeMs, 21_000, "and then one ends after the other");
 		},
 	);
 
