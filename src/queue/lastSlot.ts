@@ -79,10 +79,7 @@ export function mayHaveLastFromMs(place: Place): number {
 	let batch = 0;
 	for (const one of running) {
 		const usualMs = one.charge?.account.usualMs ?? 0;
-		nextMs = Math.min(
-			nextMs,
-			one.startedMs + (1 - 1 / (slots - 1)) * usualMs,
-		);
+		nextMs = Math.min(nextMs, one.startedMs + (1 - 1 / (slots - 1)) * usualMs);
 		if (one.asked.user === asked.user) own += 1;
 		if (one.rank === batchRank) batch += 1;
 	}
