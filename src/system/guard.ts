@@ -7,11 +7,16 @@ import { rangeOf } from "../netfilter/ufwPackets.ts";
 import { type Ended, runProgram } from "./run.ts";
 
 /**
- * The tables by which `follow-tailscale` keeps others than the tailnet from the
- * gate's sockets: one comes and goes with them, the other belongs to a process
- * of the follower's, so that nobody else can take it away.
+ * Those of the tables that `nft list tables inet` prints by which `follow-tailscale`
+ * keeps others than the tailnet from the gate's sockets: one comes and goes with
+ * them, the other belongs to a process of the follower's, so that nobody else can
+ * take it away, and has a name that it never had before.
  */
-export const guardTables = ["llamagate", "llamagate_held"] as const;
+export function guardTables(listed: string): string[] {
+	return [
+		...listed.matchAll(/^table inet (llamagate(?:_held(?:_\w+)?)?)$/gm),
+	].flatMap(([, table]) => table ?? []);
+}
 
 /** A socket's place, as the kernel has it. */
 interface Place {
@@ -28,8 +33,9 @@ export interface Guard {
 
 /** Reads the guard's tables. */
 export async function readGuard(): Promise<Guard> {
+	const { stdout } = await runProgram(["nft", "list", "tables", "inet"]);
 	const tables = await Promise.all(
-		guardTables.map(async (table) => {
+		guardTables(stdout).map(async (table) => {
 			const list = ["list", "table", "inet", table];
 			const listed = await runProgram(["nft", "-j", ...list]);
 			const written = await runProgram(["nft", ...list]);

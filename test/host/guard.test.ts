@@ -1,5 +1,5 @@
 import t from "tap";
-import { chainsOf } from "../../src/system/guard.ts";
+import { chainsOf, guardTables } from "../../src/system/guard.ts";
 
 const chain =
 	'{"chain":{"family":"inet","table":"llamagate","name":"input","type":"filter","hook":"input","prio":-10,"policy":"accept"}}';
@@ -26,5 +26,17 @@ t.test("a table that sleeps holds nothing", (t) => {
 	t.strictSame(chainsOf(listed, written("\tflags dormant\n")), []);
 	t.strictSame(chainsOf(listed, written("\tflags owner,dormant\n")), []);
 	t.equal(chainsOf(listed, written("\tflags owner\n")).length, 1);
+	t.end();
+});
+
+t.test("the follower's own table is known by any name of its", (t) => {
+	const names = (...tables: string[]) =>
+		guardTables(tables.map((table) => `table inet ${table}\n`).join(""));
+	t.strictSame(names("mine", "llamagate", "llamagate_held_4be90af1"), [
+		"llamagate",
+		"llamagate_held_4be90af1",
+	]);
+	t.strictSame(names("llamagate_held"), ["llamagate_held"], "the older one");
+	t.strictSame(names("my_llamagate", "llamagate2", "llamagate_heldfast"), []);
 	t.end();
 });

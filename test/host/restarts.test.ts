@@ -114,11 +114,44 @@ t.test(
 				await host.must("pkill", "nft");
 				const { curlExit } = await ask(neighbour, gateV4, { key });
 				t.equal(curlExit, curlExits.refused, "the LAN is turned away");
-				await becomes(t, () => hasTable(host, "llamagate_held"), true, "held");
+				await becomes(
+					t,
+					async () => (await heldTable(host)) !== undefined,
+					true,
+					"held",
+				);
 				await host.must("systemctl", "restart", "llamagate-listen");
 				const second = await ask(neighbour, gateV6, { key });
 				t.equal(second.curlExit, curlExits.refused, "over IPv6, too");
-				await becomes(t, () => hasTable(host, "llamagate_held"), true, "held");
+				await becomes(
+					t,
+					async () => (await heldTable(host)) !== undefined,
+					true,
+					"held",
+				);
+			},
+		);
+
+		await t.test(
+			"rules that the owner saves with the follower's own load again while it runs",
+			async (t) => {
+				const saved = await heldTable(host);
+				await host.sh(`nft add table inet mine
+					{ echo flush ruleset; nft list ruleset; } >/etc/nftables.conf
+					nft flush ruleset`);
+				await becomes(
+					t,
+					async () => ![undefined, saved].includes(await heldTable(host)),
+					true,
+					"it has another name, and nothing of the one before is left",
+				);
+				await host.must("nft", "-f", "/etc/nftables.conf");
+				t.equal(await hasTable(host, "mine"), true, "the owner's are back");
+				t.not(await heldTable(host), saved, "a copy went with its nft");
+				const { curlExit } = await ask(neighbour, gateV4, { key });
+				t.equal(curlExit, curlExits.refused, "the LAN is turned away");
+				t.equal(await status(gateV4), 401, "a peer is not");
+				await host.sh("nft delete table inet mine; rm /etc/nftables.conf");
 			},
 		);
 
@@ -177,6 +210,13 @@ t.test(
 		);
 	},
 );
+
+/** The one table that belongs to a process of the follower's; none where there is not just one. */
+async function heldTable(host: BootedHost): Promise<string | undefined> {
+	const tables = await host.must("nft", "list", "tables", "inet");
+	const [held, ...others] = tables.match(/llamagate_held\w*/g) ?? [];
+	return others.length === 0 ? held : undefined;
+}
 
 async function hasTable(host: BootedHost, name: string): Promise<boolean> {
 	return (await host.run("nft", "list", "table", "inet", name)).code === 0;

@@ -102,7 +102,7 @@ export async function examineListening(patient: Patient): Promise<Outcome> {
 	const guard = await readGuard();
 	const half = own
 		.map((socket) => ({ socket, held: guard.holding(socket) }))
-		.find(({ held }) => held.length === 1);
+		.find(({ held }) => new Set(held.map(isHeld)).size === 1);
 	if (half !== undefined) {
 		const there = half.held[0]?.table;
 		return finding(
@@ -117,6 +117,8 @@ export async function examineListening(patient: Patient): Promise<Outcome> {
 	}
 	return ok(...own.map(formatSocket));
 }
+
+const isHeld = ({ table }: { readonly table: string }) => table !== "llamagate";
 
 /** Every tailscaled that leads its peers to this host's loopback, past the gate. */
 export async function waysAround(): Promise<string[]> {
