@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { constants, type Stats } from "node:fs";
-import { open, stat } from "node:fs/promises";
+import { lstat, open, stat } from "node:fs/promises";
 
 /** No file of settings or keys is larger: a hundred thousand keys take some 30 MiB. */
 const maxBytes = 64 * 2 ** 20;
@@ -43,12 +43,14 @@ let noting = 0;
 /**
  * Notes every file that `read` reads by `readOrdinaryFile`, and how it was then.
  *
- * @returns what `read` did, and what tells whether any of these files is another
- *   now: written to, replaced, or led to elsewhere by a symbolic link
+ * @returns what `read` did, the paths of these files, and what tells whether any
+ *   of them is another now: written to, replaced, or led to elsewhere by a symbolic link
  */
-export async function noteFiles<T>(
-	read: () => Promise<T>,
-): Promise<{ value: T; haveChanged: () => Promise<boolean> }> {
+export async function noteFiles<T>(read: () => Promise<T>): Promise<{
+	value: T;
+	files: readonly string[];
+	haveChanged: () => Promise<boolean>;
+}> {
 	const states = new Map<string, string>();
 	noting += 1;
 	const value = await noted.run(states, read).finally(() => {
@@ -58,11 +60,24 @@ export async function noteFiles<T>(
 	});
 	return {
 		value,
+		files: [...states.keys()],
 		async haveChanged() {
 			const now = await Promise.all([...states.keys()].map(stateNow));
 			return [...states.values()].some((state, index) => state !== now[index]);
 		},
 	};
+}
+
+/**
+ * When a file came to be as it is, in epoch milliseconds: its bytes, its owner and
+ * mode, or the link that leads to it. What is put back with its old date, as `cp -p`
+ * and `tar` do, is as new as that.
+ */
+export async function lastChangeMs(file: string): Promise<number> {
+	const looks = await Promise.all([stat(file), lstat(file)]);
+	return Math.max(
+		...looks.flatMap(({ mtimeMs, ctimeMs }) => [mtimeMs, ctimeMs]),
+	);
 }
 
 /** What tells one state of a file from another, or why it cannot be told. */

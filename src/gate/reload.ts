@@ -15,7 +15,7 @@ export type ReloadResult =
 
 /** Reads the rules anew and puts them in force, or leaves those that are. */
 export class Reloader {
-	/** When the rules were last read, and whether they were taken. */
+	/** A time just before the rules were last read, and whether they were taken. */
 	last: { readonly at: Date; readonly ok: boolean };
 	rules: Rules;
 	/** Sections in which the rules differ from what runs since the start. */
@@ -71,13 +71,15 @@ export class Reloader {
 	}
 
 	async #reloadOnce(keysAtLeast: boolean): Promise<ReloadResult> {
+		// What is written while they are read may not be in what was read.
+		const at = new Date();
 		let next: Rules;
 		try {
 			next = await this.#load();
 		} catch (error) {
 			if (!(error instanceof BadFileError)) throw error;
 			const { file, mistakes } = error;
-			this.last = { at: new Date(), ok: false };
+			this.last = { at, ok: false };
 			this.#log.error(
 				{ file, mistakes },
 				"reload refused; what was in force stays in force",
@@ -87,7 +89,7 @@ export class Reloader {
 			return { ...result, ...(await this.#reloadKeys()) };
 		}
 		const left = this.#take(next);
-		this.last = { at: new Date(), ok: true };
+		this.last = { at, ok: true };
 		this.#log.info({ keys: next.keyring.names.length }, "reloaded");
 		return { ok: true, keys: next.keyring.names.length, ...left };
 	}

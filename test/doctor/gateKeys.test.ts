@@ -95,10 +95,11 @@ t.test("the keys of a gate on a booted host", booting(), async (t) => {
 		await host.sh(`touch -d '+1 hour' ${configFile}`);
 		t.match(
 			evidenceOf(await found(), "gate.in-force"),
-			/config\.json was written at/,
+			/config\.json was changed at/,
 			"a configuration that was changed since",
 		);
 		await host.sh(`touch -d '-1 hour' ${configFile}`);
+		await reloaded();
 		t.match(statesOf(await found()), { "gate.in-force": "ok" });
 	});
 
@@ -225,10 +226,10 @@ t.test("a gate that does not say when it read its files", async (t) => {
 		lastReload: { at: "2026-06-01T00:00:00Z", ok: true },
 	};
 	const changed = [{ file: "/keys", atMs: nowMs + 500 }];
-	t.equal(judgeInForce({ stored: ["a"], status, changed }).state, "ok");
+	t.equal(judgeInForce({ names: ["a"], status, changed }).state, "ok");
 	const later = [{ file: "/keys", atMs: nowMs + 5_000 }];
 	t.equal(
-		judgeInForce({ stored: ["a"], status, changed: later }).state,
+		judgeInForce({ names: ["a"], status, changed: later }).state,
 		"finding",
 	);
 });

@@ -1,7 +1,7 @@
 import path from "node:path";
 import t from "tap";
 import { parseConfig } from "../../src/config/load.ts";
-import { judgeHosts } from "../../src/host/gate/hosts.ts";
+import { judgeAnswers, judgeHosts } from "../../src/host/gate/hosts.ts";
 import { digestOf } from "../../src/keys/newKey.ts";
 import { startStandIn } from "../../src/ollama/standIn.ts";
 import { type Tried, tryOut } from "../../src/upstream/hosts/tryOut.ts";
@@ -89,4 +89,24 @@ t.test("the worst of the hosts decides", async (t) => {
 			evidence: ["b"],
 		},
 	);
+});
+
+t.test("a host that only the running gate calls down is told of", async (t) => {
+	const good = (name: string) => ({
+		...{ name, url: "u", models: 1 },
+		...{ why: undefined, isBare: false },
+	});
+	const all = [good("a"), good("b")];
+	t.match(judgeAnswers(all, new Map()), { state: "ok" });
+	t.match(judgeAnswers(all, new Map([["b", "401"]])), {
+		state: "finding",
+		evidence: [/^b .* the running gate calls it down: 401$/],
+		fix: "sudo llamagate reload",
+	});
+	const away = { ...good("a"), why: "ECONNREFUSED" };
+	t.match(judgeAnswers([away], new Map([["a", "ECONNREFUSED"]])), {
+		state: "finding",
+		evidence: ["a (u) is of no use: ECONNREFUSED"],
+		fix: undefined,
+	});
 });

@@ -14,6 +14,7 @@ import { outputOf } from "../../system/run.ts";
 import { parallelToCome, withParallel } from "../ollama/parallel.ts";
 import { ollamaAddress } from "../ollama/step.ts";
 import { firstConfig } from "./firstConfig.ts";
+import { reloadGate } from "./reloadGate.ts";
 
 /** The daemon's user, its configuration, and a key to begin with. */
 export function account(
@@ -81,13 +82,18 @@ export function account(
 				content !== undefined &&
 				(config.uid !== 0 || config.gid !== gid || config.mode !== 0o640)
 			)
-				actions.push({
-					kind: "file",
-					path: configFile,
-					content: content.toString("utf8"),
-					...owner,
-					mode: 0o640,
-				});
+				actions.push(
+					{
+						kind: "file",
+						path: configFile,
+						content: content.toString("utf8"),
+						...owner,
+						mode: 0o640,
+						undo: [reloadGate],
+					},
+					// To doctor it is a file that the gate has not read.
+					{ kind: "command", command: reloadGate },
+				);
 			if (!(await hasKeys(configFile)))
 				actions.push({
 					kind: "command",

@@ -11,8 +11,9 @@ import {
 import { BadFileError } from "../../errors.ts";
 import { loadRules } from "../../gate/rules.ts";
 import { lookUpUnit } from "../../system/units.ts";
+import { becomesTrue } from "../../system/waiting.ts";
 import { type Tried, tryOut } from "../../upstream/hosts/tryOut.ts";
-import { gateService } from "./inspect.ts";
+import { askGate, gateService } from "./inspect.ts";
 
 /** Every host, asked once; why it cannot be; or `undefined` where there is one Ollama. */
 const tried = oncePerLook(
@@ -39,14 +40,57 @@ const tried = oncePerLook(
 	},
 );
 
-/** Whether each host answers this gate. */
+/** How long a host that answers here may be down to the gate: it asks one again every two seconds. */
+const backMs = 6_000;
+
+/** Whether each host answers this gate, and the running gate has found it to. */
 export async function examineHosts(patient: Patient): Promise<Outcome> {
-	return judgeHosts(
-		await tried(patient),
-		({ why }) => why !== undefined,
-		({ name, url, why, models }) =>
-			`${name} (${url}) ${why === undefined ? `answers, and has ${models} model(s)` : `is of no use: ${why}`}`,
+	const all = await tried(patient);
+	let down = new Map<string, string>();
+	if (typeof all === "object")
+		await becomesTrue(async () => {
+			down = await downToGate(patient);
+			return !all.some(({ name, why }) => why === undefined && down.has(name));
+		}, backMs);
+	return judgeAnswers(all, down);
+}
+
+/** The hosts that the running gate calls down, and why. */
+async function downToGate(patient: Patient): Promise<Map<string, string>> {
+	const asked = await askGate(patient);
+	const hosts = asked.kind === "status" ? (asked.status.hosts ?? []) : [];
+	return new Map(
+		hosts
+			.filter(({ state }) => state === "down")
+			.map(({ name, why }) => [name, why ?? "it does not say why"]),
 	);
+}
+
+/**
+ * @param all what was tried, with the keys that are stored
+ * @param down what the running gate calls down, with the keys that it has read, and why
+ */
+export function judgeAnswers(
+	all: readonly Tried[] | string | undefined,
+	down: ReadonlyMap<string, string>,
+): Outcome {
+	const outcome = judgeHosts(
+		all,
+		({ name, why }) => why !== undefined || down.has(name),
+		({ name, url, why, models }) =>
+			`${name} (${url}) ${
+				why !== undefined
+					? `is of no use: ${why}`
+					: down.has(name)
+						? `answers to what is stored, and the running gate calls it down: ${down.get(name)}`
+						: `answers, and has ${models} model(s)`
+			}`,
+	);
+	const isGatesAlone =
+		outcome.state === "finding" &&
+		typeof all === "object" &&
+		all.every(({ why }) => why === undefined);
+	return isGatesAlone ? { ...outcome, fix: "sudo llamagate reload" } : outcome;
 }
 
 /** Whether each host that this gate has a key for asks for one. */

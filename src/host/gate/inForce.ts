@@ -1,4 +1,4 @@
-import { stat } from "node:fs/promises";
+import { lastChangeMs, noteFiles } from "../../config/ordinaryFile.ts";
 import {
 	absent,
 	finding,
@@ -8,9 +8,9 @@ import {
 } from "../../doctor/check.ts";
 import { BadFileError } from "../../errors.ts";
 import { loadRules } from "../../gate/rules.ts";
-import { exists, filesOf } from "./files.ts";
+import { exists } from "./files.ts";
 import { askGate } from "./inspect.ts";
-import { judgeInForce } from "./keys.ts";
+import { type ChangedFile, judgeInForce } from "./keys.ts";
 
 /** Whether the running gate has read the keys and settings that are stored. */
 export async function examineInForce(patient: Patient): Promise<Outcome> {
@@ -18,18 +18,14 @@ export async function examineInForce(patient: Patient): Promise<Outcome> {
 	if (!(await exists(configFile)))
 		return absent(`${configFile} does not exist`);
 	const asked = await askGate(patient);
-	let names: readonly string[] = [];
-	let mistake: string | undefined;
+	let stored: Stored;
 	try {
-		names = (await loadRules(configFile)).keyring.names;
+		stored = await readStored(configFile);
 	} catch (error) {
 		if (!(error instanceof BadFileError)) throw error;
-		mistake = error.message;
-	}
-	if (mistake !== undefined)
 		return finding(
 			[
-				`the gate would not start again with its files: ${mistake.split("\n").slice(0, 3).join(" ")}`,
+				`the gate would not start again with its files: ${error.message.split("\n").slice(0, 3).join(" ")}`,
 				...(asked.kind === "status" && !asked.status.lastReload.ok
 					? [`its last reload, at ${asked.status.lastReload.at}, was refused`]
 					: []),
@@ -38,16 +34,32 @@ export async function examineInForce(patient: Patient): Promise<Outcome> {
 				fix: "sudo llamagate check, mend what it says, then: sudo llamagate reload",
 			},
 		);
+	}
 	if (asked.kind !== "status") return unknown(asked.why);
-	const { config, keys } = await filesOf(patient);
-	return judgeInForce({
-		stored: names,
-		status: asked.status,
+	return judgeInForce({ ...stored, status: asked.status });
+}
+
+/** What a gate would have that read its files now. */
+export interface Stored {
+	/** The names in the keys file. */
+	readonly names: readonly string[];
+	/** Every file that a gate reads at its start and at a reload alone. */
+	readonly changed: readonly ChangedFile[];
+}
+
+/** @throws {BadFileError} if one of the files would not load */
+export async function readStored(configFile: string): Promise<Stored> {
+	const { value, files } = await noteFiles(() => loadRules(configFile));
+	const { keyring, settings } = value;
+	const { tls } = settings;
+	// The running gate takes a new certificate over by itself (CertificateKeeper).
+	const followed = tls?.kind === "files" ? [tls.certFile, tls.keyFile] : [];
+	return {
+		names: keyring.names,
 		changed: await Promise.all(
-			[config, keys].map(async (file) => ({
-				file,
-				atMs: (await stat(file)).mtimeMs,
-			})),
+			files
+				.filter((file) => !followed.includes(file))
+				.map(async (file) => ({ file, atMs: await lastChangeMs(file) })),
 		),
-	});
+	};
 }

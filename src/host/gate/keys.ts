@@ -7,6 +7,7 @@ import {
 	unknown,
 } from "../../doctor/check.ts";
 import { type KeyEntry, parseTime } from "../../keys/keyFile.ts";
+import { restart as restartGate } from "./units.ts";
 
 const dayMs = 86_400_000;
 const expiryNoticeMs = 7 * dayMs;
@@ -16,21 +17,27 @@ const oldMs = 365 * dayMs;
 /** How much later than the reload that read it a file may be dated: file systems keep coarse time. */
 const slackMs = 1_000;
 
+/** A file, and when it came to be as it is, in epoch milliseconds. */
+export interface ChangedFile {
+	readonly file: string;
+	readonly atMs: number;
+}
+
 /** Whether what is stored is what the running gate has. */
 export function judgeInForce({
-	stored,
+	names,
 	status,
 	changed,
 }: {
 	/** The names in the keys file. */
-	readonly stored: readonly string[];
-	readonly status: Pick<GateStatus, "keys" | "lastReload">;
-	/** When the configuration and the keys file were written. */
-	readonly changed: readonly { readonly file: string; readonly atMs: number }[];
+	readonly names: readonly string[];
+	readonly status: Pick<GateStatus, "keys" | "lastReload" | "restart">;
+	/** The files that a gate reads at its start and at a reload alone. */
+	readonly changed: readonly ChangedFile[];
 }): Outcome {
-	const { keys, lastReload } = status;
-	const gone = keys.filter((name) => !stored.includes(name));
-	const waiting = stored.filter((name) => !keys.includes(name));
+	const { keys, lastReload, restart = [] } = status;
+	const gone = keys.filter((name) => !names.includes(name));
+	const waiting = names.filter((name) => !keys.includes(name));
 	const readAtMs = Date.parse(lastReload.at);
 	const evidence = [
 		...(gone.length > 0
@@ -51,12 +58,19 @@ export function judgeInForce({
 					.filter(({ atMs }) => atMs > readAtMs + slackMs)
 					.map(
 						({ file, atMs }) =>
-							`${file} was written at ${new Date(atMs).toISOString()}, and the gate has read it at ${lastReload.at} last`,
+							`${file} was changed at ${new Date(atMs).toISOString()}, and the gate has read it at ${lastReload.at} last`,
 					)
 			: []),
 	];
 	if (evidence.length > 0)
 		return finding(evidence, gone.length > 0 ? { severity: "critical" } : {});
+	if (restart.length > 0)
+		return finding(
+			[
+				`the gate goes on with what it was started with of: ${restart.join(", ")}`,
+			],
+			{ fix: restartGate },
+		);
 	return ok(
 		`${keys.length} key(s) in force, as stored: ${keys.join(", ")}; read at ${lastReload.at}`,
 	);

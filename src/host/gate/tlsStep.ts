@@ -25,6 +25,7 @@ import {
 	type TailnetPlace,
 	tailscaleStatus,
 } from "../tailscale/step.ts";
+import { reloadGate } from "./reloadGate.ts";
 
 export const tlsChoices = ["tailscale", "off"] as const;
 export type TlsChoice = (typeof tlsChoices)[number];
@@ -35,11 +36,6 @@ const dropIn = `${folder}/zz-llamagate.conf`;
 /** tailscaled answers once it has a certificate, which takes the CA and the DNS a minute or two. */
 const firstCertificateMs = 180_000;
 
-const reloadGate = [
-	"sh",
-	"-c",
-	"! systemctl is-active --quiet llamagate.service || systemctl reload llamagate.service",
-];
 const restartTailscaled = [
 	["systemctl", "daemon-reload"],
 	["systemctl", "try-restart", "tailscaled.service"],

@@ -21,6 +21,7 @@ import {
 import { lookUpUnit, type Unit } from "../../system/units.ts";
 import { becomesTrue } from "../../system/waiting.ts";
 import { isFirstConfig } from "../gate/firstConfig.ts";
+import { reloadGate } from "../gate/reloadGate.ts";
 import {
 	describeDialer,
 	loopbackDialers,
@@ -223,11 +224,6 @@ async function followInConfig(
 			...nothing,
 			notes: [...notes, `${says}; write ${parallel} there`],
 		};
-	const reload = [
-		"sh",
-		"-c",
-		"! systemctl is-active --quiet llamagate.service || systemctl reload llamagate.service",
-	];
 	return {
 		says,
 		notes,
@@ -239,9 +235,9 @@ async function followInConfig(
 				user: "root",
 				group: user,
 				mode: 0o640,
-				undo: [reload],
+				undo: [reloadGate],
 			},
-			{ kind: "command", command: reload },
+			{ kind: "command", command: reloadGate },
 		],
 	};
 }
