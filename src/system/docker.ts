@@ -14,7 +14,7 @@ export interface Container {
 	readonly NetworkSettings?: {
 		readonly Ports?: PortBindings | null;
 		/** By the networks' names. */
-		readonly Networks?: Readonly<Record<string, unknown>> | null;
+		readonly Networks?: Readonly<Record<string, Endpoint | null>> | null;
 	};
 	readonly Config: ImageConfig & {
 		readonly Image: string;
@@ -49,6 +49,14 @@ export interface Container {
 		readonly CapDrop?: readonly string[] | null;
 		readonly SecurityOpt?: readonly string[] | null;
 	};
+}
+
+/** A container's place in one of Docker's networks. */
+interface Endpoint {
+	/** Names that it has there besides its own; engines before version 25 put the start of its id among them. */
+	readonly Aliases?: readonly string[] | null;
+	/** The addresses that a person chose for it. */
+	readonly IPAMConfig?: Readonly<Record<string, unknown>> | null;
 }
 
 /** `8080/tcp` to where it is published. */
@@ -148,8 +156,8 @@ export async function imageConfig(
 
 /**
  * The `docker run` that makes a container anew as it is, but for its published
- * ports and the variables in `env`. Whether nothing was forgotten is for
- * `differences` to say.
+ * ports, the variables in `env`, and what `networksOf` tells of networks besides
+ * the first. Whether nothing was forgotten is for `differences` to say.
  */
 export function runCommand(
 	container: Container,
@@ -263,6 +271,29 @@ const notCompared = [
 	"StdinOnce",
 ];
 
+/** What a person chose for a container in each of its networks, by their names: further names, and addresses. */
+export function networksOf({ Id, NetworkSettings }: Container): ReadonlyMap<
+	string,
+	{
+		readonly aliases: readonly string[];
+		readonly addresses: Readonly<Record<string, unknown>>;
+	}
+> {
+	return new Map(
+		Object.entries(NetworkSettings?.Networks ?? {})
+			.sort(([one], [other]) => (one < other ? -1 : 1))
+			.map(([network, endpoint]) => [
+				network,
+				{
+					aliases: (endpoint?.Aliases ?? [])
+						.filter((alias) => !Id.startsWith(alias))
+						.sort(),
+					addresses: endpoint?.IPAMConfig ?? {},
+				},
+			]),
+	);
+}
+
 /** The label of a container that setup made, by which undo knows it. */
 export const madeBySetup = "llamagate.setup";
 
@@ -301,5 +332,11 @@ export function differences(
 	compare("Config", a.Config, b.Config);
 	if (ownHostname(a) !== ownHostname(b)) found.push("Config.Hostname");
 	compare("HostConfig", a.HostConfig, b.HostConfig);
+	// The host's is the only one of a container that is in it, and NetworkMode says so.
+	if (
+		a.HostConfig.NetworkMode !== "host" &&
+		!isDeepStrictEqual(networksOf(a), networksOf(b))
+	)
+		found.push("NetworkSettings.Networks");
 	return found;
 }

@@ -397,6 +397,30 @@ t.test(
 		);
 
 		await t.test(
+			"one that is served keeps its port, and is served on",
+			async (t) => {
+				await host.must("tailscale", "serve", "--bg", "3000");
+				await run("-p", "3000:8080", ...data);
+				const { code, report } = await runSetup(
+					host,
+					...["--yes", "--only", "ollama,open-webui"],
+				);
+				t.equal(code, 0, JSON.stringify(report.steps));
+				t.match(
+					report.steps[1]?.proofs?.find(({ says }) => /Serve/.test(says)),
+					{ ok: true, says: /leads https:\S+ to 127\.0\.0\.1:3000$/ },
+				);
+				await host.must("llamagate", "setup", "--undo", "--yes");
+				t.match(
+					await host.must("tailscale", "serve", "status", "--json"),
+					"http://127.0.0.1:3000",
+					"by whoever set it up",
+				);
+				await host.must("tailscale", "serve", "--https=443", "off");
+			},
+		);
+
+		await t.test(
 			"one that is on loopback and loses Ollama moves",
 			async (t) => {
 				await run("-p", "127.0.0.1:3000:8080", ...data);

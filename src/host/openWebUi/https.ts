@@ -6,16 +6,9 @@ import {
 	unknown,
 } from "../../doctor/check.ts";
 import { hasProgram } from "../../system/run.ts";
-import {
-	localPortOf,
-	type ServedPort,
-	servedPorts,
-} from "../../tailscale/serveConfig.ts";
+import { type ServedPort, servedPorts } from "../../tailscale/serveConfig.ts";
 import type { WebUi } from "./facts.ts";
-
-function leadsToPort({ target }: ServedPort, port: number | undefined) {
-	return port !== undefined && localPortOf(target) === port;
-}
+import { leadsToPort } from "./serve.ts";
 
 const serveCommand = (at: number, port: number | undefined) =>
 	`sudo tailscale serve --bg --https=${at} ${port}`;

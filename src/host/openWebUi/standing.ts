@@ -98,5 +98,6 @@ export function standingOf(container: Container, hasOllama: boolean): Standing {
 	};
 }
 
-const byHand =
+/** What is left to the person where it would lose this host's Ollama. */
+export const byHand =
 	"give it network_mode host, HOST=127.0.0.1 and OLLAMA_BASE_URL=http://127.0.0.1:11434 by hand, or another OLLAMA_BASE_URL if it does not use this Ollama, and run this again";

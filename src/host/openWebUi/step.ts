@@ -25,8 +25,7 @@ import {
 } from "../../system/sockets.ts";
 import { lookUpUnit } from "../../system/units.ts";
 import { becomesTrue } from "../../system/waiting.ts";
-import { type ServedPort, servedPorts } from "../../tailscale/serveConfig.ts";
-import { tailscaleStatus } from "../tailscale/step.ts";
+import { servedPorts } from "../../tailscale/serveConfig.ts";
 import {
 	dataFolder,
 	isOpenWebUi,
@@ -37,6 +36,8 @@ import {
 	usualPort,
 	withLabel,
 } from "./container.ts";
+import { obstacleOfNetworks } from "./networks.ts";
+import { entranceTo, leadsToPort, planServe } from "./serve.ts";
 import { type Standing, standingOf } from "./standing.ts";
 
 export const ports = [3000, usualPort];
@@ -172,14 +173,14 @@ export function openWebUi(): Step {
 			});
 			if (serves) {
 				const served = (await servedPorts()) ?? [];
-				const ok = handlerOf(served) === `http://127.0.0.1:${port}`;
+				const entrance = entranceTo(served, port);
 				const funnelled = served.some(({ funnel }) => funnel);
 				proofs.push({
-					ok: ok && !funnelled,
+					ok: entrance !== undefined && !funnelled,
 					says: funnelled
 						? "Tailscale Funnel publishes a port of this host to the internet"
-						: ok
-							? `Tailscale Serve leads https://${(await tailscaleStatus())?.dnsName ?? ""} to 127.0.0.1:${port}`
+						: entrance
+							? `Tailscale Serve leads ${entrance.where.replace(":443/", "/")} to 127.0.0.1:${port}`
 							: "Tailscale Serve has no HTTPS for Open WebUI",
 					advice: funnelled
 						? "tailscale funnel reset"
@@ -228,15 +229,6 @@ docker update "--restart=$1" "$2"`;
 const renameBack = `docker container inspect "$1" 2>/dev/null | grep -qF "\\"$2\\"" ||
 	docker rename "$0" "$1"`;
 
-const endOwnServe = `served=$(tailscale serve status --json) || exit
-case $served in
-*"\\"http://127.0.0.1:$0\\""*) tailscale serve --https=443 off ;;
-*'"443":'*)
-	echo "HTTPS leads elsewhere by now and stays so" >&2
-	exit 1
-	;;
-esac`;
-
 /** Open WebUI without a container, by how it answers. */
 async function lookForProgram(): Promise<
 	{ port: number } | { unsafe: string } | undefined
@@ -263,6 +255,13 @@ async function hasOllamaHere(): Promise<boolean> {
 				(socket.port === 11434 && isLocalOnly(socket)),
 		)
 	);
+}
+
+/** Whether Tailscale leads to a port of this host's; where it does not say, it may. */
+async function mayBeServed(port: number): Promise<boolean> {
+	if (!(await hasProgram("tailscale"))) return false;
+	const served = await servedPorts();
+	return served?.some((one) => leadsToPort(one, port)) ?? true;
 }
 
 /** The container made anew on loopback, its predecessor kept for undo. */
@@ -298,7 +297,10 @@ async function planMove({
 		(socket) => socket.port === usualPort && port !== usualPort,
 	);
 	// What leads to a port on loopback, such as Tailscale Serve, goes on leading to it.
-	const rebound = rebind(container, keepsPort || taken ? port : usualPort);
+	const stays = keepsPort || taken || (await mayBeServed(port));
+	const rebound = rebind(container, stays ? port : usualPort);
+	const obstacle = obstacleOfNetworks(container, rebound.container);
+	if (obstacle !== undefined) return { unsafe: obstacle };
 	const restart = HostConfig.RestartPolicy.Name || "no";
 	const old = oldName(name);
 	const notes: string[] = [];
@@ -336,48 +338,6 @@ async function planMove({
 					runCommand(rebound.container, image, rebound.publish, rebound.env),
 				),
 				undo: [["sh", "-c", removeOwn, name, old]],
-			},
-		],
-	};
-}
-
-/** Where HTTPS on port 443 leads. */
-function handlerOf(served: readonly ServedPort[]): string | undefined {
-	return served.find(
-		({ port, where, foreground, service }) =>
-			port === 443 && where.endsWith(":443/") && !foreground && !service,
-	)?.target;
-}
-
-async function planServe(
-	port: number,
-): Promise<{ note: string } | { actions: CommandAction[] }> {
-	if (!(await hasProgram("tailscale")))
-		return {
-			note: "Tailscale is not installed, so Open WebUI is not served to other devices yet.",
-		};
-	const status = await tailscaleStatus();
-	if (status?.backendState !== "Running")
-		return {
-			note: "Tailscale does not run, so Open WebUI is not served to other devices yet.",
-		};
-	const leadsTo = handlerOf((await servedPorts()) ?? []);
-	if (leadsTo === `http://127.0.0.1:${port}`) return { actions: [] };
-	if (leadsTo !== undefined)
-		return {
-			note: `Tailscale Serve leads HTTPS to ${leadsTo} already, and stays so. For Open WebUI take another port: tailscale serve --bg --https=8443 ${port}`,
-		};
-	if (status.certDomains?.length === 0)
-		return {
-			note: `HTTPS certificates are off in the tailnet, so Open WebUI is not served yet: turn them on at https://login.tailscale.com/admin/dns and run this again.`,
-		};
-	return {
-		actions: [
-			{
-				kind: "command",
-				command: ["tailscale", "serve", "--bg", String(port)],
-				undo: [["sh", "-c", endOwnServe, String(port)]],
-				timeoutMs: 30_000,
 			},
 		],
 	};
