@@ -1,5 +1,6 @@
 import { connect } from "node:net";
 import type { Trial } from "./alarms/dispatcher.ts";
+import { type AlarmTarget, markOf } from "./alarms/targets.ts";
 import {
 	type Answer,
 	maxAnswerLength,
@@ -58,6 +59,22 @@ export function tryAlarmsOf(
 ): Promise<readonly Trial[] | string> {
 	return ask(socketPath, { trial: true }, (answer) =>
 		"trials" in answer ? answer.trials : undefined,
+	);
+}
+
+/**
+ * Whether the running ledger tells these, of the same subjects.
+ *
+ * @returns that, or why it is not known; an older ledger does not know the question
+ */
+export function askWhetherTells(
+	socketPath: string,
+	targets: readonly AlarmTarget[],
+): Promise<boolean | string> {
+	return ask(socketPath, { tells: markOf(targets) }, (answer) =>
+		"tells" in answer && typeof answer.tells === "boolean"
+			? answer.tells
+			: undefined,
 	);
 }
 

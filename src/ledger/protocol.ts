@@ -23,7 +23,9 @@ export type Question =
 	| Batch
 	| { readonly query: UsageQuery }
 	| { readonly alarm: Numbered }
-	| { readonly trial: true };
+	| { readonly trial: true }
+	/** Whether it tells those of this mark (`markOf` of alarms/targets.ts). */
+	| { readonly tells: string };
 
 /** Records of one gate, which go into the file whole, or not at all. */
 export interface Batch {
@@ -42,6 +44,7 @@ export type Answer =
 	/** That alarm was sent, or given up (which an older ledger does not say), or nobody wants it. */
 	| { readonly seen: number; readonly isGivenUp?: true }
 	| { readonly trials: readonly Trial[] }
+	| { readonly tells: boolean }
 	| { readonly error: string };
 
 /** The most records in a batch. */

@@ -164,7 +164,7 @@ function readQuestion(line: string): Asked | undefined {
 
 /** @returns `undefined` where it does not concern alarms */
 function alarmAnswer(
-	{ alarm, trial }: Asked,
+	{ alarm, trial, tells }: Asked,
 	alarms: AlarmDispatcher,
 	hosts: readonly string[],
 ): Promise<Answer> | Answer | undefined {
@@ -174,6 +174,7 @@ function alarmAnswer(
 			.then((told) =>
 				typeof told === "string" ? { error: told } : { trials: told },
 			);
+	if (typeof tells === "string") return { tells: alarms.tells(tells) };
 	if (alarm === undefined) return undefined;
 	const read = readAlarm(alarm, hosts);
 	const { number } = Object(alarm) as { number?: unknown };

@@ -1,5 +1,7 @@
 import { chmod, writeFile } from "node:fs/promises";
 import t from "tap";
+import type { AlarmTarget } from "../../src/ledger/alarms/targets.ts";
+import { askWhetherTells } from "../../src/ledger/ask.ts";
 import { openLedger } from "../../src/ledger/server.ts";
 import { eventually } from "../support/gate.ts";
 import {
@@ -23,6 +25,12 @@ function startClient(t: Teardown, place: LedgerPlace) {
 	return { client, isAway };
 }
 
+const targetOf = (receiver: Receiver): AlarmTarget => ({
+	...{ name: "ntfy at here", form: "ntfy" },
+	url: new URL(`${receiver.url}/a-topic`),
+	on: new Set(["canary"]),
+});
+
 /** A ledger that tells of canaries. */
 async function startLedger(
 	t: Teardown,
@@ -36,14 +44,7 @@ async function startLedger(
 			...place,
 			retentionMs: 90 * 86_400_000,
 			...(maxPages !== undefined && { maxPages }),
-			alarms: [
-				{
-					name: "ntfy at here",
-					form: "ntfy",
-					url: new URL(`${receiver.url}/a-topic`),
-					on: new Set(["canary"]),
-				},
-			],
+			alarms: [targetOf(receiver)],
 		},
 		log,
 	);
@@ -112,5 +113,26 @@ t.test(
 		});
 		await eventually(() => lines.some(({ event }) => event === "alarm_sent"));
 		t.equal(receiver.received.length, 2);
+	},
+);
+
+t.test(
+	"a ledger says whether it tells those whom it is asked about",
+	async (t) => {
+		const place = await ledgerPlace(t);
+		const receiver = await startReceiver(t);
+		await startLedger(t, place, receiver);
+		const target = targetOf(receiver);
+		const tells = (targets: readonly AlarmTarget[]) =>
+			askWhetherTells(place.socket, targets);
+		t.equal(await tells([target]), true);
+		const others: readonly AlarmTarget[][] = [
+			[],
+			[target, target],
+			[{ ...target, url: new URL(`${receiver.url}/another-topic`) }],
+			[{ ...target, form: "slack" }],
+			[{ ...target, on: new Set(["canary", "lockout"]) }],
+		];
+		for (const targets of others) t.equal(await tells(targets), false);
 	},
 );

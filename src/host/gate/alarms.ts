@@ -12,11 +12,14 @@ import {
 	type AlarmTarget,
 	loadAlarmTargets,
 } from "../../ledger/alarms/targets.ts";
+import { askWhetherTells } from "../../ledger/ask.ts";
 import { lookUpUnit, type Unit } from "../../system/units.ts";
 import { ledgerUnit } from "./ledgerUnit.ts";
 
 /** What gives the ledger's unit a way out. */
 export const alarmsDropIn = `/etc/systemd/system/${ledgerUnit}.d/llamagate-way-out.conf`;
+
+const restartLedger = "sudo systemctl restart llamagate-ledger";
 
 /** Whether alarms that are wanted can leave this host. */
 export async function examineAlarms(patient: Patient): Promise<Outcome> {
@@ -30,16 +33,27 @@ export async function examineAlarms(patient: Patient): Promise<Outcome> {
 		return error.file === patient.configFile
 			? unknown("the configuration cannot be read")
 			: finding([error.message.replaceAll("\n", "")], {
-					fix: "mend that file, then: sudo systemctl restart llamagate-ledger",
+					fix: `mend that file, then: ${restartLedger}`,
 				});
 	}
-	return judgeAlarms(targets, await lookUpUnit(ledgerUnit));
+	const { ledger } = settings;
+	return judgeAlarms(
+		targets,
+		await lookUpUnit(ledgerUnit),
+		targets.length === 0 || ledger === undefined
+			? "there is nothing to ask about"
+			: await askWhetherTells(ledger.socket, targets),
+	);
 }
 
-/** @param unit the ledger's; `undefined` where no systemd answers */
+/**
+ * @param unit the ledger's; `undefined` where no systemd answers
+ * @param tells whether the running ledger has these targets, or why that is not known
+ */
 export function judgeAlarms(
 	targets: readonly Pick<AlarmTarget, "name" | "on">[],
 	unit: Pick<Unit, "exists" | "isActive" | "dropIns"> | undefined,
+	tells: boolean | string,
 ): Outcome {
 	const isOpen = unit?.dropIns.includes(alarmsDropIn) === true;
 	if (targets.length === 0)
@@ -51,10 +65,19 @@ export function judgeAlarms(
 	const facts = targets.map(
 		({ name, on }) => `${name} is told of ${[...on].join(", ")}`,
 	);
-	if (unit?.exists !== true) return ok(...facts);
-	if (!isOpen)
+	if (unit?.exists === true && !isOpen)
 		return finding([`${ledgerUnit} has no way out to send them`, ...facts]);
-	return unit.isActive
+	if (unit?.exists === true && !unit.isActive)
+		return finding([`${ledgerUnit}, which sends them, does not run`, ...facts]);
+	if (typeof tells === "string")
+		return unknown(`whom the running ledger tells is not known: ${tells}`);
+	return tells
 		? ok(...facts)
-		: finding([`${ledgerUnit}, which sends them, does not run`, ...facts]);
+		: finding(
+				[
+					"the running ledger has read the configuration, or a file that it names, before alarms were changed there, and tells whom it was told of then",
+					...facts,
+				],
+				{ fix: restartLedger },
+			);
 }

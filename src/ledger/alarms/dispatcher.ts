@@ -5,7 +5,7 @@ import type { AlarmBook } from "./book.ts";
 import { type AlarmClock, systemClock } from "./clock.ts";
 import { type Message, postOf } from "./forms.ts";
 import { type PostResult, post } from "./post.ts";
-import type { AlarmTarget } from "./targets.ts";
+import { type AlarmTarget, markOf } from "./targets.ts";
 
 /** One topic (`topicOf`) is told of once in so long. */
 const betweenMs = 3_600_000;
@@ -98,6 +98,11 @@ export class AlarmDispatcher {
 					: { to: target.name, ok: false, why: result.why };
 			}),
 		);
+	}
+
+	/** Whether it tells those of this mark (`markOf`), of the same subjects. */
+	tells(mark: string): boolean {
+		return mark === markOf(this.#targets);
 	}
 
 	/** Sends nothing more. */

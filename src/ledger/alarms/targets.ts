@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import {
 	type AlarmForm,
 	type AlarmSubject,
@@ -57,4 +58,10 @@ async function readUrl(
 	if (mistake !== undefined)
 		throw new BadFileError(file, [{ path: "", message: mistake }]);
 	return text;
+}
+
+/** What tells one list of targets from another. It is shown to nobody: an address may be guessed by it. */
+export function markOf(targets: readonly AlarmTarget[]): string {
+	const said = targets.map(({ form, url, on }) => [form, url.href, [...on]]);
+	return createHash("sha256").update(JSON.stringify(said)).digest("hex");
 }
