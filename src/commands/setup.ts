@@ -22,7 +22,7 @@ import { visible } from "../visible.ts";
 import { type Command, readArgs } from "./command.ts";
 import { agree, print, type Session } from "./setupSession.ts";
 import { closing, describe, formatPlan, mark } from "./setupText.ts";
-import { undo } from "./setupUndo.ts";
+import { undo, unreadIn } from "./setupUndo.ts";
 
 const journalFolder = "/var/lib/llamagate/setup";
 
@@ -194,7 +194,8 @@ async function lockHost(
 ): Promise<number> {
 	const { journal, dryRun, json } = session;
 	const say = json ? () => {} : print;
-	const stays: string[] = [];
+	const stays = unreadIn(journal);
+	for (const line of stays) say(`${visible(line)}\n`);
 	if (!dryRun && journal.cutOff.length > 0) {
 		say("An earlier run was cut off in the middle of a step:\n");
 		stays.push(...(await takeBackCutOff(session, say)));

@@ -26,11 +26,17 @@ export async function undo(session: Session): Promise<number> {
 				`What the ledger has written stays, in ${folder}. To delete it:\n  sudo rm -r ${folder} ${ledgerFolder}\n`,
 			);
 	};
+	const unread = unreadIn(journal);
+	for (const line of unread) say(`${visible(line)}\n`);
 	if (entries.length === 0) {
-		say("Setup has changed nothing here that it could put back.\n");
+		if (unread.length === 0)
+			say("Setup has changed nothing here that it could put back.\n");
 		sayWhatStays();
 		await journal.remove();
-		return report([], exitCodes.ok);
+		return report(
+			unread,
+			unread.length === 0 ? exitCodes.ok : exitCodes.finding,
+		);
 	}
 	say("This is taken back, the newest first:\n");
 	for (const { step, action } of entries)
@@ -38,7 +44,7 @@ export async function undo(session: Session): Promise<number> {
 			say(`  ${styleText("dim", step.padEnd(10))} ${describe(action)}\n`);
 	if (dryRun) {
 		sayWhatStays();
-		return report([], exitCodes.ok);
+		return report(unread, exitCodes.ok);
 	}
 	say(
 		`${styleText("yellow", "After this the host is as open as it was before setup.")}\n`,
@@ -50,7 +56,7 @@ export async function undo(session: Session): Promise<number> {
 		))
 	)
 		return report([], exitCodes.finding);
-	const left: string[] = [];
+	const left = [...unread];
 	for (const entry of entries) {
 		const undone = await takeBack(entry, journal);
 		left.push(...undone.left);
@@ -86,4 +92,13 @@ function leavesTraces(action: Action): boolean {
 		action.kind !== "command" ||
 		(action.undo ?? []).length + (action.changes ?? []).length > 0
 	);
+}
+
+/** What nobody can take back by the journal, in a sentence. */
+export function unreadIn({ file, unreadLines }: Journal): string[] {
+	return unreadLines === 0
+		? []
+		: [
+				`${unreadLines} line(s) of ${file} are damaged, and what they told of is not taken back; look at them, and once that is dealt with, take them out`,
+			];
 }

@@ -4,7 +4,8 @@ import {
 	readFile,
 	rm,
 	rmdir,
-	writeFile,
+	stat,
+	truncate,
 } from "node:fs/promises";
 import path from "node:path";
 import {
@@ -55,6 +56,7 @@ export class Journal {
 	/** The last action before the step that is not through yet. */
 	#stepAfter: number | undefined;
 	#hasCopies = false;
+	#unreadLines = 0;
 
 	private constructor(folder: string) {
 		this.#folder = folder;
@@ -62,25 +64,32 @@ export class Journal {
 
 	static async open(folder: string): Promise<Journal> {
 		const journal = new Journal(folder);
-		const text = await readFile(journal.#file, "utf8").catch(
+		const bytes = await readFile(journal.file).catch(
 			(error: NodeJS.ErrnoException) => {
-				if (error.code === "ENOENT") return "";
+				if (error.code === "ENOENT") return Buffer.alloc(0);
 				throw error;
 			},
 		);
-		const whole = text.slice(0, text.lastIndexOf("\n") + 1);
-		for (const line of whole.split("\n")) {
+		const wholeBytes = bytes.lastIndexOf("\n") + 1;
+		for (const line of bytes.toString("utf8", 0, wholeBytes).split("\n")) {
 			if (line === "") continue;
-			const written = JSON.parse(line) as Written;
-			journal.#take(written);
+			const written = readLine(line);
+			if (written === undefined) journal.#unreadLines += 1;
+			else journal.#take(written);
 		}
 		// A line that a crash broke off tells of nothing that was begun.
-		if (whole.length < text.length) await writeFile(journal.#file, whole);
+		if (wholeBytes < bytes.length) await truncate(journal.file, wholeBytes);
 		return journal;
 	}
 
-	get #file(): string {
+	/** Where it is written, a line for each thing. */
+	get file(): string {
 		return path.join(this.#folder, "journal.jsonl");
+	}
+
+	/** How many lines are damaged: what they told of cannot be taken back. */
+	get unreadLines(): number {
+		return this.#unreadLines;
 	}
 
 	#take(written: Written): void {
@@ -206,21 +215,69 @@ export class Journal {
 		});
 	}
 
-	/** Leaves nothing of itself, once everything is taken back; but what this run has kept for somebody else it leaves. */
+	/** Leaves nothing of itself, once everything is taken back; but what this run has kept for somebody else it leaves, and what only a person may still read. */
 	async remove(): Promise<void> {
-		if (this.#hasCopies) return;
+		if (this.#hasCopies || this.#unreadLines > 0) return;
 		await rm(this.#folder, { recursive: true, force: true });
 		// The folder above is left where it holds something else.
 		await rmdir(path.dirname(this.#folder)).catch(() => {});
 	}
 
+	async #sizeBytes(): Promise<number> {
+		return stat(this.file).then(
+			({ size }) => size,
+			(error: NodeJS.ErrnoException) => {
+				if (error.code === "ENOENT") return 0;
+				throw error;
+			},
+		);
+	}
+
 	async #write(written: Written): Promise<void> {
 		await mkdir(this.#folder, { recursive: true, mode: 0o700 });
-		await appendFile(this.#file, `${JSON.stringify(written)}\n`, {
-			mode: 0o600,
-			flush: true,
-		});
+		const before = await this.#sizeBytes();
+		try {
+			await appendFile(this.file, `${JSON.stringify(written)}\n`, {
+				mode: 0o600,
+				flush: true,
+			});
+		} catch (error) {
+			// A full disk takes half of a line, and the next would be written on after it.
+			await truncate(this.file, before).catch(() => {});
+			throw error;
+		}
 		await syncDirectory(this.#folder);
 		this.#take(written);
+	}
+}
+
+const kinds: ReadonlySet<unknown> = new Set<Written["kind"]>([
+	"begin",
+	"end",
+	"undone",
+	"step",
+	"through",
+]);
+
+/**
+ * Reads a line; also one that was written on after half of another, which tells
+ * of nothing that was begun.
+ *
+ * @returns `undefined` where it is damaged
+ */
+function readLine(line: string): Written | undefined {
+	for (let at = 0; at !== -1; at = line.indexOf('{"kind":', at + 1)) {
+		const written = parse(line.slice(at));
+		if (kinds.has(written?.kind) && Number.isSafeInteger(written?.number))
+			return written;
+	}
+	return undefined;
+}
+
+function parse(text: string): Written | undefined {
+	try {
+		return Object(JSON.parse(text)) as Written;
+	} catch {
+		return undefined;
 	}
 }
