@@ -2,7 +2,7 @@ import type { UsageRow } from "../ledger/store.ts";
 import { formatTime } from "../report/duration.ts";
 import { html, type Markup } from "../report/markup.ts";
 import { bar, nameOf, type Row, table } from "./parts.ts";
-import type { Usage } from "./snapshot.ts";
+import type { Usage } from "./usage.ts";
 
 /** Users that are listed; the rest is summed up. */
 const maxUsers = 10;
@@ -14,6 +14,9 @@ export function share(usage: Usage): Markup {
 		case "none":
 			return html`${heading}
 <p>No ledger is kept, so nobody knows. To keep one, add "ledger": {} to the configuration.</p>`;
+		case "awaited":
+			return html`${heading}
+<p>The ledger has not answered yet.</p>`;
 		case "unknown":
 			return html`${heading}
 <p>The ledger does not answer. On the server: systemctl status llamagate-ledger</p>`;

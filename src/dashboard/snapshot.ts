@@ -2,14 +2,10 @@ import { type AskedLive, askLiveOn } from "../admin/live.ts";
 import { type RateOf, Rates } from "../admin/rates.ts";
 import type { Settings } from "../config/load.ts";
 import { type LastResult, readLastResult } from "../doctor/lastResult.ts";
-import { askLedger } from "../ledger/ask.ts";
-import { windowOf } from "../ledger/budgetWindow.ts";
-import type { UsageRow } from "../ledger/store.ts";
+import { type Usage, UsageWatch } from "./usage.ts";
 
 /** A look is work for the gate. */
 const defaultFreshMs = 1_000;
-/** Sums of a week are more work, and change slowly. */
-const usageFreshMs = 15_000;
 const doctorFreshMs = 30_000;
 /** Between looks that are further apart nothing is known. */
 const maxGapMs = 5_000;
@@ -25,18 +21,6 @@ export interface Snapshot {
 	readonly usage: Usage;
 	readonly doctor: LastResult;
 }
-
-/** Who used the GPU. */
-export type Usage =
-	| {
-			readonly kind: "sums";
-			readonly today: readonly UsageRow[];
-			readonly week: readonly UsageRow[];
-			/** Where the days begin. */
-			readonly timezone: string;
-	  }
-	| { readonly kind: "none" }
-	| { readonly kind: "unknown"; readonly why: string };
 
 /** Where the page's figures come from. */
 export interface Sources {
@@ -58,18 +42,12 @@ export class Watch {
 	#pieces:
 		| { readonly count: number; readonly atMs: number; readonly of: string }
 		| undefined;
-	readonly #usage: () => Promise<Usage>;
+	readonly #usage: UsageWatch;
 	readonly #doctor: () => Promise<LastResult>;
 
 	constructor(sources: Sources) {
 		this.#sources = sources;
-		this.#usage = remembered(usageFreshMs, () =>
-			// The rest of the page is worth showing without it.
-			askUsage(sources).catch((error: unknown) => ({
-				kind: "unknown",
-				why: String(error),
-			})),
-		);
+		this.#usage = new UsageWatch(sources);
 		this.#doctor = remembered(doctorFreshMs, () =>
 			readLastResult(sources.doctorFile),
 		);
@@ -90,7 +68,7 @@ export class Watch {
 	async #look(): Promise<Snapshot> {
 		const [gate, usage, doctor] = await Promise.all([
 			askLiveOn(this.#sources.adminSocket),
-			this.#usage(),
+			this.#usage.look(),
 			this.#doctor(),
 		]);
 		const rateOf: RateOf =
@@ -139,72 +117,4 @@ function remembered<T>(
 		}
 		return answer;
 	};
-}
-
-async function askUsage({ ledgerSocket, people }: Sources): Promise<Usage> {
-	if (ledgerSocket === undefined) return { kind: "none" };
-	const timezone = zoneHere();
-	const [today, week] = await Promise.all(
-		(["day", "week"] as const).map((period) =>
-			askLedger(ledgerSocket, {
-				sinceMs: windowOf(period, timezone, Date.now()).startMs,
-				by: ["user"],
-			}),
-		),
-	);
-	if (today === undefined || typeof today === "string")
-		return { kind: "unknown", why: today ?? "" };
-	if (week === undefined || typeof week === "string")
-		return { kind: "unknown", why: week ?? "" };
-	return {
-		kind: "sums",
-		today: hidePeople(today, people),
-		week: hidePeople(week, people),
-		timezone,
-	};
-}
-
-/**
- * The zone of this process, or UTC where it has none that Intl knows: with TZ set
- * to nothing or to a file Node tells "Etc/Unknown" or none.
- */
-function zoneHere(): string {
-	const { timeZone } = new Intl.DateTimeFormat().resolvedOptions();
-	try {
-		return new Intl.DateTimeFormat("en-US", {
-			timeZone: timeZone ?? "UTC",
-		}).resolvedOptions().timeZone;
-	} catch (error) {
-		if (error instanceof RangeError) return "UTC";
-		throw error;
-	}
-}
-
-/**
- * The ledger knows people by name. Unless the log may do so too, those of one app
- * are one user, as `llamagate top` has it.
- */
-function hidePeople(
-	rows: readonly UsageRow[],
-	people: Sources["people"],
-): UsageRow[] {
-	if (people === "on") return [...rows];
-	const sums = new Map<string, UsageRow>();
-	for (const row of rows) {
-		const user =
-			/^login(?=:)|^(?:jwt|headers):[^:]*/.exec(row.user ?? "")?.[0] ??
-			row.user ??
-			"";
-		const sum = sums.get(user);
-		sums.set(user, {
-			...row,
-			user,
-			gpuMs: row.gpuMs + (sum?.gpuMs ?? 0),
-			requests: row.requests + (sum?.requests ?? 0),
-			refused: row.refused + (sum?.refused ?? 0),
-			tokensIn: row.tokensIn + (sum?.tokensIn ?? 0),
-			tokensOut: row.tokensOut + (sum?.tokensOut ?? 0),
-		});
-	}
-	return [...sums.values()].sort((a, b) => b.gpuMs - a.gpuMs);
 }

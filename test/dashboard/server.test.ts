@@ -32,6 +32,16 @@ import {
 
 const textOf = async (url: string) => (await fetch(url)).text();
 
+/** The page once the ledger has answered, for which no look waits. */
+async function textWithShares(url: string): Promise<string> {
+	let text = "";
+	await eventually(async () => {
+		text = await textOf(url);
+		return !text.includes("has not answered yet");
+	});
+	return text;
+}
+
 t.test(
 	"the page has who works and who waits, before any script runs",
 	async (t) => {
@@ -384,7 +394,7 @@ t.test("who had how much of the GPU is the ledger's word", async (t) => {
 	await client.close(60_000);
 	const gate = await startFakeGate(t, idleLive);
 	const told = await startDashboard(t, gate, { ledgerSocket: place.socket });
-	const text = await textOf(told.url);
+	const text = await textWithShares(told.url);
 	t.match(text, /<bdi>login<\/bdi>.{0,300}60 %/s, "people are one user");
 	t.match(text, /<bdi>key:laptop<\/bdi>.{0,300}30 %/s);
 	t.match(text, /<bdi>jwt:webui<\/bdi>.{0,300}10 %/s);
@@ -393,11 +403,11 @@ t.test("who had how much of the GPU is the ledger's word", async (t) => {
 		ledgerSocket: place.socket,
 		people: "on",
 	});
-	t.match(await textOf(named.url), "login:me@x.example");
+	t.match(await textWithShares(named.url), "login:me@x.example");
 	const silent = await startDashboard(t, gate, {
 		ledgerSocket: path.join(place.folder, "nobody.sock"),
 	});
-	t.match(await textOf(silent.url), "The ledger does not answer");
+	t.match(await textWithShares(silent.url), "The ledger does not answer");
 });
 
 t.test(
@@ -444,12 +454,12 @@ t.test(
 			const page = await startDashboard(t, gate, {
 				ledgerSocket: place.socket,
 			});
-			const text = await textOf(page.url);
+			const text = await textWithShares(page.url);
 			t.match(text, "since Monday (UTC)", JSON.stringify(zone));
 		}
 		process.env.TZ = "Europe/Berlin";
 		const page = await startDashboard(t, gate, { ledgerSocket: place.socket });
-		t.match(await textOf(page.url), "since Monday (Europe/Berlin)");
+		t.match(await textWithShares(page.url), "since Monday (Europe/Berlin)");
 	},
 );
 
@@ -463,7 +473,7 @@ t.test("a ledger that answers strangely ends no page", async (t) => {
 	await once(ledger.listen(ledgerSocket), "listening");
 	t.teardown(() => ledger.close());
 	const page = await startDashboard(t, gate, { ledgerSocket });
-	t.match(await textOf(page.url), "The ledger does not answer");
+	t.match(await textWithShares(page.url), "The ledger does not answer");
 });
 
 t.test(
