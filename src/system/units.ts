@@ -123,7 +123,7 @@ const escapes: Readonly<Record<string, string>> = {
 };
 
 /** systemd puts a word into double quotes where a shell would need them, with C's escapes (basic/escape.c, shell_maybe_quote). */
-function splitWords(text: string): string[] {
+export function splitWords(text: string): string[] {
 	const words = text.match(/"(?:[^"\\]|\\.)*"|\S+/g) ?? [];
 	return words.map((word) =>
 		word.startsWith('"')

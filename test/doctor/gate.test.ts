@@ -250,6 +250,9 @@ RestrictSUIDSGID=no
 CapabilityBoundingSet=CAP_NET_RAW
 AmbientCapabilities=CAP_NET_RAW
 SystemCallFilter=
+InaccessiblePaths=
+BindReadOnlyPaths=/home
+Environment=NODE_OPTIONS=--trace-warnings
 WatchdogSec=0
 Restart=no
 `,
@@ -270,6 +273,9 @@ Restart=no
 			"CapabilityBoundingSet is cap_net_raw",
 			"AmbientCapabilities",
 			"SystemCallFilter",
+			"InaccessiblePaths is without .*docker.sock",
+			"BindReadOnlyPaths was shipped without /home",
+			"Environment gives it NODE_OPTIONS",
 		])
 			t.match(
 				evidenceOf(found, "gate.hardening"),
@@ -287,7 +293,10 @@ Restart=no
 		await host.sh(commandOf(running, "gate.process"));
 		await comeOut(t, ids, "mended by its fix");
 
-		await addDropIn("llamagate.service", "[Service]\nMemoryMax=2G\n");
+		await addDropIn(
+			"llamagate.service",
+			"[Service]\nMemoryMax=2G\nEnvironment=TZ=UTC\n",
+		);
 		t.strictSame(
 			statesOf(await examine(host, Object.keys(ids))),
 			ids,

@@ -1,5 +1,6 @@
 import { finding, type Outcome, ok, unknown } from "../../doctor/check.ts";
 import type { Properties } from "../../system/units.ts";
+import type { Departure } from "./departures.ts";
 
 /** What the shipped unit says of what holds the daemon, as `systemctl show` words it. */
 const shipped: Readonly<Record<string, string>> = {
@@ -60,10 +61,12 @@ const deniedCalls = ["mount", "ptrace", "setuid", "bpf", "init_module"];
  * that set what differs.
  *
  * @param dropIns of the unit, with their text
+ * @param others what its own file says otherwise
  */
 export function judgeProperties(
 	properties: Properties,
 	dropIns: readonly { readonly file: string; readonly text: string }[],
+	others: readonly Departure[] = [],
 ): Outcome {
 	const wrong: string[] = [];
 	const unseen: string[] = [];
@@ -105,6 +108,7 @@ export function judgeProperties(
 	if (noExec === undefined) unseen.push("NoExecPaths");
 	else if (/(?:^|\s)\+\/(?:\s|$)/.test(noExec)) held++;
 	else tell("NoExecPaths", "NoExecPaths does not hold the whole of its root");
+	for (const { setting, says } of others) tell(setting, says);
 	if (wrong.length > 0) return finding(wrong);
 	if (held === 0) return unknown("systemd tells nothing about the unit");
 	return ok(

@@ -2,6 +2,11 @@ import { takeSnapshot } from "../../setup/snapshot.ts";
 import type { Unit } from "../../system/units.ts";
 
 export const ownFolder = "/etc/systemd/system";
+/** Where packages put theirs. */
+export const packagedFolders = [
+	"/lib/systemd/system",
+	"/usr/lib/systemd/system",
+];
 
 /** Where a unit of the gate's comes from. */
 export interface UnitFile {
@@ -25,7 +30,7 @@ export async function whoseUnit(
 	name: string,
 ): Promise<Pick<UnitFile, "own" | "isPackaged">> {
 	const [own, ...packaged] = await Promise.all(
-		[ownFolder, "/lib/systemd/system", "/usr/lib/systemd/system"].map(
+		[ownFolder, ...packagedFolders].map(
 			async (folder) => (await takeSnapshot(`${folder}/${name}`)).content,
 		),
 	);

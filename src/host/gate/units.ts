@@ -1,6 +1,7 @@
 import { readFile, readlink } from "node:fs/promises";
 import { finding, type Outcome, ok, unknown } from "../../doctor/check.ts";
-import { lookUpUnits } from "../../system/units.ts";
+import { lookUpUnit, lookUpUnits } from "../../system/units.ts";
+import { departures } from "./departures.ts";
 import {
 	isLoaded,
 	mainPidOf,
@@ -9,6 +10,7 @@ import {
 	gateService as service,
 } from "./inspect.ts";
 import { judgeProcess, judgeProperties, readProcessStatus } from "./sandbox.ts";
+import { packagedFolders } from "./unitFiles.ts";
 
 export const restart = "sudo systemctl restart llamagate";
 
@@ -64,16 +66,33 @@ export async function examineHardening(): Promise<Outcome> {
 	if (missing !== undefined) return missing;
 	const properties = await propertiesOf(service);
 	if (properties === undefined) return unknown("systemd does not answer here");
-	const dropIns = await Promise.all(
-		(properties.get("DropInPaths") ?? "")
-			.split(" ")
-			.filter(Boolean)
-			.map(async (file) => ({
+	const unit = await lookUpUnit(service);
+	const texts = (files: readonly string[]) =>
+		Promise.all(
+			files.map(async (file) => ({
 				file,
 				text: await readFile(file, "utf8").catch(() => ""),
 			})),
+		);
+	// One that was put ahead of the package's is compared with that, too.
+	const [unitFile] = (
+		await texts([
+			...packagedFolders.map((folder) => `${folder}/${service}`),
+			unit?.file ?? "",
+		])
+	).filter(({ text }) => text !== "");
+	const environment = await texts(unit?.environmentFiles ?? []);
+	return judgeProperties(
+		properties,
+		await texts(unit?.dropIns ?? []),
+		unitFile === undefined
+			? []
+			: departures(
+					properties,
+					unitFile.text,
+					environment.map(({ text }) => text).join("\n"),
+				),
 	);
-	return judgeProperties(properties, dropIns);
 }
 
 export async function examineProcess(): Promise<Outcome> {
