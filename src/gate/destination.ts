@@ -5,11 +5,18 @@ import { conversationOf, worthOf } from "../upstream/hosts/conversation.ts";
 import type { Host } from "../upstream/hosts/host.ts";
 import type { Wanted } from "../upstream/hosts/hosts.ts";
 import { eventOf } from "../upstream/hosts/look.ts";
-import { excerpt } from "../visible.ts";
 import type { Facts } from "./bodyFacts.ts";
 import type { Exchange } from "./exchange.ts";
 import type { HostPool } from "./hostPool.ts";
-import { answers, hostCannot, noHostCan } from "./noHost.ts";
+import {
+	ableTo,
+	answers,
+	describe,
+	hostCannot,
+	noHostCan,
+	noModel,
+	noneUp,
+} from "./noHost.ts";
 import type { Refusal } from "./refusal.ts";
 import type { GateState } from "./state.ts";
 import { badGateway, busy } from "./upstreamFault.ts";
@@ -85,9 +92,34 @@ export class Destination {
 		this.#pool = this.#state.pool ?? this.#pool;
 		if (this.#isFixed) return this.#chooseFixed();
 		this.#wanted = this.#wantedFor(facts, beginning, mustHave);
-		return this.#enter(this.#pool.hosts.choose(this.#wanted, this.#tried))
-			? undefined
-			: this.#nobody();
+		const host = this.#pool.hosts.choose(this.#wanted, this.#tried);
+		if (host === undefined || this.#isForOthers(host)) return this.#nobody();
+		this.#enter(host);
+		return undefined;
+	}
+
+	/**
+	 * What its placing waits for: what hosts say that may have its model, where none
+	 * is known to. `undefined` where that is known. Never rejects.
+	 */
+	news(facts?: Facts): Promise<void> | undefined {
+		const { hosts } = this.#pool;
+		if (this.#isFixed) {
+			const meant = this.#meant;
+			return meant?.hasShownItself === false ? hosts.news([meant]) : undefined;
+		}
+		const model = named(facts?.model ?? this.#modelInPath());
+		const fitting = hosts.all.filter(
+			(host) =>
+				this.#fits(host) && (model === undefined || host.mayHave(model)),
+		);
+		const isKnown = fitting.some(
+			(host) =>
+				host.hasShownItself &&
+				(model === undefined ||
+					(host.catalog !== undefined && host.mayHold(model))),
+		);
+		return isKnown ? undefined : hosts.news(fitting);
 	}
 
 	/** It is with a host already, or waits for it. */
@@ -130,25 +162,36 @@ export class Destination {
 		this.leave(undefined);
 		host.counts.moved += 1;
 		this.#tried.push(host);
-		return this.#enter(next);
+		this.#enter(next);
+		return true;
 	}
 
 	#isAsGood(next: Host, host: Host): boolean {
 		const model = this.#wanted?.model;
-		if (!next.knows(this.#route.id, model, performance.now())) return false;
 		return (
-			model === undefined ||
-			model === "" ||
-			next.hasModel(model) !== false ||
-			host.hasModel(model) !== true
+			next.knows(this.#route.id, model, performance.now()) &&
+			!this.#isForOthers(next, host)
 		);
 	}
 
-	#enter(host: Host | undefined): boolean {
+	/**
+	 * It would say that there is no such model, which another may have that cannot answer now.
+	 *
+	 * @param former a host that a reload may have taken out
+	 */
+	#isForOthers(host: Host, former?: Host): boolean {
+		const model = named(this.#wanted?.model);
+		if (model === undefined || host.mayHold(model)) return false;
+		return (
+			former?.mayHold(model) === true ||
+			this.#pool.hosts.all.some((one) => this.#fits(one) && one.mayHold(model))
+		);
+	}
+
+	#enter(host: Host): void {
 		this.host = host;
-		this.#exchange.upstream = host?.name;
-		host?.enter(this.#wanted?.model, performance.now());
-		return host !== undefined;
+		this.#exchange.upstream = host.name;
+		host.enter(this.#wanted?.model, performance.now());
 	}
 
 	/** It is there no more. @param serviceMs what it took of the GPU's time; `undefined` if that says nothing */
@@ -219,31 +262,32 @@ export class Destination {
 
 	/** Manage calls go to one host: the one that the client names, or else the first. */
 	#chooseFixed(): Refusal | undefined {
-		const { upstream: names } = this.#exchange.head;
 		const { all } = this.#pool.hosts;
-		const [name] = names;
 		if (this.#route.scope === "infer")
 			return bad(
 				"x-llamagate-upstream chooses a host for lists and for managing models; which one answers a prompt is for this gate to say",
 			);
-		const first = all.find((one) => one.kind === "ollama");
-		if (name === undefined && first === undefined)
-			return noHostCan(all, this.#route);
-		const host =
-			name === undefined
-				? first
-				: names.length === 1
-					? this.#pool.hosts.find(name.trim())
-					: undefined;
+		const host = this.#meant;
 		if (host === undefined)
-			return bad(
-				`x-llamagate-upstream names one of this gate's hosts: ${all.map((one) => one.name).join(", ")}`,
-			);
+			return this.#exchange.head.upstream.length === 0
+				? noHostCan(all, this.#route)
+				: bad(
+						`x-llamagate-upstream names one of this gate's hosts: ${all.map((one) => one.name).join(", ")}`,
+					);
 		if (!this.#fits(host)) return hostCannot(host, this.#route);
 		if (host.health.state === "down" || !host.hasShownItself)
 			return noneUp(describe(host, false));
 		this.#enter(host);
 		return undefined;
+	}
+
+	/** The one host that will do, of a call that goes to one. */
+	get #meant(): Host | undefined {
+		const [name, ...more] = this.#exchange.head.upstream;
+		const { hosts } = this.#pool;
+		if (name === undefined)
+			return hosts.all.find(({ kind }) => kind === "ollama");
+		return more.length === 0 ? hosts.find(name.trim()) : undefined;
 	}
 
 	/** Whether a host of its kind can answer at all. */
@@ -269,24 +313,18 @@ export class Destination {
 		const { all } = this.#pool.hosts;
 		const fitting = all.filter((host) => this.#fits(host));
 		if (fitting.length === 0) return noHostCan(all, this.#route);
-		const model = this.#wanted?.model;
-		const able = fitting.filter(
-			(host) => this.#wanted === undefined || host.mayGet(model),
+		const model = named(this.#wanted?.model);
+		const able = ableTo(fitting, model);
+		if (able.length === 0) return noModel(model);
+		const full = able.filter(
+			(host) => host.health.state !== "down" && !this.#hasRoom(host),
 		);
-		const unknown = fitting.filter(
-			(host) => host.catalog === undefined && host.mayHave(model ?? ""),
-		);
-		if (able.length === 0 && unknown.length === 0) return noModel(model);
-		const usable = able.filter(({ health }) => health.state !== "down");
-		const full = usable.filter((host) => !this.#hasRoom(host));
-		if (full.length > 0 && full.length === usable.length)
+		if (full.length > 0)
 			return busy(
 				full.reduce((sum, { upstream }) => sum + upstream.maxConnections, 0),
 			);
 		return noneUp(
-			(able.length > 0 ? able : unknown)
-				.map((host) => describe(host, this.#tried.includes(host)))
-				.join("; "),
+			able.map((host) => describe(host, this.#tried.includes(host))).join("; "),
 		);
 	}
 
@@ -297,37 +335,15 @@ export class Destination {
 	}
 }
 
-function hasSaid(host: Host, model: string | undefined): boolean {
-	if (model === undefined || model === "") return host.catalog !== undefined;
+/** Empty where a body says nothing. */
+function named(model: string | undefined): string | undefined {
+	return model === "" ? undefined : model;
+}
+
+function hasSaid(host: Host, text: string | undefined): boolean {
+	const model = named(text);
+	if (model === undefined) return host.catalog !== undefined;
 	return host.hasModel(model) === true;
-}
-
-function noneUp(described: string): Refusal {
-	return {
-		...badGateway("no_host", `no host can answer now: ${described}`),
-		headers: ["retry-after", "5"],
-	};
-}
-
-/** An Ollama would say so of itself; no host was asked, as none has it. */
-function noModel(model: string | undefined): Refusal {
-	const isNamed = model !== undefined && model !== "";
-	return {
-		status: isNamed ? 404 : 400,
-		reason: "no_model",
-		message: isNamed
-			? `none of this gate's hosts has the model ${JSON.stringify(excerpt(model))}; /v1/models lists what they have`
-			: "the body names no model, or not clearly, and this gate's hosts go by it",
-	};
-}
-
-function describe({ name, health, catalog }: Host, isTried: boolean): string {
-	const { state, why } = health;
-	if (isTried) return `${name} has failed this request`;
-	if (state === "half-open") return `${name} has just come back and is tried`;
-	if (state !== "down" && catalog === undefined)
-		return `${name} has not said yet what it has`;
-	return `${name} is ${state}${why === undefined ? "" : ` (${why})`}`;
 }
 
 function bad(message: string): Refusal {

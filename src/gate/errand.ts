@@ -114,13 +114,22 @@ export class Errand implements Turn {
 				this.#carrier.answerMerged();
 				return;
 			}
-			const refusal = destination.choose(facts, beginning);
-			if (refusal !== undefined) {
-				this.#carrier.refuse(refusal);
-				return;
-			}
-			this.#goTo(destination);
+			const news = destination.news(facts);
+			if (news === undefined) this.#choose(destination, beginning);
+			else void news.then(() => this.#choose(destination, beginning));
+			return;
 		}
+		this.#wait();
+	}
+
+	#choose(destination: Destination, beginning: Buffer | undefined): void {
+		if (this.#exchange.ended) return;
+		const refusal = destination.choose(this.#facts, beginning);
+		if (refusal !== undefined) {
+			this.#carrier.refuse(refusal);
+			return;
+		}
+		this.#goTo(destination);
 		this.#wait();
 	}
 

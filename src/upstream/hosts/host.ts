@@ -177,6 +177,17 @@ export class Host {
 		return this.catalog?.has(catalogKey(model, this.kind));
 	}
 
+	/**
+	 * Whether it may be the one that a model is to be had from: its list has it, or
+	 * it has not said yet what it has. Any Ollama may reach one that runs at ollama.com.
+	 */
+	mayHold(model: string): boolean {
+		return (
+			this.hasModel(model) !== false ||
+			(this.kind === "ollama" && isOfCloud(model) && this.mayHave(model))
+		);
+	}
+
 	/** What answers with a key may be a bare Ollama until it was looked at once. */
 	get hasShownItself(): boolean {
 		return !this.hasKey || this.catalog !== undefined;
@@ -292,6 +303,10 @@ function patternsOf(
 	models: HostSettings["models"],
 ): readonly ModelPattern[] | undefined {
 	return models?.map((text) => parseModelPattern(text) ?? (() => false));
+}
+
+function isOfCloud(model: string): boolean {
+	return parseModelName(model)?.cloud === true;
 }
 
 function callOf(route: string, model = ""): string {

@@ -6,6 +6,9 @@ import type { Health } from "./health.ts";
 import { Host } from "./host.ts";
 import { Prober } from "./prober.ts";
 
+/** How long what hosts say is waited for. */
+const newsMs = 3_000;
+
 /** What is asked of a host. */
 export interface Wanted {
 	/** The route's id in the table. */
@@ -106,6 +109,22 @@ export class Hosts {
 	/** Something was odd about a host: it is asked at once. @param anew also which models it has */
 	look(host: Host, anew = false): void {
 		this.#probers.get(host)?.soon(anew);
+	}
+
+	/**
+	 * Waits until hosts have said which models they have: those that are being asked
+	 * for the first time, and those that are up and have not been asked just now.
+	 * Three seconds at the most. Never rejects.
+	 *
+	 * @returns `undefined` where there is nothing to wait for
+	 */
+	news(hosts: readonly Host[]): Promise<void> | undefined {
+		const news = hosts.flatMap((host) => this.#probers.get(host)?.news() ?? []);
+		if (news.length === 0) return undefined;
+		const { promise, resolve } = Promise.withResolvers<void>();
+		const timer = setTimeout(resolve, newsMs);
+		void Promise.all(news).then(() => resolve());
+		return promise.finally(() => clearTimeout(timer));
 	}
 
 	sweep(nowMs: number): void {
