@@ -1,14 +1,9 @@
+import { readBoundary, readPartHead } from "./formHead.ts";
+
 /** What a form says of its model, or why it cannot be judged. */
 export type FormResult =
 	| { readonly kind: "model"; readonly value: string }
 	| { readonly kind: "unclear"; readonly message: string };
-
-// One boundary, spelt plainly: Go prefers `boundary*` to `boundary` (mime.ParseMediaType).
-const typePattern =
-	/^multipart\/form-data; ?boundary=("?)([A-Za-z0-9'_-]{1,70})\1$/i;
-const dispositionPattern =
-	/^content-disposition: form-data; name="([^"\\%\r\n]*)"(; filename="[^"\\\r\n]*")?$/i;
-const contentTypePattern = /^content-type: [^\r\n]*$/i;
 
 const maxParts = 100;
 /** What a part's head, and the model's name, may have in bytes. */
@@ -22,6 +17,7 @@ const headEnd = Buffer.from("\r\n\r\n");
 
 const notParts = "the form must be its parts and nothing else";
 const notApart = "the form's parts are not set apart as they should be";
+const twoWays = "a part of the form has a head that could be read in two ways";
 const notOneModel = 'the form must have exactly one plain field "model"';
 
 /** What comes next: a delimiter at the very start, what follows one, a part's head or its data. */
@@ -29,9 +25,8 @@ type Expecting = "start" | "behindDelimiter" | "head" | "data" | "nothing";
 
 /**
  * Reads the field `model` of a multipart form (RFC 7578) as it arrives, and only
- * of one that every reader takes apart alike: plain boundary, plain field names,
- * no preamble, no extended parameters (RFC 2231), and the boundary nowhere but
- * between the parts.
+ * of one that every reader takes apart alike: plain boundary, plain heads (formHead),
+ * no preamble, parts as long as they say, and the boundary nowhere but between them.
  *
  * Nothing is kept but a part's head and the model's name, and nothing is read
  * behind the first thing that is wrong.
@@ -44,6 +39,9 @@ export class FormScan {
 	#parts = 0;
 	#isModel = false;
 	#model: string | undefined;
+	/** How much data the part has, and how much its head says. */
+	#dataBytes = 0;
+	#saidBytes: number | undefined;
 	/** A delimiter, a head or a model's name, as far as it has come. */
 	readonly #kept = Buffer.allocUnsafe(maxKeptBytes);
 	#keptBytes = 0;
@@ -53,7 +51,7 @@ export class FormScan {
 
 	/** @param contentType of the request */
 	constructor(contentType: string | undefined) {
-		const boundary = typePattern.exec(contentType ?? "")?.[2];
+		const boundary = readBoundary(contentType);
 		if (boundary === undefined)
 			this.#refuse(
 				"the form's Content-Type must be multipart/form-data with one plain boundary",
@@ -154,32 +152,21 @@ export class FormScan {
 	}
 
 	#readHead(head: string): void {
-		const lines = head.split("\r\n");
-		const dispositions = lines.flatMap((line) => {
-			const match = dispositionPattern.exec(line);
-			return match === null ? [] : [match];
-		});
-		const [disposition] = dispositions;
-		if (
-			disposition === undefined ||
-			dispositions.length > 1 ||
-			head.includes(this.#delimiter.toString("latin1")) ||
-			!lines.every(
-				(line) =>
-					dispositionPattern.test(line) || contentTypePattern.test(line),
-			)
-		) {
-			this.#refuse(
-				"a part of the form has a head that could be read in two ways",
-			);
+		const part = head.includes(this.#delimiter.toString("latin1"))
+			? undefined
+			: readPartHead(head);
+		if (part === undefined) {
+			this.#refuse(twoWays);
 			return;
 		}
-		const [, name = "", filename] = disposition;
-		this.#isModel = name.trim().toLowerCase() === "model";
-		if (
-			this.#isModel &&
-			(name !== "model" || filename !== undefined || this.#model !== undefined)
-		)
+		this.#saidBytes = part.dataBytes;
+		this.#dataBytes = 0;
+		// To PHP and others `model[0]` is the field `model`.
+		const field = part.name.split("[", 1)[0] ?? "";
+		this.#isModel = field.trim().toLowerCase() === "model";
+		if (!this.#isModel) return;
+		if (!part.isPlainText) this.#refuse(twoWays);
+		if (part.name !== "model" || part.hasFilename || this.#model !== undefined)
 			this.#refuse(notOneModel);
 	}
 
@@ -203,6 +190,7 @@ export class FormScan {
 		if (!isInSeam && inPiece === -1) {
 			this.#keepModel(piece, start, piece.length);
 			this.#keepTail(piece, start, joined);
+			this.#dataBytes += piece.length - start;
 			return piece.length;
 		}
 		// Before this piece's start where most of it came earlier.
@@ -216,6 +204,7 @@ export class FormScan {
 			this.#refuse(notApart);
 			return end;
 		}
+		this.#checkLength(this.#dataBytes + found - start - lineEnd.length);
 		this.#endModel(start - found);
 		this.#expect("behindDelimiter");
 		return found + delimiter.length;
@@ -237,6 +226,13 @@ export class FormScan {
 	/** A byte of this piece's data, or of what came before it. */
 	#byteBefore(piece: Buffer, start: number, at: number): number | undefined {
 		return at >= start ? piece[at] : this.#seam[this.#seamBytes - (start - at)];
+	}
+
+	/** @param dataBytes below zero where the delimiter is right behind the head */
+	#checkLength(dataBytes: number): void {
+		const said = this.#saidBytes;
+		if (said !== undefined && said !== Math.max(0, dataBytes))
+			this.#refuse("a part of the form is not as long as its head says");
 	}
 
 	#keepModel(piece: Buffer, start: number, end: number): void {

@@ -176,6 +176,16 @@ t.test(
 				`x\r\n--${a} \r\nContent-Disposition: form-data; ${disposition}\r\n\r\nllama3.2:3b\r\n${plain}${end}`,
 			];
 		}
+		// Who decodes it, or goes by the length, reads another model.
+		for (const head of [
+			"Content-Transfer-Encoding: quoted-printable",
+			"Content-Transfer-Encoding: base64",
+			"Content-Length: 3",
+		])
+			forms[head] = [
+				`boundary=${a}`,
+				plain.replace("\r\n\r\n", `\r\n${head}\r\n\r\n`) + end,
+			];
 		for (const [what, [parameters, body]] of Object.entries(forms)) {
 			const { status } = await attack(
 				gate,
@@ -189,16 +199,21 @@ t.test(
 			t.ok(status === 400 || status === 403, `${what} (${status})`);
 		}
 		t.strictSame(strayCalls(gate), [], "nothing reached Ollama");
-		const honest = await attack(
-			gate,
-			post(
-				"/v1/audio/transcriptions",
-				plain + part(a, 'name="file"; filename="x.wav"', "sound") + end,
-				user,
-				`Content-Type: multipart/form-data; boundary=${a}`,
-			),
-		);
-		t.equal(honest.status, 200, "a plain form is served");
+		for (const file of [
+			'name="file"; filename="x.wav"',
+			"name=file; filename=x.wav; filename*=utf-8''x.wav\r\nContent-Length: 5",
+		]) {
+			const honest = await attack(
+				gate,
+				post(
+					"/v1/audio/transcriptions",
+					plain + part(a, file, "sound") + end,
+					user,
+					`Content-Type: multipart/form-data; boundary=${a}`,
+				),
+			);
+			t.equal(honest.status, 200, `a plain form is served: ${file}`);
+		}
 	},
 );
 

@@ -350,10 +350,11 @@ function isJson(text: string): boolean {
 
 const formTarget: Target = {
 	name: "form",
-	files: ["src/ollama/formScan.ts"],
+	files: ["src/ollama/formScan.ts", "src/ollama/formHead.ts"],
 	seeds: [
 		'multipart/form-data; boundary=x\n--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper\r\n--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\nContent-Type: audio/wav\r\n\r\nab\r\n--x--\r\n',
 		'multipart/form-data; boundary="a-b"\n--a-b\r\ncontent-disposition: form-data; name="Model"\r\n\r\nw\r\n--a-b--',
+		"multipart/form-data; charset=utf-8; boundary=\"7=a.b/+\"\n--7=a.b/+\r\nContent-Disposition: form-data; name=model\r\nContent-Transfer-Encoding: binary\r\nContent-Length: 1\r\n\r\nw\r\n--7=a.b/+\r\nContent-Disposition: form-data; name=file; filename=a; filename*=utf-8''a\r\nContent-Length: 0\r\n\r\n--7=a.b/+--",
 		"application/json\n{}",
 	],
 	dictionary: [
@@ -365,7 +366,13 @@ const formTarget: Target = {
 		'Content-Disposition: form-data; name="model"',
 		'; filename="x"',
 		"; name*=utf-8''model",
+		"; filename*=utf-8''x",
+		"name=model",
 		"Content-Type: x",
+		"; charset=utf-8",
+		"\r\nContent-Length: 1",
+		"\r\nContent-Transfer-Encoding: quoted-printable",
+		"\r\nContent-Transfer-Encoding: binary",
 		"boundary=",
 		"boundary*=",
 	],
@@ -388,7 +395,7 @@ const formTarget: Target = {
 				"the pieces make a difference",
 			);
 		if (found.kind === "unclear") return;
-		const [, , boundary = ""] = /boundary=("?)([^"]*)\1$/i.exec(type) ?? [];
+		const [, , boundary = ""] = /boundary=("?)([^";]*)\1/i.exec(type) ?? [];
 		const parts = readFormLikeGo(text, boundary);
 		must(parts !== undefined, "Go refuses the form");
 		const models = (parts ?? []).filter(

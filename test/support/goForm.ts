@@ -15,14 +15,15 @@ export function readFormLikeGo(
 	boundary: string,
 ): GoField[] | undefined {
 	const fields: GoField[] = [];
-	const first = new RegExp(`^--${boundary}[ \t]*\r\n`).exec(text);
+	const dashes = `--${boundary}`.replace(/\W/g, "\\$&");
+	const first = new RegExp(`^${dashes}[ \t]*\r\n`).exec(text);
 	if (first === null) return undefined;
 	let at = first[0].length;
 	for (;;) {
 		const head = /^(?:[^\n]+\n)*?\r?\n/.exec(text.slice(at));
 		if (head === null) return undefined;
 		at += head[0].length;
-		const delimiter = new RegExp(`\r\n--${boundary}(--)?[ \t]*(\r\n|$)`, "g");
+		const delimiter = new RegExp(`\r\n${dashes}(--)?[ \t]*(\r\n|$)`, "g");
 		// An empty part has its delimiter right behind its head.
 		delimiter.lastIndex = at - 2;
 		const end = delimiter.exec(text);
@@ -30,7 +31,8 @@ export function readFormLikeGo(
 			return undefined;
 		const name = fieldName(head[0]);
 		if (name === undefined) return undefined;
-		fields.push({ name, value: text.slice(at, Math.max(at, end.index)) });
+		const value = text.slice(at, Math.max(at, end.index));
+		fields.push({ name, value: decode(value, head[0]) });
 		if (end[1] !== undefined) return fields;
 		at = delimiter.lastIndex;
 	}
@@ -40,5 +42,19 @@ export function readFormLikeGo(
 function fieldName(head: string): string | undefined {
 	const [, parameters = ""] =
 		/^content-disposition:[ \t]*form-data((?:;.*)?)\r?$/im.exec(head) ?? [];
-	return /;[ \t]*name="([^"]*)"/i.exec(parameters)?.[1];
+	const [, quoted, plain] =
+		/;[ \t]*name=(?:"([^"]*)"|([^\s"(),/:;<=>?@[\\\]]+))/i.exec(parameters) ??
+		[];
+	return quoted ?? plain;
+}
+
+/** Go unpacks one coding, and says nothing of the others. */
+function decode(value: string, head: string): string {
+	if (!/^content-transfer-encoding:[ \t]*quoted-printable/im.test(head))
+		return value;
+	return value
+		.replace(/=\r?\n/g, "")
+		.replace(/=([0-9a-f]{2})/gi, (_, code: string) =>
+			String.fromCharCode(Number.parseInt(code, 16)),
+		);
 }
