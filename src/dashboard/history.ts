@@ -5,7 +5,7 @@ export type Point = readonly [number, ...(number | null)[]];
 
 /** Ten minutes, at a look a second. */
 const maxPoints = 600;
-/** Two looks that are further apart are not joined by a line. */
+/** Two looks that are further apart are not joined by a line. A clock that is put back by less is waited for. */
 const maxGapSeconds = 5;
 const unknown = [null, null, null, null, null] as const;
 
@@ -17,18 +17,26 @@ export class History {
 		return this.#points;
 	}
 
-	/** @returns what is new: nothing for a snapshot that it has already */
-	add(snapshot: Snapshot): readonly Point[] {
+	/**
+	 * @returns what is new: nothing for a snapshot that it has already. Where the clock
+	 *   was put back, `isAnew`: what there was before is yet to come, and is gone
+	 */
+	add(snapshot: Snapshot): {
+		readonly points: readonly Point[];
+		readonly isAnew: boolean;
+	} {
 		const at = round(snapshot.atMs / 1000);
+		const isAnew = at < (this.#points.at(-1)?.[0] ?? at) - maxGapSeconds;
+		if (isAnew) this.#points = [];
 		const last = this.#points.at(-1)?.[0];
-		if (last !== undefined && at <= last) return [];
+		if (last !== undefined && at <= last) return { points: [], isAnew };
 		const isGap = last !== undefined && at - last > maxGapSeconds;
-		const added: Point[] = [
+		const points: Point[] = [
 			...(isGap ? [[last + 1, ...unknown] as Point] : []),
 			[at, ...valuesOf(snapshot)],
 		];
-		this.#points = [...this.#points, ...added].slice(-maxPoints);
-		return added;
+		this.#points = [...this.#points, ...points].slice(-maxPoints);
+		return { points, isAnew };
 	}
 }
 

@@ -38,6 +38,8 @@ export class Watch {
 	readonly #sources: Sources;
 	readonly #rates = new Rates();
 	#snapshot: Snapshot | undefined;
+	/** By a clock that nobody sets, or one that was put back would keep an old look. */
+	#lookedAtMs = Number.NEGATIVE_INFINITY;
 	#looking: Promise<Snapshot> | undefined;
 	#pieces:
 		| { readonly count: number; readonly atMs: number; readonly of: string }
@@ -57,7 +59,7 @@ export class Watch {
 	look(): Promise<Snapshot> {
 		const last = this.#snapshot;
 		const { freshMs = defaultFreshMs } = this.#sources;
-		if (last !== undefined && Date.now() - last.atMs < freshMs)
+		if (last !== undefined && performance.now() - this.#lookedAtMs < freshMs)
 			return Promise.resolve(last);
 		this.#looking ??= this.#look().finally(() => {
 			this.#looking = undefined;
@@ -82,6 +84,7 @@ export class Watch {
 			doctor,
 		};
 		this.#snapshot = snapshot;
+		this.#lookedAtMs = performance.now();
 		return snapshot;
 	}
 

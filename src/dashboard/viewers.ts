@@ -36,7 +36,7 @@ export class Viewers {
 	#sections: Sections | undefined;
 	#timer: NodeJS.Timeout | undefined;
 	#isLooking = false;
-	#sentAtMs = 0;
+	#sentAtMs = Number.NEGATIVE_INFINITY;
 
 	constructor(watch: Watch, limits: ViewerLimits = viewerLimits) {
 		this.#watch = watch;
@@ -104,10 +104,10 @@ export class Viewers {
 	}
 
 	#show(snapshot: Snapshot): void {
-		const points = this.#history.add(snapshot);
+		const added = this.#history.add(snapshot);
 		const before = this.#sections;
 		this.#sections = renderSections(snapshot);
-		this.#tell(this.#newsSince(before, this.#sections, points));
+		this.#tell(this.#newsSince(before, this.#sections, added));
 	}
 
 	#tell(news: string | undefined): void {
@@ -126,7 +126,7 @@ export class Viewers {
 	#newsSince(
 		before: Sections | undefined,
 		sections: Sections,
-		points: readonly Point[],
+		{ points, isAnew }: ReturnType<History["add"]>,
 	): string | undefined {
 		const news = Object.fromEntries(
 			Object.entries(sections).filter(
@@ -134,11 +134,11 @@ export class Viewers {
 			),
 		);
 		const isNews = points.length > 0 || Object.keys(news).length > 0;
-		const nowMs = Date.now();
+		const nowMs = performance.now();
 		if (!isNews && nowMs - this.#sentAtMs < quietMs) return undefined;
 		this.#sentAtMs = nowMs;
 		return isNews
-			? eventOf({ sections: news, points, isWhole: false })
+			? eventOf({ sections: news, points, isWhole: isAnew })
 			: ": nothing new\n\n";
 	}
 

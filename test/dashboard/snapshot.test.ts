@@ -2,8 +2,14 @@ import { once } from "node:events";
 import { createServer, type Socket } from "node:net";
 import path from "node:path";
 import t from "tap";
-import { Watch } from "../../src/dashboard/snapshot.ts";
-import { idleLive, startFakeGate } from "../support/dashboard.ts";
+import { History } from "../../src/dashboard/history.ts";
+import { type Snapshot, Watch } from "../../src/dashboard/snapshot.ts";
+import {
+	idleLive,
+	openViewer,
+	startDashboard,
+	startFakeGate,
+} from "../support/dashboard.ts";
 import { eventually } from "../support/gate.ts";
 
 interface Teardown {
@@ -94,3 +100,74 @@ t.test(
 		await eventually(() => ledger.asked === 6);
 	},
 );
+
+t.test("a clock that is put back keeps no old look", async (t) => {
+	const { now: wallNow } = Date;
+	t.teardown(() => {
+		Date.now = wallNow;
+	});
+	const gate = await startFakeGate(t, idleLive);
+	const watch = new Watch({
+		adminSocket: path.join(gate.folder, "admin.sock"),
+		ledgerSocket: undefined,
+		people: "off",
+		doctorFile: path.join(gate.folder, "doctor.json"),
+	});
+	t.match(await watch.look(), { gate: { kind: "live" } });
+	gate.isAway = true;
+	Date.now = () => wallNow() - 3_600_000;
+	pass(1_000);
+	t.match(await watch.look(), { gate: { kind: "silent" } });
+});
+
+t.test("curves begin anew where the clock is put back", async (t) => {
+	const history = new History();
+	const look = (atSeconds: number) => {
+		const { points, isAnew } = history.add(snapshotAt(atSeconds * 1000));
+		return { at: points.map(([at]) => at), isAnew };
+	};
+	look(7_200);
+	t.strictSame(look(7_201), { at: [7_201], isAnew: false });
+	t.strictSame(look(7_201), { at: [], isAnew: false }, "the same look");
+	t.strictSame(
+		look(7_200),
+		{ at: [], isAnew: false },
+		"a moment is waited for",
+	);
+	t.strictSame(look(3_600), { at: [3_600], isAnew: true });
+	t.strictSame(look(3_601), { at: [3_601], isAnew: false });
+	t.strictSame(
+		history.points.map(([at]) => at),
+		[3_600, 3_601],
+	);
+});
+
+t.test(
+	"an open page drops the curves of a time that is yet to come",
+	async (t) => {
+		const { now: wallNow } = Date;
+		t.teardown(() => {
+			Date.now = wallNow;
+		});
+		const gate = await startFakeGate(t, idleLive);
+		const limits = { intervalMs: 1 };
+		const page = await startDashboard(t, gate, { freshMs: 1, limits });
+		const { looks } = await openViewer(t, page.url);
+		t.match((await looks.next()).value, { isWhole: true });
+		Date.now = () => wallNow() - 3_600_000;
+		let next = (await looks.next()).value;
+		while (next !== undefined && !next.isWhole)
+			next = (await looks.next()).value;
+		t.match(next, { points: [[Number]] });
+		t.equal(next?.points.length, 1);
+	},
+);
+
+const snapshotAt = (atMs: number): Snapshot => ({
+	atMs,
+	gate: { kind: "silent", why: "" },
+	rateOf: () => undefined,
+	tokensPerSecond: undefined,
+	usage: { kind: "none" },
+	doctor: { kind: "none" },
+});
