@@ -9,10 +9,10 @@ export async function becomesTrue(
 	look: () => Promise<boolean>,
 	withinMs = patienceMs,
 ): Promise<boolean> {
-	const deadline = Date.now() + withinMs;
+	const deadline = performance.now() + withinMs;
 	for (;;) {
 		if (await outsideOfLooks(look)) return true;
-		if (Date.now() > deadline) return false;
+		if (performance.now() > deadline) return false;
 		await delay(250);
 	}
 }
