@@ -196,8 +196,14 @@ export class Destination {
 
 	/** It is there no more. @param serviceMs what it took of the GPU's time; `undefined` if that says nothing */
 	leave(serviceMs: number | undefined): void {
-		this.host?.leave(serviceMs);
+		const { host } = this;
+		if (host === undefined) return;
+		host.leave(serviceMs);
 		this.host = undefined;
+		const { status } = this.#exchange;
+		// It may have other models now.
+		if (this.#route.scope === "manage" && status !== 0 && status < 400)
+			this.#pool.hosts.look(host, true);
 	}
 
 	/** The connection has failed. */

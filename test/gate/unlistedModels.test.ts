@@ -119,3 +119,30 @@ t.test("the first request waits until each host was asked", async (t) => {
 		t.equal((await version).status, 200);
 	}
 });
+
+t.test(
+	"what a managing call brings can be used behind its reply",
+	async (t) => {
+		const a = await startHost(t, "a");
+		const b = await startHost(t, "b");
+		const gate = await startWithHosts(t, [
+			{ name: "b", url: b.url },
+			{ name: "a", url: a.url },
+		]);
+		const there = { "x-llamagate-upstream": "a" };
+		const pulled = await send(gate, {
+			path: "/api/pull",
+			body: { model: "pulled:1b" },
+			headers: there,
+		});
+		t.match(await pulled.text(), "success");
+		const copied = await send(gate, {
+			path: "/api/copy",
+			body: { source: "qwen3:8b", destination: "copied" },
+			headers: there,
+		});
+		t.equal(copied.status, 200);
+		for (const model of ["pulled:1b", "copied"])
+			t.equal((await send(gate, { body: { model, messages } })).status, 200);
+	},
+);

@@ -3,6 +3,7 @@ import t from "tap";
 import type { HostSettings } from "../../src/config/upstreams.ts";
 import { Hosts, type HostsOwner } from "../../src/upstream/hosts/hosts.ts";
 import { eventually } from "../support/gate.ts";
+import { startPlainHost } from "../support/plainHost.ts";
 import { startRawServer } from "../support/rawServer.ts";
 
 const limits = {
@@ -63,5 +64,51 @@ t.test(
 		await eventually(() => asked.length === 2);
 		t.match(asked[1]?.head, /bearer new/i);
 		t.equal(next.all[0]?.health.state, "suspect");
+	},
+);
+
+t.test(
+	"what a host has is asked for once more where nobody is known to have a model",
+	async (t) => {
+		const models = ["one:1b"];
+		let atEachQuestion = () => {};
+		const { url } = await startPlainHost(
+			t,
+			models,
+			() => ({ body: {} }),
+			() => void atEachQuestion(),
+		);
+		const owner: HostsOwner = { changed: () => {}, isHeard: () => false };
+		const port = Number(new URL(url).port);
+		const local: HostSettings = {
+			...entry,
+			target: { kind: "tcp", host: "127.0.0.1", port },
+		};
+		const hosts = new Hosts([local], limits, new Map(), owner);
+		t.teardown(() => hosts.destroy());
+		const has = (model: string) => hosts.all[0]?.hasModel(model);
+		await hosts.news(hosts.all);
+		t.equal(has("one:1b"), true, "the first answer is waited for");
+		models.push("two:1b");
+		t.equal(hosts.news(hosts.all), undefined, "it has just said so");
+		const { now } = performance;
+		let laterMs = 0;
+		t.intercept(performance, "now", {
+			value: () => now.call(performance) + laterMs,
+		});
+		laterMs = 3_000;
+		await hosts.news(hosts.all);
+		t.equal(has("two:1b"), true);
+		laterMs += 3_000;
+		let asked = 0;
+		atEachQuestion = () => {
+			asked += 1;
+			// The list has been told by then.
+			if (asked !== 3) return;
+			models.push("three:1b");
+			for (const host of hosts.all) hosts.look(host, true);
+		};
+		await hosts.news(hosts.all);
+		t.equal(has("three:1b"), true);
 	},
 );
