@@ -59,6 +59,7 @@ export class FairQueue {
 	readonly #rate = new DrainRate();
 	readonly #tries = new TryWatch();
 	#isPumping = false;
+	readonly #look = () => this.#pump();
 	readonly #poll: LoadedPoll;
 	readonly #absence: Absence;
 	#isClosed = false;
@@ -82,14 +83,14 @@ export class FairQueue {
 		this.#poll = new LoadedPoll(
 			() => this.#models,
 			(heard, askedMs) => this.#heardLoaded(heard, askedMs),
-			() => this.#pump(),
+			this.#look,
 		);
 		this.#absence = new Absence({
 			isWanted: () => this.waiting > 0,
 			isUp: async () => this.#isClosed || (await this.#models.isUp()),
 			restarts: () => this.#turns.forget(),
 			refuseAll: (why) => this.#refuseAll(why),
-			look: () => this.#pump(),
+			look: this.#look,
 		});
 	}
 
@@ -178,12 +179,8 @@ export class FairQueue {
 
 	abandon(ticket: Ticket): boolean {
 		const { place } = ticket;
-		if (
-			ticket.state !== "running" ||
-			ticket.wasRefused ||
-			place === undefined ||
-			place.model.loader !== place
-		) {
+		const isLoader = place !== undefined && place.model.loader === place;
+		if (ticket.state !== "running" || ticket.wasRefused || !isLoader) {
 			this.end(ticket, undefined);
 			return false;
 		}
@@ -367,6 +364,7 @@ export class FairQueue {
 		} finally {
 			this.#isPumping = false;
 		}
+		if (this.upstream().isFull) this.upstream().whenRoom(this.#look);
 		if (!this.#isClosed && !this.#absence.isAsked)
 			this.#poll.watch(this.#turns, this.#maySend);
 		else this.#poll.stop();

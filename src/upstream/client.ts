@@ -40,6 +40,8 @@ export class Upstream {
 	readonly #all = new ActiveSet<Connection>();
 	/** The one that was used last is last. */
 	readonly #idle: Connection[] = [];
+	/** Called once more may be sent. */
+	readonly #wantRoom = new Set<() => void>();
 	#retired = false;
 
 	/** @param ownHeaders of every request: names and values in turn; nothing of a client's is among them */
@@ -63,6 +65,15 @@ export class Upstream {
 	/** No more may be with Ollama. */
 	get isFull(): boolean {
 		return this.active >= this.maxConnections;
+	}
+
+	/**
+	 * Calls once, when a connection falls free or closes, and not before whoever used it
+	 * has heard how that ended: after a fault nothing more may be sent. A function that
+	 * is given twice until then is called once.
+	 */
+	whenRoom(call: () => void): void {
+		this.#wantRoom.add(call);
 	}
 
 	/** Sends a request; the sink hears nothing before this has returned. @throws OddRequest */
@@ -100,16 +111,29 @@ export class Upstream {
 		const connection = new Connection(this.#place, this.#connectTimeoutMs, {
 			free: () => {
 				if (this.#retired) connection.destroy();
-				else this.#idle.push(connection);
+				else {
+					this.#idle.push(connection);
+					this.#tellRoom();
+				}
 			},
 			closed: () => {
 				this.#all.delete(connection);
 				const at = this.#idle.indexOf(connection);
 				if (at !== -1) this.#idle.splice(at, 1);
+				this.#tellRoom();
 			},
 			unsent: (request, message) => this.#open().begin(request, message),
 		});
 		this.#all.add(connection);
 		return connection;
+	}
+
+	#tellRoom(): void {
+		if (this.#wantRoom.size === 0) return;
+		const calls = [...this.#wantRoom];
+		this.#wantRoom.clear();
+		queueMicrotask(() => {
+			for (const call of calls) call();
+		});
 	}
 }
