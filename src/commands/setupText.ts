@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { styleText } from "node:util";
 import { createTwoFilesPatch } from "diff";
 import { loadConfig } from "../config/load.ts";
+import { maskedText } from "../config/maskedText.ts";
 import { tailscaleStatus } from "../host/tailscale/step.ts";
 import type { Journal } from "../setup/journal.ts";
 import type { Action, Inspection, Step } from "../setup/step.ts";
@@ -44,11 +45,17 @@ async function formatDiff(
 ): Promise<string[]> {
 	const before = await readFile(action.path, "utf8").catch(() => "");
 	if (before === action.content) return ["(its owner and mode alone)"];
+	// A plan may go into a file or to somebody else; what not everybody may read does not go along.
+	const isOpen = (action.mode & 0o004) !== 0;
+	const show = isOpen ? (text: string) => text : maskedText;
 	const patch = createTwoFilesPatch(
 		before === "" ? "/dev/null" : action.path,
 		action.path,
-		before,
-		action.content,
+		show(before),
+		show(action.content),
+		undefined,
+		undefined,
+		isOpen ? {} : { context: 0 },
 	);
 	return (
 		patch

@@ -88,6 +88,12 @@ export function alarmMistakes(
 	for (const [index, { url, urlFile, form }] of alarms.entries()) {
 		if ((url === undefined) === (urlFile === undefined))
 			mistakes.push([[index], "needs a url or a urlFile, and one of them"]);
+		// Its messages name a file by its path.
+		if (urlFile?.includes("://"))
+			mistakes.push([
+				[index, "urlFile"],
+				"is an address, and is to name a file that holds it; an address belongs into url",
+			]);
 		const why = url === undefined ? undefined : urlMistake(url, form);
 		if (why !== undefined) mistakes.push([[index, "url"], why]);
 	}

@@ -146,6 +146,9 @@ export function readHosts(
 				`is where ${quote(twin)} is already; name each host once`,
 			);
 		byTarget.set(spelled, entry.name);
+		// What a file is missing or open for is told with its path.
+		if (/lg_[0-9a-f]{32}/i.test(entry.keyFile ?? ""))
+			refuse(at("keyFile"), "is a key, and is to name a file that holds it");
 		const { name, keyFile, models, weight = 1, kind = "ollama" } = entry;
 		return {
 			name,

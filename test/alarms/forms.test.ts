@@ -149,6 +149,10 @@ t.test(
 				`[{"url":"https://ntfy.example/a","urlFile":"b"}]`,
 				"alarms[0] 3 needs a url or a urlFile",
 			],
+			[
+				`[{"urlFile":"https://ntfy.example/${secret}"}]`,
+				"alarms[0].urlFile 3 is an address",
+			],
 			['[{"on":["canary"]}]', "alarms[0] 3 needs a url or a urlFile"],
 			[
 				`[{"url":"https://ntfy.example/a","on":["canaries"]}]`,

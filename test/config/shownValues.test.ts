@@ -100,3 +100,12 @@ t.test("a socket's path may have an @ in it", async (t) => {
 	t.strictSame(settings.upstream.target, target);
 	t.strictSame(settings.state?.target, target);
 });
+
+t.test("a key in place of its file's name is not shown", async (t) => {
+	const keyFile = `lg_${"0123456789abcdef".repeat(4)}`;
+	const says = refusalOf({
+		upstreams: [{ name: "a", url: "http://minipc:11434", keyFile }],
+	});
+	t.match(says, /line 1: upstreams\[0\]\.keyFile: is a key, and is to name/);
+	t.notMatch(says, "lg_");
+});
