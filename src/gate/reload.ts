@@ -1,6 +1,6 @@
 import { BadFileError } from "../errors.ts";
 import type { Log } from "../log.ts";
-import { type Rules, withKeysAnew } from "./rules.ts";
+import { type Rules, withKeysAnew, withoutGoneKeys } from "./rules.ts";
 import type { LeftOver } from "./takeOver.ts";
 
 export type ReloadResult =
@@ -11,6 +11,8 @@ export type ReloadResult =
 			readonly mistakes: BadFileError["mistakes"];
 			/** How many keys were taken over all the same, with the settings that were in force. */
 			readonly keys?: number;
+			/** Where they were not: how many are out of force, as they are not in their file any more. */
+			readonly gone?: number;
 	  };
 
 /** Reads the rules anew and puts them in force, or leaves those that are. */
@@ -51,7 +53,8 @@ export class Reloader {
 	 * Reads both files anew. A reload asked for while one runs waits for it, so that it
 	 * reads what was written meanwhile.
 	 *
-	 * @param keysAtLeast where the configuration is broken, take the keys over all the same
+	 * @param keysAtLeast where the configuration is broken, take the keys over all the
+	 *   same; where they do not go with it, take those out of force that are gone
 	 */
 	reload(keysAtLeast = false): Promise<ReloadResult> {
 		if (this.#running === undefined) {
@@ -85,8 +88,9 @@ export class Reloader {
 				"reload refused; what was in force stays in force",
 			);
 			const result = { ok: false, file, mistakes } as const;
-			if (!keysAtLeast || file === this.rules.settings.keysFile) return result;
-			return { ...result, ...(await this.#reloadKeys()) };
+			return keysAtLeast
+				? { ...result, ...(await this.#reloadKeys()) }
+				: result;
 		}
 		const left = this.#take(next);
 		this.last = { at, ok: true };
@@ -95,14 +99,9 @@ export class Reloader {
 	}
 
 	/** A lost key must go although a setting is misspelt. */
-	async #reloadKeys(): Promise<{ keys?: number }> {
-		let next: Rules;
-		try {
-			next = await withKeysAnew(this.rules);
-		} catch (error) {
-			if (error instanceof BadFileError) return {};
-			throw error;
-		}
+	async #reloadKeys(): Promise<{ keys?: number; gone?: number }> {
+		const next = await unlessBad(withKeysAnew(this.rules));
+		if (next === undefined) return this.#leaveGoneOut();
 		this.#take(next);
 		const keys = next.keyring.names.length;
 		this.#log.warn(
@@ -112,11 +111,36 @@ export class Reloader {
 		return { keys };
 	}
 
+	/** And although something is wrong with another key. */
+	async #leaveGoneOut(): Promise<{ gone?: number }> {
+		const next = await unlessBad(withoutGoneKeys(this.rules));
+		if (next === undefined) return {};
+		const gone = this.rules.keyring.ids.length - next.keyring.ids.length;
+		this.#take(next);
+		this.#log.warn(
+			{ gone },
+			"keys that are gone from their file are out of force; the others stay as they were",
+		);
+		return { gone };
+	}
+
 	#take(next: Rules): LeftOver {
 		const previous = this.rules;
 		this.rules = next;
 		const left = this.#apply(next, previous);
 		this.restart = left.restart;
 		return left;
+	}
+}
+
+/** `undefined` where a file would not load. */
+async function unlessBad<Loaded>(
+	loading: Promise<Loaded>,
+): Promise<Loaded | undefined> {
+	try {
+		return await loading;
+	} catch (error) {
+		if (error instanceof BadFileError) return undefined;
+		throw error;
 	}
 }

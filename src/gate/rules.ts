@@ -2,11 +2,11 @@ import path from "node:path";
 import { withBridges } from "../config/bridges.ts";
 import { loadConfig, type Settings, typed } from "../config/load.ts";
 import { BadFileError } from "../errors.ts";
+import { shortRetention } from "../keys/budget.ts";
 import { type KeyEntry, loadKeys } from "../keys/keyFile.ts";
 import { Keyring } from "../keys/keyring.ts";
 import { openWebUiToken } from "../keys/people.ts";
 import { loadPeopleSecret } from "../keys/peopleSecret.ts";
-import { dayMs } from "../ledger/store.ts";
 import type { Certificate } from "../tls/certificate.ts";
 import { loadPair, namesFor, noNames } from "../tls/files.ts";
 import { loadStateAccess, type StateAccess } from "../valkey/access.ts";
@@ -19,7 +19,7 @@ export interface Rules {
 	readonly keyring: Keyring;
 	/** By the names of the keys whose apps sign who is asking. */
 	readonly tokenJudges: ReadonlyMap<string, TokenJudge>;
-	/** For Valkey, where the settings have one. */
+	/** For Valkey, where the settings have one; used at the start alone. */
 	readonly stateAccess: StateAccess;
 	/** What other hosts have given this gate, by the hosts' names. */
 	readonly hostKeys: ReadonlyMap<string, string>;
@@ -52,6 +52,7 @@ export async function loadRules(
 		settings,
 		certificate,
 		hostKeys: await loadHostKeys(settings),
+		stateAccess: await loadStateAccess(settings.state),
 	});
 }
 
@@ -64,7 +65,8 @@ export async function withKeysAnew({
 	settings,
 	hostKeys,
 	certificate,
-}: Pick<Rules, "settings" | "hostKeys" | "certificate">): Promise<Rules> {
+	stateAccess,
+}: Omit<Rules, "keyring" | "tokenJudges">): Promise<Rules> {
 	const { configFile } = settings;
 	const { groups } = settings.budgets;
 	const keys = await loadKeys(
@@ -81,44 +83,54 @@ export async function withKeysAnew({
 			},
 		]);
 	const keyring = await Keyring.gather(keys, groups);
-	refuseShortRetention(settings, keyring);
+	const tooShort = shortRetention(
+		keyring.budgets.values(),
+		settings.ledger?.retentionMs,
+	);
+	if (tooShort !== undefined)
+		throw new BadFileError(configFile, [
+			{ path: "ledger.retention", message: tooShort },
+		]);
 	return {
 		settings,
 		hostKeys,
 		certificate,
 		keyring,
-		stateAccess: await loadStateAccess(settings.state),
+		stateAccess,
 		tokenJudges: await openTokenJudges(keys, path.dirname(settings.keysFile)),
 	};
 }
 
 /**
- * What is older than the ledger's records is told by whole days of UTC: the first
- * day, week or month of another zone would have hours of the one before in it.
+ * The same rules without the digests and public keys that are gone from the keys
+ * file: a lost key must go although something else in the file does not load, or
+ * does not go with the settings.
  *
- * @throws {BadFileError} if a budget's time is longer than records are kept
+ * @returns `undefined` where all are still there
+ * @throws {BadFileError} if nobody can tell
  */
-function refuseShortRetention(
-	{ configFile, ledger }: Settings,
-	keyring: Keyring,
-): void {
-	if (ledger === undefined) return;
-	for (const { account, group, budget } of keyring.budgets.values()) {
-		const { per, timezone } = budget;
-		const days = longestDays[per];
-		if (timezone === "UTC" || ledger.retentionMs >= days * dayMs) continue;
-		const whose = group === undefined ? `key "${account}"` : `group "${group}"`;
-		throw new BadFileError(configFile, [
-			{
-				path: "ledger.retention",
-				message: `is too short for the ${per} in ${timezone} that the budget of the ${whose} counts; set at least "${days}d", or have the budget count in UTC`,
-			},
-		]);
-	}
+export async function withoutGoneKeys(
+	rules: Rules,
+): Promise<Rules | undefined> {
+	const { keysFile, budgets } = rules.settings;
+	const left = new Set((await loadKeys(keysFile)).flatMap(idsOf));
+	const isLeft = (id: string) => left.has(id);
+	if (rules.keyring.ids.every(isLeft)) return undefined;
+	const kept = rules.keyring.entries
+		.map(({ previous, ...entry }) => ({
+			...entry,
+			...(previous && {
+				previous: previous.filter(({ sha256 }) => isLeft(sha256)),
+			}),
+		}))
+		.filter((entry) => idsOf(entry).every(isLeft));
+	return { ...rules, keyring: await Keyring.gather(kept, budgets.groups) };
 }
 
-/** In whole days: clocks may be put back in it. */
-const longestDays = { day: 2, week: 8, month: 32 } as const;
+function idsOf({ sha256, ollamaKey, previous = [] }: KeyEntry): string[] {
+	const replaced = previous.map((one) => one.sha256);
+	return [sha256, ollamaKey, ...replaced].filter((id) => id !== undefined);
+}
 
 /** @throws {BadFileError} if a secret cannot be had, or is too weak */
 async function openTokenJudges(

@@ -129,6 +129,17 @@ export class Keyring {
 		return keyring;
 	}
 
+	/** Of all credentials: digests, those from before rotations too, and public keys. */
+	get ids(): readonly string[] {
+		return [...this.#byId.keys()];
+	}
+
+	/** What the keys were read from. */
+	get entries(): KeyEntry[] {
+		const keys = new Set([...this.#byId.values()].map(({ key }) => key));
+		return Array.from(keys, ({ entry }) => JSON.parse(entry) as KeyEntry);
+	}
+
 	get names(): readonly string[] {
 		return this.#names;
 	}

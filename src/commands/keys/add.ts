@@ -35,6 +35,7 @@ import {
 	readPriority,
 	readScopes,
 	readShare,
+	refuseLongBudget,
 	refuseUnknownGroup,
 	ruleOptions,
 } from "./rules.ts";
@@ -124,6 +125,12 @@ Example: llamagate keys add laptop --expires 90d --concurrent 2
 		const settings = await loadConfig(values.config);
 		if (bind !== undefined) refuseUnknownDevices(settings, values.config);
 		refuseUnknownGroup(values.group, settings, values.config);
+		refuseLongBudget(
+			name,
+			{ budget, group: values.group },
+			settings,
+			values.config,
+		);
 		const key =
 			ollamaKeyFile === undefined ? await obtainKey(values.stdin) : undefined;
 		const entry: KeyEntry = {

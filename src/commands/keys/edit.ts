@@ -27,6 +27,7 @@ import {
 	readPriority,
 	readScopes,
 	readShare,
+	refuseLongBudget,
 	refuseUnknownGroup,
 	ruleOptions,
 } from "./rules.ts";
@@ -75,6 +76,7 @@ Example: llamagate keys edit laptop --models 'qwen3:*' --expires never
 		const settings = await loadConfig(values.config);
 		if (change.bind) refuseUnknownDevices(settings, values.config);
 		refuseUnknownGroup(change.group, settings, values.config);
+		refuseLongBudget(name, change, settings, values.config);
 		let edited: KeyEntry | undefined;
 		await changeKeys(settings.keysFile, false, (keys) => {
 			const old =

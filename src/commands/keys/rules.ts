@@ -4,8 +4,10 @@ import type { Settings } from "../../config/load.ts";
 import { shareLimits } from "../../config/ruleSchema.ts";
 import { parseDuration } from "../../duration.ts";
 import { Finding, UsageError } from "../../errors.ts";
-import type { Binding } from "../../keys/keyFile.ts";
+import { shortRetention } from "../../keys/budget.ts";
+import type { Binding, KeyEntry } from "../../keys/keyFile.ts";
 import { defaultScopes, parseTime } from "../../keys/keyFile.ts";
+import { Keyring } from "../../keys/keyring.ts";
 import { parseOllamaKey } from "../../ollama/cliSignature.ts";
 import { parseModelPattern } from "../../ollama/modelName.ts";
 import { type Scope, scopes } from "../../ollama/routes.ts";
@@ -174,4 +176,28 @@ export function refuseUnknownGroup(
 	throw new Finding(
 		`found no group ${JSON.stringify(group)} in budgets.groups of ${configFile}${known.length === 0 ? "; write its budget there first" : `; known: ${known.join(", ")}`}`,
 	);
+}
+
+/** @throws {Finding} if the ledger forgets what such a budget, or that of such a group, still counts: no gate would start */
+export function refuseLongBudget(
+	name: string,
+	{
+		budget,
+		group,
+	}: {
+		readonly budget?: KeyEntry["budget"] | null | undefined;
+		readonly group?: string | null | undefined;
+	},
+	{ budgets, ledger }: Settings,
+	configFile: string,
+): void {
+	const given = {
+		name,
+		...(budget && { budget }),
+		...(group != null && { group }),
+	};
+	const { budgets: charges } = new Keyring([given], budgets.groups);
+	const tooShort = shortRetention(charges.values(), ledger?.retentionMs);
+	if (tooShort !== undefined)
+		throw new Finding(`ledger.retention in ${configFile} ${tooShort}`);
 }

@@ -144,8 +144,11 @@ function outcomeOf({ status, code, body }: Answer): Outcome {
 			says: "The running daemon has taken the keys over, with its old settings.",
 			code: exitCodes.ok,
 		};
+	const keeps = leftGoneOut(body)
+		? "has only taken out of force what is gone from the keys file"
+		: "keeps its old keys";
 	return untold(
-		`The running daemon refused to reload and keeps its old keys: ${body.trim()}\nMend that, then: sudo systemctl reload llamagate`,
+		`The running daemon refused to reload and ${keeps}: ${body.trim()}\nMend that, then: sudo systemctl reload llamagate`,
 	);
 }
 
@@ -154,11 +157,20 @@ function untold(says: string): Outcome {
 }
 
 function tookKeys(body: string): boolean {
+	return resultIn(body)?.keys !== undefined;
+}
+
+function leftGoneOut(body: string): boolean {
+	const result = resultIn(body);
+	return result?.ok === false && result.gone !== undefined;
+}
+
+/** `undefined` where it is none, whatever else it may be. */
+function resultIn(body: string): ReloadResult | undefined {
 	try {
-		return (JSON.parse(body) as ReloadResult).keys !== undefined;
+		return JSON.parse(body) as ReloadResult;
 	} catch {
-		// Whatever it says, it is not that.
-		return false;
+		return undefined;
 	}
 }
 
