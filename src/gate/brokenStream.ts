@@ -1,6 +1,7 @@
 import {
 	type ReplyFormat,
 	responsesError,
+	streamEnd,
 	streamError,
 } from "../ollama/errors.ts";
 import type { Route } from "../ollama/routes.ts";
@@ -16,7 +17,7 @@ export const cutDelayMs = 75;
 
 /** How a stream that breaks off ends. */
 export interface LastWords {
-	/** The error in the stream's own form; `undefined` where none can be told. */
+	/** The error in the stream's own form, or the end of the stream's own; `undefined` where none can be told. */
 	readonly text: string | undefined;
 	/**
 	 * What follows: `whole` ends the reply as if it were complete, as the error itself
@@ -41,14 +42,19 @@ export function lastWords(
 ): LastWords {
 	if (!mayTell) return { text: undefined, ending: "soon" };
 	const isEvents = format === "sse";
+	// Another gate that breaks a stream off has told its client of it.
+	const isTold = scan?.endsWithError === true;
 	if (!isEvents || path !== "/v1/responses") {
-		const { family } = exchange;
-		const text = streamError(family, format, message, scan?.lastByte);
+		const text = isTold
+			? streamEnd(format, scan.lastByte)
+			: streamError(exchange.family, format, message, scan?.lastByte);
 		return {
 			text,
 			ending: text !== undefined && isEvents ? "later" : "soon",
 		};
 	}
+	if (isTold)
+		return { text: streamEnd(format, scan.lastByte), ending: "whole" };
 	const text =
 		scan === undefined
 			? streamError(exchange.family, format, message, undefined)

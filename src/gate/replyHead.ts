@@ -17,6 +17,7 @@ const notForwarded = new Set([
 	"alt-svc",
 	"x-request-id",
 	"vary",
+	"x-content-type-options",
 ]);
 
 /** How the body behind these headers is framed. */
@@ -64,7 +65,9 @@ export function forwardedHeaders(
 			(dropsLength && name === "content-length") ||
 			name.startsWith("x-accel-") ||
 			name.startsWith("access-control-") ||
-			name.startsWith("ratelimit-")
+			name.startsWith("ratelimit-") ||
+			// Of another gate: how long it waited there, and what this gate's key has left.
+			name.startsWith("x-llamagate-")
 		)
 			continue;
 		forwarded.push(name, headers[at + 1] ?? "");

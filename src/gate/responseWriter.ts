@@ -213,7 +213,7 @@ export class ResponseWriter {
 
 	/**
 	 * Ends a reply that has begun and cannot be finished: one error in the
-	 * stream's own form, then a connection that closes without the reply's end,
+	 * stream's own form, if it has not ended with one itself, then a connection that closes without the reply's end,
 	 * so that nobody takes it for whole.
 	 */
 	breakOff(message: string, outcome: Outcome, graceMs: number): void {

@@ -92,6 +92,19 @@ export function streamError(
 	return undefined;
 }
 
+/**
+ * What ends the error that a stream has told itself, so that its readers have it.
+ *
+ * @param lastByte the last byte sent
+ */
+export function streamEnd(
+	format: ReplyFormat,
+	lastByte: number | undefined,
+): string | undefined {
+	if (format === "ndjson") return endOfLine(lastByte);
+	return format === "sse" ? endOfEvent(lastByte) : undefined;
+}
+
 /** What is known of a stream of `/v1/responses` that breaks off. */
 export interface BrokenResponse {
 	readonly id: string;

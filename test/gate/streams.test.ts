@@ -409,6 +409,9 @@ t.test(
 				"proxy-authenticate": "Basic",
 				"set-cookie": ["a=1", "b=2"],
 				"access-control-allow-origin": "*",
+				"x-llamagate-queue-ms": "2",
+				"x-llamagate-budget-remaining": "requests=4",
+				"x-content-type-options": "nosniff",
 				"x-kept": "yes",
 			});
 			res.end("{}");
@@ -424,11 +427,14 @@ t.test(
 		});
 		await response.text();
 		t.equal(response.headers.get("x-kept"), "yes");
+		t.equal(response.headers.get("x-content-type-options"), "nosniff");
 		for (const name of [
 			"x-secret-hop",
 			"proxy-authenticate",
 			"set-cookie",
 			"access-control-allow-origin",
+			"x-llamagate-queue-ms",
+			"x-llamagate-budget-remaining",
 		])
 			t.equal(response.headers.get(name), null, name);
 		t.not(response.headers.get("keep-alive"), "timeout=9");
