@@ -9,6 +9,8 @@ export interface Unit {
 	/** Whether a person has kept systemd from starting it. */
 	readonly isMasked: boolean;
 	readonly isActive: boolean;
+	/** Whether systemd has given up on it. */
+	readonly isFailed: boolean;
 	/** Whether it is started at boot. */
 	readonly isEnabled: boolean;
 	/** The file that it is written in. */
@@ -100,6 +102,7 @@ export function parseUnit(name: string, output: string): Unit {
 		exists: one("LoadState") === "loaded",
 		isMasked: one("LoadState") === "masked",
 		isActive: one("ActiveState") === "active",
+		isFailed: one("ActiveState") === "failed",
 		isEnabled: ["enabled", "alias", "static"].includes(one("UnitFileState")),
 		file: one("FragmentPath"),
 		dropIns: splitWords(one("DropInPaths")),

@@ -1,7 +1,11 @@
 import t from "tap";
 import { parseConfig } from "../../src/config/load.ts";
 import { judgeLedger } from "../../src/host/gate/ledger.ts";
-import { databaseObstacle, dropInOf } from "../../src/host/gate/ledgerUnit.ts";
+import {
+	databaseObstacle,
+	dropInOf,
+	endLedger,
+} from "../../src/host/gate/ledgerUnit.ts";
 import type { KeyEntry } from "../../src/keys/keyFile.ts";
 import { eventually, runCli, startGate, testEntries } from "../support/gate.ts";
 import { ledgerPlace, spawnLedger } from "../support/ledger.ts";
@@ -22,6 +26,10 @@ t.test(
 	"what is not wanted is not missed, unless a budget needs it",
 	async (t) => {
 		t.match(judgeLedger(false, [], "no gate"), { state: "absent" });
+		t.match(judgeLedger(false, [], "no gate", { trouble: "it is enabled" }), {
+			evidence: ["it is enabled"],
+			fix: "sudo llamagate setup --only gate",
+		});
 		for (const [withoutLedger, what] of [
 			["batch", "are served in the class `batch`"],
 			["refuse", "are answered 503"],
@@ -153,6 +161,41 @@ t.test(
 			),
 			/misread/,
 		);
+	},
+);
+
+t.test(
+	"a unit that nothing wants is ended, and undo has it as it was",
+	async (t) => {
+		const unit = "llamagate-ledger.service";
+		const state = {
+			isActive: false,
+			isEnabled: false,
+			isFailed: false,
+			isMasked: false,
+		};
+		const planned = (changed: Partial<typeof state>) =>
+			endLedger({ ...state, ...changed }).map(({ command, undo = [] }) => [
+				command.slice(1).join(" "),
+				...undo.map((back) => back.slice(1).join(" ")),
+			]);
+		const restart = ["try-restart llamagate.service"];
+		const end = `disable --now ${unit}`;
+		t.strictSame(planned({}), []);
+		t.strictSame(planned({ isActive: true, isEnabled: true }), [
+			restart,
+			[end, `enable ${unit}`, `start ${unit}`],
+		]);
+		t.strictSame(planned({ isActive: true }), [
+			restart,
+			[end, `start ${unit}`],
+		]);
+		t.strictSame(
+			planned({ isEnabled: true, isFailed: true }),
+			[restart, [end, `enable ${unit}`], [`reset-failed ${unit}`]],
+			"systemd has given up on it",
+		);
+		t.strictSame(planned({ isActive: true, isMasked: true }), [], "a person's");
 	},
 );
 

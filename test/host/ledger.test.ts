@@ -297,6 +297,26 @@ t.test("the ledger as a service of its own", booting(), async (t) => {
 		},
 	);
 
+	await t.test("taken out of the configuration, it runs no more", async (t) => {
+		const without = JSON.stringify(config);
+		await host.sh(`printf '%s' '${without}' >/etc/llamagate/config.json`);
+		const doctor = async () =>
+			(await host.run("llamagate", "doctor", "--only", "gate.ledger")).stdout;
+		t.match(await doctor(), `${unit} is enabled, and the configuration has`);
+		await host.must("llamagate", "setup", "--only", "gate", "--yes");
+		const state = () =>
+			host.sh(
+				`systemctl is-enabled ${unit} || systemctl is-active ${unit} || true`,
+			);
+		t.equal(await state(), "disabled\ninactive\n");
+		await becomes(t, status, 200, "the gate serves without it");
+		t.match(await doctor(), "the configuration has no ledger");
+		const again = await host.must(
+			...["llamagate", "setup", "--only", "gate", "--yes", "--json"],
+		);
+		t.match(JSON.parse(again), { steps: [{ state: "done" }] });
+	});
+
 	await t.test(
 		"undo says that what it has written stays, and where",
 		async (t) => {

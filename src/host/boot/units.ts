@@ -45,7 +45,14 @@ const everyUnitState = oncePerLook(async () => {
 	if (units === undefined) throw new Error("systemd does not answer here");
 	const states = new Map<string, UnitState>();
 	for (const unit of units) {
-		const { name: asked, exists, isMasked, isActive, isEnabled } = unit;
+		const {
+			name: asked,
+			exists,
+			isMasked,
+			isActive,
+			isFailed,
+			isEnabled,
+		} = unit;
 		const value = (property: string) => unit.properties.get(property) ?? "";
 		const name = value("Id");
 		states.set(asked, {
@@ -53,8 +60,8 @@ const everyUnitState = oncePerLook(async () => {
 			exists,
 			isMasked,
 			isActive,
+			isFailed,
 			isEnabled,
-			isFailed: value("ActiveState") === "failed",
 			needsReload:
 				value("NeedDaemonReload") === "yes" ||
 				(await hasUnreadDropIn(name, unit.dropIns)),

@@ -13,10 +13,12 @@ import { ifUsable } from "../../errors.ts";
 import { loadRules } from "../../gate/rules.ts";
 import type { Period } from "../../ledger/budgetWindow.ts";
 import { takeSnapshot } from "../../setup/snapshot.ts";
+import { lookUpUnit } from "../../system/units.ts";
 import { askGate, isLoaded, propertiesOf } from "./inspect.ts";
 import {
 	databaseObstacle,
 	dropInOf,
+	endLedger,
 	ledgerDropIn,
 	ledgerUnit,
 } from "./ledgerUnit.ts";
@@ -28,7 +30,9 @@ export async function examineLedger(patient: Patient): Promise<Outcome> {
 		return unknown("the configuration or the keys cannot be read");
 	const asked = await askGate(patient);
 	const { ledger } = rules.settings;
-	const trouble = await databaseTrouble(ledger);
+	const trouble =
+		(await databaseTrouble(ledger)) ??
+		(ledger === undefined ? await needlessUnit() : undefined);
 	return judgeLedger(
 		ledger !== undefined,
 		[...rules.keyring.budgets.values()].map(({ account, group, budget }) => ({
@@ -57,6 +61,14 @@ async function databaseTrouble(
 		: `${ledgerDropIn} does not lead to the database that ledger.url names`;
 }
 
+/** Whether the ledger's unit is there to run, which without its section it cannot. */
+async function needlessUnit(): Promise<string | undefined> {
+	const unit = await lookUpUnit(ledgerUnit);
+	return unit !== undefined && endLedger(unit).length > 0
+		? `${ledgerUnit} is ${unit.isFailed ? "failed" : "enabled"}, and the configuration has no ledger: without one it does not start`
+		: undefined;
+}
+
 /** A budget, and whose it is. */
 interface Budgeted {
 	/** The key's name, or `group:NAME`. */
@@ -70,7 +82,7 @@ interface Budgeted {
  * @param budgeted the keys and groups with a budget
  * @param gate what the running gate says, or why it says nothing
  * @param about what becomes of keys whose use is not known, by the configuration,
- * and what keeps the ledger from its database
+ * and what is wrong with the ledger's unit or its way to the database
  */
 export function judgeLedger(
 	isWanted: boolean,
@@ -88,18 +100,18 @@ export function judgeLedger(
 		withoutLedger === "batch"
 			? "are served in the class `batch`"
 			: "are answered 503";
-	if (!isWanted)
-		return budgeted.length === 0
+	if (!isWanted) {
+		const kept = budgeted.map(
+			(one) =>
+				`${whose(one)} has a budget, and no ledger keeps what it used: after each restart it is whole again, and until its next ${one.per} begins its requests ${areServed}`,
+		);
+		const wrong = trouble === undefined ? kept : [trouble, ...kept];
+		return wrong.length === 0
 			? absent("the configuration has no ledger")
-			: finding(
-					budgeted.map(
-						(one) =>
-							`${whose(one)} has a budget, and no ledger keeps what it used: after each restart it is whole again, and until its next ${one.per} begins its requests ${areServed}`,
-					),
-					{
-						fix: 'add "ledger": {} to the configuration, then: sudo llamagate setup --only gate',
-					},
-				);
+			: finding(wrong, {
+					fix: `${kept.length === 0 ? "" : 'add "ledger": {} to the configuration, then: '}sudo llamagate setup --only gate`,
+				});
+	}
 	const untold = untoldOf(budgeted, gate).map(
 		(one) =>
 			`${whose(one)} has a budget, and what it has used is not known: until a ledger tells, its requests ${areServed}`,

@@ -7,6 +7,8 @@ import {
 } from "../../config/ledger.ts";
 import { Finding } from "../../errors.ts";
 import { readPassword } from "../../ledger/postgres/password.ts";
+import type { CommandAction } from "../../setup/step.ts";
+import type { Unit } from "../../system/units.ts";
 
 export const ledgerUnit = "llamagate-ledger.service";
 /** What it keeps; the unit has it lead to a folder of systemd's, as its user is there while it runs. */
@@ -70,6 +72,41 @@ export async function databaseObstacle(
 		if (error instanceof Finding) return error.message;
 		throw error;
 	}
+}
+
+/**
+ * Ends the ledger where the configuration has none: without its section it fails
+ * at each start, and systemd gives it up after ten. What it has written stays.
+ */
+export function endLedger(
+	unit:
+		| Pick<Unit, "isActive" | "isEnabled" | "isMasked" | "isFailed">
+		| undefined,
+): CommandAction[] {
+	if (unit === undefined || unit.isMasked) return [];
+	const { isActive, isEnabled, isFailed } = unit;
+	const actions: CommandAction[] = [];
+	if (isActive || isEnabled) {
+		// First, so that a gate that still has it hands over what is left.
+		actions.push({
+			kind: "command",
+			command: ["systemctl", "try-restart", "llamagate.service"],
+		});
+		actions.push({
+			kind: "command",
+			command: ["systemctl", "disable", "--now", ledgerUnit],
+			undo: [
+				...(isEnabled ? [["systemctl", "enable", ledgerUnit]] : []),
+				...(isActive ? [["systemctl", "start", ledgerUnit]] : []),
+			],
+		});
+	}
+	if (isFailed)
+		actions.push({
+			kind: "command",
+			command: ["systemctl", "reset-failed", ledgerUnit],
+		});
+	return actions;
 }
 
 /** Where what the ledger has written stays when setup is taken back, if it has written anything. */

@@ -29,6 +29,7 @@ import { alarmsDropIn } from "./alarms.ts";
 import {
 	databaseObstacle,
 	dropInOf,
+	endLedger,
 	ledgerDropIn,
 	ledgerUnit,
 } from "./ledgerUnit.ts";
@@ -103,7 +104,12 @@ export function gate(installation: Installation): Step {
 			if (plan.obstacle !== undefined) return unsafe(plan.obstacle);
 			const reload = ["systemctl", "daemon-reload"];
 			const actions = await writeUnits(plan.write, contents, reload);
+			const unwanted =
+				settings !== undefined && ledger === undefined
+					? endLedger(units.find(({ name }) => name === ledgerUnit))
+					: [];
 			actions.push(
+				...unwanted,
 				...(await dropIn(ledgerDropIn, dropInOf(ledger), reload)),
 				...(await dropIn(
 					alarmsDropIn,
@@ -169,7 +175,9 @@ export function gate(installation: Installation): Step {
 			return todo(
 				missing.length > 0
 					? `not running from boot on yet: ${missing.join(", ")}`
-					: "its units are not those of this version",
+					: unwanted.length > 0
+						? `${ledgerUnit} is there to run, and the configuration has no ledger any more`
+						: "its units are not those of this version",
 				actions,
 				plan.notes,
 			);
