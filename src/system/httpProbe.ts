@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import type { IncomingMessage } from "node:http";
 import { networkInterfaces } from "node:os";
-import { request } from "../net/http.ts";
+import { request, secureRequest } from "../net/http.ts";
 import { readSmallText } from "../net/smallReply.ts";
 import type { ListeningSocket } from "./sockets.ts";
 
@@ -9,6 +9,8 @@ import type { ListeningSocket } from "./sockets.ts";
 export type Knock =
 	| { readonly kind: "refused" }
 	| { readonly kind: "silent" }
+	/** TLS for those alone who say for which name they come. */
+	| { readonly kind: "nameless" }
 	| { readonly kind: "failed"; readonly code: string }
 	| {
 			readonly kind: "answer";
@@ -17,19 +19,43 @@ export type Knock =
 			readonly body: string;
 	  };
 
-/** GET of an address, as a client asks that knows that Ollama wants a Host of its own. */
+/**
+ * GET of an address, as a client asks that knows that Ollama wants a Host of its
+ * own: by plain HTTP, and over TLS, whose certificate may be anyone's, where a
+ * port for TLS may have answered.
+ *
+ * @param timeoutMs for each of the two
+ */
 export async function knock(
 	host: string,
 	port: number,
 	path: string,
 	timeoutMs = 3_000,
 ): Promise<Knock> {
-	const req = request({
-		host,
-		port,
-		path,
+	const call = { host, port, path, timeoutMs };
+	const { came, mayBeTls } = await ask(request, call);
+	if (!mayBeTls) return came;
+	const overTls = (await ask(secureRequest(), call)).came;
+	return ["answer", "nameless"].includes(overTls.kind) ? overTls : came;
+}
+
+interface Call {
+	readonly host: string;
+	readonly port: number;
+	readonly path: string;
+	readonly timeoutMs: number;
+}
+
+async function ask(
+	by: ReturnType<typeof secureRequest>,
+	{ timeoutMs, ...place }: Call,
+): Promise<{ came: Knock; mayBeTls: boolean }> {
+	const req = by({
+		...place,
 		agent: false,
 		headers: { host: "127.0.0.1:11434" },
+		// Anyone who comes for Ollama does not mind, and nothing secret is sent.
+		rejectUnauthorized: false,
 		signal: AbortSignal.timeout(timeoutMs),
 	});
 	// What comes after the answer is for nobody.
@@ -39,16 +65,39 @@ export async function knock(
 		req.end();
 		const [res] = (await response) as [IncomingMessage];
 		const body = await readSmallText(res).catch(() => "");
-		return { kind: "answer", status: res.statusCode ?? 0, body };
+		const status = res.statusCode ?? 0;
+		return {
+			came: { kind: "answer", status, body },
+			// As nginx and Go answer there, or with where to go.
+			mayBeTls: /^(3\d\d|400|421|426)$/.test(String(status)),
+		};
 	} catch (error) {
-		const { code = "", name } = error as NodeJS.ErrnoException;
-		if (code === "ECONNREFUSED") return { kind: "refused" };
-		return code === "ETIMEDOUT" || name === "AbortError"
-			? { kind: "silent" }
-			: { kind: "failed", code };
+		return {
+			came: failureOf(error as Error),
+			mayBeTls: !isOtherLanguage(error as Error),
+		};
 	} finally {
 		req.destroy();
 	}
+}
+
+function failureOf(error: NodeJS.ErrnoException): Knock {
+	const { code = "", name, message } = error;
+	if (code === "ECONNREFUSED") return { kind: "refused" };
+	if (code === "ETIMEDOUT" || name === "AbortError") return { kind: "silent" };
+	// internal_error, as Go's servers send it, and unrecognized_name.
+	return /SSL alert number (80|112)\b/.test(message)
+		? { kind: "nameless" }
+		: { kind: "failed", code };
+}
+
+/** Whether nothing is there, or what answered greets in letters, as sshd and mail do, who would write each call down. TLS begins with a number. */
+function isOtherLanguage({
+	code,
+	rawPacket,
+}: NodeJS.ErrnoException & { readonly rawPacket?: Uint8Array }): boolean {
+	const first = rawPacket?.[0];
+	return code === "ECONNREFUSED" || (first !== undefined && first >= 0x20);
 }
 
 type Interfaces = ReturnType<typeof networkInterfaces>;

@@ -20,6 +20,7 @@ import {
 import { judgeTested, judgeVersion } from "../../src/host/ollama/versions.ts";
 import { testedOllama } from "../../src/ollama/testedVersion.ts";
 import { bootHost, booting } from "../support/bootedHost.ts";
+import { makeAuthority } from "../support/certificates.ts";
 import {
 	asNobody,
 	comesOut,
@@ -402,6 +403,41 @@ t.test("Ollama on a booted host", booting(), async (t) => {
 		t.strictSame(statesOf(served), { "tailscale.serve": "critical" });
 		await host.sh(commandOf(served, "tailscale.serve"));
 		await stop();
+
+		const { key, cert } = await (await makeAuthority(t)).issue();
+		await host.write(
+			"/opt/proxy.cjs",
+			`const pair = ${JSON.stringify({ key, cert })};
+			require("https").createServer(pair, (req, res) =>
+				require("http").get({ port: 11434, host: "127.0.0.1", path: req.url, headers: req.headers },
+					(reply) => reply.pipe(res.writeHead(reply.statusCode)))).listen(8443);
+			require("net").createServer((socket) => socket.on("error", () => {}).once("data", (first) =>
+				socket.end(first[0] === 0x16 ? "\\x15\\x03\\x03\\x00\\x02\\x02\\x70" : ""))).listen(8444);`,
+		);
+		await host.sh(`systemd-run --quiet --unit=proxy /opt/stand-ins/node /opt/proxy.cjs
+			tailscale serve --bg https+insecure://127.0.0.1:8443
+			until ss -Hltn | grep -q :8444; do sleep 0.05; done`);
+		const overTls = await examine(host, [...ids, "tailscale.serve"]);
+		t.strictSame(
+			statesOf(overTls),
+			{
+				"ollama.listening": "critical",
+				"ollama.reachable": "critical",
+				"tailscale.serve": "critical",
+			},
+			"a proxy that speaks TLS",
+		);
+		await host.sh(`systemctl stop proxy
+			sed -i s/8443/9443,\\"127.0.0.1\\"/ /opt/proxy.cjs
+			systemd-run --quiet --unit=proxy /opt/stand-ins/node /opt/proxy.cjs
+			until ss -Hltn | grep -q :8444; do sleep 0.05; done`);
+		const nameless = await examine(host, ids);
+		for (const id of ids) {
+			t.equal(statesOf(nameless)[id], "unknown", `${id}: who knows its name`);
+			t.match(evidenceOf(nameless, id), /:8444 .* know its name/);
+		}
+		await host.sh(`systemctl stop proxy
+			${commandOf(overTls, "tailscale.serve")}`);
 
 		const rule =
 			"PREROUTING -p tcp --dport 12345 -j DNAT --to-destination 127.0.0.1:11434";

@@ -153,7 +153,7 @@ export function waysTo(
 
 /** tailscaled's own, which any program may call itself. */
 export function isOfTailscaled(
-	{ tailscaled }: Look,
+	{ tailscaled }: Pick<Look, "tailscaled">,
 	{ uid, pids }: ListeningSocket,
 ): boolean {
 	return (

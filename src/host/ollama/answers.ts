@@ -11,9 +11,18 @@ export async function answersAsOllama(
 	address: string,
 	port: number,
 ): Promise<boolean> {
+	return (await hearOllama(address, port)) === "yes";
+}
+
+/** The same; `unclear` where a TLS port answers to those alone who know its name. */
+export async function hearOllama(
+	address: string,
+	port: number,
+): Promise<"yes" | "no" | "unclear"> {
 	const root = await knock(address, port, "/", patienceMs);
-	if (root.kind !== "answer") return false;
-	if (root.body.trim() === "Ollama is running") return true;
+	if (root.kind === "nameless") return "unclear";
+	if (root.kind !== "answer") return "no";
+	if (root.body.trim() === "Ollama is running") return "yes";
 	// A proxy may have a page of its own there. Open WebUI has /api/version, too, and not this.
 	const models = await knock(address, port, "/api/ps", patienceMs);
 	if (
@@ -21,8 +30,18 @@ export async function answersAsOllama(
 		models.status === 200 &&
 		/^\s*\{\s*"models"\s*:\s*(?:\[|null)/.test(models.body)
 	)
-		return true;
+		return "yes";
 	// Whatever a proxy keeps back of the rest: no gate passes this on.
 	const health = await knock(address, port, codexHealth, patienceMs);
-	return health.kind === "answer" && isCodexHealth(health.status, health.body);
+	return health.kind === "answer" && isCodexHealth(health.status, health.body)
+		? "yes"
+		: "no";
+}
+
+/** That Ollama may be behind places that only know those who know their name. */
+export function nameless(places: readonly string[]): string[] {
+	return places.map(
+		(place) =>
+			`${place}: TLS for those alone who know its name, so whether it leads to Ollama is not seen here; from outside: llamagate probe --public NAME --ports PORT`,
+	);
 }

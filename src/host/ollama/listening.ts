@@ -255,13 +255,13 @@ export function judgeKnocks(
 			),
 		);
 	const unclear = knocks.filter(
-		({ came }) => came.kind === "silent" || came.kind === "failed",
+		({ came }) => !["answer", "refused"].includes(came.kind),
 	);
 	if (unclear.length > 0)
 		return unknown(
 			...unclear.map(
 				({ where, came }) =>
-					`${where}: ${says(came)}, so a firewall may stand between this host and itself`,
+					`${where}: ${says(came)}${came.kind === "nameless" ? "" : ", so a firewall may stand between this host and itself"}`,
 			),
 		);
 	return ok(...evidence);
@@ -273,6 +273,8 @@ export function says(came: Knock): string {
 			return "nothing listens";
 		case "silent":
 			return "no answer in 3 s";
+		case "nameless":
+			return "TLS that answers to those alone who know its name";
 		case "failed":
 			return `the call failed (${came.code})`;
 		case "answer": {

@@ -15,7 +15,7 @@ import { kernelFilter } from "../../system/kernelFilter.ts";
 import { networkOf } from "../../system/processes.ts";
 import type { ListeningSocket } from "../../system/sockets.ts";
 import { describeDialer, type LoopbackDialer } from "../tailscale/userspace.ts";
-import { answersAsOllama, mostAsked } from "./answers.ts";
+import { answersAsOllama, hearOllama, mostAsked, nameless } from "./answers.ts";
 import type { Server } from "./serverProcesses.ts";
 
 /** A way that the kernel, Docker or tailscaled leads to an Ollama. */
@@ -110,12 +110,19 @@ export async function ledPlaces(
 	const ways = [...running.flatMap(publishedWays), ...translated.ways];
 	const asked = ways.slice(0, mostAsked);
 	const answers = await askEach(asked, ({ address, port }) =>
-		answersAsOllama(address, port),
+		hearOllama(address, port),
 	);
 	return {
-		led: asked.filter((_, index) => answers[index]),
+		led: asked.filter((_, index) => answers[index] === "yes"),
 		missed: [
 			...translated.missed,
+			...nameless(
+				asked
+					.filter(
+						({ isLocal }, index) => answers[index] === "unclear" && !isLocal,
+					)
+					.map(({ says }) => says),
+			),
 			...(ways.length > mostAsked
 				? [
 						`${ways.length} published ports and rules may lead to Ollama, and ${mostAsked} of them were asked`,

@@ -21,6 +21,7 @@ import {
 	listeningSockets,
 	runsProgram,
 } from "../../system/sockets.ts";
+import { isOfTailscaled } from "../firewall/facts.ts";
 import {
 	findGateOwner,
 	isHeldByGate,
@@ -30,7 +31,7 @@ import {
 	propertiesOf,
 } from "../gate/inspect.ts";
 import { loopbackDialers } from "../tailscale/userspace.ts";
-import { answersAsOllama, mostAsked } from "./answers.ts";
+import { hearOllama, mostAsked, nameless } from "./answers.ts";
 import { foreignAmong } from "./foreignSockets.ts";
 import {
 	dialedPlaces,
@@ -113,20 +114,24 @@ async function lookAnew(patient: Patient): Promise<OllamaLook> {
 	const asked = candidates.slice(0, mostAsked);
 	const answers = await askEach(asked, async (socket) => {
 		const at = callAddress(socket, all);
-		return at !== undefined && (await answersAsOllama(at, socket.port));
+		return at === undefined ? "no" : hearOllama(at, socket.port);
 	});
-	const answering = new Set(asked.filter((_, index) => answers[index]));
+	const answering = new Set(
+		asked.filter((_, index) => answers[index] === "yes"),
+	);
 	const sockets = others.filter(
 		(socket) => named.has(socket) || answering.has(socket),
 	);
-	const [{ led, missed }, dialed, servers, unit] = await Promise.all([
-		ledPlaces(patient, running, [
-			...new Set([...ports, ...sockets.map(({ port }) => port)]),
-		]),
-		dialedPlaces(dialers, sockets, ports),
-		findServers(others),
-		propertiesOf("ollama.service"),
-	]);
+	const [{ led, missed }, dialed, servers, unit, tailscaled] =
+		await Promise.all([
+			ledPlaces(patient, running, [
+				...new Set([...ports, ...sockets.map(({ port }) => port)]),
+			]),
+			dialedPlaces(dialers, sockets, ports),
+			findServers(others),
+			propertiesOf("ollama.service"),
+			propertiesOf("tailscaled.service"),
+		]);
 	const elsewhere = servers.filter(({ isElsewhere }) => isElsewhere);
 	const drivers = elsewhere.length > 0 ? await networkDrivers() : undefined;
 	const homes = new Map<Server, Container[]>();
@@ -176,6 +181,17 @@ async function lookAnew(patient: Patient): Promise<OllamaLook> {
 						`${candidates.length} sockets may be Ollama's, and ${mostAsked} of them were asked`,
 					]
 				: []),
+			...nameless(
+				asked
+					.filter(
+						(socket, index) =>
+							answers[index] === "unclear" &&
+							!isLocalOnly(socket) &&
+							// It serves by its own names: see tailscale.serve.
+							!isOfTailscaled({ tailscaled: mainPidOf(tailscaled) }, socket),
+					)
+					.map(formatSocket),
+			),
 			...missed,
 			...unclear,
 		],
