@@ -1,7 +1,9 @@
 import path from "node:path";
 import t, { type Test } from "tap";
+import { openServices } from "../../src/host/firewall/step.ts";
 import { ufwSetting } from "../../src/netfilter/ufwSettings.ts";
 import type { Inspection, Proof } from "../../src/setup/step.ts";
+import type { ListeningSocket } from "../../src/system/sockets.ts";
 import { temporaryFolder } from "../support/gate.ts";
 import { network } from "../support/namespaces.ts";
 import { requireTool } from "../support/tools.ts";
@@ -63,6 +65,42 @@ t.test(
 			t.equal(read(text), value, JSON.stringify(text));
 	},
 );
+
+t.test("what will be shut is named, by UDP too", async (t) => {
+	const at = (
+		place: string,
+		protocol: "tcp" | "udp",
+		more: Partial<ListeningSocket> = {},
+	): ListeningSocket => {
+		const [, address = "", port] = /^(.*):(\d+)$/.exec(place) ?? [];
+		return {
+			...{ protocol, address, port: Number(port), device: undefined },
+			...{ uid: 0, inode: 1, pids: [], programs: [], ...more },
+		};
+	};
+	const named = [
+		at("0.0.0.0:8443", "tcp"),
+		// WireGuard's is the kernel's own.
+		at("0.0.0.0:51820", "udp", { inode: 0 }),
+		at("0.0.0.0:8080", "udp"),
+		at("0.0.0.0:67", "udp", { device: "virbr0" }),
+	];
+	const unnamed = [
+		at("0.0.0.0:22", "tcp"),
+		at("0.0.0.0:11434", "tcp"),
+		at("127.0.0.53:53", "udp"),
+		at("192.0.2.1:68", "udp"),
+		at("0.0.0.0:5353", "udp", { uid: 108 }),
+		at("0.0.0.0:41641", "udp", { pids: [7], programs: ["tailscaled"] }),
+		at("100.64.0.1:53", "udp", { device: "tailscale0" }),
+	];
+	t.strictSame(openServices([...unnamed, ...named], [22], 7), [
+		"0.0.0.0:8443",
+		"0.0.0.0:51820/udp",
+		"0.0.0.0:8080/udp",
+		"0.0.0.0%virbr0:67/udp",
+	]);
+});
 
 t.test(
 	"a policy without quotes is the policy: SSH is opened to nobody, and undo opens nothing",

@@ -34,12 +34,25 @@ export const worst = (severities: readonly Severity[]): Severity =>
 		severities.includes(one),
 	) ?? "info";
 
+/** Those that others reach who get past the firewall: without tailscaled's own, and those of DHCP's clients. */
+export function forOthers(
+	seen: Pick<Look, "tailscaled">,
+	sockets: readonly ListeningSocket[],
+): ListeningSocket[] {
+	return sockets.filter(
+		(socket) =>
+			!isLocalOnly(socket) &&
+			!isOfTailscaled(seen, socket) &&
+			!isDhcpClient(socket),
+	);
+}
+
 /** Where a host gets its address, for which its answers have to come in; no user's program can have these ports. */
 const isDhcpClient = ({ protocol, port, uid }: ListeningSocket) =>
 	protocol === "udp" && [68, 546].includes(port) && uid < 1000;
 
 /** By mDNS, LLMNR and SSDP neighbours find each other; each desktop has it, and UFW lets their multicast in. */
-const isDiscovery = ({ protocol, port }: ListeningSocket) =>
+export const isDiscovery = ({ protocol, port }: ListeningSocket) =>
 	protocol === "udp" && [5353, 5355, 1900].includes(port);
 
 const isUfwsOwn = ({ path }: Ending) =>
@@ -47,12 +60,8 @@ const isUfwsOwn = ({ path }: Ending) =>
 
 export function judgeListeners(seen: Look): Outcome {
 	const { filter, sockets, udpSockets } = seen;
-	const others = [...sockets, ...udpSockets].filter(
-		(socket) =>
-			!isLocalOnly(socket) &&
-			!seen.sshSockets.has(socket) &&
-			!isOfTailscaled(seen, socket) &&
-			!isDhcpClient(socket),
+	const others = forOthers(seen, [...sockets, ...udpSockets]).filter(
+		(socket) => !seen.sshSockets.has(socket),
 	);
 	const open = others.flatMap((socket) => {
 		const ways = waysTo(seen, socket, filter.outside, (family) =>

@@ -15,16 +15,18 @@ import {
 import { hasProgram, outputOf, runProgram } from "../../system/run.ts";
 import {
 	formatSocket,
-	isLocalOnly,
-	listeningSockets,
+	type ListeningSocket,
+	waitingSockets,
 } from "../../system/sockets.ts";
 import { lookUpUnit } from "../../system/units.ts";
+import { mainPidOf, propertiesOf } from "../gate/inspect.ts";
 import {
 	currentSshConnection,
 	openSshConnections,
 	type SshConnection,
 	sshPorts,
 } from "../sshd/inspect.ts";
+import { forOthers, isDiscovery } from "./listeners.ts";
 import { proveOllamaPort } from "./proofs.ts";
 import { actionFor, type RuleFile, ruleFiles } from "./ruleActions.ts";
 
@@ -126,10 +128,16 @@ export function ufw(): Step {
 					undo: [["systemctl", "disable", "ufw.service"]],
 				});
 			const notes = [tailnetNote];
-			const shut = state.isActive ? [] : await openServices(ports);
+			const shut = state.isActive
+				? []
+				: openServices(
+						await waitingSockets(),
+						ports,
+						mainPidOf(await propertiesOf("tailscaled.service")),
+					);
 			if (shut.length > 0)
 				notes.push(
-					`From then on the internet and the LAN no longer reach ${shut.join(", ")}. What they should go on reaching, allow: sudo ufw allow PORT/tcp`,
+					`From then on the internet and the LAN no longer reach ${shut.join(", ")}. What they should go on reaching, allow: sudo ufw allow PORT/tcp, or PORT/udp`,
 				);
 			const taken = changes
 				.filter(
@@ -161,7 +169,7 @@ export function ufw(): Step {
 			return todo(
 				state.isActive
 					? "UFW is active, and rules are missing or in the way"
-					: "UFW is inactive: nothing is filtered",
+					: "UFW is inactive",
 				actions,
 				notes,
 			);
@@ -183,15 +191,24 @@ export function ufw(): Step {
 	};
 }
 
-/** What others can reach now and will not when UFW is on, but for what this is all about. */
-async function openServices(sshPorts: readonly number[]): Promise<string[]> {
-	const sockets = (await listeningSockets()).filter(
+/**
+ * What others can reach now and will not when UFW is on, but for what this is all
+ * about, and for what UFW lets in by itself.
+ */
+export function openServices(
+	sockets: readonly ListeningSocket[],
+	sshPorts: readonly number[],
+	tailscaled: number | undefined,
+): string[] {
+	const spared = [...sshPorts, 11434, 3000, 8080];
+	const shut = forOthers({ tailscaled }, sockets).filter(
 		(socket) =>
-			!isLocalOnly(socket) &&
-			socket.device === undefined &&
-			![...sshPorts, 11434, 3000, 8080].includes(socket.port),
+			socket.device !== tailnet &&
+			socket.device !== "lo" &&
+			!isDiscovery(socket) &&
+			!(socket.protocol === "tcp" && spared.includes(socket.port)),
 	);
-	return [...new Set(sockets.map(formatSocket))];
+	return [...new Set(shut.map(formatSocket))];
 }
 
 /** By which interface this host sends to an address. */
