@@ -67,6 +67,12 @@ Without root a part is unknown; the first line says how many checks need it. A s
 seen can make it milder or worse, and the report says so. While a service is being
 started, reloaded or stopped, \`doctor\` waits for it, up to 20 seconds.
 
+What listens for others is asked whether it answers as Ollama, by plain HTTP and, where
+that may be a port for TLS, over TLS, whoever's certificate it has. It is asked by its
+address: a proxy that chooses by name may show it another site, and one that answers to
+names alone makes \`ollama.listening\` and \`ollama.reachable\` unknown. There ask from
+outside, by the name: [\`llamagate probe --public NAME\`](probe.md#the-public-address).
+
 | exit code | meaning |
 |---|---|
 | ${exitCodes.ok} | nothing above warning was found; with \`--changes\`, it looked |
