@@ -164,6 +164,7 @@ export class GateState {
 		const { settings: former } = this.#rules;
 		const { settings } = next;
 		this.#rules = next;
+		this.budgets.follow(next.keyring.budgets, Date.now());
 		this.#tellLog(next);
 		this.#whois = openWhois(settings);
 		const [one, pool] = [this.#one, this.#pool];

@@ -71,7 +71,9 @@ export interface Account {
 	readonly watch: ClockWatch;
 	/** What ended in this window since it counts. */
 	readonly used: Sum;
-	/** What was used before that, as the ledger told it. */
+	/** What of that the ledger tells too, as it ended before `countsFromMs`. */
+	toldTwice: Cost;
+	/** What was used besides before `countsFromMs`, as the ledger told it. */
 	restored: Cost;
 	/** What other gates have used, those before this process among them, as far as is known. */
 	others: Cost;
@@ -85,7 +87,27 @@ export interface Account {
 	isRestored: boolean;
 	/** What gates share had all of them in it when it told. */
 	isHeard: boolean;
-	told: "nothing" | "low" | "exhausted";
+	told: Told;
+	/** The rules in force have no such budget, so that what is used is not counted here. */
+	isAway: boolean;
+}
+
+/** What is told of a budget, each once in its window unless it is raised. */
+export type Told = "nothing" | "low" | "exhausted";
+const rank = { nothing: 0, low: 1, exhausted: 2 } as const;
+
+/** What is to be told where a budget stands so. */
+export function toldOf(standing: Standing): Told {
+	const share = shareOf(standing);
+	return share >= 1 ? "exhausted" : share >= noticeShare ? "low" : "nothing";
+}
+
+export function isMore(one: Told, than: Told): boolean {
+	return rank[one] > rank[than];
+}
+
+export function hasSameLimits(one: Budget, other: Budget): boolean {
+	return measures.every((name) => one.limits[name] === other.limits[name]);
 }
 
 /** A window of another kind has other use in it. */
@@ -95,6 +117,14 @@ export function isSameWindow(one: Budget, other: Budget): boolean {
 
 export function add(to: Sum, cost: Cost, times: number): void {
 	for (const name of measures) to[name] += times * cost[name];
+}
+
+/** What of a cost is beyond another. */
+export function beyond(cost: Cost, other: Cost): Cost {
+	const rest = nothing();
+	for (const name of measures)
+		rest[name] = Math.max(0, cost[name] - other[name]);
+	return rest;
 }
 
 /**

@@ -2,20 +2,22 @@ import {
 	type Account,
 	add,
 	type Budget,
+	beyond,
 	type Cost,
+	hasSameLimits,
+	isMore,
 	isOfNow,
 	isSameWindow,
 	meanCostOf,
 	measures,
 	nothing,
-	noticeShare,
 	type OwnUse,
 	ownOf,
 	type Reservation,
 	type Standing,
-	shareOf,
 	standingBefore,
 	standingOf,
+	toldOf,
 } from "./budgetAccount.ts";
 import { type BudgetWindow, windowOf } from "./budgetWindow.ts";
 import { ClockWatch, steadyClocks } from "./clockWatch.ts";
@@ -42,7 +44,7 @@ export interface Decision {
 	/** The key's earlier use is not known, as nobody has told who knows. */
 	readonly isBlind: boolean;
 	readonly standing: Standing;
-	/** The first of its window that is low, or exhausted. */
+	/** The first of its window, or since the budget was raised, that is low, or exhausted. */
 	readonly isNews: boolean;
 }
 
@@ -89,13 +91,11 @@ export class Budgets {
 	): Decision {
 		const account = this.#accountOf(key, budget, nowMs);
 		const standing = standingBefore(account, reservation);
-		const share = shareOf(standing);
-		const told =
-			share >= 1 ? "exhausted" : share >= noticeShare ? "low" : "nothing";
-		const isNews = rank[told] > rank[account.told];
+		const told = toldOf(standing);
+		const isNews = isMore(told, account.told);
 		if (isNews) account.told = told;
 		return {
-			kind: share >= 1 ? "exhausted" : "granted",
+			kind: told === "exhausted" ? "exhausted" : "granted",
 			isBlind: this.#isBlind(account),
 			standing,
 			isNews,
@@ -200,6 +200,20 @@ export class Budgets {
 	}
 
 	/**
+	 * Follows a reload. What is used while a budget is taken away is not counted here:
+	 * of one that comes back the ledger is to tell anew.
+	 *
+	 * @param budgets those in force from now on
+	 */
+	follow(budgets: ReadonlyMap<string, unknown>, nowMs: number): void {
+		for (const [key, account] of this.#accounts) {
+			const wasAway = account.isAway;
+			account.isAway = !budgets.has(key);
+			if (wasAway && !account.isAway) this.#countAnew(account, nowMs);
+		}
+	}
+
+	/**
 	 * Adds what a key used before it was counted here, as the ledger told it.
 	 *
 	 * @param span as `unrestored` said; what was told of another is dropped
@@ -211,7 +225,7 @@ export class Budgets {
 		const { isRestored, window, countsFromMs } = account;
 		if (isRestored || window.startMs !== span.sinceMs) return;
 		if (countsFromMs !== span.untilMs) return;
-		account.restored = cost;
+		account.restored = beyond(cost, account.toldTwice);
 		account.isRestored = true;
 	}
 
@@ -232,6 +246,7 @@ export class Budgets {
 				countsFromMs: nowMs,
 				watch: new ClockWatch(this.#clocks, nowMs),
 				used: nothing(),
+				toldTwice: nothing(),
 				restored: nothing(),
 				others: nothing(),
 				// What runs goes on to be the key's.
@@ -241,12 +256,28 @@ export class Budgets {
 				isRestored: false,
 				isHeard: false,
 				told: "nothing",
+				isAway: false,
 			};
 			this.#accounts.set(key, account);
 		}
+		const isEdited = !hasSameLimits(account.budget, budget);
 		account.budget = budget;
 		this.#roll(account, nowMs);
+		if (isEdited) {
+			const told = toldOf(standingOf(account));
+			if (isMore(account.told, told)) account.told = told;
+		}
 		return account;
+	}
+
+	/** Goes on with what it has used itself, which other gates know, and asks for the rest. */
+	#countAnew(account: Account, nowMs: number): void {
+		this.#roll(account, nowMs);
+		account.countsFromMs = nowMs;
+		account.toldTwice = { ...account.used };
+		account.isHeard = false;
+		account.isRestored = false;
+		this.onUnknown?.();
 	}
 
 	/** Begins a new window where the old one is over, or has to be asked for anew. */
@@ -269,6 +300,7 @@ export class Budgets {
 		if (nowMs < window.startMs) account.countsFromMs = nowMs;
 		account.window = windowOf(budget.per, budget.timezone, nowMs);
 		Object.assign(account.used, nothing());
+		account.toldTwice = nothing();
 		account.restored = nothing();
 		account.others = nothing();
 		if (isOver) account.told = "nothing";
@@ -286,5 +318,3 @@ export function costOf(amounts: Amounts & { readonly refused: number }): Cost {
 		requests: amounts.requests - amounts.refused,
 	};
 }
-
-const rank = { nothing: 0, low: 1, exhausted: 2 } as const;

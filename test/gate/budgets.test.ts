@@ -351,6 +351,25 @@ for (const [what, had, has] of edits)
 	);
 
 t.test(
+	"what a key uses while its budget is taken away counts once it comes back",
+	async (t) => {
+		const place = await ledgerPlace(t);
+		await spawnLedger(t, place);
+		const gate = await startGate(t, {
+			config: { ledger: place.section, budgets: { withoutLedger: "refuse" } },
+			keys: withBudget(before),
+		});
+		for (let n = 0; n < 2; n += 1) t.equal((await post(gate)).status, 200);
+		await gate.writeKeys([user]);
+		await gate.daemon.reload();
+		t.equal((await post(gate)).status, 200);
+		await gate.writeKeys(withBudget(before));
+		await gate.daemon.reload();
+		t.strictSame(await statusesOf(gate), [200, 429]);
+	},
+);
+
+t.test(
 	"a budget that a reload brings while the ledger is asked is asked for too",
 	async (t) => {
 		const place = await ledgerPlace(t);
