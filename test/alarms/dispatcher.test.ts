@@ -1,51 +1,15 @@
 import t from "tap";
 import type { AlarmSubject } from "../../src/config/alarms.ts";
 import { readAlarm } from "../../src/ledger/alarms/alarm.ts";
-import type { AlarmBook } from "../../src/ledger/alarms/book.ts";
 import { AlarmDispatcher } from "../../src/ledger/alarms/dispatcher.ts";
 import { AlarmOutbox } from "../../src/ledger/alarms/outbox.ts";
 import type { AlarmTarget } from "../../src/ledger/alarms/targets.ts";
+import { dispatch, memoryBook, topic } from "../support/dispatcher.ts";
 import { eventually } from "../support/gate.ts";
 import { collectedLog } from "../support/ledger.ts";
-import {
-	type Receiver,
-	startReceiver,
-	TestClock,
-} from "../support/receiver.ts";
+import { startReceiver, TestClock } from "../support/receiver.ts";
 
 const hourMs = 3_600_000;
-const topic = "a-topic-that-nobody-guesses";
-
-interface Teardown {
-	teardown(action: () => unknown): unknown;
-}
-
-function memoryBook(): AlarmBook {
-	const told = new Map<string, number>();
-	return {
-		toldAtMs: (subject) => told.get(subject) ?? 0,
-		setToldAtMs: (subject, timeMs) => void told.set(subject, timeMs),
-	};
-}
-
-function dispatch(
-	t: Teardown,
-	receiver: Receiver,
-	on: readonly AlarmSubject[] = ["canary", "budget"],
-	book = memoryBook(),
-) {
-	const clock = new TestClock();
-	const { log, lines } = collectedLog();
-	const target: AlarmTarget = {
-		name: "ntfy at here",
-		form: "ntfy",
-		url: new URL(`${receiver.url}/${topic}`),
-		on: new Set(on),
-	};
-	const alarms = new AlarmDispatcher([target], book, log, clock);
-	t.teardown(() => alarms.close());
-	return { alarms, clock, lines };
-}
 
 t.test(
 	"a subject is told of once an hour, with all that came meanwhile",

@@ -46,6 +46,25 @@ export function topicOf({
 }
 
 /**
+ * Names the topic that says the opposite: of what is down that it is up again, and
+ * the other way about. Its news makes what this one has not told yet untrue.
+ *
+ * @returns `undefined` where no topic does
+ */
+export function oppositeOf({
+	subject,
+	host,
+	isOver,
+}: About & Pick<Alarm, "subject">): string | undefined {
+	if (subject !== "upstream_down") return undefined;
+	return topicOf({
+		subject,
+		...(host !== undefined && { host }),
+		...(!isOver && { isOver: true }),
+	});
+}
+
+/**
  * Reads what came over the ledger's socket: anyone who has taken a gate over may
  * send anything.
  *

@@ -1,6 +1,6 @@
 import { hostname } from "node:os";
 import type { Log } from "../../log.ts";
-import { type Alarm, topicOf } from "./alarm.ts";
+import { type Alarm, oppositeOf, topicOf } from "./alarm.ts";
 import type { AlarmBook } from "./book.ts";
 import { type AlarmClock, systemClock } from "./clock.ts";
 import { type Message, postOf } from "./forms.ts";
@@ -28,6 +28,16 @@ interface Held {
 	isBusy: boolean;
 }
 
+/** A message on its way. */
+interface Delivery {
+	/** It is no longer so, and is not tried again. */
+	isOvertaken: boolean;
+	/** End its waits for the next try. */
+	readonly waits: Set<() => void>;
+	/** It is with everybody whom it has reached. */
+	readonly ended: PromiseWithResolvers<void>;
+}
+
 /** What a receiver said to a trial. */
 export interface Trial {
 	readonly to: string;
@@ -36,13 +46,17 @@ export interface Trial {
 	readonly why?: string;
 }
 
-/** Sends alarms to people, each topic at most once an hour, whatever is raised. */
+/**
+ * Sends alarms to people, each topic at most once an hour, whatever is raised. Of
+ * what comes and goes, the last that they hear is how it is.
+ */
 export class AlarmDispatcher {
 	readonly #targets: readonly AlarmTarget[];
 	readonly #book: AlarmBook;
 	readonly #log: Log;
 	readonly #clock: AlarmClock;
 	readonly #held = new Map<string, Held>();
+	readonly #deliveries = new Map<string, Delivery>();
 	readonly #timers = new Set<() => void>();
 	#trialAtMs = Number.NEGATIVE_INFINITY;
 	#isClosed = false;
@@ -61,13 +75,16 @@ export class AlarmDispatcher {
 
 	/**
 	 * Takes an alarm. It is told of now, or with others of its topic an hour
-	 * after the last that was.
+	 * after the last that was. What its opposite has not told yet is dropped: it is
+	 * not so any more.
 	 *
-	 * @returns `false` where it was given up; `true` once it was sent, or where nobody wants it
+	 * @returns `false` where it was given up; `true` once it was sent or dropped, or
+	 *   where nobody wants it
 	 */
 	take({ text, ...about }: Alarm): Promise<boolean> {
 		if (!this.#targets.some(({ on }) => on.has(about.subject)))
 			return Promise.resolve(true);
+		this.#overtake(oppositeOf(about));
 		const held = this.#heldOf(about);
 		if (held.texts.has(text) || held.texts.size < maxTexts)
 			held.texts.add(text);
@@ -121,14 +138,42 @@ export class AlarmDispatcher {
 		return held;
 	}
 
-	#wait(delayMs: number): Promise<void> {
+	#overtake(topic: string | undefined): void {
+		if (topic === undefined) return;
+		const held = this.#held.get(topic);
+		if (held !== undefined) {
+			held.texts.clear();
+			held.more = 0;
+			for (const resolve of held.done.splice(0)) resolve(true);
+		}
+		const delivery = this.#deliveries.get(topic);
+		if (delivery === undefined) return;
+		delivery.isOvertaken = true;
+		for (const end of delivery.waits) end();
+	}
+
+	/** @param delivery what it waits for; where that is overtaken, the wait ends */
+	#wait(delayMs: number, delivery?: Delivery): Promise<void> {
 		return new Promise((resolve) => {
-			const cancel = this.#clock.after(delayMs, () => {
+			const end = () => {
+				cancel();
 				this.#timers.delete(cancel);
+				delivery?.waits.delete(end);
 				resolve();
-			});
+			};
+			const cancel = this.#clock.after(delayMs, end);
 			this.#timers.add(cancel);
+			delivery?.waits.add(end);
 		});
+	}
+
+	/** Until nothing of a topic is on its way. */
+	async #arrival(topic: string | undefined): Promise<void> {
+		for (;;) {
+			const delivery = this.#deliveries.get(topic ?? "");
+			if (delivery === undefined) return;
+			await delivery.ended.promise;
+		}
 	}
 
 	#tellInTime(held: Held): void {
@@ -145,7 +190,14 @@ export class AlarmDispatcher {
 		// A clock that was put back must not silence anything for longer.
 		if (sinceMs >= 0 && sinceMs < betweenMs)
 			await this.#wait(betweenMs - sinceMs);
+		// Else an older word could arrive last.
+		await this.#arrival(oppositeOf(about));
 		if (this.#isClosed) return;
+		if (held.texts.size === 0) {
+			// It was overtaken.
+			held.isBusy = false;
+			return;
+		}
 		const texts = [...held.texts];
 		const message: Message = {
 			...about,
@@ -160,13 +212,22 @@ export class AlarmDispatcher {
 		// What comes from now on is the next message.
 		const next = this.#heldOf(about);
 		next.isBusy = true;
+		const delivery: Delivery = {
+			isOvertaken: false,
+			waits: new Set(),
+			ended: Promise.withResolvers(),
+		};
+		this.#deliveries.set(topic, delivery);
 		const arrived = await Promise.all(
 			this.#targets
 				.filter(({ on }) => on.has(subject))
-				.map((target) => this.#send(target, message, topic)),
+				.map((target) => this.#send(target, message, topic, delivery)),
 		);
+		this.#deliveries.delete(topic);
+		delivery.ended.resolve();
 		if (this.#isClosed) return;
-		for (const resolve of done) resolve(arrived.includes(true));
+		const isSettled = delivery.isOvertaken || arrived.includes(true);
+		for (const resolve of done) resolve(isSettled);
 		next.isBusy = false;
 		if (next.texts.size > 0) this.#tellInTime(next);
 	}
@@ -176,11 +237,14 @@ export class AlarmDispatcher {
 		target: AlarmTarget,
 		message: Message,
 		topic: string,
+		delivery: Delivery,
 	): Promise<boolean> {
 		let result: PostResult = { kind: "failed", why: "" };
 		for (const delayMs of [0, ...retriesMs]) {
-			if (delayMs > 0) await this.#wait(delayMs);
+			if (delayMs > 0 && !delivery.isOvertaken)
+				await this.#wait(delayMs, delivery);
 			if (this.#isClosed) return false;
+			if (delivery.isOvertaken) break;
 			result = await this.#post(target, message);
 			if (result.kind !== "failed") break;
 		}

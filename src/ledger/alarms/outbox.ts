@@ -1,4 +1,4 @@
-import { type Alarm, maxTextLength, topicOf } from "./alarm.ts";
+import { type Alarm, maxTextLength, oppositeOf, topicOf } from "./alarm.ts";
 
 /** What a ledger has to see to yet, of each topic (`topicOf`); more are dropped, and counted. */
 const maxWaiting = 10;
@@ -25,7 +25,8 @@ interface Line {
 
 /**
  * A gate's alarms that no ledger has seen to yet. Bounded, whatever is raised: by
- * topic, so that what a stranger can raise at will takes no other's place.
+ * topic, so that what a stranger can raise at will takes no other's place. What is
+ * no longer so, as its opposite has come since, is not kept.
  */
 export class AlarmOutbox {
 	readonly #waiting = new Map<number, Numbered>();
@@ -52,6 +53,7 @@ export class AlarmOutbox {
 	add(alarm: Alarm, nowMs: number): Numbered | undefined {
 		const id = idOf(alarm);
 		if (nowMs < (this.#newAtMs.get(id) ?? nowMs)) return undefined;
+		this.#forget(oppositeOf(alarm));
 		const line = this.#lineOf(topicOf(alarm));
 		if (line.waiting >= maxWaiting) {
 			this.#dropped += 1;
@@ -95,6 +97,13 @@ export class AlarmOutbox {
 		const sum = this.#put(line, { ...alarm, text });
 		line.sum = sum.number;
 		return sum;
+	}
+
+	/** Drops what waits of a topic. */
+	#forget(topic: string | undefined): void {
+		if (topic === undefined || !this.#lines.delete(topic)) return;
+		for (const [number, alarm] of this.#waiting)
+			if (topicOf(alarm) === topic) this.#waiting.delete(number);
 	}
 
 	#lineOf(topic: string): Line {
