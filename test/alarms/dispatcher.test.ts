@@ -285,6 +285,8 @@ t.test("trials are not sent in a row", async (t) => {
 		{ to: "ntfy at here", ok: false, why: "it answered 404" },
 	]);
 	t.equal(receiver.received.length, 2);
+	clock.pass(-hourMs);
+	t.match(await alarms.try(), [{ ok: false }], "nor held by a clock put back");
 });
 
 t.test(

@@ -99,7 +99,8 @@ export class AlarmDispatcher {
 	/** Sends a message to everybody at once, for the owner to see that it arrives. @returns why not, or what came of each */
 	async try(): Promise<readonly Trial[] | string> {
 		const nowMs = this.#clock.now();
-		if (nowMs - this.#trialAtMs < 10_000)
+		const sinceMs = nowMs - this.#trialAtMs;
+		if (sinceMs >= 0 && sinceMs < 10_000)
 			return "a trial was sent a moment ago; wait ten seconds";
 		this.#trialAtMs = nowMs;
 		const message: Message = {
