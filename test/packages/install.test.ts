@@ -217,14 +217,27 @@ t.test(
 		await debian.run("mkdir", "-p", bridge);
 		await debian.write(`${bridge}/llamagate.conf`, "[Service]\n");
 		await debian.write("/etc/llamagate/alarms/ntfy", "https://ntfy.sh/gpu");
+		const dropIns = "/etc/systemd/system/llamagate-ledger.service.d";
+		await debian.run("mkdir", dropIns);
+		for (const name of ["llamagate-database.conf", "llamagate-way-out.conf"])
+			await debian.write(`${dropIns}/${name}`, "[Service]\n");
+		for (const name of ["gate.key", "minipc.key", "valkey.password"])
+			await debian.write(`/etc/llamagate/${name}`, "a person's");
 		const ledger = "/var/lib/private/llamagate-ledger";
 		await debian.run("mkdir", "-p", ledger);
 		await debian.write(`${ledger}/ledger.sqlite`, "who used what");
 
+		const said = await debian.run("dpkg", "--purge", "llamagate");
 		t.match(
-			await debian.run("dpkg", "--purge", "llamagate"),
+			said,
 			`llamagate: the ledger stays in ${ledger}; remove it yourself\n`,
 		);
+		t.match(
+			said,
+			"llamagate: what you have put there stays in /etc/llamagate, secrets too: gate.key minipc.key valkey.password; remove it yourself\n",
+		);
+		t.equal(await debian.read("/etc/llamagate/gate.key"), "a person's");
+		await debian.run("rm", "-r", "/etc/llamagate");
 		t.equal(await debian.read(`${ledger}/ledger.sqlite`), "who used what");
 		await debian.run("rm", "-r", ledger);
 		t.strictSame(await debian.traces(), []);
@@ -232,7 +245,11 @@ t.test(
 		t.match(await debian.run("getent", "passwd", "llamagate"), /^llamagate:/);
 		// Once more, as dpkg does when it was interrupted.
 		await install(debian, await debianPackage());
-		await debian.run("dpkg", "--purge", "llamagate");
+		t.notMatch(
+			await debian.run("dpkg", "--purge", "llamagate"),
+			/stays in/,
+			"where nothing of a person's is left",
+		);
 		t.strictSame(await debian.traces(), []);
 		await t.rejects(stat(path.join(debian.root, keysFile)));
 	},
