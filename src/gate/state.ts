@@ -184,7 +184,11 @@ export class GateState {
 		before: HostPool | undefined,
 	): void {
 		const one = this.#one;
-		if (JSON.stringify(former.upstream) !== JSON.stringify(upstream)) {
+		const { target } = former.upstream;
+		// What is known of the same Ollama stays, as does what runs there.
+		if (JSON.stringify(target) === JSON.stringify(upstream.target))
+			one.upstream.use(upstream);
+		else {
 			one.upstream.retire();
 			one.upstream = new Upstream(upstream);
 			one.queue?.upstreamChanged();

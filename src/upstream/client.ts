@@ -20,6 +20,8 @@ export type { UpstreamRequest } from "./connection.ts";
 /** Ollama never closes an idle connection; one that nobody needs is closed after so long. */
 const maxIdleMs = 60_000;
 
+type Limits = Pick<Settings["upstream"], "connectTimeoutMs" | "maxConnections">;
+
 /** What a request must name as its `Host`: bound to loopback, Ollama answers 403 to any other. */
 export function hostHeaderOf(target: Settings["upstream"]["target"]): string {
 	return target.kind === "tcp"
@@ -31,12 +33,11 @@ export function hostHeaderOf(target: Settings["upstream"]["target"]): string {
 export class Upstream {
 	/** For messages: `127.0.0.1:11434`, or the socket's path. */
 	readonly name: string;
-	/** Requests that may be with Ollama at once. */
-	readonly maxConnections: number;
 	readonly #place: ReturnType<typeof placeOf>;
+	readonly #hostHeader: string;
+	#limits: Limits;
 	/** Begins each request's headers. */
-	readonly #firstLines: string;
-	readonly #connectTimeoutMs: number;
+	#firstLines: string;
 	readonly #all = new ActiveSet<Connection>();
 	/** The one that was used last is last. */
 	readonly #idle: Connection[] = [];
@@ -46,15 +47,26 @@ export class Upstream {
 
 	/** @param ownHeaders of every request: names and values in turn; nothing of a client's is among them */
 	constructor(
-		{ target, connectTimeoutMs, maxConnections }: Settings["upstream"],
+		settings: Settings["upstream"],
 		ownHeaders: readonly string[] = [],
 	) {
+		const { target } = settings;
 		this.#place = placeOf(target);
-		this.#connectTimeoutMs = connectTimeoutMs;
-		this.maxConnections = maxConnections;
-		const hostHeader = hostHeaderOf(target);
-		this.#firstLines = linesOf(["host", hostHeader, ...ownHeaders]);
-		this.name = target.kind === "tcp" ? hostHeader : target.socketPath;
+		this.#hostHeader = hostHeaderOf(target);
+		this.#limits = settings;
+		this.#firstLines = linesOf(["host", this.#hostHeader, ...ownHeaders]);
+		this.name = target.kind === "tcp" ? this.#hostHeader : target.socketPath;
+	}
+
+	/** Puts other limits and headers in force for what is sent from now on. What runs goes on, and counts. */
+	use(limits: Limits, ownHeaders: readonly string[] = []): void {
+		this.#limits = limits;
+		this.#firstLines = linesOf(["host", this.#hostHeader, ...ownHeaders]);
+	}
+
+	/** Requests that may be with Ollama at once. */
+	get maxConnections(): number {
+		return this.#limits.maxConnections;
 	}
 
 	/** Requests that are with Ollama. */
@@ -108,7 +120,8 @@ export class Upstream {
 	}
 
 	#open(): Connection {
-		const connection = new Connection(this.#place, this.#connectTimeoutMs, {
+		const { connectTimeoutMs } = this.#limits;
+		const connection = new Connection(this.#place, connectTimeoutMs, {
 			free: () => {
 				if (this.#retired) connection.destroy();
 				else {

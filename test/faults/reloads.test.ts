@@ -41,7 +41,10 @@ t.test(
 		for (let n = 0; n < 120; n++) {
 			await gate.writeConfig({
 				listen: { address: `127.0.0.${1 + (n % 3)}` },
-				upstream: { connectTimeout: `${1 + (n % 7)}s` },
+				upstream: {
+					url: `http://127.0.0.${1 + (n % 2)}:${gate.standIn.port}`,
+					connectTimeout: `${1 + (n % 7)}s`,
+				},
 			});
 			gate.child.kill("SIGHUP");
 			await delay(10);

@@ -54,10 +54,10 @@ export class Host {
 	readonly hasKey: boolean;
 	/** There is another gate in front of it. */
 	readonly isBehindGate: boolean;
-	upstream: Upstream;
-	/** For the gate's own questions, which wait for no place. */
+	readonly upstream: Upstream;
+	/** For the gate's own questions, which wait for no place. Another one has another key, or other limits. */
 	asking: Upstream;
-	/** What those two were made with. */
+	/** What those two go by. */
 	#key: string | undefined;
 	#limits: Settings["upstream"];
 	health: Health;
@@ -95,7 +95,8 @@ export class Host {
 		this.isBehindGate = this.hasKey && (kind === "ollama" || !this.isLocal);
 		this.#key = key;
 		this.#limits = limits;
-		[this.upstream, this.asking] = connect(target, limits, key);
+		this.upstream = new Upstream({ ...limits, target }, ownHeaders(key));
+		this.asking = openAsking(target, limits, key);
 		this.health = unknownHealth(performance.now());
 		this.#patterns = patternsOf(models);
 		this.#changed = changed;
@@ -119,7 +120,7 @@ export class Host {
 	 * Puts another entry of the same host in force. What is known of it stays, what
 	 * runs goes on, and what waits keeps its place.
 	 *
-	 * @returns whether it is reached anew, so that it is to be asked
+	 * @returns whether it is reached otherwise, so that it is to be asked
 	 */
 	use(
 		settings: HostSettings,
@@ -137,8 +138,9 @@ export class Host {
 			return false;
 		this.#key = key;
 		this.#limits = limits;
-		for (const former of [this.upstream, this.asking]) former.retire();
-		[this.upstream, this.asking] = connect(settings.target, limits, key);
+		this.upstream.use(limits, ownHeaders(key));
+		this.asking.retire();
+		this.asking = openAsking(settings.target, limits, key);
 		return true;
 	}
 
@@ -284,19 +286,20 @@ export class Host {
 	}
 }
 
-/** The ways to a host: for requests, and for the gate's own questions. */
-function connect(
+/** What each request to a host begins with, of the gate's own. */
+function ownHeaders(key: string | undefined): readonly string[] {
+	return key === undefined
+		? []
+		: ["authorization", `Bearer ${key}`, hopHeader, "1"];
+}
+
+function openAsking(
 	target: HostSettings["target"],
 	limits: Settings["upstream"],
 	key: string | undefined,
-): [upstream: Upstream, asking: Upstream] {
-	const own =
-		key === undefined ? [] : ["authorization", `Bearer ${key}`, hopHeader, "1"];
+): Upstream {
 	const connectTimeoutMs = Math.min(limits.connectTimeoutMs, 2_000);
-	return [
-		new Upstream({ ...limits, target }, own),
-		new Upstream({ ...limits, target, connectTimeoutMs }, own),
-	];
+	return new Upstream({ ...limits, target, connectTimeoutMs }, ownHeaders(key));
 }
 
 function patternsOf(
