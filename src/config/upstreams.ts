@@ -185,7 +185,7 @@ function readTarget(
 		}
 	if (!isLocal && keyFile === undefined) {
 		refuse(
-			`${quote(url)} is on a network, and keyFile is missing: an Ollama that asks for no key is anybody's who reaches it. Set llamagate up on that host, make a key there (llamagate keys add ${quote("this-gate")}), and name a file that holds it in keyFile`,
+			`${quote(url)} is on a network, and keyFile is missing: an Ollama that asks for no key is anybody's who reaches it. Set llamagate up on that host, make a key there (llamagate keys add this-gate --requests-per-minute 6000 --concurrent 256), and name a file that holds it in keyFile`,
 		);
 		return undefined;
 	}

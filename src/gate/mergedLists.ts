@@ -134,7 +134,12 @@ export class MergedLists {
 			timeoutMs: askMs,
 			maxBytes: maxListBytes,
 		});
-		if (answer.kind === "silent") return this.#last.get(id);
+		// One that was asked too often has what it had, too.
+		if (
+			answer.kind === "silent" ||
+			(answer.kind === "answer" && answer.status === 429)
+		)
+			return this.#last.get(id);
 		const entries =
 			answer.kind === "answer" && answer.status === 200
 				? read(answer.text, shape)

@@ -4,8 +4,20 @@ import type { Turns } from "./turns.ts";
 /** How often Ollama is asked what is loaded, while a model loads, and while something waits. */
 const loadPollMs = 100;
 const waitPollMs = 1_000;
+/** A load that takes longer takes many times that; and each question to another gate counts against this gate's key there. */
+const shortLoadMs = 2_000;
 /** After so many answers in a row that did not come, Ollama is taken not to say what is loaded. */
 const maxSilences = 3;
+
+/** @param sinceMs when a load began to be wanted; `undefined` if none is */
+export function pollEveryMs(
+	sinceMs: number | undefined,
+	nowMs: number,
+): number {
+	return sinceMs !== undefined && nowMs - sinceMs < shortLoadMs
+		? loadPollMs
+		: waitPollMs;
+}
 
 /** What Ollama has answered. */
 export interface Heard {
@@ -26,6 +38,8 @@ export class LoadedPoll {
 	#silences = 0;
 	/** When the first of these questions was asked. */
 	#silentSinceMs: number | undefined;
+	/** Since when a load has been wanted. */
+	#wantedSinceMs: number | undefined;
 	#wake: NodeJS.Timeout | undefined;
 
 	/**
@@ -69,9 +83,12 @@ export class LoadedPoll {
 	 */
 	watch({ wantsLoad, waiting, wakeMs }: Turns, maySend: boolean): void {
 		this.stop();
-		if (!wantsLoad && waiting === 0) return;
 		const nowMs = performance.now();
-		const askAtMs = this.#askedAtMs + (wantsLoad ? loadPollMs : waitPollMs);
+		this.#wantedSinceMs = wantsLoad
+			? (this.#wantedSinceMs ?? nowMs)
+			: undefined;
+		if (!wantsLoad && waiting === 0) return;
+		const askAtMs = this.#askedAtMs + pollEveryMs(this.#wantedSinceMs, nowMs);
 		if (!this.#isAsking && nowMs >= askAtMs) this.ask();
 		const nextMs = Math.min(
 			maySend ? wakeMs : Number.POSITIVE_INFINITY,
@@ -93,6 +110,7 @@ export class LoadedPoll {
 	rest(): void {
 		this.stop();
 		this.#silentSinceMs = undefined;
+		this.#wantedSinceMs = undefined;
 	}
 
 	/** Takes the timer back. */

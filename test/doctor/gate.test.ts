@@ -68,6 +68,7 @@ t.test("the gate on a booted host", booting(), async (t) => {
 			"gate.alarms": "absent",
 			"gate.hosts": "absent",
 			"gate.hosts-bare": "absent",
+			"gate.hosts-limits": "absent",
 			"gate.state": "absent",
 			"gate.valkey": "absent",
 			"gate.certificate": "absent",

@@ -1,7 +1,11 @@
 import path from "node:path";
 import t from "tap";
 import { parseConfig } from "../../src/config/load.ts";
-import { judgeAnswers, judgeHosts } from "../../src/host/gate/hosts.ts";
+import {
+	judgeAnswers,
+	judgeHosts,
+	judgeLimits,
+} from "../../src/host/gate/hosts.ts";
 import { digestOf } from "../../src/keys/newKey.ts";
 import { startStandIn } from "../../src/ollama/standIn.ts";
 import { type Tried, tryOut } from "../../src/upstream/hosts/tryOut.ts";
@@ -75,6 +79,7 @@ t.test("the worst of the hosts decides", async (t) => {
 		url: "u",
 		models: 1,
 		why: undefined,
+		perMinute: undefined,
 		isBare: false,
 	};
 	const isBad = ({ isBare }: Tried) => isBare;
@@ -94,7 +99,7 @@ t.test("the worst of the hosts decides", async (t) => {
 t.test("a host that only the running gate calls down is told of", async (t) => {
 	const good = (name: string) => ({
 		...{ name, url: "u", models: 1 },
-		...{ why: undefined, isBare: false },
+		...{ why: undefined, perMinute: undefined, isBare: false },
 	});
 	const all = [good("a"), good("b")];
 	t.match(judgeAnswers(all, new Map()), { state: "ok" });
@@ -110,3 +115,35 @@ t.test("a host that only the running gate calls down is told of", async (t) => {
 		fix: undefined,
 	});
 });
+
+t.test(
+	"what a host's gate lets this gate ask is for all clients",
+	async (t) => {
+		const limited = (requestsPerMinute: number) => ({
+			name: "this-gate",
+			sha256: digestOf(testKeys.owner),
+			scopes: ["read" as const],
+			limits: { requestsPerMinute },
+		});
+		const gate = await startGate(t, { keys: [limited(500)] });
+		const behind = { url: gate.url, keyFile };
+		const few = await tried(behind, testKeys.owner);
+		t.match(few, { models: 3, perMinute: 500 });
+		t.match(judgeLimits([few], 600), {
+			state: "finding",
+			evidence: [
+				/a \(http:.* lets this gate make 500 requests a minute, of which one client of this gate may make 600/,
+			],
+		});
+		t.match(judgeLimits([few], 60), { state: "ok" });
+		t.match(judgeLimits([{ ...few, perMinute: undefined }], 600), {
+			state: "ok",
+		});
+		await gate.writeKeys([limited(2)]);
+		t.match(await gate.daemon.reload(), { ok: true });
+		t.match(await tried(behind, testKeys.owner), {
+			models: undefined,
+			why: "has been asked too often with this gate's key (429)",
+		});
+	},
+);

@@ -47,3 +47,47 @@ t.test(
 		t.equal(watch(true), 1);
 	},
 );
+
+t.test(
+	"what is loaded is asked once a second while a load takes long",
+	async (t) => {
+		let nowMs = 0;
+		t.intercept(performance, "now", { value: () => nowMs });
+		let asked = 0;
+		const empty = {
+			known: () => undefined,
+			read: async () => {},
+			loaded: async () => {
+				asked += 1;
+				return new Set<string>();
+			},
+			nameOf: () => undefined,
+			isUp: async () => true,
+		};
+		const turns = new Turns({ ...defaultSettings, parallel: 1 });
+		turns.loaded(new Set(), 0);
+		turns.arrived(
+			{
+				...{ share: 1, model: "m", isStream: true },
+				...{ user: "ann", priority: "normal" },
+			},
+			0,
+		);
+		t.ok(turns.wantsLoad);
+		const look = () => {};
+		const poll = new LoadedPoll(() => empty, look, look);
+		t.teardown(() => poll.stop());
+		const until = async (endMs: number) => {
+			asked = 0;
+			for (; nowMs < endMs; nowMs += 50) {
+				poll.watch(turns, true);
+				await new Promise(setImmediate);
+			}
+			return asked;
+		};
+		t.equal(await until(2_000), 20);
+		t.equal(await until(12_000), 10);
+		poll.rest();
+		t.equal(await until(14_000), 20, "the next begins anew");
+	},
+);

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { priorities } from "../../src/priority.ts";
+import { pollEveryMs } from "../../src/queue/loadedPoll.ts";
 import {
 	type Asked,
 	isBefore,
@@ -67,9 +68,7 @@ export const defaultSettings: TurnSettings = {
 	maxWaitMs: { interactive: 120_000, normal: 600_000, batch: 21_600_000 },
 	turnFactor: 8,
 };
-const loadPollMs = 100;
 const lookMs = 250;
-const waitPollMs = 1000;
 /** Of turns.ts. */
 const longestPauseMs = 250;
 
@@ -270,6 +269,8 @@ export class Simulation {
 		this.ollama.send(trip.job);
 	}
 
+	/** Since when a load has been wanted. */
+	#wantedSinceMs: number | undefined;
 	#isPumping = false;
 	#pump(): void {
 		if (this.#isPumping) return;
@@ -295,8 +296,11 @@ export class Simulation {
 		this.#wake = undefined;
 		this.#poll = undefined;
 		const { nowMs, turns } = this;
+		this.#wantedSinceMs = turns.wantsLoad
+			? (this.#wantedSinceMs ?? nowMs)
+			: undefined;
 		if (turns.waiting === 0 && !turns.wantsLoad) return;
-		const everyMs = turns.wantsLoad ? loadPollMs : waitPollMs;
+		const everyMs = pollEveryMs(this.#wantedSinceMs, nowMs);
 		const pollAtMs = Math.max(nowMs, this.#askedMs + everyMs);
 		if (!this.#isAsking && (this.#conditions.psMs ?? 1) < never)
 			this.#poll = this.clock.at(pollAtMs, () => this.#ask());

@@ -1,7 +1,9 @@
 import type { Socket } from "node:net";
 import t from "tap";
 import type { HostSettings } from "../../src/config/upstreams.ts";
+import { Host } from "../../src/upstream/hosts/host.ts";
 import { Hosts, type HostsOwner } from "../../src/upstream/hosts/hosts.ts";
+import { lookAt } from "../../src/upstream/hosts/look.ts";
 import { eventually } from "../support/gate.ts";
 import { startPlainHost } from "../support/plainHost.ts";
 import { startRawServer } from "../support/rawServer.ts";
@@ -110,5 +112,30 @@ t.test(
 		};
 		await hosts.news(hosts.all);
 		t.equal(has("three:1b"), true);
+	},
+);
+
+t.test(
+	"a gate that has counted too many requests has answered, and one that has locked this gate out has not",
+	async (t) => {
+		let counts = "";
+		const { port } = await startRawServer(t, (socket) => {
+			socket.on("data", () => {
+				socket.write(
+					`HTTP/1.1 429 No\r\n${counts}x-request-id: 1\r\ncontent-length: 0\r\n\r\n`,
+				);
+			});
+		});
+		const host = new Host(
+			{ ...entry, target: { kind: "tcp", host: "127.0.0.1", port } },
+			limits,
+			"key",
+			() => {},
+		);
+		t.teardown(() => host.asking.destroy());
+		t.match(await lookAt(host, true), { kind: "silent" });
+		counts = "ratelimit-limit: 600\r\n";
+		t.match(await lookAt(host, true), { kind: "answered" });
+		t.equal(host.hasShownItself, false, "nor has it said what it is");
 	},
 );

@@ -9,34 +9,38 @@ import {
 	unknown,
 } from "../../doctor/check.ts";
 import { BadFileError } from "../../errors.ts";
-import { loadRules } from "../../gate/rules.ts";
+import { loadRules, type Rules } from "../../gate/rules.ts";
 import { lookUpUnit } from "../../system/units.ts";
 import { becomesTrue } from "../../system/waiting.ts";
 import { type Tried, tryOut } from "../../upstream/hosts/tryOut.ts";
 import { askGate, gateService } from "./inspect.ts";
 
+/** What the gate would read; why it could not. */
+const rules = oncePerLook(async ({ configFile }): Promise<Rules | string> => {
+	try {
+		// As the gate itself does: what only root reaches helps nobody.
+		const unit = await lookUpUnit(gateService);
+		return await loadRules(configFile, unit?.environment.get(bridgesVariable));
+	} catch (error) {
+		if (error instanceof BadFileError) return error.message;
+		throw error;
+	}
+});
+
 /** Every host, asked once; why it cannot be; or `undefined` where there is one Ollama. */
 const tried = oncePerLook(
-	async ({ configFile }): Promise<readonly Tried[] | string | undefined> => {
-		try {
-			// As the gate itself does: what only root reaches helps nobody.
-			const unit = await lookUpUnit(gateService);
-			const { settings, hostKeys } = await loadRules(
-				configFile,
-				unit?.environment.get(bridgesVariable),
-			);
-			return (
-				settings.hosts &&
-				(await Promise.all(
-					settings.hosts.map((host) =>
-						tryOut(host, settings.upstream, hostKeys.get(host.name)),
-					),
-				))
-			);
-		} catch (error) {
-			if (error instanceof BadFileError) return error.message;
-			throw error;
-		}
+	async (patient): Promise<readonly Tried[] | string | undefined> => {
+		const loaded = await rules(patient);
+		if (typeof loaded === "string") return loaded;
+		const { settings, hostKeys } = loaded;
+		return (
+			settings.hosts &&
+			(await Promise.all(
+				settings.hosts.map((host) =>
+					tryOut(host, settings.upstream, hostKeys.get(host.name)),
+				),
+			))
+		);
 	},
 );
 
@@ -100,6 +104,36 @@ export async function examineBareHosts(patient: Patient): Promise<Outcome> {
 		({ isBare }) => isBare,
 		({ name, url, isBare }) =>
 			`${name} (${url}) ${isBare ? "answers without a key: anyone who reaches it has all of it" : "answers nobody without a key, or is on this machine"}`,
+	);
+}
+
+/** Whether each gate lets this one ask as often as all of its clients may together. */
+export async function examineHostLimits(patient: Patient): Promise<Outcome> {
+	const loaded = await rules(patient);
+	if (typeof loaded === "string") return unknown(loaded);
+	const { perKey } = loaded.settings.limits;
+	return judgeLimits(await tried(patient), perKey.requestsPerMinute);
+}
+
+/**
+ * @param all what was tried, or why it was not
+ * @param clientsPerMinute how many requests a minute one client of this gate may make
+ */
+export function judgeLimits(
+	all: readonly Tried[] | string | undefined,
+	clientsPerMinute: number,
+): Outcome {
+	return judgeHosts(
+		all,
+		// The gate's own questions count there, too.
+		({ perMinute = Number.POSITIVE_INFINITY }) =>
+			perMinute <= 2 * clientsPerMinute,
+		({ name, url, perMinute }) =>
+			`${name} (${url}) ${
+				perMinute === undefined
+					? "says no limit for this gate"
+					: `lets this gate make ${perMinute} requests a minute, of which one client of this gate may make ${clientsPerMinute}`
+			}`,
 	);
 }
 

@@ -65,6 +65,8 @@ export class Host {
 	readonly outage = new Outage();
 	/** `undefined` until it has said what it has. */
 	catalog: Catalog | undefined;
+	/** How many requests a minute its gate lets this one make, as it said last; `undefined` if it does not say. */
+	perMinute: number | undefined;
 	#loaded: ReadonlySet<string> | undefined;
 	readonly #expected = new Map<string, number>();
 	/** Calls that it has turned out not to know, and until when that counts; those that it has answered well. */

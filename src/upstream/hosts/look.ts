@@ -74,20 +74,30 @@ async function readModels(host: Host): Promise<Catalog | HostEvent> {
 
 /** A good answer, or what else it says of the host. */
 async function askHost(
-	{ asking, settings: { target } }: Host,
+	host: Host,
 	path: string,
 	maxBytes: number,
 ): Promise<
 	| Extract<Answer, { kind: "answer" }>
 	| { readonly kind: "event"; readonly event: HostEvent }
 > {
+	const { asking, settings } = host;
+	const { target } = settings;
 	const answer = await ask(asking, path, { timeoutMs: answerMs, maxBytes });
+	if (answer.kind === "answer") host.perMinute = limitIn(answer.headers);
 	if (answer.kind === "answer" && answer.status === 200) return answer;
 	const isBridged = target.kind === "tcp" && target.bridge !== undefined;
 	return {
 		kind: "event",
 		event: describe(isBridged ? acrossBridge(answer) : answer, path),
 	};
+}
+
+/** What a gate says of each request that it counts. */
+function limitIn(headers: readonly string[]): number | undefined {
+	const at = headers.indexOf("ratelimit-limit");
+	const limit = at === -1 ? Number.NaN : Number(headers[at + 1]);
+	return Number.isSafeInteger(limit) ? limit : undefined;
 }
 
 /** A bridge takes every connection, and closes those that come to nothing at its other end. */
@@ -118,7 +128,10 @@ function describe(answer: Answer, path: string): HostEvent {
 		case "failed":
 			return eventOf(answer.fault) ?? { kind: "silent" };
 		case "answer":
-			return describeStatus(answer.status, path);
+			// The gate there is well and takes the key, which has made too many requests.
+			return answer.status === 429 && limitIn(answer.headers) !== undefined
+				? { kind: "answered" }
+				: describeStatus(answer.status, path);
 	}
 }
 
@@ -133,7 +146,7 @@ function describeStatus(status: number, path: string): HostEvent {
 	// The gate there is well, and what is behind it is not.
 	if (status === 502 || status === 504)
 		return { kind: "unreachable", why: `its Ollama is away (${status})` };
-	// It loads, or has too much to do.
+	// It loads, has too much to do, or has locked this gate out.
 	if (status === 429 || status >= 500) return { kind: "silent" };
 	return { kind: "nonsense", why: `answers ${path} with ${status}` };
 }

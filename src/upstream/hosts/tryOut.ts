@@ -12,6 +12,8 @@ export interface Tried {
 	readonly models: number | undefined;
 	/** What is wrong; `undefined` where nothing is. */
 	readonly why: string | undefined;
+	/** How many requests a minute its gate lets this one make; `undefined` if it does not say. */
+	readonly perMinute: number | undefined;
 	/** It lets a person in who shows no key, and is not a llamagate that knows whose device this is. */
 	readonly isBare: boolean;
 }
@@ -37,7 +39,10 @@ export async function tryOut(
 					? undefined
 					: "why" in event
 						? event.why
-						: "does not answer in time",
+						: event.kind === "answered"
+							? "has been asked too often with this gate's key (429)"
+							: "does not answer in time",
+			perMinute: host.perMinute,
 			isBare,
 		};
 	} finally {

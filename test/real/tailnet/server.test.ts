@@ -111,6 +111,7 @@ t.test("a Debian that is joined to a tailnet and set up", async (t) => {
 				"gate.alarms": "absent",
 				"gate.hosts": "absent",
 				"gate.hosts-bare": "absent",
+				"gate.hosts-limits": "absent",
 				"gate.state": "absent",
 				"gate.valkey": "absent",
 				"gate.bridges": "absent",
