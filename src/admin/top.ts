@@ -22,7 +22,7 @@ export interface TopRequest {
 	readonly id: string;
 	/** Whose turn it is, as in the ledger; of a person no more than `log.people` lets the log say. */
 	readonly user: string;
-	/** The key's name. */
+	/** The key's name, or `(login)`: as in the log. */
 	readonly key: string;
 	/** As in the log; absent unless `log.people` is set and a person was proved. */
 	readonly person?: string;

@@ -61,6 +61,7 @@ function rowOf(
 	people: Settings["logPeople"],
 ): Omit<TopRequest, "model" | "ahead"> {
 	const { startedAtMs, dispatchedAtMs, queueMs, ttftMs } = exchange;
+	const { key } = exchange.knownCredential;
 	const { route } = exchange.routeMatch;
 	const person = shownPerson(exchange, people);
 	const since = (timeMs: number | undefined) =>
@@ -69,7 +70,7 @@ function rowOf(
 	return {
 		id: exchange.id,
 		user: shownUser(exchange, people),
-		key: exchange.knownCredential.key.name,
+		key: key.label ?? key.name,
 		...(person !== undefined && { person }),
 		node: exchange.node?.name || null,
 		...(host !== undefined && { host: host.name }),

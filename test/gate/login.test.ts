@@ -2,6 +2,8 @@ import t from "tap";
 import { parseConfig } from "../../src/config/load.ts";
 import type { LoginRule } from "../../src/config/logins.ts";
 import { currentCredential, loginCredential } from "../../src/gate/login.ts";
+import type { GateState } from "../../src/gate/state.ts";
+import { topOf } from "../../src/gate/top.ts";
 import { judgeLogins } from "../../src/host/gate/logins.ts";
 import { Keyring } from "../../src/keys/keyring.ts";
 import { createWhois } from "../../src/tailscale/whois.ts";
@@ -68,6 +70,26 @@ t.test("a login has what the rules for it have together", async (t) => {
 			loginCredential(identityOf([{ users: [me] }], mode), me),
 			undefined,
 		);
+});
+
+t.test("who is at work shows no more of a login than the log", async (t) => {
+	const person = { id: me, name: me, by: "login" };
+	const exchange = {
+		...{ id: "a-1", person, startedAtMs: 0 },
+		knownCredential: loginCredential(identityOf([{ users: [me] }]), me),
+		routeMatch: { route: { id: "POST /api/chat", scope: "infer" } },
+	};
+	const rowUnder = (logPeople: string) =>
+		topOf({
+			relays: [{ exchange, errand: { isWaiting: false } }],
+			settings: { logPeople },
+			queues: [],
+			queueStats: () => undefined,
+		} as unknown as GateState).requests[0];
+	const hidden = rowUnder("off");
+	t.match(hidden, { key: "(login)", user: "login" });
+	t.notMatch(JSON.stringify(hidden), me);
+	t.match(rowUnder("on"), { key: "(login)", user: `login:${me}`, person: me });
 });
 
 t.test("a reload takes a login away, or changes it", async (t) => {
