@@ -78,6 +78,8 @@ export class Exchange {
 	upstream: string | undefined;
 	/** When it was sent to Ollama; `performance.now()`. */
 	dispatchedAtMs: number | undefined;
+	/** When the reply had come to its end, which its client may not have for a while; `performance.now()`. */
+	repliedAtMs: number | undefined;
 	/** How long hosts worked for it that then failed it, in milliseconds. */
 	lostMs = 0;
 	usage: Usage | undefined;

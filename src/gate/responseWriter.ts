@@ -202,6 +202,7 @@ export class ResponseWriter {
 	end(): void {
 		const exchange = this.#exchange;
 		this.hasEnded = true;
+		exchange.repliedAtMs = performance.now();
 		const outcome = this.#outcome();
 		this.#endChunks();
 		const leaves = leaveBody(exchange);

@@ -8,10 +8,11 @@ import { userOf } from "./user.ts";
  *
  * Ollama tells its times at the end of its own routes' replies. For the others,
  * and for a stream that was left or cut, the GPU counts as busy from the
- * dispatch to the end, less the load where that is known. Where it tells no count
- * of a stream's tokens, as in OpenAI's without `include_usage` and in what broke
- * off, those that passed are charged, one for each event or line of text; of the
- * prompt nobody knows them. Hosts that failed it worked for it too.
+ * dispatch to the end of Ollama's reply, whenever its client has that, less the
+ * load where that is known. Where it tells no count of a stream's tokens, as in
+ * OpenAI's without `include_usage` and in what broke off, those that passed are
+ * charged, one for each event or line of text; of the prompt nobody knows them.
+ * Hosts that failed it worked for it too.
  */
 export function usageRecordOf(
 	exchange: Exchange,
@@ -39,10 +40,15 @@ export function usageRecordOf(
 }
 
 /** How long the GPU worked for it, in milliseconds. */
-function gpuMsOf({ usage, dispatchedAtMs, lostMs }: Exchange): number {
+function gpuMsOf({
+	usage,
+	dispatchedAtMs,
+	repliedAtMs = performance.now(),
+	lostMs,
+}: Exchange): number {
 	if (usage?.promptMs !== undefined || usage?.evalMs !== undefined)
 		return lostMs + (usage.promptMs ?? 0) + (usage.evalMs ?? 0);
 	if (dispatchedAtMs === undefined) return lostMs;
-	const tookMs = performance.now() - dispatchedAtMs;
+	const tookMs = repliedAtMs - dispatchedAtMs;
 	return lostMs + Math.max(0, tookMs - (usage?.loadMs ?? 0));
 }

@@ -1,5 +1,7 @@
 import t from "tap";
-import { testEntries, testKeys } from "../support/gate.ts";
+import { askLiveOn } from "../../src/admin/live.ts";
+import { eventually, testEntries, testKeys } from "../support/gate.ts";
+import { jumpingClock } from "../support/jumpingClock.ts";
 import {
 	beginStream,
 	passIdleTimeout,
@@ -41,6 +43,41 @@ t.test(
 		t.equal(replies[0]?.body, token + token + last);
 		t.equal(replies[1]?.body, '{"version":"7"}');
 		t.match(await gate.logged(routeOf("GET /api/version")), { outcome: "ok" });
+	},
+);
+
+t.test(
+	"a whole reply that waits behind a stream is charged the time that Ollama took",
+	async (t) => {
+		const keys = testEntries.map((entry) =>
+			entry.name === "user"
+				? { ...entry, budget: { gpu: "2h", per: "month" } as const }
+				: entry,
+		);
+		const place = await startPipelined(t, {}, keys);
+		const { gate, client, ollamas } = place;
+		const jump = jumpingClock(t);
+		const live = async () => {
+			const asked = await askLiveOn(`${gate.folder}/admin.sock`);
+			if (asked.kind !== "live") throw new Error(asked.why);
+			return asked.live;
+		};
+		const front = await beginStream(place);
+		client.write(post("/v1/embeddings", '{"model":"m"}', user));
+		const behind = await ollamas("/v1/embeddings");
+		behind.writeHead(200, { "content-type": json }).end('{"data":[]}');
+		await eventually(async () =>
+			(await live()).top.requests.some(
+				({ key, repliesMs }) => key === "user" && repliesMs !== null,
+			),
+		);
+		jump(3_600_000);
+		front.end(last);
+		await client.untilReplies(2);
+		await gate.logged(routeOf("POST /v1/embeddings"));
+		const [budget] = (await live()).budgets;
+		t.equal(budget?.used.requests, 1);
+		t.ok((budget?.used.gpuMs ?? Number.NaN) < 3_600_000);
 	},
 );
 

@@ -2,7 +2,13 @@ import { once } from "node:events";
 import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Test } from "tap";
-import { eventually, startGate, type TestGate, testKeys } from "./gate.ts";
+import {
+	eventually,
+	startGate,
+	type TestGate,
+	testEntries,
+	testKeys,
+} from "./gate.ts";
 import { openRaw, post, type RawClient, shows } from "./raw.ts";
 
 /** A client that sends requests without waiting for replies, and an Ollama whose replies are in the test's hands. */
@@ -26,6 +32,7 @@ export interface Place {
 export async function startPipelined(
 	t: Test,
 	config: object = {},
+	keys = testEntries,
 ): Promise<Place> {
 	const replies = new Map<string, ServerResponse>();
 	const asked: string[] = [];
@@ -44,6 +51,7 @@ export async function startPipelined(
 	const gate = await startGate(t, {
 		upstreamUrl: `http://127.0.0.1:${port}`,
 		config: { upstream: { idleTimeout: "1s" }, ...config },
+		keys,
 	});
 	const client = await openRaw(gate.port);
 	t.teardown(() => client.destroy());
