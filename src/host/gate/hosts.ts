@@ -125,9 +125,9 @@ export function judgeLimits(
 ): Outcome {
 	return judgeHosts(
 		all,
-		// The gate's own questions count there, too.
+		// A request can make this gate ask there twice more by itself.
 		({ perMinute = Number.POSITIVE_INFINITY }) =>
-			perMinute <= 2 * clientsPerMinute,
+			perMinute < 4 * clientsPerMinute,
 		({ name, url, perMinute }) =>
 			`${name} (${url}) ${
 				perMinute === undefined
