@@ -74,7 +74,7 @@ export interface Gate {
 	/** For status and metrics. */
 	stats(): GateStats;
 	/** Has new connections see this certificate; without one they are closed. */
-	useCertificate(certificate: Certificate | undefined): void;
+	useCertificate(certificate: Certificate | "coming" | undefined): void;
 	/** Who is at work, who waits, and the state of it all. @param startedAt of the daemon */
 	live(startedAt: Date): Promise<GateLive>;
 }

@@ -32,7 +32,7 @@ export interface HandshakeCounts {
 	notTls: number;
 	/** Ten seconds had gone by. */
 	late: number;
-	/** Too many were under way, or it gave way to another's, or there was no certificate. */
+	/** Too many were under way, or it gave way to another's, or there was no certificate, and none came. */
 	refused: number;
 	/** Encrypted connections that were closed, as they sent very many empty records. */
 	wasteful: number;
@@ -87,6 +87,8 @@ export class Handshakes {
 	readonly #overhead = new TlsOverhead();
 	readonly #pacer: Pacer;
 	#certificate: Certificate | undefined;
+	/** There is none yet, and it is being asked for. */
+	#isComing = false;
 	readonly #deviceOf: (address: string) => string;
 	#isBeginning = false;
 
@@ -126,13 +128,19 @@ export class Handshakes {
 		return server;
 	}
 
-	/** Has new connections see this certificate; those that are encrypted already go on. */
-	use(certificate: Certificate | undefined): void {
-		if (certificate !== undefined) {
+	/**
+	 * Has new connections see this certificate; those that are encrypted already go on.
+	 * While one is coming they wait for it, as long as a handshake may take, and
+	 * without one they are closed.
+	 */
+	use(certificate: Certificate | "coming" | undefined): void {
+		this.#isComing = certificate === "coming";
+		this.#certificate = certificate === "coming" ? undefined : certificate;
+		if (this.#certificate !== undefined) {
 			this.#server ??= this.#openServer();
-			this.#server.setSecureContext(contextOptions(certificate));
+			this.#server.setSecureContext(contextOptions(this.#certificate));
 		}
-		this.#certificate = certificate;
+		this.#beginSoon();
 	}
 
 	/** The certificate that new connections see. */
@@ -213,7 +221,7 @@ export class Handshakes {
 		const isFull = this.#underWayCount >= mostInAll;
 		const givesWay = isFull ? this.#oldestOfMost(ofDevice.size) : undefined;
 		const waitMs =
-			this.#certificate === undefined ||
+			(this.#certificate === undefined && !this.#isComing) ||
 			ofDevice.size >= mostOfDevice ||
 			(isFull && givesWay === undefined)
 				? undefined
@@ -253,6 +261,10 @@ export class Handshakes {
 
 	#makeReady(pending: Pending): void {
 		this.#ready.add(pending);
+		this.#beginSoon();
+	}
+
+	#beginSoon(): void {
 		if (this.#isBeginning) return;
 		this.#isBeginning = true;
 		this.#beginSome();
@@ -261,17 +273,21 @@ export class Handshakes {
 	#beginSome(): void {
 		let begun = 0;
 		for (const pending of this.#ready) {
-			if (begun === mostInTurn) break;
+			if (this.#isComing || begun === mostInTurn) break;
 			this.#ready.delete(pending);
 			const { socket } = pending;
 			if (socket.destroyed) continue;
+			if (this.#certificate === undefined) {
+				this.#refuse(pending);
+				continue;
+			}
 			begun += 1;
 			// Or nobody would notice that a client leaves meanwhile.
 			socket.allowHalfOpen = false;
 			// From here on the system hands what it reads to OpenSSL.
 			this.#server?.emit("connection", socket);
 		}
-		if (this.#ready.size === 0) this.#isBeginning = false;
+		if (this.#isComing || this.#ready.size === 0) this.#isBeginning = false;
 		else setImmediate(() => this.#beginSome());
 	}
 

@@ -34,6 +34,7 @@ const notYet = "tailscaled has no newer certificate yet";
 
 /** What `GET /status` and the metrics say of TLS. */
 export interface TlsStatus {
+	/** Of the certificate in force, or of the one to come. */
 	readonly source: "tailscale" | "files";
 	/** Of the certificate in force; none while there is none. */
 	readonly names: readonly string[];
@@ -46,8 +47,8 @@ export interface TlsStatus {
 interface Options {
 	readonly log: Log;
 	readonly clock: Clock;
-	/** Puts a certificate in force for new connections; none has them closed. */
-	use(certificate: Certificate | undefined): void;
+	/** Puts a certificate in force for new connections; none has them closed, and one that is asked for has them wait. */
+	use(certificate: Certificate | "coming" | undefined): void;
 }
 
 /**
@@ -62,6 +63,7 @@ export class CertificateKeeper {
 	#settings: TlsSettings | undefined;
 	#socket = "";
 	#current: Certificate | undefined;
+	#source: TlsSettings["kind"] | undefined;
 	/** Of the node, when the certificate was taken. */
 	#name = "";
 	#problem: string | null = null;
@@ -84,7 +86,8 @@ export class CertificateKeeper {
 	}
 
 	/**
-	 * Follows settings from now on.
+	 * Follows settings from now on. What files held stays in force until tailscaled has given
+	 * its own.
 	 *
 	 * @param loaded what their files hold
 	 * @param socket tailscaled's
@@ -94,15 +97,13 @@ export class CertificateKeeper {
 		loaded: Certificate | undefined,
 		socket: string,
 	): void {
-		const goesOn =
-			settings?.kind === "tailscale" && this.#settings?.kind === "tailscale";
 		this.#turn += 1;
 		this.#cancel();
 		this.#settings = settings;
 		this.#socket = socket;
 		this.#failures = 0;
 		this.#problem = null;
-		if (!goesOn) this.#current = undefined;
+		if (settings?.kind !== "tailscale") this.#current = undefined;
 		if (settings?.kind === "files") {
 			this.#good = this.#seen = "";
 			this.#names = noNames;
@@ -110,7 +111,8 @@ export class CertificateKeeper {
 			this.#later(filePollMs, () => this.#lookAtFiles(settings));
 		} else if (settings?.kind === "tailscale")
 			this.#later(0, () => this.#lookAtTailscale());
-		if (this.#current === undefined) this.#use(undefined);
+		if (this.#current === undefined)
+			this.#use(settings?.kind === "tailscale" ? "coming" : undefined);
 	}
 
 	stop(): void {
@@ -123,7 +125,10 @@ export class CertificateKeeper {
 		if (this.#settings === undefined) return undefined;
 		const { names = [], notAfterMs } = this.#current ?? {};
 		return {
-			source: this.#settings.kind,
+			source:
+				this.#current === undefined
+					? this.#settings.kind
+					: (this.#source ?? this.#settings.kind),
 			names,
 			ends:
 				notAfterMs === undefined ? null : new Date(notAfterMs).toISOString(),
@@ -143,6 +148,7 @@ export class CertificateKeeper {
 		const isNew =
 			next.cert !== this.#current?.cert || next.key !== this.#current?.key;
 		this.#current = next;
+		this.#source = this.#settings?.kind;
 		this.#problem = null;
 		if (!isNew) return;
 		this.#failures = 0;
@@ -230,8 +236,10 @@ export class CertificateKeeper {
 
 	async #lookAtTailscale(): Promise<void> {
 		const turn = this.#turn;
+		if (this.#current === undefined) this.#use("coming");
 		const problem = await this.#renew(turn);
 		if (turn !== this.#turn) return;
+		if (this.#current === undefined) this.#use(undefined);
 		if (problem === notYet) this.#failures += 1;
 		else if (problem !== undefined) this.#fail(problem, {});
 		this.#warnOfEnd();
@@ -248,7 +256,7 @@ export class CertificateKeeper {
 			return `this node has no name, as tailscaled is in the state ${backendState}; see: tailscale status`;
 		const nowMs = this.#clock.nowMs();
 		if (
-			this.#current !== undefined &&
+			this.#isTailscales &&
 			this.#name === dnsName &&
 			nowMs < this.#renewAtMs
 		) {
@@ -269,10 +277,15 @@ export class CertificateKeeper {
 			return `what tailscaled gave will not do: ${read.message}`;
 		const isSame = read.fingerprint === this.#current?.fingerprint;
 		this.#name = dnsName;
-		if (!isSame) this.#renewAtMs = this.#renewalOf(read);
+		if (!isSame || !this.#isTailscales) this.#renewAtMs = this.#renewalOf(read);
 		this.#take(read);
 		// It gives what it has, and gets another meanwhile.
 		return isSame && nowMs >= this.#renewAtMs ? notYet : undefined;
+	}
+
+	/** Whether the certificate in force is tailscaled's, and none that files held before. */
+	get #isTailscales(): boolean {
+		return this.#current !== undefined && this.#source === "tailscale";
 	}
 
 	/** Not the same moment for every gate: a tenth of the last third sooner or later. */
@@ -286,7 +299,8 @@ export class CertificateKeeper {
 		if (this.#failures === 0)
 			return Math.min(namePollMs, Math.max(this.#renewAtMs - nowMs, 1_000));
 		const leftMs = (this.#current?.notAfterMs ?? nowMs) - nowMs;
-		const { firstMs, mostMs } = backOff[leftMs > 0 ? "with" : "without"];
+		const { firstMs, mostMs } =
+			backOff[leftMs > 0 && this.#isTailscales ? "with" : "without"];
 		const fullMs = Math.min(firstMs * 2 ** (this.#failures - 1), mostMs);
 		const delayMs = fullMs * (0.5 + this.#clock.random() / 2);
 		// Nobody gets in with one that has ended, so its end is not slept through.

@@ -257,9 +257,13 @@ async function proveTls(socket: string, choice: TlsChoice): Promise<Proof[]> {
 			if (now === undefined) says = "the running gate speaks plain HTTP";
 			else if (now.ends === null)
 				says = `the running gate speaks HTTPS and has no certificate: ${now.problem ?? "it has not come yet"}`;
+			else if (choice !== "off" && now.source !== choice)
+				says = `the running gate speaks HTTPS with the certificate of before: ${now.problem ?? "tailscaled's has not come yet"}`;
 			else
 				says = `the running gate speaks HTTPS as ${now.names.join(", ")}, until ${now.ends.slice(0, 10)}`;
-			return choice === "off" ? now === undefined : now?.ends != null;
+			return choice === "off"
+				? now === undefined
+				: now?.ends != null && now.source === choice;
 		},
 		choice === "off" ? undefined : firstCertificateMs,
 	);
