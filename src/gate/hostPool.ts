@@ -188,13 +188,15 @@ export class HostPool implements HostsOwner {
 	}
 
 	/**
-	 * It has taken the place of one Ollama. Where that is one of its hosts, its queue
-	 * goes on as that host's; else what waits keeps its turn until a host has its model.
+	 * It has taken the place of one Ollama. Where that is one of its hosts, its
+	 * connections and its queue go on as that host's; else what waits keeps its turn until a host has its model.
 	 */
 	follows(one: OneOllama): void {
-		const { queue } = one;
+		const { queue, upstream } = one;
+		const host = this.#hostAt(one);
+		if (host === undefined) upstream.retire();
+		else host.takeOver(upstream);
 		if (queue === undefined) return;
-		const host = this.hosts.all.find((host) => isWhere(host, one));
 		if (host === undefined || !this.#queues.has(host)) {
 			if (staysOpen(queue, this.#queueSettings)) this.#leaving.set(one, queue);
 			return;
@@ -210,9 +212,17 @@ export class HostPool implements HostsOwner {
 		}
 	}
 
-	/** One Ollama takes its place. Returns the queue of the host that it is, which goes on as its queue. */
+	/** One Ollama takes its place, and has the connections of the host that it is. */
+	handConnections(one: OneOllama, limits: Rules["settings"]["upstream"]): void {
+		const host = this.#hostAt(one);
+		if (host === undefined) return;
+		one.upstream = host.upstream;
+		one.upstream.use(limits);
+	}
+
+	/** The same with its queue, which is returned and goes on as that of the one Ollama. */
 	handOver(one: OneOllama): FairQueue | undefined {
-		const host = this.hosts.all.find((host) => isWhere(host, one));
+		const host = this.#hostAt(one);
 		const queue = host && this.#queues.get(host);
 		if (host === undefined || queue === undefined) return undefined;
 		// Nobody else says any more whether it is away.
@@ -223,14 +233,20 @@ export class HostPool implements HostsOwner {
 		return queue;
 	}
 
+	#hostAt(one: OneOllama): Host | undefined {
+		return this.hosts.all.find((host) => isWhere(host, one));
+	}
+
 	/**
 	 * Another pool has taken its place, or one Ollama. What waits for a host that is
 	 * gone goes on at another, and where it cannot, it keeps its turn.
 	 *
+	 * @param one the one Ollama, as it is now
 	 * @returns the queues of its hosts in which something waits and that no other pool looks after
 	 */
 	replaced(
 		next: HostPool | undefined,
+		one: OneOllama,
 		settings: Rules["settings"]["queue"],
 	): readonly FairQueue[] {
 		const left: FairQueue[] = [];
@@ -241,7 +257,7 @@ export class HostPool implements HostsOwner {
 			if (next === undefined) left.push(queue);
 			else next.#leaving.set(place, queue);
 		}
-		if (next === undefined) this.hosts.retire();
+		if (next === undefined) this.hosts.retire(one.upstream);
 		else
 			for (const relay of this.#relays)
 				if (relay.errand.isMisplaced) relay.errand.moveOn();

@@ -170,12 +170,11 @@ export class GateState {
 		const [one, pool] = [this.#one, this.#pool];
 		this.#pool = this.#openPool(pool);
 		if (pool === undefined && this.#pool !== undefined) {
-			one.upstream.retire();
 			this.#one = new OneOllama(new Upstream(settings.upstream));
 			this.#pool.follows(one);
 		} else this.#useOne(former, settings, pool);
-		for (const queue of pool?.replaced(this.#pool, settings.queue) ?? [])
-			this.#emptying.add(queue);
+		const left = pool?.replaced(this.#pool, this.#one, settings.queue) ?? [];
+		for (const queue of left) this.#emptying.add(queue);
 	}
 
 	#useOne(
@@ -193,6 +192,7 @@ export class GateState {
 			one.upstream = new Upstream(upstream);
 			one.queue?.upstreamChanged();
 		}
+		if (this.#pool === undefined) before?.handConnections(one, upstream);
 		if (isQueuedHere(former) !== isQueuedHere(this.settings)) {
 			one.queue?.open();
 			one.queue = this.#openQueue(one, before);

@@ -1,6 +1,6 @@
 import t from "tap";
 import { eventually, startGate } from "../support/gate.ts";
-import { send } from "../support/hosts.ts";
+import { allAre, send } from "../support/hosts.ts";
 import { body, oneAtWork } from "../support/oneAtWork.ts";
 import { answer, startPuppet } from "../support/puppet.ts";
 import { queueOf, waitUntil } from "../support/queue.ts";
@@ -56,7 +56,7 @@ t.test(
 );
 
 t.test(
-	"connections from before a reload count among those after it",
+	"requests from before a reload count among those that may be with Ollama after it",
 	async (t) => {
 		const puppet = await startPuppet(t);
 		const config = (maxConnections: number) => ({
@@ -79,3 +79,44 @@ t.test(
 		t.equal((await next).status, 200);
 	},
 );
+
+for (const [from, to] of [
+	["upstream", "upstreams"],
+	["upstreams", "upstream"],
+] as const)
+	for (const mode of ["off", "fair"])
+		t.test(
+			`so they do from ${from} to ${to}, with the queue ${mode}`,
+			async (t) => {
+				const puppet = await startPuppet(t);
+				const { url, prompts } = puppet;
+				const config = (section: typeof from | typeof to) => ({
+					upstream: {
+						maxConnections: 2,
+						...(section === "upstream" && { url }),
+					},
+					...(section === "upstreams" && { upstreams: [{ name: "a", url }] }),
+					queue: { mode, parallel: 4 },
+				});
+				const gate = await startGate(t, { config: config(from) });
+				await allAre(gate, "up");
+				const asked = [send(gate, { body }), send(gate, { body })];
+				await eventually(() => prompts.length === 2);
+				await gate.writeConfig(config(to));
+				t.match(await gate.daemon.reload(), { ok: true });
+				await allAre(gate, "up");
+				const third = send(gate, { body });
+				if (mode === "off") t.equal((await third).status, 503);
+				else {
+					asked.push(third);
+					await waitUntil(gate, 1, 2);
+				}
+				t.equal(prompts.length, 2);
+				answer(prompts[0]);
+				await Promise.race(asked);
+				if (mode === "off") asked.push(send(gate, { body }));
+				await eventually(() => prompts.length === 3);
+				for (const prompt of prompts) answer(prompt);
+				for (const reply of asked) t.equal((await reply).status, 200);
+			},
+		);

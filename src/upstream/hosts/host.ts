@@ -54,7 +54,7 @@ export class Host {
 	readonly hasKey: boolean;
 	/** There is another gate in front of it. */
 	readonly isBehindGate: boolean;
-	readonly upstream: Upstream;
+	upstream: Upstream;
 	/** For the gate's own questions, which wait for no place. Another one has another key, or other limits. */
 	asking: Upstream;
 	/** What those two go by. */
@@ -144,6 +144,12 @@ export class Host {
 		this.asking.retire();
 		this.asking = openAsking(settings.target, limits, key);
 		return true;
+	}
+
+	/** It is where these connections lead: what runs on them counts as its own. */
+	takeOver(upstream: Upstream): void {
+		this.upstream = upstream;
+		upstream.use(this.#limits, ownHeaders(this.#key));
 	}
 
 	/** Something has happened that says how it is. */

@@ -1,5 +1,6 @@
 import type { Settings } from "../../config/load.ts";
 import type { HostSettings } from "../../config/upstreams.ts";
+import type { Upstream } from "../client.ts";
 import { chooseHost, type Sticky } from "./chooseHost.ts";
 import { Conversations } from "./conversation.ts";
 import type { Health } from "./health.ts";
@@ -72,12 +73,12 @@ export class Hosts {
 	}
 
 	/** Lets go of the hosts that have left the configuration; what runs on them ends by itself. */
-	#leaveAllBut(kept: ReadonlyMap<Host, Prober>): void {
+	#leaveAllBut(kept: ReadonlyMap<Host, Prober>, inUse?: Upstream): void {
 		for (const [host, prober] of this.#probers) {
 			if (kept.has(host)) continue;
 			prober.stop();
 			host.asking.destroy();
-			host.upstream.retire();
+			if (host.upstream !== inUse) host.upstream.retire();
 		}
 	}
 
@@ -131,9 +132,9 @@ export class Hosts {
 		for (const host of this.all) host.sweep(nowMs);
 	}
 
-	/** Nobody goes on using them; what runs ends by itself. */
-	retire(): void {
-		this.#leaveAllBut(new Map());
+	/** Nobody goes on using them; what runs ends by itself. @param inUse connections that somebody does go on using */
+	retire(inUse?: Upstream): void {
+		this.#leaveAllBut(new Map(), inUse);
 	}
 
 	/** Ends all connections, whatever runs on them. */
