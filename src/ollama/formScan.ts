@@ -26,7 +26,8 @@ type Expecting = "start" | "behindDelimiter" | "head" | "data" | "nothing";
 /**
  * Reads the field `model` of a multipart form (RFC 7578) as it arrives, and only
  * of one that every reader takes apart alike: plain boundary, plain heads (formHead),
- * no preamble, parts as long as they say, and the boundary nowhere but between them.
+ * no preamble, parts as long as they say, and the boundary nowhere but between
+ * them, each time behind a line's end that is neither a head's nor data.
  *
  * Nothing is kept but a part's head and the model's name, and nothing is read
  * behind the first thing that is wrong.
@@ -117,8 +118,8 @@ export class FormScan {
 			else if (byte === lineFeed && this.#endsWith(headEnd)) {
 				this.#readHead(this.#kept.toString("latin1", 0, this.#keptBytes - 4));
 				this.#expect("data");
-				// An empty part has its delimiter right behind its head.
-				this.#seamBytes = lineEnd.copy(this.#seam);
+				// A delimiter right behind the head, without a line's end of its own, ends an empty part to some readers, and is data to others.
+				this.#seamBytes = 0;
 				return at + 1;
 			}
 			if (this.#problem !== undefined) return at;
@@ -228,10 +229,9 @@ export class FormScan {
 		return at >= start ? piece[at] : this.#seam[this.#seamBytes - (start - at)];
 	}
 
-	/** @param dataBytes below zero where the delimiter is right behind the head */
 	#checkLength(dataBytes: number): void {
 		const said = this.#saidBytes;
-		if (said !== undefined && said !== Math.max(0, dataBytes))
+		if (said !== undefined && said !== dataBytes)
 			this.#refuse("a part of the form is not as long as its head says");
 	}
 

@@ -135,6 +135,7 @@ ${targets.map(({ name, files }) => `| ${name} | ${files.map((file) => `\`${file}
 
 It must not throw, the pieces in which something comes must make no difference,
 and it must agree with a second reading: the route table read line by line, the
-key as it stands there, encoding/json's and mime/multipart's rules, JSON.parse.
+key as it stands there, encoding/json's and mime/multipart's rules (with a line's
+end of its own in front of each boundary, as others want it), JSON.parse.
 `,
 });

@@ -354,7 +354,7 @@ const formTarget: Target = {
 	seeds: [
 		'multipart/form-data; boundary=x\n--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper\r\n--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\nContent-Type: audio/wav\r\n\r\nab\r\n--x--\r\n',
 		'multipart/form-data; boundary="a-b"\n--a-b\r\ncontent-disposition: form-data; name="Model"\r\n\r\nw\r\n--a-b--',
-		"multipart/form-data; charset=utf-8; boundary=\"7=a.b/+\"\n--7=a.b/+\r\nContent-Disposition: form-data; name=model\r\nContent-Transfer-Encoding: binary\r\nContent-Length: 1\r\n\r\nw\r\n--7=a.b/+\r\nContent-Disposition: form-data; name=file; filename=a; filename*=utf-8''a\r\nContent-Length: 0\r\n\r\n--7=a.b/+--",
+		"multipart/form-data; charset=utf-8; boundary=\"7=a.b/+\"\n--7=a.b/+\r\nContent-Disposition: form-data; name=model\r\nContent-Transfer-Encoding: binary\r\nContent-Length: 1\r\n\r\nw\r\n--7=a.b/+\r\nContent-Disposition: form-data; name=file; filename=a; filename*=utf-8''a\r\nContent-Length: 0\r\n\r\n\r\n--7=a.b/+--",
 		"application/json\n{}",
 	],
 	dictionary: [
@@ -397,7 +397,10 @@ const formTarget: Target = {
 		if (found.kind === "unclear") return;
 		const [, , boundary = ""] = /boundary=("?)([^";]*)\1/i.exec(type) ?? [];
 		const parts = readFormLikeGo(text, boundary);
-		must(parts !== undefined, "Go refuses the form");
+		must(
+			parts !== undefined,
+			"Go refuses the form, or others read it otherwise",
+		);
 		const models = (parts ?? []).filter(
 			({ name }) => name.toLowerCase() === "model",
 		);

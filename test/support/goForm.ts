@@ -8,7 +8,8 @@ export interface GoField {
  * What Go's mime/multipart makes of a form, in Latin-1: a delimiter stands at a
  * line's start and may have spaces behind it, anything else that looks like one
  * is data, and heads are read as textproto reads them. `undefined` for what it
- * refuses.
+ * refuses, and for a delimiter right behind a head: to Go that part is empty, to
+ * others, such as python-multipart, the delimiter is the part's data.
  */
 export function readFormLikeGo(
 	text: string,
@@ -24,14 +25,14 @@ export function readFormLikeGo(
 		if (head === null) return undefined;
 		at += head[0].length;
 		const delimiter = new RegExp(`\r\n${dashes}(--)?[ \t]*(\r\n|$)`, "g");
-		// An empty part has its delimiter right behind its head.
-		delimiter.lastIndex = at - 2;
+		if (text.startsWith(`--${boundary}`, at)) return undefined;
+		delimiter.lastIndex = at;
 		const end = delimiter.exec(text);
 		if (end === null || (end[1] === undefined && end[2] === ""))
 			return undefined;
 		const name = fieldName(head[0]);
 		if (name === undefined) return undefined;
-		const value = text.slice(at, Math.max(at, end.index));
+		const value = text.slice(at, end.index);
 		fields.push({ name, value: decode(value, head[0]) });
 		if (end[1] !== undefined) return fields;
 		at = delimiter.lastIndex;
