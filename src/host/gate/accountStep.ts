@@ -14,7 +14,7 @@ import { outputOf } from "../../system/run.ts";
 import { parallelToCome, withParallel } from "../ollama/parallel.ts";
 import { ollamaAddress } from "../ollama/step.ts";
 import { firstConfig } from "./firstConfig.ts";
-import { reloadGate } from "./reloadGate.ts";
+import { offerReload } from "./reloadGate.ts";
 
 /** The daemon's user, its configuration, and a key to begin with. */
 export function account(
@@ -89,10 +89,11 @@ export function account(
 						content: content.toString("utf8"),
 						...owner,
 						mode: 0o640,
-						undo: [reloadGate],
+						undo: [offerReload],
 					},
-					// To doctor it is a file that the gate has not read.
-					{ kind: "command", command: reloadGate },
+					// To doctor it is a file that the gate has not read. It may refuse what
+					// it reads until the step of the bridges gives it the keys of hosts.
+					{ kind: "command", command: offerReload },
 				);
 			if (!(await hasKeys(configFile)))
 				actions.push({

@@ -25,7 +25,7 @@ import {
 	type TailnetPlace,
 	tailscaleStatus,
 } from "../tailscale/step.ts";
-import { reloadGate } from "./reloadGate.ts";
+import { offerReload, reloadGate } from "./reloadGate.ts";
 
 export const tlsChoices = ["tailscale", "off"] as const;
 export type TlsChoice = (typeof tlsChoices)[number];
@@ -211,7 +211,7 @@ function configActions(
 			path: configFile,
 			content,
 			...{ user: "root", group: user, mode: 0o640 },
-			undo: [reloadGate],
+			undo: [offerReload],
 		},
 		{ kind: "command", command: reloadGate },
 	];

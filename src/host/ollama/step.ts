@@ -21,7 +21,7 @@ import {
 import { lookUpUnit, type Unit } from "../../system/units.ts";
 import { becomesTrue } from "../../system/waiting.ts";
 import { isFirstConfig } from "../gate/firstConfig.ts";
-import { reloadGate } from "../gate/reloadGate.ts";
+import { offerReload } from "../gate/reloadGate.ts";
 import {
 	describeDialer,
 	loopbackDialers,
@@ -235,9 +235,9 @@ async function followInConfig(
 				user: "root",
 				group: user,
 				mode: 0o640,
-				undo: [reloadGate],
+				undo: [offerReload],
 			},
-			{ kind: "command", command: reloadGate },
+			{ kind: "command", command: offerReload },
 		],
 	};
 }
