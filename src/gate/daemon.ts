@@ -84,7 +84,7 @@ export async function startDaemon(
 	});
 	warnOfNoKey(rules, log);
 	const expiry = new ExpiryWatch(log, raise);
-	const take = takeOver(rules.settings, listener, log);
+	const take = takeOver(rules, listener, log);
 	const reloader = new Reloader(
 		rules,
 		startedAt,
@@ -95,7 +95,7 @@ export async function startDaemon(
 			expiry.look(next);
 			void warnOfUselessLogins(next.settings, log);
 			budgets.look();
-			return take(next.settings, previous.settings);
+			return take(next, previous);
 		},
 		log,
 	);

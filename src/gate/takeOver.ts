@@ -1,34 +1,45 @@
 import type { Settings } from "../config/load.ts";
 import type { Log } from "../log.ts";
 import type { Listener } from "../net/listener.ts";
+import type { Rules } from "./rules.ts";
 
 /** What the gate opens at its start alone. */
 const startOnly = ["admin", "ledger", "state"] as const;
 
 /** What of new settings is not in force yet. */
 export interface LeftOver {
-	/** Sections in which they differ from those that the gate was started with. */
+	/** Sections in which they, or the files that they name, differ from what the gate was started with. */
 	readonly restart: readonly (typeof startOnly)[number][];
 	/** Whether alarms have changed, which the ledger reads at its own start. */
 	readonly ledgerRestart: boolean;
 }
+
+type InForce = Pick<Rules, "settings" | "stateAccess">;
 
 /**
  * Makes what takes over, at each reload, what of new settings is not in the gate's
  * rules: the log's level, and where it listens. It returns what takes a restart, and
  * says so in the log.
  *
- * @param started the settings of the start
+ * @param started what was in force at the start
  */
-export function takeOver(started: Settings, listener: Listener, log: Log) {
-	return (next: Settings, previous: Settings): LeftOver => {
+export function takeOver(started: InForce, listener: Listener, log: Log) {
+	return (
+		{ settings: next, stateAccess }: InForce,
+		{ settings: previous }: InForce,
+	): LeftOver => {
 		const differs = (
 			part: "listen" | "alarms" | (typeof startOnly)[number],
 			from: Settings,
-		) => JSON.stringify(from[part]) !== JSON.stringify(next[part]);
+		) => !isSame(from[part], next[part]);
 		log.level = next.logLevel;
 		if (differs("listen", previous)) listener.move(next.listen);
-		const restart = startOnly.filter((part) => differs(part, started));
+		const restart = startOnly.filter(
+			(part) =>
+				differs(part, started.settings) ||
+				// The settings name its files; a new password in one is no less new.
+				(part === "state" && !isSame(started.stateAccess, stateAccess)),
+		);
 		for (const part of restart)
 			log.warn(`${part} has changed; that takes a restart`);
 		const ledgerRestart = differs("alarms", previous);
@@ -36,4 +47,8 @@ export function takeOver(started: Settings, listener: Listener, log: Log) {
 			log.warn("alarms have changed; that takes a restart of the ledger");
 		return { restart, ledgerRestart };
 	};
+}
+
+function isSame(one: unknown, other: unknown): boolean {
+	return JSON.stringify(one) === JSON.stringify(other);
 }

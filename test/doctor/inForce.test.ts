@@ -21,7 +21,7 @@ const at = new Date(reloadedAtMs).toISOString();
 const hour = 3_600_000;
 
 t.test(
-	"every file that a gate reads at a reload alone is looked at",
+	"every file that a gate reads at its start and at reloads alone is looked at",
 	async (t) => {
 		const folder = await temporaryFolder(t);
 		const { cert, key } = await commonPair(t);

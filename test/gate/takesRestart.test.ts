@@ -1,5 +1,7 @@
+import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
+import { askDaemon } from "../../src/admin/client.ts";
 import { runCli, startGate } from "../support/gate.ts";
 
 const saysRestart = (line: { msg?: unknown }) =>
@@ -45,6 +47,44 @@ t.test(
 		t.notMatch((await cli("status")).stdout, "restart:");
 	},
 );
+
+t.test("a new password of Valkey's takes a restart", async (t) => {
+	const state = {
+		url: "valkey://127.0.0.1:9",
+		passwordFile: "valkey.password",
+	};
+	const gate = await startGate(t, {
+		files: { "valkey.password": "2f8b0c6e9a" },
+		config: { state },
+	});
+	const write = (password: string) =>
+		writeFile(path.join(gate.folder, "valkey.password"), password);
+	const restartAfter = async (question: string) => {
+		const admin = path.join(gate.folder, "admin.sock");
+		await askDaemon(admin, question);
+		const { body } = await askDaemon(admin, "GET /status");
+		return (JSON.parse(body) as { restart: unknown }).restart;
+	};
+	t.strictSame(await restartAfter("POST /reload"), []);
+	await write("another");
+	await gate.writeConfig({ state, drainTime: "3s" });
+	t.strictSame(
+		await restartAfter("POST /reload/keys"),
+		[],
+		"it has read the keys alone",
+	);
+	await gate.writeConfig({ state });
+	t.strictSame(await restartAfter("POST /reload"), ["state"]);
+	await gate.writeConfig({ state, drainTime: "3s" });
+	t.strictSame(
+		await restartAfter("POST /reload/keys"),
+		["state"],
+		"it still goes on with the old one",
+	);
+	await write("2f8b0c6e9a");
+	await gate.writeConfig({ state });
+	t.strictSame(await restartAfter("POST /reload"), []);
+});
 
 t.test("changed alarms take a restart of the ledger", async (t) => {
 	const ledger = {};
