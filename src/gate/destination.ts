@@ -89,7 +89,6 @@ export class Destination {
 		beginning?: Buffer,
 		mustHave = false,
 	): Refusal | undefined {
-		this.#pool = this.#state.pool ?? this.#pool;
 		if (this.#isFixed) return this.#chooseFixed();
 		this.#wanted = this.#wantedFor(facts, beginning, mustHave);
 		const host = this.#pool.hosts.choose(this.#wanted, this.#tried);
@@ -153,8 +152,11 @@ export class Destination {
 	/** Another host than those that have been tried; false if there is none. */
 	chooseAnother(): boolean {
 		const { host } = this;
-		if (this.#wanted === undefined || host === undefined) return false;
-		this.#pool = this.#state.pool ?? this.#pool;
+		const { pool } = this.#state;
+		// Where there is one Ollama by now, no other host is to have it.
+		if (this.#wanted === undefined || host === undefined || pool === undefined)
+			return false;
+		this.#pool = pool;
 		const tried = [...this.#tried, host];
 		const next = this.#pool.hosts.choose(this.#wanted, tried);
 		// One that does not have the model would only say so.

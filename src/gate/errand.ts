@@ -47,7 +47,7 @@ export class Errand implements Turn {
 	readonly #exchange: Exchange;
 	readonly #state: GateState;
 	readonly #carrier: Carrier;
-	/** As it was when it began, or what its host has become. */
+	/** As it was when it began or was placed, or what its host has become. */
 	#one: OneOllama;
 	readonly #beganWithHosts: boolean;
 	/** `undefined` where it goes to the one Ollama. */
@@ -116,9 +116,15 @@ export class Errand implements Turn {
 			}
 			const news = destination.news(facts);
 			if (news === undefined) this.#choose(destination, beginning);
-			else void news.then(() => this.#choose(destination, beginning));
+			else
+				void news.then(() => {
+					// Others may have taken the place of the hosts that it asked.
+					if (this.#state.pool === pool) this.#choose(destination, beginning);
+					else this.place(body, facts, beginning);
+				});
 			return;
 		}
+		if (pool === undefined) this.#one = this.#state.one;
 		this.#wait();
 	}
 

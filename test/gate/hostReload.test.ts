@@ -195,3 +195,70 @@ for (const speaks of [true, false])
 			t.equal(a.most, 1);
 		},
 	);
+
+for (const to of ["upstream", "upstreams"])
+	t.test(
+		`what waits for what hosts have goes to none that a reload has taken out, to ${to}`,
+		async (t) => {
+			const silent = new Promise<void>(() => {});
+			const [former, next] = await Promise.all(
+				["former", "next"].map((by) =>
+					startPlainHost(
+						t,
+						["m:1"],
+						() => ({ body: { by, done: true } }),
+						() => (by === "former" ? silent : undefined),
+					),
+				),
+			);
+			if (former === undefined || next === undefined) return;
+			const gate = await startWithHosts(
+				t,
+				[{ name: "former", url: former.url }],
+				{ files: { k: `${keys.own}\n` } },
+				false,
+			);
+			const reply = send(gate, { body });
+			await eventually(async () => (await statusOf(gate)).streams === 1);
+			await gate.writeConfig(
+				to === "upstream"
+					? { upstream: { url: next.url } }
+					: { upstreams: [{ name: "next", url: next.url, keyFile: "k" }] },
+			);
+			t.match(await gate.daemon.reload(), { ok: true });
+			t.match(await (await reply).json(), { by: "next" });
+			t.equal(former.prompts.length, 0);
+		},
+	);
+
+t.test(
+	"what a host fails goes to no other of those that a reload has taken out",
+	async (t) => {
+		let fail = () => {};
+		const isToFail = new Promise<void>((resolve) => {
+			fail = resolve;
+		});
+		const one = await startPlainHost(t, ["m:1"], () => ({ body: {} }));
+		const hosts = await Promise.all(
+			["a", "b"].map((name) =>
+				startPlainHost(t, ["m:1"], async () => {
+					await isToFail;
+					return { status: 503, body: { name } };
+				}),
+			),
+		);
+		const gate = await startWithHosts(
+			t,
+			hosts.map(({ url }, at) => ({ name: `h${at}`, url, keyFile: "k" })),
+			{ files: { k: `${keys.own}\n` } },
+		);
+		const prompts = () => hosts.flatMap((host) => host.prompts).length;
+		const reply = send(gate, { body });
+		await eventually(() => prompts() === 1);
+		await gate.writeConfig({ upstream: { url: one.url } });
+		t.match(await gate.daemon.reload(), { ok: true });
+		fail();
+		t.equal((await reply).status, 503);
+		t.equal(prompts(), 1);
+	},
+);
