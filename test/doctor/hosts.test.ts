@@ -135,7 +135,15 @@ t.test(
 				/a \(http:.* lets this gate make 500 requests a minute, of which one client of this gate may make 600/,
 			],
 		});
-		t.match(judgeLimits([few], 126), { state: "finding" });
+		t.match(judgeLimits([few], 126), {
+			state: "finding",
+			fix: /--requests-per-minute 6000 /,
+		});
+		t.match(
+			judgeLimits([{ ...few, perMinute: 6000 }], 1501),
+			{ state: "finding", fix: /--requests-per-minute 15010 / },
+			"what it advises is enough",
+		);
 		t.match(judgeLimits([few], 125), { state: "ok" });
 		t.match(judgeLimits([{ ...few, perMinute: undefined }], 600), {
 			state: "ok",

@@ -4,7 +4,12 @@ import { createWhois } from "../../tailscale/whois.ts";
 import { examineAlarms } from "./alarms.ts";
 import { examineCertificate } from "./certificate.ts";
 import { examineFiles } from "./files.ts";
-import { examineBareHosts, examineHostLimits, examineHosts } from "./hosts.ts";
+import {
+	examineBareHosts,
+	examineHostLimits,
+	examineHosts,
+	raiseLimits,
+} from "./hosts.ts";
 import { examineInForce } from "./inForce.ts";
 import { examineLedger } from "./ledger.ts";
 import { examineListening, waysAround } from "./listening.ts";
@@ -240,7 +245,7 @@ export const gateExaminations: readonly Examination[] = [
 		title: "Each other host's gate lets this gate ask for all of its clients",
 		severity: "warn",
 		why: "What all clients of this gate ask there counts as one key's, and so do the gate's own questions. With the limits of one client, one client that asks a lot takes the host from all others.",
-		fix: "on that host: sudo llamagate keys edit this-gate --requests-per-minute 6000 --concurrent 256, and limits.perSource in its configuration, as docs/hosts.md has it",
+		fix: raiseLimits(),
 		needsRoot: true,
 		examine: examineHostLimits,
 	},

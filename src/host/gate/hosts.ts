@@ -123,7 +123,7 @@ export function judgeLimits(
 	all: readonly Tried[] | string | undefined,
 	clientsPerMinute: number,
 ): Outcome {
-	return judgeHosts(
+	const outcome = judgeHosts(
 		all,
 		// A request can make this gate ask there twice more by itself.
 		({ perMinute = Number.POSITIVE_INFINITY }) =>
@@ -135,6 +135,19 @@ export function judgeLimits(
 					: `lets this gate make ${perMinute} requests a minute, of which one client of this gate may make ${clientsPerMinute}`
 			}`,
 	);
+	return outcome.state === "finding"
+		? { ...outcome, fix: raiseLimits(clientsPerMinute) }
+		: outcome;
+}
+
+/**
+ * How to let a gate ask there for ten of its clients at once.
+ *
+ * @param clientsPerMinute how many requests a minute one of them may make; its default where nobody looked
+ */
+export function raiseLimits(clientsPerMinute = 600): string {
+	const perMinute = Math.max(6_000, 10 * clientsPerMinute);
+	return `on that host: sudo llamagate keys edit this-gate --requests-per-minute ${perMinute} --concurrent 256, and limits.perSource.requestsPerMinute in its configuration: ${perMinute} too, as docs/hosts.md has it`;
 }
 
 /** @param all what was tried, or why it was not */
