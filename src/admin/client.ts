@@ -77,6 +77,23 @@ export async function askGateOn(socket: string): Promise<Asked> {
 		: { kind: "status", status: told };
 }
 
+/**
+ * Asks the running gate whether its rules were read from files that held what is
+ * marked so (`NotedRules`).
+ *
+ * @returns `undefined` where it does not say; an older gate does not know the question
+ */
+export async function askWhetherHas(
+	socket: string,
+	mark: string,
+): Promise<boolean | undefined> {
+	const { status, body } = await askDaemon(socket, `GET /has?mark=${mark}`);
+	return status === 200
+		? readAnswer<{ has: boolean }>(body, ({ has }) => typeof has === "boolean")
+				?.has
+		: undefined;
+}
+
 /** What is said of an answer that is none of a gate's of this version. */
 export function strangeAt(socket: string, status: number): string {
 	return `what answers on ${socket} is not a gate of this version (status ${status})`;

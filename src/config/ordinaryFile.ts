@@ -1,4 +1,5 @@
 import { AsyncLocalStorage } from "node:async_hooks";
+import { createHash } from "node:crypto";
 import { constants, type Stats } from "node:fs";
 import { lstat, open, stat } from "node:fs/promises";
 
@@ -26,44 +27,59 @@ export async function readOrdinaryFile(
 		if (!stats.isFile()) throw new NoOrdinaryFile("is not an ordinary file");
 		if (stats.size > maxBytes)
 			throw new NoOrdinaryFile(`has more than ${maxBytes / 2 ** 20} MiB`);
-		const states = noted.getStore();
+		const readings = noted.getStore();
 		// Of a file that is read twice the first reading counts: its state is the older.
-		if (states?.has(file) === false) states.set(file, stateOf(stats));
-		return { text: await handle.readFile("utf8"), stats };
+		const isFirst = readings?.has(file) === false;
+		const reading: Reading = { state: stateOf(stats), sha256: "" };
+		if (isFirst) readings.set(file, reading);
+		const text = await handle.readFile("utf8");
+		if (isFirst)
+			reading.sha256 = createHash("sha256").update(text).digest("hex");
+		return { text, stats };
 	} finally {
 		await handle.close();
 	}
 }
 
-/** The states, by the files' paths, in which a `noteFiles` has read them. */
-const noted = new AsyncLocalStorage<Map<string, string>>();
+/** How a file was when it was read. */
+interface Reading {
+	readonly state: string;
+	/** Of what it held, in hexadecimal; empty where that could not be read. */
+	sha256: string;
+}
+
+/** By the files' paths, how a `noteFiles` has read them. */
+const noted = new AsyncLocalStorage<Map<string, Reading>>();
 /** How many `noteFiles` are reading. */
 let noting = 0;
 
 /**
  * Notes every file that `read` reads by `readOrdinaryFile`, and how it was then.
  *
- * @returns what `read` did, the paths of these files, and what tells whether any
- *   of them is another now: written to, replaced, or led to elsewhere by a symbolic link
+ * @returns what `read` did, these files in the order of reading with digests of what
+ *   they held, and what tells whether any of them is another now: written to,
+ *   replaced, or led to elsewhere by a symbolic link
  */
 export async function noteFiles<T>(read: () => Promise<T>): Promise<{
 	value: T;
-	files: readonly string[];
+	files: readonly { readonly file: string; readonly sha256: string }[];
 	haveChanged: () => Promise<boolean>;
 }> {
-	const states = new Map<string, string>();
+	const readings = new Map<string, Reading>();
 	noting += 1;
-	const value = await noted.run(states, read).finally(() => {
+	const value = await noted.run(readings, read).finally(() => {
 		noting -= 1;
 		// Left on, it would make every promise dearer in Node 22.
 		if (noting === 0) noted.disable();
 	});
 	return {
 		value,
-		files: [...states.keys()],
+		files: [...readings].map(([file, { sha256 }]) => ({ file, sha256 })),
 		async haveChanged() {
-			const now = await Promise.all([...states.keys()].map(stateNow));
-			return [...states.values()].some((state, index) => state !== now[index]);
+			const now = await Promise.all([...readings.keys()].map(stateNow));
+			return [...readings.values()].some(
+				({ state }, index) => state !== now[index],
+			);
 		},
 	};
 }

@@ -33,6 +33,9 @@ export function adminRoutes(daemon: Daemon): AdminRoutes {
 	const { reloader } = daemon;
 	return {
 		"GET /status": () => json(200, statusOf(daemon)),
+		// The mark itself would have a secret guessed by who sees the answer.
+		"GET /has": (query) =>
+			json(200, { has: query.get("mark") === reloader.mark }),
 		"GET /live": async () =>
 			json(200, await daemon.gate.live(daemon.startedAt)),
 		...metricsRoutes(daemon),

@@ -1,6 +1,5 @@
 import { openAdminServer } from "../admin/server.ts";
 import { type Settings, typed } from "../config/load.ts";
-import { noteFiles } from "../config/ordinaryFile.ts";
 import type { Keyring } from "../keys/keyring.ts";
 import type { Raise } from "../ledger/alarms/alarm.ts";
 import { costOf } from "../ledger/budgets.ts";
@@ -23,6 +22,7 @@ import { restoreBudgets } from "./budgetRestore.ts";
 import { localSource } from "./connection.ts";
 import { createGate, type Gate } from "./gate.ts";
 import { ExpiryWatch } from "./keyExpiry.ts";
+import { noteRules } from "./noteRules.ts";
 import { Reloader, type ReloadResult } from "./reload.ts";
 import type { Rules } from "./rules.ts";
 import { takeOver } from "./takeOver.ts";
@@ -61,7 +61,7 @@ export async function startDaemon(
 	clock = realClock,
 ): Promise<Daemon> {
 	const startedAt = new Date();
-	const { value: rules, haveChanged } = await noteFiles(load);
+	const { rules, mark, haveChanged } = await noteRules(load);
 	const log = createLog(rules.settings.logLevel, sink);
 	const ledger = openLedgerClient(rules.settings, log);
 	let rulesNow = () => rules;
@@ -87,7 +87,7 @@ export async function startDaemon(
 	const take = takeOver(rules, listener, log);
 	const reloader = new Reloader(
 		rules,
-		startedAt,
+		{ at: startedAt, mark },
 		load,
 		(next, previous) => {
 			gate.replaceRules(next);

@@ -1,5 +1,6 @@
 import { BadFileError } from "../errors.ts";
 import type { Log } from "../log.ts";
+import { type NotedRules, noteRules } from "./noteRules.ts";
 import { type Rules, withKeysAnew, withoutGoneKeys } from "./rules.ts";
 import type { LeftOver } from "./takeOver.ts";
 
@@ -19,6 +20,8 @@ export type ReloadResult =
 export class Reloader {
 	/** A time just before the rules were last read, and whether they were taken. */
 	last: { readonly at: Date; readonly ok: boolean };
+	/** Of the files whose rules were taken last (`NotedRules`), but for a reading of the keys alone. */
+	mark: string;
 	rules: Rules;
 	/** Sections in which the rules differ from what runs since the start. */
 	restart: LeftOver["restart"] = [];
@@ -31,19 +34,20 @@ export class Reloader {
 
 	/**
 	 * @param rules those in force
-	 * @param readAt a time before they were read
+	 * @param read a time before they were read, and the mark of their files
 	 * @param load reads the rules, and throws a `BadFileError` if they would not do
 	 * @param apply puts rules in force, and says what of them takes a restart
 	 */
 	constructor(
 		rules: Rules,
-		readAt: Date,
+		read: { readonly at: Date; readonly mark: string },
 		load: () => Promise<Rules>,
 		apply: (next: Rules, previous: Rules) => LeftOver,
 		log: Log,
 	) {
 		this.rules = rules;
-		this.last = { at: readAt, ok: true };
+		this.last = { at: read.at, ok: true };
+		this.mark = read.mark;
 		this.#load = load;
 		this.#apply = apply;
 		this.#log = log;
@@ -76,9 +80,9 @@ export class Reloader {
 	async #reloadOnce(keysAtLeast: boolean): Promise<ReloadResult> {
 		// What is written while they are read may not be in what was read.
 		const at = new Date();
-		let next: Rules;
+		let next: NotedRules;
 		try {
-			next = await this.#load();
+			next = await noteRules(this.#load);
 		} catch (error) {
 			if (!(error instanceof BadFileError)) throw error;
 			const { file, mistakes } = error;
@@ -92,10 +96,12 @@ export class Reloader {
 				? { ...result, ...(await this.#reloadKeys()) }
 				: result;
 		}
-		const left = this.#take(next);
+		const left = this.#take(next.rules);
 		this.last = { at, ok: true };
-		this.#log.info({ keys: next.keyring.names.length }, "reloaded");
-		return { ok: true, keys: next.keyring.names.length, ...left };
+		this.mark = next.mark;
+		const keys = next.rules.keyring.names.length;
+		this.#log.info({ keys }, "reloaded");
+		return { ok: true, keys, ...left };
 	}
 
 	/** A lost key must go although a setting is misspelt. */

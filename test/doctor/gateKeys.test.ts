@@ -94,6 +94,12 @@ t.test("the keys of a gate on a booted host", booting(), async (t) => {
 
 		await host.sh(`touch -d '+1 hour' ${configFile}`);
 		t.match(
+			statesOf(await found()),
+			{ "gate.in-force": "ok" },
+			"another date, and the same words",
+		);
+		await host.sh(`echo >>${configFile}; touch -d '+1 hour' ${configFile}`);
+		t.match(
 			evidenceOf(await found(), "gate.in-force"),
 			/config\.json was changed at/,
 			"a configuration that was changed since",

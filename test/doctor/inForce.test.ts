@@ -1,6 +1,7 @@
-import { symlink, utimes, writeFile } from "node:fs/promises";
+import { link, symlink, utimes, writeFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
+import { askWhetherHas } from "../../src/admin/client.ts";
 import { lastChangeMs } from "../../src/config/ordinaryFile.ts";
 import { BadFileError } from "../../src/errors.ts";
 import { Reloader } from "../../src/gate/reload.ts";
@@ -10,6 +11,7 @@ import { judgeInForce } from "../../src/host/gate/keys.ts";
 import { createLog } from "../../src/log.ts";
 import {
 	eventually,
+	startGate,
 	temporaryFolder,
 	testEntries,
 	testKeys,
@@ -103,12 +105,33 @@ t.test("a gate that has not read what was changed is told of", async (t) => {
 	});
 });
 
+t.test("a hard link to a file makes no other file of it", async (t) => {
+	const state = { url: "valkey://127.0.0.1:9", passwordFile: "password" };
+	const gate = await startGate(t, {
+		config: { state },
+		files: { password: "2f8b0c6e9a" },
+	});
+	const file = path.join(gate.folder, "password");
+	const look = async () => {
+		const { mark } = await readStored(gate.configFile);
+		return askWhetherHas(path.join(gate.folder, "admin.sock"), mark);
+	};
+	t.equal(await look(), true);
+	await link(file, path.join(gate.folder, "backup"));
+	t.equal(await look(), true, "only its ctime is new");
+	await writeFile(file, "another");
+	await utimes(file, 1, 1);
+	t.equal(await look(), false, "whatever its date says");
+	t.match(await gate.daemon.reload(), { ok: true });
+	t.equal(await look(), true);
+});
+
 t.test("a reload is dated before the files that it reads", async (t) => {
 	let readAtMs = 0;
 	const rules = {} as Rules;
 	const reloader = new Reloader(
 		rules,
-		new Date(0),
+		{ at: new Date(0), mark: "" },
 		async () => {
 			readAtMs = Date.now();
 			await eventually(() => Date.now() > readAtMs);

@@ -91,8 +91,8 @@ export function account(
 						mode: 0o640,
 						undo: [offerReload],
 					},
-					// To doctor it is a file that the gate has not read. It may refuse what
-					// it reads until the step of the bridges gives it the keys of hosts.
+					// It may have refused what it could not read until now; it may also go on
+					// refusing until the step of the bridges gives it the keys of hosts.
 					{ kind: "command", command: offerReload },
 				);
 			if (!(await hasKeys(configFile)))

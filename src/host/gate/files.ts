@@ -83,7 +83,7 @@ export async function examineFiles(patient: Patient): Promise<Outcome> {
 		);
 	}
 	if (mends.length === 0) return ok(...seen);
-	// To `gate.in-force` a file with another owner is one that the gate has not read.
+	// The gate refuses files that others may read.
 	mends.push("sudo llamagate reload");
 	return finding(
 		[

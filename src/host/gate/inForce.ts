@@ -1,4 +1,4 @@
-import { lastChangeMs, noteFiles } from "../../config/ordinaryFile.ts";
+import { lastChangeMs } from "../../config/ordinaryFile.ts";
 import {
 	absent,
 	finding,
@@ -7,9 +7,10 @@ import {
 	unknown,
 } from "../../doctor/check.ts";
 import { BadFileError } from "../../errors.ts";
+import { noteRules } from "../../gate/noteRules.ts";
 import { loadRules } from "../../gate/rules.ts";
 import { exists } from "./files.ts";
-import { askGate } from "./inspect.ts";
+import { askGate, gateHas } from "./inspect.ts";
 import { type ChangedFile, judgeInForce } from "./keys.ts";
 
 /** Whether the running gate has read the keys and settings that are stored. */
@@ -36,7 +37,13 @@ export async function examineInForce(patient: Patient): Promise<Outcome> {
 		);
 	}
 	if (asked.kind !== "status") return unknown(asked.why);
-	return judgeInForce({ ...stored, status: asked.status });
+	// A hard link to a file, or another owner, makes it no other to the gate.
+	const hasRead = (await gateHas(patient, stored.mark)) === true;
+	return judgeInForce({
+		names: stored.names,
+		status: asked.status,
+		changed: hasRead ? [] : stored.changed,
+	});
 }
 
 /** What a gate would have that read its files now. */
@@ -45,21 +52,18 @@ export interface Stored {
 	readonly names: readonly string[];
 	/** Every file that a gate reads at its start and at a reload alone. */
 	readonly changed: readonly ChangedFile[];
+	/** Of what these hold (`NotedRules`). */
+	readonly mark: string;
 }
 
 /** @throws {BadFileError} if one of the files would not load */
 export async function readStored(configFile: string): Promise<Stored> {
-	const { value, files } = await noteFiles(() => loadRules(configFile));
-	const { keyring, settings } = value;
-	const { tls } = settings;
-	// The running gate takes a new certificate over by itself (CertificateKeeper).
-	const followed = tls?.kind === "files" ? [tls.certFile, tls.keyFile] : [];
+	const { rules, files, mark } = await noteRules(() => loadRules(configFile));
 	return {
-		names: keyring.names,
+		names: rules.keyring.names,
+		mark,
 		changed: await Promise.all(
-			files
-				.filter((file) => !followed.includes(file))
-				.map(async (file) => ({ file, atMs: await lastChangeMs(file) })),
+			files.map(async (file) => ({ file, atMs: await lastChangeMs(file) })),
 		),
 	};
 }

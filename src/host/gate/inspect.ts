@@ -1,4 +1,4 @@
-import { type Asked, askGateOn } from "../../admin/client.ts";
+import { type Asked, askGateOn, askWhetherHas } from "../../admin/client.ts";
 import { findPlaces } from "../../admin/places.ts";
 import { defaultConfigPath } from "../../config/load.ts";
 import {
@@ -44,16 +44,31 @@ export function mainPidOf(
 	return Number.isInteger(pid) && pid > 0 ? pid : undefined;
 }
 
-/** Asks the running gate about itself, on the socket that its configuration names. */
-export async function askGate({ configFile }: Patient): Promise<Asked> {
+/** The socket on which the running gate can be asked; `undefined` where its configuration names none. */
+function adminSocketOf({ configFile }: Patient): Promise<string | undefined> {
 	// A configuration that has been broken since the gate started does not tell where it is.
-	const socket = await findPlaces(configFile).then(
+	return findPlaces(configFile).then(
 		({ adminSocket }) => adminSocket,
 		() =>
 			configFile === defaultConfigPath
 				? "/run/llamagate/admin.sock"
 				: undefined,
 	);
+}
+
+/** Whether the running gate has read what is marked so (`NotedRules`); `undefined` where it does not say. */
+export async function gateHas(
+	patient: Patient,
+	mark: string,
+): Promise<boolean | undefined> {
+	const socket = await adminSocketOf(patient);
+	return socket === undefined ? undefined : askWhetherHas(socket, mark);
+}
+
+/** Asks the running gate about itself, on the socket that its configuration names. */
+export async function askGate(patient: Patient): Promise<Asked> {
+	const { configFile } = patient;
+	const socket = await adminSocketOf(patient);
 	return socket === undefined
 		? {
 				kind: "denied",
