@@ -32,6 +32,14 @@ async function streamThrough(t: Tap, url: string, waitMs = 60_000) {
 	};
 }
 
+/** The same, until it can tell how the next stream waited: on a machine that is busy with other things it says that it cannot. */
+async function tellCancel(t: Tap, url: string) {
+	let seen = await streamThrough(t, url);
+	for (let tries = 3; tries > 1 && seen.cancel?.state === "unknown"; tries -= 1)
+		seen = await streamThrough(t, url);
+	return seen;
+}
+
 /** A gate, with something in front of it. */
 async function behind(
 	t: Tap,
@@ -210,7 +218,7 @@ t.test(
 			coldMs: 1_500,
 		});
 		const gate = await startGate(t, { upstreamUrl: deaf });
-		const seen = await streamThrough(t, gate.url);
+		const seen = await tellCancel(t, gate.url);
 		t.match(seen.afterLeaving, { state: "ok" });
 		t.match(seen.cancel, {
 			state: "finding",
@@ -222,7 +230,7 @@ t.test(
 			isSlow: true,
 		});
 		const other = await startGate(t, { upstreamUrl: heedful });
-		t.match((await streamThrough(t, other.url)).cancel, { state: "ok" });
+		t.match((await tellCancel(t, other.url)).cancel, { state: "ok" });
 	},
 );
 
