@@ -139,3 +139,49 @@ t.test(
 		t.equal(host.hasShownItself, false, "nor has it said what it is");
 	},
 );
+
+t.test(
+	"a list that has failed is asked for again, and no more often than one that has not",
+	async (t) => {
+		let lists = 0;
+		const { port } = await startRawServer(t, (socket) => {
+			socket.on("data", (piece) => {
+				const isList = piece.includes("GET /api/tags ");
+				if (isList) lists += 1;
+				const body = piece.includes("GET /api/version ")
+					? '{"version":"0.34.0"}'
+					: '{"models":[]}';
+				socket.write(
+					isList && lists > 1
+						? "HTTP/1.1 429 No\r\nratelimit-limit: 600\r\ncontent-length: 0\r\n\r\n"
+						: `HTTP/1.1 200 OK\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+				);
+			});
+		});
+		const owner: HostsOwner = { changed: () => {}, isHeard: () => false };
+		const target = { kind: "tcp", host: "127.0.0.1", port } as const;
+		const hosts = new Hosts([{ ...entry, target }], limits, new Map(), owner);
+		t.teardown(() => hosts.destroy());
+		const [host] = hosts.all;
+		if (host === undefined) return;
+		await hosts.news(hosts.all);
+		const { now } = performance;
+		let laterMs = 3_000;
+		t.intercept(performance, "now", {
+			value: () => now.call(performance) + laterMs,
+		});
+		for (const asked of [2, 3]) {
+			await hosts.news(hosts.all);
+			t.equal(host.health.state, "up");
+			t.equal(hosts.news(hosts.all), undefined, "it was asked just now");
+			t.equal(lists, asked);
+			laterMs += 3_000;
+		}
+		hosts.look(host);
+		await eventually(() => lists >= 4);
+		await hosts.news(hosts.all);
+		hosts.look(host, true);
+		await hosts.news(hosts.all);
+		t.equal(lists, 5, "unless it may have other models now");
+	},
+);

@@ -9,7 +9,7 @@ const doubtMs = 500;
 const jitter = 0.25;
 /** How old the list of its models may be; what is loaded is asked for each time. */
 const catalogMs = 10_000;
-/** A list that is as new as this is not read once more for a model that is not in it: a client may ask for such again and again. */
+/** A list that is as new as this, or the failure to get one, is not asked for once more for a model that is not in it: a client may ask for such again and again. */
 const newsMs = 2_000;
 
 /** Asks one host again and again how it is and what it has. */
@@ -23,6 +23,8 @@ export class Prober {
 	#listedAtMs: number | undefined;
 	/** Since that was begun something has happened that may have changed them. */
 	#isOutdated = false;
+	/** That has brought no list. */
+	#hasFailed = false;
 	#isAsking = false;
 	#isListing = false;
 	/** Who waits for that list. */
@@ -88,7 +90,7 @@ export class Prober {
 		const isDue =
 			this.#isOutdated ||
 			this.#host.health.state !== "up" ||
-			this.#isOld(catalogMs);
+			this.#isOld(this.#hasFailed ? newsMs : catalogMs);
 		this.#isListing = isDue;
 		if (isDue) this.#isOutdated = false;
 		const { asking, catalog } = this.#host;
@@ -104,8 +106,8 @@ export class Prober {
 		if (isDue) {
 			this.#listedAtMs = performance.now();
 			if (!this.#isOutdated || this.#host.health.state !== "up") this.#tell();
-			// It may have answered that it was asked too often.
-			if (this.#host.catalog === catalog) this.#isOutdated = true;
+			// It may have answered that it was asked too often: that is not to have it asked more.
+			this.#hasFailed = this.#host.catalog === catalog;
 		}
 		const restMs = this.#again ? 0 : this.#restMs();
 		this.#timer = setTimeout(() => void this.#round(), restMs);
