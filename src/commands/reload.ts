@@ -13,8 +13,8 @@ Usage: llamagate reload [--config FILE]
 Asks the running gate to read its configuration and its keys anew, and says
 whether it did. A broken file changes nothing: what was in force stays in force,
 and the mistakes are printed. "systemctl reload llamagate" runs this. It also says
-which changed sections take a restart (admin, ledger, state; alarms one of the
-ledger), and where the configuration names a host to which no bridge leads yet.
+which changed sections take a restart (admin, ledger, state; alarms, and names
+of hosts that they tell of, one of the ledger), and where the configuration names a host to which no bridge leads yet.
 
   -c, --config FILE  the configuration (default: ${defaultConfigPath})
 
@@ -84,7 +84,7 @@ function leftOver(
 		...(sections.length > 0 ? [takesRestart(sections.map(String))] : []),
 		...(result.ledgerRestart === true
 			? [
-					"alarms: changed, which takes a restart of the ledger: sudo systemctl restart llamagate-ledger",
+					"alarms, or the hosts that they name: changed, which takes a restart of the ledger: sudo systemctl restart llamagate-ledger",
 				]
 			: []),
 	];

@@ -10,7 +10,7 @@ const startOnly = ["admin", "ledger", "state"] as const;
 export interface LeftOver {
 	/** Sections in which they, or the files that they name, differ from what the gate was started with. */
 	readonly restart: readonly (typeof startOnly)[number][];
-	/** Whether alarms have changed, which the ledger reads at its own start. */
+	/** Whether alarms have changed, or hosts that they name came in: the ledger reads both at its own start. */
 	readonly ledgerRestart: boolean;
 }
 
@@ -42,13 +42,22 @@ export function takeOver(started: InForce, listener: Listener, log: Log) {
 		);
 		for (const part of restart)
 			log.warn(`${part} has changed; that takes a restart`);
-		const ledgerRestart = differs("alarms", previous);
+		const ledgerRestart =
+			differs("alarms", previous) ||
+			(next.alarms.length > 0 && hasNewHost(next, previous));
 		if (ledgerRestart)
-			log.warn("alarms have changed; that takes a restart of the ledger");
+			log.warn(
+				"alarms, or the hosts that they name, have changed; that takes a restart of the ledger",
+			);
 		return { restart, ledgerRestart };
 	};
 }
 
 function isSame(one: unknown, other: unknown): boolean {
 	return JSON.stringify(one) === JSON.stringify(other);
+}
+
+function hasNewHost({ hosts = [] }: Settings, previous: Settings): boolean {
+	const known = new Set(previous.hosts?.map(({ name }) => name));
+	return hosts.some(({ name }) => !known.has(name));
 }

@@ -86,7 +86,11 @@ t.test("a host that there is not makes no message of its own", async (t) => {
 		host: "minipc",
 	});
 	for (const host of ["other", "", 5, {}, null])
-		t.strictSame(read(host), { subject: "upstream_down", text: "a" });
+		t.strictSame(read(host), {
+			subject: "upstream_down",
+			text: "a",
+			isUnknownHost: true,
+		});
 });
 
 t.test("what nobody wants is sent to nobody", async (t) => {

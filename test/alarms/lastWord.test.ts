@@ -1,4 +1,5 @@
 import t from "tap";
+import { readAlarm } from "../../src/ledger/alarms/alarm.ts";
 import { AlarmOutbox } from "../../src/ledger/alarms/outbox.ts";
 import { dispatch } from "../support/dispatcher.ts";
 import { eventually } from "../support/gate.ts";
@@ -115,6 +116,31 @@ t.test("a newer one arrives behind one that is on its way", async (t) => {
 	t.equal(await second, true);
 	t.equal(words(receiver).at(-1), "Ollama is up again");
 });
+
+t.test(
+	"of hosts that came in after the ledger's start each word is told",
+	async (t) => {
+		const { alarms, clock, receiver, up } = await tellOfHosts(t);
+		const tell = (host: string, isOver: boolean) => {
+			const text = `${host} ${isOver ? "up" : "down"}`;
+			const read = readAlarm({ subject, text, host, isOver }, ["known"]);
+			return read && alarms.take(read);
+		};
+		await tell("a", false);
+		clock.pass(minuteMs);
+		const held = [tell("b", false)];
+		clock.pass(minuteMs);
+		held.push(tell("a", true));
+		await up("known up", "known");
+		clock.pass(60 * minuteMs);
+		t.strictSame(await Promise.all(held), [true, true]);
+		t.strictSame(
+			receiver.received.map(({ body }) => body.message),
+			["a down", "known up", "b down\na up"],
+		);
+		t.equal(words(receiver).at(-1), "a host is down or up again");
+	},
+);
 
 t.test("of other subjects nothing is overtaken", async (t) => {
 	const { alarms, clock, receiver } = await tellOfHosts(t);

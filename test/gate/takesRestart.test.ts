@@ -97,10 +97,23 @@ t.test("changed alarms take a restart of the ledger", async (t) => {
 	t.equal(code, 0, stdout);
 	t.match(
 		stdout,
-		"alarms: changed, which takes a restart of the ledger: sudo systemctl restart llamagate-ledger",
+		"alarms, or the hosts that they name: changed, which takes a restart of the ledger: sudo systemctl restart llamagate-ledger",
 	);
 	const again = await runCli(["reload", "--config", gate.configFile]);
 	t.notMatch(again.stdout, "alarms");
+	const host = (name: string, port: number) => ({
+		...{ name, url: `http://127.0.0.1:${port}` },
+	});
+	const [first, second] = [host("a", 9), host("b", 19)];
+	for (const [upstreams, ledgerRestart] of [
+		[[first, second], true],
+		[[second, first], false],
+		[[first], false],
+		[[first, second], true],
+	] as const) {
+		await gate.writeConfig({ ledger, alarms, upstreams });
+		t.match(await gate.daemon.reload(), { ok: true, ledgerRestart });
+	}
 });
 
 t.test(

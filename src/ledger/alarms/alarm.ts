@@ -14,6 +14,11 @@ export interface About {
 	readonly host?: string;
 	/** What was told of is over. */
 	readonly isOver?: true;
+	/**
+	 * A host was given that the ledger, which alone says so, has not read of at its
+	 * start. It may be any of several, so one's end is not another's.
+	 */
+	readonly isUnknownHost?: true;
 }
 
 /** Tells of something, and never waits or throws. */
@@ -39,8 +44,9 @@ export function topicOf({
 	subject,
 	host,
 	isOver,
+	isUnknownHost,
 }: About & Pick<Alarm, "subject">): string {
-	return [subject, host, isOver && "(over)"]
+	return [subject, host, isUnknownHost && "(unknown)", isOver && "(over)"]
 		.filter((part) => part !== undefined)
 		.join(" ");
 }
@@ -55,8 +61,9 @@ export function oppositeOf({
 	subject,
 	host,
 	isOver,
+	isUnknownHost,
 }: About & Pick<Alarm, "subject">): string | undefined {
-	if (subject !== "upstream_down") return undefined;
+	if (subject !== "upstream_down" || isUnknownHost) return undefined;
 	return topicOf({
 		subject,
 		...(host !== undefined && { host }),
@@ -68,8 +75,8 @@ export function oppositeOf({
  * Reads what came over the ledger's socket: anyone who has taken a gate over may
  * send anything.
  *
- * @param hosts those that there are; another's name counts for none, so that no
- *   number of names makes as many messages
+ * @param hosts those that there are; all others' alarms share a topic, their ends
+ *   too, so that no number of names makes as many messages and none is overtaken
  * @returns `undefined` where it is not an alarm
  */
 export function readAlarm(
@@ -86,9 +93,14 @@ export function readAlarm(
 	)
 		return undefined;
 	const known = hosts.find((name) => name === host);
-	return {
+	const said = {
 		subject: subject as AlarmSubject,
 		text: visibleLine(text.slice(0, maxTextLength)),
+	};
+	if (host !== undefined && known === undefined)
+		return { ...said, isUnknownHost: true };
+	return {
+		...said,
 		...(known !== undefined && { host: known }),
 		...(isOver === true && { isOver }),
 	};

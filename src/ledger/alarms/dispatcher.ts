@@ -277,7 +277,12 @@ export class AlarmDispatcher {
 	}
 }
 
-function titleOf({ subject, host, isOver }: Omit<Alarm, "text">): string {
+function titleOf({
+	subject,
+	host,
+	isOver,
+	isUnknownHost,
+}: Omit<Alarm, "text">): string {
 	switch (subject) {
 		case "canary":
 			return "a canary key was used";
@@ -286,6 +291,7 @@ function titleOf({ subject, host, isOver }: Omit<Alarm, "text">): string {
 		case "budget":
 			return "a budget runs out";
 		case "upstream_down":
+			if (isUnknownHost) return "a host is down or up again";
 			return `${host ?? "Ollama"} is ${isOver ? "up again" : "down"}`;
 		case "key_expiring":
 			return "a key expires";
