@@ -58,6 +58,46 @@ t.test("a plan shows nothing of an alarm's address but its host", async (t) => {
 	t.notMatch(plan, secret);
 });
 
+t.test("nor what looks like its host, however it is written", async (t) => {
+	const isAt = async (address: string, host: string) => {
+		for (const [text, wanted] of [
+			[`{ "alarms": [{ "url": ${JSON.stringify(address)} }] }\n`, `"${host}"`],
+			[`{ "alarms": [${JSON.stringify(address)}] }\n`, `"${host}"`],
+			[`{ } // was { "url": ${JSON.stringify(address)} }\n`, "} // was"],
+			[`{ } // was ${address}\n`, "} // was"],
+		] as const) {
+			const plan = await shown(t, text, withParallel(text, 4));
+			t.match(plan, wanted, text);
+			t.notMatch(plan, /SECRET|family/, text);
+		}
+	};
+	for (const [address, host] of [
+		["https://h.example/send?to=@family&token=SECRET", "https://h.example/…"],
+		["https://h.example/s/@SECRETabcdef", "https://h.example/…"],
+		["https:/h.example/SECRET", "https://h.example/…"],
+		["https:\\h.example\\SECRET", "https://h.example/…"],
+		["https://h.example/a SECRET", "https://h.example/…"],
+		["https://h.example#@SECRET", "https://h.example/…"],
+		["https://u:SECRET@h.example/a@b", "https://h.example/…"],
+		["https://u:SEC/RET@h.example:x/SECRET", "…"],
+		["https://h.example:x/SECRET", "…"],
+	] as const)
+		await isAt(address, host);
+});
+
+t.test("a plan shows the host of other addresses", async (t) => {
+	const text = `{ "upstream": { "url": "http://127.0.0.1:11434" }, "ledger": { "url": "postgres://me@db:5432/usage" }, "state": { "url": "unix:/run/valkey.sock" } }\n`;
+	const plan = await shown(t, text, withParallel(text, 4));
+	for (const address of [
+		"http://127.0.0.1:11434",
+		"postgres://db:5432/…",
+		"unix:/run/valkey.sock",
+	])
+		t.match(plan, `"${address}"`);
+	const quoted = `{ "ledger": { "url": "postgres://me:SEC\\"RET@db/usage" } }\n`;
+	t.notMatch(await shown(t, quoted, withParallel(quoted, 4)), "RET");
+});
+
 t.test(
 	"of a file that not everybody may read, a plan shows what changes",
 	async (t) => {
