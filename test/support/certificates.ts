@@ -31,7 +31,22 @@ export interface Authority {
 }
 
 export const ownName = "server.tail1234.ts.net";
-const dayMs = 86_400_000;
+const hourMs = 3_600_000;
+const dayMs = 24 * hourMs;
+
+/** One that has been good for an hour, and is for so many days to come. */
+export function issueFor(
+	authority: Authority,
+	days: number,
+): Promise<IssuedPair> {
+	return authority.issue({
+		from: new Date(Date.now() - hourMs),
+		to: new Date(Date.now() + days * dayMs),
+	});
+}
+
+/** As tailscaled gives it: key and certificate in one text. */
+export const pemOf = ({ cert, key }: IssuedPair) => key + cert;
 
 export async function makeAuthority(t: {
 	teardown(action: () => unknown): unknown;

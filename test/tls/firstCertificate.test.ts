@@ -4,8 +4,10 @@ import t from "tap";
 import { type Certificate, readPair } from "../../src/tls/certificate.ts";
 import {
 	type IssuedPair,
+	issueFor,
 	makeAuthority,
 	ownName,
+	pemOf,
 } from "../support/certificates.ts";
 import { eventually, startGate, type TestGate } from "../support/gate.ts";
 import { startKeeper } from "../support/keeper.ts";
@@ -25,12 +27,7 @@ const files = {
 if (requireTool(t, "openssl")) {
 	const authority = await makeAuthority(t);
 	const pair = await authority.issue();
-	const pem = ({ key, cert }: IssuedPair) => key + cert;
-	const issue = (days: number) =>
-		authority.issue({
-			from: new Date(Date.now() - hourMs),
-			to: new Date(Date.now() + days * dayMs),
-		});
+	const issue = (days: number) => issueFor(authority, days);
 
 	/** A gate that takes its certificate from a tailscaled that answers once the test releases it. */
 	const startWaiting = async (t: Parameters<typeof startGate>[0]) => {
@@ -58,7 +55,7 @@ if (requireTool(t, "openssl")) {
 		"who connects while the first certificate is asked for is served with it",
 		async (t) => {
 			const { api, gate } = await startWaiting(t);
-			api.certs.set(ownName, pem(pair));
+			api.certs.set(ownName, pemOf(pair));
 			const clients = Array.from({ length: 5 }, () => shake(gate));
 			const encrypted = clients.map((one) => once(one, "secureConnect"));
 			await Promise.all(clients.map((one) => once(one, "connect")));
@@ -125,9 +122,9 @@ if (requireTool(t, "openssl")) {
 				"its end is told of",
 			);
 			const own = await issue(90);
-			api.certs.set(ownName, pem(own));
+			api.certs.set(ownName, pemOf(own));
 			await look();
-			t.equal(current()?.cert, pem(own));
+			t.equal(current()?.cert, pemOf(own));
 			t.match(keeper.status(), { source: "tailscale", problem: null });
 			t.equal(clock.nextMs(), hourMs);
 		},
@@ -138,7 +135,7 @@ if (requireTool(t, "openssl")) {
 		async (t) => {
 			const api = await startLocalApi(t);
 			const pair = await issue(90);
-			api.certs.set(ownName, pem(pair));
+			api.certs.set(ownName, pemOf(pair));
 			const { keeper, clock, look } = startKeeper(t);
 			keeper.follow(files, loadedOf(pair), api.socket);
 			keeper.follow({ kind: "tailscale" }, undefined, api.socket);

@@ -3,9 +3,10 @@ import path from "node:path";
 import t from "tap";
 import type { TlsSettings } from "../../src/config/tls.ts";
 import {
-	type IssuedPair,
+	issueFor,
 	makeAuthority,
 	ownName,
+	pemOf,
 } from "../support/certificates.ts";
 import { temporaryFolder } from "../support/gate.ts";
 import { startKeeper } from "../support/keeper.ts";
@@ -16,26 +17,21 @@ const hourMs = 3_600_000;
 const dayMs = 24 * hourMs;
 
 const tailscale: TlsSettings = { kind: "tailscale" };
-const pem = ({ cert, key }: IssuedPair) => `${key}${cert}`;
 
 if (requireTool(t, "openssl")) {
 	const authority = await makeAuthority(t);
-	const issue = (days: number) =>
-		authority.issue({
-			from: new Date(Date.now() - hourMs),
-			to: new Date(Date.now() + days * dayMs),
-		});
+	const issue = (days: number) => issueFor(authority, days);
 
 	t.test("tailscaled's certificate is renewed in its last third", async (t) => {
 		const api = await startLocalApi(t);
 		const first = await issue(90);
-		api.certs.set(ownName, pem(first));
+		api.certs.set(ownName, pemOf(first));
 		const { keeper, clock, used, current, look, log } = startKeeper(t);
 		keeper.follow(tailscale, undefined, api.socket);
 		t.same(used, ["coming"], "until it is there, connections wait");
 		await look();
 		used.splice(0, used.length - 1);
-		t.equal(current()?.cert, pem(first));
+		t.equal(current()?.cert, pemOf(first));
 		t.match(keeper.status(), { source: "tailscale", problem: null });
 		t.equal(clock.nextMs(), hourMs, "the node may be renamed");
 		const asked = () =>
@@ -55,15 +51,15 @@ if (requireTool(t, "openssl")) {
 		t.ok((clock.nextMs() ?? 0) > waitMs, "less and less often");
 
 		const second = await issue(180);
-		api.certs.set(ownName, pem(second));
+		api.certs.set(ownName, pemOf(second));
 		await look();
-		t.equal(current()?.cert, pem(second));
+		t.equal(current()?.cert, pemOf(second));
 		t.equal(clock.nextMs(), hourMs);
 	});
 
 	t.test("a node that is renamed gets another certificate", async (t) => {
 		const api = await startLocalApi(t);
-		api.certs.set(ownName, pem(await issue(90)));
+		api.certs.set(ownName, pemOf(await issue(90)));
 		const { keeper, current, look } = startKeeper(t);
 		keeper.follow(tailscale, undefined, api.socket);
 		await look();
@@ -73,7 +69,7 @@ if (requireTool(t, "openssl")) {
 			...status,
 			Self: { ...(status.Self as object), DNSName: `${renamed}.` },
 		};
-		api.certs.set(renamed, pem(await authority.issue({ names: [renamed] })));
+		api.certs.set(renamed, pemOf(await authority.issue({ names: [renamed] })));
 		await look();
 		t.same(current()?.names, [renamed]);
 	});
@@ -117,7 +113,7 @@ if (requireTool(t, "openssl")) {
 				1,
 				"it is said once",
 			);
-			api.certs.set(ownName, pem(await issue(90)));
+			api.certs.set(ownName, pemOf(await issue(90)));
 			await look();
 			t.match(keeper.status(), {
 				names: [ownName, "127.0.0.1"],
@@ -130,15 +126,15 @@ if (requireTool(t, "openssl")) {
 		async (t) => {
 			const api = await startLocalApi(t);
 			const good = await issue(90);
-			api.certs.set(ownName, pem(good));
+			api.certs.set(ownName, pemOf(good));
 			const { keeper, clock, current, look, log } = startKeeper(t);
 			keeper.follow(tailscale, undefined, api.socket);
 			await look();
 			const other = await authority.issue({ names: ["other.example.com"] });
-			api.certs.set(ownName, pem(other));
+			api.certs.set(ownName, pemOf(other));
 			clock.skip(80 * dayMs);
 			await look();
-			t.equal(current()?.cert, pem(good));
+			t.equal(current()?.cert, pemOf(good));
 			t.match(keeper.status()?.problem, /is for other\.example\.com/);
 			t.match(
 				log.find(({ event }) => event === "certificate_ends"),
@@ -146,7 +142,7 @@ if (requireTool(t, "openssl")) {
 			);
 			await api.close();
 			await look();
-			t.equal(current()?.cert, pem(good));
+			t.equal(current()?.cert, pemOf(good));
 			t.match(keeper.status()?.problem, /tailscaled/);
 		},
 	);
@@ -155,7 +151,7 @@ if (requireTool(t, "openssl")) {
 		"once the certificate has ended, tailscaled is asked again within minutes",
 		async (t) => {
 			const api = await startLocalApi(t);
-			api.certs.set(ownName, pem(await issue(90)));
+			api.certs.set(ownName, pemOf(await issue(90)));
 			const { keeper, clock, current, look, log } = startKeeper(t);
 			keeper.follow(tailscale, undefined, api.socket);
 			await look();
@@ -184,9 +180,9 @@ if (requireTool(t, "openssl")) {
 				from: new Date(Date.now() - hourMs),
 				to: new Date(Date.now() + 180 * dayMs),
 			});
-			api.certs.set(ownName, pem(next));
+			api.certs.set(ownName, pemOf(next));
 			await look();
-			t.equal(current()?.cert, pem(next));
+			t.equal(current()?.cert, pemOf(next));
 		},
 	);
 

@@ -1,4 +1,4 @@
-import { askDaemon } from "../../admin/client.ts";
+import { askDaemon, readAnswer } from "../../admin/client.ts";
 import type { Places } from "../../admin/places.ts";
 import { exitCodes } from "../../errors.ts";
 import type { ReloadResult } from "../../gate/reload.ts";
@@ -138,13 +138,16 @@ function outcomeOf({ status, code, body }: Answer): Outcome {
 			says: "The running daemon has taken it over.",
 			code: exitCodes.ok,
 		};
-	if (tookKeys(body))
+	// Whatever answers in its place has said neither.
+	const result = readAnswer<ReloadResult>(body, () => true);
+	if (result?.keys !== undefined)
 		return {
 			daemon: "told",
 			says: "The running daemon has taken the keys over, with its old settings.",
 			code: exitCodes.ok,
 		};
-	const keeps = leftGoneOut(body)
+	const hasLeftGoneOut = result?.ok === false && result.gone !== undefined;
+	const keeps = hasLeftGoneOut
 		? "has only taken out of force what is gone from the keys file"
 		: "keeps its old keys";
 	return untold(
@@ -154,24 +157,6 @@ function outcomeOf({ status, code, body }: Answer): Outcome {
 
 function untold(says: string): Outcome {
 	return { daemon: "untold", says, code: exitCodes.finding };
-}
-
-function tookKeys(body: string): boolean {
-	return resultIn(body)?.keys !== undefined;
-}
-
-function leftGoneOut(body: string): boolean {
-	const result = resultIn(body);
-	return result?.ok === false && result.gone !== undefined;
-}
-
-/** `undefined` where it is none, whatever else it may be. */
-function resultIn(body: string): ReloadResult | undefined {
-	try {
-		return JSON.parse(body) as ReloadResult;
-	} catch {
-		return undefined;
-	}
 }
 
 function capital(text: string): string {

@@ -23,26 +23,19 @@ export function entranceTo(
 	return served
 		.filter(
 			(one) =>
-				one.option === "https" &&
-				isWhole(one) &&
-				!one.foreground &&
-				!one.service &&
-				leadsToPort(one, port),
+				one.option === "https" && isLasting(one) && leadsToPort(one, port),
 		)
 		.toSorted((a, b) => Number(b.port === 443) - Number(a.port === 443))[0];
 }
 
-/** Whether it leads there with every path, as Open WebUI needs it. */
-function isWhole({ where }: ServedPort): boolean {
-	return /:\d+\/$/.test(where);
+/** Whether it leads there for good and with every path, as Open WebUI needs it. */
+function isLasting({ where, foreground, service }: ServedPort): boolean {
+	return /:\d+\/$/.test(where) && !foreground && !service;
 }
 
 /** Where HTTPS on port 443 leads. */
 function handlerOf(served: readonly ServedPort[]): string | undefined {
-	return served.find(
-		(one) =>
-			one.port === 443 && isWhole(one) && !one.foreground && !one.service,
-	)?.target;
+	return served.find((one) => one.port === 443 && isLasting(one))?.target;
 }
 
 const endOwnServe = `served=$(tailscale serve status --json) || exit
