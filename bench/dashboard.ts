@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { openBrowser } from "../test/support/browser.ts";
 import { ask, openViewer } from "../test/support/dashboard.ts";
-import { bearer, node, spawnGate, testKeys } from "../test/support/gate.ts";
+import { bearer, spawnGate, testKeys } from "../test/support/gate.ts";
 import { cpuSeconds, pinning, start, stop } from "./processes.ts";
 import { median } from "./report.ts";
 
@@ -60,7 +60,7 @@ for (let n = 0; n < streams; n += 1)
 const page = start(
 	[
 		...pinning.measured,
-		...node,
+		process.execPath,
 		...["src/main.ts", "dashboard", "--config", gate.configFile],
 		...["--listen", "127.0.0.1:0"],
 	],

@@ -8,11 +8,13 @@ import {
 	runScript,
 	withOutputs,
 } from "./support/cliScript.ts";
-import { node } from "./support/gate.ts";
 
 /** The command line by scripts: commands and what they say. `TAP_SNAPSHOT=1` writes that anew. */
 const folder = path.join(import.meta.dirname, "cli");
-const program = [...node, path.join(import.meta.dirname, "../src/main.ts")];
+const program = [
+	process.execPath,
+	path.join(import.meta.dirname, "../src/main.ts"),
+];
 
 for (const file of readdirSync(folder).sort()) {
 	const place = path.join(folder, file);

@@ -5,7 +5,6 @@ import { type AddressInfo, createServer } from "node:net";
 import path from "node:path";
 import t from "tap";
 import {
-	node,
 	runCli,
 	startGate,
 	type TestGate,
@@ -51,11 +50,9 @@ t.test("it lets no tailnet in without being told whom", async (t) => {
 
 t.test("it serves the page until it is told to stop", async (t) => {
 	const gate = await startGate(t);
-	const [command = "", ...before] = node;
 	const child = spawn(
-		command,
+		process.execPath,
 		[
-			...before,
 			...[program, "dashboard", "--config", gate.configFile],
 			...["--listen", "127.0.0.1:0", "--host", "GPU.example"],
 			...["--allow", "me@example.com"],

@@ -4,12 +4,7 @@ import { readdir, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import path from "node:path";
 import t from "tap";
-import {
-	eventually,
-	node,
-	runProgram,
-	temporaryFolder,
-} from "../support/gate.ts";
+import { eventually, runProgram, temporaryFolder } from "../support/gate.ts";
 import { makeNamespace, network } from "../support/namespaces.ts";
 import { program } from "../support/program.ts";
 
@@ -28,10 +23,9 @@ async function makePlace(t: Tap) {
 }
 
 function startDemo(t: Tap, env: NodeJS.ProcessEnv, ...nodeArgs: string[]) {
-	const [file = "", ...args] = [...node, ...nodeArgs];
 	const child = spawn(
-		file,
-		[...args, program, "demo", "--json", "--port", "0"],
+		process.execPath,
+		[...nodeArgs, program, "demo", "--json", "--port", "0"],
 		{ env, stdio: ["ignore", "pipe", "inherit"] },
 	);
 	t.teardown(() => child.kill("SIGKILL"));
@@ -85,7 +79,7 @@ t.test("a demo that cannot start leaves no folder", async (t) => {
 	t.teardown(() => taken.close());
 	const { port } = taken.address() as { port: number };
 	const demo = (given: string) =>
-		runProgram([...node, program, "demo", "--port", given], { env });
+		runProgram([process.execPath, program, "demo", "--port", given], { env });
 	const refused = await demo(String(port));
 	t.equal(refused.code, 1);
 	t.match(refused.stderr, /the port is taken/);
@@ -113,7 +107,7 @@ t.test(
 		const host = await makeNamespace(t);
 		const other = host.start(process.execPath, "--eval", impostor);
 		await once(other.stdout, "data");
-		const demo = host.start(...node, program, "demo", "--port", "0");
+		const demo = host.start(process.execPath, program, "demo", "--port", "0");
 		let out = "";
 		demo.stdout.on("data", (text: string) => {
 			out += text;

@@ -4,7 +4,7 @@ import { chmod, mkdir, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import path from "node:path";
 import t from "tap";
-import { node, runCli, startGate, temporaryFolder } from "../support/gate.ts";
+import { runCli, startGate, temporaryFolder } from "../support/gate.ts";
 import { program } from "../support/program.ts";
 
 t.test("a slip in a command's name is seen through", async (t) => {
@@ -74,7 +74,13 @@ t.test(
 					"setpriv",
 					[
 						...["--reuid=65534", "--regid=65534", "--clear-groups"],
-						...[...node, program, ...args, "--config", gate.configFile],
+						...[
+							process.execPath,
+							program,
+							...args,
+							"--config",
+							gate.configFile,
+						],
 					],
 					(_error, stdout, stderr) => resolve(stdout + stderr),
 				);

@@ -8,7 +8,6 @@ import { describeLogLine } from "../../src/report/logLine.ts";
 import {
 	bearer,
 	eventually,
-	node,
 	runCli,
 	startGate,
 	temporaryFolder,
@@ -168,9 +167,7 @@ t.test("logs says what is wrong with its command line", async (t) => {
 t.test("logs follows a file, also where it is rotated", async (t) => {
 	const file = path.join(await temporaryFolder(t), "gate.log");
 	await writeFile(file, text);
-	const [command = "", ...before] = node;
-	const child = spawn(command, [
-		...before,
+	const child = spawn(process.execPath, [
 		...[program, "logs", "--follow", "--outcome", "ok,cut", file],
 	]);
 	t.teardown(() => child.kill("SIGKILL"));

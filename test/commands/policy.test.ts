@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process";
 import { readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import t from "tap";
-import { node, runCli, temporaryFolder } from "../support/gate.ts";
+import { runCli, temporaryFolder } from "../support/gate.ts";
 import { program } from "../support/program.ts";
 
 t.test(
@@ -267,7 +267,7 @@ t.test(
 			[
 				"-c",
 				'"$0" "$@" | head -n 1',
-				...node,
+				process.execPath,
 				program,
 				"policy",
 				"check",

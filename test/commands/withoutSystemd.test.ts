@@ -1,7 +1,6 @@
 import { execFile } from "node:child_process";
 import t from "tap";
 import type { Result } from "../../src/report/result.ts";
-import { node } from "../support/gate.ts";
 import { program } from "../support/program.ts";
 
 /**
@@ -21,7 +20,7 @@ function withoutSystemd(
 	return new Promise((resolve) => {
 		execFile(
 			"unshare",
-			["--mount", "sh", "-c", host, "sh", ...node, program, ...args],
+			["--mount", "sh", "-c", host, "sh", process.execPath, program, ...args],
 			(error, stdout, stderr) =>
 				resolve({ code: error === null ? 0 : error.code, stdout, stderr }),
 		);

@@ -2,7 +2,7 @@ import { writeFile } from "node:fs/promises";
 import t from "tap";
 import { bootHost, booting } from "../support/bootedHost.ts";
 import { makeAuthority } from "../support/certificates.ts";
-import { eventually, node, testKeys } from "../support/gate.ts";
+import { eventually, testKeys } from "../support/gate.ts";
 import {
 	addresses,
 	ask,
@@ -184,7 +184,12 @@ t.test("the ledger as a service of its own", booting(), async (t) => {
 		async (t) => {
 			const { v4 } = addresses.peer;
 			const receiver = linesOf(
-				peer.start(...node, "test/support/receiverProcess.ts", v4, "8080"),
+				peer.start(
+					process.execPath,
+					"test/support/receiverProcess.ts",
+					v4,
+					"8080",
+				),
 				(line) => JSON.parse(line) as { topic?: string; message?: string },
 			);
 			await receiver.seen(() => true);
@@ -246,7 +251,7 @@ t.test("the ledger as a service of its own", booting(), async (t) => {
 			await writeFile(keyFile, key);
 			const secure = linesOf(
 				peer.start(
-					...[...node, "test/support/receiverProcess.ts"],
+					...[process.execPath, "test/support/receiverProcess.ts"],
 					...[v4, "8443", certFile, keyFile],
 				),
 				(line) => JSON.parse(line) as { topic?: string },

@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { chmod, chown, readFile, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import t, { type Test } from "tap";
-import { node, runProgram, temporaryFolder } from "../support/gate.ts";
+import { runProgram, temporaryFolder } from "../support/gate.ts";
 import { program } from "../support/program.ts";
 import { requireRoot, requireTool } from "../support/tools.ts";
 
@@ -42,7 +42,7 @@ async function keysOf(t: Test) {
 	await chmod(file, 0o640);
 	const run = (by: readonly string[]) =>
 		runProgram([
-			...[...by, ...node, program, "keys", "add", "laptop"],
+			...[...by, process.execPath, program, "keys", "add", "laptop"],
 			...["--config", config],
 		]);
 	const add = async (by: readonly string[] = []) => {

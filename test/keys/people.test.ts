@@ -19,13 +19,7 @@ import {
 	secretWeaknessOf,
 } from "../../src/keys/peopleSecret.ts";
 import { takeLock } from "../../src/lock.ts";
-import {
-	bearer,
-	node,
-	runCli,
-	startGate,
-	temporaryFolder,
-} from "../support/gate.ts";
+import { bearer, runCli, startGate, temporaryFolder } from "../support/gate.ts";
 import { claims, sign, tokenHeader } from "../support/peopleTokens.ts";
 import { program } from "../support/program.ts";
 
@@ -169,14 +163,13 @@ t.test(
 	async (t) => {
 		const { config, folder, secret, read } = await freshConfig(t);
 		const keysFile = path.join(folder, "keys.json");
-		const [command = "", ...args] = node;
 		let refused = "";
 		let ended: Promise<unknown[]> | undefined;
 		await changeKeys(keysFile, true, async (keys) => {
 			const child = spawn(
-				command,
+				process.execPath,
 				[
-					...[...args, "--import", sayWaiting, program, "keys", "add"],
+					...["--import", sayWaiting, program, "keys", "add"],
 					...["webui", "--people", "open-webui", "--config", config],
 				],
 				{ stdio: ["ignore", "ignore", "pipe"] },

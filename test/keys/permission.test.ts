@@ -3,7 +3,7 @@ import { chmod, readFile, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import t from "tap";
-import { node, temporaryFolder } from "../support/gate.ts";
+import { temporaryFolder } from "../support/gate.ts";
 import { program } from "../support/program.ts";
 
 t.test(
@@ -19,15 +19,13 @@ t.test(
 		const [, entry = ""] = /^ENTRYPOINT (.*)$/m.exec(image) ?? [];
 		const flags = (JSON.parse(entry) as string[]).slice(1, -1);
 		t.ok(flags.includes("--permission"));
-		const [file = "", ...args] = node;
 		for (const [mode, ...what] of [
 			[0o600, "laptop"],
 			[0o640, "phone"],
 			[0o644, "webui", "--people", "open-webui"],
 		] as const) {
 			if (mode !== 0o600) await chmod(keysFile, mode);
-			const { stdout } = await promisify(execFile)(file, [
-				...args,
+			const { stdout } = await promisify(execFile)(process.execPath, [
 				...flags,
 				...[program, "keys", "add", ...what, "--config", config],
 			]);

@@ -9,7 +9,6 @@ import {
 import path from "node:path";
 import t from "tap";
 import {
-	node,
 	runCli,
 	runProgram,
 	startGate,
@@ -40,7 +39,7 @@ async function keysOf(t: Tap, uid: number, gid: number, mode: number) {
 		...{ folder, config, file, text },
 		add: (user: readonly string[], ...more: string[]) =>
 			runProgram([
-				...[...user, ...node, program, "keys", "add", "laptop"],
+				...[...user, process.execPath, program, "keys", "add", "laptop"],
 				...[...more, "--config", config],
 			]),
 	};
@@ -163,7 +162,7 @@ t.test(
 		await chmod(gate.folder, 0o711);
 		await chmod(gate.configFile, 0o644);
 		const { code, stderr } = await runProgram([
-			...[...asUser(65_534), ...node, program],
+			...[...asUser(65_534), process.execPath, program],
 			...["serve", "--config", gate.configFile],
 		]);
 		t.equal(code, 78);

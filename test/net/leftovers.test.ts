@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import t, { type Test } from "tap";
-import { eventually, node } from "../support/gate.ts";
+import { eventually } from "../support/gate.ts";
 import { network } from "../support/namespaces.ts";
 import { childrenOf } from "../support/process.ts";
 import { within } from "../support/raw.ts";
@@ -11,7 +11,6 @@ import { cgroupTrees } from "../support/reaper.ts";
 
 // Tests that are killed leave nothing that the next run would trip over.
 
-const [program = "", ...unset] = node;
 const script = "test/support/leaveThingsBehind.ts";
 
 interface Things {
@@ -23,7 +22,7 @@ interface Things {
 async function leave(
 	t: Test,
 ): Promise<{ child: ChildProcess; things: Things }> {
-	const child = spawn(program, [...unset, script], {
+	const child = spawn(process.execPath, [script], {
 		stdio: ["ignore", "pipe", "inherit"],
 	});
 	t.teardown(() => child.kill("SIGKILL"));
@@ -84,7 +83,7 @@ t.test(
 		dead.child.kill("SIGKILL");
 		await once(dead.child, "exit");
 		t.ok(everything(dead.things), remains(dead.things).join(" "));
-		execFileSync(program, [...unset, script, "next"]);
+		execFileSync(process.execPath, [script, "next"]);
 		// What is killed may take its moment.
 		await within(
 			eventually(() => remains(dead.things).length === 0),

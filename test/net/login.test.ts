@@ -1,6 +1,6 @@
 import t, { type Test } from "tap";
 import type { Result } from "../../src/report/result.ts";
-import { node as run, testKeys } from "../support/gate.ts";
+import { testKeys } from "../support/gate.ts";
 import {
 	type LocalApiMisbehaviour,
 	type NodeOptions,
@@ -524,7 +524,7 @@ t.test(
 		const connect = (key: string) =>
 			peer.run(
 				...["sh", "-c", 'key=$1; shift; printf %s "$key" | "$@"', "sh", key],
-				...[...run, program, "connect", "curl"],
+				...[process.execPath, program, "connect", "curl"],
 				...["--server", gateV4, "--key-stdin", "--try"],
 			);
 		const { code, stdout, stderr } = await connect(testKeys.user);
@@ -550,7 +550,7 @@ t.test(
 		);
 		const { code, stdout } = await peer.run(
 			...["env", `LLAMAGATE_KEY=${testKeys.user}`],
-			...[...run, program, "probe", `http://${gateV4}`, "--json"],
+			...[process.execPath, program, "probe", `http://${gateV4}`, "--json"],
 		);
 		t.equal(code, 1, "whether strangers are let in cannot be seen from here");
 		const { results } = JSON.parse(stdout) as { results: Result[] };

@@ -302,7 +302,7 @@ t.test(
 			"sh",
 			[
 				"-euc",
-				'unset NODE_OPTIONS; umask 077; exec npm run package:deb -- --architecture arm64 --out "$1"',
+				'umask 077; exec npm run package:deb -- --architecture arm64 --out "$1"',
 				...["sh", out],
 			],
 			{

@@ -83,12 +83,8 @@ t.test(
 		const file = await tarball();
 		await cp(file, path.join(folder, path.basename(file)));
 		const demo = spawn(
-			"env",
-			[
-				// What tap adds would follow the program everywhere.
-				...["-u", "NODE_OPTIONS", "npx", "--yes"],
-				...[`../${path.basename(file)}`, "demo", "--json"],
-			],
+			"npx",
+			["--yes", `../${path.basename(file)}`, "demo", "--json"],
 			{
 				cwd: empty,
 				// A group of its own, so that all of it can be ended.

@@ -8,7 +8,6 @@ import { LedgerClient } from "../../src/ledger/client.ts";
 import { builtProgram } from "../support/builtProgram.ts";
 import {
 	bearer,
-	node,
 	spawnGate,
 	temporaryFolder,
 	testKeys,
@@ -127,9 +126,8 @@ t.test(
 		const keysFile = path.join(place, "keys.json");
 		const goodKeys = `{"keys":[{"name":"a","sha256":"${"0".repeat(64)}"}]}`;
 		const say = async (script: string) => {
-			const [file = "", ...args] = node;
-			const { stdout, stderr } = await promisify(execFile)(file, [
-				...[...args, script, "check", "--config", configFile],
+			const { stdout, stderr } = await promisify(execFile)(process.execPath, [
+				...[script, "check", "--config", configFile],
 			]).catch((error: { stdout: string; stderr: string }) => error);
 			return stdout + stderr;
 		};
@@ -150,9 +148,8 @@ t.test(
 
 t.test("each command of the built program tells of itself", async (t) => {
 	const say = async (...args: string[]) => {
-		const [file = "", ...before] = node;
-		const { stdout } = await promisify(execFile)(file, [
-			...[...before, program, ...args, "--help"],
+		const { stdout } = await promisify(execFile)(process.execPath, [
+			...[program, ...args, "--help"],
 		]);
 		return stdout;
 	};

@@ -4,7 +4,7 @@ import t from "tap";
 import { routes } from "../../src/ollama/routes.ts";
 import type { Way } from "../../src/probe/place.ts";
 import type { Result } from "../../src/report/result.ts";
-import { eventually, node, testKeys } from "../support/gate.ts";
+import { eventually, testKeys } from "../support/gate.ts";
 import {
 	addresses,
 	connect,
@@ -47,7 +47,7 @@ async function probe(
 }> {
 	const { code, stdout, stderr } = await from.run(
 		...["env", ...(key === undefined ? [] : [`LLAMAGATE_KEY=${key}`])],
-		...[...node, program, "probe", ...args, "--json"],
+		...[process.execPath, program, "probe", ...args, "--json"],
 	);
 	// An error of the command line has none.
 	const { results = [] } = JSON.parse(stdout) as { results?: Result[] };

@@ -12,7 +12,6 @@ import { type AddressInfo, createServer } from "node:net";
 import path from "node:path";
 import { promisify } from "node:util";
 import t from "tap";
-import { node } from "../support/gate.ts";
 import { temporaryFolder } from "../support/temporaryFolder.ts";
 import { getParts } from "./get.ts";
 import { startOllama } from "./ollama.ts";
@@ -27,7 +26,7 @@ async function runGet(
 	...files: string[]
 ) {
 	const [program = "", ...args] = [
-		...[...launcher, ...node, "test/real/get.ts", folder, ...files],
+		...[...launcher, process.execPath, "test/real/get.ts", folder, ...files],
 	];
 	const ended = execute(program, args).then(
 		() => ({ code: 0, stdout: "", stderr: "" }),

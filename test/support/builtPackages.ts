@@ -14,7 +14,7 @@ const store = path.join(os.tmpdir(), "llamagate-packages");
 /** The programs that this module runs, besides npm. */
 export const packageTools = ["dpkg-deb", "flock", "git"];
 
-/** What a packager's shell has: nothing of npm's, and this Node. tap adds its NODE_OPTIONS all the same. */
+/** What a packager's shell has: nothing of npm's, and this Node. */
 export const packagerEnvironment: NodeJS.ProcessEnv = {
 	...Object.fromEntries(
 		Object.entries(process.env).filter(([name]) => !/^(npm_|CI$)/.test(name)),

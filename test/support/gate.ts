@@ -228,13 +228,6 @@ async function placeOf(
 	return { url: `http://127.0.0.1:${relay}`, port: relay };
 }
 
-/** Runs Node without what tap puts into every child, which is a third of a short run. */
-export const node = bare(process.execPath);
-
-function bare(program: string): string[] {
-	return ["env", "--unset=NODE_OPTIONS", program];
-}
-
 /** The real program in a process of its own, for what concerns signals and exit codes. */
 export async function spawnGate(
 	t: Teardown,
@@ -245,7 +238,7 @@ export async function spawnGate(
 	const { logFile } = options;
 	const [command = "", ...args] = [
 		...(options.launcher ?? []),
-		...(options.node === undefined ? node : bare(options.node)),
+		options.node ?? process.execPath,
 		...(options.nodeArgs ?? []),
 		options.program ?? program,
 		...["serve", "--config", files.configFile],
@@ -325,7 +318,7 @@ export function runCli(
 	args: readonly string[],
 	input = "",
 ): Promise<RunResult> {
-	return runProgram([...node, program, ...args], {
+	return runProgram([process.execPath, program, ...args], {
 		input,
 		// A person who runs the tests may have files of clients in theirs.
 		env: { ...process.env, HOME: "/nonexistent" },

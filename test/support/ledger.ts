@@ -8,7 +8,7 @@ import { LedgerClient } from "../../src/ledger/client.ts";
 import type { UsageRecord } from "../../src/ledger/record.ts";
 import type { Dimension, UsageRow } from "../../src/ledger/store.ts";
 import { createLog } from "../../src/log.ts";
-import { type LogLine, node } from "./gate.ts";
+import type { LogLine } from "./gate.ts";
 import { program } from "./program.ts";
 import { temporaryFolder } from "./temporaryFolder.ts";
 
@@ -55,10 +55,9 @@ export async function spawnLedger(
 	file = program,
 	env: NodeJS.ProcessEnv = {},
 ): Promise<TestLedger> {
-	const [command = "", ...before] = node;
 	const child = spawn(
-		command,
-		[...before, file, "ledger", "--config", configFile],
+		process.execPath,
+		[file, "ledger", "--config", configFile],
 		{
 			stdio: ["ignore", "pipe", "inherit"],
 			env: { ...process.env, ...env },

@@ -37,7 +37,6 @@ export async function madeOnce(
 			`folder=$1 script=$2
 			shift 2
 			test -d "$folder" && exit
-			unset NODE_OPTIONS # tap puts itself into every child
 			rm -rf "$folder.partial"
 			sh -euc "$script" sh "$folder.partial" "$@" >"$folder.log" 2>&1 || {
 				tail -n 40 "$folder.log" >&2

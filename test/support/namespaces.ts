@@ -13,7 +13,6 @@ import { isDeepStrictEqual } from "node:util";
 import { type Authority, ownName } from "./certificates.ts";
 import {
 	type LogLine,
-	node,
 	type RunResult,
 	temporaryFolder,
 	testEntries,
@@ -30,7 +29,7 @@ interface Test {
 /** A guard against hanging and nothing else: what is waited for takes a second or two. */
 const patienceMs = 60_000;
 const root = path.join(import.meta.dirname, "../..");
-/** Without tap's NODE_OPTIONS, and without anybody's proxy. */
+/** Without anybody's proxy. */
 const { PATH = "", NODE_COMPILE_CACHE } = process.env;
 const environment = { PATH, ...(NODE_COMPILE_CACHE && { NODE_COMPILE_CACHE }) };
 
@@ -267,7 +266,7 @@ export async function startDaemon(
 	);
 	const child = namespace.start(
 		...launcher,
-		...[...node, program, "serve", "--config", configFile],
+		...[process.execPath, program, "serve", "--config", configFile],
 	);
 	const closed = once(child, "close");
 	let stderr = "";
@@ -302,7 +301,7 @@ export async function startStandInProcess(
 	options: { readonly tokenIntervalMs?: number } = {},
 ): Promise<StandInProcess> {
 	const child = namespace.start(
-		...[...node, "test/support/standInProcess.ts"],
+		...[process.execPath, "test/support/standInProcess.ts"],
 		JSON.stringify({ port: Number(ollama.split(":")[1]), ...options }),
 	);
 	const { all, seen } = linesOf(

@@ -4,7 +4,6 @@ import path from "node:path";
 import { promisify } from "node:util";
 import { parse } from "jsonc-parser";
 import t, { type Test } from "tap";
-import { node } from "../../support/gate.ts";
 import { becomes, linesOf } from "../../support/namespaces.ts";
 import {
 	type Device,
@@ -139,7 +138,7 @@ t.test("a policy opens what policy check says, and nothing else", async (t) => {
 	) as Record<Name, Device>;
 	await linesOf(
 		server.network.start(
-			...[...node, path.join(import.meta.dirname, "listen.ts")],
+			...[process.execPath, path.join(import.meta.dirname, "listen.ts")],
 			...ports.map(String),
 		),
 		String,
@@ -151,7 +150,11 @@ t.test("a policy opens what policy check says, and nothing else", async (t) => {
 			await Promise.all(
 				names.map(async (name) => {
 					const { stdout } = await devices[name].network.run(
-						...[...node, path.join(import.meta.dirname, "dial.ts"), "1500"],
+						...[
+							process.execPath,
+							path.join(import.meta.dirname, "dial.ts"),
+							"1500",
+						],
 						...[server.v4, server.v6].flatMap((address) =>
 							ports.map((port) => `${address} ${port}`),
 						),
@@ -244,8 +247,7 @@ t.test("a policy opens what policy check says, and nothing else", async (t) => {
 
 /** Runs a command of llamagate's on this machine. */
 function llamagate(args: readonly string[]) {
-	const [program = "", ...nodeArgs] = node;
-	return execute(program, [...nodeArgs, main, ...args]);
+	return execute(process.execPath, [main, ...args]);
 }
 
 async function check(file: string, server: Device): Promise<Report> {

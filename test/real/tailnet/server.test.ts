@@ -9,7 +9,7 @@ import {
 	examine,
 	statesOf,
 } from "../../support/doctor.ts";
-import { type LogLine, node } from "../../support/gate.ts";
+import type { LogLine } from "../../support/gate.ts";
 import {
 	ask,
 	becomes,
@@ -124,7 +124,15 @@ t.test("a Debian that is joined to a tailnet and set up", async (t) => {
 
 	await t.test("probe finds nothing from a peer", async (t) => {
 		const { code, stdout, stderr } = await laptop.network.run(
-			...["env", `LLAMAGATE_KEY=${key}`, ...node, main, "probe", v4, "--json"],
+			...[
+				"env",
+				`LLAMAGATE_KEY=${key}`,
+				process.execPath,
+				main,
+				"probe",
+				v4,
+				"--json",
+			],
 		);
 		t.equal(code, 0, stdout + stderr);
 		t.match(stdout, /"by Tailscale"/, "and knows the way as Tailscale's");
