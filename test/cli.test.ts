@@ -8,20 +8,18 @@ import {
 	runScript,
 	withOutputs,
 } from "./support/cliScript.ts";
+import { program } from "./support/program.ts";
 
 /** The command line by scripts: commands and what they say. `TAP_SNAPSHOT=1` writes that anew. */
 const folder = path.join(import.meta.dirname, "cli");
-const program = [
-	process.execPath,
-	path.join(import.meta.dirname, "../src/main.ts"),
-];
+const llamagate = [process.execPath, path.resolve(program)];
 
 for (const file of readdirSync(folder).sort()) {
 	const place = path.join(folder, file);
 	const text = await readFile(place, "utf8");
 	const script = parseScript(text);
 	t.test(script.name, async (t) => {
-		const outputs = await runScript(t, script, program);
+		const outputs = await runScript(t, script, llamagate);
 		if (process.env.TAP_SNAPSHOT === "1") {
 			await writeFile(place, withOutputs(script, outputs, text));
 			return;

@@ -31,8 +31,15 @@ import {
 
 /** UFW holds two rules for the same that differ only in these, and then replaces the one, or refuses the other. */
 function keyOf(rule: KeptRule): string {
-	return JSON.stringify({ ...rule, action: "", log: "" });
+	const known = keys.get(rule);
+	if (known !== undefined) return known;
+	const key = JSON.stringify({ ...rule, action: "", log: "" });
+	keys.set(rule, key);
+	return key;
 }
+
+/** The same rules are compared again for each step of each plan. */
+const keys = new WeakMap<KeptRule, string>();
 
 const isSameVerdict = (one: KeptRule, other: KeptRule) =>
 	one.action === other.action || (!isLettingIn(one) && !isLettingIn(other));

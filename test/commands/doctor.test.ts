@@ -14,6 +14,7 @@ import {
 import { examinations } from "../../src/host/checks.ts";
 import type { Result } from "../../src/report/result.ts";
 import { runCli, temporaryFolder } from "../support/gate.ts";
+import { program } from "../support/program.ts";
 
 t.test("the checks are listed, and nothing is looked at", async (t) => {
 	const all = await runCli(["doctor", "--list"]);
@@ -49,7 +50,7 @@ t.test("a fix holds in any folder, whatever --config says", async (t) => {
 	await writeFile(path.join(folder, "keys.json"), '{"keys":[]}');
 	for (const file of ["config.json", "keys.json"])
 		await chmod(path.join(folder, file), 0o666);
-	const main = path.join(import.meta.dirname, "../../src/main.ts");
+	const main = path.resolve(program);
 	const stdout = await new Promise<string>((resolve) => {
 		execFile(
 			process.execPath,

@@ -6,9 +6,10 @@ import path from "node:path";
 import t, { type Test } from "tap";
 import { askDaemon } from "../../src/admin/client.ts";
 import { runCli } from "../support/gate.ts";
+import { program } from "../support/program.ts";
 import { temporaryFolder } from "../support/temporaryFolder.ts";
 
-const main = path.join(import.meta.dirname, "../../src/main.ts");
+const main = path.resolve(program);
 
 t.test("an answer without an end is none", async (t) => {
 	const socket = path.join(await temporaryFolder(t), "admin.sock");

@@ -5,9 +5,10 @@ import { createServer } from "node:http";
 import path from "node:path";
 import { text } from "node:stream/consumers";
 import t, { type Test } from "tap";
+import { program } from "../support/program.ts";
 import { temporaryFolder } from "../support/temporaryFolder.ts";
 
-const main = path.join(import.meta.dirname, "../../src/main.ts");
+const main = path.resolve(program);
 
 const wellOff = {
 	version: "0.1.0",

@@ -29,10 +29,11 @@ import {
 	sign,
 	tokenHeader,
 } from "../support/peopleTokens.ts";
+import { program } from "../support/program.ts";
 import { queueOf, waitUntil } from "../support/queue.ts";
 import { temporaryFolder } from "../support/temporaryFolder.ts";
 
-const main = path.join(import.meta.dirname, "../../src/main.ts");
+const main = path.resolve(program);
 const secretText = "what nobody but the model is to see";
 
 /** A gate whose Ollama works on one request at a time. */

@@ -116,7 +116,8 @@ function change(
 			return { kind, rules: rules.filter((one) => commandOf(one) !== rule) };
 		const entry = entryOf(rule, kind);
 		if (entry === undefined) return { kind, rules };
-		const place = rules.findIndex((one) => keyOf(one) === keyOf(entry));
+		const key = keyOf(entry);
+		const place = rules.findIndex((one) => keyOf(one) === key);
 		// "Skipping inserting existing rule": what differs in its verdict stays as it is, too.
 		if (how === "prepend")
 			return { kind, rules: place < 0 ? [entry, ...rules] : rules };

@@ -1,9 +1,4 @@
-import {
-	type ChildProcess,
-	execFile,
-	spawn,
-	spawnSync,
-} from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import {
@@ -11,6 +6,7 @@ import {
 	mkdir,
 	mkdtemp,
 	readFile,
+	readlink,
 	rm,
 	writeFile,
 } from "node:fs/promises";
@@ -34,6 +30,7 @@ import {
 } from "./namespaces.ts";
 import { childrenOf } from "./process.ts";
 import { cgroupTrees, reap } from "./reaper.ts";
+import { isThere } from "./tools.ts";
 
 /** What this module needs of tap. */
 interface Test {
@@ -75,7 +72,7 @@ function findObstacle(): string | undefined {
 		"ss",
 		"curl",
 	])
-		if (spawnSync("which", [tool]).status !== 0) return `${tool} is missing`;
+		if (!isThere(tool)) return `${tool} is missing`;
 	if (cgroupTrees().unified === undefined)
 		return "no cgroup2 hierarchy is mounted";
 	return undefined;
@@ -409,10 +406,7 @@ async function initOf(nspawn: ChildProcess): Promise<number> {
 	const deadline = performance.now() + bootPatienceMs;
 	const { pid } = nspawn;
 	const networkOf = (id: number | string | undefined) =>
-		execute("readlink", [`/proc/${id}/ns/net`]).then(
-			({ stdout }) => stdout,
-			() => undefined,
-		);
+		readlink(`/proc/${id}/ns/net`).catch(() => undefined);
 	const own = await networkOf("self");
 	while (nspawn.exitCode === null && performance.now() < deadline) {
 		for (const child of childrenOf(pid)) {

@@ -56,6 +56,7 @@ async function leaveOutGenerators(root: string): Promise<void> {
 	for (const name of [
 		...["cryptsetup", "integritysetup", "veritysetup", "gpt-auto"],
 		...["hibernate-resume", "system-update", "rc-local", "debug", "run"],
+		...["fstab", "getty", "sysv"],
 	])
 		await symlink("/dev/null", path.join(folder, `systemd-${name}-generator`));
 }

@@ -19,6 +19,7 @@ import {
 } from "./gate.ts";
 import { program } from "./program.ts";
 import { reap } from "./reaper.ts";
+import { isThere } from "./tools.ts";
 
 /** What these tests need of tap. */
 interface Test {
@@ -52,7 +53,7 @@ function findObstacle(): string | undefined {
 	if (process.platform !== "linux") return "network namespaces need Linux";
 	if (process.getuid?.() !== 0) return "network namespaces need root";
 	for (const tool of ["ip", "ss", "curl", "python3"])
-		if (spawnSync(tool, ["-V"]).status !== 0) return `${tool} is missing`;
+		if (!isThere(tool)) return `${tool} is missing`;
 	const name = nextName();
 	const { status, stderr } = spawnSync("ip", ["netns", "add", name], {
 		encoding: "utf8",
@@ -106,8 +107,7 @@ export function namespaceNamed(t: Test, name: string): Namespace {
 	return {
 		name,
 		async ip(...commands) {
-			for (const command of commands)
-				await mustRun(["ip", "-n", name, ...command.split(" ")]);
+			await mustRun(["ip", "-n", name, "-batch", "-"], commands.join("\n"));
 		},
 		run: (...command) => run([...enter, ...command]),
 		start(...command) {
@@ -137,18 +137,30 @@ export function namespaceNamed(t: Test, name: string): Namespace {
 	};
 }
 
-function run([file = "", ...args]: readonly string[]): Promise<RunResult> {
+function run(
+	[file = "", ...args]: readonly string[],
+	input = "",
+): Promise<RunResult> {
 	return new Promise((resolve, reject) => {
-		execFile(file, args, { env: environment }, (error, stdout, stderr) => {
-			const code = error === null ? 0 : error.code;
-			if (typeof code !== "number") reject(error);
-			else resolve({ code, stdout, stderr });
-		});
+		const child = execFile(
+			file,
+			args,
+			{ env: environment },
+			(error, stdout, stderr) => {
+				const code = error === null ? 0 : error.code;
+				if (typeof code !== "number") reject(error);
+				else resolve({ code, stdout, stderr });
+			},
+		);
+		if (input !== "") child.stdin?.end(input);
 	});
 }
 
-async function mustRun(command: readonly string[]): Promise<void> {
-	const { code, stderr } = await run(command);
+async function mustRun(
+	command: readonly string[],
+	input?: string,
+): Promise<void> {
+	const { code, stderr } = await run(command, input);
 	if (code !== 0) throw new Error(`${command.join(" ")}: ${stderr}`);
 }
 

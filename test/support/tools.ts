@@ -1,4 +1,5 @@
-import { spawnSync } from "node:child_process";
+import { accessSync, constants } from "node:fs";
+import path from "node:path";
 
 /** What a test needs of tap to be left out, or to fail where it must not be. */
 interface Reporter {
@@ -6,14 +7,25 @@ interface Reporter {
 	plan(count: number, reason: string): unknown;
 }
 
+/** Whether a program is in the PATH, or at one. Nothing is started to find out, since every test asks. */
+export function isThere(name: string): boolean {
+	const folders = (process.env.PATH ?? "").split(path.delimiter);
+	return folders.some((folder) => {
+		try {
+			accessSync(path.resolve(folder, name), constants.X_OK);
+			return true;
+		} catch {
+			return false;
+		}
+	});
+}
+
 /**
  * Whether a program is there. Where it is not, the test is left out and says
  * so; in CI, which installs everything, it fails.
  */
 export function requireTool(t: Reporter, ...names: string[]): boolean {
-	const missing = names.filter(
-		(name) => spawnSync("which", [name]).status !== 0,
-	);
+	const missing = names.filter((name) => !isThere(name));
 	return missing.length === 0 || leaveOut(t, `${missing.join(", ")} not found`);
 }
 

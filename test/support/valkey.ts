@@ -1,11 +1,11 @@
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { freePort } from "./freePort.ts";
 import { temporaryFolder } from "./temporaryFolder.ts";
-import { requireTool } from "./tools.ts";
+import { isThere, requireTool } from "./tools.ts";
 
 interface Test {
 	teardown(action: () => unknown): unknown;
@@ -13,7 +13,6 @@ interface Test {
 	plan(count: number, reason: string): unknown;
 }
 
-const isThere = (name: string) => spawnSync("which", [name]).status === 0;
 /** Debian 13 has Valkey; Debian 12 has the Redis that it comes from. LLAMAGATE_VALKEY names another. */
 export const valkeyProgram =
 	process.env.LLAMAGATE_VALKEY ??
