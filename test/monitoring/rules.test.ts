@@ -133,8 +133,12 @@ function promtool(...args: string[]) {
 	return { status, said: stdout + stderr };
 }
 
-/** A file of promtool's, which reads YAML and so JSON. */
-function testFile(file: string, alerts: readonly [string, Case][]): string {
+/** A file of promtool's, which reads YAML and so JSON. @param every how often the rules are evaluated */
+function testFile(
+	file: string,
+	alerts: readonly (readonly [string, Case])[],
+	every = "1m",
+): string {
 	const tests = alerts.flatMap(([alert, { fires, quiet, at = "30m" }]) =>
 		[fires, quiet].map((series) => ({
 			interval: "1m",
@@ -150,7 +154,7 @@ function testFile(file: string, alerts: readonly [string, Case][]): string {
 	);
 	return JSON.stringify({
 		rule_files: [file],
-		evaluation_interval: "1m",
+		evaluation_interval: every,
 		tests,
 	});
 }
@@ -166,10 +170,18 @@ t.test("each alert fires when it has to, and not before", async (t) => {
 	const text = await readFile(rules, "utf8");
 	const names = [...text.matchAll(/- alert: (\w+)/g)].map(([, name]) => name);
 	t.strictSame(Object.keys(cases).sort(), names.toSorted(), "each has a case");
-	const file = path.join(await temporaryFolder(t), "alerts.json");
-	await writeFile(file, testFile(rules, Object.entries(cases)));
-	const { status, said } = promtool("test", "rules", file);
-	t.equal(status, 0, said);
+	const folder = await temporaryFolder(t);
+	const isLong = ([, { at }]: readonly [string, Case]) => at !== undefined;
+	const all = Object.entries(cases);
+	for (const [name, some, every] of [
+		["half an hour", all.filter((one) => !isLong(one)), "1m"],
+		["days", all.filter(isLong), "10m"],
+	] as const) {
+		const file = path.join(folder, "alerts.json");
+		await writeFile(file, testFile(rules, some, every));
+		const { status, said } = promtool("test", "rules", file);
+		t.equal(status, 0, `${name}: ${said}`);
+	}
 });
 
 t.test("an absent gate is one that is down", async (t) => {
