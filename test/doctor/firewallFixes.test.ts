@@ -24,8 +24,8 @@ interface Host {
 	readonly server: Namespace;
 	/** What doctor looks at. */
 	look(gatePort?: number): Promise<Look>;
-	/** Writes a line into one of UFW's files, ahead of what stands there. */
-	insert(file: string, line: string): Promise<void>;
+	/** Writes lines into UFW's files, each ahead of what stands there. */
+	insert(...lines: (readonly [file: string, line: string])[]): Promise<void>;
 	/** Does what a fix says, with `lines` for what it has taken out of UFW's files. */
 	follow(outcome: Outcome, ...lines: string[]): Promise<void>;
 	/** Whether a neighbour's packets to a port are let in; nothing listens. */
@@ -59,11 +59,12 @@ async function startHost(t: Test, ...commands: string[]): Promise<Host> {
 			...{ sockets: [], udpSockets: [], sshSockets: new Set() },
 			...{ tailscaled: undefined, hasTailnet: true },
 		}),
-		async insert(file, line) {
-			await ufw.must(
-				...["sed", "-i", `/^# End required lines/a ${line}`],
-				`/etc/ufw/${file}`,
-			);
+		async insert(...lines) {
+			for (const [file, line] of lines)
+				await ufw.must(
+					...["sed", "-i", `/^# End required lines/a ${line}`],
+					`/etc/ufw/${file}`,
+				);
 			await ufw.ufw("reload");
 		},
 		async follow({ fix = "false" }, ...lines) {
@@ -90,9 +91,11 @@ t.test(
 			"-A ufw6-before-input -p tcp --dport 3000 -j ACCEPT",
 			"-A ufw-before-input -p tcp --dport 22 -j ACCEPT",
 		];
-		await host.insert("before.rules", web4);
-		await host.insert("before6.rules", web6);
-		await host.insert("before.rules", ssh);
+		await host.insert(
+			["before.rules", web4],
+			["before6.rules", web6],
+			["before.rules", ssh],
+		);
 		t.ok(await host.letsNeighbour(8080));
 		const web = judgeWebPorts(await host.look());
 		t.match(
@@ -125,7 +128,7 @@ t.test(
 			`-A ufw-before-input -s ${lan} -j ACCEPT`,
 			"-A ufw-before-input -j ACCEPT",
 		]) {
-			await host.insert("before.rules", line);
+			await host.insert(["before.rules", line]);
 			t.ok(await host.letsNeighbour(11434));
 			const seen = await host.look();
 			const outcome = line.includes(lan)
@@ -167,7 +170,7 @@ t.test(
 		t.match(judgeGatePort(await host.look()), { state: "ok" });
 
 		const line = `-A ufw-before-input -p tcp --dport 11434 -s ${lan} -j ACCEPT`;
-		await host.insert("before.rules", line);
+		await host.insert(["before.rules", line]);
 		const inFile = judgeGatePort(await host.look());
 		t.match(inFile.fix, /^take out of \/etc\/ufw\/before\.rules/);
 		await host.follow(inFile, line);

@@ -1,13 +1,11 @@
 import { spawnSync } from "node:child_process";
-import path from "node:path";
-import { build } from "esbuild";
 import t from "tap";
+import { inOneFile } from "../support/inOneFile.ts";
 import {
 	makeNamespace,
 	type Namespace,
 	network,
 } from "../support/namespaces.ts";
-import { temporaryFolder } from "../support/temporaryFolder.ts";
 
 /** Options for a test that needs both kinds of iptables. */
 function bothKinds(): { skip: string | false } {
@@ -43,34 +41,7 @@ const ownInput = (policy: string, rule = "") =>
 	}
 }`);
 
-const reader = path.join(await temporaryFolder(t), "reader.mjs");
-// In one file, since it starts for each set of rules.
-await build({
-	absWorkingDir: path.join(import.meta.dirname, "../.."),
-	stdin: {
-		resolveDir: ".",
-		contents: `import { translatedWays } from "./src/host/ollama/portForwards.ts";
-		import { judgeForged } from "./src/host/firewall/forged.ts";
-		import { judgeDefault } from "./src/host/firewall/rules.ts";
-		import { wayIn } from "./src/netfilter/evaluate.ts";
-		import { rangeOf } from "./src/netfilter/ufwPackets.ts";
-		import { kernelFilter } from "./src/system/kernelFilter.ts";
-		const { ways, missed } = await translatedWays([11434]);
-		const led = ways.map(({ says }) => says);
-		const filter = await kernelFilter().catch(({ message }) => message);
-		const packets = { family: "ipv4", interfaceIn: "eth0", protocol: "tcp", port: 22, from: rangeOf("0.0.0.0/0") };
-		const firewall = { filter, sockets: [], hasTailnet: true, gatePort: 11434, sshPorts: [], ufwRules: [], tailnet: "tailscale0" };
-		const shareOf = (port) => wayIn(filter, { ...packets, port }).share;
-		const { share: ssh, by } = typeof filter === "string" ? {} : wayIn(filter, packets);
-		console.log(JSON.stringify(typeof filter === "string" ? { failed: filter, led, missed } : {
-			ssh, ollama: shareOf(11434), byDefault: judgeDefault(firewall).state, forged: judgeForged(firewall).state, led, missed, unread: filter.unread,
-			by: by.map(({ rule, chain }) => rule?.text ?? chain.table + " " + chain.name),
-		}));`,
-	},
-	outfile: reader,
-	...{ bundle: true, platform: "node", format: "esm" },
-	mainFields: ["module", "main"],
-});
+const reader = await inOneFile(t, "kernelFilterRead");
 
 /** What doctor reads where a script has run before: how far packets for a port get, by what, and where others are led. */
 async function read(

@@ -1,17 +1,17 @@
-import path from "node:path";
 import t, { type Test } from "tap";
 import { openServices } from "../../src/host/firewall/step.ts";
 import { ufwSetting } from "../../src/netfilter/ufwSettings.ts";
 import type { Inspection, Proof } from "../../src/setup/step.ts";
 import type { ListeningSocket } from "../../src/system/sockets.ts";
 import { temporaryFolder } from "../support/gate.ts";
+import { inOneFile } from "../support/inOneFile.ts";
 import { network } from "../support/namespaces.ts";
 import { requireTool } from "../support/tools.ts";
 import { makeUfwHost, type Ufw } from "../support/ufw.ts";
 
 if (!requireTool(t, "ufw", "iptables")) process.exit();
 
-const program = path.resolve("test/support/ufwStepRun.ts");
+const program = await inOneFile(t, "ufwStepRun");
 
 /** A host with a LAN and a tailnet, and the step of setup that is run on it by itself. */
 async function startHost(t: Test) {

@@ -1,0 +1,43 @@
+/** Prints what doctor reads of the packet filter of the network that this runs in, for tests. */
+import { judgeForged } from "../../src/host/firewall/forged.ts";
+import { judgeDefault } from "../../src/host/firewall/rules.ts";
+import { translatedWays } from "../../src/host/ollama/portForwards.ts";
+import { wayIn } from "../../src/netfilter/evaluate.ts";
+import { rangeOf } from "../../src/netfilter/ufwPackets.ts";
+import { kernelFilter } from "../../src/system/kernelFilter.ts";
+import type { ListeningSocket } from "../../src/system/sockets.ts";
+
+const { ways, missed } = await translatedWays([11434]);
+const led = ways.map(({ says }) => says);
+const tell = (report: object) =>
+	console.log(JSON.stringify({ ...report, led, missed }));
+const packets = {
+	...({ family: "ipv4", protocol: "tcp", port: 22 } as const),
+	...{ interfaceIn: "eth0", from: rangeOf("0.0.0.0/0") },
+};
+try {
+	const filter = await kernelFilter();
+	const firewall = {
+		...{
+			filter,
+			sockets: [],
+			udpSockets: [],
+			sshSockets: new Set<ListeningSocket>(),
+		},
+		...{ hasTailnet: true, gatePort: 11434, sshPorts: [], ufwRules: [] },
+		...{ tailnet: "tailscale0", tailscaled: undefined },
+	};
+	const { share, by } = wayIn(filter, packets);
+	tell({
+		ssh: share,
+		ollama: wayIn(filter, { ...packets, port: 11434 }).share,
+		byDefault: judgeDefault(firewall).state,
+		forged: judgeForged(firewall).state,
+		unread: filter.unread,
+		by: by.map(
+			({ rule, chain }) => rule?.text ?? `${chain.table} ${chain.name}`,
+		),
+	});
+} catch (error) {
+	tell({ failed: (error as Error).message });
+}
