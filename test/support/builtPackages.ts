@@ -21,7 +21,8 @@ export const packagerEnvironment: NodeJS.ProcessEnv = {
 	),
 	PATH: `${path.dirname(process.execPath)}:${process.env.PATH}`,
 	// Packed in a hurry; a minute of xz for each finds no fault.
-	DPKG_DEB_COMPRESSOR_TYPE: "none",
+	DPKG_DEB_COMPRESSOR_TYPE: "gzip",
+	DPKG_DEB_COMPRESSOR_LEVEL: "1",
 };
 
 /**
