@@ -52,3 +52,23 @@ t.test("so does this one", async (t) => {
 	t.match(process.env, { LC_ALL: "C.UTF-8", TERM: "dumb", TZ: "UTC" });
 	t.equal(process.umask(), 0o022);
 });
+
+t.test("an error that nobody catches fails its file", async (t) => {
+	for (const error of [
+		"setTimeout(() => { throw new Error('lost'); }, 1);",
+		"Promise.reject(new Error('lost'));",
+	])
+		await t.rejects(
+			execute(process.execPath, [
+				...["--import=./test/support/environment.ts", "--input-type=module"],
+				"--eval",
+				`import t from "tap";
+				t.test("a", async () => {
+					${error}
+					await new Promise((resolve) => setTimeout(resolve, 1000));
+				});`,
+			]),
+			{ code: 1, stdout: /not ok/ },
+			error,
+		);
+});
