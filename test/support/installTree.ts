@@ -87,9 +87,14 @@ async function compileAll(root: string): Promise<void> {
 	await execute("unshare", [
 		...["--net", "--pid", "--fork", "--mount", "sh", "-euc"],
 		`mount -t proc proc "$1/proc"
-		for command in --help doctor "setup --help" "keys --help"; do
-			chroot "$1" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "$2" llamagate $command || :
-		done`,
+		llamagate() {
+			chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "$cache" llamagate "$@"
+		}
+		root=$1 cache=$2
+		llamagate --help
+		llamagate setup --help
+		llamagate keys --help
+		llamagate doctor || :`,
 		...["sh", root, `NODE_COMPILE_CACHE=/${compiledCode}`],
 	]);
 }
