@@ -15,8 +15,9 @@ const packets = {
 	...({ family: "ipv4", protocol: "tcp", port: 22 } as const),
 	...{ interfaceIn: "eth0", from: rangeOf("0.0.0.0/0") },
 };
-try {
-	const filter = await kernelFilter();
+const filter = await kernelFilter().catch((error: Error) => error.message);
+if (typeof filter === "string") tell({ failed: filter });
+else {
 	const firewall = {
 		...{
 			filter,
@@ -38,6 +39,4 @@ try {
 			({ rule, chain }) => rule?.text ?? `${chain.table} ${chain.name}`,
 		),
 	});
-} catch (error) {
-	tell({ failed: (error as Error).message });
 }
