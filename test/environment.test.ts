@@ -53,6 +53,21 @@ t.test("so does this one", async (t) => {
 	t.equal(process.umask(), 0o022);
 });
 
+t.test(
+	"a program that a test starts gets nothing of the test runner",
+	async (t) => {
+		const { stdout } = await execute(
+			process.execPath,
+			[
+				"--print",
+				"JSON.stringify([process.env, process.listenerCount('SIGINT')])",
+			],
+			{ env: {} },
+		);
+		t.strictSame(JSON.parse(stdout), [{}, 0]);
+	},
+);
+
 t.test("an error that nobody catches fails its file", async (t) => {
 	for (const error of [
 		"setTimeout(() => { throw new Error('lost'); }, 1);",

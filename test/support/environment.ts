@@ -23,7 +23,8 @@ process.umask(0o022);
 
 // tap notes which files each process of a test loads, in children by NODE_OPTIONS, and
 // reads their source maps. That is for `--changed` and coverage, which nobody asks for
-// here, and more than half of the CPU that a test file takes to start.
+// here, and more than half of the CPU that a test file takes to start. It also changed
+// what a Node of other people's does when it is interrupted.
 process.env._TAPJS_PROCESSINFO_EXCLUDE_ = "/^/";
 process.setSourceMapsEnabled(false);
 process.setSourceMapsEnabled = () => {};

@@ -137,12 +137,11 @@ export async function startStack(
 		await eventually(() => reloads().length > before);
 	};
 	// The first load is behind us before a client waits for one.
-	if (!process.env.TAP_NOWARM)
-		await post(ollama.url, "/api/chat", {
-			model: models.short,
-			messages: [{ role: "user", content: "Hello!" }],
-			stream: false,
-		});
+	await post(ollama.url, "/api/chat", {
+		model: models.short,
+		messages: [{ role: "user", content: "Hello!" }],
+		stream: false,
+	});
 	return {
 		server: gate.url,
 		ollama: new URL(ollama.url).host,
