@@ -1,6 +1,8 @@
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
+import { createInterface } from "node:readline";
 import type { Test } from "tap";
 import { parseRuleFile, type RuleList } from "../../src/netfilter/ufwRules.ts";
 import { type RunResult, temporaryFolder } from "./gate.ts";
@@ -76,19 +78,47 @@ export async function prepareUfw(t: Test, namespace: Namespace): Promise<Ufw> {
 		await writeFile(path.join(etc, file), text);
 	await cp("ufw/llamagate", path.join(etc, "applications.d/llamagate"));
 
-	const holder = namespace.start(
-		...["unshare", "--mount", "--propagation", "private", "sh", "-euc"],
-		`mount --bind "$1" /etc/ufw
-		mount --bind "$2" /etc/default
-		mount -t tmpfs tmpfs /run
-		echo ready
-		exec sleep infinity`,
-		...["sh", etc, defaults],
+	const server = spawn(
+		"ip",
+		[
+			...["netns", "exec", namespace.name],
+			...["unshare", "--mount", "--propagation", "private", "sh", "-euc"],
+			`mount --bind "$1" /etc/ufw
+			mount --bind "$2" /etc/default
+			mount -t tmpfs tmpfs /run
+			exec /usr/bin/python3 test/support/ufwServer.py`,
+			...["sh", etc, defaults],
+		],
+		{ stdio: ["pipe", "pipe", "inherit"] },
 	);
-	await once(holder.stdout, "data");
-	const inside = ["nsenter", "-t", String(holder.pid), "-m"];
+	const ended = once(server, "close");
+	t.teardown(async () => {
+		server.kill("SIGKILL");
+		await ended;
+	});
+	const lines = createInterface(server.stdout)[Symbol.asyncIterator]();
+	const nextLine = async () => {
+		const { value } = (await lines.next()) as { value: string | undefined };
+		if (value === undefined) throw new Error("UFW's server has ended");
+		return value;
+	};
+	await nextLine();
+	let last: Promise<unknown> = Promise.resolve();
+	// One after the other, as UFW's own lock has them.
+	const runUfw = (args: readonly string[]): Promise<RunResult> => {
+		const answer = last.then(async () => {
+			server.stdin.write(`${JSON.stringify(args)}\n`);
+			return JSON.parse(await nextLine()) as RunResult;
+		});
+		last = answer.catch(() => {});
+		return answer;
+	};
+	const inside = ["nsenter", "-t", String(server.pid), "-m"];
 	const ufw: Ufw = {
-		run: (...command) => namespace.run(...inside, ...command),
+		run: (...command) =>
+			command[0] === "ufw"
+				? runUfw(command.slice(1))
+				: namespace.run(...inside, ...command),
 		async must(...command) {
 			const { code, stdout, stderr } = await ufw.run(...command);
 			if (code !== 0)
@@ -96,7 +126,7 @@ export async function prepareUfw(t: Test, namespace: Namespace): Promise<Ufw> {
 			return stdout;
 		},
 		async ufw(...lines) {
-			for (const line of lines) await ufw.must("sh", "-c", `ufw ${line}`);
+			for (const line of lines) await ufw.must("ufw", ...wordsOf(line));
 		},
 		lists: async () => [
 			{
@@ -119,4 +149,11 @@ export async function prepareUfw(t: Test, namespace: Namespace): Promise<Ufw> {
 				.map((line) => line.slice(4)),
 	};
 	return ufw;
+}
+
+/** `allow 'Web Admin'`: what a shell makes of a line. */
+function wordsOf(line: string): string[] {
+	return [...line.matchAll(/'([^']*)'|(\S+)/g)].map(
+		([, quoted, bare]) => quoted ?? bare ?? "",
+	);
 }
