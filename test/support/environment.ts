@@ -1,5 +1,6 @@
 import asyncHooks from "node:async_hooks";
-import { syncBuiltinESMExports } from "node:module";
+import { registerHooks, syncBuiltinESMExports } from "node:module";
+import { pathToFileURL } from "node:url";
 
 /**
  * Loaded into every test before anything else (.taprc): what a test and the
@@ -13,7 +14,7 @@ const kept = [
 	// Of the test runner.
 	/^(TAP|_TAPJS_)/,
 	// What a person tells the tests.
-	/^(CI|LLAMAGATE_(DEB|PROGRAM|REAL|RESULTS|VALKEY)|NODE_COMPILE_CACHE)$/,
+	/^(CI|LLAMAGATE_(DEB|PROGRAM|REAL|RESULTS|TAP|VALKEY)|NODE_COMPILE_CACHE)$/,
 	/^(FIREWALL|FUZZ|SOAK)_/,
 ];
 for (const name of Object.keys(process.env))
@@ -37,3 +38,13 @@ asyncHooks.createHook = () => {
 	return hook;
 };
 syncBuiltinESMExports();
+
+// Made by test/run; without it tap is as it was installed.
+const { LLAMAGATE_TAP } = process.env;
+if (LLAMAGATE_TAP !== undefined)
+	registerHooks({
+		resolve: (specifier, context, resolve) =>
+			specifier === "tap"
+				? { url: pathToFileURL(LLAMAGATE_TAP).href, shortCircuit: true }
+				: resolve(specifier, context),
+	});
