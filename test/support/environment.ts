@@ -22,14 +22,6 @@ for (const name of Object.keys(process.env))
 Object.assign(process.env, { LC_ALL: "C.UTF-8", TERM: "dumb", TZ: "UTC" });
 process.umask(0o022);
 
-// tap notes which files each process of a test loads, in children by NODE_OPTIONS, and
-// reads their source maps. That is for `--changed` and coverage, which nobody asks for
-// here, and more than half of the CPU that a test file takes to start. It also changed
-// what a Node of other people's does when it is interrupted.
-process.env._TAPJS_PROCESSINFO_EXCLUDE_ = "/^/";
-process.setSourceMapsEnabled(false);
-process.setSourceMapsEnabled = () => {};
-
 // By a hook on each promise of a process tap finds the test that an error belongs to
 // which nobody has caught. Without, such an error ends the file, which fails as well,
 // and a test of many promises takes a tenth less CPU.
@@ -39,12 +31,22 @@ asyncHooks.createHook = () => {
 };
 syncBuiltinESMExports();
 
+// tap notes which files each process of a test loads, in children by NODE_OPTIONS, and
+// reads their source maps. That is for `--changed` and coverage, which nobody asks for
+// here, and more than half of the CPU that a test file takes to start. It also changed
+// what a Node of other people's does when it is interrupted.
+const notes = /[/]@tapjs[/]processinfo[/]dist[/]esm[/]import\.mjs$/;
+process.setSourceMapsEnabled(false);
+process.setSourceMapsEnabled = () => {};
+
 // Made by test/run; without it tap is as it was installed.
 const { LLAMAGATE_TAP } = process.env;
-if (LLAMAGATE_TAP !== undefined)
-	registerHooks({
-		resolve: (specifier, context, resolve) =>
-			specifier === "tap"
-				? { url: pathToFileURL(LLAMAGATE_TAP).href, shortCircuit: true }
-				: resolve(specifier, context),
-	});
+registerHooks({
+	resolve(specifier, context, resolve) {
+		if (notes.test(specifier))
+			return { url: "data:text/javascript,", shortCircuit: true };
+		return LLAMAGATE_TAP !== undefined && specifier === "tap"
+			? { url: pathToFileURL(LLAMAGATE_TAP).href, shortCircuit: true }
+			: resolve(specifier, context);
+	},
+});
