@@ -231,19 +231,17 @@ export class MemberScan {
 			this.#escaped = false;
 			at += 1;
 		}
-		let run = 0;
 		while (at < end) {
-			const byte = bytes[at];
-			if (byte === quote) return at;
-			if (byte === backslash) {
-				at += 2;
-				run = 0;
-				continue;
+			const runEnd = Math.min(at + plainRun, end);
+			let byte: number | undefined;
+			while (at < runEnd) {
+				byte = bytes[at];
+				if (byte === quote) return at;
+				if (byte === backslash) break;
+				at += 1;
 			}
-			at += 1;
-			if (++run < plainRun) continue;
-			run = 0;
-			at = this.#nextOf(2, bytes, at, end);
+			if (byte === backslash) at += 2;
+			else if (at < end) at = this.#nextOf(2, bytes, at, end);
 		}
 		this.#escaped = at > end;
 		return end;
