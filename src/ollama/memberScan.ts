@@ -107,6 +107,8 @@ export class MemberScan {
 
 	/** Makes ready for another object. */
 	reset(): void {
+		// Behind blanks it still is.
+		if (!this.hasBegun) return;
 		this.#values.length = 0;
 		this.#path.length = 0;
 		this.#state = state.start;
@@ -118,6 +120,7 @@ export class MemberScan {
 
 	/** Takes the next bytes. */
 	scan(bytes: Buffer, start: number, end: number): void {
+		if (start === end) return;
 		this.#marksAt.fill(-1);
 		let at = start;
 		while (at < end)
