@@ -37,12 +37,15 @@ ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
-# Without scripts: the only one that is wanted fetches a Node, and the image has one.
-RUN npm ci --ignore-scripts
+# Of the developers' packages only what builds, as package-lock.json has it. Without
+# scripts: the only one that is wanted fetches a Node, and the image has one.
+RUN node --eval 'const { devDependencies: { esbuild }, ...rest } = require("./package.json"); \
+		fs.writeFileSync("package.json", JSON.stringify({ ...rest, devDependencies: { esbuild } }))' \
+	&& npm ci --ignore-scripts
 COPY scripts/build scripts/build
 COPY src src
 RUN npm run --silent build
-COPY LICENSE ./
+COPY LICENSE package.json ./
 COPY bin bin
 # All that the last stage gets. /run/llamagate is for the admin socket (mode 0600);
 # with --read-only a tmpfs lies over it, and some engines take its mode from here.

@@ -78,15 +78,15 @@ export function fitsAll(rule: KeptRule, packets: Packets): boolean {
 /** Whether a rule may fit one of them. */
 export function fitsSome(rule: KeptRule, packets: Packets): boolean {
 	const { interfaceIn } = packets;
-	const from = rangeOf(rule.from);
-	return (
+	const mayFit =
 		concerns(rule, packets) &&
 		(rule.interfaceIn === "" ||
 			(interfaceIn === undefined
 				? rule.interfaceIn !== tailnet
-				: isInterface(rule.interfaceIn, interfaceIn))) &&
-		(contains(from, packets.from) || contains(packets.from, from))
-	);
+				: isInterface(rule.interfaceIn, interfaceIn)));
+	if (!mayFit) return false;
+	const from = rangeOf(rule.from);
+	return contains(from, packets.from) || contains(packets.from, from);
 }
 
 type Rules = readonly KeptRule[];

@@ -153,22 +153,24 @@ export function planRules(
 	}));
 	/** Takes out what UFW would take for the same rule, so that one can be put in its place. */
 	const clear = (rule: OwnRule, except?: (other: KeptRule) => boolean) => {
-		for (const { kind, rules } of kept)
+		for (const { kind, rules } of kept) {
+			const key = keyOf(keep(rule, kind));
 			for (const other of rules) {
-				if (keyOf(other) !== keyOf(keep(rule, kind)) || except?.(other))
-					continue;
+				if (keyOf(other) !== key || except?.(other)) continue;
 				const command = commandOf(other);
 				if (!first.some((change) => change.rule === command))
 					first.push({ how: "delete", rule: command });
 			}
+		}
 		for (const change of first) kept = applied(kept, change, own);
 	};
 
 	// The gate's own rules: added behind the others where that is enough, else put ahead of all.
 	const isThere = (rule: OwnRule) =>
-		kept.every(({ kind, rules }) =>
-			rules.some((other) => isSame(other, keep(rule, kind))),
-		);
+		kept.every(({ kind, rules }) => {
+			const wanted = keep(rule, kind);
+			return rules.some((other) => isSame(other, wanted));
+		});
 	for (const rule of gate)
 		clear(rule, (other) => isSame(other, keep(rule, kindOf(other))));
 	const missing = gate.filter((rule) => !isThere(rule)).map(known);

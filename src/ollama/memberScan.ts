@@ -107,6 +107,8 @@ export class MemberScan {
 
 	/** Makes ready for another object. */
 	reset(): void {
+		// Behind blanks it still is.
+		if (!this.hasBegun) return;
 		this.#values.length = 0;
 		this.#path.length = 0;
 		this.#state = state.start;
@@ -118,6 +120,7 @@ export class MemberScan {
 
 	/** Takes the next bytes. */
 	scan(bytes: Buffer, start: number, end: number): void {
+		if (start === end) return;
 		this.#marksAt.fill(-1);
 		let at = start;
 		while (at < end)
@@ -231,19 +234,17 @@ export class MemberScan {
 			this.#escaped = false;
 			at += 1;
 		}
-		let run = 0;
 		while (at < end) {
-			const byte = bytes[at];
-			if (byte === quote) return at;
-			if (byte === backslash) {
-				at += 2;
-				run = 0;
-				continue;
+			const runEnd = Math.min(at + plainRun, end);
+			let byte: number | undefined;
+			while (at < runEnd) {
+				byte = bytes[at];
+				if (byte === quote) return at;
+				if (byte === backslash) break;
+				at += 1;
 			}
-			at += 1;
-			if (++run < plainRun) continue;
-			run = 0;
-			at = this.#nextOf(2, bytes, at, end);
+			if (byte === backslash) at += 2;
+			else if (at < end) at = this.#nextOf(2, bytes, at, end);
 		}
 		this.#escaped = at > end;
 		return end;

@@ -27,6 +27,20 @@ interface Packet {
 	readonly protocol: "tcp" | "udp";
 }
 
+/** The addresses of each range, which rules write in a few ways only. */
+const ranges = new Map<string, BlockList>();
+
+function rangeOf(text: string, kind: Kind): BlockList {
+	const known = ranges.get(text);
+	if (known !== undefined) return known;
+	const [base = "", bits] = text.split("/");
+	const range = new BlockList();
+	if (bits === undefined) range.addAddress(base, kind);
+	else range.addSubnet(base, Number(bits), kind);
+	ranges.set(text, range);
+	return range;
+}
+
 /** What a firewall does with a packet: the first rule that fits it decides. Written anew here, for single packets. */
 function isLetIn(
 	lists: readonly RuleList[],
@@ -47,11 +61,8 @@ function isLetIn(
 				packet.port >= Number(first) && packet.port <= Number(last),
 		);
 		if (rule.toPorts !== "any" && !isPort) continue;
-		const [base = "", bits] = rule.from.split("/");
-		const range = new BlockList();
-		if (bits === undefined) range.addAddress(base, packet.kind);
-		else range.addSubnet(base, Number(bits), packet.kind);
-		if (!range.check(packet.from, packet.kind)) continue;
+		if (!rangeOf(rule.from, packet.kind).check(packet.from, packet.kind))
+			continue;
 		return rule.action === "allow" || rule.action === "limit";
 	}
 	return otherwise;

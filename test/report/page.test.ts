@@ -22,7 +22,9 @@ import { requireTool } from "../support/tools.ts";
 
 /** The page as a reader has it: in a real browser. */
 
-const hosts = { lockedHost, openHost, withoutRoot, hostileHost };
+// What is open when the size changes is laid out once more, which takes Chromium a second for
+// the hostile one's long words; so it is not the last.
+const hosts = { hostileHost, lockedHost, openHost, withoutRoot };
 
 function render(results: readonly Result[]): string {
 	return renderReport({
@@ -87,9 +89,9 @@ t.test("in a browser", async (t) => {
 		return pathToFileURL(file).href;
 	};
 
-	for (const [name, results] of Object.entries(hosts)) {
-		const url = await save(name, render(results));
-		for (const view of views)
+	for (const view of views)
+		for (const [name, results] of Object.entries(hosts)) {
+			const url = await save(name, render(results));
 			await t.test(
 				`${name} fits on ${view.width} pixels, can be read in the ${view.scheme}, and asks for nothing`,
 				async (t) => {
@@ -114,7 +116,7 @@ t.test("in a browser", async (t) => {
 					);
 				},
 			);
-	}
+		}
 
 	await t.test(
 		"hostile text stands there to be read and does nothing",

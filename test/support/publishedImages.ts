@@ -116,7 +116,7 @@ async function copyNode(to: string): Promise<void> {
 	await cp(process.execPath, path.join(to, node));
 }
 
-/** With what the build needs of that which `npm ci` fetches; test/packages/image.test.ts has it fetch all. */
+/** With what `npm ci` fetches for the build; test/packages/image.test.ts has npm fetch it. */
 async function fillNode(to: string): Promise<void> {
 	await copyOwnPrograms(to, ["sh", "env", "chmod", "cmp", "cp", "ln", "mkdir"]);
 	await copyNode(to);

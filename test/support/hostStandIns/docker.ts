@@ -5,7 +5,14 @@ import { connect, createServer } from "node:net";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import {
+	answerCommands,
+	type Command,
+	type Ending,
+	failure,
+} from "./answerCommands.ts";
+import {
 	type Container,
+	commands,
 	type DockerState,
 	type Image,
 	type PortBinding,
@@ -15,10 +22,10 @@ import {
 } from "./dockerState.ts";
 
 /**
- * What a host that is booted for a test has as `docker`: the calls that
- * llamagate makes or advises, with the syntax and the output of Docker 29. There
- * is no engine; where a container would listen, a program listens that answers
- * as Open WebUI does (openWebUi.ts).
+ * What a host that is booted for a test has as Docker's engine, which answers
+ * all of `docker`: the calls that llamagate makes or advises, with the syntax
+ * and the output of Docker 29. There are no containers; where one would listen,
+ * a program listens that answers as Open WebUI does (openWebUi.ts).
  */
 class Failure extends Error {
 	readonly exitCode: number;
@@ -28,29 +35,37 @@ class Failure extends Error {
 	}
 }
 
-await waitForTurn();
-const state = readState();
-const [command = "", ...rest] = process.argv.slice(2);
+/** What the command that is carried out works with: there is one at a time. */
+let state = readState();
+let environment: Command["environment"] = {};
+/** What it has printed. */
+let said = "";
 
-/** The engine has a lock for each container, so two commands at once do not meet; it goes with this process. */
-async function waitForTurn(): Promise<void> {
-	for (;;) {
-		const lock = createServer().unref();
-		try {
-			await once(lock.listen("\0docker-stand-in"), "listening");
-			return;
-		} catch {
-			await delay(10);
-		}
+function say(line: string): void {
+	said += `${line}\n`;
+}
+
+async function answer(command: Command): Promise<Ending> {
+	// It may have been changed by hand.
+	state = readState();
+	environment = command.environment;
+	said = "";
+	const [name = "", ...rest] = command.args;
+	try {
+		await run(name, rest);
+		return { code: 0, stdout: said, stderr: "" };
+	} catch (error) {
+		if (!(error instanceof Failure)) throw error;
+		return { ...failure(error.exitCode, error.message), stdout: said };
 	}
 }
 
 async function run(command: string, args: string[]): Promise<void> {
 	switch (command) {
 		case "--version":
-			return console.log("Docker version 29.0.1, build 1a2b3c4");
+			return say("Docker version 29.0.1, build 1a2b3c4");
 		case "version":
-			return console.log(
+			return say(
 				args.includes("--format") || args.includes("-f")
 					? "29.0.1"
 					: "Client: Docker Engine - Community\n Version:           29.0.1\n\nServer: Docker Engine - Community\n Engine:\n  Version:          29.0.1",
@@ -77,7 +92,7 @@ async function run(command: string, args: string[]): Promise<void> {
 			);
 		case "pull":
 			imageNamed(args.at(-1) ?? "");
-			return console.log(args.at(-1));
+			return say(args.at(-1) ?? "");
 		case "create":
 		case "run":
 			return start(args, command === "run");
@@ -112,27 +127,15 @@ async function run(command: string, args: string[]): Promise<void> {
 				);
 			return done(names(args));
 		}
-		// Not Docker's: what its engine does when the host boots.
-		case "stand-in-boot":
-			for (const container of state.containers) {
-				const { Name } = container.HostConfig.RestartPolicy;
-				const isWanted =
-					Name === "always" ||
-					(Name === "unless-stopped" && container.State.Running);
-				container.State.Running = false;
-				container.State.Status = "exited";
-				if (isWanted) await startContainer(container);
-			}
-			return writeState(state);
 	}
 	throw new Failure(
 		`docker: unknown command: docker ${command}\n\nRun 'docker --help' for more information`,
 	);
 }
 
-function done(said: string[]): void {
+function done(names: string[]): void {
 	writeState(state);
-	for (const name of said) console.log(name);
+	for (const name of names) say(name);
 }
 
 /** Arguments that are no flags; `-t 10` of `stop` has a value. */
@@ -232,8 +235,8 @@ function inspect(
 		if (one === undefined) missing.push(name);
 		else found.push(one);
 	}
-	if (template === undefined) console.log(JSON.stringify(found, undefined, 4));
-	else for (const one of found) console.log(format(template, one));
+	if (template === undefined) say(JSON.stringify(found, undefined, 4));
+	else for (const one of found) say(format(template, one));
 	if (missing.length > 0)
 		throw new Failure(
 			missing.map((name) => `Error: No such ${kind}: ${name}`).join("\n"),
@@ -245,9 +248,7 @@ function list(args: string[]): void {
 	const all = args.some((arg) => arg === "--all" || /^-\w*a/.test(arg));
 	const quiet = args.some((arg) => arg === "--quiet" || /^-\w*q/.test(arg));
 	if (template === undefined && !quiet)
-		console.log(
-			"CONTAINER ID   IMAGE   COMMAND   CREATED   STATUS   PORTS   NAMES",
-		);
+		say("CONTAINER ID   IMAGE   COMMAND   CREATED   STATUS   PORTS   NAMES");
 	for (const container of state.containers) {
 		const { Id, Config, State, HostConfig } = container;
 		if (!all && !State.Running) continue;
@@ -277,9 +278,9 @@ function list(args: string[]): void {
 				? "Up 2 minutes (healthy)"
 				: "Exited (0) 1 minute ago",
 		};
-		if (quiet) console.log(id);
+		if (quiet) say(id);
 		else if (template === undefined)
-			console.log(
+			say(
 				[
 					id,
 					row.Image,
@@ -290,7 +291,7 @@ function list(args: string[]): void {
 					row.Names,
 				].join("   "),
 			);
-		else console.log(format(template, row));
+		else say(format(template, row));
 	}
 }
 
@@ -302,7 +303,7 @@ function listNetworks(args: string[]): void {
 		["host", "host"],
 		["none", "null"],
 	])
-		console.log(format(template, { Name, Driver }));
+		say(format(template, { Name, Driver }));
 }
 
 function portsText({ NetworkSettings, Config }: Container): string {
@@ -339,7 +340,7 @@ async function start(args: string[], runs: boolean): Promise<void> {
 	writeState(state);
 	if (runs) await startContainer(container, true);
 	writeState(state);
-	console.log(container.Id);
+	say(container.Id);
 }
 
 /** Flags of `docker run` that have a value, by the name that they are kept under. */
@@ -570,7 +571,7 @@ function parseRun(args: string[]): Container {
 
 /** `-e NAME` takes the value that the variable has here. */
 function fromEnvironment(text: string): string {
-	return text.includes("=") ? text : `${text}=${process.env[text] ?? ""}`;
+	return text.includes("=") ? text : `${text}=${environment[text] ?? ""}`;
 }
 
 function restartPolicy(text: string) {
@@ -773,11 +774,24 @@ function remove(name: string, args: string[]): void {
 	);
 }
 
-// Last, when everything above is there.
-try {
-	await run(command, rest);
-} catch (error) {
-	if (!(error instanceof Failure)) throw error;
-	console.error(error.message);
-	process.exitCode = error.exitCode;
+/** What the engine does when the host boots. */
+async function bringBackContainers(): Promise<void> {
+	for (const container of state.containers) {
+		const { Name } = container.HostConfig.RestartPolicy;
+		const isWanted =
+			Name === "always" ||
+			(Name === "unless-stopped" && container.State.Running);
+		container.State.Running = false;
+		container.State.Status = "exited";
+		if (isWanted)
+			await startContainer(container).catch(({ message }: Error) =>
+				console.error(message),
+			);
+	}
+	writeState(state);
 }
+
+// Last, when everything above is there.
+await bringBackContainers();
+await answerCommands(commands, answer);
+execFileSync("systemd-notify", ["--ready"]);

@@ -56,6 +56,9 @@ export interface Image extends Json {
 /** Where it is, in the host. */
 export const stateFile = "/var/lib/docker-stand-in/state.json";
 
+/** Where its commands are answered. */
+export const commands = "/run/docker-stand-in.sock";
+
 /** The image that Open WebUI publishes (its Dockerfile says what is in it). */
 export const openWebUi = "ghcr.io/open-webui/open-webui:main";
 

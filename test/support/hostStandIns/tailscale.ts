@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { connect } from "node:net";
 import { goFlags } from "./goFlags.ts";
 import {
+	questions,
 	readState,
 	type ServeConfig,
 	statusOf,
@@ -12,7 +13,8 @@ import {
 /**
  * What a host that is booted for a test has as `tailscale`: the calls that
  * llamagate makes or advises, with the syntax, the output and the refusals of
- * Tailscale 1.103 (cmd/tailscale/cli).
+ * Tailscale 1.103 (cmd/tailscale/cli). The stand-in for tailscaled answers those
+ * that ask most, as long as it runs.
  */
 class Failure extends Error {}
 
@@ -36,7 +38,7 @@ async function run(): Promise<void> {
 			return serve(state, command, rest);
 		case "debug":
 			if (rest[0] !== "prefs") break;
-			return console.log(JSON.stringify(state.prefs, undefined, "\t"));
+			return say(questions["debug prefs"](state));
 		case "up":
 			return up(state, rest);
 		case "down":
@@ -46,6 +48,10 @@ async function run(): Promise<void> {
 			return set(state, rest);
 	}
 	throw new Failure(`unknown subcommand: ${[command, ...rest].join(" ")}`);
+}
+
+function say(text: string): void {
+	process.stdout.write(text);
 }
 
 /** client/local/local.go:doLocalRequestNiceError */
@@ -103,8 +109,7 @@ function sayStatus(state: TailscaleState, args: string[]) {
 	if (positional.length > 0)
 		throw new Failure("unexpected non-flag arguments to 'tailscale status'");
 	const status = statusOf(state, flags.peers !== "false");
-	if (flags.json)
-		return void process.stdout.write(JSON.stringify(status, undefined, 2));
+	if (flags.json) return say(JSON.stringify(status, undefined, 2));
 	switch (status.BackendState) {
 		case "NeedsLogin":
 			throw sayAndFail("Logged out.");
@@ -339,9 +344,10 @@ function expand(target: string): string {
 }
 
 /** serve_legacy.go:runServeStatus */
-function sayServeStatus({ serve: config }: TailscaleState, args: string[]) {
+function sayServeStatus(state: TailscaleState, args: string[]) {
 	const { flags } = parse(args, { json: "boolean" });
-	if (flags.json) return console.log(JSON.stringify(config, undefined, 2));
+	if (flags.json) return say(questions["serve status --json"](state));
+	const { serve: config } = state;
 	const isEmpty =
 		Object.keys({ ...config?.TCP, ...config?.Web, ...config?.AllowFunnel })
 			.length === 0;

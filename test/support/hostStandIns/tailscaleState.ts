@@ -51,6 +51,9 @@ export interface ServeConfig {
 /** Where it is, in the host. */
 export const stateFile = "/var/lib/tailscale-stand-in/state.json";
 
+/** Where tailscaled answers commands. */
+export const commands = "/run/tailscale/commands.sock";
+
 export const initialState: TailscaleState = {
 	addresses: ["100.101.102.104", "fd7a:115c:a1e0::104"],
 	loggedIn: true,
@@ -149,6 +152,16 @@ function peerOf(
 		},
 	];
 }
+
+/** What the commands print that ask most. */
+export const questions = {
+	"status --json": (state: TailscaleState) =>
+		JSON.stringify(statusOf(state, true), undefined, 2),
+	"serve status --json": ({ serve }: TailscaleState) =>
+		`${JSON.stringify(serve, undefined, 2)}\n`,
+	"debug prefs": ({ prefs }: TailscaleState) =>
+		`${JSON.stringify(prefs, undefined, "\t")}\n`,
+};
 
 /** Who LocalAPI says is behind which address. */
 export function whoIsOf({

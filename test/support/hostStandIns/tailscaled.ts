@@ -2,12 +2,19 @@ import { execFileSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { chmodSync, mkdirSync, rmSync } from "node:fs";
 import { startLocalApi } from "../localApi.ts";
-import { readState, statusOf, whoIsOf } from "./tailscaleState.ts";
+import { answerCommands } from "./answerCommands.ts";
+import {
+	commands,
+	questions,
+	readState,
+	statusOf,
+	whoIsOf,
+} from "./tailscaleState.ts";
 
 /**
  * What a host that is booted for a test has as `tailscaled`: LocalAPI, as far
- * as whois, status and certificates go, and the port that other devices send to. The interface
- * is plugged in by the test.
+ * as whois, status and certificates go, the port that other devices send to, and
+ * what `tailscale` asks most. The interface is plugged in by the test.
  */
 process.title = "tailscaled";
 const folder = "/run/tailscale";
@@ -35,5 +42,11 @@ api.misbehave = () => {
 		);
 	return undefined;
 };
+// For root alone, as no such socket is there in reality; others' commands answer themselves.
+const answers = new Map(Object.entries(questions));
+await answerCommands(commands, async ({ args }) => {
+	const print = answers.get(args.join(" "));
+	return print && { code: 0, stdout: print(readState()), stderr: "" };
+});
 execFileSync("systemd-notify", ["--ready"]);
 console.log(`LocalAPI answers on ${socket}`);
