@@ -179,6 +179,25 @@ t.test(
 	},
 );
 
+t.test(
+	"iptables is asked for the tables that nft shows",
+	network(),
+	async (t) => {
+		const failing = `mount -t tmpfs none /usr/local/sbin
+		printf '#!/bin/sh\n[ "$1" != -V ] && { echo "no memory" >&2; exit 1; }\necho "(nf_tables)"\n' >/usr/local/sbin/iptables
+		chmod +x /usr/local/sbin/iptables`;
+		const { failed } = await read(
+			await makeNamespace(t),
+			`iptables-nft -t mangle -A INPUT -m addrtype --dst-type LOCAL -j ACCEPT\n${failing}`,
+		);
+		t.match(failed, /iptables -t mangle -S: no memory/);
+		t.match(
+			await read(await makeNamespace(t), `nft add table ip own\n${failing}`),
+			{ failed: undefined, ssh: "all" },
+		);
+	},
+);
+
 t.test("a table that is dormant is no firewall", network(), async (t) => {
 	const fw = `nft add table inet fw
 		nft add chain inet fw input '{ type filter hook input priority 0; policy drop; }'`;
