@@ -105,6 +105,17 @@ export function parseNftables(output: string, written: string): BaseChain[] {
 	});
 }
 
+/** The tables, by family and name, that `nft -j list ruleset` prints, those that are dormant too. */
+export function tablesIn(output: string): ReadonlySet<string> {
+	const { nftables } = JSON.parse(output) as Ruleset;
+	if (nftables === undefined) throw new Error("nft printed no ruleset");
+	return new Set(
+		nftables.flatMap(({ table }) =>
+			table === undefined ? [] : `${table.family} ${table.name}`,
+		),
+	);
+}
+
 /** The chains, by family, table and name, that have a rule in what only iptables reads (`xt` of libnftables-json(5)). */
 export function chainsOfXt(output: string): ReadonlySet<string> {
 	const { nftables = [] } = JSON.parse(output) as Ruleset;

@@ -1,6 +1,6 @@
 import { access, readFile } from "node:fs/promises";
 import { parseIptables } from "../netfilter/iptables.ts";
-import { chainsOfXt, parseNftables } from "../netfilter/nft.ts";
+import { chainsOfXt, parseNftables, tablesIn } from "../netfilter/nft.ts";
 import type {
 	BaseChain,
 	Family,
@@ -35,9 +35,11 @@ export async function kernelFilter(
 		() => false,
 	);
 	const families: Family[] = hasIpv6 ? ["ipv4", "ipv6"] : ["ipv4"];
-	const listings: IptablesListing[] = [];
-	for (const family of families) listings.push(...(await iptablesOf(family)));
 	const nft = await runProgram(["nft", "-j", "list", "ruleset"]);
+	const shown = nft.code === 0 ? tablesIn(nft.stdout) : undefined;
+	const listings: IptablesListing[] = [];
+	for (const family of families)
+		listings.push(...(await iptablesOf(family, shown)));
 	const baseChains =
 		nft.code === 0
 			? await withNftables(listings, nft.stdout)
@@ -105,15 +107,38 @@ interface IptablesListing {
 	readonly isWhole: boolean;
 }
 
+const iptablesFor = (family: BaseChain["family"]) =>
+	family === "ipv6" ? "ip6tables" : "iptables";
+
+/** It ends with 127 where it is not installed. */
+const versionOf = (command: string) => runProgram([command, "-V"]);
+
 const nftFamily = { ipv4: "ip", ipv6: "ip6", both: "inet" } as const;
 
 /**
  * What both kinds of iptables show: the kernel asks the rules of both,
  * whichever is the one that is called iptables. None where it is not installed.
+ *
+ * @param shown the tables that nft shows, where it does: one that is not there
+ * has no rules, though iptables would make its chains up
  */
-async function iptablesOf(family: Family): Promise<IptablesListing[]> {
-	const command = family === "ipv4" ? "iptables" : "ip6tables";
-	const version = await runProgram([command, "-V"]);
+async function iptablesOf(
+	family: Family,
+	shown: ReadonlySet<string> | undefined,
+): Promise<IptablesListing[]> {
+	const asked = tables.filter(
+		(table) => shown?.has(`${nftFamily[family]} ${table}`) ?? true,
+	);
+	const legacy = (
+		await readFile(`/proc/net/${nftFamily[family]}_tables_names`, "utf8").catch(
+			() => "",
+		)
+	)
+		.split("\n")
+		.filter(Boolean);
+	if (asked.length + legacy.length === 0) return [];
+	const command = iptablesFor(family);
+	const version = await versionOf(command);
 	if (version.code === 127) return [];
 	const isUsual = version.stdout.includes("nf_tables");
 	const listings: IptablesListing[] = [];
@@ -133,14 +158,10 @@ async function iptablesOf(family: Family): Promise<IptablesListing[]> {
 			});
 		return rules !== undefined;
 	};
-	for (const table of tables)
+	for (const table of asked)
 		await read(isUsual ? command : `${command}-nft`, table, true);
-	const legacy = await readFile(
-		`/proc/net/${nftFamily[family]}_tables_names`,
-		"utf8",
-	).catch(() => "");
 	const older = isUsual ? `${command}-legacy` : command;
-	for (const table of legacy.split("\n").filter(Boolean))
+	for (const table of legacy)
 		if (!(await read(older, table, false)))
 			throw new Error(`there are rules of ${older}, which does not run here`);
 	return listings;
@@ -178,10 +199,7 @@ async function withNftables(
 		const key = `${nftFamily[family]} ${table}`;
 		if (reached(name, chains).some((one) => opaque.has(`${key} ${one}`)))
 			throw new Error(
-				listings.some(
-					({ isNft, table: shown }) =>
-						isNft && shown.startsWith(`${nftFamily[family]} `),
-				)
+				(await versionOf(iptablesFor(family))).code !== 127
 					? `nftables' chain ${key} ${name} has, or leads to, rules of iptables', which nft does not show: keep those of either in a table of their own`
 					: `the rules of nftables' table ${key} are iptables' and only that reads them: install iptables`,
 			);

@@ -43,11 +43,8 @@ const ownInput = (policy: string, rule = "") =>
 
 const reader = await inOneFile(t, "kernelFilterRead");
 
-/** What doctor reads where a script has run before: how far packets for a port get, by what, and where others are led. */
-async function read(
-	namespace: Namespace,
-	script: string,
-): Promise<{
+/** What doctor reads: how far packets for a port get, by what, and where others are led. */
+interface Read {
 	failed?: string;
 	ssh?: string;
 	ollama?: string;
@@ -59,12 +56,29 @@ async function read(
 	led?: string[];
 	missed?: string[];
 	unread?: string[];
-}> {
+}
+
+/** What it reads after each of these scripts, of which each finds what those before it have left. */
+async function readAfterEach(
+	namespace: Namespace,
+	scripts: readonly string[],
+): Promise<Read[]> {
 	const { code, stdout, stderr } = await namespace.run(
-		...["sh", "-euc", `${script}\nexec "$0" "$1"`, process.execPath, reader],
+		...[process.execPath, reader, ...scripts],
 	);
-	if (code !== 0) throw new Error(`${script}: ${stderr}`);
-	return JSON.parse(stdout);
+	if (code !== 0) throw new Error(stderr);
+	const found: Read[] = stdout
+		.trim()
+		.split("\n")
+		.map((line) => JSON.parse(line));
+	if (found.length !== scripts.length) throw new Error(stdout);
+	return found;
+}
+
+async function read(namespace: Namespace, script: string): Promise<Read> {
+	const [found] = await readAfterEach(namespace, [script]);
+	if (found === undefined) throw new Error("nothing was read");
+	return found;
 }
 
 t.test(
@@ -179,6 +193,25 @@ t.test(
 	},
 );
 
+t.test(
+	"iptables is asked for the tables that nft shows",
+	network(),
+	async (t) => {
+		const failing = `mount -t tmpfs none /usr/local/sbin
+		printf '#!/bin/sh\n[ "$1" != -V ] && { echo "no memory" >&2; exit 1; }\necho "(nf_tables)"\n' >/usr/local/sbin/iptables
+		chmod +x /usr/local/sbin/iptables`;
+		const { failed } = await read(
+			await makeNamespace(t),
+			`iptables-nft -t mangle -A INPUT -m addrtype --dst-type LOCAL -j ACCEPT\n${failing}`,
+		);
+		t.match(failed, /iptables -t mangle -S: no memory/);
+		t.match(
+			await read(await makeNamespace(t), `nft add table ip own\n${failing}`),
+			{ failed: undefined, ssh: "all" },
+		);
+	},
+);
+
 t.test("a table that is dormant is no firewall", network(), async (t) => {
 	const fw = `nft add table inet fw
 		nft add chain inet fw input '{ type filter hook input priority 0; policy drop; }'`;
@@ -227,15 +260,11 @@ async function sharesOf(
 	rules: readonly string[],
 	{ more = "", setUp = ":" } = {},
 ): Promise<(string | undefined)[]> {
-	const shares: (string | undefined)[] = [];
-	for (const rule of rules) {
-		const seen = await read(
-			namespace,
-			`${setUp}\nnft flush ruleset\n${own(rule, more)}`,
-		);
-		shares.push(seen.failed ?? seen.ssh);
-	}
-	return shares;
+	const seen = await readAfterEach(
+		namespace,
+		rules.map((rule) => `${setUp}\nnft flush ruleset\n${own(rule, more)}`),
+	);
+	return seen.map(({ failed, ssh }) => failed ?? ssh);
 }
 
 t.test(
@@ -369,7 +398,7 @@ t.test(
 	network(),
 	async (t) => {
 		const namespace = await makeNamespace(t);
-		for (const [rule, ...wanted] of [
+		const cases = [
 			["tcp dport @ok accept", "all", "none"],
 			["tcp dport @ranges accept", "all", "none"],
 			["tcp dport != @ok accept", "none", "all"],
@@ -393,11 +422,13 @@ t.test(
 			["udp dport @moving accept", "none", "none"],
 			["tcp dport vmap @movingVm", "some", "some"],
 			["tcp dport @ok accept\nadd @ok { tcp dport }", "some", "some"],
-		] as const) {
-			const { ssh, ollama, by } = await read(
-				namespace,
-				`nft flush ruleset\n${own(rule, sets)}`,
-			);
+		] as const;
+		const found = await readAfterEach(
+			namespace,
+			cases.map(([rule]) => `nft flush ruleset\n${own(rule, sets)}`),
+		);
+		for (const [index, [rule, ...wanted]] of cases.entries()) {
+			const { ssh, ollama, by } = found[index] ?? {};
 			t.strictSame([ssh, ollama], wanted, rule);
 			const [first] = rule.split("\n");
 			if (ssh !== "none")

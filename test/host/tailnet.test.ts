@@ -120,10 +120,13 @@ t.test(
 				await stream.seen((_, index) => index === 1);
 				const before = await mainPid();
 				await host.unplugTailnet();
-				await eventually(
+				await becomes(
+					t,
 					async () =>
 						(await mainPid()) !== before &&
 						(await isActive("llamagate.service")) === "active",
+					true,
+					"another gate serves",
 				);
 				const said = await host.journal("llamagate.service");
 				t.notOk(
@@ -193,7 +196,7 @@ t.test(
 				await host.must("rm", dropIn);
 				await host.must("systemctl", "daemon-reload");
 				await host.must("systemctl", "restart", "ollama");
-				await eventually(async () => (await status(peer, gateV4)) === 401);
+				await becomes(t, () => status(peer, gateV4), 401, "the gate is back");
 				t.strictSame(await listeners(), [gateV4, ollama, gateV6].sort());
 			},
 		);

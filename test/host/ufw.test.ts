@@ -7,7 +7,7 @@ import { wantedRules } from "../../src/netfilter/ufwOwnRules.ts";
 import { type FirewallNow, planRules } from "../../src/netfilter/ufwPlan.ts";
 import { commandOf } from "../../src/netfilter/ufwRules.ts";
 import { addresses, type Namespace, network } from "../support/namespaces.ts";
-import { probePort } from "../support/setupHost.ts";
+import { probePorts } from "../support/setupHost.ts";
 import { replayTailscaledRules } from "../support/tailscaledRules.ts";
 import { requireTool } from "../support/tools.ts";
 import { makeUfwHost, type UfwHost } from "../support/ufw.ts";
@@ -63,14 +63,11 @@ async function look({ peer, neighbour }: UfwHost): Promise<Sight> {
 	];
 	const seen = await Promise.all(
 		sides.map(async ([side, from, address, source]) => {
-			const found = await Promise.all(
-				ports.map(async (port) =>
-					(await probePort(from, address, port, source)) === "open"
-						? port
-						: undefined,
-				),
-			);
-			return [side, found.filter((port) => port !== undefined)] as const;
+			const answers = await probePorts(from, address, ports, source);
+			return [
+				side,
+				ports.filter((port) => answers.get(port) === "open"),
+			] as const;
 		}),
 	);
 	return Object.fromEntries(seen);

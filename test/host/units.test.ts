@@ -7,7 +7,7 @@ import {
 	type IssuedPair,
 	makeAuthority,
 } from "../support/certificates.ts";
-import { eventually, type testEntries, testKeys } from "../support/gate.ts";
+import { type testEntries, testKeys } from "../support/gate.ts";
 import {
 	ask,
 	becomes,
@@ -342,7 +342,7 @@ t.test("the gate as a unit of a booted host", booting(), async (t) => {
 				).trim();
 			await becomes(t, result, "service-start-limit-hit", "it is given up");
 			await host.write(configFile, goodConfig, 0o640);
-			await eventually(async () => (await status(key)) === 200);
+			await becomes(t, () => status(key), 200, "it serves once it can");
 			await becomes(
 				t,
 				() => property("ActiveState"),

@@ -473,17 +473,21 @@ export function linesOf<T>(child: Child, parse: (line: string) => T): Lines<T> {
 	};
 }
 
-/** Waits until a value is as wanted; the assertion shows the last one if it never is. */
+/**
+ * Waits until a value is as wanted; the assertion shows the last one if it never is.
+ * What takes longer is looked at more seldom: most looks start programs.
+ */
 export async function becomes<T>(
 	t: Test,
 	read: () => T | Promise<T>,
 	wanted: T,
 	message: string,
 ): Promise<void> {
-	const deadline = performance.now() + patienceMs;
+	const begun = performance.now();
+	const waited = () => performance.now() - begun;
 	let found = await read();
-	while (!isDeepStrictEqual(found, wanted) && performance.now() < deadline) {
-		await delay(50);
+	while (!isDeepStrictEqual(found, wanted) && waited() < patienceMs) {
+		await delay(Math.min(Math.max(50, waited() / 10), 250));
 		found = await read();
 	}
 	t.strictSame(found, wanted, message);

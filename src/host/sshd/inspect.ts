@@ -6,6 +6,7 @@ import {
 	listeningSockets,
 	runsProgram,
 } from "../../system/sockets.ts";
+import { lookUpUnits } from "../../system/units.ts";
 
 /** The ports that sshd has open, or would open; by its sockets, its configuration and its socket unit. */
 export async function sshPorts(): Promise<number[]> {
@@ -71,20 +72,14 @@ export async function sshSockets(
 
 /** Where systemd listens for sshd: `[::]:22`. */
 async function socketUnitPlaces(): Promise<string[]> {
-	const places: string[] = [];
-	for (const name of ["ssh.socket", "sshd.socket"]) {
-		const active = await outputOf("systemctl", "is-active", name);
-		if (active?.trim() !== "active") continue;
-		const shown = await outputOf(
-			"systemctl",
-			"show",
-			name,
-			"--property=Listen",
-		);
-		for (const [, place] of shown?.matchAll(/(\S+:\d+) \(Stream\)/g) ?? [])
-			places.push((place ?? "").replace(/^Listen=/, ""));
-	}
-	return places;
+	const units = await lookUpUnits(["ssh.socket", "sshd.socket"], "Listen");
+	return (units ?? []).flatMap(({ isActive, properties }) =>
+		isActive
+			? [
+					...(properties.get("Listen") ?? "").matchAll(/(\S+:\d+) \(Stream\)/g),
+				].flatMap(([, place]) => place ?? [])
+			: [],
+	);
 }
 
 /** Whether a process of root's runs an sshd that nobody but root may change. */
