@@ -41,7 +41,7 @@ export const fail2banExaminations: readonly Examination[] = [
 		why: "The gate locks guessers out by itself; fail2ban shuts their packets out, and those of anyone who guesses SSH passwords.",
 		async examine() {
 			if (!(await isInstalled())) return notInstalled();
-			const { code, stdout, stderr } = await client("ping");
+			const { code, stdout, stderr } = await client("status");
 			if (code === 0) return ok("fail2ban answers");
 			return finding([(stderr || stdout).trim().replace(/^.*ERROR\s+/, "")], {
 				fix:
@@ -171,7 +171,7 @@ async function told(...command: string[]): Promise<string> {
 
 async function whenRunning(look: () => Promise<Outcome>): Promise<Outcome> {
 	if (!(await isInstalled())) return notInstalled();
-	if ((await client("ping")).code !== 0)
+	if ((await client("status")).code !== 0)
 		return unknown("fail2ban does not answer; see fail2ban.running");
 	return look();
 }
