@@ -132,7 +132,12 @@ t.test(
 			["src/main.ts", "demo", "--port", "0"],
 			{ stdio: ["ignore", "pipe", "inherit"] },
 		);
-		t.teardown(() => child.kill("SIGKILL"));
+		const exited = once(child, "exit");
+		// It takes its folder away.
+		t.teardown(async () => {
+			child.kill();
+			await exited;
+		});
 		child.stdout.setEncoding("utf8");
 		let out = "";
 		while (!out.includes("Ctrl-C stops"))
