@@ -120,7 +120,7 @@ export function importedAsText(code: string): string {
 		.join("");
 }
 
-const leaveOut: Plugin = {
+export const leaveOut: Plugin = {
 	name: "what is never used is left out",
 	setup({ onLoad, onResolve }) {
 		const namespace = "in place of";

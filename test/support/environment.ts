@@ -1,4 +1,5 @@
 import asyncHooks from "node:async_hooks";
+import { existsSync, readFileSync } from "node:fs";
 import { registerHooks, syncBuiltinESMExports } from "node:module";
 import { pathToFileURL } from "node:url";
 
@@ -14,7 +15,7 @@ const kept = [
 	// Of the test runner.
 	/^(TAP|_TAPJS_)/,
 	// What a person tells the tests.
-	/^(CI|LLAMAGATE_(DEB|PROGRAM|REAL|RESULTS|TAP|VALKEY)|NODE_COMPILE_CACHE)$/,
+	/^(CI|LLAMAGATE_(AHEAD|DEB|PROGRAM|REAL|RESULTS|VALKEY)|NODE_COMPILE_CACHE)$/,
 	/^(FIREWALL|FUZZ|SOAK)_/,
 ];
 for (const name of Object.keys(process.env))
@@ -39,14 +40,30 @@ const notes = /[/]@tapjs[/]processinfo[/]dist[/]esm[/]import\.mjs$/;
 process.setSourceMapsEnabled(false);
 process.setSourceMapsEnabled = () => {};
 
-// Made by test/run; without it tap is as it was installed.
-const { LLAMAGATE_TAP } = process.env;
+// Made by test/run (test/ahead.ts); without it all is loaded as it was installed and written.
+const { LLAMAGATE_AHEAD: ahead } = process.env;
+const entries = new Map(
+	ahead === undefined
+		? []
+		: Object.entries<string>(
+				JSON.parse(readFileSync(`${ahead}/entries.json`, "utf8")),
+			),
+);
+const root = new URL("../..", import.meta.url).href;
 registerHooks({
 	resolve(specifier, context, resolve) {
 		if (notes.test(specifier))
 			return { url: "data:text/javascript,", shortCircuit: true };
-		return LLAMAGATE_TAP !== undefined && specifier === "tap"
-			? { url: pathToFileURL(LLAMAGATE_TAP).href, shortCircuit: true }
-			: resolve(specifier, context);
+		const entry = entries.get(specifier);
+		return entry === undefined
+			? resolve(specifier, context)
+			: { url: pathToFileURL(`${ahead}/${entry}`).href, shortCircuit: true };
+	},
+	load(url, context, load) {
+		const stripped = `${ahead}/${url.slice(root.length)}`;
+		if (!url.endsWith(".test.ts") || !existsSync(stripped))
+			return load(url, context);
+		const source = readFileSync(stripped, "utf8");
+		return { format: "module", source, shortCircuit: true };
 	},
 });
