@@ -4,7 +4,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { writeDocuments } from "./document.ts";
-import { describeMachine } from "./machine.ts";
+import { describeBriefly, describeMachine } from "./machine.ts";
 import { compile } from "./native.ts";
 import { stopAll, stopAllOnSignals } from "./processes.ts";
 import { fixed } from "./report.ts";
@@ -71,8 +71,11 @@ try {
 	if (values.docs)
 		await writeDocuments(
 			fileURLToPath(new URL("../docs", import.meta.url)),
-			machine,
-			sections,
+			undefined,
+			sections.map((section) => ({
+				...section,
+				notes: [describeBriefly(machine), ...section.notes],
+			})),
 		);
 } finally {
 	await stopAll();
