@@ -222,6 +222,8 @@ export function environment(home: string): Record<string, string> {
 	return {
 		PATH: `${home}/bin:${path.dirname(process.execPath)}:/usr/bin:/bin`,
 		HOME: home,
+		// Some leave a library there each time that they start.
+		TMPDIR: home,
 		LANG: "C.UTF-8",
 		TERM: "dumb",
 		NO_COLOR: "1",
