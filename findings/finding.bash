@@ -92,7 +92,7 @@ version_of() {
 }
 
 # start_ollama SETTING=VALUE...: the newest of them, at $ollama, with the models
-# `smol` and `other` in a store of its own, $lab/models.
+# `smol` and `other` in a store of its own, $lab/models; ollama ARGUMENTS speaks to it.
 start_ollama() {
 	need curl
 	real_parts
@@ -107,6 +107,9 @@ start_ollama() {
 	until_so 60 curl -sf -m 2 "$ollama/api/version"
 	# shellcheck disable=SC2034 # scripts print it
 	ollama_version="Ollama ${program#ollama-}"
+}
+ollama() {
+	HOME=$lab/home OLLAMA_HOST=$ollama timeout 30 "$parts/bin/ollama-${ollama_version#Ollama }" "$@"
 }
 
 # post PATH JSON: to Ollama; prints the reply's body.

@@ -14,7 +14,7 @@ need pgrep
 [ "$(curl -sS -m 60 -o /dev/null -w '%{http_code}' -X DELETE "$ollama/api/delete" -d '{"model":"tried"}')" = 200 ]
 listed() { curl -sS -m 20 "$ollama$1" | grep -q '"tried:latest"' && echo yes || echo no; }
 stopped=$(post_status /api/generate '{"model":"tried","keep_alive":0}')
-command=$(OLLAMA_HOST=$ollama HOME=$lab/home timeout 30 "$parts/bin/ollama-${ollama_version#Ollama }" stop tried 2>&1 | grep -o 'Error: .*' || true)
+command=$(ollama stop tried 2>&1 | grep -o 'Error: .*' || true)
 # Unloading takes less than a second. After two it would be gone.
 sleep 2
 seen="in /api/tags $(listed /api/tags), keep_alive 0: $stopped, ollama stop: $command, in /api/ps $(listed /api/ps), its process: $(pgrep -c -P "${started[0]}")"

@@ -10,8 +10,6 @@
 . "$(dirname "$0")/finding.bash"
 
 start_ollama OLLAMA_NUM_PARALLEL=1
-program=$parts/bin/ollama-${ollama_version#Ollama }
-ollama() { env "HOME=$lab/home" "OLLAMA_HOST=$ollama" timeout 60 "$program" "$@"; }
 cat >"$lab/say.js" <<'JS'
 const [, , before, after] = process.argv.map((text, place) => (place > 1 ? JSON.parse(text) : text));
 const said = ({ system, parameters = "", messages = [] }) => ({
