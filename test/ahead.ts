@@ -8,61 +8,58 @@ import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { stripTypeScriptTypes } from "node:module";
 import path from "node:path";
 import { build, type Plugin } from "esbuild";
-import { leaveOut } from "../scripts/build/bundle.ts";
-import { compiledValidators } from "../scripts/build/validators.ts";
+import { banner, compiledAhead, leaveOut } from "../scripts/build/bundle.ts";
 
 const root = path.join(import.meta.dirname, "..");
 
 /** By where it lies, tap leaves its own lines out of what it shows of an error, as ever. */
 const folder = path.join(root, "node_modules/.cache/node_modules/@tapjs");
 
-/** By what they are imported as. */
-const entries: Readonly<Record<string, () => string | Promise<string>>> = {
-	tap: () => 'export * from "tap"; export { default } from "tap";',
-	fastify: () => exportsOf("fastify"),
-	"@fastify/http-proxy": () => exportsOf("@fastify/http-proxy"),
-	"@fastify/rate-limit": () => exportsOf("@fastify/rate-limit"),
-	pino: () => exportsOf("pino"),
-	undici: () => exportsOf("undici"),
-	"./validator.ts": compiledValidators,
+/** Those that are no ES modules, so that esbuild has to be told what they export. */
+const packages = [
+	...["fastify", "@fastify/http-proxy", "@fastify/rate-limit"],
+	...["pino", "undici"],
+];
+
+/** What is made of what, by what it is imported as. */
+const entries: Readonly<Record<string, string>> = {
+	tap: "tap",
+	"./validator.ts": "src/config/validator.ts",
+	...Object.fromEntries(packages.map((name) => [name, `all of ${name}`])),
 };
 
-/** Of what is no ES module. */
-async function exportsOf(name: string): Promise<string> {
-	const names = Object.keys((await import(name)) as object).filter(
-		(one) => one !== "default" && /^\w+$/.test(one),
-	);
-	return `import whole, * as parts from "${name}";
-		export default whole;
-		export const { ${names.join(", ")} } = parts;`;
-}
-
-const namespace = "ahead";
-const entriesPlugin: Plugin = {
-	name: "each has a file that exports all that it does",
+const allOfPackages: Plugin = {
+	name: "a package has a file that exports all that it does",
 	setup({ onLoad, onResolve }) {
-		onResolve({ filter: /^ahead:/ }, ({ path: entry }) => ({
-			...{ path: entry.slice("ahead:".length), namespace },
+		const filter = /^all of /;
+		onResolve({ filter }, ({ path: entry }) => ({
+			...{ path: entry.replace(filter, ""), namespace: "all of" },
 		}));
-		onLoad({ filter: /.*/, namespace }, async ({ path: name }) => ({
-			...{ contents: (await entries[name]?.()) ?? "", resolveDir: root },
-		}));
+		onLoad({ filter: /.*/, namespace: "all of" }, async ({ path: name }) => {
+			const names = Object.keys((await import(name)) as object).filter(
+				(one) => one !== "default" && /^\w+$/.test(one),
+			);
+			return {
+				contents: `import whole, * as parts from "${name}";
+					export default whole;
+					export const { ${names.join(", ")} } = parts;`,
+				resolveDir: root,
+			};
+		});
 	},
 };
 
 async function makeEntries(into: string): Promise<void> {
-	const files = Object.keys(entries).map((name, index) => ({
-		...{ name, out: String(index) },
+	const files = Object.entries(entries).map(([name, made], index) => ({
+		...{ name, in: made, out: String(index) },
 	}));
 	await build({
 		absWorkingDir: root,
-		entryPoints: files.map(({ name, out }) => ({ in: `ahead:${name}`, out })),
+		entryPoints: files.map(({ in: made, out }) => ({ in: made, out })),
 		...{ outdir: into, outExtension: { ".js": ".mjs" } },
 		...{ bundle: true, splitting: true, platform: "node", format: "esm" },
-		plugins: [entriesPlugin, leaveOut],
-		banner: {
-			js: 'const require = process.getBuiltinModule("node:module").createRequire(import.meta.url);',
-		},
+		plugins: [allOfPackages, compiledAhead, leaveOut],
+		banner,
 	});
 	const found = Object.fromEntries(
 		files.map(({ name, out }) => [name, `${out}.mjs`]),

@@ -6,6 +6,11 @@ import { compiledValidators } from "./validators.ts";
 
 const root = path.join(import.meta.dirname, "../..");
 
+/** For what is no ES module, and loads Node's own. */
+export const banner = {
+	js: 'const require = process.getBuiltinModule("node:module").createRequire(import.meta.url);',
+};
+
 /**
  * Puts the program and its dependencies into `dist` of a folder, as readable as
  * they were: nothing is renamed or squeezed, and beside each file lies its map.
@@ -31,10 +36,7 @@ export async function bundle(folder: string): Promise<Metafile[]> {
 		sourcemap: true,
 		metafile: true,
 		logLevel: "warning",
-		// For what is no ES module, and loads Node's own.
-		banner: {
-			js: 'const require = process.getBuiltinModule("node:module").createRequire(import.meta.url);',
-		},
+		banner,
 		plugins: [
 			compiledAhead,
 			assetsWithin,
@@ -77,7 +79,7 @@ const keepApart: Plugin = {
 	},
 };
 
-const compiledAhead: Plugin = {
+export const compiledAhead: Plugin = {
 	name: "schemas are compiled ahead",
 	setup({ onLoad }) {
 		onLoad({ filter: /[/]src[/]config[/]validator\.ts$/ }, () => ({

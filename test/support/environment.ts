@@ -60,9 +60,10 @@ registerHooks({
 			: { url: pathToFileURL(`${ahead}/${entry}`).href, shortCircuit: true };
 	},
 	load(url, context, load) {
-		const stripped = `${ahead}/${url.slice(root.length)}`;
-		if (!url.endsWith(".test.ts") || !existsSync(stripped))
+		if (ahead === undefined || !url.endsWith(".test.ts"))
 			return load(url, context);
+		const stripped = `${ahead}/${url.slice(root.length)}`;
+		if (!existsSync(stripped)) return load(url, context);
 		const source = readFileSync(stripped, "utf8");
 		return { format: "module", source, shortCircuit: true };
 	},
