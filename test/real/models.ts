@@ -33,7 +33,8 @@ export async function writeModels(
 ): Promise<void> {
 	const weights = await readFile(gguf);
 	await mkdir(path.join(store, "blobs"), { recursive: true });
-	const parameters = { stop, num_thread: threads };
+	// Or what is said, and whether it has a letter in it, would be another each time.
+	const parameters = { stop, num_thread: threads, seed: 1 };
 	await writeModel(store, "smol", weights, parameters);
 	await writeModel(store, "other", renamed(weights, "other"), parameters);
 }
