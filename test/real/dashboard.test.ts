@@ -6,6 +6,9 @@ import { ledgerPlace, requestsIn, spawnLedger } from "../support/ledger.ts";
 import { requireTool } from "../support/tools.ts";
 import { startOllama } from "./ollama.ts";
 
+/** The model goes on with it for as long as it is let. */
+const counting = "1 2 3 4 5 6 7 8 9 10 11 12 13";
+
 t.test(
 	"the page in a browser shows what the real Ollama does, while it does it",
 	async (t) => {
@@ -37,12 +40,15 @@ t.test(
 			fetch(`${gate.url}/api/generate`, {
 				method: "POST",
 				headers: bearer(testKeys.user),
-				body: JSON.stringify({ model: "smol", prompt: "a", options }),
+				body: JSON.stringify({
+					...{ model: "smol", raw: true, prompt: counting },
+					options: { temperature: 0, stop: ["never"], ...options },
+				}),
 				...(signal && { signal }),
 			});
-		const long = await post({ num_predict: -1, seed: 1 }, controller.signal);
+		const long = await post({ num_predict: -1 }, controller.signal);
 		t.teardown(() => controller.abort());
-		const waits = post({ num_predict: 4, seed: 1 });
+		const waits = post({ num_predict: 4 });
 		await shows("now", /At work1.*Waiting1/s);
 		await shows(
 			"requests",
