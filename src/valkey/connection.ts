@@ -76,6 +76,8 @@ export class Connection {
 	#missing = 1;
 	#onSinceMs = Number.NEGATIVE_INFINITY;
 	#why = "it has not answered yet";
+	/** Why the connection ends, where it is not Valkey that ends it. */
+	#fault: string | undefined;
 	#losses = 0;
 	#noAnswers = 0;
 	readonly #first = Promise.withResolvers<void>();
@@ -95,19 +97,18 @@ export class Connection {
 		this.#beat = beat;
 		this.#log = log;
 		for (const { name, lua } of scripts) client.defineCommand(name, { lua });
-		let fault: string | undefined;
 		client.on("error", ({ code, message }: NodeJS.ErrnoException) => {
-			fault = worded(code ?? message);
+			this.#fault = worded(code ?? message);
 		});
 		client.on("ready", () => {
-			fault = undefined;
+			this.#fault = undefined;
 			void this.#look();
 		});
 		client.on("close", () => {
 			// What it had not answered it never will.
 			this.#connections += 1;
 			this.#unanswered = 0;
-			this.#lost(fault ?? "it closed the connection");
+			this.#lost(this.#fault ?? "it closed the connection");
 		});
 		this.#timer = setInterval(() => void this.#look(), beatMs);
 		this.#timer.unref();
@@ -245,7 +246,9 @@ export class Connection {
 			return;
 		}
 		// It may have been failed over, or hang; another connection may not.
-		if (this.#client.status === "ready") this.#client.disconnect(true);
+		if (this.#client.status !== "ready") return;
+		this.#fault = this.#why;
+		this.#client.disconnect(true);
 	}
 
 	#found(): void {

@@ -102,6 +102,14 @@ t.test(
 		t.ok(after.unanswered - unanswered < 8, "no request was asked for");
 		t.equal(after.losses, 1);
 		t.equal(timesSaid(one, "state_away"), 1);
+		// The gate ends the connection and makes another; that is not why.
+		const whys = new Set<string | undefined>();
+		await eventually(async () => {
+			const now = await stateOf(one);
+			whys.add(now.why);
+			return now.unanswered > after.unanswered + 1;
+		});
+		t.strictSame([...whys], [`it did not answer in ${answerMs} ms`]);
 		valkey.signal("SIGCONT");
 		await sharesWith(one, 2);
 	},
