@@ -506,13 +506,49 @@ end`);
 
 	await t.test("rules that cannot be read are no pass", async (t) => {
 		const ids = ["ollama.listening", "ollama.reachable"];
+		// Or it may do without nftables meanwhile, and open the gate's sockets anew.
+		await host.sh("systemctl stop llamagate-listen.service");
 		await host.sh("mv /usr/sbin/nft /usr/sbin/nft.away");
 		const found = await examine(host, ids);
 		await host.sh("mv /usr/sbin/nft.away /usr/sbin/nft");
+		await host.sh("systemctl start llamagate-listen.service");
 		for (const id of ids) {
 			t.equal(statesOf(found)[id], "unknown");
 			t.match(evidenceOf(found, id), /nftables is not installed/);
 		}
+	});
+
+	await t.test("the gate's own sockets, while they are opened", async (t) => {
+		const slow = "/etc/systemd/system/llamagate.socket.d/slow.conf";
+		await host.write(
+			slow,
+			`[Socket]\nExecStartPost=/bin/sh -c "while [ -e ${slow} ]; do sleep 0.1; done"\n`,
+		);
+		const isOpen = "ss.away -Hltn src 100.64.0.0/10 | grep -q .";
+		await host.write(
+			"/usr/bin/ss.new",
+			`#!/bin/sh
+systemctl start --no-block llamagate.socket
+until ${isOpen}; do sleep 0.05; done
+exec ss.away "$@"
+`,
+		);
+		await host.sh(
+			`systemctl stop llamagate-listen.service llamagate.socket; systemctl daemon-reload
+				mv /usr/bin/ss /usr/bin/ss.away; ${isOpen} && exit 1
+				chmod +x /usr/bin/ss.new; mv /usr/bin/ss.new /usr/bin/ss`,
+		);
+		const found = await examine(host, ["ollama.listening"]);
+		t.match(statesOf(found), { "ollama.listening": "ok" });
+		t.match(
+			await host.sh("systemctl show --property=ActiveState llamagate.socket"),
+			/activating/,
+		);
+		await host.sh(
+			`mv /usr/bin/ss.away /usr/bin/ss; rm ${slow}
+				systemctl start llamagate.socket; systemctl daemon-reload
+				systemctl start llamagate-listen.service llamagate.service`,
+		);
 	});
 
 	await t.test("where the gate's upstream is on another port", async (t) => {

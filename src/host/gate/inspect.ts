@@ -10,6 +10,7 @@ import {
 import { readTailscaleAddresses } from "../../net/listener.ts";
 import { formatHostPort } from "../../net/ranges.ts";
 import { isWildcard } from "../../system/httpProbe.ts";
+import { outsideOfLooks } from "../../system/memo.ts";
 import { runProgram } from "../../system/run.ts";
 import type { ListeningSocket } from "../../system/sockets.ts";
 import { type Properties, parseProperties } from "../../system/units.ts";
@@ -85,10 +86,15 @@ export interface GateOwner {
 	readonly opened: ReadonlySet<string>;
 }
 
+/**
+ * Asks whose the gate's sockets are. To be asked once the sockets have been listed, and
+ * answered anew: what is opened meanwhile is in the answer, so it is not taken for
+ * somebody else's.
+ */
 export async function findGateOwner(patient: Patient): Promise<GateOwner> {
 	const [service, socket, asked] = await Promise.all([
 		propertiesOf(gateService),
-		propertiesOf("llamagate.socket"),
+		outsideOfLooks(() => propertiesOf("llamagate.socket")),
 		askGate(patient),
 	]);
 	const pids = [
@@ -98,11 +104,18 @@ export async function findGateOwner(patient: Patient): Promise<GateOwner> {
 	return {
 		pids: new Set(pids),
 		opened: new Set(
-			isLoaded(socket) && socket?.get("ActiveState") === "active"
-				? openedBy(socket.get("Listen") ?? "")
+			isLoaded(socket) && mayBeOpen(socket)
+				? openedBy(socket?.get("Listen") ?? "")
 				: [],
 		),
 	};
+}
+
+/** Sockets are open for a while before a unit is active, and after it. */
+function mayBeOpen(unit: Properties | undefined): boolean {
+	return ["activating", "active", "deactivating"].includes(
+		unit?.get("ActiveState") ?? "",
+	);
 }
 
 /** Reads what `systemctl show` prints as `Listen`: `[::]:11434 (Stream)`. */

@@ -21,10 +21,8 @@ import { findGateOwner, followed, isHeldByGate, noUnit } from "./inspect.ts";
 import { gatePlace } from "./step.ts";
 
 export async function examineListening(patient: Patient): Promise<Outcome> {
-	const [sockets, owner] = await Promise.all([
-		listeningSockets(),
-		findGateOwner(patient),
-	]);
+	const sockets = await listeningSockets();
+	const owner = await findGateOwner(patient);
 	const own = sockets.filter((socket) => isHeldByGate(socket, owner));
 	const around = await waysAround();
 	if (

@@ -79,9 +79,9 @@ interface OllamaLook {
 export const lookForOllama = oncePerLook(lookAnew);
 
 async function lookAnew(patient: Patient): Promise<OllamaLook> {
-	const [all, gate, known = [], { dialers, unclear }, upstreamPort] =
+	const all = await listeningSockets();
+	const [gate, known = [], { dialers, unclear }, upstreamPort] =
 		await Promise.all([
-			listeningSockets(),
 			findGateOwner(patient),
 			containers(),
 			loopbackDialers(),
