@@ -63,12 +63,13 @@ function outcome(
 	src: string,
 	dst: string,
 	more: object = {},
-	...rest: [Parameters<typeof run>[1]?]
+	server?: Parameters<typeof run>[1],
+	sections: object = {},
 ): string {
 	const [accept, deny] = ["accept", "deny"].map((list) => {
 		const { tests } = run(
-			{ tests: [{ src, [list]: [dst], ...more }] },
-			...rest,
+			{ ...sections, tests: [{ src, [list]: [dst], ...more }] },
+			server,
 		);
 		t.equal(tests.held + tests.failed + tests.unclear.length, 1);
 		return tests.held === 1
@@ -172,6 +173,12 @@ t.test(
 			run({ tests: [{ src: "tag:client", allow: ["tag:server:443"] }] }).tests
 				.held,
 			1,
+		);
+		t.equal(
+			run({ tests: [{ user: "tag:client", allow: ["tag:server:443"] }] }).tests
+				.held,
+			1,
+			"as old policies call it",
 		);
 	},
 );
@@ -305,6 +312,69 @@ t.test(
 		const rule = /in line (\d+)/.exec(failed[1]?.says ?? "")?.[1];
 		t.equal(lines[Number(rule) - 1], "{");
 		t.equal(lines[Number(rule)], '"src": [');
+	},
+);
+
+t.test(
+	"without grants and acls all is open, to tests as to everybody",
+	async (t) => {
+		const { tests, failed } = run({
+			grants: undefined,
+			tests: [
+				{ src: "tag:client", accept: ["tag:other:80"] },
+				{ src: "tag:client", deny: ["tag:other:80"] },
+			],
+		});
+		t.equal(tests.held, 1);
+		t.match(failed, [
+			{ at: "tests[1].deny[0]", says: /without grants and acls/ },
+		]);
+		t.equal(
+			outcome("tag:client", "tag:other:80", {}, undefined, { grants: [] }),
+			"shut",
+		);
+	},
+);
+
+t.test(
+	"whether headscale's ann@ is ann@example.com the file does not say",
+	async (t) => {
+		const grants = [
+			{ src: ["ann@"], dst: ["tag:server"], ip: ["443"] },
+			{ src: ["group:named"], dst: ["tag:server"], ip: ["22"] },
+			{ src: ["ann@example.com"], dst: ["autogroup:self"], ip: ["80"] },
+			{ src: ["bob@example.com"], dst: ["tag:server"], ip: ["25"] },
+		];
+		const groups = { "group:named": ["bob@", "cid@example.com"] };
+		for (const [src, dst, wanted] of [
+			["ann@", "tag:server:443", "open"],
+			["bob@", "tag:server:443", "shut"],
+			["ann@example.com", "tag:server:443", "unclear"],
+			["bob@", "tag:server:22", "open"],
+			["dan@", "tag:server:22", "unclear"],
+			["bob@example.com", "tag:server:22", "unclear"],
+			["ann@example.com", "ann@:80", "unclear"],
+			["bob@", "tag:server:25", "unclear"],
+			["bob@", "tag:server:26", "shut"],
+		] as const)
+			t.equal(
+				outcome(src, dst, {}, undefined, { grants, groups }),
+				wanted,
+				`${src} to ${dst}`,
+			);
+		const { tests } = run({
+			groups,
+			ssh: [
+				{
+					action: "accept",
+					src: ["ann@"],
+					dst: ["tag:server"],
+					users: ["localpart:*@example.com"],
+				},
+			],
+			sshTests: [{ src: "ann@", dst: ["tag:server"], deny: ["ann"] }],
+		});
+		t.equal(tests.unclear.length, 1, "localpart is of an e-mail");
 	},
 );
 

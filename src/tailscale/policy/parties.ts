@@ -148,22 +148,43 @@ function takesInUser(
 		return user.endsWith(selector.slice("user:*".length)) ? "yes" : "no";
 	if (selector.startsWith("group:")) {
 		const group = policy.groups.get(selector);
-		return group === undefined
-			? "unknown"
-			: membersOf(group).has(user)
-				? "yes"
-				: "no";
+		if (group === undefined) return "unknown";
+		const { names, others } = membersOf(group);
+		if (names.has(user)) return "yes";
+		return others.get(isBareName(user)) === undefined ? "no" : "unknown";
 	}
 	if (isRole(selector) || selector.startsWith("ipset:")) return "unknown";
-	return selector.startsWith("svc:") ? "unknown" : "no";
+	if (selector.startsWith("svc:")) return "unknown";
+	return selector.includes("@") ? isSameUser(selector, user) : "no";
 }
 
-const knownMembers = new WeakMap<NameList, ReadonlySet<string>>();
+/** Whether a user is written in headscale's way, by a name with nothing behind the @. */
+export function isBareName(user: string): boolean {
+	return user.endsWith("@");
+}
 
-function membersOf(group: NameList): ReadonlySet<string> {
+/** Whether two texts name one user. headscale takes a name or an e-mail, and whose is whose the file does not say. */
+export function isSameUser(one: string, other: string): Answer {
+	if (one === other) return "yes";
+	return isBareName(one) === isBareName(other) ? "no" : "unknown";
+}
+
+interface Members {
+	readonly names: ReadonlySet<string>;
+	/** One that is written otherwise than a user by a bare name (`true`), or by an e-mail (`false`). */
+	readonly others: ReadonlyMap<boolean, string>;
+}
+
+const knownMembers = new WeakMap<NameList, Members>();
+
+function membersOf(group: NameList): Members {
 	let members = knownMembers.get(group);
 	if (members === undefined) {
-		members = new Set(group.names);
+		const names = new Set(group.names);
+		members = {
+			names,
+			others: new Map([...names].map((name) => [!isBareName(name), name])),
+		};
 		knownMembers.set(group, members);
 	}
 	return members;

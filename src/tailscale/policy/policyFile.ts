@@ -274,8 +274,8 @@ function readPolicy({ root, placeOf }: HuJson): TailnetPolicy {
 				attributes.set(name, node.value);
 		return found.length === 0 ? undefined : attributes;
 	};
-	const sourceOf = (entry: Item): string => {
-		const source = field(entry, "src");
+	const sourceOf = (entry: Item, oldName = "src"): string => {
+		const source = field(entry, "src") ?? field(entry, oldName);
 		const text = textOf(source);
 		if (source !== undefined && text === undefined)
 			refuse(source, "a test has one src, in quotes");
@@ -283,7 +283,7 @@ function readPolicy({ root, placeOf }: HuJson): TailnetPolicy {
 	};
 	const readTest = (entry: Item): PolicyTest => ({
 		...placeOf(entry),
-		source: sourceOf(entry),
+		source: sourceOf(entry, "user"),
 		protocol: parseProtocol(field(entry, "proto")?.node.value ?? ""),
 		attributes: attributesOf(entry),
 		accept: assertions(entry, "accept", "allow"),

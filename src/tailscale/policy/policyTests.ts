@@ -1,7 +1,14 @@
 import type { Finding } from "./finding.ts";
 import type { Place } from "./huJson.ts";
 import type { Answer } from "./nodeAddresses.ts";
-import { costOf, type Party, readParty, takesIn } from "./parties.ts";
+import {
+	costOf,
+	isBareName,
+	isSameUser,
+	type Party,
+	readParty,
+	takesIn,
+} from "./parties.ts";
 import type { NameAt, PolicyTest, Rule, TailnetPolicy } from "./policyFile.ts";
 import { type PortSpec, type Protocol, splitDestination } from "./ports.ts";
 import { every, meetsPostures } from "./postures.ts";
@@ -92,6 +99,7 @@ export function runPolicyTests(
 			(name) =>
 				!name.startsWith("tag:") &&
 				(!name.includes("@") ||
+					isBareName(name) ||
 					/^[a-z]+:/.test(name) ||
 					policy.hosts.has(name)),
 		);
@@ -104,6 +112,7 @@ export function runPolicyTests(
 		if (party.sort === "address" || party.sort === "autogroup")
 			return all.keys();
 		const names = party.sort === "group" ? party.members : [party.name];
+		if (names.some(isBareName)) return all.keys();
 		return new Set([...other, ...names.filter((name) => all.has(name))]);
 	};
 
@@ -149,9 +158,7 @@ export function runPolicyTests(
 		const answer: Answer =
 			from.sort !== "user" || to.sort !== "user"
 				? "unknown"
-				: from.name === to.name
-					? "yes"
-					: "no";
+				: isSameUser(from.name, to.name);
 		if (answer !== "no")
 			for (const { rule, ports } of targets.get("autogroup:self") ?? [])
 				rules.set(rule, [{ answer, ports }]);
@@ -182,6 +189,8 @@ export function runPolicyTests(
 		from: From,
 		to: { name: string; party: Party; port: number },
 	): { answer: Answer; rule?: Rule } => {
+		// Issue 2799: without either section Tailscale lets everything through.
+		if (!policy.hasRuleSection) return { answer: "yes" };
 		let rules = knownTo.get(to.name);
 		if (rules === undefined) {
 			rules = rulesTo(to.party);
@@ -251,8 +260,12 @@ export function runPolicyTests(
 		else
 			tally.fail(
 				assertion,
-				`${what}: ${rule?.at} in line ${rule?.line} allows it`,
-				"narrow that rule, or take this out of deny",
+				rule === undefined
+					? `${what}: without grants and acls everything is allowed`
+					: `${what}: ${rule.at} in line ${rule.line} allows it`,
+				rule === undefined
+					? "add a grants section"
+					: "narrow that rule, or take this out of deny",
 			);
 	};
 

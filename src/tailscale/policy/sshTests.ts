@@ -1,5 +1,12 @@
 import type { Answer } from "./nodeAddresses.ts";
-import { costOf, type Party, readParty, takesIn } from "./parties.ts";
+import {
+	costOf,
+	isBareName,
+	isSameUser,
+	type Party,
+	readParty,
+	takesIn,
+} from "./parties.ts";
 import type { SshRule, SshTest, TailnetPolicy } from "./policyFile.ts";
 import { maxSteps, Tally, type TestResults } from "./policyTests.ts";
 import { every, meetsPostures } from "./postures.ts";
@@ -162,6 +169,7 @@ function takesUser(pattern: string, user: string, from: Party): Answer {
 	const domain = /^localpart:\*(@.+)$/.exec(pattern)?.[1];
 	if (domain === undefined) return pattern === user ? "yes" : "no";
 	if (from.sort !== "user") return from.sort === "tag" ? "no" : "unknown";
+	if (isBareName(from.name)) return "unknown";
 	return from.name === `${user}${domain}` ? "yes" : "no";
 }
 
@@ -169,5 +177,5 @@ function takesUser(pattern: string, user: string, from: Party): Answer {
 function isOwn(from: Party, to: Party): Answer {
 	if (from.sort === "tag" || to.sort === "tag") return "no";
 	if (from.sort !== "user" || to.sort !== "user") return "unknown";
-	return from.name === to.name ? "yes" : "no";
+	return isSameUser(from.name, to.name);
 }
