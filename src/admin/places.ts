@@ -101,7 +101,10 @@ async function findInBroken(
 	};
 }
 
-/** Where a gate would listen, as far as a broken file tells; `undefined` where what it says of that is wrong. */
+/**
+ * Where a gate would listen, as far as a broken file tells; `undefined` where
+ * what it says of that is wrong, or missing: it may be what is misspelt.
+ */
 function listenOf(
 	valueAt: (...names: string[]) => unknown,
 	defaults: ConfigFile["listen"],
@@ -109,6 +112,7 @@ function listenOf(
 	const address = valueAt("listen", "address");
 	const device = valueAt("listen", "interface");
 	const port = valueAt("listen", "port") ?? defaults.port;
+	if (address === undefined && device === undefined) return undefined;
 	for (const text of [address, device])
 		if (text !== undefined && typeof text !== "string") return undefined;
 	if (!(Number.isInteger(port) && Number(port) >= 0 && Number(port) <= 65_535))

@@ -102,6 +102,13 @@ t.test(
 		const blind = await gate.keys("revoke", "worker");
 		t.equal(blind.code, 1);
 		t.match(blind.stderr, "where a gate would listen is not known");
+		// With the names of settings in no quotes nothing of them is read.
+		await writeFile(gate.configFile, '{ listen: { address: "127.0.0.1" } }', {
+			mode: 0o600,
+		});
+		const { listen, broken } = await findPlaces(gate.configFile);
+		t.ok(broken);
+		t.equal(listen, undefined, "it may be somewhere else than by default");
 	},
 );
 
