@@ -80,8 +80,9 @@ export class ReplyScan {
 	#judgedBeforeCounts = 0;
 	/** Of the last line or event that was looked at. */
 	#isEnd = false;
-	#isError = false;
 	#endAt = 0;
+	/** Behind the error that it is, or, if it is a mark, that stands before it. */
+	#errorAt: number | undefined;
 	#responseId: string | undefined;
 	#sequenceNumber = -1;
 
@@ -242,7 +243,7 @@ export class ReplyScan {
 		const isDone = isWhole && this.#members.value(place.done) === true;
 		const isError = isWhole && this.#hasError();
 		this.#setCounts(isDone ? readCounts(this.#members) : noCounts);
-		this.#setEnd(isDone || isError, isError);
+		this.#setEnd(isDone || isError, isError ? this.#passed : undefined);
 	}
 
 	#judgeEvent(): void {
@@ -253,7 +254,11 @@ export class ReplyScan {
 			// Ollama writes zeros into every event of a completion but the one that counts.
 			if ((counts.tokensIn ?? 0) + (counts.tokensOut ?? 0) > 0)
 				this.#setCounts(counts);
-			this.#setEnd(isError || isDoneLine(this.#field), isError);
+			const isMark = isDoneLine(this.#field);
+			// vLLM writes its mark behind an error, too.
+			const isBehindError = isMark && this.#errorAt === this.#endAt;
+			const errorBefore = isBehindError ? this.#errorAt : undefined;
+			this.#setEnd(isError || isMark, isError ? this.#passed : errorBefore);
 			return;
 		}
 		// Some servers write it behind the event that has the last word; it tells nothing.
@@ -266,10 +271,10 @@ export class ReplyScan {
 			const counts = readCounts(this.#members);
 			if (counts !== noCounts) this.#setCounts(counts);
 		}
-		this.#setEnd(fails !== undefined, fails === true);
+		this.#setEnd(fails !== undefined, fails ? this.#passed : undefined);
 	}
 
-	#setEnd(isEnd: boolean, isError: boolean): void {
+	#setEnd(isEnd: boolean, errorAt: number | undefined): void {
 		const id = this.#members.value(place.responseId);
 		if (typeof id === "string") this.#responseId = id;
 		const number = this.#members.value(place.sequenceNumber);
@@ -277,7 +282,7 @@ export class ReplyScan {
 		this.#noteModel();
 		this.#judged += 1;
 		this.#isEnd = isEnd;
-		this.#isError = isError;
+		this.#errorAt = errorAt;
 		this.#endAt = this.#passed;
 	}
 
@@ -318,15 +323,11 @@ export class ReplyScan {
 			this.#readTail(this.#kept, tailAt);
 		}
 		this.#endLine();
-		if (this.#passed - this.#endAt > tailBytes) {
-			this.#isEnd = false;
-			this.#isError = false;
-		}
-		if (
-			this.#passed - this.#countsEndAt > tailBytes ||
-			this.#judged - this.#judgedBeforeCounts > 2
-		)
-			this.#counts = noCounts;
+		const tailAt = this.#passed - tailBytes;
+		if (this.#endAt < tailAt) this.#isEnd = false;
+		if ((this.#errorAt ?? 0) < tailAt) this.#errorAt = undefined;
+		const judgedSince = this.#judged - this.#judgedBeforeCounts;
+		if (this.#countsEndAt < tailAt || judgedSince > 2) this.#counts = noCounts;
 	}
 
 	/** Gives its buffer back. No more may be pushed. */
@@ -384,7 +385,7 @@ export class ReplyScan {
 	/** Whether the reply's own last words are an error. */
 	get endsWithError(): boolean {
 		this.#finish();
-		return this.#isError;
+		return this.#errorAt !== undefined;
 	}
 
 	/** Of a stream of `/v1/responses`: its identity, and the number of the event that would come next. */

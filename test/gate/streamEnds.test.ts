@@ -144,6 +144,13 @@ const wholeReplies: [
 		{ ...failedAtEnd, model: "m", ...noCounts },
 	],
 	[
+		"an error of vLLM, which writes [DONE] behind it",
+		"/v1/chat/completions",
+		sse,
+		`data: {"model":"m"}\n\ndata: ${JSON.stringify({ error: { message: "boom", code: 500 } })}\n\ndata: [DONE]\n\n`,
+		{ ...failedAtEnd, model: "m", ...noCounts },
+	],
+	[
 		"an error of megabytes on messages",
 		"/v1/messages",
 		sse,

@@ -163,6 +163,16 @@ const cases: readonly Case[] = [
 		counts: false,
 	},
 	{
+		what: "an error event of chat completions, and the mark behind it",
+		path: "/v1/chat/completions",
+		format: "sse",
+		text: (size) =>
+			data({ model: "m", choices: [] }) +
+			`${data({ error: { message: prose(size) } })}data: [DONE]\n\n`,
+		error: true,
+		counts: false,
+	},
+	{
 		what: "the last event when a runner has died",
 		path: "/v1/chat/completions",
 		format: "sse",
@@ -487,7 +497,9 @@ const eventEnd = fc.oneof(
 			fc.constantFrom("", "", "data: [DONE]\n\n", "data: [DONE]\r\n\r\n"),
 		)
 		.map(([object, name, mark]) => event(name, object) + mark),
-	members.map((object) => data({ ...object, error: "x" })),
+	fc
+		.tuple(members, fc.constantFrom("", "data: [DONE]\n\n"))
+		.map(([object, mark]) => data({ ...object, error: "x" }) + mark),
 );
 const reply = fc.oneof(
 	fc.tuple(

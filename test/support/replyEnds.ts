@@ -238,8 +238,10 @@ function readEventsSlowly(path: string, text: string): ReplyEnd {
 		if (ending === undefined) {
 			const found = whole === undefined ? noCounts : countsOf(path, whole);
 			if ((found.tokensIn ?? 0) + (found.tokensOut ?? 0) > 0) counts = found;
-			isError =
+			const isFault =
 				whole !== undefined && (hasError(whole) || event.name === "error");
+			// vLLM writes its mark behind an error, too.
+			isError = isFault || (isMark(event.data) && isError);
 			isEnd = isError || isMark(event.data);
 		} else {
 			const type =
@@ -251,7 +253,8 @@ function readEventsSlowly(path: string, text: string): ReplyEnd {
 				if (found !== noCounts) counts = found;
 			}
 		}
-		if (!isLast) [isEnd, isError] = [false, false];
+		if (!isLast) isEnd = false;
+		if (!isLast && ending !== undefined) isError = false;
 	}
 	return {
 		usage: { model: firstModel(path, parsed), ...counts },
