@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from "node:util";
-import { outputOf } from "./run.ts";
+import { type Ended, outputOf, runProgram } from "./run.ts";
 
 /** What `docker container inspect` tells of a container, as far as setup looks at it. */
 export interface Container {
@@ -84,8 +84,27 @@ export async function containers(): Promise<Container[] | undefined> {
 	if (ids === undefined) return undefined;
 	const list = ids.split("\n").filter(Boolean);
 	if (list.length === 0) return [];
-	const output = await outputOf("docker", "container", "inspect", ...list);
-	return output === undefined ? undefined : (JSON.parse(output) as Container[]);
+	return readContainers(
+		await runProgram(["docker", "container", "inspect", ...list]),
+	);
+}
+
+/**
+ * Reads what `docker container inspect` prints. Of a container that has gone since
+ * it was listed it says so, ends with a code, and tells of the others all the same.
+ */
+export function readContainers({
+	code,
+	stdout,
+	stderr,
+}: Ended): Container[] | undefined {
+	const complaints = stderr.split("\n").filter((line) => line.trim() !== "");
+	const haveGone =
+		complaints.length > 0 &&
+		complaints.every((line) => /no such container/i.test(line));
+	return code === 0 || haveGone
+		? (JSON.parse(stdout) as Container[])
+		: undefined;
 }
 
 /** The name without its slash. */

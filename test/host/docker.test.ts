@@ -4,6 +4,7 @@ import {
 	type Container,
 	differences,
 	publishedPorts,
+	readContainers,
 	runCommand,
 } from "../../src/system/docker.ts";
 
@@ -348,3 +349,29 @@ t.test("an Open WebUI that others reach moves", async (t) => {
 		{ kind: "unsafe", says: /\(-P\): on 0\.0\.0\.0:32768/ },
 	);
 });
+
+t.test(
+	"a container that goes while Docker is asked takes no other along",
+	async (t) => {
+		const others = JSON.stringify([container]);
+		for (const stderr of [
+			"Error response from daemon: No such container: 0123\n",
+			"Error: No such container: 0123\nError: No such container: 4567\n",
+			// podman's
+			"error inspecting object: no such container 4567\nError: inspecting object: no such container 0123\n",
+		])
+			t.match(readContainers({ code: 1, stdout: others, stderr }), [
+				{ Id: container.Id },
+			]);
+		for (const stderr of [
+			"",
+			"Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n",
+			"Error response from daemon: No such container: 0123\nno end after 30 s\n",
+		])
+			t.equal(
+				readContainers({ code: 1, stdout: others, stderr }),
+				undefined,
+				stderr,
+			);
+	},
+);
