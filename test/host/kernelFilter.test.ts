@@ -361,6 +361,19 @@ t.test("where a rule leads others", network(), async (t) => {
 		[[], []],
 		"and none of these",
 	);
+	// What is led to this host without an address comes to that of its interface:
+	// no Ollama on loopback hears it.
+	await namespace.ip(
+		"link add lan0 type veth peer name other0",
+		"address add 192.0.2.1/24 dev lan0",
+		"link set lan0 up",
+		"link set other0 up",
+	);
+	t.strictSame(
+		await where("tcp dport 81 redirect to :11434"),
+		[["192.0.2.1:11434"], []],
+		"and where the interface has none of a family, nobody is led there",
+	);
 });
 
 t.test("a chain that is written in place", network(), async (t) => {

@@ -177,12 +177,25 @@ export async function translatedWays(
 			],
 		};
 	const { families, outside, unread } = filter;
+	const interfaces = networkInterfaces();
 	const own = new Set(
-		Object.values(networkInterfaces())
+		Object.values(interfaces)
 			.flat()
 			.flatMap((entry) => entry?.address ?? []),
 	);
 	const isOwn = (address: Address) => own.has(address.toString());
+	/** What is led to this host without an address: that of the interface, or the one it was sent to. Never loopback's. */
+	const addressesOf = ({ interfaceIn, family, to }: Packets) =>
+		unique([
+			...(to === undefined ? [] : [to.toString()]),
+			...(interfaces[interfaceIn] ?? [])
+				.filter(
+					(one) =>
+						one.family.toLowerCase() === family &&
+						!one.address.startsWith("fe80:"),
+				)
+				.map(({ address }) => address),
+		]);
 	const comingIn = families.flatMap((family) =>
 		[...outside, tailnet].flatMap((interfaceIn) =>
 			[undefined, ...ports].map(
@@ -206,20 +219,18 @@ export async function translatedWays(
 		);
 	const ways = led.flatMap(
 		({ ending: { rule }, to, port, packets }): LedPlace[] => {
-			const loopback = packets.family === "ipv4" ? "127.0.0.1" : "::1";
-			const address = to?.toString() ?? loopback;
-			return to === "unknown" || port === undefined || rule === undefined
-				? []
-				: [
-						{
-							address,
-							port,
-							entrance: packets.port,
-							isLocal: false,
-							says: `a rule leads from ${packets.port === undefined ? "other ports" : `port ${packets.port}`} to ${formatHostPort(address, port)}: ${rule.text}`,
-							removal: rule.removal,
-						},
-					];
+			if (to === "unknown" || port === undefined || rule === undefined)
+				return [];
+			return (to === undefined ? addressesOf(packets) : [to.toString()]).map(
+				(address) => ({
+					address,
+					port,
+					entrance: packets.port,
+					isLocal: false,
+					says: `a rule leads from ${packets.port === undefined ? "other ports" : `port ${packets.port}`} to ${formatHostPort(address, port)}: ${rule.text}`,
+					removal: rule.removal,
+				}),
+			);
 		},
 	);
 	return {
