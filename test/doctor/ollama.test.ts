@@ -15,6 +15,7 @@ import {
 	findPlace,
 	judgeTunnels,
 	parseConnections,
+	placeForwarded,
 	remoteForwards,
 } from "../../src/host/ollama/tunnels.ts";
 import { judgeTested, judgeVersion } from "../../src/host/ollama/versions.ts";
@@ -659,6 +660,7 @@ exec ss.away "$@"
 			["cloudflared", "tunnel", "--url", "http://localhost:11434"],
 			["ngrok", "http", "11434", "--authtoken", "a-secret"],
 			["autossh", "-N", "-R", "8000:localhost:11434", "there.example"],
+			["autossh", "-N", "-R", "1080", "there.example"],
 		] as const) {
 			const found = await tunnel(name, ...options);
 			t.match(statesOf(found), { "ollama.tunnels": "critical" }, name);
@@ -682,6 +684,14 @@ exec ss.away "$@"
 			{ "ollama.tunnels": "ok" },
 			"to another host's Ollama",
 		);
+		await host.write(
+			"/root/.ssh/config",
+			"Host there\n\tRemoteForward 8000 localhost:11434\n",
+		);
+		const bySettings = await tunnel("autossh", "-N", "there");
+		await host.sh("rm /root/.ssh/config");
+		t.match(statesOf(bySettings), { "ollama.tunnels": "unknown" });
+		t.match(evidenceOf(bySettings, "ollama.tunnels"), /RemoteForward/);
 	});
 
 	await t.test("a user's program in Ollama's place", async (t) => {
@@ -902,9 +912,29 @@ t.test("what an ssh leads to this side", async (t) => {
 	]);
 	t.strictSame(remoteForwards(["-NR80:localhost:1"]), ["80:localhost:1"]);
 	t.strictSame(remoteForwards(["-o", "RemoteForward=80 localhost:1"]), [
-		"RemoteForward=80 localhost:1",
+		"80 localhost:1",
+	]);
+	t.strictSame(remoteForwards(["-oRemoteForward=80 localhost:1"]), [
+		"80 localhost:1",
 	]);
 	t.strictSame(remoteForwards(["-L", "80:localhost:1", "host"]), []);
+	for (const [forward, place] of [
+		["8000:localhost:11434", "localhost:11434"],
+		["8000 localhost:11434", "localhost:11434"],
+		['[::]:8000 "127.0.0.1:11434"', "127.0.0.1:11434"],
+		// Without a destination the other side has a SOCKS proxy.
+		["1080", "every port of this host"],
+		["localhost:1080", "every port of this host"],
+		["*:1080", "every port of this host"],
+		["[::1]:1080", "every port of this host"],
+		// What stands first is the other side's port.
+		["11434:localhost:22", undefined],
+		["11434 localhost:22", undefined],
+		["localhost:11434 localhost:22", undefined],
+		["1080:/run/some.sock", undefined],
+		["/run/some.sock:localhost:22", undefined],
+	] as const)
+		t.equal(placeForwarded([forward], [11434]), place, forward);
 });
 
 t.test("the far ends of connections", async (t) => {

@@ -49,6 +49,8 @@ export interface Tunnel {
 	readonly pid: number;
 	/** Of Ollama, as its command line or a file of its settings has it: `localhost:11434`. */
 	readonly told: string | undefined;
+	/** The same of an ssh's settings, which are for some hosts and not for others. */
+	readonly mayBeTold?: string | undefined;
 	/** Where it has a connection to Ollama now. */
 	readonly connected: string | undefined;
 }
@@ -68,7 +70,7 @@ export async function examineTunnels(patient: Patient): Promise<Outcome> {
 				program,
 				pid,
 				connected: connections.get(pid),
-				told: await placeToldTo(program, pid, ollamas),
+				...(await placeToldTo(program, pid, ollamas)),
 			});
 		}
 	return judgeTunnels(tunnels);
@@ -86,7 +88,7 @@ export function judgeTunnels(tunnels: readonly Tunnel[]): Outcome {
 				isLogin(tunnel)
 					? `a user who is logged in over SSH has ${tunnel.connected} forwarded: ${name(tunnel)}`
 					: tunnel.told !== undefined
-						? `${name(tunnel)} is told to lead to ${tunnel.told}, which is Ollama`
+						? `${name(tunnel)} is told to lead to ${tunnel.told}, ${tunnel.told === everyPort ? "Ollama's too" : "which is Ollama"}`
 						: `${name(tunnel)} has a connection to ${tunnel.connected}, which is Ollama`,
 			),
 			leading.every(isLogin)
@@ -95,6 +97,15 @@ export function judgeTunnels(tunnels: readonly Tunnel[]): Outcome {
 						fix: "ask who it is; to forbid it, AllowTcpForwarding no in sshd_config, then:\nsudo systemctl reload ssh",
 					}
 				: {},
+		);
+	const maybe = tunnels.filter(({ mayBeTold }) => mayBeTold !== undefined);
+	if (maybe.length > 0)
+		return unknown(
+			...maybe.map(
+				(tunnel) =>
+					`${name(tunnel)} may lead to ${tunnel.mayBeTold}: RemoteForward in its settings says so for some hosts, and whether for this one is not looked at here`,
+			),
+			"see its settings (~/.ssh/config): to the gate's address it may lead, where a key is asked for",
 		);
 	const others = tunnels.filter(({ program }) =>
 		(tunnelPrograms as readonly string[]).includes(program),
@@ -155,31 +166,86 @@ async function placeToldTo(
 	program: string,
 	pid: number,
 	ports: readonly number[],
-): Promise<string | undefined> {
+): Promise<Pick<Tunnel, "told" | "mayBeTold">> {
 	const text = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
 	const words = text.split("\0").slice(1);
-	const isSsh = program === "ssh" || program === "autossh";
-	const told = isSsh ? remoteForwards(words) : words;
-	for (const word of told) {
-		const place = findPlace(word, ports);
-		if (place !== undefined) return place;
+	const told = (place: string | undefined) => ({ told: place });
+	if (program.startsWith("sshd")) return told(undefined);
+	if (program === "ssh" || program === "autossh") {
+		const place = placeForwarded(remoteForwards(words), ports);
+		if (place !== undefined) return told(place);
+		const kept = await sshSettingsOf(pid, words);
+		return { told: undefined, mayBeTold: placeForwarded(kept, ports) };
 	}
-	if (isSsh || program.startsWith("sshd")) return undefined;
+	for (const word of words) {
+		const place = findPlace(word, ports);
+		if (place !== undefined) return told(place);
+	}
 	for (const file of await settingsOf(pid, words)) {
 		const place = findPlace(await beginningOf(file), ports);
-		if (place !== undefined) return place;
+		if (place !== undefined) return told(place);
 	}
-	return undefined;
+	return told(undefined);
 }
 
 /** What follows `-R` on the command line of an ssh; what `-L` names is the other side's. */
 export function remoteForwards(words: readonly string[]): string[] {
 	return words.flatMap((word, index) => {
+		const [, option] =
+			/^(?:-o)?RemoteForward(?:\s*=\s*|\s+)(.*)$/is.exec(word) ?? [];
+		if (option !== undefined) return [option];
 		const [, joined] = /^-[A-Za-z0-9]*R(.*)$/.exec(word) ?? [];
-		if (joined !== undefined)
-			return joined === "" ? (words[index + 1] ?? []) : [joined];
-		return /^(?:-o)?RemoteForward[ =]/i.test(word) ? [word] : [];
+		if (joined === undefined) return [];
+		return joined === "" ? (words[index + 1] ?? []) : [joined];
 	});
+}
+
+/** What an ssh leads to that is not told where: the other side asks, by SOCKS (ssh(1), -R). */
+const everyPort = "every port of this host";
+
+/** The first place of Ollama's that forwards of an ssh lead to: `8000:localhost:11434`, `8000 localhost:11434`, or `1080` alone. */
+export function placeForwarded(
+	forwards: readonly string[],
+	ports: readonly number[],
+): string | undefined {
+	for (const forward of forwards) {
+		const words = forward.replaceAll('"', "").trim().split(/\s+/);
+		const [target = ""] = words.slice(-1);
+		// With two words the first is the other side's.
+		const place =
+			words.length === 1 && /^(?:\[[^\]]*\]:|[^:/]*:)?\d+$/.test(target)
+				? everyPort
+				: findPlace(target, ports);
+		if (place !== undefined) return place;
+	}
+	return undefined;
+}
+
+/** Every RemoteForward in the settings that an ssh has read, whichever host it is for. */
+async function sshSettingsOf(
+	pid: number,
+	words: readonly string[],
+): Promise<string[]> {
+	const given = words.flatMap((word, index) => {
+		const [, joined] = /^-F(.*)$/.exec(word) ?? [];
+		return joined === undefined ? [] : joined || (words[index + 1] ?? []);
+	});
+	const files = given.length > 0 ? given : [".ssh/config"];
+	const home = await homeOf(pid);
+	const texts = await Promise.all(
+		[...files.slice(0, mostFiles), "/etc/ssh/ssh_config"].map((file) =>
+			beginningOf(
+				file.startsWith("/")
+					? `/proc/${pid}/root${file}`
+					: given.length > 0
+						? path.join(`/proc/${pid}/cwd`, file)
+						: path.join(`/proc/${pid}/root${home}`, file),
+			),
+		),
+	);
+	return remoteForwards(
+		texts.flatMap((text) => text.split("\n")).map((line) => line.trim()),
+	);
 }
 
 /** `localhost:11434` or `11434`, where a text leads to one of these ports of this host. */
@@ -208,10 +274,7 @@ async function settingsOf(
 	pid: number,
 	words: readonly string[],
 ): Promise<string[]> {
-	const environ = await readFile(`/proc/${pid}/environ`, "utf8").catch(
-		() => "",
-	);
-	const home = parseEnvironment(environ).get("HOME") ?? "/root";
+	const home = await homeOf(pid);
 	const named = words.flatMap((word) => {
 		const file = word.replace(/^--?[\w-]+=/, "");
 		return file.startsWith("-") || !/[./]/.test(file) || file.includes("://")
@@ -229,6 +292,13 @@ async function settingsOf(
 		),
 	].map((file) => `/proc/${pid}/root${file}`);
 	return unique([...named.slice(0, mostFiles), ...usual]);
+}
+
+async function homeOf(pid: number): Promise<string> {
+	const environ = await readFile(`/proc/${pid}/environ`, "utf8").catch(
+		() => "",
+	);
+	return parseEnvironment(environ).get("HOME") ?? "/root";
 }
 
 /** The beginning of a file, without what follows a #; "" for what is not a file, or not to be read. */
