@@ -328,18 +328,29 @@ t.test("tailscaled's rules are known in each form", async (t) => {
 		counter packets 12 bytes 800 jump ts-input
 	}
 }`;
-	t.equal(judgeNetfilter(2, nft).state, "ok");
+	const tun = "tailscale0";
+	t.equal(judgeNetfilter(2, nft, tun).state, "ok");
 	t.equal(
-		judgeNetfilter(2, nft.replace(/ counter packets \d+ bytes \d+/g, "")).state,
+		judgeNetfilter(2, nft.replace(/ counter packets \d+ bytes \d+/g, ""), tun)
+			.state,
 		"ok",
 	);
 	const legacy = `-A INPUT -j ts-input
 -A ts-input -s 100.64.0.0/10 ! -i tailscale0 -j DROP`;
-	t.equal(judgeNetfilter(2, legacy).state, "ok");
-	t.equal(judgeNetfilter(2, "").state, "finding");
+	t.equal(judgeNetfilter(2, legacy, tun).state, "ok");
+	t.equal(judgeNetfilter(2, "", tun).state, "finding");
 	// CGNATModeReturn
-	t.equal(judgeNetfilter(2, legacy.replace("DROP", "RETURN")).state, "finding");
-	t.equal(judgeNetfilter(undefined, legacy).state, "unknown");
+	t.equal(
+		judgeNetfilter(2, legacy.replace("DROP", "RETURN"), tun).state,
+		"finding",
+	);
+	// --tun=ts0: tailscaled's rules name the interface that it has.
+	for (const rules of [nft, legacy]) {
+		const named = rules.replaceAll(tun, "ts0");
+		t.equal(judgeNetfilter(2, named, "ts0").state, "ok");
+		t.equal(judgeNetfilter(2, named, tun).state, "finding");
+	}
+	t.equal(judgeNetfilter(undefined, legacy, tun).state, "unknown");
 });
 
 t.test("a target is followed to what is behind it", async (t) => {

@@ -164,10 +164,11 @@ export const tailscaleExaminations: readonly Examination[] = [
 						"without a tunnel device it needs none; see tailscale.tunnel",
 					);
 				const mode = (await preferences())?.NetfilterMode;
-				if (mode === 0 || mode === 1) return judgeNetfilter(mode, "");
+				if (mode === 0 || mode === 1) return judgeNetfilter(mode, "", "");
 				if (!patient.isRoot)
 					return unknown("only root can see the kernel's rules");
-				return judgeNetfilter(mode, await kernelRules());
+				const { device } = await gatePlace();
+				return judgeNetfilter(mode, await kernelRules(), device);
 			}),
 	},
 	{
@@ -327,8 +328,13 @@ async function kernelRules(): Promise<string> {
 /**
  * @param mode of `tailscale debug prefs`
  * @param rules as `nft list ruleset` or `iptables -S` print them
+ * @param device the tailnet's interface
  */
-export function judgeNetfilter(mode: unknown, rules: string): Outcome {
+export function judgeNetfilter(
+	mode: unknown,
+	rules: string,
+	device: string,
+): Outcome {
 	if (mode === 0)
 		return finding([
 			"tailscaled sets no firewall rules (--netfilter-mode=off)",
@@ -341,13 +347,13 @@ export function judgeNetfilter(mode: unknown, rules: string): Outcome {
 		]);
 	if (mode !== 2) return unknown(prefsNotSeen);
 	const jumps = /jump ts-input|-j ts-input/.test(rules);
-	const drops =
-		/iifname != "tailscale0\*?" ip saddr 100\.64\.0\.0\/10 (counter (packets \d+ bytes \d+ )?)?drop|-s 100\.64\.0\.0\/10 ! -i tailscale0\S* -j DROP/.test(
-			rules,
-		);
+	const name = device.replace(/[^\w-]/g, "\\$&");
+	const drops = new RegExp(
+		`iifname != "${name}\\*?" ip saddr 100\\.64\\.0\\.0/10 (counter (packets \\d+ bytes \\d+ )?)?drop|-s 100\\.64\\.0\\.0/10 ! -i ${name}\\S* -j DROP`,
+	).test(rules);
 	if (jumps && drops)
 		return ok(
-			"the kernel leads packets to ts-input, which drops 100.64.0.0/10 from elsewhere than tailscale0",
+			`the kernel leads packets to ts-input, which drops 100.64.0.0/10 from elsewhere than ${device}`,
 		);
 	return finding(
 		[
