@@ -376,6 +376,44 @@ t.test("where a rule leads others", network(), async (t) => {
 	);
 });
 
+t.test(
+	"loopback that a neighbour reaches, where the kernel takes its addresses from outside",
+	network(),
+	async (t) => {
+		const namespace = await makeNamespace(t);
+		await namespace.ip(
+			"link add lan0 type veth peer name other0",
+			"address add 192.0.2.1/24 dev lan0",
+			"link set lan0 up",
+			"link set other0 up",
+		);
+		const led = async (script: string, on = 1) =>
+			(
+				await read(
+					namespace,
+					`echo ${on} >/proc/sys/net/ipv4/conf/lan0/route_localnet
+					nft flush ruleset\n${script}`,
+				)
+			).led;
+		t.strictSame(await led("", 0), []);
+		const [line, ...others] = (await led("")) ?? [];
+		t.match(line, /^lan0 takes .*127\.0\.0\.1:11434/);
+		t.strictSame(others, []);
+		t.strictSame(await led(ownInput("drop")), []);
+		t.strictSame(await led(ownInput("drop", "tcp dport 11434 accept")), [line]);
+		// As kubelet shuts what its kube-proxy opens.
+		t.strictSame(
+			await led(
+				ownInput(
+					"accept",
+					"ip saddr != 127.0.0.0/8 ip daddr 127.0.0.0/8 ct status dnat accept; ip saddr != 127.0.0.0/8 ip daddr 127.0.0.0/8 ct state new drop",
+				),
+			),
+			[],
+		);
+	},
+);
+
 t.test("a chain that is written in place", network(), async (t) => {
 	const namespace = await makeNamespace(t);
 	t.strictSame(

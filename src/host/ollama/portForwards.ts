@@ -1,17 +1,19 @@
+import { readFile } from "node:fs/promises";
 import { networkInterfaces } from "node:os";
 import { type Patient, unique } from "../../doctor/check.ts";
 import {
 	type Address,
 	formatHostPort,
 	isLoopbackAddress,
+	parseAddress,
 } from "../../net/ranges.ts";
-import { translations } from "../../netfilter/evaluate.ts";
+import { translations, wayIn } from "../../netfilter/evaluate.ts";
 import type { Packets } from "../../netfilter/packetFilter.ts";
 import { rangeOf, tailnet } from "../../netfilter/ufwPackets.ts";
 import { anywhere } from "../../netfilter/ufwRules.ts";
 import { type Container, nameOf, openPorts } from "../../system/docker.ts";
 import { askEach } from "../../system/httpProbe.ts";
-import { kernelFilter } from "../../system/kernelFilter.ts";
+import { type KernelFilter, kernelFilter } from "../../system/kernelFilter.ts";
 import { networkOf } from "../../system/processes.ts";
 import type { ListeningSocket } from "../../system/sockets.ts";
 import { describeDialer, type LoopbackDialer } from "../tailscale/userspace.ts";
@@ -233,6 +235,7 @@ export async function translatedWays(
 			);
 		},
 	);
+	ways.push(...(await neighboursWays(filter, ports)));
 	return {
 		ways: [...new Map(ways.map((way) => [way.says, way])).values()],
 		missed: unique([
@@ -244,4 +247,46 @@ export async function translatedWays(
 			),
 		]),
 	};
+}
+
+/** Of no neighbour's packets the source is loopback's: its answer would not get there. */
+const neighbours = ["0.0.0.0/2", "128.0.0.0/1"].map(rangeOf);
+
+/**
+ * What a neighbour on the same link gets to of 127.0.0.1: all that no rule drops,
+ * where the kernel takes what comes in for it (route_localnet of ip-sysctl.rst), as
+ * kube-proxy has it.
+ */
+async function neighboursWays(
+	filter: KernelFilter,
+	ports: readonly number[],
+): Promise<LedPlace[]> {
+	const address = "127.0.0.1";
+	const isOn = async (name: string) =>
+		(
+			await readFile(
+				`/proc/sys/net/ipv4/conf/${name}/route_localnet`,
+				"utf8",
+			).catch(() => "")
+		).trim() === "1";
+	const isOnEverywhere = await isOn("all");
+	const ways: LedPlace[] = [];
+	for (const interfaceIn of filter.outside) {
+		if (!isOnEverywhere && !(await isOn(interfaceIn))) continue;
+		for (const port of ports) {
+			const packets = neighbours.map(
+				(from): Packets => ({
+					...{ family: "ipv4", interfaceIn, protocol: "tcp", port },
+					...{ from, to: parseAddress(address) },
+				}),
+			);
+			if (packets.some((one) => wayIn(filter, one).share !== "none"))
+				ways.push({
+					...{ address, port, entrance: port, isLocal: false },
+					says: `${interfaceIn} takes what a neighbour on the same link sends to ${formatHostPort(address, port)} (net.ipv4.conf.${isOnEverywhere ? "all" : interfaceIn}.route_localnet is 1), and no rule drops it`,
+					removal: "sudo llamagate setup --only ufw",
+				});
+		}
+	}
+	return ways;
 }
