@@ -1,8 +1,9 @@
 import { codeOf } from "../net/errorCode.ts";
+import { formatHostPort } from "../net/ranges.ts";
 import type { Result } from "../report/result.ts";
 import { excerpt } from "../visible.ts";
 import type { Timings } from "./arrivals.ts";
-import { isReply, type NoReply, openCaller } from "./caller.ts";
+import { isReply, type NoReply, openCaller, readObject } from "./caller.ts";
 import { checks, finding, ok, unknown } from "./checks.ts";
 import { type Door, judgeFirst, noGate, openDoor } from "./door.ts";
 import { checkLockout } from "./lockout.ts";
@@ -24,6 +25,9 @@ export interface GateQuestion {
 
 /** Told what is being looked at. */
 export type Progress = (what: string) => void;
+
+/** Where Ollama listens unless it was told otherwise. */
+const ollamaPort = "11434";
 
 const keyChecks = [
 	checks.keyAccepted,
@@ -141,6 +145,12 @@ async function checkDoors(
 	if (main === undefined) throw new Error("a gate without an address");
 	const { caller, first } = main;
 	progress("knocking at every call without a key");
+	const beside = Promise.all(
+		// On the server itself Ollama's port is loopback's.
+		ways
+			.filter(({ isOwn }) => !isOwn)
+			.map(({ address }) => lookBeside(origin, address)),
+	);
 	const isOnly = doors.length === 1;
 	const atMain = await checkDoor(main, origin, isOnly);
 	const seen = [atMain];
@@ -161,8 +171,12 @@ async function checkDoors(
 		}
 	}
 	const reachable = worst(seen.map((at) => at.reachable));
-	const withoutKey = withoutKeyChecks.map((_, i) =>
-		worst(seen.flatMap((at) => at.withoutKey[i] ?? [])),
+	const bare = (await beside).filter((result) => result !== undefined);
+	const withoutKey = withoutKeyChecks.map((check, i) =>
+		worst([
+			...(check === checks.noKey ? bare : []),
+			...seen.flatMap((at) => at.withoutKey[i] ?? []),
+		]),
 	);
 	const encrypted = judgeWay(origin, ways, isReply(first) ? undefined : first);
 	const results = [
@@ -273,6 +287,29 @@ async function checkDoor(
 			: result.evidence.map((line) => `${address}: ${line}`),
 	}));
 	return { reachable, withoutKey };
+}
+
+/** Whether Ollama itself answers on its usual port, where the gate has another. */
+async function lookBeside(
+	origin: string,
+	address: string,
+): Promise<Result | undefined> {
+	const { hostname, port } = new URL(origin);
+	if (port === ollamaPort) return undefined;
+	const { caller, isBare, first } = await openDoor(
+		`http://${hostname}:${ollamaPort}`,
+		address,
+	);
+	await caller.close();
+	return isBare && isReply(first)
+		? finding(
+				checks.noKey,
+				[
+					`${formatHostPort(address, Number(ollamaPort))}: Ollama ${excerpt(String(readObject(first.body)?.version))} answers without a key, beside the gate`,
+				],
+				"On the server, at once: sudo llamagate setup. Until then: sudo systemctl stop ollama",
+			)
+		: undefined;
 }
 
 /** One check's results at several addresses: the worst of them, with what was seen at each. */

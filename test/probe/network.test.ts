@@ -446,6 +446,26 @@ t.test(
 		);
 		const own = await probe(server, [gateV4], testKeys.user);
 		t.match(own.results.elsewhere, { state: "finding", severity: "warn" });
+
+		await gate.reconfigure({ listen: { port: 8443 } });
+		const elsewhere = `${addresses.server.v4}:8443`;
+		await gate.log.seen(
+			({ msg, address }) => msg === "listening" && address === elsewhere,
+		);
+		const alone = await probe(peer, [elsewhere]);
+		t.match(alone.results["no-key"], { state: "ok" });
+		server.start(
+			...[process.execPath, "test/support/standInProcess.ts"],
+			JSON.stringify({ host: addresses.server.v4, port: 11434 }),
+		);
+		await listensOn(server, gateV4);
+		const beside = await probe(peer, [elsewhere]);
+		t.equal(beside.code, 1);
+		t.match(beside.results["no-key"], {
+			state: "finding",
+			severity: "critical",
+			evidence: [/100\.101\.102\.104:11434: Ollama .* beside the gate/],
+		});
 	},
 );
 
