@@ -2,10 +2,7 @@ import type { ReplyFormat } from "./errors.ts";
 
 /** Streams that have a mark of their own at their end. */
 const nativeStreams = new Set(["/api/generate", "/api/chat"]);
-export const openaiStreams = new Set([
-	"/v1/chat/completions",
-	"/v1/completions",
-]);
+const openaiStreams = new Set(["/v1/chat/completions", "/v1/completions"]);
 /** The events that end a stream, and whether it has failed then. */
 export const lastEvents = new Map([
 	[
@@ -40,7 +37,7 @@ export function isDoneLine(line: string): boolean {
 /** Whether there is an event of a stream in this text, which comments and a mark of another's are not. */
 export function hasEvent(path: string, text: string): boolean {
 	const lines = text.match(/^data:.*/gm) ?? [];
-	return openaiStreams.has(path) ? lines.length > 0 : !lines.every(isDoneLine);
+	return lastEvents.has(path) ? !lines.every(isDoneLine) : lines.length > 0;
 }
 
 const lf = 0x0a;

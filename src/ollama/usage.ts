@@ -12,7 +12,6 @@ import {
 	isDoneLine,
 	lastBeginning,
 	lastEvents,
-	openaiStreams,
 } from "./replyEnds.ts";
 import type { Route } from "./routes.ts";
 import { markBytes, TextEvents } from "./textEvents.ts";
@@ -248,7 +247,7 @@ export class ReplyScan {
 
 	#judgeEvent(): void {
 		const isWhole = this.#members.isWhole;
-		if (openaiStreams.has(this.#path)) {
+		if (!lastEvents.has(this.#path)) {
 			const isError = isWhole && (this.#hasError() || this.#event === "error");
 			const counts = isWhole ? readCounts(this.#members) : noCounts;
 			// Ollama writes zeros into every event of a completion but the one that counts.

@@ -196,6 +196,28 @@ t.test(
 	},
 );
 
+t.test(
+	"vLLM's streams of transcriptions are read as its others, but for their end, which need not be marked",
+	async (t) => {
+		const path = "/v1/audio/transcriptions";
+		const chunk = 'data: {"model":"whisper","choices":[{"delta":{}}]}\n\n';
+		const usage = 'data: {"usage":{"prompt_tokens":3,"completion_tokens":4}}';
+		const done = "data: [DONE]\n\n";
+		t.match(read(path, "sse", `${chunk}${usage}\n\n${done}`), {
+			usage: { model: "whisper", tokensIn: 3, tokensOut: 4 },
+			endsWithError: false,
+		});
+		t.ok(
+			read(path, "sse", `${chunk}data: {"error":{"code":500}}\n\n${done}`)
+				.endsWithError,
+		);
+		t.match(read(path, "sse", chunk), {
+			isComplete: true,
+			endsWithError: false,
+		});
+	},
+);
+
 t.test("comments between a stream's last events change nothing", async (t) => {
 	const end = read(
 		"/v1/chat/completions",
