@@ -918,6 +918,23 @@ t.test("what an ssh leads to this side", async (t) => {
 		"80 localhost:1",
 	]);
 	t.strictSame(remoteForwards(["-L", "80:localhost:1", "host"]), []);
+	for (const [line, forwards] of [
+		["-p 2222 -tR 1080 host", ["1080"]],
+		["host -N -R 1080 -R 80:localhost:1", ["1080", "80:localhost:1"]],
+		["-o BatchMode=yes -l me host -R 1080", ["1080"]],
+		// What the other side is to run.
+		["host chmod -R 755 /srv", []],
+		["-p 22 host -t ls -R 1080", []],
+		["-- host -R 1080", []],
+		["-E -R host", []],
+		// Its port for watching, which ssh has no value for.
+		["-M 0 host -N -R 1080", ["1080"]],
+	] as const)
+		t.strictSame(
+			remoteForwards(line.split(" "), line.startsWith("-M") ? "M" : ""),
+			forwards,
+			line,
+		);
 	for (const [forward, place] of [
 		["8000:localhost:11434", "localhost:11434"],
 		["8000 localhost:11434", "localhost:11434"],

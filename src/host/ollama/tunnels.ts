@@ -172,9 +172,10 @@ async function placeToldTo(
 	const told = (place: string | undefined) => ({ told: place });
 	if (program.startsWith("sshd")) return told(undefined);
 	if (program === "ssh" || program === "autossh") {
-		const place = placeForwarded(remoteForwards(words), ports);
+		const ofAutossh = program === "autossh" ? "M" : "";
+		const place = placeForwarded(remoteForwards(words, ofAutossh), ports);
 		if (place !== undefined) return told(place);
-		const kept = await sshSettingsOf(pid, words);
+		const kept = await sshSettingsOf(pid, optionsOf(words, ofAutossh));
 		return { told: undefined, mayBeTold: placeForwarded(kept, ports) };
 	}
 	for (const word of words) {
@@ -188,16 +189,55 @@ async function placeToldTo(
 	return told(undefined);
 }
 
-/** What follows `-R` on the command line of an ssh; what `-L` names is the other side's. */
-export function remoteForwards(words: readonly string[]): string[] {
-	return words.flatMap((word, index) => {
-		const [, option] =
-			/^(?:-o)?RemoteForward(?:\s*=\s*|\s+)(.*)$/is.exec(word) ?? [];
-		if (option !== undefined) return [option];
-		const [, joined] = /^-[A-Za-z0-9]*R(.*)$/.exec(word) ?? [];
-		if (joined === undefined) return [];
-		return joined === "" ? (words[index + 1] ?? []) : [joined];
-	});
+/** Options of ssh(1) that are followed by a value. */
+const withValue = "BbcDEeFIiJLlmOoPpQRSWw";
+
+/** The options of an ssh, also those behind the host; not what the other side is to run. */
+function optionsOf(
+	words: readonly string[],
+	alsoWithValue: string,
+): (readonly [letter: string, value: string])[] {
+	const options: (readonly [string, string])[] = [];
+	let hosts = 0;
+	for (let index = 0; index < words.length; index += 1) {
+		const word = words[index] ?? "";
+		if (word === "--") break;
+		if (!/^-./.test(word)) {
+			hosts += 1;
+			if (hosts === 2) break;
+			continue;
+		}
+		for (let at = 1; at < word.length; at += 1) {
+			const letter = word.charAt(at);
+			if (!(withValue + alsoWithValue).includes(letter)) continue;
+			const joined = word.slice(at + 1);
+			if (joined === "") index += 1;
+			options.push([letter, joined || (words[index] ?? "")]);
+			break;
+		}
+	}
+	return options;
+}
+
+/**
+ * What an ssh brings to this side by its command line; what `-L` names is the other side's.
+ *
+ * @param alsoWithValue options of a program around it that are followed by a value
+ */
+export function remoteForwards(
+	words: readonly string[],
+	alsoWithValue = "",
+): string[] {
+	return optionsOf(words, alsoWithValue).flatMap(([letter, value]) =>
+		letter === "R" ? [value] : letter === "o" ? forwardIn(value) : [],
+	);
+}
+
+/** What a line of settings brings to this side: `RemoteForward 8000 localhost:11434`. */
+function forwardIn(line: string): string[] {
+	const [, forward] =
+		/^\s*RemoteForward(?:\s*=\s*|\s+)(.*)$/is.exec(line) ?? [];
+	return forward === undefined ? [] : [forward];
 }
 
 /** What an ssh leads to that is not told where: the other side asks, by SOCKS (ssh(1), -R). */
@@ -224,12 +264,11 @@ export function placeForwarded(
 /** Every RemoteForward in the settings that an ssh has read, whichever host it is for. */
 async function sshSettingsOf(
 	pid: number,
-	words: readonly string[],
+	options: ReturnType<typeof optionsOf>,
 ): Promise<string[]> {
-	const given = words.flatMap((word, index) => {
-		const [, joined] = /^-F(.*)$/.exec(word) ?? [];
-		return joined === undefined ? [] : joined || (words[index + 1] ?? []);
-	});
+	const given = options.flatMap(([letter, value]) =>
+		letter === "F" ? [value] : [],
+	);
 	const files = given.length > 0 ? given : [".ssh/config"];
 	const home = await homeOf(pid);
 	const texts = await Promise.all(
@@ -243,9 +282,7 @@ async function sshSettingsOf(
 			),
 		),
 	);
-	return remoteForwards(
-		texts.flatMap((text) => text.split("\n")).map((line) => line.trim()),
-	);
+	return texts.flatMap((text) => text.split("\n")).flatMap(forwardIn);
 }
 
 /** `localhost:11434` or `11434`, where a text leads to one of these ports of this host. */
