@@ -112,10 +112,15 @@ export async function putBack(
 			await chown(file, snapshot.uid, snapshot.gid);
 			await chmod(file, snapshot.mode);
 			return true;
-		case "link":
-			await rm(file, { force: true });
-			await symlink(snapshot.target, file);
+		case "link": {
+			// Else a kill in between would leave nothing, which is somebody else's doing to the next undo.
+			const temporary = temporaryNameOf(file);
+			await rm(temporary, { force: true });
+			await symlink(snapshot.target, temporary);
+			await rename(temporary, file);
+			await syncDirectory(path.dirname(file));
 			return true;
+		}
 		case "file":
 			await replaceFile(file, await contentOf(snapshot.sha256), snapshot);
 			return true;

@@ -1,15 +1,17 @@
 import { execFileSync } from "node:child_process";
-import {
+import fs, {
 	appendFile,
 	chmod,
 	mkdir,
 	readdir,
 	readFile,
+	readlink,
 	rm,
 	stat,
 	symlink,
 	writeFile,
 } from "node:fs/promises";
+import { syncBuiltinESMExports } from "node:module";
 import path from "node:path";
 import t, { type Test } from "tap";
 import { removeDropIn } from "../../src/host/bridges/step.ts";
@@ -364,5 +366,25 @@ t.test(
 			);
 			t.equal(await textOf(own), "llamagate.conf");
 		}
+	},
+);
+
+t.test(
+	"a link that cannot be put back leaves what stands there, for the next try",
+	async (t) => {
+		const { place, journal, takeAllBack } = await start(t);
+		await symlink("mine", place);
+		await perform(file(place, "setup's\n"), "step", journal, () => {});
+		const { symlink: real } = fs;
+		fs.symlink = async () => {
+			throw new Error("no space left on device");
+		};
+		syncBuiltinESMExports();
+		await t.rejects(takeAllBack(), /no space/);
+		fs.symlink = real;
+		syncBuiltinESMExports();
+		t.equal(await textOf(place), "setup's\n");
+		t.strictSame(await takeAllBack(), []);
+		t.equal(await readlink(place), "mine");
 	},
 );
