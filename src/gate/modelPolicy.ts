@@ -41,7 +41,7 @@ export function checkNames(key: Key, fields: Fields): Refusal | undefined {
 		const refusal = checkName(
 			key,
 			value,
-			"the body",
+			field === "model" ? "the body" : `the body's "${field}"`,
 			isRemote && field === "from",
 		);
 		if (refusal !== undefined) return refusal;

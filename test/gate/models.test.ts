@@ -164,6 +164,11 @@ t.test(
 	async (t) => {
 		const { gate, send } = await start(t);
 		const bodies: [string | Buffer, RegExp][] = [
+			[
+				'{"model":"qwen3","name":"My Chat"}',
+				/the model in the body's \\?"name/,
+			],
+			['{"model":"My Chat"}', /the model in the body is not a name/],
 			['{"model":"qwen3:8b","model":"llama3.2:3b"}', /model\\" twice/],
 			['{"model":"qwen3:8b","MODEL":"llama3.2:3b"}', /MODEL/],
 			['{"model":"qwen3:8b","Model":"llama3.2:3b"}', /Model/],
