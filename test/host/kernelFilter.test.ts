@@ -254,6 +254,16 @@ const own = (rules: string, more = "") =>
 	}
 }`);
 
+/** Gives a namespace an interface to neighbours, lan0, at 192.0.2.1. */
+async function addLan(namespace: Namespace): Promise<void> {
+	await namespace.ip(
+		"link add lan0 type veth peer name other0",
+		"address add 192.0.2.1/24 dev lan0",
+		"link set lan0 up",
+		"link set other0 up",
+	);
+}
+
 /** How far packets for port 22 get by each of these rules, read all with the one set-up. */
 async function sharesOf(
 	namespace: Namespace,
@@ -363,12 +373,7 @@ t.test("where a rule leads others", network(), async (t) => {
 	);
 	// What is led to this host without an address comes to that of its interface:
 	// no Ollama on loopback hears it.
-	await namespace.ip(
-		"link add lan0 type veth peer name other0",
-		"address add 192.0.2.1/24 dev lan0",
-		"link set lan0 up",
-		"link set other0 up",
-	);
+	await addLan(namespace);
 	t.strictSame(
 		await where("tcp dport 81 redirect to :11434"),
 		[["192.0.2.1:11434"], []],
@@ -381,12 +386,7 @@ t.test(
 	network(),
 	async (t) => {
 		const namespace = await makeNamespace(t);
-		await namespace.ip(
-			"link add lan0 type veth peer name other0",
-			"address add 192.0.2.1/24 dev lan0",
-			"link set lan0 up",
-			"link set other0 up",
-		);
+		await addLan(namespace);
 		const led = async (script: string, on = 1) =>
 			(
 				await read(
