@@ -76,6 +76,12 @@ from_pypi() {
 	timeout 500 "$lab/venv/bin/pip" install --quiet --no-compile --disable-pip-version-check "$@"
 }
 
+# from_go PACKAGE@VERSION...: for a main.go in $lab, which `go run .` runs there.
+from_go() {
+	need go
+	(cd "$lab" && go mod init lab && timeout 200 go get "$@") >/dev/null 2>&1
+}
+
 # real_parts: gets Ollama, tailscaled and headscale, if they are not there yet.
 real_parts() {
 	need flock node

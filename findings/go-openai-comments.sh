@@ -7,9 +7,8 @@
 # shellcheck source-path=SCRIPTDIR source=finding.bash
 . "$(dirname "$0")/finding.bash"
 
-need go
-mkdir "$lab/try"
-cat >"$lab/try/main.go" <<'GO'
+from_go github.com/sashabaranov/go-openai@v1.43.0
+cat >"$lab/main.go" <<'GO'
 package main
 
 import (
@@ -48,12 +47,7 @@ func main() {
 	fmt.Printf("150: %s; 151: %s\n", ask(150), ask(151))
 }
 GO
-seen=$(
-	cd "$lab/try"
-	go mod init try >/dev/null 2>&1
-	timeout 200 go get github.com/sashabaranov/go-openai@v1.43.0 >/dev/null 2>&1
-	timeout 200 go run . 2>&1
-)
+seen=$(cd "$lab" && timeout 200 go run . 2>&1)
 
 conclude 'go-openai 1.43.0' '150: a token; 151: a token' "$seen" \
 	'150: a token; 151: stream has sent too many empty messages'

@@ -7,16 +7,16 @@
 # shellcheck source-path=SCRIPTDIR source=finding.bash
 . "$(dirname "$0")/finding.bash"
 
-need go systemd-analyze
-mkdir "$lab/try"
-cat >"$lab/try/a.service" <<'UNIT'
+need systemd-analyze
+from_go github.com/coreos/go-systemd/v22/unit@v22.7.0
+cat >"$lab/a.service" <<'UNIT'
 [Service]
 Type=oneshot
 ExecStart=/bin/echo one \
 # what follows is the second word
 	two
 UNIT
-cat >"$lab/try/main.go" <<'GO'
+cat >"$lab/main.go" <<'GO'
 package main
 
 import (
@@ -36,9 +36,7 @@ func main() {
 	fmt.Printf("%q\n", options[len(options)-1].Value)
 }
 GO
-cd "$lab/try"
-go mod init try >/dev/null 2>&1
-timeout 200 go get github.com/coreos/go-systemd/v22@v22.7.0 >/dev/null 2>&1
+cd "$lab"
 seen="systemd: $(systemd-analyze verify ./a.service 2>&1 && echo taken); go-systemd: $(timeout 200 go run . 2>&1)"
 
 conclude 'go-systemd 22.7.0' 'both take it' "$seen" \

@@ -4,10 +4,8 @@ import { startDashboard } from "../support/dashboard.ts";
 import { bearer, eventually, startGate, testKeys } from "../support/gate.ts";
 import { ledgerPlace, requestsIn, spawnLedger } from "../support/ledger.ts";
 import { requireTool } from "../support/tools.ts";
+import { counting } from "./models.ts";
 import { startOllama } from "./ollama.ts";
-
-/** The model goes on with it for as long as it is let. */
-const counting = "1 2 3 4 5 6 7 8 9 10 11 12 13";
 
 t.test(
 	"the page in a browser shows what the real Ollama does, while it does it",

@@ -9,6 +9,9 @@ const template = `{{- range .Messages }}<|im_start|>{{ .Role }}
 `;
 const stop = ["<|im_start|>", "<|im_end|>"];
 
+/** The models go on with it for as long as they are let. */
+export const counting = "1 2 3 4 5 6 7 8 9 10 11 12 13";
+
 /** A blob as a manifest names it. */
 interface Layer {
 	readonly mediaType: string;

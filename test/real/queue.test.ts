@@ -19,6 +19,7 @@ import { invokeClaudeCode } from "./clients/claudeCode.ts";
 import { installClients, pinned } from "./clients/install.ts";
 import { invokeLibrary } from "./clients/library.ts";
 import { models, start, startStack } from "./clients/stack.ts";
+import { counting } from "./models.ts";
 import { startOllama } from "./ollama.ts";
 import { realParts } from "./parts.ts";
 import { record } from "./record.ts";
@@ -220,7 +221,7 @@ t.test(
 		// Goes on until its client leaves.
 		const busy = await post("/api/generate", testKeys.worker, {
 			...{ model: models.short, raw: true },
-			prompt: "1 2 3 4 5 6 7 8 9 10 11 12 13",
+			prompt: counting,
 			options: { num_predict: -1, temperature: 0, stop: ["never"] },
 		});
 		await once(busy.reply, "data");

@@ -11,6 +11,7 @@ import {
 	testKeys,
 } from "../../support/gate.ts";
 import { makeNamespace } from "../../support/namespaces.ts";
+import { counting } from "../models.ts";
 import { startOllama } from "../ollama.ts";
 
 type Test = Parameters<typeof makeNamespace>[0];
@@ -41,7 +42,7 @@ const recipes = [
 	},
 	{
 		model: models.endless,
-		template: `${takesTools}{{ range .Messages }}{{ end }}1 2 3 4 5 6 7 8 9 10 11 12 13`,
+		template: `${takesTools}{{ range .Messages }}{{ end }}${counting}`,
 		parameters: { num_ctx: 2048, temperature: 0, stop: ["never"] },
 	},
 ];
