@@ -274,3 +274,7 @@ export function firstFew(lines: readonly string[], most = 6): string[] {
 		? [...lines]
 		: [...lines.slice(0, most), `and ${lines.length - most} more`];
 }
+
+/** What to do about an Ollama that answers everybody. */
+export const closeOllama =
+	"On the server, at once: sudo llamagate setup. Until then: sudo systemctl stop ollama";

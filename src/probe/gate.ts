@@ -1,10 +1,11 @@
 import { codeOf } from "../net/errorCode.ts";
 import { formatHostPort } from "../net/ranges.ts";
+import { usualPort } from "../ollama/usualPort.ts";
 import type { Result } from "../report/result.ts";
 import { excerpt } from "../visible.ts";
 import type { Timings } from "./arrivals.ts";
 import { isReply, type NoReply, openCaller, readObject } from "./caller.ts";
-import { checks, finding, ok, unknown } from "./checks.ts";
+import { checks, closeOllama, finding, ok, unknown } from "./checks.ts";
 import { type Door, judgeFirst, noGate, openDoor } from "./door.ts";
 import { checkLockout } from "./lockout.ts";
 import { resolve, tailnetAddresses, type Way, wayTo } from "./place.ts";
@@ -25,9 +26,6 @@ export interface GateQuestion {
 
 /** Told what is being looked at. */
 export type Progress = (what: string) => void;
-
-/** Where Ollama listens unless it was told otherwise. */
-const ollamaPort = "11434";
 
 const keyChecks = [
 	checks.keyAccepted,
@@ -295,9 +293,9 @@ async function lookBeside(
 	address: string,
 ): Promise<Result | undefined> {
 	const { hostname, port } = new URL(origin);
-	if (port === ollamaPort) return undefined;
+	if (port === String(usualPort)) return undefined;
 	const { caller, isBare, first } = await openDoor(
-		`http://${hostname}:${ollamaPort}`,
+		`http://${hostname}:${usualPort}`,
 		address,
 	);
 	await caller.close();
@@ -305,9 +303,9 @@ async function lookBeside(
 		? finding(
 				checks.noKey,
 				[
-					`${formatHostPort(address, Number(ollamaPort))}: Ollama ${excerpt(String(readObject(first.body)?.version))} answers without a key, beside the gate`,
+					`${formatHostPort(address, usualPort)}: Ollama ${excerpt(String(readObject(first.body)?.version))} answers without a key, beside the gate`,
 				],
-				"On the server, at once: sudo llamagate setup. Until then: sudo systemctl stop ollama",
+				closeOllama,
 			)
 		: undefined;
 }

@@ -1,6 +1,6 @@
 import { formatHostPort } from "../net/ranges.ts";
 import type { Check, Result } from "../report/result.ts";
-import { absent, checks, finding, ok, unknown } from "./checks.ts";
+import { absent, checks, closeOllama, finding, ok, unknown } from "./checks.ts";
 import { answered, type Knock, knockAtAll } from "./knock.ts";
 import { isPublicAddress, tailnetAddresses, type Way } from "./place.ts";
 
@@ -137,7 +137,7 @@ function judgeOllama(knocks: readonly Knock[]): Result {
 			bare.map(describe),
 			bare.some(({ isLedTo }) => isLedTo === true)
 				? "On the server, at once: sudo llamagate doctor --only ollama --only tailscale, which names what leads there. Until that is mended: sudo systemctl stop ollama"
-				: "On the server, at once: sudo llamagate setup. Until then: sudo systemctl stop ollama",
+				: closeOllama,
 		);
 	const asked = knocks.filter(({ port }) => port !== 22);
 	if (asked.length === 0) return absent(check, "not among the ports asked for");

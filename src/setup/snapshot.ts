@@ -112,15 +112,10 @@ export async function putBack(
 			await chown(file, snapshot.uid, snapshot.gid);
 			await chmod(file, snapshot.mode);
 			return true;
-		case "link": {
+		case "link":
 			// Else a kill in between would leave nothing, which is somebody else's doing to the next undo.
-			const temporary = temporaryNameOf(file);
-			await rm(temporary, { force: true });
-			await symlink(snapshot.target, temporary);
-			await rename(temporary, file);
-			await syncDirectory(path.dirname(file));
+			await replaceBy(file, (temporary) => symlink(snapshot.target, temporary));
 			return true;
-		}
 		case "file":
 			await replaceFile(file, await contentOf(snapshot.sha256), snapshot);
 			return true;
@@ -138,17 +133,27 @@ export async function replaceFile(
 	content: string | Buffer,
 	{ uid, gid, mode }: Held,
 ): Promise<void> {
+	await replaceBy(file, async (temporary) => {
+		const handle = await open(temporary, "wx", 0o600);
+		try {
+			await handle.chown(uid, gid);
+			await handle.chmod(mode);
+			await handle.writeFile(content);
+			await handle.sync();
+		} finally {
+			await handle.close();
+		}
+	});
+}
+
+/** Makes something beside the file and renames it over what is there. */
+async function replaceBy(
+	file: string,
+	make: (temporary: string) => Promise<void>,
+): Promise<void> {
 	const temporary = temporaryNameOf(file);
 	await rm(temporary, { force: true });
-	const handle = await open(temporary, "wx", 0o600);
-	try {
-		await handle.chown(uid, gid);
-		await handle.chmod(mode);
-		await handle.writeFile(content);
-		await handle.sync();
-	} finally {
-		await handle.close();
-	}
+	await make(temporary);
 	await rename(temporary, file);
 	await syncDirectory(path.dirname(file));
 }

@@ -12,7 +12,10 @@ import { formatHostPort } from "../../net/ranges.ts";
 import { isWildcard } from "../../system/httpProbe.ts";
 import { outsideOfLooks } from "../../system/memo.ts";
 import { runProgram } from "../../system/run.ts";
-import type { ListeningSocket } from "../../system/sockets.ts";
+import {
+	type ListeningSocket,
+	listeningSockets,
+} from "../../system/sockets.ts";
 import { type Properties, parseProperties } from "../../system/units.ts";
 import { gatePlace } from "./step.ts";
 
@@ -87,11 +90,18 @@ export interface GateOwner {
 }
 
 /**
- * Asks whose the gate's sockets are. To be asked once the sockets have been listed, and
- * answered anew: what is opened meanwhile is in the answer, so it is not taken for
- * somebody else's.
+ * Lists the sockets that listen, and then asks anew whose the gate's are: one that was
+ * opened meanwhile is not taken for somebody else's.
  */
-export async function findGateOwner(patient: Patient): Promise<GateOwner> {
+export async function socketsAndOwner(patient: Patient): Promise<{
+	readonly sockets: readonly ListeningSocket[];
+	readonly gate: GateOwner;
+}> {
+	const sockets = await listeningSockets();
+	return { sockets, gate: await findGateOwner(patient) };
+}
+
+async function findGateOwner(patient: Patient): Promise<GateOwner> {
 	const [service, socket, asked] = await Promise.all([
 		propertiesOf(gateService),
 		outsideOfLooks(() => propertiesOf("llamagate.socket")),

@@ -7,23 +7,18 @@ import {
 } from "../../doctor/check.ts";
 import { isTailscaleAddress } from "../../net/ranges.ts";
 import { readGuard } from "../../system/guard.ts";
-import {
-	formatSocket,
-	isLocalOnly,
-	listeningSockets,
-} from "../../system/sockets.ts";
+import { formatSocket, isLocalOnly } from "../../system/sockets.ts";
 import {
 	describeDialer,
 	loopbackDialers,
 	tunnelFix,
 } from "../tailscale/userspace.ts";
-import { findGateOwner, followed, isHeldByGate, noUnit } from "./inspect.ts";
+import { followed, isHeldByGate, noUnit, socketsAndOwner } from "./inspect.ts";
 import { gatePlace } from "./step.ts";
 
 export async function examineListening(patient: Patient): Promise<Outcome> {
-	const sockets = await listeningSockets();
-	const owner = await findGateOwner(patient);
-	const own = sockets.filter((socket) => isHeldByGate(socket, owner));
+	const { sockets, gate } = await socketsAndOwner(patient);
+	const own = sockets.filter((socket) => isHeldByGate(socket, gate));
 	const around = await waysAround();
 	if (
 		around.length > 0 &&
@@ -42,7 +37,7 @@ export async function examineListening(patient: Patient): Promise<Outcome> {
 			},
 		);
 	if (own.length === 0) {
-		if (owner.pids.size === 0)
+		if (gate.pids.size === 0)
 			return (
 				(await noUnit()) ??
 				finding(["the gate does not run"], {

@@ -6,6 +6,7 @@ import {
 	isLoopbackAddress,
 	isTailscaleAddress,
 } from "../../net/ranges.ts";
+import { usualPort } from "../../ollama/usualPort.ts";
 import {
 	type Container,
 	containers,
@@ -18,17 +19,16 @@ import {
 	formatSocket,
 	isLocalOnly,
 	type ListeningSocket,
-	listeningSockets,
 	runsProgram,
 } from "../../system/sockets.ts";
 import { isOfTailscaled } from "../firewall/facts.ts";
 import {
-	findGateOwner,
 	isHeldByGate,
 	isLoaded,
 	isOpenedForGate,
 	mainPidOf,
 	propertiesOf,
+	socketsAndOwner,
 } from "../gate/inspect.ts";
 import { loopbackDialers } from "../tailscale/userspace.ts";
 import { hearOllama, mostAsked, nameless } from "./answers.ts";
@@ -41,9 +41,6 @@ import {
 	takesLoopback,
 } from "./portForwards.ts";
 import { findServers, type Server } from "./serverProcesses.ts";
-
-/** Where Ollama listens unless it was told otherwise. */
-const usualPort = 11434;
 
 /** All that is, or answers as, Ollama here. */
 interface OllamaLook {
@@ -79,14 +76,17 @@ interface OllamaLook {
 export const lookForOllama = oncePerLook(lookAnew);
 
 async function lookAnew(patient: Patient): Promise<OllamaLook> {
-	const all = await listeningSockets();
-	const [gate, known = [], { dialers, unclear }, upstreamPort] =
-		await Promise.all([
-			findGateOwner(patient),
-			containers(),
-			loopbackDialers(),
-			findUpstreamPort(patient),
-		]);
+	const [
+		{ sockets: all, gate },
+		known = [],
+		{ dialers, unclear },
+		upstreamPort,
+	] = await Promise.all([
+		socketsAndOwner(patient),
+		containers(),
+		loopbackDialers(),
+		findUpstreamPort(patient),
+	]);
 	const ports = [...new Set([usualPort, upstreamPort ?? usualPort])];
 	const isDialed = dialers.some(({ isElsewhere }) => !isElsewhere);
 	const running = known.filter(({ State }) => State.Running);

@@ -149,9 +149,9 @@ function takesInUser(
 	if (selector.startsWith("group:")) {
 		const group = policy.groups.get(selector);
 		if (group === undefined) return "unknown";
-		const { names, others } = membersOf(group);
+		const { names, areBare } = membersOf(group);
 		if (names.has(user)) return "yes";
-		return others.get(isBareName(user)) === undefined ? "no" : "unknown";
+		return areBare.has(!isBareName(user)) ? "unknown" : "no";
 	}
 	if (isRole(selector) || selector.startsWith("ipset:")) return "unknown";
 	if (selector.startsWith("svc:")) return "unknown";
@@ -171,8 +171,8 @@ export function isSameUser(one: string, other: string): Answer {
 
 interface Members {
 	readonly names: ReadonlySet<string>;
-	/** One that is written otherwise than a user by a bare name (`true`), or by an e-mail (`false`). */
-	readonly others: ReadonlyMap<boolean, string>;
+	/** Whether there are bare names among them (`true`), and e-mails (`false`). */
+	readonly areBare: ReadonlySet<boolean>;
 }
 
 const knownMembers = new WeakMap<NameList, Members>();
@@ -181,10 +181,7 @@ function membersOf(group: NameList): Members {
 	let members = knownMembers.get(group);
 	if (members === undefined) {
 		const names = new Set(group.names);
-		members = {
-			names,
-			others: new Map([...names].map((name) => [!isBareName(name), name])),
-		};
+		members = { names, areBare: new Set([...names].map(isBareName)) };
 		knownMembers.set(group, members);
 	}
 	return members;

@@ -274,8 +274,7 @@ function readPolicy({ root, placeOf }: HuJson): TailnetPolicy {
 				attributes.set(name, node.value);
 		return found.length === 0 ? undefined : attributes;
 	};
-	const sourceOf = (entry: Item, oldName = "src"): string => {
-		const source = field(entry, "src") ?? field(entry, oldName);
+	const sourceOf = (source: Item | undefined): string => {
 		const text = textOf(source);
 		if (source !== undefined && text === undefined)
 			refuse(source, "a test has one src, in quotes");
@@ -283,7 +282,7 @@ function readPolicy({ root, placeOf }: HuJson): TailnetPolicy {
 	};
 	const readTest = (entry: Item): PolicyTest => ({
 		...placeOf(entry),
-		source: sourceOf(entry, "user"),
+		source: sourceOf(field(entry, "src") ?? field(entry, "user")),
 		protocol: parseProtocol(field(entry, "proto")?.node.value ?? ""),
 		attributes: attributesOf(entry),
 		accept: assertions(entry, "accept", "allow"),
@@ -291,7 +290,7 @@ function readPolicy({ root, placeOf }: HuJson): TailnetPolicy {
 	});
 	const readSshTest = (entry: Item): SshTest => ({
 		...placeOf(entry),
-		source: sourceOf(entry),
+		source: sourceOf(field(entry, "src")),
 		attributes: attributesOf(entry),
 		hosts: assertions(entry, "dst"),
 		accept: assertions(entry, "accept"),

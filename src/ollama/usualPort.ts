@@ -1,0 +1,2 @@
+/** Where Ollama listens unless it was told otherwise. */
+export const usualPort = 11434;
